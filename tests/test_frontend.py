@@ -1,0 +1,150 @@
+"""Every front end against its published twin, and at its edges."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tynda.errors import TyndaError
+from tynda.frontend import LogMel, Raw, Spectrogram, from_config
+
+FRONT_ENDS = [
+    LogMel(),
+    LogMel(fft=400, normalize="whisper"),
+    LogMel(window=320, hop=200, fft=512, bins=40, fmin=20, fmax=7600),
+    Spectrogram(),
+    Raw(),
+]
+whatever = pytest.mark.parametrize("front_end", FRONT_ENDS, ids=lambda f: f.kind)
+
+
+def sound(n, seed=0):
+    """A gliding tone with a changing loudness, over faint noise."""
+    t = np.arange(n) / 16_000
+    tone = np.sin(2 * np.pi * (200 + 300 * t) * t) * (0.3 + 0.2 * np.sin(5 * t))
+    noise = np.random.default_rng(seed).standard_normal(n)
+    return (tone + 0.01 * noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("bins", [80, 128])
+def test_log_mel_is_whispers(bins):
+    transformers = pytest.importorskip("transformers")
+    extractor = transformers.WhisperFeatureExtractor(feature_size=bins)
+    samples = sound(30 * 16_000)
+    theirs = extractor(samples, sampling_rate=16_000, return_tensors="np").input_features[0].T
+    ours = LogMel(fft=400, bins=bins, normalize="whisper")(samples)
+    assert ours.shape == theirs.shape == (3000, bins)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_raw_is_wav2vec2s():
+    transformers = pytest.importorskip("transformers")
+    extractor = transformers.Wav2Vec2FeatureExtractor()
+    samples = sound(50_000) + 0.1
+    theirs = extractor(samples, sampling_rate=16_000, return_tensors="np").input_values[0]
+    np.testing.assert_allclose(Raw()(samples)[:, 0], theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [256, 415, 416, 80_000])
+def test_spectrogram_is_the_published_one(n):
+    torch = pytest.importorskip("torch")
+    samples = torch.from_numpy(sound(n))
+    # TensorFlow's stft: the window first, then zeros up to the FFT length.
+    frames = samples.unfold(0, 256, 160) * torch.hann_window(256, periodic=True)
+    root = torch.fft.rfft(frames, 384).abs() ** 0.5
+    std, mean = torch.std_mean(root, dim=1, keepdim=True, correction=0)
+    theirs = (root - mean) / (std + 1e-10)
+    ours = Spectrogram()(samples.numpy())
+    assert ours.shape == (1 + (n - 256) // 160, 193)
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [257, 320, 5000, 80_000])
+def test_log_mel_is_torchs_stft_through_librosas_filters(n):
+    torch = pytest.importorskip("torch")
+    audio_utils = pytest.importorskip("transformers.audio_utils")
+    samples = sound(n)
+    window = torch.hann_window(400)
+    spectrum = torch.stft(
+        torch.from_numpy(samples), 512, 160, 400, window, center=True, return_complex=True
+    )
+    filters = audio_utils.mel_filter_bank(257, 80, 0, 8000, 16_000, "slaney", "slaney")
+    power = spectrum[:, :-1].abs().numpy().astype(np.float64) ** 2
+    log = np.log(np.maximum(power.T @ filters, 1e-10))[: n // 160]
+    theirs = (log - log.mean(axis=0)) / (log.std(axis=0) + 1e-5)
+    ours = LogMel()(samples)
+    assert ours.shape == (n // 160, 80)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 6000), st.sampled_from(FRONT_ENDS))
+def test_any_length(n, front_end):
+    features = front_end(sound(n))
+    frames = {
+        "log_mel": n // front_end.hop,
+        "spectrogram": max(0, 1 + (n - 256) // 160),
+        "raw": n,
+    }[front_end.kind]
+    assert features.shape == (frames, front_end.bins)
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+
+
+@whatever
+@pytest.mark.parametrize("value", [0.0, 0.25])
+def test_constant_sound_is_finite(front_end, value):
+    features = front_end(np.full(20_000, value, np.float32))
+    assert len(features) > 0
+    assert np.isfinite(features).all()
+    assert np.abs(features).max() < 100
+
+
+@pytest.mark.parametrize("front_end", [LogMel(), Spectrogram(), Raw()], ids=lambda f: f.kind)
+def test_loudness_is_normalised(front_end):
+    samples = sound(32_000)
+    np.testing.assert_allclose(front_end(samples * 4), front_end(samples), atol=2e-3)
+
+
+@whatever
+def test_config_round_trip(front_end):
+    copy = from_config(json.loads(json.dumps(front_end.config)))
+    assert copy == front_end
+    assert (copy.hop, copy.bins, copy.sample_rate) == (front_end.hop, front_end.bins, 16_000)
+
+
+def test_defaults_fill_in():
+    assert from_config({"kind": "log_mel", "bins": 40}) == LogMel(bins=40)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({}, "no kind None"),
+        ({"kind": "mfcc"}, "no kind 'mfcc'"),
+        ({"kind": ["raw"]}, "no kind"),
+        ({"kind": "raw", "hop": 1}, "no field hop"),
+        ({"kind": "log_mel", "n_mels": 80}, "no field n_mels"),
+        ({"kind": "log_mel", "bins": 0}, "bins must be"),
+        ({"kind": "log_mel", "bins": "80"}, "bins must be"),
+        ({"kind": "log_mel", "hop": 0}, "hop must be"),
+        ({"kind": "log_mel", "window": 600}, "window must be"),
+        ({"kind": "log_mel", "fft": 10**9}, "fft must be"),
+        ({"kind": "log_mel", "fmax": 9000}, "fmin < fmax"),
+        ({"kind": "log_mel", "fmin": None}, "fmin must be"),
+        ({"kind": "log_mel", "fmin": float("nan")}, "fmin < fmax"),
+        ({"kind": "log_mel", "normalize": "no"}, "normalize must be"),
+        ({"kind": "spectrogram", "fft": 128}, "window must be"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(config, says):
+    with pytest.raises(TyndaError, match=says) as error:
+        from_config(config)
+    assert "\n" not in str(error.value)
+
+
+def test_stereo_is_a_mistake_of_the_caller():
+    with pytest.raises(ValueError, match="one channel"):
+        LogMel()(np.zeros((100, 2), np.float32))
