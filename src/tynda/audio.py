@@ -1,0 +1,273 @@
+"""Any sound to float32 mono samples at 16 kHz.
+
+Decoding is FFmpeg's, through PyAV; resampling is soxr's. Both work block by block, so that
+a ten-hour recording needs no more memory than a short one.
+"""
+
+import io
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import av
+import numpy as np
+import soxr
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from tynda.errors import TyndaError
+
+__all__ = ["SAMPLE_RATE", "Source", "load", "stream"]
+
+SAMPLE_RATE = 16_000
+
+Floats = NDArray[np.float32]
+Source = str | PathLike[str] | bytes | BinaryIO
+
+
+class _Readable(Protocol):
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+# Outside of these a header is nonsense, and resampling by its word could fill the memory.
+_SLOWEST, _FASTEST = 1_000, 1_000_000
+# Full scale of FFmpeg's integer samples (24 bits arrive in the upper part of 32).
+_FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**31}
+# First boxes of MP4 and QuickTime files, whose index may stand at the end.
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+# What FFmpeg calls video though it is a picture or a text.
+_PICTURES = ("image2", "gif", "apng", "ico", "tty")
+
+
+def load(source: Source) -> Floats:
+    """All of a sound as float32 `[n]`, mono, 16 kHz, full scale at ±1.
+
+    `source` is a path, the bytes of a file, a binary file object, or `"-"` for standard
+    input. See `stream` for formats, results in odd cases, and errors.
+    """
+    blocks = list(stream(source))
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
+    """The same sound as `load`, in consecutive blocks float32 `[block_seconds * 16000]`.
+
+    The last block is shorter (never empty); joined, the blocks are what `load` returns,
+    to the last bit.
+
+    Reads whatever the FFmpeg inside PyAV decodes: WAV (8 to 64 bits, float, mu-law,
+    A-law), FLAC, MP3, Ogg Vorbis, Opus, M4A/AAC, WebM, and the sound of video files (of
+    several tracks the one that FFmpeg holds for the best). Channels are averaged. Nothing
+    but `source` is opened: playlists that point elsewhere are not followed.
+
+    A seekable file object is read from its beginning and left open. Pipes (standard input
+    too) are read as they come, except MP4 and QuickTime: their index may stand at the end,
+    so the whole of a pipe is first read into memory.
+
+    - A file that is damaged or breaks off gives what can be decoded, as with ffmpeg, and a
+      `UserWarning` where the decoder notices (a WAV, Ogg or WebM that ends too soon looks
+      like a short one).
+    - A sound of zero samples gives no block (`load`: shape `[0]`).
+
+    Raises TyndaError, with the first block, when the source is missing, a directory, not
+    permitted, empty, no sound file, cut off in its header, without a sound track, or holds
+    samples that are not finite numbers; ValueError when `block_seconds` is not positive;
+    TypeError when `source` is none of the kinds above.
+    """
+    if not block_seconds > 0:
+        raise ValueError(f"block_seconds must be positive, not {block_seconds}")
+    size = max(1, round(block_seconds * SAMPLE_RATE))
+    with _reader(source) as (file, name), _container(file, name) as (container, track):
+        waiting: list[Floats] = []
+        count = 0
+        for samples in _resampled(_frames(container, track, name)):
+            if not np.isfinite(samples).all():
+                raise TyndaError(
+                    f"{name} holds samples that are not finite numbers (NaN or infinity); "
+                    "export it again from its origin"
+                )
+            waiting.append(samples)
+            count += len(samples)
+            if count >= size:
+                joined = np.concatenate(waiting)
+                whole = count - count % size
+                yield from np.split(joined[:whole], whole // size)
+                waiting, count = [joined[whole:]], count % size
+        if count:
+            yield np.concatenate(waiting)
+
+
+class _Pipe:
+    """A stream that cannot seek, with its first bytes put back."""
+
+    def __init__(self, head: bytes, file: _Readable) -> None:
+        self._head = head
+        self._file = file
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._head:
+            return self._file.read(size)
+        given, self._head = self._head[:size], self._head[size:]
+        return given
+
+
+@contextmanager
+def _reader(source: Source) -> Iterator[tuple[_Readable, str]]:
+    """The bytes of a source, and its name for messages."""
+    # PyAV never sees the path itself: FFmpeg would take "http:" or "concat:" in it for
+    # a protocol.
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield _rewound(io.BytesIO(source), "the sound"), "the sound"
+    elif source == "-":
+        yield _rewound(sys.stdin.buffer, "standard input"), "standard input"
+    elif isinstance(source, str | PathLike):
+        name = str(source)
+        try:
+            with open(source, "rb") as file:
+                yield _rewound(file, name), name
+        except FileNotFoundError:
+            raise TyndaError(f"{name}: no such file; check the path") from None
+        except (OSError, ValueError) as error:
+            if Path(source).is_dir():
+                raise TyndaError(f"{name} is a directory; name the files in it") from None
+            if isinstance(error, PermissionError):
+                raise TyndaError(f"{name}: no permission to read it; change its mode") from None
+            reason = getattr(error, "strerror", None) or error
+            raise TyndaError(f"{name} cannot be read: {reason}") from None
+    elif hasattr(source, "read"):
+        name = str(getattr(source, "name", "the sound"))
+        yield _rewound(source, name), name
+    else:
+        raise TypeError(f"no path, bytes or binary file object: {source!r}")
+
+
+def _rewound(file: BinaryIO, name: str) -> _Readable:
+    """The file at its beginning, seekable where its format asks for it; never empty."""
+    seekable = file.seekable()
+    if seekable:
+        file.seek(0)
+    head = b""
+    while len(head) < 8 and (more := file.read(8 - len(head))):
+        if not isinstance(more, bytes):
+            raise TypeError(f"{name} must be opened in binary mode")
+        head += more
+    if not head:
+        raise TyndaError(f"{name} is empty (0 bytes); nothing was recorded or copied")
+    if seekable:
+        file.seek(0)
+        return file
+    if head[4:] in _MP4_BOXES:
+        return io.BytesIO(head + file.read())
+    return _Pipe(head, file)
+
+
+@contextmanager
+def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, AudioStream]]:
+    """The opened container and its best sound track."""
+    try:
+        # Tags in old encodings are common and of no interest here.
+        container = av.open(
+            file,
+            "r",
+            metadata_errors="ignore",
+            container_options={"protocol_whitelist": "none"},
+        )
+    except av.FFmpegError as error:
+        raise TyndaError(
+            f"{name} is no sound file, or cut off in its header ({error.strerror}); "
+            "give a WAV, FLAC, MP3, Ogg, Opus, M4A, WebM or video file"
+        ) from None
+    with container:
+        track = container.streams.best("audio")
+        if isinstance(track, AudioStream) and track.codec_context is not None:
+            yield container, track
+        elif track is not None:
+            raise TyndaError(f"{name}: this build of PyAV has no decoder for its sound")
+        elif container.streams.video and not _is_picture(container.format.name):
+            raise TyndaError(f"{name} has no sound track; it is a video without sound")
+        else:
+            raise TyndaError(
+                f"{name} is no sound file; "
+                "give a WAV, FLAC, MP3, Ogg, Opus, M4A, WebM or video file"
+            )
+
+
+def _is_picture(format_name: str) -> bool:
+    return format_name in _PICTURES or format_name.endswith("_pipe")
+
+
+def _frames(
+    container: InputContainer, track: AudioStream, name: str
+) -> Iterator[tuple[int, Floats]]:
+    """Sample rate and mono samples of each decoded frame; warns of what is lost."""
+    damaged = False
+    seconds = 0.0
+    try:
+        for packet in container.demux(track):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                damaged = True
+                continue
+            for frame in frames:
+                assert isinstance(frame, AudioFrame)
+                if not _SLOWEST <= frame.sample_rate <= _FASTEST:
+                    raise TyndaError(
+                        f"{name} has a sample rate of {frame.sample_rate} Hz, which is no sound; "
+                        "make the file anew"
+                    )
+                samples = _mono(frame, name)
+                seconds += len(samples) / frame.sample_rate
+                yield frame.sample_rate, samples
+    except av.FFmpegError:
+        damaged = True
+    if damaged and seconds == 0:
+        raise TyndaError(f"{name} is damaged: nothing in it can be decoded; make the file anew")
+    if damaged:
+        warnings.warn(
+            f"{name} is damaged or cut short; {seconds:.1f} s of it could be decoded",
+            stacklevel=2,
+        )
+
+
+def _mono(frame: AudioFrame, name: str) -> Floats:
+    """The mean over the channels of a frame, float32 `[samples]`, full scale at ±1."""
+    try:
+        array = frame.to_ndarray()
+    except ValueError:
+        raise TyndaError(
+            f"{name} has samples of type {frame.format.name}; convert it to 16-bit WAV"
+        ) from None
+    channels = array if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels).T
+    # What overflows becomes infinite, and is reported as such.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if channels.dtype.kind == "u":
+            mono = (channels.mean(axis=0, dtype=np.float32) - 128) / 128
+        else:
+            mono = channels.mean(axis=0, dtype=np.float64)
+            mono /= _FULL_SCALE.get(channels.dtype.str[1:], 1.0)
+        samples: Floats = mono.astype(np.float32)
+    return samples
+
+
+def _resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:
+    """Frames of any sample rate (it may change on the way) as samples at 16 kHz."""
+    rate = SAMPLE_RATE
+    resampler = None
+    nothing = np.zeros(0, np.float32)
+    for next_rate, samples in frames:
+        if next_rate != rate:
+            if resampler is not None:
+                yield resampler.resample_chunk(nothing, last=True)
+            rate, resampler = next_rate, None
+            if rate != SAMPLE_RATE:
+                resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+        yield samples if resampler is None else resampler.resample_chunk(samples)
+    if resampler is not None:
+        yield resampler.resample_chunk(nothing, last=True)
