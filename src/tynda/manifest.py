@@ -1,0 +1,99 @@
+"""Manifests: lists of recordings with their texts, as JSON lines in NVIDIA NeMo's form."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tynda.errors import TyndaError
+
+__all__ = ["Utterance", "read"]
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One recording and what was said in it; ``duration`` in seconds."""
+
+    audio: Path
+    text: str
+    duration: float | None
+    speaker: str | None
+    language: str | None
+    source: str
+
+
+def read(path: str | os.PathLike[str]) -> list[Utterance]:
+    """Read a manifest: one JSON object on a line, in UTF-8.
+
+    ``audio_filepath`` (relative to the manifest's folder) and ``text`` must be there;
+    ``duration``, ``speaker`` and ``language`` are None where absent, ``source`` is the
+    manifest's stem. Other keys and blank lines are ignored. That the sound files exist is
+    not checked.
+
+    Raises:
+        TyndaError: the file cannot be read, holds no utterance, or has a line that is not
+            as described; the message names the file and the line.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise TyndaError(f"{path}: cannot read the manifest ({error.strerror})") from error
+    utterances = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                utterances.append(_utterance(path, line))
+            except _LineError as error:
+                raise TyndaError(f"{path}:{number}: {error}") from error
+    if not utterances:
+        raise TyndaError(f"{path}: empty manifest, write one JSON object on a line for each sound")
+    return utterances
+
+
+class _LineError(Exception):
+    """What is wrong with a line of a manifest."""
+
+
+def _utterance(path: Path, line: bytes) -> Utterance:
+    try:
+        entry = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise _LineError("not JSON in UTF-8, write one JSON object on a line") from error
+    if not isinstance(entry, dict):
+        raise _LineError("not a JSON object, write {...} with audio_filepath and text")
+    audio = _string(entry, "audio_filepath")
+    text = _string(entry, "text")
+    if audio is None or text is None:
+        missing = "audio_filepath" if audio is None else "text"
+        raise _LineError(f'no "{missing}", each line needs audio_filepath and text')
+    if not audio or "\0" in audio:
+        raise _LineError('"audio_filepath" is not a file name, give one')
+    return Utterance(
+        audio=path.parent / audio,
+        text=text,
+        duration=_duration(entry),
+        speaker=_string(entry, "speaker"),
+        language=_string(entry, "language"),
+        source=_string(entry, "source") or path.stem,
+    )
+
+
+def _string(entry: dict[str, Any], key: str) -> str | None:
+    value = entry.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    raise _LineError(f'"{key}" is not a string, put it in quotes')
+
+
+def _duration(entry: dict[str, Any]) -> float | None:
+    value = entry.get("duration")
+    if value is None:
+        return None
+    # The comparison also turns down NaN, infinity and integers that no float holds.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= sys.float_info.max:
+        raise _LineError('"duration" is not a number of seconds, give one or leave it out')
+    return float(value)

@@ -1,0 +1,110 @@
+"""Word and character error rates."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+__all__ = ["Errors", "Scores", "errors", "score"]
+
+EDIT: Final = 1 << 32  # above any number of substitutions; int64 has room for 2**31 edits
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """The edits that turn a reference into a hypothesis."""
+
+    substitutions: int
+    insertions: int
+    deletions: int
+
+    @property
+    def total(self) -> int:
+        """The Levenshtein distance."""
+        return self.substitutions + self.insertions + self.deletions
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Error rates over a set of utterances.
+
+    ``wer`` and ``cer`` are errors over the ``words`` and ``chars`` of all references together
+    (not a mean over utterances), so they may exceed 1. ``substitutions``, ``insertions`` and
+    ``deletions`` count words, ``char_errors`` characters, the spaces between words included.
+    With no reference words at all a rate is 0 if nothing was inserted either, and None
+    (undefined) otherwise.
+    """
+
+    wer: float | None
+    cer: float | None
+    utterances: int
+    words: int
+    chars: int
+    substitutions: int
+    insertions: int
+    deletions: int
+    char_errors: int
+
+
+def errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
+    """Count the edits between two sequences of words, or of characters (a string).
+
+    The distance is the least possible; among the alignments that reach it, the one with the
+    fewest substitutions, that is with the most words right, is counted.
+    """
+    codes: dict[str, int] = {}
+    ref, hyp = (
+        np.array([codes.setdefault(unit, len(codes)) for unit in units], dtype=np.int64)
+        for units in (reference, hypothesis)
+    )
+    # Wagner and Fischer (1974), one row for each unit of the reference. A cost holds both counts,
+    # edits * EDIT + substitutions, so that its minimum is the least of the first and then of the
+    # second, and no matrix must be kept to trace back through.
+    inserted = EDIT * np.arange(len(hyp) + 1)
+    row = inserted
+    for unit in ref:
+        reached = row + EDIT  # by a deletion
+        reached[1:] = np.minimum(reached[1:], row[:-1] + np.where(hyp == unit, 0, EDIT + 1))
+        # By insertions from any cell to the left: min over k <= j of reached[k] + (j - k) * EDIT.
+        row = np.minimum.accumulate(reached - inserted) + inserted
+    distance, substitutions = divmod(int(row[-1]), EDIT)
+    gaps, surplus = distance - substitutions, len(hyp) - len(ref)
+    return Errors(substitutions, (gaps + surplus) // 2, (gaps - surplus) // 2)
+
+
+def score(pairs: Iterable[tuple[str, str]]) -> Scores:
+    """Score (reference, hypothesis) pairs of texts that are already normalised.
+
+    Words are what whitespace separates; characters are those of the words joined by single
+    spaces.
+    """
+    utterances = words = chars = char_errors = 0
+    substitutions = insertions = deletions = 0
+    for reference, hypothesis in pairs:
+        ref, hyp = reference.split(), hypothesis.split()
+        edits = errors(ref, hyp)
+        utterances += 1
+        words += len(ref)
+        chars += len(" ".join(ref))
+        substitutions += edits.substitutions
+        insertions += edits.insertions
+        deletions += edits.deletions
+        char_errors += errors(" ".join(ref), " ".join(hyp)).total
+    return Scores(
+        wer=_rate(substitutions + insertions + deletions, words),
+        cer=_rate(char_errors, chars),
+        utterances=utterances,
+        words=words,
+        chars=chars,
+        substitutions=substitutions,
+        insertions=insertions,
+        deletions=deletions,
+        char_errors=char_errors,
+    )
+
+
+def _rate(count: int, of: int) -> float | None:
+    if of == 0:
+        return None if count else 0.0
+    return count / of
