@@ -1,0 +1,72 @@
+import jiwer
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tynda.score import Errors, errors, score
+
+texts = st.lists(st.sampled_from(["a", "b", "ab", "ba", "c"]), max_size=8).map(" ".join)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "expected"),
+    [
+        ("the cat sat", "the cat sat", Errors(0, 0, 0)),
+        ("the cat sat", "the bat sat", Errors(1, 0, 0)),
+        ("the cat sat", "the cat", Errors(0, 0, 1)),
+        ("the cat sat", "oh the cat sat down", Errors(0, 2, 0)),
+        ("the cat sat", "", Errors(0, 0, 3)),
+        ("", "the cat", Errors(0, 2, 0)),
+        ("", "", Errors(0, 0, 0)),
+        # Two substitutions or a deletion and an insertion: the latter has a word right.
+        ("a b", "b c", Errors(0, 1, 1)),
+        ("one two three four", "two thee four five", Errors(1, 1, 1)),
+    ],
+)
+def test_errors_by_hand(reference: str, hypothesis: str, expected: Errors) -> None:
+    assert errors(reference.split(), hypothesis.split()) == expected
+
+
+def test_characters_by_hand() -> None:
+    assert errors("kitten", "sitting") == Errors(2, 1, 0)
+
+
+def test_rates_are_over_all_utterances_together() -> None:
+    scores = score([("the cat sat", "the bat"), ("yes", "yes")])
+    assert scores.wer == 2 / 4
+    # "the cat sat" to "the bat": one substitution and the four characters of " sat".
+    assert (scores.char_errors, scores.chars, scores.cer) == (5, 14, 5 / 14)
+    assert (scores.utterances, scores.words) == (2, 4)
+    assert (scores.substitutions, scores.insertions, scores.deletions) == (1, 0, 1)
+
+
+def test_empty_references() -> None:
+    assert score([]).wer == score([("", "")]).wer == score([("", "")]).cer == 0
+    undefined = score([("", "a b")])
+    assert undefined.wer is undefined.cer is None
+    assert undefined.insertions == 2
+    assert score([("", "a"), ("b c", "b c")]).wer == 1 / 2
+
+
+def test_whitespace_does_not_count() -> None:
+    assert score([(" a\tb ", "a  b")]) == score([("a b", "a b")])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(texts.filter(bool), texts), min_size=1, max_size=4))
+def test_rates_equal_those_of_jiwer(pairs: list[tuple[str, str]]) -> None:
+    references, hypotheses = [list(side) for side in zip(*pairs, strict=True)]
+    ours = score(pairs)
+    words = jiwer.process_words(references, hypotheses)
+    assert ours.wer == pytest.approx(words.wer)
+    assert ours.cer == pytest.approx(jiwer.cer(references, hypotheses))
+    assert ours.words == words.hits + words.substitutions + words.deletions
+    # The distances agree; the split among equally good alignments is ours: most words right.
+    assert ours.words - ours.substitutions - ours.deletions >= words.hits
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts, texts)
+def test_swapping_the_texts_swaps_insertions_and_deletions(a: str, b: str) -> None:
+    there, back = errors(a, b), errors(b, a)
+    assert there == Errors(back.substitutions, back.deletions, back.insertions)
