@@ -1,5 +1,6 @@
 """Every format in, one kind of samples out; and every way in which a file can be wrong."""
 
+import gc
 import io
 import os
 import struct
@@ -317,6 +318,27 @@ def test_playlists_open_nothing_else(tmp_path):
     says(path, "is no sound file")
     path.write_text("ffconcat version 1.0\nfile a.wav\n")
     says(path, "is no sound file")
+
+
+def test_a_disk_that_fails_on_the_way():
+    class Failing(Pipe):
+        def read(self, size=-1):
+            if self._data.tell() > 30_000:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    says(Failing(wav(tone(rate=16_000))), "cannot be read: Input/output error")
+
+
+def test_a_file_that_is_not_read_to_its_end_is_closed(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav(tone(rate=16_000)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        blocks = stream(path, block_seconds=0.1)
+        next(blocks)
+        blocks.close()
+        gc.collect()
 
 
 def test_mistakes_of_the_caller():

@@ -8,7 +8,7 @@ import io
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -120,31 +120,37 @@ class _Pipe:
 @contextmanager
 def _reader(source: Source) -> Iterator[tuple[_Readable, str]]:
     """The bytes of a source, and its name for messages."""
+    opened, name = _open(source)
+    with opened as file:
+        try:
+            yield _rewound(file, name), name
+        except OSError as error:
+            raise TyndaError(f"{name} cannot be read: {error.strerror or error}") from None
+
+
+def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
+    """A source as a file (closed afterwards only if it is opened here), and its name."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source), "the sound"
+    if source == "-":
+        return nullcontext(sys.stdin.buffer), "standard input"
+    if not isinstance(source, str | PathLike):
+        if not hasattr(source, "read"):
+            raise TypeError(f"no path, bytes or binary file object: {source!r}")
+        return nullcontext(source), str(getattr(source, "name", "the sound"))
     # PyAV never sees the path itself: FFmpeg would take "http:" or "concat:" in it for
     # a protocol.
-    if isinstance(source, bytes | bytearray | memoryview):
-        yield _rewound(io.BytesIO(source), "the sound"), "the sound"
-    elif source == "-":
-        yield _rewound(sys.stdin.buffer, "standard input"), "standard input"
-    elif isinstance(source, str | PathLike):
-        name = str(source)
-        try:
-            with open(source, "rb") as file:
-                yield _rewound(file, name), name
-        except FileNotFoundError:
-            raise TyndaError(f"{name}: no such file; check the path") from None
-        except (OSError, ValueError) as error:
-            if Path(source).is_dir():
-                raise TyndaError(f"{name} is a directory; name the files in it") from None
-            if isinstance(error, PermissionError):
-                raise TyndaError(f"{name}: no permission to read it; change its mode") from None
-            reason = getattr(error, "strerror", None) or error
-            raise TyndaError(f"{name} cannot be read: {reason}") from None
-    elif hasattr(source, "read"):
-        name = str(getattr(source, "name", "the sound"))
-        yield _rewound(source, name), name
-    else:
-        raise TypeError(f"no path, bytes or binary file object: {source!r}")
+    try:
+        return open(source, "rb"), str(source)
+    except FileNotFoundError:
+        raise TyndaError(f"{source}: no such file; check the path") from None
+    except (OSError, ValueError) as error:
+        if Path(source).is_dir():
+            raise TyndaError(f"{source} is a directory; name the files in it") from None
+        if isinstance(error, PermissionError):
+            raise TyndaError(f"{source}: no permission to read it; change its mode") from None
+        reason = getattr(error, "strerror", None) or error
+        raise TyndaError(f"{source} cannot be read: {reason}") from None
 
 
 def _rewound(file: BinaryIO, name: str) -> _Readable:
