@@ -1,0 +1,204 @@
+"""NumPy backend: the reference. Each operation in the fewest exact lines, float32 throughout.
+
+What the operations mean, with shapes and sources, stands in ``tynda.ops.base``. Nothing here
+trains: batch norm takes the running statistics and dropout is the identity.
+"""
+
+# ruff: noqa: D102 - the protocol documents every operation
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from tynda.ops.base import conv_length
+
+__all__ = ["Array", "NumpyOps"]
+
+Array = NDArray[Any]
+"""float32 for activations and weights, any integer type for lengths."""
+
+_LOWEST = np.finfo(np.float32).min
+
+
+class NumpyOps:
+    """Operations of ``tynda.ops.base`` on float32 arrays."""
+
+    def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        return _shift(x @ weight.T, bias)
+
+    def conv1d(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None = None,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+    ) -> Array:
+        if weight.shape[:2] == (groups, 1):
+            return _shift(_depthwise(x, weight[:, 0], stride, padding), bias)
+        parts = [
+            self.conv2d(
+                part[:, :, None], filters[..., None], stride=(stride, 1), padding=(padding, 0)
+            )
+            for part, filters in zip(
+                np.split(x, groups, axis=-1), np.split(weight, groups), strict=True
+            )
+        ]
+        return _shift(np.concatenate(parts, axis=-1)[:, :, 0], bias)
+
+    def conv2d(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None = None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+    ) -> Array:
+        (step, step_bins), (pad, pad_bins) = stride, padding
+        channels, _, taps, taps_bins = weight.shape
+        frames = conv_length(x.shape[1], taps, step, pad)
+        bins = conv_length(x.shape[2], taps_bins, step_bins, pad_bins)
+        y = np.zeros((x.shape[0], frames, bins, channels), np.float32)
+        if y.size:
+            x = np.pad(x, ((0, 0), (pad, pad), (pad_bins, pad_bins), (0, 0)))
+            # [batch, time, bins', in, taps over bins]
+            windows = sliding_window_view(x, taps_bins, axis=2)[:, :, ::step_bins]
+            # One product per tap in time, over windows of bins: windows over both axes at
+            # once would take as many times the memory as there are taps.
+            for tap in range(taps):
+                part = windows[:, tap : tap + step * frames : step]
+                y += np.tensordot(part, weight[:, :, tap], axes=((4, 3), (2, 1)))
+        return _shift(y, bias)
+
+    def layer_norm(self, x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
+        centred = x - x.mean(-1, keepdims=True)
+        variance = np.square(centred).mean(-1, keepdims=True)
+        return cast(Array, centred / np.sqrt(variance + eps) * weight + bias)
+
+    def batch_norm(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array,
+        mean: Array,
+        variance: Array,
+        lengths: Array,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> Array:
+        return cast(Array, (x - mean) * (weight / np.sqrt(variance + eps)) + bias)
+
+    def relu(self, x: Array) -> Array:
+        return np.maximum(x, 0)
+
+    def silu(self, x: Array) -> Array:
+        return x * _sigmoid(x)
+
+    def glu(self, x: Array) -> Array:
+        half = x.shape[-1] // 2
+        return x[..., :half] * _sigmoid(x[..., half:])
+
+    def log_softmax(self, x: Array) -> Array:
+        x = x - x.max(-1, keepdims=True)
+        return cast(Array, x - np.log(np.exp(x).sum(-1, keepdims=True)))
+
+    def attention(self, q: Array, k: Array, v: Array, *, heads: int, lengths: Array) -> Array:
+        batch, frames, channels = *q.shape[:2], v.shape[2]
+        valid = np.arange(k.shape[1]) < lengths[:, None]
+        # An item without a key weighs all its values alike, and they are all zero.
+        v = np.where(valid[..., None], v, np.float32(0))
+        q, k, v = (
+            t.reshape(batch, t.shape[1], heads, t.shape[2] // heads).swapaxes(1, 2)
+            for t in (q, k, v)
+        )
+        scores = (q * np.float32(q.shape[-1] ** -0.5)) @ k.swapaxes(2, 3)
+        scores = np.where(valid[:, None, None], scores, _LOWEST)
+        scores = np.exp(scores - scores.max(-1, keepdims=True, initial=_LOWEST))
+        y = (scores / scores.sum(-1, keepdims=True)) @ v
+        return cast(Array, y.swapaxes(1, 2).reshape(batch, frames, channels))
+
+    def lstm(
+        self,
+        x: Array,
+        weight_ih: Array,
+        weight_hh: Array,
+        bias_ih: Array,
+        bias_hh: Array,
+        *,
+        lengths: Array,
+        reverse: bool = False,
+    ) -> Array:
+        if reverse:
+            x = _reverse(x, lengths)
+        batch, frames, _ = x.shape
+        inputs = x @ weight_ih.T + (bias_ih + bias_hh)
+        hidden = cell = np.zeros((batch, weight_hh.shape[1]), np.float32)
+        y = np.empty((batch, frames, weight_hh.shape[1]), np.float32)
+        for t in range(frames):
+            i, f, g, o = np.split(inputs[:, t] + hidden @ weight_hh.T, 4, axis=-1)
+            cell = _sigmoid(f) * cell + _sigmoid(i) * np.tanh(g)
+            hidden = _sigmoid(o) * np.tanh(cell)
+            y[:, t] = hidden
+        return self.mask(_reverse(y, lengths) if reverse else y, lengths)
+
+    def add(self, x: Array, y: Array) -> Array:
+        return x + y
+
+    def scale(self, x: Array, factor: float) -> Array:
+        return x * factor
+
+    def concat(self, x: Array, y: Array) -> Array:
+        return np.concatenate([x, y], axis=-1)
+
+    def reshape(self, x: Array, *shape: int) -> Array:
+        return x.reshape(shape)
+
+    def shape(self, x: Array) -> tuple[int, ...]:
+        return x.shape
+
+    def mask(self, x: Array, lengths: Array) -> Array:
+        keep = np.arange(x.shape[1]) < lengths[:, None]
+        return np.where(keep.reshape(keep.shape + (1,) * (x.ndim - 2)), x, np.float32(0))
+
+    def conv_lengths(self, lengths: Array, kernel: int, stride: int, padding: int) -> Array:
+        return cast(Array, np.maximum((lengths + 2 * padding - kernel) // stride + 1, 0))
+
+    def dropout(self, x: Array, rate: float) -> Array:
+        return x
+
+
+def _shift(x: Array, bias: Array | None) -> Array:
+    """Add a bias in place: ``x`` is always an array just made."""
+    if bias is not None:
+        x += bias
+    return x
+
+
+def _sigmoid(x: Array) -> Array:
+    with np.errstate(over="ignore"):  # exp(-x) = inf gives the right answer, 0
+        return cast(Array, 1 / (1 + np.exp(-x)))
+
+
+def _depthwise(x: Array, weight: Array, stride: int, padding: int) -> Array:
+    """Each channel of ``x [batch, time, channels]`` with its own ``weight [channels, kernel]``."""
+    kernel = weight.shape[1]
+    frames = conv_length(x.shape[1], kernel, stride, padding)
+    x = np.pad(x, ((0, 0), (padding, padding), (0, 0)))
+    y = np.zeros((x.shape[0], frames, x.shape[2]), np.float32)
+    for tap in range(kernel if frames else 0):
+        y += x[:, tap : tap + stride * frames : stride] * weight[:, tap]
+    return y
+
+
+def _reverse(x: Array, lengths: Array) -> Array:
+    """Turn the frames within ``lengths`` round; those past them stay. Its own inverse."""
+    frames = np.arange(x.shape[1])
+    index = np.where(frames < lengths[:, None], lengths[:, None] - 1 - frames, frames)
+    return np.take_along_axis(x, index[..., None], axis=1)
