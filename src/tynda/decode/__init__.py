@@ -1,0 +1,1 @@
+"""Decoders: from log probabilities to words."""

@@ -1,0 +1,78 @@
+"""Finding hot words and phrases while they are being spelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+__all__ = ["HotWords"]
+
+
+class HotWords:
+    """An automaton over characters that counts those which belong to hot phrases.
+
+    Aho & Corasick (1975) over the phrases with a space before and after, so that only whole
+    words match. After any text it has counted the characters of all phrases found (one inside
+    another counts as well), plus those spelled since of a phrase that is not complete yet;
+    when the spelling fails, `step` takes the latter back.
+
+    States are integers: `start` is that of the beginning of a text or of a word; `pending[s]`
+    is what would be taken back if the text ended in s; `most` is the most that a step adds.
+    """
+
+    def __init__(self, phrases: Sequence[Sequence[int]], space: int) -> None:
+        """`phrases` are token ids without a space at either end; empty ones are passed over."""
+        self._next: list[dict[int, int]] = [{}]
+        self._fail = [0]
+        self._found = [0]  # characters of the phrases that are complete in this state
+        self.pending = [0]
+        self.start = self._add(0, space)
+        for phrase in phrases:
+            state = self.start
+            for token in phrase:
+                state = self._add(state, token)
+            if phrase:
+                self._found[self._add(state, space)] = len(phrase)
+        self._link()
+        self.most = max(self._gains())
+
+    def step(self, state: int, token: int) -> tuple[int, int]:
+        """The state after one more token, and by how many characters the count changes."""
+        after = self._follow(state, token)
+        return after, self._found[after] + self.pending[after] - self.pending[state]
+
+    def _gains(self) -> Iterator[int]:
+        """What each step adds that leads to a phrase; all others take back, or do nothing."""
+        for state in range(len(self._next)):
+            ending = state
+            while ending:
+                for token in self._next[ending]:
+                    yield self.step(state, token)[1]
+                ending = self._fail[ending]
+        yield 0
+
+    def _add(self, state: int, token: int) -> int:
+        if token not in self._next[state]:
+            self._next[state][token] = len(self._next)
+            self._next.append({})
+            self._fail.append(0)
+            self._found.append(0)
+            self.pending.append(0)
+        return self._next[state][token]
+
+    def _follow(self, state: int, token: int) -> int:
+        while token not in self._next[state]:
+            if state == 0:
+                return 0
+            state = self._fail[state]
+        return self._next[state][token]
+
+    def _link(self) -> None:
+        """Give each state, parents first, that of its longest proper ending, and its counts."""
+        queue = [0]
+        for state in queue:
+            for token, child in self._next[state].items():
+                self._fail[child] = self._follow(self._fail[state], token) if state else 0
+                complete = child == self.start or self._found[child] > 0
+                self.pending[child] = 0 if complete else self.pending[state] + 1
+                self._found[child] += self._found[self._fail[child]]
+                queue.append(child)

@@ -1,0 +1,245 @@
+"""Word n-grams: train a small one, keep it in few bytes, ask it for probabilities.
+
+`train` writes the ARPA text of an interpolated, modified Kneser-Ney model; `LanguageModel`
+has `kenlm` answer for it (or for any other ARPA or KenLM binary file).
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tynda.errors import TyndaError
+
+__all__ = ["LanguageModel", "State", "pack", "train", "unpack"]
+
+START, END, UNKNOWN = "<s>", "</s>", "<unk>"
+RESERVED = frozenset({START, END, UNKNOWN})
+
+Gram: TypeAlias = tuple[str, ...]
+State: TypeAlias = Any
+"""What a `LanguageModel` remembers of the words so far: hashable, compared by value."""
+
+
+def train(
+    sentences: Iterable[str], order: int = 3, prune: Sequence[int] = (0,), decimals: int = 3
+) -> str:
+    """The ARPA text of an interpolated modified Kneser-Ney n-gram over `sentences`.
+
+    With a(g) the number of different words seen before the n-gram g (its plain count where
+    g has the highest order or begins with <s>; Chen & Goodman 1999, sections 2.7 and 3),
+
+        p(w|h) = (a(hw) - D(a(hw))) / sum_v a(hv) + gamma(h) p(w|h without its first word)
+
+    and below the unigrams the uniform distribution over all words, </s> and <unk>. gamma(h)
+    is the mass that the discounts D set free, and is also the back-off weight of h (Heafield
+    et al. 2013, section 3).
+
+    `sentences` are normalised, words separated by blanks; empty ones are passed over.
+    `prune[k-1]` drops the k-grams seen that many times or fewer, the last value holding for
+    the higher orders too; (0, 0, 1) drops the trigrams seen once. Their mass goes to gamma.
+    Log10 probabilities are rounded to `decimals`. The same sentences give the same text.
+
+    Raises `TyndaError` if there are no words, or reserved ones such as <s>; `ValueError` for
+    an `order` below 2 or thresholds that are not 0, then rising.
+    """
+    cuts = [*prune, *[prune[-1]] * order][:order]
+    if order < 2 or cuts[0] != 0 or any(a > b for a, b in pairwise(cuts)):
+        raise ValueError("order must be at least 2 and prune 0, then rising")
+    raw = _count(sentences, order)
+    uniform = 1 / (len(raw[0]) + 1)  # <s> is never predicted, but </s> and <unk> are
+    lower: dict[Gram, float] = {(): uniform}
+    log_probs: list[dict[Gram, float]] = []
+    backoffs: list[dict[Gram, float]] = []
+    for n in range(order):
+        adjusted = raw[n] if n == order - 1 else _adjust(raw[n], raw[n + 1])
+        adjusted.pop((START,), None)
+        discounts = _discounts(adjusted)
+        totals: Counter[Gram] = Counter()
+        freed: dict[Gram, float] = {}
+        for gram, a in adjusted.items():
+            totals[gram[:-1]] += a
+            kept = raw[n][gram] > cuts[n]
+            mass = discounts[min(a, 3)] if kept else a
+            freed[gram[:-1]] = freed.get(gram[:-1], 0.0) + mass
+        gamma = {h: freed[h] / totals[h] for h in totals}
+        # A raw count never exceeds that of a part of the n-gram, and the thresholds rise, so
+        # the suffix of a kept n-gram was kept as well.
+        probs = {
+            g: (a - discounts[min(a, 3)]) / totals[g[:-1]] + gamma[g[:-1]] * lower[g[1:]]
+            for g, a in adjusted.items()
+            if raw[n][g] > cuts[n]
+        }
+        if n == 0:
+            probs[(UNKNOWN,)] = gamma[()] * uniform
+        log_probs.append({g: math.log10(p) for g, p in probs.items()})
+        backoffs.append({h: math.log10(g) for h, g in gamma.items()})
+        lower = probs
+    log_probs[0][(START,)] = -99.0  # by convention: "never"
+    return _arpa(log_probs, [*backoffs[1:], {}], decimals)
+
+
+def _count(sentences: Iterable[str], order: int) -> list[Counter[Gram]]:
+    """How often each n-gram occurs, for every length from 1 to `order`."""
+    raw: list[Counter[Gram]] = [Counter() for _ in range(order)]
+    for sentence in sentences:
+        words = sentence.split()
+        if not words:
+            continue
+        if not RESERVED.isdisjoint(words):
+            raise TyndaError(f"A sentence holds a reserved word (<s>, </s>, <unk>): {sentence!r}.")
+        words = [START, *words, END]
+        for n, counter in enumerate(raw, start=1):
+            counter.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+    if not raw[0]:
+        raise TyndaError("There are no words to train a language model on; give it sentences.")
+    return raw
+
+
+def _adjust(raw: Counter[Gram], longer: Counter[Gram]) -> Counter[Gram]:
+    """How many words were seen before each n-gram; nothing precedes <s>, so there the count."""
+    adjusted = Counter(gram[1:] for gram in longer)
+    adjusted.update({gram: count for gram, count in raw.items() if gram[0] == START})
+    return adjusted
+
+
+def _discounts(adjusted: Counter[Gram]) -> tuple[float, float, float, float]:
+    """What to take from counts of 0, 1, 2 and 3 or more (Chen & Goodman 1999, eq. 26).
+
+    Where the text is too small for the estimate, half of each count.
+    """
+    t = Counter(adjusted.values())
+    if all(t[k] for k in (1, 2, 3, 4)):
+        y = t[1] / (t[1] + 2 * t[2])
+        d1, d2, d3 = (k - (k + 1) * y * t[k + 1] / t[k] for k in (1, 2, 3))
+        if 0 < d1 <= 1 and 0 < d2 <= 2 and 0 < d3 <= 3:
+            return 0.0, d1, d2, d3
+    return 0.0, 0.5, 1.0, 1.5
+
+
+def _arpa(
+    log_probs: list[dict[Gram, float]], backoffs: list[dict[Gram, float]], decimals: int
+) -> str:
+    lines = ["\\data\\", *(f"ngram {n}={len(p)}" for n, p in enumerate(log_probs, start=1))]
+    for n, (probs, weights) in enumerate(zip(log_probs, backoffs, strict=True), start=1):
+        lines += ["", f"\\{n}-grams:"]
+        for gram in sorted(probs):
+            line = f"{probs[gram]:.{decimals}f}\t{' '.join(gram)}"
+            weight = f"{weights.get(gram, 0.0):.{decimals}f}"
+            lines.append(f"{line}\t{weight}" if float(weight) else line)
+    return "\n".join([*lines, "", "\\end\\", ""])
+
+
+def pack(arpa: str) -> bytes:
+    """`arpa` in few bytes (xz), for keeping inside a model file."""
+    return lzma.compress(arpa.encode(), preset=9 | lzma.PRESET_EXTREME)
+
+
+def unpack(packed: bytes) -> str:
+    """The text that `pack` was given; `TyndaError` if the bytes are damaged."""
+    try:
+        return lzma.decompress(packed).decode()
+    except (lzma.LZMAError, UnicodeDecodeError, EOFError):
+        raise TyndaError("The packed language model is damaged; get the model again.") from None
+
+
+class LanguageModel:
+    """A word n-gram, scored by `kenlm`. Made by `load` or `from_arpa`.
+
+    `order` is its n; `words` are the words that it knows, without <s>, </s> and <unk>, or
+    None for a KenLM binary, which does not tell.
+    """
+
+    def __init__(self, path: Path, words: frozenset[str] | None, name: str) -> None:
+        try:
+            import kenlm
+        except ImportError:
+            raise TyndaError(
+                'A language model needs kenlm: pip install "tynda[lm]", or decode without one.'
+            ) from None
+        config = kenlm.Config()
+        config.show_progress = False  # stderr belongs to the user
+        config.arpa_complain = kenlm.ARPALoadComplain.NONE
+        try:
+            self._model = kenlm.Model(str(path), config)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split()).rpartition("Exception. ")[2].rstrip(")")
+            raise TyndaError(
+                f"{name} is no language model that kenlm can read ({reason}); "
+                "give an ARPA or KenLM binary file of order 2 or more."
+            ) from None
+        self._new_state = kenlm.State
+        self.words = words
+        self.order: int = self._model.order
+
+    @classmethod
+    def load(cls, path: str | Path) -> LanguageModel:
+        """Read an ARPA or KenLM binary file.
+
+        Raises `TyndaError` if it is missing, no language model, or kenlm is not installed.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise TyndaError(f"There is no language model file {path}; check the path.")
+        with path.open("rb") as file:
+            binary = file.read(len(_BINARY)) == _BINARY
+        return cls(path, None if binary else _vocabulary(path), str(path))
+
+    @classmethod
+    def from_arpa(cls, text: str) -> LanguageModel:
+        """The model that this ARPA text describes; raises as `load` does."""
+        with tempfile.TemporaryDirectory() as folder:  # kenlm reads only files, and at once
+            path = Path(folder) / "model.arpa"
+            path.write_text(text, encoding="utf-8", newline="\n")
+            return cls(path, _vocabulary(path), "The ARPA text")
+
+    def start(self) -> State:
+        """The state before the first word."""
+        state = self._new_state()
+        self._model.BeginSentenceWrite(state)
+        return state
+
+    def score(self, state: State, word: str) -> tuple[float, State]:
+        """The natural log of p(word | state), and the state after it."""
+        after = self._new_state()
+        return self._model.BaseScore(state, word, after) * _LN10, after
+
+    def end(self, state: State) -> float:
+        """The natural log of the probability that the sentence ends here."""
+        return self.score(state, END)[0]
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._model
+
+    @cached_property
+    def prefixes(self) -> frozenset[str] | None:
+        """Every beginning of a known word, whole words and "" included; None as for `words`."""
+        if self.words is None:
+            return None
+        return frozenset(word[:n] for word in self.words for n in range(len(word) + 1))
+
+
+_BINARY = b"mmap lm http://kheafield.com/code"
+_LN10 = math.log(10)
+
+
+def _vocabulary(path: Path) -> frozenset[str]:
+    """The unigrams of an ARPA file, as far as it is one; kenlm reports what is wrong with it."""
+    words = set()
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        inside = False
+        for line in lines:
+            if line.startswith("\\"):
+                if inside:
+                    break
+                inside = line.strip() == "\\1-grams:"
+            elif inside and len(fields := line.split()) >= 2:
+                words.add(fields[1])
+    return frozenset(words - RESERVED)

@@ -1,0 +1,77 @@
+"""Characters to ids and back, for models trained with CTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from string import ascii_lowercase
+from typing import Any
+
+from tynda.errors import TyndaError
+
+__all__ = ["BLANK", "ENGLISH", "CharTokenizer"]
+
+BLANK = "<blank>"
+
+
+class CharTokenizer:
+    """One id per character; id 0 is the CTC blank.
+
+    `symbols[i]` is what id `i` stands for: `"<blank>"` first, then single characters, each
+    once, the space among them. Anything else raises `TyndaError`, since the list is usually
+    read from a model file.
+    """
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        if not symbols or symbols[0] != BLANK:
+            raise TyndaError(f"The tokenizer's first symbol must be {BLANK}; mend the symbol list.")
+        if any(len(s) != 1 for s in symbols[1:]) or len(set(symbols)) != len(symbols):
+            raise TyndaError("The tokenizer's symbols must be single, distinct characters.")
+        if " " not in symbols:
+            raise TyndaError("The tokenizer has no space; add ' ' to the symbol list.")
+        self.symbols = list(symbols)
+        self.blank = 0
+        self.space_id = self.symbols.index(" ")
+        self._ids = {symbol: i for i, symbol in enumerate(self.symbols) if i != self.blank}
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CharTokenizer) and self.symbols == other.symbols
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def encode(self, text: str) -> list[int]:
+        """The id of every character of `text`, which has been normalised before.
+
+        Raises `TyndaError` for a character that the model does not know.
+        """
+        try:
+            return [self._ids[c] for c in text]
+        except KeyError as unknown:
+            raise TyndaError(
+                f"The model cannot spell {unknown.args[0]!r} (in {text!r}); normalise it first."
+            ) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The characters of `ids`, blanks left out. Repeats stay: these are labels, not frames."""
+        return "".join(self.symbols[i] for i in ids if i != self.blank)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads back; plain enough for JSON."""
+        return {"type": "char", "symbols": list(self.symbols)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> CharTokenizer:
+        """The tokenizer that `to_dict` described; `TyndaError` if `data` describes none."""
+        symbols = data.get("symbols")
+        if (
+            data.get("type") != "char"
+            or not isinstance(symbols, list)
+            or not all(isinstance(s, str) for s in symbols)
+        ):
+            raise TyndaError("The tokenizer's description is not readable; get the model again.")
+        return cls(symbols)
+
+
+ENGLISH = CharTokenizer([BLANK, " ", "'", *ascii_lowercase])
