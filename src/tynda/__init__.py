@@ -1,0 +1,1 @@
+"""tynda: speech recognition made small, fast and private."""

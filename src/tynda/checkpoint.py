@@ -1,0 +1,212 @@
+"""A model on disk: one ``.safetensors`` file, tensors and a JSON header.
+
+The header stands under the key ``tynda`` of the safetensors metadata. Weights of two or more
+axes are stored in 8 bits (symmetric, one f16 scale for each output row, beside the codes as
+``NAME.scale``) or as they are; the language model, if any, is the byte tensor ``lm``. Nothing
+in a file is ever executed, and no size in its header is trusted before it is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from tynda import frontend, models
+from tynda.errors import TyndaError
+from tynda.frontend import FrontEnd
+from tynda.text.tokenizer import CharTokenizer
+
+__all__ = ["FORMAT", "Checkpoint", "Header", "load", "read_header", "save_model", "write_whole"]
+
+FORMAT = 1
+"""Version of the header's layout; a newer one is refused."""
+
+_LM = "lm"
+
+
+@dataclass
+class Header:
+    """What a model file says of itself."""
+
+    name: str
+    family: str
+    config: dict[str, Any]
+    frontend: dict[str, Any]
+    tokenizer: dict[str, Any]
+    languages: list[str]
+    licence: str
+    decoding: dict[str, Any] = field(default_factory=dict)
+    """Settings of the beam search that suit the language model."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Recipe, command, seed and data."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """Word and character error rates, by manifest."""
+    format: int = FORMAT
+
+
+@dataclass
+class Checkpoint:
+    """A model file, read and checked."""
+
+    header: Header
+    config: Any
+    """The family's ``Config``."""
+    frontend: FrontEnd
+    tokenizer: CharTokenizer
+    weights: dict[str, NDArray[np.float32]]
+    lm: bytes | None
+    """A packed language model; see ``tynda.decode.ngram.unpack``."""
+    bytes: int
+    """Size of the file."""
+
+
+def save_model(
+    path: Path,
+    header: Header,
+    weights: Mapping[str, NDArray[np.float32]],
+    *,
+    bits: int = 32,
+    lm: bytes | None = None,
+) -> None:
+    """Write a model file, whole or not at all.
+
+    ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32). Raises ValueError
+    for other widths and `TyndaError` when the file cannot be written.
+    """
+    if bits not in (8, 16, 32):
+        raise ValueError(f"weights are stored in 8, 16 or 32 bits, not {bits}")
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, value in weights.items():
+        if bits == 8 and value.ndim > 1:
+            tensors[name], tensors[f"{name}.scale"] = _to_8_bits(value)
+        else:
+            tensors[name] = value.astype(np.float32 if bits == 32 else np.float16)
+    if lm is not None:
+        tensors[_LM] = np.frombuffer(lm, np.uint8)
+    metadata = {"tynda": json.dumps(asdict(header), ensure_ascii=False, sort_keys=True)}
+    write_whole(path, save(tensors, metadata))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises `TyndaError` when the folder is missing, not writable or full.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            temporary = file.name
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise TyndaError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_header(path: Path) -> Header:
+    """The header alone, without the tensors. Raises `TyndaError` as `load` does."""
+    with _open(path) as file:
+        return _parse_header(path, file.metadata())
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a model file.
+
+    Raises `TyndaError`, naming the file, when it is missing, truncated, no safetensors file,
+    no tynda model, of a newer format, or when a tensor is missing or has a wrong shape.
+    """
+    with _open(path) as file:
+        header = _parse_header(path, file.metadata())
+        try:
+            module = models.family(header.family)
+            config = models.configure(module, header.config)
+            front = frontend.from_config(header.frontend)
+            tokenizer = CharTokenizer.from_dict(header.tokenizer)
+        except TyndaError as error:
+            raise TyndaError(f"{path}: {error}") from None
+        if len(tokenizer.symbols) != config.vocab or front.bins != config.bins:
+            raise TyndaError(
+                f"{path}: the model's {config.bins} bins and {config.vocab} symbols do not fit "
+                f"its front end ({front.bins}) and tokenizer ({len(tokenizer.symbols)})"
+            )
+        stored = set(file.keys())
+        weights = {}
+        for name, spec in module.specs(config).items():
+            if name not in stored:
+                raise TyndaError(f"{path}: tensor {name} is missing; the file is damaged")
+            shape = tuple(file.get_slice(name).get_shape())
+            if shape != spec.shape:
+                raise TyndaError(f"{path}: tensor {name} is {shape}, should be {spec.shape}")
+            weights[name] = _read(path, file, stored, name)
+        lm = file.get_tensor(_LM).tobytes() if _LM in stored else None
+    return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size)
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise TyndaError(f"no model file at {path}")
+    try:
+        return safe_open(path, framework="np")
+    except (SafetensorError, OSError):
+        raise TyndaError(f"{path} is damaged or no .safetensors file") from None
+
+
+def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
+    try:
+        values = json.loads((metadata or {})["tynda"])
+        version = values["format"]
+    except KeyError:
+        raise TyndaError(f"{path} is a .safetensors file, but no tynda model") from None
+    except (ValueError, TypeError):
+        raise TyndaError(f"{path}: the header is damaged") from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise TyndaError(
+            f"{path} has format {version}; this tynda reads up to {FORMAT}: upgrade tynda"
+        )
+    try:
+        header = Header(**values)
+    except TypeError:
+        raise TyndaError(f"{path}: the header is damaged") from None
+    kinds = {"name": str, "family": str, "config": dict, "frontend": dict, "tokenizer": dict,
+             "languages": list, "licence": str, "decoding": dict, "training": dict, "scores": dict}
+    for key, kind in kinds.items():
+        if not isinstance(getattr(header, key), kind):
+            raise TyndaError(f"{path}: {key} in the header should be a {kind.__name__}")
+    return header
+
+
+def _to_8_bits(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """Round to nearest, symmetric, one scale for each row of the first axis."""
+    rows = value.reshape(len(value), -1)
+    # The smallest normal f16, so that a row of zeros has a scale to be divided by.
+    scale = np.maximum(np.abs(rows).max(1) / 127, 6.2e-5).astype(np.float16)
+    codes = np.round(rows / scale[:, None].astype(np.float32))
+    return np.clip(codes, -127, 127).astype(np.int8).reshape(value.shape), scale
+
+
+def _read(path: Path, file: Any, stored: set[str], name: str) -> NDArray[np.float32]:
+    value = file.get_tensor(name)
+    if value.dtype == np.int8:
+        if f"{name}.scale" not in stored:
+            raise TyndaError(f"{path}: tensor {name}.scale is missing; the file is damaged")
+        scale = file.get_tensor(f"{name}.scale").astype(np.float32)
+        if scale.shape != value.shape[:1]:
+            raise TyndaError(f"{path}: tensor {name}.scale does not fit {name}")
+        value = value * scale.reshape(-1, *(1,) * (value.ndim - 1))
+    if value.dtype not in (np.float16, np.float32):
+        raise TyndaError(f"{path}: tensor {name} has the unknown type {value.dtype}")
+    if not np.isfinite(value).all():
+        raise TyndaError(f"{path}: tensor {name} has values that are not finite; it is damaged")
+    return np.asarray(value, np.float32)

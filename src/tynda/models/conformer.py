@@ -1,0 +1,162 @@
+"""A compact Conformer encoder with a CTC head.
+
+Gulati et al. 2020 ("Conformer: Convolution-augmented Transformer for Speech Recognition"),
+made small: layer norm stands in the convolution module where the paper has batch norm (so
+that a frame depends on its own utterance alone), and attention carries no positional
+encoding, since the convolutions before and beside it already tell positions apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tynda.models import Spec
+from tynda.ops.base import Ops, T, Tap, Weights
+
+__all__ = ["Config", "encode", "specs"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the model."""
+
+    bins: int = 80
+    """Bins of the front end."""
+    vocab: int = 29
+    """Symbols, the blank included."""
+    channels: int = 160
+    """Width of the encoder."""
+    layers: int = 8
+    heads: int = 4
+    hidden: int = 320
+    """Inner width of the feed-forward modules."""
+    kernel: int = 15
+    """Frames seen by the depthwise convolution (odd)."""
+    stem: int = 32
+    """Channels of the two convolutions that shorten time by four."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.channels % self.heads:
+            raise ValueError(f"channels {self.channels} do not divide into {self.heads} heads")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} is not odd")
+
+
+def specs(config: Config) -> dict[str, Spec]:
+    """Every tensor of the model: name -> `Spec`."""
+    c, h, s = config.channels, config.hidden, config.stem
+    out: dict[str, Spec] = {}
+
+    def dense(name: str, *shape: int) -> None:
+        out[f"{name}.weight"] = Spec(shape)
+        out[f"{name}.bias"] = Spec(shape[:1], "zeros")
+
+    def norm(name: str) -> None:
+        out[f"{name}.weight"] = Spec((c,), "ones")
+        out[f"{name}.bias"] = Spec((c,), "zeros")
+
+    dense("stem.conv1", s, 1, 3, 3)
+    dense("stem.conv2", s, s, 3, 3)
+    dense("stem.out", c, s * -(-config.bins // 4))
+    for i in range(config.layers):
+        for ff in ("ff1", "ff2"):
+            norm(f"blocks.{i}.{ff}.norm")
+            dense(f"blocks.{i}.{ff}.in", h, c)
+            dense(f"blocks.{i}.{ff}.out", c, h)
+        norm(f"blocks.{i}.attention.norm")
+        for part in ("q", "k", "v", "out"):
+            dense(f"blocks.{i}.attention.{part}", c, c)
+        norm(f"blocks.{i}.conv.norm")
+        dense(f"blocks.{i}.conv.in", 2 * c, c)
+        dense(f"blocks.{i}.conv.depthwise", c, 1, config.kernel)
+        norm(f"blocks.{i}.conv.inner_norm")
+        dense(f"blocks.{i}.conv.out", c, c)
+        norm(f"blocks.{i}.norm")
+    dense("head", config.vocab, c)
+    return out
+
+
+def encode(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    features: T,
+    lengths: T,
+    tap: Tap[T] | None = None,
+) -> tuple[T, T]:
+    """Features ``[batch, frames, bins]`` -> log-probabilities ``[batch, frames / 4, vocab]``.
+
+    ``lengths [batch]`` counts the frames of each item; the second result those of the output.
+    """
+    x, lengths = _stem(ops, weights, config, features, lengths)
+    for i in range(config.layers):
+        x = _block(ops, weights, config, f"blocks.{i}", x, lengths)
+        if tap is not None:
+            tap(i, x)
+    return ops.log_softmax(_dense(ops, weights, "head", x)), lengths
+
+
+def _stem(
+    ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T
+) -> tuple[T, T]:
+    """Shorten time and bins by four with two strided convolutions."""
+    batch, frames, bins = ops.shape(features)
+    x = ops.reshape(ops.mask(features, lengths), batch, frames, bins, 1)
+    for name in ("stem.conv1", "stem.conv2"):
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        x = ops.relu(ops.conv2d(x, weight, bias, stride=(2, 2), padding=(1, 1)))
+        lengths = ops.conv_lengths(lengths, kernel=3, stride=2, padding=1)
+        x = ops.mask(x, lengths)  # the bias makes padding non-zero; the next kernel would see it
+    batch, frames, bins, channels = ops.shape(x)
+    x = _dense(ops, weights, "stem.out", ops.reshape(x, batch, frames, bins * channels))
+    return ops.dropout(x, config.dropout), lengths
+
+
+def _block(
+    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T
+) -> T:
+    """One Conformer block (section 2.4): half feed-forward, attention, convolution, half."""
+    x = ops.add(x, ops.scale(_feed_forward(ops, weights, config, f"{name}.ff1", x), 0.5))
+    x = ops.add(x, _attention(ops, weights, config, f"{name}.attention", x, lengths))
+    x = ops.add(x, _convolution(ops, weights, config, f"{name}.conv", x, lengths))
+    x = ops.add(x, ops.scale(_feed_forward(ops, weights, config, f"{name}.ff2", x), 0.5))
+    return _norm(ops, weights, f"{name}.norm", x)
+
+
+def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
+    x = _dense(ops, weights, f"{name}.in", _norm(ops, weights, f"{name}.norm", x))
+    x = ops.dropout(ops.silu(x), config.dropout)
+    return ops.dropout(_dense(ops, weights, f"{name}.out", x), config.dropout)
+
+
+def _attention(
+    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T
+) -> T:
+    x = _norm(ops, weights, f"{name}.norm", x)
+    q, k, v = (_dense(ops, weights, f"{name}.{part}", x) for part in ("q", "k", "v"))
+    x = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
+    return ops.dropout(_dense(ops, weights, f"{name}.out", x), config.dropout)
+
+
+def _convolution(
+    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T
+) -> T:
+    x = ops.glu(_dense(ops, weights, f"{name}.in", _norm(ops, weights, f"{name}.norm", x)))
+    x = ops.conv1d(
+        ops.mask(x, lengths),
+        weights[f"{name}.depthwise.weight"],
+        weights[f"{name}.depthwise.bias"],
+        padding=config.kernel // 2,
+        groups=config.channels,
+    )
+    x = ops.silu(_norm(ops, weights, f"{name}.inner_norm", x))
+    return ops.dropout(_dense(ops, weights, f"{name}.out", x), config.dropout)
+
+
+def _dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
+    return ops.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def _norm(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
+    return ops.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"])

@@ -1,0 +1,1 @@
+"""The small, closed set of tensor operations that every model is written over."""

@@ -1,0 +1,173 @@
+"""The protocol: what each operation means, with shapes. Backends implement it.
+
+Activations are batch-first with channels last: ``[batch, time, channels]``, or
+``[batch, time, bins, channels]`` for two-dimensional convolutions. A padded batch carries
+``lengths [batch]`` (frames that count); an operation that looks along time takes them, and
+gives every item the answer that it would get alone.
+
+A weight has the layout of PyTorch's modules (``[out, in]`` first), so that published
+checkpoints load without a transposition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+__all__ = ["Ops", "Tap", "Weights", "conv_length"]
+
+T = TypeVar("T")
+
+Weights = Mapping[str, T]
+"""Tensor name -> tensor of the backend at hand."""
+
+Tap = Callable[[int, T], None]
+"""Called by a model after each block with the block's index and its output."""
+
+
+def conv_length(length: int, kernel: int, stride: int, padding: int) -> int:
+    """Frames that a convolution makes of ``length`` frames; 0 where it fits nowhere."""
+    return max(0, (length + 2 * padding - kernel) // stride + 1)
+
+
+class Ops(Protocol[T]):
+    """One backend. ``T`` is its tensor type; the type of ``lengths`` is ``T`` as well."""
+
+    def linear(self, x: T, weight: T, bias: T | None = None) -> T:
+        """``x [..., in] @ weight[out, in].T + bias[out]`` -> ``[..., out]``."""
+        ...
+
+    def conv1d(
+        self,
+        x: T,
+        weight: T,
+        bias: T | None = None,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+    ) -> T:
+        """Correlate ``x [batch, time, in]`` with ``weight [out, in / groups, kernel]``.
+
+        ``padding`` zeros stand before and after the time axis. Gives
+        ``[batch, conv_length(time, ...), out]``. Padded frames are values like any other:
+        `mask` them before.
+        """
+        ...
+
+    def conv2d(
+        self,
+        x: T,
+        weight: T,
+        bias: T | None = None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+    ) -> T:
+        """Correlate ``x [batch, time, bins, in]`` with ``weight [out, in, k_time, k_bins]``.
+
+        Gives ``[batch, time', bins', out]`` with both axes by `conv_length`.
+        """
+        ...
+
+    def layer_norm(self, x: T, weight: T, bias: T, eps: float = 1e-5) -> T:
+        """Normalise the last axis to zero mean, unit (population) variance; then scale, shift."""
+        ...
+
+    def batch_norm(
+        self,
+        x: T,
+        weight: T,
+        bias: T,
+        mean: T,
+        variance: T,
+        lengths: T,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> T:
+        """Normalise each channel (last axis) by running ``mean`` and ``variance [channels]``.
+
+        A backend in training takes the statistics of the batch instead, over the frames
+        within ``lengths`` only, and moves the running ones towards them in place, by
+        ``momentum`` (the variance towards the unbiased one). Frames past ``lengths`` are
+        normalised like the others. ``x`` is ``[batch, time, channels]`` or ``[batch, time,
+        bins, channels]``. Source: Ioffe & Szegedy 2015, in the form of ``torch.nn``.
+        """
+        ...
+
+    def relu(self, x: T) -> T:
+        """``max(x, 0)``."""
+        ...
+
+    def silu(self, x: T) -> T:
+        """``x * sigmoid(x)`` (also called swish)."""
+        ...
+
+    def glu(self, x: T) -> T:
+        """``[..., 2 n]`` -> ``[..., n]``: the first half times the sigmoid of the second."""
+        ...
+
+    def log_softmax(self, x: T) -> T:
+        """Logarithm of the softmax over the last axis."""
+        ...
+
+    def attention(self, q: T, k: T, v: T, *, heads: int, lengths: T) -> T:
+        """Multi-head scaled dot-product attention, all of ``[batch, time, channels]``.
+
+        The channels are split into ``heads`` parts; keys at or past ``lengths`` (of ``k``)
+        get no weight, and an item without any key gives zeros. Each of the three may have
+        channels of its own, a multiple of ``heads`` (``k`` those of ``q``). Source: Vaswani et al. 2017, section 3.2.
+        """
+        ...
+
+    def lstm(
+        self,
+        x: T,
+        weight_ih: T,
+        weight_hh: T,
+        bias_ih: T,
+        bias_hh: T,
+        *,
+        lengths: T,
+        reverse: bool = False,
+    ) -> T:
+        """One LSTM direction over ``x [batch, time, in]`` -> ``[batch, time, hidden]``.
+
+        Gates stand in the order input, forget, cell, output: ``weight_ih [4 hidden, in]``,
+        ``weight_hh [4 hidden, hidden]``. ``reverse`` starts at each item's own last frame.
+        Outputs past ``lengths`` are zero. Source: Hochreiter & Schmidhuber 1997, in the form
+        of ``torch.nn.LSTM``.
+        """
+        ...
+
+    def add(self, x: T, y: T) -> T:
+        """Elementwise sum of two tensors of one shape."""
+        ...
+
+    def scale(self, x: T, factor: float) -> T:
+        """``x * factor``."""
+        ...
+
+    def concat(self, x: T, y: T) -> T:
+        """Join along the last axis."""
+        ...
+
+    def reshape(self, x: T, *shape: int) -> T:
+        """The same elements in another shape; one entry may be -1."""
+        ...
+
+    def shape(self, x: T) -> tuple[int, ...]:
+        """The shape as plain integers."""
+        ...
+
+    def mask(self, x: T, lengths: T) -> T:
+        """Set the frames (axis 1) at and past ``lengths [batch]`` to zero."""
+        ...
+
+    def conv_lengths(self, lengths: T, kernel: int, stride: int, padding: int) -> T:
+        """`conv_length` of each item."""
+        ...
+
+    def dropout(self, x: T, rate: float) -> T:
+        """The identity, except in training (Srivastava et al. 2014)."""
+        ...

@@ -1,0 +1,1 @@
+"""Training: recipes, data, augmentation and the loop. Needs the ``train`` extra."""

@@ -1,0 +1,105 @@
+"""Distortions that make little speech go a long way. All NumPy, on float32 samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import soxr
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from tynda.frontend import SAMPLE_RATE
+from tynda.train.recipe import Augment
+
+__all__ = ["add_noise", "distort", "mask_spectrum", "reverberate", "speed", "synthetic_room"]
+
+Floats = NDArray[np.float32]
+
+
+def distort(
+    samples: Floats,
+    augment: Augment,
+    noises: Sequence[Floats],
+    rooms: Sequence[Floats],
+    rng: Generator,
+) -> Floats:
+    """One random distortion of ``samples [n]``: tempo, a room, background noise."""
+    samples = speed(samples, float(rng.choice(augment.speeds)))
+    if rng.random() < augment.rooms:
+        # Half of the rooms are measured ones, half are synthetic.
+        measured = len(rooms) > 0 and rng.random() < 0.5
+        room = rooms[rng.integers(len(rooms))] if measured else synthetic_room(rng)
+        samples = reverberate(samples, room)
+    if len(noises) and rng.random() < augment.noise:
+        noise = noises[rng.integers(len(noises))]
+        samples = add_noise(samples, noise, rng.uniform(*augment.snr), rng)
+    return samples
+
+
+def speed(samples: Floats, factor: float) -> Floats:
+    """Play ``factor`` times as fast: tempo and pitch change together (Ko et al. 2015)."""
+    if factor == 1.0 or not samples.size:
+        return samples
+    return np.asarray(soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ"))
+
+
+def add_noise(samples: Floats, noise: Floats, snr: float, rng: Generator) -> Floats:
+    """Add a random stretch of ``noise``, looped, ``snr`` decibels below the speech's power."""
+    if not samples.size or not noise.size:
+        return samples
+    start = int(rng.integers(noise.size))
+    noise = np.resize(np.roll(noise, -start), samples.size)
+    speech_power, noise_power = np.mean(samples**2), np.mean(noise**2)
+    if noise_power <= 0 or speech_power <= 0:
+        return samples
+    gain = np.sqrt(speech_power / noise_power * 10 ** (-snr / 10))
+    return (samples + gain * noise).astype(np.float32)
+
+
+def reverberate(samples: Floats, response: Floats) -> Floats:
+    """Hear ``samples [n]`` through a room's impulse ``response``, at the power they had.
+
+    The strongest sample of the response is taken for the direct path: it stays in place,
+    so that the words keep their times.
+    """
+    if not samples.size or not response.size:
+        return samples
+    direct = int(np.argmax(np.abs(response)))
+    size = samples.size + response.size - 1
+    fast = 1 << (size - 1).bit_length()
+    spectrum = np.fft.rfft(samples, fast) * np.fft.rfft(response, fast)
+    wet = np.fft.irfft(spectrum, fast)[direct : direct + samples.size].astype(np.float32)
+    power = np.mean(wet**2)
+    return wet * np.sqrt(np.mean(samples**2) / power) if power > 0 else samples
+
+
+def synthetic_room(rng: Generator) -> Floats:
+    """An impulse response: a direct path and an exponential tail of noise.
+
+    Polack's stochastic model of late reverberation; the time to fall by 60 dB is drawn from
+    0.1 s to 0.6 s and the direct-to-reverberant ratio from 0 dB to 15 dB.
+    """
+    decay = rng.uniform(0.1, 0.6)
+    t = np.arange(1, int(decay * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
+    tail = rng.standard_normal(t.size, dtype=np.float32) * np.exp(-6.9078 * t / decay)
+    tail *= np.sqrt(10 ** (-rng.uniform(0, 15) / 10) / np.sum(tail**2))
+    return np.concatenate([np.ones(1, np.float32), tail.astype(np.float32)])
+
+
+def mask_spectrum(features: Floats, augment: Augment, rng: Generator) -> Floats:
+    """SpecAugment (Park et al. 2019) without time warping, on a copy of ``[frames, bins]``.
+
+    Masked cells get zero, the mean of standardised features.
+    """
+    features = features.copy()
+    frames, bins = features.shape
+    for _ in range(augment.freq_masks):
+        width = int(rng.integers(min(augment.freq_width, bins - 1) + 1))
+        start = int(rng.integers(bins - width + 1))
+        features[:, start : start + width] = 0
+    for _ in range(augment.time_masks):
+        width = int(rng.integers(int(frames * augment.time_share) + 1))
+        start = int(rng.integers(frames - width + 1))
+        features[start : start + width] = 0
+    return features

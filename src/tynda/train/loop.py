@@ -1,0 +1,355 @@
+"""The training loop: one recipe in, one model file out, resumable after every epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from tynda import checkpoint, frontend, manifest, models
+from tynda.decode import ctc
+from tynda.errors import TyndaError
+from tynda.manifest import Utterance
+from tynda.ops.torch import TorchOps
+from tynda.score import score
+from tynda.text.normalize import english_letters
+from tynda.text.tokenizer import ENGLISH
+from tynda.train import data as train_data
+from tynda.train.curve import draw
+from tynda.train.phones import PHONES, Lexicon
+from tynda.train.recipe import Optimizer, Recipe
+
+__all__ = ["Trainer", "initial_weights", "learning_rate"]
+
+_PHONE_HEAD = "phones"
+
+
+def learning_rate(step: int, total: int, o: Optimizer) -> float:
+    """Rate of a step: linear warm-up, constant, linear to zero over the last ``cooldown``."""
+    warm = min(1.0, (step + 1) / max(1, o.warmup_steps))
+    cool = min(1.0, (total - step) / max(1.0, total * o.cooldown))
+    return o.lr * warm * cool
+
+
+def initial_weights(specs: dict[str, models.Spec], seed: int) -> dict[str, Tensor]:
+    """Fresh weights, drawn as the specs say."""
+    generator = torch.Generator().manual_seed(seed)
+    out = {}
+    for name, spec in specs.items():
+        value = torch.empty(spec.shape)
+        if spec.init == "uniform":
+            bound = 1 / math.sqrt(math.prod(spec.shape[1:]))
+            value.uniform_(-bound, bound, generator=generator)
+        else:
+            value.fill_(1.0 if spec.init == "ones" else 0.0)
+        out[name] = value
+    return out
+
+
+@dataclass
+class Progressed:
+    """Where a run stands; saved with the weights."""
+
+    epoch: int = 0
+    step: int = 0
+    best_cer: float = math.inf
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """A run of ``recipe`` on the manifests under ``folder``, kept in ``output``.
+
+    ``output`` holds ``last.pt`` (to resume), ``best.safetensors`` (the averaged weights with
+    the best dev CER so far), ``log.json`` and ``curve.png``.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        output: Path,
+        *,
+        device: str = "cpu",
+        workers: int = 1,
+        command: str = "",
+        resume: bool = False,
+    ) -> None:
+        self.recipe, self.output, self.command = recipe, output, command
+        self.device, self.workers = torch.device(device), workers
+        self.console = Console(stderr=True)
+        self.tokenizer = ENGLISH
+        self.frontend = frontend.from_config(dict(recipe.frontend))
+        self.family = models.family(recipe.family)
+        self.config = models.configure(
+            self.family,
+            {**recipe.model, "bins": self.frontend.bins, "vocab": len(self.tokenizer.symbols)},
+        )
+        self.lexicon = Lexicon() if recipe.phones else None
+        self._open_data(folder)
+        self._open_state(resume)
+
+    def _open_data(self, folder: Path) -> None:
+        d, cache = self.recipe.data, self.output / "cache"
+        utterances, self.members = train_data.read_sources(folder, d.train)
+        self.console.print(f"{len(utterances)} utterances to train on; decoding them once")
+        self.corpus = train_data.Corpus(utterances, cache)
+        self.noises, self.rooms = (
+            train_data.Corpus(manifest.read(folder / m), cache) if m else None
+            for m in (d.noise, d.rooms)
+        )
+        dev = [u for m in d.dev for u in manifest.read(folder / m)]
+        if d.dev_utterances and len(dev) > d.dev_utterances:
+            dev = [dev[i * len(dev) // d.dev_utterances] for i in range(d.dev_utterances)]
+        self.dev = DevSet(train_data.Corpus(dev, cache), self.frontend) if dev else None
+
+    def _open_state(self, resume: bool) -> None:
+        o = self.recipe.optimizer
+        torch.manual_seed(o.seed)
+        specs = self.family.specs(self.config)
+        if self.recipe.phones:
+            head = models.Spec((len(PHONES) + 1, self.config.channels))
+            specs = specs | {
+                f"{_PHONE_HEAD}.weight": head,
+                f"{_PHONE_HEAD}.bias": models.Spec(head.shape[:1], "zeros"),
+            }
+        self.weights = {k: v.to(self.device) for k, v in initial_weights(specs, o.seed).items()}
+        trained = {k: v for k, v in self.weights.items() if specs[k].trainable}
+        # Norms and biases are not decayed, as is usual (Loshchilov & Hutter 2019 leave it open).
+        groups = [
+            {"params": [v for v in trained.values() if v.ndim > 1], "weight_decay": o.weight_decay},
+            {"params": [v for v in trained.values() if v.ndim == 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=o.betas, fused=True)
+        self.average = {k: v.clone() for k, v in self.weights.items()}
+        self.trained = list(trained.values())
+        for v in self.trained:
+            v.requires_grad_()
+        self.at = Progressed()
+        last = self.output / "last.pt"
+        if resume:
+            self._resume(last)
+        elif last.exists():
+            raise TyndaError(f"{self.output} holds a run already: --resume it or choose another")
+
+    def _resume(self, last: Path) -> None:
+        if not last.exists():
+            raise TyndaError(f"nothing to resume: {last} does not exist")
+        state = torch.load(last, map_location=self.device, weights_only=True)
+        if state["weights"].keys() != self.weights.keys():
+            raise TyndaError(f"{last} comes from another recipe; resume with the one it began with")
+        with torch.no_grad():
+            for name, value in self.weights.items():
+                value.copy_(state["weights"][name])
+                self.average[name].copy_(state["average"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.at = Progressed(**state["progress"])
+
+    def run(self, max_epochs: int | None = None) -> Path:
+        """Train to the end of the recipe (or ``max_epochs`` more); gives the best model's path."""
+        o = self.recipe.optimizer
+        stop = o.epochs if max_epochs is None else min(o.epochs, self.at.epoch + max_epochs)
+        while self.at.epoch < stop:
+            started = time.monotonic()
+            entry: dict[str, float] = {"epoch": self.at.epoch + 1, **self._train_epoch()}
+            if self.dev:
+                entry |= self._score_dev()
+            self.at.epoch += 1
+            cer = entry.get("dev_cer", entry["loss"])
+            if cer < self.at.best_cer:
+                self.at.best_cer, self.at.best_epoch = cer, self.at.epoch
+                self.export(self.output / "best.safetensors", entry)
+            entry["seconds"] = round(time.monotonic() - started, 1)
+            self.at.history.append(entry)
+            self._save()
+            self.console.print("  ".join(f"{k} {_short(v)}" for k, v in entry.items()))
+            if o.patience and self.at.epoch - self.at.best_epoch >= o.patience:
+                self.console.print(f"no better dev CER in {o.patience} epochs: stopping early")
+                break
+        return self.output / "best.safetensors"
+
+    def _train_epoch(self) -> dict[str, float]:
+        o, d = self.recipe.optimizer, self.recipe.data
+        rng = np.random.default_rng([o.seed, self.at.epoch])
+        examples = train_data.plan_epoch(self.corpus, d.train, self.members, d.max_seconds, rng)
+        seconds = [sum(map(self.corpus.seconds, e)) for e in examples]
+        views = 2 if o.consistency and self.at.epoch >= o.consistency_start * o.epochs else 1
+        batches = [
+            [examples[i] for i in b]
+            for b in train_data.buckets(seconds, d.batch_seconds / views, rng)
+        ]
+        dataset = train_data.Examples(
+            self.corpus, batches, self.frontend, self.tokenizer, self.lexicon,
+            self.recipe.augment, self.noises, self.rooms, views, (o.seed, self.at.epoch),
+        )
+        # Steps that remain are counted at this epoch's length, so that a resumed run with
+        # another number of epochs or batches still cools down at its end.
+        total = self.at.step + len(batches) * (o.epochs - self.at.epoch)
+        losses: list[float] = []
+        with self._progress() as progress:
+            title = f"epoch {self.at.epoch + 1}/{o.epochs}"
+            task = progress.add_task(title, total=len(batches), loss="")
+            for batch in train_data.iterate(dataset, self.workers):
+                rate = learning_rate(self.at.step, total, o)
+                losses.append(self._step(batch.to(self.device), rate, views))
+                self.at.step += 1
+                progress.update(task, advance=1, loss=f"loss {np.mean(losses[-50:]):.3f}")
+        return {"loss": float(np.nanmean(losses)), "lr": rate, "steps": self.at.step}
+
+    def _step(self, batch: train_data.Batch, rate: float, views: int) -> float:
+        o = self.recipe.optimizer
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss, ctc_loss = self._loss(batch, views)
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, o.clip)
+        if torch.isfinite(norm):  # one broken batch must not spoil the run
+            self.optimizer.step()
+        decay = min(o.average, (self.at.step + 1) / (self.at.step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.average.values()), list(self.weights.values()), 1 - decay
+            )
+        return float(ctc_loss.detach())
+
+    def _loss(self, batch: train_data.Batch, views: int) -> tuple[Tensor, Tensor]:
+        """The loss to minimise, and the plain CTC loss per letter to look at."""
+        inner: list[Tensor] = []
+
+        def tap(index: int, x: Tensor) -> None:
+            if self.recipe.phones and index == self.recipe.phones.layer:
+                inner.append(x)
+
+        with self._autocast():
+            log_probs, lengths = self.family.encode(
+                TorchOps(training=True), self.weights, self.config,
+                batch.features, batch.lengths, tap,
+            )
+        letters = batch.label_lengths.sum().clamp(min=1)
+        ctc_loss = _ctc(log_probs, lengths, batch.labels, batch.label_lengths) / letters
+        loss = ctc_loss
+        if self.recipe.phones:
+            w, b = (self.weights[f"{_PHONE_HEAD}.{part}"] for part in ("weight", "bias"))
+            known = batch.phone_lengths > 0
+            phone_log_probs = F.log_softmax(F.linear(inner[0][known].float(), w, b), -1)
+            phone_loss = _ctc(
+                phone_log_probs, lengths[known], batch.phones, batch.phone_lengths[known]
+            )
+            loss = loss + self.recipe.phones.weight * phone_loss / letters
+        if views == 2:
+            loss = loss + self.recipe.optimizer.consistency * _consistency(
+                log_probs, lengths
+            ) / letters
+        return loss, ctc_loss
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.recipe.optimizer.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+    @torch.no_grad()
+    def _score_dev(self) -> dict[str, float]:
+        """CTC loss per letter, WER and CER of the averaged weights, greedy decoding."""
+        assert self.dev is not None
+        pairs, loss, letters = [], 0.0, 0
+        for features, utterances in self.dev.batches(self.recipe.data.batch_seconds * 2):
+            texts = [english_letters(u.text) for u in utterances]
+            batch = train_data.collate(
+                features, [self.tokenizer.encode(t) for t in texts], [[] for _ in texts]
+            ).to(self.device)
+            with self._autocast():
+                log_probs, lengths = self.family.encode(
+                    TorchOps(), self.average, self.config, batch.features, batch.lengths
+                )
+            loss += float(_ctc(log_probs, lengths, batch.labels, batch.label_lengths))
+            letters += int(batch.label_lengths.sum())
+            for row, length, text in zip(log_probs.cpu().numpy(), lengths, texts, strict=True):
+                pairs.append((text, ctc.greedy(row[: int(length)], self.tokenizer).text))
+        result = score(pairs)
+        return {"dev_loss": loss / letters, "dev_wer": result.wer or 0, "dev_cer": result.cer or 0}
+
+    def export(self, path: Path, scores: dict[str, float]) -> None:
+        """Write the averaged weights as a model file in f32."""
+        recipe = self.recipe
+        header = checkpoint.Header(
+            name=recipe.name, family=recipe.family, config=asdict(self.config),
+            frontend=self.frontend.config, tokenizer=self.tokenizer.to_dict(),
+            languages=[recipe.language], licence=recipe.licence,
+            training={"command": self.command, "recipe": asdict(recipe), **scores},
+        )
+        names = self.family.specs(self.config)
+        weights = {k: self.average[k].detach().cpu().numpy() for k in names}
+        checkpoint.save_model(path, header, weights)
+
+    def _save(self) -> None:
+        state = {
+            "weights": self.weights, "average": self.average,
+            "optimizer": self.optimizer.state_dict(), "progress": asdict(self.at),
+        }
+        temporary = self.output / "last.pt.tmp"
+        torch.save(state, temporary)
+        temporary.replace(self.output / "last.pt")
+        log = {"command": self.command, "recipe": asdict(self.recipe), "epochs": self.at.history}
+        checkpoint.write_whole(self.output / "log.json", json.dumps(log, indent=1).encode())
+        draw(self.at.history, self.output / "curve.png")
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"), TimeRemainingColumn(),
+            console=self.console, transient=True,
+        )
+
+
+class DevSet:
+    """Dev features, made once and kept in half precision."""
+
+    def __init__(self, corpus: train_data.Corpus, front: frontend.FrontEnd) -> None:
+        self.utterances = corpus.utterances
+        self.features = [front(corpus.samples(i)).astype(np.float16) for i in range(len(corpus))]
+
+    def batches(
+        self, seconds: float
+    ) -> Sequence[tuple[list[np.ndarray[Any, Any]], list[Utterance]]]:
+        """Batches of at most so many padded seconds, shortest first."""
+        frames = [len(f) / 100 for f in self.features]
+        order: list[list[int]] = [[]]
+        for i in np.argsort(frames):
+            if order[-1] and frames[i] * (len(order[-1]) + 1) > seconds:
+                order.append([])
+            order[-1].append(int(i))
+        return [
+            ([self.features[i] for i in part], [self.utterances[i] for i in part])
+            for part in order
+        ]
+
+
+def _ctc(log_probs: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
+    return F.ctc_loss(
+        log_probs.transpose(0, 1), labels, lengths, label_lengths,
+        reduction="sum", zero_infinity=True,
+    )
+
+
+def _consistency(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """Each view learns from the other's posteriors (CR-CTC, Yao et al. 2024, equation 5)."""
+    first, second = log_probs.chunk(2)
+    targets = torch.cat([second, first]).detach()
+    divergence = F.kl_div(log_probs, targets, reduction="none", log_target=True).sum(-1)
+    frames = torch.arange(divergence.shape[1], device=divergence.device)
+    return (divergence * (frames < lengths[:, None])).sum()
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"

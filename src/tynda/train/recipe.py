@@ -1,0 +1,182 @@
+"""Recipes: everything that a training run depends on besides the data, as one TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tynda.errors import TyndaError
+
+__all__ = ["Augment", "Data", "Optimizer", "Phones", "Recipe", "Source", "bundled", "load"]
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One manifest to train on."""
+
+    manifest: str
+    weight: float = 1.0
+    """Share of its utterances used in one epoch; above 1 they are repeated."""
+    join: int = 1
+    """Up to this many utterances are joined into one, with pauses between them."""
+    exclude_speakers: tuple[str, ...] = ()
+    """People left out, for leave-one-out tests."""
+    words: tuple[str, ...] = ()
+    """Take only utterances that are made of these words; empty: all."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is heard. Paths are relative to the data folder."""
+
+    train: tuple[Source, ...]
+    dev: tuple[str, ...]
+    noise: str | None = None
+    rooms: str | None = None
+    batch_seconds: float = 100.0
+    """Longest batch, padding included."""
+    max_seconds: float = 20.0
+    """Longer utterances are left out of training."""
+    dev_utterances: int = 0
+    """Score only so many dev utterances (evenly taken) while training; 0: all."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Distortions of an utterance, each drawn anew every time that it is heard."""
+
+    speeds: tuple[float, ...] = (1.0,)
+    """Factors of tempo and pitch, one drawn at random (Ko et al. 2015)."""
+    noise: float = 0.0
+    """Probability of background noise."""
+    snr: tuple[float, float] = (3.0, 25.0)
+    """Its range of signal-to-noise ratios, decibels."""
+    rooms: float = 0.0
+    """Probability of a room's reverberation."""
+    freq_masks: int = 0
+    freq_width: int = 27
+    """Widest mask of SpecAugment over bins (Park et al. 2019)."""
+    time_masks: int = 0
+    time_share: float = 0.05
+    """Widest mask of SpecAugment over frames, as a share of the utterance."""
+
+
+@dataclass(frozen=True)
+class Phones:
+    """A second CTC loss over phones (ARPAbet without stress) inside the encoder.
+
+    Krishna et al. 2018, "Hierarchical multitask learning for CTC-based speech recognition".
+    The head that it needs is dropped from the finished model.
+    """
+
+    layer: int
+    """Index of the block whose output predicts phones."""
+    weight: float = 0.3
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW, linear warm-up, a constant rate, and a linear way down to zero at the end."""
+
+    epochs: int
+    lr: float = 1e-3
+    warmup_steps: int = 500
+    cooldown: float = 0.3
+    """Share of all steps over which the rate falls to zero."""
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    average: float = 0.999
+    """Decay per step of the running average of the weights, which is what gets scored."""
+    patience: int = 0
+    """Stop after so many epochs without a better dev CER; 0: never."""
+    consistency: float = 0.0
+    """Weight of the consistency loss between two views (CR-CTC, Yao et al. 2024); 0: one view."""
+    consistency_start: float = 0.0
+    """Share of all epochs after which the second view joins."""
+    precision: str = "bf16"
+    """``bf16`` (autocast) or ``f32``."""
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run."""
+
+    name: str
+    family: str
+    model: Mapping[str, Any]
+    frontend: Mapping[str, Any]
+    data: Data
+    optimizer: Optimizer
+    augment: Augment = field(default_factory=Augment)
+    phones: Phones | None = None
+    language: str = "en"
+    licence: str = "Apache-2.0"
+
+
+def bundled() -> list[str]:
+    """Names of the recipes that come with tynda."""
+    folder = resources.files("tynda.train") / "recipes"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith("toml"))
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe by bundled name or by path; ``overrides`` maps ``section.key`` to a value.
+
+    Raises `TyndaError` for a missing file, bad TOML, and unknown or missing settings.
+    """
+    if name in bundled():
+        text = (resources.files("tynda.train") / "recipes" / f"{name}.toml").read_text("utf-8")
+    else:
+        try:
+            text = Path(name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise TyndaError(
+                f"no recipe {name!r}: give a TOML file or one of {', '.join(bundled())}"
+            ) from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TyndaError(f"recipe {name}: {error}") from None
+    for key, value in (overrides or {}).items():
+        *path, last = key.split(".")
+        section = table
+        for part in path:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise TyndaError(f"cannot set {key}: {part} is not a section of the recipe")
+        section[last] = value
+    table.setdefault("name", Path(name).stem)
+    try:
+        data = dict(table.pop("data", {}))
+        data["train"] = tuple(_fill(Source, s, "data.train") for s in data.get("train", ()))
+        table["data"] = _fill(Data, data, "data")
+        table["optimizer"] = _fill(Optimizer, table.get("optimizer", {}), "optimizer")
+        table["augment"] = _fill(Augment, table.get("augment", {}), "augment")
+        if "phones" in table:
+            table["phones"] = _fill(Phones, table["phones"], "phones")
+        return _fill(Recipe, table, "the recipe")
+    except TyndaError as error:
+        raise TyndaError(f"recipe {name}: {error}") from None
+
+
+def _fill(kind: type[C], values: Any, where: str) -> C:
+    if not isinstance(values, dict):
+        raise TyndaError(f"{where} should be a table")
+    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise TyndaError(f"unknown setting {unknown[0]!r} in {where}")
+    lists_to_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return kind(**lists_to_tuples)
+    except TypeError as error:
+        raise TyndaError(f"{where}: {str(error).split('() ')[-1]}") from None
