@@ -115,8 +115,8 @@ class Ops(Protocol[T]):
         """Multi-head scaled dot-product attention, all of ``[batch, time, channels]``.
 
         The channels are split into ``heads`` parts; keys at or past ``lengths`` (of ``k``)
-        get no weight, and an item without any key gives zeros. Each of the three may have
-        channels of its own, a multiple of ``heads`` (``k`` those of ``q``). Source: Vaswani et al. 2017, section 3.2.
+        get no weight, and an item without any key gives zeros. ``v`` may have other channels
+        than ``q`` and ``k``. Source: Vaswani et al. 2017, section 3.2.
         """
         ...
 

@@ -1,0 +1,198 @@
+"""PyTorch backend: training and GPUs. Same results as ``tynda.ops.numpy``, with gradients."""
+
+# ruff: noqa: D102 - the protocol documents every operation
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tynda.ops.base import conv_length
+
+__all__ = ["TorchOps"]
+
+
+class TorchOps:
+    """Operations of ``tynda.ops.base`` on torch tensors; ``training`` turns dropout and
+    batch statistics on. Runs under ``torch.autocast`` as any torch code does."""
+
+    def __init__(self, training: bool = False) -> None:
+        self.training = training
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    def conv1d(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+    ) -> Tensor:
+        # torch refuses an input that its kernel does not fit; the protocol makes 0 frames of it.
+        if conv_length(x.shape[1], weight.shape[2], stride, padding) == 0:
+            return x.new_zeros(x.shape[0], 0, weight.shape[0])
+        y = F.conv1d(x.transpose(1, 2), weight, bias, stride, padding, 1, groups)
+        return y.transpose(1, 2)
+
+    def conv2d(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+    ) -> Tensor:
+        frames = conv_length(x.shape[1], weight.shape[2], stride[0], padding[0])
+        bins = conv_length(x.shape[2], weight.shape[3], stride[1], padding[1])
+        if frames == 0 or bins == 0:  # as in `conv1d`
+            return x.new_zeros(x.shape[0], frames, bins, weight.shape[0])
+        # The permuted view is torch's channels_last layout: no copy on the way in or out.
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding)
+        return y.permute(0, 2, 3, 1)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+    def batch_norm(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        lengths: Tensor,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> Tensor:
+        if self.training:
+            now, population, count = _statistics(x, lengths)
+            with torch.no_grad():
+                # As in torch, the running variance is the unbiased one.
+                unbiased = population * (count / (count - 1).clamp(min=1))
+                moved = momentum * (count > 0)
+                mean += moved * (now - mean)
+                variance += moved * (unbiased - variance)
+            mean, variance = now, population
+        return ((x - mean) * (weight * torch.rsqrt(variance + eps)) + bias).to(x.dtype)
+
+    def relu(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+    def silu(self, x: Tensor) -> Tensor:
+        return F.silu(x)
+
+    def glu(self, x: Tensor) -> Tensor:
+        return F.glu(x, -1)
+
+    def log_softmax(self, x: Tensor) -> Tensor:
+        return F.log_softmax(x.float(), -1)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
+        padding = torch.arange(k.shape[1], device=k.device) >= lengths[:, None]
+        # An item without a key weighs all its values alike, and they are all zero.
+        v = v.masked_fill(padding[..., None], 0)
+        q, k, v = (
+            t.reshape(*t.shape[:2], heads, t.shape[2] // heads).transpose(1, 2) for t in (q, k, v)
+        )
+        # Plain products: on a CPU they train four times as fast as torch's fused kernel,
+        # whose backward pass suits long sequences.
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        lowest = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(padding[:, None, None, :], lowest)
+        y: Tensor = scores.softmax(-1, dtype=v.dtype) @ v
+        return y.transpose(1, 2).flatten(2)
+
+    def lstm(
+        self,
+        x: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+        *,
+        lengths: Tensor,
+        reverse: bool = False,
+    ) -> Tensor:
+        state = x.new_zeros(1, x.shape[0], weight_hh.shape[1])
+        if x.shape[1] == 0:  # torch refuses it
+            return state.transpose(0, 1)[:, :0]
+        # Padding stands after the last frame, where a recurrence from the first frame on
+        # sees it too late for harm: nothing has to be packed.
+        if reverse:
+            x = _reverse(x, lengths)
+        weights = [weight_ih, weight_hh, bias_ih, bias_hh]
+        y, _, _ = torch.lstm(
+            x,
+            (state, state),
+            weights,
+            has_biases=True,
+            num_layers=1,
+            dropout=0.0,
+            train=self.training,
+            bidirectional=False,
+            batch_first=True,
+        )
+        return self.mask(_reverse(y, lengths) if reverse else y, lengths)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    def scale(self, x: Tensor, factor: float) -> Tensor:
+        return x * factor
+
+    def concat(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([x, y], -1)
+
+    def reshape(self, x: Tensor, *shape: int) -> Tensor:
+        return x.reshape(shape)
+
+    def shape(self, x: Tensor) -> tuple[int, ...]:
+        return tuple(x.shape)
+
+    def mask(self, x: Tensor, lengths: Tensor) -> Tensor:
+        keep = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+        return x * keep.reshape(keep.shape + (1,) * (x.ndim - 2)).to(x.dtype)
+
+    def conv_lengths(self, lengths: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+        frames = torch.div(lengths + 2 * padding - kernel, stride, rounding_mode="floor") + 1
+        return frames.clamp(min=0)
+
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        if not self.training or rate == 0:
+            return x
+        # One 64-bit draw serves eight elements, a byte each: on a CPU, torch's own dropout
+        # spends a quarter of a training step in its generator. The rate is thus a multiple
+        # of 1/256.
+        draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+        draws.random_(torch.iinfo(torch.int64).min, None)
+        dropped = round(rate * 256)
+        keep = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+        return x * (keep.to(x.dtype) * (256 / (256 - dropped)))
+
+
+def _statistics(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and population variance of each channel within ``lengths``, and how many values.
+
+    In float32, whatever the type of ``x``; all zero where no frame counts.
+    """
+    keep = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+    keep = keep.reshape(keep.shape + (1,) * (x.ndim - 2))
+    axes = list(range(x.ndim - 1))
+    count = lengths.sum() * x.shape[2:-1].numel()
+    x = x.float()
+    mean = (x * keep).sum(axes) / count.clamp(min=1)
+    variance = ((x - mean).square() * keep).sum(axes) / count.clamp(min=1)
+    return mean, variance, count
+
+
+def _reverse(x: Tensor, lengths: Tensor) -> Tensor:
+    """Turn the frames within ``lengths`` round; those past them stay. Its own inverse."""
+    frames = torch.arange(x.shape[1], device=x.device)
+    index = torch.where(frames < lengths[:, None], lengths[:, None] - 1 - frames, frames)
+    return x.gather(1, index[..., None].expand_as(x))
