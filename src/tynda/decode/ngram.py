@@ -54,7 +54,7 @@ def train(
     if order < 2 or cuts[0] != 0 or any(a > b for a, b in pairwise(cuts)):
         raise ValueError("order must be at least 2 and prune 0, then rising")
     raw = _count(sentences, order)
-    uniform = 1 / (len(raw[0]) + 1)  # <s> is never predicted, but </s> and <unk> are
+    uniform = 1 / len(raw[0])  # <s> is never predicted, but <unk>, which is not counted, is
     lower: dict[Gram, float] = {(): uniform}
     log_probs: list[dict[Gram, float]] = []
     backoffs: list[dict[Gram, float]] = []
