@@ -1,0 +1,124 @@
+"""N2: convolutions, bidirectional LSTM layers and CTC (Lavrenov 2024).
+
+Three 2-D convolutions over a spectrogram, each with batch norm and ReLU; bidirectional LSTM
+layers; a linear layer with ReLU; a linear layer to the symbols. In the line of Deep Speech 2
+(Amodei et al. 2016, section 3). Where the description leaves a choice:
+
+- kernels and strides are read as time x bins; ``kernel // 2`` zeros stand on each side of both
+  axes, so that a stride of 1 keeps the length and a stride of 2 halves it, rounded up;
+- the convolutions have no bias: batch norm takes away what it would add;
+- each LSTM direction has two biases, as in PyTorch.
+
+With the defaults: 74 363 261 trained weights (74 M in the publication) and 256 running
+statistics. Other readings are further off: 96 filters in the third convolution make 79.5 M,
+GRU layers 56.6 M.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tynda.models import Spec
+from tynda.ops.base import Ops, T, Tap, Weights, conv_length
+
+__all__ = ["Config", "encode", "specs"]
+
+_KERNELS = ((11, 41), (11, 21), (11, 21))
+_STRIDES = ((2, 2), (1, 2), (1, 2))
+_NORM = ("weight", "bias", "mean", "variance")
+_LSTM = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_DIRECTIONS = ("forward", "backward")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the model."""
+
+    bins: int = 193
+    """Bins of the front end."""
+    vocab: int = 29
+    """Symbols, the blank included."""
+    filters: int = 32
+    """Channels of the first two convolutions; the third has twice as many."""
+    hidden: int = 768
+    """Width of an LSTM layer in each direction."""
+    layers: int = 5
+    dropout: float = 0.5
+    """Between LSTM layers and after the linear layer."""
+
+
+def specs(config: Config) -> dict[str, Spec]:
+    """Every tensor of the model: name -> `Spec`."""
+    out: dict[str, Spec] = {}
+    channels, bins = 1, config.bins
+    widths = (config.filters, config.filters, 2 * config.filters)
+    for i, (width, kernel, stride) in enumerate(zip(widths, _KERNELS, _STRIDES, strict=True)):
+        out[f"convs.{i}.weight"] = Spec((width, channels, *kernel))
+        out[f"convs.{i}.norm.weight"] = Spec((width,), "ones")
+        out[f"convs.{i}.norm.bias"] = Spec((width,), "zeros")
+        out[f"convs.{i}.norm.mean"] = Spec((width,), "zeros", trainable=False)
+        out[f"convs.{i}.norm.variance"] = Spec((width,), "ones", trainable=False)
+        channels, bins = width, conv_length(bins, kernel[1], stride[1], kernel[1] // 2)
+    width, h = channels * bins, config.hidden
+    for i in range(config.layers):
+        for direction in _DIRECTIONS:
+            out[f"lstms.{i}.{direction}.weight_ih"] = Spec((4 * h, width))
+            out[f"lstms.{i}.{direction}.weight_hh"] = Spec((4 * h, h))
+            out[f"lstms.{i}.{direction}.bias_ih"] = Spec((4 * h,), "zeros")
+            out[f"lstms.{i}.{direction}.bias_hh"] = Spec((4 * h,), "zeros")
+        width = 2 * h
+    out["dense.weight"] = Spec((2 * h, width))
+    out["dense.bias"] = Spec((2 * h,), "zeros")
+    out["head.weight"] = Spec((config.vocab, 2 * h))
+    out["head.bias"] = Spec((config.vocab,), "zeros")
+    return out
+
+
+def encode(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    features: T,
+    lengths: T,
+    tap: Tap[T] | None = None,
+) -> tuple[T, T]:
+    """Features ``[batch, frames, bins]`` -> log-probabilities ``[batch, frames / 2, vocab]``.
+
+    ``lengths [batch]`` counts the frames of each item; the second result those of the output.
+    Both are rounded up. ``tap`` is called after each LSTM layer, with ``[batch, frames / 2,
+    2 hidden]``.
+    """
+    x, lengths = _convolutions(ops, weights, features, lengths)
+    for i in range(config.layers):
+        if i > 0:
+            x = ops.dropout(x, config.dropout)
+        forward, backward = (
+            _lstm(ops, weights, f"lstms.{i}.{name}", x, lengths) for name in _DIRECTIONS
+        )
+        x = ops.concat(forward, backward)
+        if tap is not None:
+            tap(i, x)
+    x = ops.relu(ops.linear(x, weights["dense.weight"], weights["dense.bias"]))
+    x = ops.dropout(x, config.dropout)
+    x = ops.linear(x, weights["head.weight"], weights["head.bias"])
+    return ops.log_softmax(x), lengths
+
+
+def _convolutions(ops: Ops[T], weights: Weights[T], features: T, lengths: T) -> tuple[T, T]:
+    """``[batch, frames, bins]`` -> ``[batch, frames / 2, channels * bins / 8]``."""
+    x = ops.reshape(ops.mask(features, lengths), *ops.shape(features), 1)
+    for i, (kernel, stride) in enumerate(zip(_KERNELS, _STRIDES, strict=True)):
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        x = ops.conv2d(x, weights[f"convs.{i}.weight"], stride=stride, padding=padding)
+        lengths = ops.conv_lengths(lengths, kernel[0], stride[0], padding[0])
+        w, b, mean, variance = (weights[f"convs.{i}.norm.{part}"] for part in _NORM)
+        x = ops.relu(ops.batch_norm(x, w, b, mean, variance, lengths))
+        x = ops.mask(x, lengths)  # batch norm shifts padding too; the next kernel would see it
+    batch, frames, bins, channels = ops.shape(x)
+    return ops.reshape(x, batch, frames, bins * channels), lengths
+
+
+def _lstm(ops: Ops[T], weights: Weights[T], name: str, x: T, lengths: T) -> T:
+    w_ih, w_hh, b_ih, b_hh = (weights[f"{name}.{part}"] for part in _LSTM)
+    reverse = name.endswith("backward")
+    return ops.lstm(x, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse)
