@@ -50,7 +50,7 @@ class WordTiming:
 class Hypothesis:
     """One reading of an utterance.
 
-    `tokens` is the labelling; `text` is its spelling with single blanks between `words`.
+    `tokens` is the labelling; `text` is its spelling with single spaces between `words`.
     `score` is a natural log: of the best alignment's probability from `greedy`; from
     `beam_search` of the labelling's, plus what language model and hot words add.
     """
@@ -149,10 +149,10 @@ def beam_search(
     ended = sorted(((p.score() + scorer.end(p) + log_scale, p) for p in beam), key=lambda e: -e[0])
     best: dict[str, Hypothesis] = {}
     for score, prefix in ended:
-        tokens_ = prefix.tokens()
-        text = _text(tokenizer, tokens_)
+        labels = prefix.tokens()
+        text = _text(tokenizer, labels)
         if text not in best:
-            best[text] = _hypothesis(log_probs, tokenizer, tokens_, score)
+            best[text] = _hypothesis(log_probs, tokenizer, labels, score)
         if len(best) == n_best:
             break
     return list(best.values())
@@ -404,12 +404,12 @@ def align(log_probs: LogProbs, tokens: Sequence[int], blank: int = 0) -> list[tu
         return []
     states = np.full(2 * len(tokens) + 1, blank)
     states[1::2] = tokens
-    emit = log_probs[:, states].astype(np.float64)
-    emit = np.maximum(emit, -1e9)  # a path through a probability of 0 is bad, not impossible
+    # A path through a probability of 0 is bad, not impossible.
+    log_probs = np.maximum(log_probs.astype(np.float64), -1e9)
     may_skip = np.zeros(len(states), dtype=bool)
     may_skip[3::2] = states[3::2] != states[1:-2:2]
     score = np.full(len(states), -np.inf)
-    score[:2] = emit[0, :2]
+    score[:2] = log_probs[0, states[:2]]
     came_from = np.zeros((frames, len(states)), dtype=np.int8)  # by how many states it moved
     options = np.full((3, len(states)), -np.inf)
     for t in range(1, frames):
@@ -417,7 +417,7 @@ def align(log_probs: LogProbs, tokens: Sequence[int], blank: int = 0) -> list[tu
         options[1, 1:] = score[:-1]
         options[2, 2:] = np.where(may_skip[2:], score[:-2], -np.inf)
         came_from[t] = options.argmax(axis=0)
-        score = options.max(axis=0) + emit[t]
+        score = options.max(axis=0) + log_probs[t, states]
     state = len(states) - 1 if score[-1] > score[-2] else len(states) - 2
     first, last = [frames] * len(tokens), [0] * len(tokens)
     for t in range(frames - 1, -1, -1):

@@ -42,7 +42,7 @@ def train(
     is the mass that the discounts D set free, and is also the back-off weight of h (Heafield
     et al. 2013, section 3).
 
-    `sentences` are normalised, words separated by blanks; empty ones are passed over.
+    `sentences` are normalised, words separated by spaces; empty ones are passed over.
     `prune[k-1]` drops the k-grams seen that many times or fewer, the last value holding for
     the higher orders too; (0, 0, 1) drops the trigrams seen once. Their mass goes to gamma.
     Log10 probabilities are rounded to `decimals`. The same sentences give the same text.
