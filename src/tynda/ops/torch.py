@@ -33,9 +33,12 @@ class TorchOps:
         padding: int = 0,
         groups: int = 1,
     ) -> Tensor:
-        # torch refuses an input that its kernel does not fit; the protocol makes 0 frames of it.
+        # torch refuses an input that its kernel does not fit, and an empty one even where
+        # padding follows.
         if conv_length(x.shape[1], weight.shape[2], stride, padding) == 0:
             return x.new_zeros(x.shape[0], 0, weight.shape[0])
+        if x.shape[1] == 0:
+            x, padding = F.pad(x, (0, 0, padding, padding)), 0
         y = F.conv1d(x.transpose(1, 2), weight, bias, stride, padding, 1, groups)
         return y.transpose(1, 2)
 
@@ -52,6 +55,9 @@ class TorchOps:
         bins = conv_length(x.shape[2], weight.shape[3], stride[1], padding[1])
         if frames == 0 or bins == 0:  # as in `conv1d`
             return x.new_zeros(x.shape[0], frames, bins, weight.shape[0])
+        if x.shape[1] == 0 or x.shape[2] == 0:
+            x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0]))
+            padding = (0, 0)
         # The permuted view is torch's channels_last layout: no copy on the way in or out.
         y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding)
         return y.permute(0, 2, 3, 1)

@@ -1,0 +1,255 @@
+"""NumPy and torch agree on every operation, whatever the shapes and lengths."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tynda.ops.base import conv_length
+from tynda.ops.numpy import NumpyOps
+from tynda.ops.torch import TorchOps
+
+torch.set_num_threads(1)
+NUMPY, TORCH = NumpyOps(), TorchOps()
+
+SIZES = st.sampled_from([1, 2, 3, 5, 7, 8, 13])
+TIMES = st.sampled_from([0, 1, 2, 3, 7, 11, 23])
+SEEDS = st.integers(0, 2**32 - 1)
+quick = settings(max_examples=40, deadline=None)
+
+
+def both(name, *args, **options):
+    """The result of one operation in NumPy, after checking that torch's is the same."""
+
+    def tensor(value):
+        return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+    with torch.no_grad():
+        theirs = getattr(TORCH, name)(
+            *map(tensor, args), **{k: tensor(v) for k, v in options.items()}
+        )
+    ours = getattr(NUMPY, name)(*args, **options)
+    if not isinstance(ours, np.ndarray):
+        assert ours == theirs
+        return ours
+    theirs = theirs.numpy()
+    assert ours.shape == theirs.shape
+    assert ours.dtype == theirs.dtype
+    # Relative to the size of the result: single elements may cancel to nearly nothing.
+    size = np.abs(theirs).max(initial=1e-3)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * size)
+    return ours
+
+
+class Draw:
+    """Random arrays from one seed."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, *shape):
+        return self.rng.standard_normal(shape, dtype=np.float32)
+
+    def lengths(self, batch, time):
+        lengths = self.rng.integers(0, time + 1, batch)
+        lengths[self.rng.integers(batch)] = time
+        return lengths
+
+
+@given(SEEDS, SIZES, TIMES, SIZES, SIZES, st.booleans())
+@quick
+def test_linear(seed, batch, time, inner, outer, biased):
+    draw = Draw(seed)
+    both("linear", draw(batch, time, inner), draw(outer, inner), draw(outer) if biased else None)
+
+
+@given(SEEDS, SIZES, TIMES, SIZES, SIZES, SIZES, SIZES, st.integers(1, 3), st.integers(0, 4))
+@quick
+def test_conv1d(seed, batch, time, inner, outer, groups, kernel, stride, padding):
+    draw = Draw(seed)
+    x, bias = draw(batch, time, groups * inner), draw(groups * outer)
+    weight = draw(groups * outer, inner, kernel)
+    both("conv1d", x, weight, bias, stride=stride, padding=padding, groups=groups)
+    both("conv1d", x, weight, stride=stride, padding=padding, groups=groups)
+
+
+@given(SEEDS, SIZES, TIMES, SIZES, st.integers(1, 4), SIZES, st.data())
+@quick
+def test_conv2d(seed, batch, time, bins, inner, outer, data):
+    draw = Draw(seed)
+    pair = lambda low, high: tuple(data.draw(st.integers(low, high)) for _ in range(2))  # noqa: E731
+    kernel, stride, padding = pair(1, 5), pair(1, 3), pair(0, 3)
+    sizes = zip((time, bins), kernel, stride, padding, strict=True)
+    shape = (batch, *(conv_length(*s) for s in sizes), outer)
+    # Of one channel in and one bin out, torch 2.13 leaves frames unwritten on some CPUs.
+    assume(inner > 1 or shape[2] > 1)
+    x, weight = draw(batch, time, bins, inner), draw(outer, inner, *kernel)
+    y = both("conv2d", x, weight, draw(outer), stride=stride, padding=padding)
+    assert y.shape == shape
+
+
+@given(SEEDS, SIZES, TIMES, SIZES)
+@quick
+def test_layer_norm(seed, batch, time, channels):
+    draw = Draw(seed)
+    # One channel has no variance: the result is the bias, but for what eps lets through.
+    both("layer_norm", 3 * draw(batch, time, channels) + 1, draw(channels), draw(channels))
+
+
+@given(SEEDS, SIZES, TIMES, st.none() | SIZES, SIZES)
+@quick
+def test_batch_norm(seed, batch, time, bins, channels):
+    draw = Draw(seed)
+    shape = (batch, time, channels) if bins is None else (batch, time, bins, channels)
+    statistics = draw(channels), np.square(draw(channels))
+    x, lengths = draw(*shape), draw.lengths(batch, time)
+    both("batch_norm", x, draw(channels), draw(channels), *statistics, lengths)
+
+
+@pytest.mark.parametrize("name", ["relu", "silu", "glu", "log_softmax"])
+@given(SEEDS, SIZES, TIMES, SIZES, st.sampled_from([0.1, 1, 30]))
+@quick
+def test_elementwise(name, seed, batch, time, channels, spread):
+    both(name, np.float32(spread) * Draw(seed)(batch, time, 2 * channels))
+
+
+@pytest.mark.parametrize("name", ["silu", "log_softmax"])
+def test_elementwise_extremes(name):
+    y = both(name, np.float32([[-1e4, -200, -90, 0, 90, 200, 1e4]]))
+    assert np.isfinite(y).all()
+
+
+@given(SEEDS, SIZES, TIMES, TIMES, SIZES, SIZES, SIZES)
+@quick
+def test_attention(seed, batch, queries, keys, heads, width, values):
+    draw = Draw(seed)
+    q, k = draw(batch, queries, heads * width), draw(batch, keys, heads * width)
+    v, lengths = draw(batch, keys, heads * values), draw.lengths(batch, keys)
+    y = both("attention", q, k, v, heads=heads, lengths=lengths)
+    for i, n in enumerate(lengths):
+        alone = NUMPY.attention(
+            q[i : i + 1],
+            k[i : i + 1, :n],
+            v[i : i + 1, :n],
+            heads=heads,
+            lengths=lengths[i : i + 1],
+        )
+        np.testing.assert_allclose(y[i], alone[0], atol=1e-5)
+        if n == 0:
+            assert not y[i].any()
+
+
+@given(SEEDS, SIZES, TIMES, SIZES, SIZES, st.booleans())
+@quick
+def test_lstm(seed, batch, time, inner, hidden, reverse):
+    draw = Draw(seed)
+    x, lengths = draw(batch, time, inner), draw.lengths(batch, time)
+    weights = draw(4 * hidden, inner), draw(4 * hidden, hidden), draw(4 * hidden), draw(4 * hidden)
+    y = both("lstm", x, *weights, lengths=lengths, reverse=reverse)
+    for i, n in enumerate(lengths):
+        alone = NUMPY.lstm(x[i : i + 1, :n], *weights, lengths=lengths[i : i + 1], reverse=reverse)
+        np.testing.assert_allclose(y[i, :n], alone[0], atol=1e-5)
+        assert not y[i, n:].any()
+
+
+@given(SEEDS, SIZES, TIMES, SIZES, st.floats(-3, 3, width=32))
+@quick
+def test_joining_and_shaping(seed, batch, time, channels, factor):
+    draw = Draw(seed)
+    x, y = draw(batch, time, channels), draw(batch, time, channels)
+    both("add", x, y)
+    both("scale", x, factor)
+    both("concat", x, draw(batch, time, 3))
+    both("reshape", x, batch, time, channels, 1)
+    both("reshape", x, batch, time * channels)
+    both("dropout", x, 0.5)
+    assert both("shape", x) == (batch, time, channels)
+
+
+@given(SEEDS, SIZES, TIMES, st.lists(SIZES, max_size=2))
+@quick
+def test_mask(seed, batch, time, rest):
+    draw = Draw(seed)
+    x, lengths = draw(batch, time, *rest), draw.lengths(batch, time)
+    y = both("mask", x, lengths)
+    for i, n in enumerate(lengths):
+        assert (y[i, :n] == x[i, :n]).all()
+        assert not y[i, n:].any()
+
+
+@given(SEEDS, SIZES, SIZES, st.integers(1, 3), st.integers(0, 4))
+@quick
+def test_conv_lengths(seed, batch, kernel, stride, padding):
+    lengths = np.random.default_rng(seed).integers(0, 30, batch)
+    y = both("conv_lengths", lengths, kernel, stride, padding)
+    assert y.tolist() == [conv_length(n, kernel, stride, padding) for n in lengths.tolist()]
+    for n in lengths:
+        frames = NUMPY.conv1d(
+            np.zeros((1, n, 1), np.float32),
+            np.zeros((1, 1, kernel), np.float32),
+            stride=stride,
+            padding=padding,
+        )
+        assert frames.shape[1] == conv_length(n, kernel, stride, padding)
+
+
+def test_attention_without_keys_has_a_gradient():
+    q, k, v = (torch.randn(2, 3, 4, requires_grad=True) for _ in range(3))
+    y = TorchOps(training=True).attention(q, k, v, heads=2, lengths=torch.tensor([0, 2]))
+    y.sum().backward()
+    assert all(torch.isfinite(t.grad).all() for t in (q, k, v))
+
+
+@pytest.mark.parametrize("bins", [(), (4,)])
+def test_batch_norm_in_training_is_torchs_on_the_valid_frames(bins):
+    torch.manual_seed(0)
+    x, lengths = 2 * torch.randn(3, 7, *bins, 5) + 1, torch.tensor([7, 0, 4])
+    module = torch.nn.BatchNorm1d(5, momentum=0.2)
+    torch.nn.init.normal_(module.weight)
+    torch.nn.init.normal_(module.bias)
+    mean, variance = torch.zeros(5), torch.ones(5)
+    y = TorchOps(training=True).batch_norm(
+        x, module.weight, module.bias, mean, variance, lengths, momentum=0.2
+    )
+    valid = torch.arange(7) < lengths[:, None]
+    expected = module(x[valid].reshape(-1, 5)).reshape(-1, *bins, 5)
+    torch.testing.assert_close(y[valid], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mean, module.running_mean)
+    torch.testing.assert_close(variance, module.running_var)
+
+
+def test_batch_norm_in_training_without_a_frame_keeps_its_statistics():
+    mean, variance = torch.full((2,), 3.0), torch.full((2,), 4.0)
+    y = TorchOps(training=True).batch_norm(
+        torch.zeros(1, 3, 2), torch.ones(2), torch.zeros(2), mean, variance, torch.tensor([0])
+    )
+    assert torch.isfinite(y).all()
+    assert mean.tolist() == [3, 3]
+    assert variance.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lstm_trains_in_bfloat16(reverse):
+    torch.manual_seed(0)
+    x = torch.randn(3, 9, 5, requires_grad=True)
+    weights = [torch.randn(s, requires_grad=True) for s in ((16, 5), (16, 4), (16,), (16,))]
+    lengths = torch.tensor([9, 0, 4])
+    ops = TorchOps(training=True)
+    exact = ops.lstm(x, *weights, lengths=lengths, reverse=reverse)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = ops.lstm(x, *weights, lengths=lengths, reverse=reverse)
+    torch.testing.assert_close(y.float(), exact, atol=0.05, rtol=0.05)
+    y.float().sum().backward()
+    assert all(torch.isfinite(t.grad).all() for t in (x, *weights))
+    assert not x.grad[1].any()
+    assert not x.grad[2, 4:].any()
+
+
+def test_dropout_keeps_the_mean():
+    torch.manual_seed(0)
+    x = torch.ones(100_003)
+    y = TorchOps(training=True).dropout(x, 0.25)
+    assert set(y.unique().tolist()) == {0.0, float(torch.tensor(256 / 192))}
+    assert abs(y.mean() - 1) < 0.01
+    assert TorchOps(training=True).dropout(x, 0.0) is x
