@@ -21,7 +21,10 @@ from dataclasses import dataclass
 from tynda.models import Spec
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
 
-__all__ = ["Config", "encode", "specs"]
+__all__ = ["STRIDE", "Config", "encode", "specs"]
+
+STRIDE = 2
+"""Frames of the front end to one frame of the output."""
 
 _KERNELS = ((11, 41), (11, 21), (11, 21))
 _STRIDES = ((2, 2), (1, 2), (1, 2))
