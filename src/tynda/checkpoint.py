@@ -9,8 +9,6 @@ in a file is ever executed, and no size in its header is trusted before it is ch
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,10 +21,11 @@ from safetensors.numpy import save
 
 from tynda import frontend, models
 from tynda.errors import TyndaError
+from tynda.files import write_whole
 from tynda.frontend import FrontEnd
 from tynda.text.tokenizer import CharTokenizer
 
-__all__ = ["FORMAT", "Checkpoint", "Header", "load", "read_header", "save_model", "write_whole"]
+__all__ = ["FORMAT", "Checkpoint", "Header", "load", "read_header", "save_model"]
 
 FORMAT = 1
 """Version of the header's layout; a newer one is refused."""
@@ -97,24 +96,6 @@ def save_model(
     write_whole(path, save(tensors, metadata))
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises `TyndaError` when the folder is missing, not writable or full.
-    """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            temporary = file.name
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise TyndaError(f"cannot write {path}: {error.strerror}") from None
-
-
 def read_header(path: Path) -> Header:
     """The header alone, without the tensors. Raises `TyndaError` as `load` does."""
     with _open(path) as file:
@@ -179,8 +160,18 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
         header = Header(**values)
     except TypeError:
         raise TyndaError(f"{path}: the header is damaged") from None
-    kinds = {"name": str, "family": str, "config": dict, "frontend": dict, "tokenizer": dict,
-             "languages": list, "licence": str, "decoding": dict, "training": dict, "scores": dict}
+    kinds = {
+        "name": str,
+        "family": str,
+        "config": dict,
+        "frontend": dict,
+        "tokenizer": dict,
+        "languages": list,
+        "licence": str,
+        "decoding": dict,
+        "training": dict,
+        "scores": dict,
+    }
     for key, kind in kinds.items():
         if not isinstance(getattr(header, key), kind):
             raise TyndaError(f"{path}: {key} in the header should be a {kind.__name__}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from tynda import writers
 from tynda.errors import TyndaError
+from tynda.files import write_whole
 
 __all__ = ["Segment", "Transcript", "Word"]
 
@@ -90,18 +91,7 @@ class Transcript:
             known = " ".join(f".{name}" for name in writers.FORMATS)
             raise TyndaError(f"{path}: unknown transcript format, end the name in one of {known}")
         content = writers.write(self, format)
-        # Not tempfile: its files are readable by their owner only, and stay so when renamed.
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            try:
-                partial.write_text(content, encoding="utf-8", newline="\n")
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-        except OSError as error:
-            raise TyndaError(
-                f"{path}: cannot write the transcript ({error.strerror}), choose another place"
-            ) from error
+        write_whole(path, content.encode("utf-8"))
 
 
 def _confidence(value: float | None) -> float | None:

@@ -2,7 +2,9 @@
 
 A family is a module with
 
-- ``Config``: a frozen dataclass, the numbers that shape the model;
+- ``Config``: a frozen dataclass, the numbers that shape the model; ``bins``, ``vocab``,
+  ``channels`` (width of what ``tap`` sees) and ``stride`` (frames of the front end to one of
+  the output) are among them;
 - ``specs(config)``: name -> `Spec` of every tensor in the file;
 - ``encode(ops, weights, config, features, lengths, tap=None)``: the model itself.
 """
@@ -46,7 +48,9 @@ def configure(module: ModuleType, values: dict[str, Any]) -> Any:
     """Make a family's ``Config`` from plain values; unknown or missing ones are named."""
     fields = {f.name: f for f in dataclasses.fields(module.Config)}
     if unknown := set(values) - set(fields):
-        raise TyndaError(f"unknown model setting {sorted(unknown)[0]!r}; known: {', '.join(fields)}")
+        raise TyndaError(
+            f"unknown model setting {sorted(unknown)[0]!r}; known: {', '.join(fields)}"
+        )
     try:
         return module.Config(**values)
     except (TypeError, ValueError) as error:

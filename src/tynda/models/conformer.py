@@ -33,12 +33,18 @@ class Config:
     kernel: int = 15
     """Frames seen by the depthwise convolution (odd)."""
     stem: int = 32
-    """Channels of the two convolutions that shorten time by four."""
+    """Channels of the two convolutions that shorten time by ``stride`` and bins by four."""
+    stride: int = 4
+    """Frames of the front end to one frame of the output: 4, or 2 for very short words."""
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.channels % self.heads:
             raise ValueError(f"channels {self.channels} do not divide into {self.heads} heads")
+        if self.stride not in (2, 4):
+            raise ValueError(f"stride {self.stride} is neither 2 nor 4")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} is not odd")
 
@@ -85,7 +91,7 @@ def encode(
     lengths: T,
     tap: Tap[T] | None = None,
 ) -> tuple[T, T]:
-    """Features ``[batch, frames, bins]`` -> log-probabilities ``[batch, frames / 4, vocab]``.
+    """Features ``[batch, frames, bins]`` -> log-probabilities ``[batch, frames / stride, vocab]``.
 
     ``lengths [batch]`` counts the frames of each item; the second result those of the output.
     """
@@ -97,25 +103,21 @@ def encode(
     return ops.log_softmax(_dense(ops, weights, "head", x)), lengths
 
 
-def _stem(
-    ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T
-) -> tuple[T, T]:
-    """Shorten time and bins by four with two strided convolutions."""
+def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T) -> tuple[T, T]:
+    """Shorten time and bins with two strided convolutions."""
     batch, frames, bins = ops.shape(features)
     x = ops.reshape(ops.mask(features, lengths), batch, frames, bins, 1)
-    for name in ("stem.conv1", "stem.conv2"):
+    for name, stride in (("stem.conv1", 2), ("stem.conv2", config.stride // 2)):
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        x = ops.relu(ops.conv2d(x, weight, bias, stride=(2, 2), padding=(1, 1)))
-        lengths = ops.conv_lengths(lengths, kernel=3, stride=2, padding=1)
+        x = ops.relu(ops.conv2d(x, weight, bias, stride=(stride, 2), padding=(1, 1)))
+        lengths = ops.conv_lengths(lengths, kernel=3, stride=stride, padding=1)
         x = ops.mask(x, lengths)  # the bias makes padding non-zero; the next kernel would see it
     batch, frames, bins, channels = ops.shape(x)
     x = _dense(ops, weights, "stem.out", ops.reshape(x, batch, frames, bins * channels))
     return ops.dropout(x, config.dropout), lengths
 
 
-def _block(
-    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T
-) -> T:
+def _block(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
     """One Conformer block (section 2.4): half feed-forward, attention, convolution, half."""
     x = ops.add(x, ops.scale(_feed_forward(ops, weights, config, f"{name}.ff1", x), 0.5))
     x = ops.add(x, _attention(ops, weights, config, f"{name}.attention", x, lengths))
@@ -130,9 +132,7 @@ def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x
     return ops.dropout(_dense(ops, weights, f"{name}.out", x), config.dropout)
 
 
-def _attention(
-    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T
-) -> T:
+def _attention(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
     x = _norm(ops, weights, f"{name}.norm", x)
     q, k, v = (_dense(ops, weights, f"{name}.{part}", x) for part in ("q", "k", "v"))
     x = ops.attention(q, k, v, heads=config.heads, lengths=lengths)

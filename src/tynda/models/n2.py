@@ -17,14 +17,12 @@ GRU layers 56.6 M.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tynda.models import Spec
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
 
-__all__ = ["STRIDE", "Config", "encode", "specs"]
-
-STRIDE = 2
-"""Frames of the front end to one frame of the output."""
+__all__ = ["Config", "encode", "specs"]
 
 _KERNELS = ((11, 41), (11, 21), (11, 21))
 _STRIDES = ((2, 2), (1, 2), (1, 2))
@@ -48,6 +46,13 @@ class Config:
     layers: int = 5
     dropout: float = 0.5
     """Between LSTM layers and after the linear layer."""
+    stride: ClassVar[int] = 2
+    """Frames of the front end to one frame of the output."""
+
+    @property
+    def channels(self) -> int:
+        """Width of what an LSTM layer gives, both directions together."""
+        return 2 * self.hidden
 
 
 def specs(config: Config) -> dict[str, Spec]:

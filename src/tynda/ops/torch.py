@@ -163,7 +163,7 @@ class TorchOps:
 
     def mask(self, x: Tensor, lengths: Tensor) -> Tensor:
         keep = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-        return x * keep.reshape(keep.shape + (1,) * (x.ndim - 2)).to(x.dtype)
+        return x.masked_fill(~keep.reshape(keep.shape + (1,) * (x.ndim - 2)), 0)
 
     def conv_lengths(self, lengths: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
         frames = torch.div(lengths + 2 * padding - kernel, stride, rounding_mode="floor") + 1

@@ -29,10 +29,10 @@ def distort(
     if rng.random() < augment.rooms:
         # Half of the rooms are measured ones, half are synthetic.
         measured = len(rooms) > 0 and rng.random() < 0.5
-        room = rooms[rng.integers(len(rooms))] if measured else synthetic_room(rng)
+        room = rooms[int(rng.integers(len(rooms)))] if measured else synthetic_room(rng)
         samples = reverberate(samples, room)
     if len(noises) and rng.random() < augment.noise:
-        noise = noises[rng.integers(len(noises))]
+        noise = noises[int(rng.integers(len(noises)))]
         samples = add_noise(samples, noise, rng.uniform(*augment.snr), rng)
     return samples
 
@@ -54,7 +54,7 @@ def add_noise(samples: Floats, noise: Floats, snr: float, rng: Generator) -> Flo
     if noise_power <= 0 or speech_power <= 0:
         return samples
     gain = np.sqrt(speech_power / noise_power * 10 ** (-snr / 10))
-    return (samples + gain * noise).astype(np.float32)
+    return np.asarray(samples + gain * noise, np.float32)
 
 
 def reverberate(samples: Floats, response: Floats) -> Floats:
@@ -71,7 +71,8 @@ def reverberate(samples: Floats, response: Floats) -> Floats:
     spectrum = np.fft.rfft(samples, fast) * np.fft.rfft(response, fast)
     wet = np.fft.irfft(spectrum, fast)[direct : direct + samples.size].astype(np.float32)
     power = np.mean(wet**2)
-    return wet * np.sqrt(np.mean(samples**2) / power) if power > 0 else samples
+    gain = np.sqrt(np.mean(samples**2) / power) if power > 0 else 0.0
+    return np.asarray(wet * gain, np.float32)
 
 
 def synthetic_room(rng: Generator) -> Floats:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -56,7 +57,7 @@ class Corpus:
     def samples(self, index: int) -> Floats:
         """Float32 samples of one utterance."""
         start = self._ends[index - 1] if index else 0
-        return np.asarray(self._sound[start : self._ends[index]], np.float32) / 32768
+        return np.asarray(self._sound[start : self._ends[index]], np.float32) / np.float32(32768)
 
     def seconds(self, index: int) -> float:
         """Duration of one utterance."""
@@ -99,8 +100,11 @@ def plan_epoch(
     examples: list[tuple[int, ...]] = []
     for source, indices in zip(sources, members, strict=True):
         wanted = round(source.weight * len(indices))
-        draws = [int(i) for _ in range(-(-wanted // max(1, len(indices))))
-                 for i in rng.permutation(indices)][:wanted]
+        draws = [
+            int(i)
+            for _ in range(-(-wanted // max(1, len(indices))))
+            for i in rng.permutation(indices)
+        ][:wanted]
         while draws:
             example = [draws.pop()]
             seconds = corpus.seconds(example[0])
@@ -111,6 +115,8 @@ def plan_epoch(
                 example.append(draws.pop())
             if 0 < seconds <= max_seconds:
                 examples.append(tuple(example))
+    if not examples:
+        raise TyndaError(f"no utterance to train on lasts less than {max_seconds} s (max_seconds)")
     return examples
 
 
@@ -182,9 +188,7 @@ class Examples(Dataset[Batch]):
             text = " ".join(t for i in example if (t := _text(self.corpus, i)))
             labels.append(self.tokenizer.encode(text))
             phones.append((self.lexicon.phones(text) or []) if self.lexicon else [])
-        views = [
-            mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features
-        ]
+        views = [mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features]
         return collate(views, labels * self.views, phones * self.views)
 
     def _join(self, example: tuple[int, ...], rng: np.random.Generator) -> Floats:
@@ -234,11 +238,16 @@ def collate(
 def iterate(examples: Examples, workers: int) -> Iterator[Batch]:
     """The batches in order, made by ``workers`` background processes (0: in this one)."""
     loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
-        examples, batch_size=None, shuffle=False, num_workers=workers,
-        worker_init_fn=_one_thread, prefetch_factor=8 if workers else None,
+        examples,
+        batch_size=None,
+        shuffle=False,
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        prefetch_factor=8 if workers else None,
     )
     yield from loader
 
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
+    threadpool_limits(1)  # BLAS threads that spin would slow the training itself

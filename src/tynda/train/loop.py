@@ -20,6 +20,7 @@ from torch import Tensor
 from tynda import checkpoint, frontend, manifest, models
 from tynda.decode import ctc
 from tynda.errors import TyndaError
+from tynda.files import write_whole
 from tynda.manifest import Utterance
 from tynda.ops.torch import TorchOps
 from tynda.score import score
@@ -190,8 +191,16 @@ class Trainer:
             for b in train_data.buckets(seconds, d.batch_seconds / views, rng)
         ]
         dataset = train_data.Examples(
-            self.corpus, batches, self.frontend, self.tokenizer, self.lexicon,
-            self.recipe.augment, self.noises, self.rooms, views, (o.seed, self.at.epoch),
+            self.corpus,
+            batches,
+            self.frontend,
+            self.tokenizer,
+            self.lexicon,
+            self.recipe.augment,
+            self.noises,
+            self.rooms,
+            views,
+            (o.seed, self.at.epoch),
         )
         # Steps that remain are counted at this epoch's length, so that a resumed run with
         # another number of epochs or batches still cools down at its end.
@@ -213,7 +222,7 @@ class Trainer:
             group["lr"] = rate
         loss, ctc_loss = self._loss(batch, views)
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.trained, o.clip)
         if torch.isfinite(norm):  # one broken batch must not spoil the run
             self.optimizer.step()
@@ -234,24 +243,29 @@ class Trainer:
 
         with self._autocast():
             log_probs, lengths = self.family.encode(
-                TorchOps(training=True), self.weights, self.config,
-                batch.features, batch.lengths, tap,
+                TorchOps(training=True),
+                self.weights,
+                self.config,
+                batch.features,
+                batch.lengths,
+                tap,
             )
         letters = batch.label_lengths.sum().clamp(min=1)
         ctc_loss = _ctc(log_probs, lengths, batch.labels, batch.label_lengths) / letters
         loss = ctc_loss
-        if self.recipe.phones:
+        known = batch.phone_lengths > 0
+        if self.recipe.phones and known.any():
             w, b = (self.weights[f"{_PHONE_HEAD}.{part}"] for part in ("weight", "bias"))
-            known = batch.phone_lengths > 0
             phone_log_probs = F.log_softmax(F.linear(inner[0][known].float(), w, b), -1)
             phone_loss = _ctc(
                 phone_log_probs, lengths[known], batch.phones, batch.phone_lengths[known]
             )
             loss = loss + self.recipe.phones.weight * phone_loss / letters
         if views == 2:
-            loss = loss + self.recipe.optimizer.consistency * _consistency(
-                log_probs, lengths
-            ) / letters
+            loss = (
+                loss
+                + self.recipe.optimizer.consistency * _consistency(log_probs, lengths) / letters
+            )
         return loss, ctc_loss
 
     def _autocast(self) -> torch.autocast:
@@ -283,9 +297,13 @@ class Trainer:
         """Write the averaged weights as a model file in f32."""
         recipe = self.recipe
         header = checkpoint.Header(
-            name=recipe.name, family=recipe.family, config=asdict(self.config),
-            frontend=self.frontend.config, tokenizer=self.tokenizer.to_dict(),
-            languages=[recipe.language], licence=recipe.licence,
+            name=recipe.name,
+            family=recipe.family,
+            config=asdict(self.config),
+            frontend=self.frontend.config,
+            tokenizer=self.tokenizer.to_dict(),
+            languages=[recipe.language],
+            licence=recipe.licence,
             training={"command": self.command, "recipe": asdict(recipe), **scores},
         )
         names = self.family.specs(self.config)
@@ -294,21 +312,27 @@ class Trainer:
 
     def _save(self) -> None:
         state = {
-            "weights": self.weights, "average": self.average,
-            "optimizer": self.optimizer.state_dict(), "progress": asdict(self.at),
+            "weights": self.weights,
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.at),
         }
         temporary = self.output / "last.pt.tmp"
         torch.save(state, temporary)
         temporary.replace(self.output / "last.pt")
         log = {"command": self.command, "recipe": asdict(self.recipe), "epochs": self.at.history}
-        checkpoint.write_whole(self.output / "log.json", json.dumps(log, indent=1).encode())
+        write_whole(self.output / "log.json", json.dumps(log, indent=1).encode())
         draw(self.at.history, self.output / "curve.png")
 
     def _progress(self) -> Progress:
         return Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"), TimeRemainingColumn(),
-            console=self.console, transient=True,
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
         )
 
 
@@ -330,15 +354,18 @@ class DevSet:
                 order.append([])
             order[-1].append(int(i))
         return [
-            ([self.features[i] for i in part], [self.utterances[i] for i in part])
-            for part in order
+            ([self.features[i] for i in part], [self.utterances[i] for i in part]) for part in order
         ]
 
 
 def _ctc(log_probs: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
     return F.ctc_loss(
-        log_probs.transpose(0, 1), labels, lengths, label_lengths,
-        reduction="sum", zero_infinity=True,
+        log_probs.transpose(0, 1),
+        labels,
+        lengths,
+        label_lengths,
+        reduction="sum",
+        zero_infinity=True,
     )
 
 

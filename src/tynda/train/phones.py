@@ -9,7 +9,7 @@ from tynda.errors import TyndaError
 
 __all__ = ["PHONES", "Lexicon"]
 
-PHONES = (
+PHONES = (  # noqa: SIM905 (the table reads better as one text)
     "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW "
     "V W Y Z ZH"
 ).split()

@@ -1,0 +1,125 @@
+"""How many words a model gets wrong, and how long it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tynda import audio, manifest
+from tynda.audio import SAMPLE_RATE
+from tynda.errors import TyndaError
+from tynda.manifest import Utterance
+from tynda.recognizer import Decoding, Recognizer
+from tynda.score import Scores, errors, score
+
+__all__ = ["Report", "Result", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One utterance: what was said and what was heard, both normalised."""
+
+    audio: Path
+    source: str
+    reference: str
+    hypothesis: str
+    seconds: float
+    """Of sound."""
+    processing: float
+    """Seconds that front end, model and decoder took; reading the file is not counted."""
+
+
+@dataclass
+class Report:
+    """Scores of one model over all manifests and for each source."""
+
+    model: str
+    results: list[Result]
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    """Recordings that could not be read, and why; they are not scored."""
+
+    @property
+    def overall(self) -> Scores:
+        """Over all utterances."""
+        return _score(self.results)
+
+    @property
+    def sources(self) -> dict[str, Scores]:
+        """By the manifests' ``source``."""
+        names = sorted({r.source for r in self.results})
+        return {name: _score(r for r in self.results if r.source == name) for name in names}
+
+    @property
+    def real_time_factor(self) -> float | None:
+        """Seconds of work for each second of sound."""
+        seconds = sum(r.seconds for r in self.results)
+        return sum(r.processing for r in self.results) / seconds if seconds else None
+
+    def worst(self, count: int) -> list[Result]:
+        """The utterances with most word errors, worst first."""
+        wrong = [(errors(r.reference.split(), r.hypothesis.split()).total, r) for r in self.results]
+        wrong.sort(key=lambda item: (-item[0], str(item[1].audio)))
+        return [r for total, r in wrong[:count] if total]
+
+    def to_dict(self, worst: int = 10) -> dict[str, Any]:
+        """JSON-able data."""
+        return {
+            "model": self.model,
+            "overall": asdict(self.overall),
+            "sources": {name: asdict(scores) for name, scores in self.sources.items()},
+            "real_time_factor": self.real_time_factor,
+            "audio_seconds": sum(r.seconds for r in self.results),
+            "worst": [asdict(r) | {"audio": str(r.audio)} for r in self.worst(worst)],
+            "failed": [{"audio": str(path), "why": why} for path, why in self.failed],
+        }
+
+
+def evaluate(
+    model: Recognizer,
+    manifests: Iterable[str | Path],
+    decoding: Decoding | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Transcribe every utterance of the manifests, one by one, and score the texts.
+
+    Both sides are normalised first: to letters, apostrophe and space (``english_letters``)
+    for an English model, by ``basic`` for any other. ``on_progress`` hears how many of how
+    many are done. Raises `TyndaError` for an unreadable manifest, or when no recording at
+    all could be read.
+    """
+    utterances: list[Utterance] = [u for path in manifests for u in manifest.read(path)]
+    report = Report(model.header.name, [])
+    for done, utterance in enumerate(utterances, 1):
+        try:
+            samples = audio.load(utterance.audio)
+        except TyndaError as error:
+            report.failed.append((utterance.audio, str(error)))
+            continue
+        started = time.perf_counter()
+        # A manifest's utterances are whole sentences, yet some last for minutes.
+        text = model.transcribe_samples(samples, decoding).text
+        report.results.append(
+            Result(
+                utterance.audio,
+                utterance.source,
+                model.normalize(utterance.text),
+                model.normalize(text),
+                len(samples) / SAMPLE_RATE,
+                time.perf_counter() - started,
+            )
+        )
+        if on_progress:
+            on_progress(done, len(utterances))
+    if not report.results:
+        raise TyndaError(
+            f"none of the {len(utterances)} recordings could be read: {report.failed[0][1]}"
+        )
+    return report
+
+
+def _score(results: Iterable[Result]) -> Scores:
+    return score((r.reference, r.hypothesis) for r in results)

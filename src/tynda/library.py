@@ -1,0 +1,68 @@
+"""Where models are: those that come with tynda, and those in the user's cache."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from tynda.checkpoint import read_header
+from tynda.errors import TyndaError
+
+__all__ = ["DEFAULT", "bundled", "cached", "describe", "find"]
+
+DEFAULT = "sentences-en"
+"""The model that is used when none is named."""
+
+
+def bundled() -> dict[str, Path]:
+    """Name -> file of the models inside the package."""
+    return _models(Path(str(resources.files("tynda") / "bundled")))
+
+
+def cached() -> dict[str, Path]:
+    """Name -> file of the models in the user's cache folder (``tynda/models``)."""
+    return _models(user_cache_path("tynda") / "models")
+
+
+def find(name: str | Path) -> Path:
+    """The file of a model, by bundled or cached name or by path.
+
+    Raises `TyndaError` when there is none, naming those that are there.
+    """
+    known = cached() | bundled()
+    if str(name) in known:
+        return known[str(name)]
+    path = Path(name)
+    if path.exists():
+        return path
+    raise TyndaError(
+        f"no model {str(name)!r}: give a .safetensors file or one of {', '.join(known)}"
+    )
+
+
+def describe() -> list[dict[str, Any]]:
+    """What is bundled and cached: one JSON-able row for each model."""
+    own = bundled()
+    rows = []
+    for name, path in (cached() | own).items():
+        header = read_header(path)
+        rows.append(
+            {
+                "name": name,
+                "bundled": name in own,
+                "default": name == DEFAULT,
+                "bytes": path.stat().st_size,
+                "family": header.family,
+                "languages": header.languages,
+                "licence": header.licence,
+                "scores": header.scores,
+            }
+        )
+    return rows
+
+
+def _models(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}

@@ -1,0 +1,64 @@
+"""What ``tynda train`` does: a recipe, overrides and a place to keep the run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tynda.errors import TyndaError
+from tynda.train import recipe as recipes
+from tynda.train.loop import Trainer
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: str,
+    data: Path,
+    output: Path | None = None,
+    settings: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    workers: int = 1,
+) -> Path:
+    """Train by a recipe (bundled name or file) on the manifests under ``data``.
+
+    ``settings`` are ``section.key=value`` in TOML's spelling and override the recipe. Gives
+    the path of the best model. Raises `TyndaError` for a bad recipe, setting, device or
+    manifest, and for a run folder that is in use.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    # Numbers too small for a normal float cost a CPU a hundred times the time, for nothing.
+    torch.set_flush_denormal(True)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise TyndaError(f"no device {device!r} here: try --device cpu") from None
+    loaded = recipes.load(recipe, dict(_setting(s) for s in settings))
+    output = output or Path("runs") / loaded.name
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TyndaError(f"cannot make the folder {output} ({error.strerror})") from None
+    command = shlex.join(["tynda", *sys.argv[1:]])
+    trainer = Trainer(
+        loaded, data, output, device=device, workers=workers, command=command, resume=resume
+    )
+    return trainer.run()
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"] if equals else None
+    except tomllib.TOMLDecodeError:
+        raise TyndaError(f"--set {text}: the value should be as in TOML, text in quotes") from None
