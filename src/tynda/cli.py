@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 import tynda
 from tynda import library, writers
 from tynda.errors import TyndaError
-from tynda.evaluation import Report
+from tynda.evaluation import Report, Result
 from tynda.recognizer import Decoding
 
 __all__ = ["main"]
@@ -166,12 +166,14 @@ def _print_transcript(transcript: tynda.Transcript, path: str, format_: str, *, 
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table")
 @click.option("--worst", type=click.IntRange(0), default=10, help="Worst utterances to list.")
+@click.option("--show", is_flag=True, help="List every utterance instead, in order.")
 @_model_options
 def evaluate(
     model: str,
     manifests: Sequence[str],
     format_: str,
     worst: int,
+    show: bool,
     backend: Any,
     threads: int | None,
     **decoding: Any,
@@ -186,12 +188,12 @@ def evaluate(
     if format_ == "json":
         click.echo(json.dumps(report.to_dict(worst), indent=2, ensure_ascii=False))
     else:
-        _print_report(report, worst)
+        _print_report(report, report.results if show else report.worst(worst))
     if report.failed:
         sys.exit(1)
 
 
-def _print_report(report: Report, worst: int) -> None:
+def _print_report(report: Report, listed: Sequence[Result]) -> None:
     table = Table("source", "utterances", "words", "WER", "CER", "sub", "ins", "del", box=None)
     for name, s in (*report.sources.items(), ("all", report.overall)):
         counts = (s.substitutions, s.insertions, s.deletions)
@@ -200,8 +202,12 @@ def _print_report(report: Report, worst: int) -> None:
         )
     out = Console(highlight=False, markup=False, soft_wrap=True)
     out.print(table)
-    out.print(f"real-time factor {report.real_time_factor or 0:.3f}")
-    for result in report.worst(worst):
+    out.print(
+        f"{report.model}: {report.bytes:,} bytes; "
+        f"{report.audio_seconds:.0f} s of sound at a real-time factor of "
+        f"{report.real_time_factor or 0:.3f}"
+    )
+    for result in listed:
         out.print(f"\n{result.audio}\n  said  {result.reference}\n  heard {result.hypothesis}")
 
 

@@ -37,6 +37,8 @@ class Report:
     """Scores of one model over all manifests and for each source."""
 
     model: str
+    bytes: int
+    """Size of the model's file."""
     results: list[Result]
     failed: list[tuple[Path, str]] = field(default_factory=list)
     """Recordings that could not be read, and why; they are not scored."""
@@ -55,8 +57,14 @@ class Report:
     @property
     def real_time_factor(self) -> float | None:
         """Seconds of work for each second of sound."""
-        seconds = sum(r.seconds for r in self.results)
-        return sum(r.processing for r in self.results) / seconds if seconds else None
+        if not self.audio_seconds:
+            return None
+        return sum(r.processing for r in self.results) / self.audio_seconds
+
+    @property
+    def audio_seconds(self) -> float:
+        """Length of all recordings that were scored."""
+        return sum(r.seconds for r in self.results)
 
     def worst(self, count: int) -> list[Result]:
         """The utterances with most word errors, worst first."""
@@ -68,10 +76,11 @@ class Report:
         """JSON-able data."""
         return {
             "model": self.model,
+            "bytes": self.bytes,
             "overall": asdict(self.overall),
             "sources": {name: asdict(scores) for name, scores in self.sources.items()},
             "real_time_factor": self.real_time_factor,
-            "audio_seconds": sum(r.seconds for r in self.results),
+            "audio_seconds": self.audio_seconds,
             "worst": [asdict(r) | {"audio": str(r.audio)} for r in self.worst(worst)],
             "failed": [{"audio": str(path), "why": why} for path, why in self.failed],
         }
@@ -92,7 +101,7 @@ def evaluate(
     all could be read.
     """
     utterances: list[Utterance] = [u for path in manifests for u in manifest.read(path)]
-    report = Report(model.header.name, [])
+    report = Report(model.header.name, model.bytes, [])
     for done, utterance in enumerate(utterances, 1):
         try:
             samples = audio.load(utterance.audio)
