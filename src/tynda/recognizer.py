@@ -58,7 +58,7 @@ class Recognizer:
     """A model with its front end and decoder. Not safe to share between threads."""
 
     def __init__(self, model: Checkpoint, backend: Backend = "numpy") -> None:
-        self.header, self.bytes = model.header, model.bytes
+        self.header, self.bytes, self.tokenizer = model.header, model.bytes, model.tokenizer
         self._model = model
         self._family = models.family(model.header.family)
         self._encode = {"numpy": self._numpy, "torch": self._torch}[backend]()
@@ -136,7 +136,7 @@ class Recognizer:
         return english_letters if self.header.languages == ["en"] else basic
 
     def _decode(self, log_probs: Floats, decoding: Decoding) -> Sequence[ctc.Hypothesis]:
-        tokenizer, own = self._model.tokenizer, self.header.decoding
+        tokenizer, own = self.tokenizer, self.header.decoding
         beam_size = decoding.beam_size or own.get("beam_size", 1)
         if beam_size == 1 and not decoding.hotwords and decoding.n_best == 1:
             return [ctc.greedy(log_probs, tokenizer)]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tynda.errors import TyndaError
 
-__all__ = ["Augment", "Data", "Optimizer", "Phones", "Recipe", "Source", "bundled", "load"]
+__all__ = ["Augment", "Data", "NGram", "Optimizer", "Phones", "Recipe", "Source", "bundled", "load"]
 
 C = TypeVar("C")
 
@@ -30,6 +30,8 @@ class Source:
     """People left out, for leave-one-out tests."""
     words: tuple[str, ...] = ()
     """Take only utterances that are made of these words; empty: all."""
+    lm: bool = True
+    """Its transcripts train the n-gram too."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,18 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class NGram:
+    """The language model that the finished model carries, trained on the transcripts."""
+
+    order: int = 3
+    prune: tuple[int, ...] = (0, 0, 1)
+    """N-grams of each order that are seen no more often than this are left out."""
+    beam_size: int = 32
+    tune_utterances: int = 300
+    """Weights are chosen by WER on about so many dev utterances."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole run."""
 
@@ -119,6 +133,7 @@ class Recipe:
     optimizer: Optimizer
     augment: Augment = field(default_factory=Augment)
     phones: Phones | None = None
+    lm: NGram | None = None
     language: str = "en"
     licence: str = "Apache-2.0"
 
@@ -162,8 +177,9 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
         table["data"] = _fill(Data, data, "data")
         table["optimizer"] = _fill(Optimizer, table.get("optimizer", {}), "optimizer")
         table["augment"] = _fill(Augment, table.get("augment", {}), "augment")
-        if "phones" in table:
-            table["phones"] = _fill(Phones, table["phones"], "phones")
+        for key, kind in (("phones", Phones), ("lm", NGram)):
+            if key in table:
+                table[key] = _fill(kind, table[key], key)
         return _fill(Recipe, table, "the recipe")
     except TyndaError as error:
         raise TyndaError(f"recipe {name}: {error}") from None

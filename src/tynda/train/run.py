@@ -13,6 +13,7 @@ import torch
 
 from tynda.errors import TyndaError
 from tynda.train import recipe as recipes
+from tynda.train.finish import finish
 from tynda.train.loop import Trainer
 
 __all__ = ["train"]
@@ -32,7 +33,7 @@ def train(
     """Train by a recipe (bundled name or file) on the manifests under ``data``.
 
     ``settings`` are ``section.key=value`` in TOML's spelling and override the recipe. Gives
-    the path of the best model. Raises `TyndaError` for a bad recipe, setting, device or
+    the path of the finished model. Raises `TyndaError` for a bad recipe, setting, device or
     manifest, and for a run folder that is in use.
     """
     if threads:
@@ -53,7 +54,7 @@ def train(
     trainer = Trainer(
         loaded, data, output, device=device, workers=workers, command=command, resume=resume
     )
-    return trainer.run()
+    return finish(loaded, data, trainer.run(), output)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -1,0 +1,97 @@
+"""From trained weights to a model to ship: n-gram, decoder settings, 8 bits, scores."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda import audio, checkpoint, manifest
+from tynda.decode import ctc, ngram
+from tynda.decode.ngram import LanguageModel
+from tynda.evaluation import Report, evaluate
+from tynda.recognizer import Decoding, Recognizer
+from tynda.score import score
+from tynda.text.normalize import english_letters
+from tynda.train.data import read_sources
+from tynda.train.recipe import NGram, Recipe
+
+__all__ = ["finish", "transcripts", "tune"]
+
+_GRID = {"alpha": (0.3, 0.5, 0.7, 0.9), "beta": (0.0, 1.0, 2.0), "unknown_penalty": (3.0, 6.0)}
+
+
+def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
+    """Give the model at ``trained`` an n-gram, tuned on dev; store it in 8 bits; score it.
+
+    Writes ``output / NAME.safetensors`` and gives its path.
+    """
+    model = checkpoint.load(trained)
+    header, lm, decoding = model.header, None, {}
+    if recipe.lm:
+        arpa = ngram.train(transcripts(recipe, folder), recipe.lm.order, recipe.lm.prune)
+        lm = ngram.pack(arpa)
+        decoding = tune(Recognizer(model), recipe, folder, LanguageModel.from_arpa(arpa))
+    header = replace(header, decoding=decoding)
+    path = output / f"{recipe.name}.safetensors"
+    checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
+    # What is scored is what is shipped: the file just written, read back.
+    scores = _scores(Recognizer(checkpoint.load(path)), [folder / m for m in recipe.data.dev])
+    checkpoint.save_model(path, replace(header, scores=scores), model.weights, bits=8, lm=lm)
+    return path
+
+
+def transcripts(recipe: Recipe, folder: Path) -> list[str]:
+    """The distinct sentences that the recipe trains on, of the sources that feed the n-gram.
+
+    Distinct: a sentence that a hundred people were given to read is no more usual for that.
+    """
+    sources = [s for s in recipe.data.train if s.lm]
+    utterances, _ = read_sources(folder, sources)
+    return sorted({text for u in utterances if (text := english_letters(u.text))})
+
+
+def tune(model: Recognizer, recipe: Recipe, folder: Path, lm: LanguageModel) -> dict[str, float]:
+    """Settings of the beam search with the lowest WER on the dev utterances, by full grid."""
+    settings = recipe.lm or NGram()
+    utterances = [u for m in recipe.data.dev for u in manifest.read(folder / m)]
+    step = max(1, len(utterances) // settings.tune_utterances)
+    heard = [
+        (english_letters(u.text), model.log_probs(audio.load(u.audio))) for u in utterances[::step]
+    ]
+    grid = [dict(zip(_GRID, values, strict=True)) for values in itertools.product(*_GRID.values())]
+    rated = [(_wer(model, heard, lm, settings.beam_size, point), i) for i, point in enumerate(grid)]
+    return {"beam_size": settings.beam_size, **grid[min(rated)[1]]}
+
+
+def _wer(
+    model: Recognizer,
+    heard: Sequence[tuple[str, NDArray[np.float32]]],
+    lm: LanguageModel,
+    beam_size: int,
+    point: dict[str, float],
+) -> float:
+    pairs = []
+    for text, log_probs in heard:
+        best = ctc.beam_search(log_probs, model.tokenizer, beam_size=beam_size, lm=lm, **point)
+        pairs.append((text, best[0].text))
+    return score(pairs).wer or 0.0
+
+
+def _scores(model: Recognizer, manifests: Sequence[Path]) -> dict[str, Any]:
+    beam, greedy = (evaluate(model, manifests, d) for d in (Decoding(), Decoding(beam_size=1)))
+
+    def rates(report: Report, source: str) -> tuple[float | None, float | None]:
+        s = report.sources[source]
+        return s.wer, s.cer
+
+    out = {}
+    for source in beam.sources:
+        (wer, cer), (greedy_wer, greedy_cer) = rates(beam, source), rates(greedy, source)
+        out[source] = {"wer": wer, "cer": cer, "greedy_wer": greedy_wer, "greedy_cer": greedy_cer}
+    return out
