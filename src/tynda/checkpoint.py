@@ -9,6 +9,8 @@ in a file is ever executed, and no size in its header is trusted before it is ch
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +33,8 @@ FORMAT = 1
 """Version of the header's layout; a newer one is refused."""
 
 _LM = "lm"
+# f16 ends at 65504. In 8 bits the scales and vectors are f16.
+_LARGEST = {8: 65504.0, 16: 65504.0, 32: float(np.finfo(np.float32).max)}
 
 
 @dataclass
@@ -80,12 +84,15 @@ def save_model(
     """Write a model file, whole or not at all.
 
     ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32). Raises ValueError
-    for other widths and `TyndaError` when the file cannot be written.
+    for other widths; `TyndaError` when a weight is not finite, or too great for its width, and
+    when the file cannot be written.
     """
     if bits not in (8, 16, 32):
         raise ValueError(f"weights are stored in 8, 16 or 32 bits, not {bits}")
     tensors: dict[str, NDArray[Any]] = {}
     for name, value in weights.items():
+        if not np.abs(value).max(initial=0) <= _LARGEST[bits]:
+            raise TyndaError(f"tensor {name} has values that do not fit {bits} bits, or none (NaN)")
         if bits == 8 and value.ndim > 1:
             tensors[name], tensors[f"{name}.scale"] = _to_8_bits(value)
         else:
@@ -123,6 +130,8 @@ def load(path: Path) -> Checkpoint:
                 f"its front end ({front.bins}) and tokenizer ({len(tokenizer.symbols)})"
             )
         stored = set(file.keys())
+        if config.layers > len(stored):  # before as many specs are made
+            raise TyndaError(f"{path}: most of the {config.layers} layers are missing")
         weights = {}
         for name, spec in module.specs(config).items():
             if name not in stored:
@@ -131,12 +140,12 @@ def load(path: Path) -> Checkpoint:
             if shape != spec.shape:
                 raise TyndaError(f"{path}: tensor {name} is {shape}, should be {spec.shape}")
             weights[name] = _read(path, file, stored, name)
-        lm = file.get_tensor(_LM).tobytes() if _LM in stored else None
+        lm = _typed(path, file, _LM, "U8").tobytes() if _LM in stored else None
     return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size)
 
 
 def _open(path: Path) -> Any:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise TyndaError(f"no model file at {path}")
     try:
         return safe_open(path, framework="np")
@@ -150,7 +159,7 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
         version = values["format"]
     except KeyError:
         raise TyndaError(f"{path} is a .safetensors file, but no tynda model") from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise TyndaError(f"{path}: the header is damaged") from None
     if not isinstance(version, int) or version > FORMAT:
         raise TyndaError(
@@ -175,7 +184,25 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
     for key, kind in kinds.items():
         if not isinstance(getattr(header, key), kind):
             raise TyndaError(f"{path}: {key} in the header should be a {kind.__name__}")
+    if not all(isinstance(language, str) for language in header.languages):
+        raise TyndaError(f"{path}: languages in the header should be names")
+    for key, value in header.decoding.items():
+        least = {"beam_size": 1, "alpha": 0, "beta": -math.inf, "unknown_penalty": 0}.get(key)
+        if least is None or not _is_number(value, int if key == "beam_size" else float, least):
+            raise TyndaError(f"{path}: the decoder cannot be set to {key} {value!r}")
+    for source, rates in header.scores.items():
+        if not (isinstance(rates, dict) and all(_is_rate(rate) for rate in rates.values())):
+            raise TyndaError(f"{path}: the scores of {source} in the header are no error rates")
     return header
+
+
+def _is_number(value: Any, kind: type, least: float) -> bool:
+    kinds = (int,) if kind is int else (int, float)
+    return type(value) in kinds and least <= value < math.inf
+
+
+def _is_rate(value: Any) -> bool:
+    return value is None or _is_number(value, float, 0)
 
 
 def _to_8_bits(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
@@ -188,16 +215,23 @@ def _to_8_bits(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
 
 
 def _read(path: Path, file: Any, stored: set[str], name: str) -> NDArray[np.float32]:
-    value = file.get_tensor(name)
+    value = _typed(path, file, name, "I8", "F16", "F32")
     if value.dtype == np.int8:
         if f"{name}.scale" not in stored:
             raise TyndaError(f"{path}: tensor {name}.scale is missing; the file is damaged")
-        scale = file.get_tensor(f"{name}.scale").astype(np.float32)
+        scale = _typed(path, file, f"{name}.scale", "F16")
         if scale.shape != value.shape[:1]:
             raise TyndaError(f"{path}: tensor {name}.scale does not fit {name}")
-        value = value * scale.reshape(-1, *(1,) * (value.ndim - 1))
-    if value.dtype not in (np.float16, np.float32):
-        raise TyndaError(f"{path}: tensor {name} has the unknown type {value.dtype}")
+        value = value * scale.astype(np.float32).reshape(-1, *(1,) * (value.ndim - 1))
     if not np.isfinite(value).all():
         raise TyndaError(f"{path}: tensor {name} has values that are not finite; it is damaged")
     return np.asarray(value, np.float32)
+
+
+def _typed(path: Path, file: Any, name: str, *types: str) -> NDArray[Any]:
+    """One tensor, if it has one of the safetensors ``types``; NumPy does not know them all."""
+    stored = file.get_slice(name).get_dtype()
+    if stored not in types:
+        raise TyndaError(f"{path}: tensor {name} is {stored}, should be {' or '.join(types)}")
+    tensor: NDArray[Any] = file.get_tensor(name)
+    return tensor

@@ -25,7 +25,7 @@ from tynda.recognizer import Decoding
 
 __all__ = ["main"]
 
-stderr = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class _Commands(click.Group):
@@ -39,6 +39,9 @@ class _Commands(click.Group):
             ctx.exit(1)
         except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
             sys.stderr.close()
+            ctx.exit(1)
+        except OSError as error:  # input has its own messages
+            _say(f"error: cannot write the result ({error.strerror}): make room")
             ctx.exit(1)
         except MemoryError:
             _say("error: out of memory: use a smaller model or shorter pieces of sound")
@@ -109,6 +112,7 @@ def transcribe(
     if language is not None and language not in known:
         raise TyndaError(f"{model} does not know {language!r}; its languages: {', '.join(known)}")
     options = _decoding(n_best=n_best, **decoding)
+    recognizer.prepare(options)  # what is wrong with the options is said once
     failed = 0
     with threadpool_limits(threads):
         for path in paths:
@@ -152,12 +156,13 @@ def _targets(paths: Sequence[str], folder: Path, format_: str) -> dict[str, Path
 
 
 def _print_transcript(transcript: tynda.Transcript, path: str, format_: str, *, many: bool) -> None:
+    name = click.format_filename(path)  # a name may hold bytes that are no characters
     if not many:
         text = writers.write(transcript, format_)
     elif format_ == "json":  # JSON lines
-        text = json.dumps({"file": path, **transcript.to_dict()}, ensure_ascii=False)
+        text = json.dumps({"file": name, **transcript.to_dict()}, ensure_ascii=False)
     else:
-        text = f"{path}: {transcript.text}"
+        text = f"{name}: {transcript.text}"
     click.echo(text, nl=not text.endswith("\n"))
 
 
@@ -200,7 +205,7 @@ def _print_report(report: Report, listed: Sequence[Result]) -> None:
         table.add_row(
             name, str(s.utterances), str(s.words), _rate(s.wer), _rate(s.cer), *map(str, counts)
         )
-    out = Console(highlight=False, markup=False, soft_wrap=True)
+    out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     out.print(table)
     out.print(
         f"{report.model}: {report.bytes:,} bytes; "
@@ -278,18 +283,18 @@ def list_models(format_: str) -> None:
             row["licence"],
             scores,
         )
-    Console(highlight=False, markup=False, soft_wrap=True).print(table)
+    Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(table)
 
 
 def _decoding(hotwords: str | None, **options: Any) -> Decoding:
-    return Decoding(hotwords=tuple((hotwords or "").split(",")), **options)
+    return Decoding(hotwords=tuple(hotwords.split(",")) if hotwords else (), **options)
 
 
 @contextmanager
 def _progress(title: str, unit: str = "seconds") -> Iterator[Callable[..., None]]:
     """A line on stderr, on a terminal only: ``advance(done)`` or ``advance(done, total)``."""
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f} " + unit),
         TimeElapsedColumn(),

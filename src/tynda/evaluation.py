@@ -102,32 +102,34 @@ def evaluate(
     """
     utterances: list[Utterance] = [u for path in manifests for u in manifest.read(path)]
     report = Report(model.header.name, model.bytes, [])
+    model.prepare(decoding)  # loading a language model once is no part of the speed
     for done, utterance in enumerate(utterances, 1):
         try:
-            samples = audio.load(utterance.audio)
+            report.results.append(_listen(model, utterance, decoding))
         except TyndaError as error:
             report.failed.append((utterance.audio, str(error)))
-            continue
-        started = time.perf_counter()
-        # A manifest's utterances are whole sentences, yet some last for minutes.
-        text = model.transcribe_samples(samples, decoding).text
-        report.results.append(
-            Result(
-                utterance.audio,
-                utterance.source,
-                model.normalize(utterance.text),
-                model.normalize(text),
-                len(samples) / SAMPLE_RATE,
-                time.perf_counter() - started,
-            )
-        )
         if on_progress:
             on_progress(done, len(utterances))
     if not report.results:
-        raise TyndaError(
-            f"none of the {len(utterances)} recordings could be read: {report.failed[0][1]}"
-        )
+        why = report.failed[0][1] if report.failed else "there are none"
+        raise TyndaError(f"none of the {len(utterances)} recordings could be read: {why}")
     return report
+
+
+def _listen(model: Recognizer, utterance: Utterance, decoding: Decoding | None) -> Result:
+    samples = audio.load(utterance.audio)
+    started = time.perf_counter()
+    # A manifest's utterances are whole sentences, yet some last for minutes.
+    text = model.transcribe_samples(samples, decoding).text
+    processing = time.perf_counter() - started
+    return Result(
+        utterance.audio,
+        utterance.source,
+        model.normalize(utterance.text),
+        model.normalize(text),
+        len(samples) / SAMPLE_RATE,
+        processing,
+    )
 
 
 def _score(results: Iterable[Result]) -> Scores:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -35,20 +37,27 @@ def find(name: str | Path) -> Path:
     known = cached() | bundled()
     if str(name) in known:
         return known[str(name)]
-    path = Path(name)
-    if path.exists():
-        return path
+    if os.path.exists(name):
+        return Path(name)
     raise TyndaError(
-        f"no model {str(name)!r}: give a .safetensors file or one of {', '.join(known)}"
+        f"no model {str(name)!r}: give "
+        + " or ".join(["a .safetensors file", *([f"one of {', '.join(known)}"] if known else [])])
     )
 
 
 def describe() -> list[dict[str, Any]]:
-    """What is bundled and cached: one JSON-able row for each model."""
+    """What is bundled and cached: one JSON-able row for each model.
+
+    A damaged file is passed over with a warning.
+    """
     own = bundled()
     rows = []
     for name, path in (cached() | own).items():
-        header = read_header(path)
+        try:
+            header = read_header(path)
+        except TyndaError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
         rows.append(
             {
                 "name": name,

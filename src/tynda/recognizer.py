@@ -16,6 +16,7 @@ from tynda.audio import SAMPLE_RATE, Source
 from tynda.checkpoint import Checkpoint
 from tynda.decode import ctc, ngram
 from tynda.decode.ngram import LanguageModel
+from tynda.errors import TyndaError
 from tynda.ops.numpy import NumpyOps
 from tynda.text.normalize import basic, english_letters
 from tynda.transcript import Segment, Transcript, Word
@@ -23,6 +24,8 @@ from tynda.transcript import Segment, Transcript, Word
 __all__ = ["Backend", "Decoding", "Recognizer", "load"]
 
 Floats = NDArray[np.float32]
+# Width of a search that is asked for where the model file names none.
+_BEAM_SIZE = 32
 Backend = Literal["numpy", "torch"]
 
 
@@ -31,7 +34,7 @@ class Decoding:
     """How log-probabilities become words. None: as the model file says."""
 
     beam_size: int | None = None
-    """Width of the prefix beam search; 1 is greedy and takes no language model."""
+    """Width of the prefix beam search; 1 is greedy, without language model, hot words, n-best."""
     lm: str | Path | None = None
     """An ARPA or KenLM file in place of the model's own n-gram; ``"none"``: no n-gram."""
     alpha: float | None = None
@@ -106,8 +109,9 @@ class Recognizer:
         if not best.words:
             return []
         frame = self._model.frontend.hop * self._model.config.stride / SAMPLE_RATE
+        end = len(samples) / SAMPLE_RATE  # the last frame may reach beyond it
         words = [
-            Word(w.text, start + w.start * frame, start + w.end * frame, w.confidence)
+            Word(w.text, start + w.start * frame, start + min(w.end * frame, end), w.confidence)
             for w in best.words
         ]
         letters = [len(w.text) for w in words]
@@ -123,6 +127,13 @@ class Recognizer:
             )
         ]
 
+    def prepare(self, decoding: Decoding | None = None) -> None:
+        """Load the language model now, not with the first recording.
+
+        Raises `TyndaError` where decoding by these settings would.
+        """
+        self._decode(np.zeros((0, len(self.tokenizer)), np.float32), decoding or Decoding())
+
     def log_probs(self, samples: Floats) -> Floats:
         """Log-probabilities ``[frames, vocab]`` of float32 samples ``[n]`` at 16 kHz."""
         features = self._model.frontend(samples)
@@ -137,8 +148,16 @@ class Recognizer:
 
     def _decode(self, log_probs: Floats, decoding: Decoding) -> Sequence[ctc.Hypothesis]:
         tokenizer, own = self.tokenizer, self.header.decoding
+        hotwords = [w for word in decoding.hotwords if (w := self.normalize(word))]
         beam_size = decoding.beam_size or own.get("beam_size", 1)
-        if beam_size == 1 and not decoding.hotwords and decoding.n_best == 1:
+        if hotwords or decoding.n_best > 1 or decoding.lm not in (None, "none"):
+            if decoding.beam_size == 1:
+                raise TyndaError(
+                    "a beam size of 1 is greedy, without n-gram, hot words or alternatives: "
+                    "take a wider beam or leave them out"
+                )
+            beam_size = _BEAM_SIZE if beam_size == 1 else beam_size
+        if beam_size == 1:
             return [ctc.greedy(log_probs, tokenizer)]
         return ctc.beam_search(
             log_probs,
@@ -148,7 +167,7 @@ class Recognizer:
             alpha=own.get("alpha", 0.5) if decoding.alpha is None else decoding.alpha,
             beta=own.get("beta", 0.5) if decoding.beta is None else decoding.beta,
             unknown_penalty=own.get("unknown_penalty", 5.0),
-            hotwords=[w for word in decoding.hotwords if (w := self.normalize(word))],
+            hotwords=hotwords,
             hotword_boost=decoding.hotword_boost,
             n_best=decoding.n_best,
         )
@@ -179,7 +198,10 @@ class Recognizer:
         return run
 
     def _torch(self) -> Callable[[Floats], Floats]:
-        import torch
+        try:
+            import torch
+        except ImportError:
+            raise TyndaError("the torch backend needs torch: pip install 'tynda[train]'") from None
 
         from tynda.ops.torch import TorchOps
 

@@ -3,8 +3,8 @@
 A family is a module with
 
 - ``Config``: a frozen dataclass, the numbers that shape the model; ``bins``, ``vocab``,
-  ``channels`` (width of what ``tap`` sees) and ``stride`` (frames of the front end to one of
-  the output) are among them;
+  ``layers``, ``channels`` (width of what ``tap`` sees) and ``stride`` (frames of the front end
+  to one of the output) are among them;
 - ``specs(config)``: name -> `Spec` of every tensor in the file;
 - ``encode(ops, weights, config, features, lengths, tap=None)``: the model itself.
 """
@@ -14,13 +14,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from tynda.errors import TyndaError
 
 __all__ = ["FAMILIES", "Spec", "configure", "family"]
 
 FAMILIES = ("conformer", "n2")
+# A model file may come from anywhere: no number in it may ask for gigabytes.
+_LARGEST = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +47,23 @@ def family(name: str) -> ModuleType:
 
 
 def configure(module: ModuleType, values: dict[str, Any]) -> Any:
-    """Make a family's ``Config`` from plain values; unknown or missing ones are named."""
+    """Make a family's ``Config`` from plain values.
+
+    Raises `TyndaError` for a setting that is unknown, of a wrong type or out of range.
+    """
     fields = {f.name: f for f in dataclasses.fields(module.Config)}
     if unknown := set(values) - set(fields):
         raise TyndaError(
             f"unknown model setting {sorted(unknown)[0]!r}; known: {', '.join(fields)}"
         )
+    hints = get_type_hints(module.Config)
+    for name, value in values.items():
+        if hints[name] is int and not (type(value) is int and 1 <= value <= _LARGEST):
+            raise TyndaError(
+                f"model setting {name} must be a whole number from 1 to {_LARGEST}, not {value!r}"
+            )
+        if hints[name] is float and type(value) not in (int, float):
+            raise TyndaError(f"model setting {name} must be a number, not {value!r}")
     try:
         return module.Config(**values)
     except (TypeError, ValueError) as error:
