@@ -1,0 +1,62 @@
+# Every target sets up what it needs in .venv, the first time only.
+#   make test PYTHON=python3.13      with another Python
+
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+# -qq: errors only. Without a terminal there is nobody to ask.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-slow lint format clean
+
+help:  ## Show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo  ## Transcribe and score the bundled recordings (no torch)
+	@echo '$$ tynda models list'
+	@$(BIN)/tynda models list
+	@echo
+	@echo '$$ tynda evaluate sentences-en demo/manifest.jsonl --show'
+	@$(BIN)/tynda evaluate sentences-en demo/manifest.jsonl --show
+
+test: lint  ## Lint, types and all tests but the slow ones
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test  ## The slow tests alone
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test  ## Style and types; changes nothing
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
+
+format: $(VENV)/.test  ## Sort imports, mend what can be mended, format
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
+
+clean:  ## Remove .venv, caches and builds; keep runs/
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests bench -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# Stamps come last, so that an interrupted installation is taken up again.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'error: tynda needs Python 3.11 or later: make PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'error: $(PYTHON) cannot make virtual environments: install its venv package' \
+	    '(on Debian and Ubuntu: python3-venv)' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.made
+	@echo 'installing tynda into $(VENV) ...' >&2
+	@$(INSTALL) -e '.[lm]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml requirements-dev.txt $(VENV)/.made
+	@echo 'installing tynda and its test tools into $(VENV) (torch is large) ...' >&2
+	@$(INSTALL) -e '.[dev]' -r requirements-dev.txt
+	@touch $(VENV)/.demo $@
