@@ -92,7 +92,7 @@ def save_model(
     tensors: dict[str, NDArray[Any]] = {}
     for name, value in weights.items():
         if not np.abs(value).max(initial=0) <= _LARGEST[bits]:
-            raise TyndaError(f"tensor {name} has values that do not fit {bits} bits, or none (NaN)")
+            raise TyndaError(f"tensor {name} has values that {bits} bits cannot hold, or NaN")
         if bits == 8 and value.ndim > 1:
             tensors[name], tensors[f"{name}.scale"] = _to_8_bits(value)
         else:
@@ -100,7 +100,8 @@ def save_model(
     if lm is not None:
         tensors[_LM] = np.frombuffer(lm, np.uint8)
     metadata = {"tynda": json.dumps(asdict(header), ensure_ascii=False, sort_keys=True)}
-    write_whole(path, save(tensors, metadata))
+    # safetensors writes an array's memory as it lies, whatever its strides.
+    write_whole(path, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
 
 
 def read_header(path: Path) -> Header:

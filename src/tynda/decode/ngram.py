@@ -145,7 +145,12 @@ def pack(arpa: str) -> bytes:
 def unpack(packed: bytes) -> str:
     """The text that `pack` was given; `TyndaError` if the bytes are damaged."""
     try:
-        return lzma.decompress(packed).decode()
+        # A model file may come from anywhere: a few of its bytes could ask for gigabytes.
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, _LARGEST)
+        text = stream.decompress(packed, _LARGEST)
+        if not stream.eof:
+            raise EOFError
+        return text.decode()
     except (lzma.LZMAError, UnicodeDecodeError, EOFError):
         raise TyndaError("The packed language model is damaged; get the model again.") from None
 
@@ -195,6 +200,9 @@ class LanguageModel:
     @classmethod
     def from_arpa(cls, text: str) -> LanguageModel:
         """The model that this ARPA text describes; raises as `load` does."""
+        # kenlm would take its own binary form too, and trust every number in it.
+        if not text.startswith("\\data\\"):
+            raise TyndaError("The ARPA text is none: it does not begin with \\data\\.")
         with tempfile.TemporaryDirectory() as folder:  # kenlm reads only files, and at once
             path = Path(folder) / "model.arpa"
             path.write_text(text, encoding="utf-8", newline="\n")
@@ -228,6 +236,8 @@ class LanguageModel:
 
 _BINARY = b"mmap lm http://kheafield.com/code"
 _LN10 = math.log(10)
+_LARGEST = 1 << 27
+"""Bytes of the largest packed language model, unpacked."""
 
 
 def _vocabulary(path: Path) -> frozenset[str]:

@@ -1,0 +1,100 @@
+"""What several tests need: a tiny model with fixed weights, and sounds on disk."""
+
+import json
+import math
+import wave
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load, save
+
+from tynda import checkpoint
+from tynda.frontend import LogMel
+from tynda.models import conformer
+from tynda.text.tokenizer import ENGLISH
+
+RATE = 16_000
+CONFIG = {
+    "bins": 8,
+    "vocab": 29,
+    "channels": 16,
+    "layers": 1,
+    "heads": 2,
+    "hidden": 16,
+    "kernel": 5,
+    "stem": 4,
+}
+
+
+def weights(seed=0):
+    """Random weights whose outputs differ from frame to frame, so that words come out."""
+    rng = np.random.default_rng(seed)
+    out = {}
+    for name, spec in conformer.specs(conformer.Config(**CONFIG)).items():
+        value = rng.uniform(-3, 3, spec.shape) / math.sqrt(math.prod(spec.shape[1:]))
+        out[name] = (value + (spec.init == "ones")).astype(np.float32)
+    return out
+
+
+def header(**changes):
+    values = {
+        "name": "tiny",
+        "family": "conformer",
+        "config": CONFIG,
+        "frontend": LogMel(bins=8).config,
+        "tokenizer": ENGLISH.to_dict(),
+        "languages": ["en"],
+        "licence": "Apache-2.0",
+    }
+    return checkpoint.Header(**(values | changes))
+
+
+def save_tiny(path, *, bits=32, lm=None, **changes):
+    """Write the tiny model; gives its path."""
+    checkpoint.save_model(path, header(**changes), weights(), bits=bits, lm=lm)
+    return path
+
+
+def read_raw(path):
+    """The tensors and the header of a model file, unchecked."""
+    with safe_open(path, framework="np") as file:
+        text = file.metadata()["tynda"]
+    return load(Path(path).read_bytes()), json.loads(text)
+
+
+def write_raw(path, tensors, values):
+    """A safetensors file with anything for a header."""
+    text = values if isinstance(values, str) else json.dumps(values)
+    Path(path).write_bytes(save(tensors, {"tynda": text}))
+    return path
+
+
+def noise(seconds, seed=0, level=0.1):
+    rng = np.random.default_rng(seed)
+    return (level * rng.standard_normal(int(seconds * RATE))).astype(np.float32)
+
+
+def tone(hertz, seconds, level=0.3):
+    t = np.arange(int(seconds * RATE)) / RATE
+    return (level * np.sin(2 * np.pi * hertz * t)).astype(np.float32)
+
+
+def write_wav(path, samples, rate=RATE):
+    """16-bit mono."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+def write_manifest(path, rows):
+    """Rows are (file name, text) or (file name, text, other keys)."""
+    lines = [
+        json.dumps({"audio_filepath": str(audio), "text": text} | dict(*more))
+        for audio, text, *more in rows
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
