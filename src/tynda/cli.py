@@ -25,6 +25,8 @@ from tynda.recognizer import Decoding
 
 __all__ = ["main"]
 
+# Wide, or what is not a terminal would cut tables at 80 columns.
+stdout = Console(width=1000, highlight=False, markup=False, emoji=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -205,15 +207,14 @@ def _print_report(report: Report, listed: Sequence[Result]) -> None:
         table.add_row(
             name, str(s.utterances), str(s.words), _rate(s.wer), _rate(s.cer), *map(str, counts)
         )
-    out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    out.print(table)
-    out.print(
+    stdout.print(table)
+    stdout.print(
         f"{report.model}: {report.bytes:,} bytes; "
         f"{report.audio_seconds:.0f} s of sound at a real-time factor of "
         f"{report.real_time_factor or 0:.3f}"
     )
     for result in listed:
-        out.print(f"\n{result.audio}\n  said  {result.reference}\n  heard {result.hypothesis}")
+        stdout.print(f"\n{result.audio}\n  said  {result.reference}\n  heard {result.hypothesis}")
 
 
 def _rate(value: float | None) -> str:
@@ -227,7 +228,9 @@ def _rate(value: float | None) -> str:
 @click.option("--resume", is_flag=True, help="Go on with the run in --output.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
 @click.option("--threads", type=click.IntRange(1), help="Threads to use; all by default.")
-@click.option("--workers", type=click.IntRange(0), default=1, show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Threads for the data."
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="optimizer.epochs=5")
 def train(
     recipe: str,
@@ -273,7 +276,7 @@ def list_models(format_: str) -> None:
     table = Table("name", "", "bytes", "family", "languages", "licence", "scores", box=None)
     for row in rows:
         where = "default" if row["default"] else "bundled" if row["bundled"] else "cached"
-        scores = ", ".join(f"{k} WER {v['wer']:.3f}" for k, v in row["scores"].items())
+        scores = ", ".join(f"{k} WER {_rate(v.get('wer'))}" for k, v in row["scores"].items())
         table.add_row(
             row["name"],
             where,
@@ -283,7 +286,7 @@ def list_models(format_: str) -> None:
             row["licence"],
             scores,
         )
-    Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(table)
+    stdout.print(table)
 
 
 def _decoding(hotwords: str | None, **options: Any) -> Decoding:

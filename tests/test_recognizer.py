@@ -1,0 +1,216 @@
+"""A loaded model: sound in, words with their times out."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tynda
+from helpers import RATE, header, noise, save_tiny, weights, write_wav
+from tynda import checkpoint, vad
+from tynda.decode import ngram
+from tynda.errors import TyndaError
+from tynda.recognizer import Decoding
+
+DECODING = {"beam_size": 16, "alpha": 1.0, "beta": 0.0, "unknown_penalty": 60.0}
+
+
+@pytest.fixture(scope="module")
+def with_lm(tmp_path_factory):
+    """The tiny model with an n-gram over the words "ab" and "ba"."""
+    lm = ngram.pack(ngram.train(["ab ba", "ba ba ab"], 2))
+    path = tmp_path_factory.mktemp("lm") / "lm.safetensors"
+    save_tiny(path, lm=lm, decoding=DECODING)
+    return tynda.load(path)
+
+
+def words(transcript):
+    return [word for segment in transcript.segments for word in segment.words]
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.02, 0.4, 3.0])
+def test_numpy_and_torch_hear_the_same(tiny_file, tiny, seconds):
+    pytest.importorskip("torch")
+    samples = noise(seconds, seed=3)
+    expected = tiny.log_probs(samples)
+    np.testing.assert_allclose(
+        tynda.load(tiny_file, backend="torch").log_probs(samples), expected, atol=1e-4
+    )
+    frames = -(-len(samples) // 160 // 4)
+    assert expected.shape == (frames, 29)
+    np.testing.assert_allclose(np.exp(expected).sum(1), 1, atol=1e-4)
+
+
+def test_without_torch_its_backend_is_asked_for_in_one_line(tiny_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(TyndaError, match=r"tynda\[train\]"):
+        tynda.load(tiny_file, backend="torch")
+
+
+def test_the_numpy_backend_needs_no_torch(tiny_file):
+    code = f"import sys, tynda; tynda.load({str(tiny_file)!r}); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_word_times_follow_each_other_inside_the_recording(tiny):
+    for n in range(RATE, RATE + 2000, 171):  # the last frame of the model may reach beyond
+        transcript = tiny.transcribe_samples(noise(2)[:n])
+        found = words(transcript)
+        assert transcript.duration == n / RATE
+        assert " ".join(w.text for w in found) == transcript.text != ""
+        times = [t for w in found for t in (w.start, w.end)]
+        assert times == sorted(times)
+        assert times[0] >= 0
+        assert times[-1] <= n / RATE
+        assert all(w.start < w.end and 0 <= w.confidence <= 1 for w in found)
+
+
+def test_a_word_begins_at_the_frame_of_its_first_letter(tiny):
+    samples = noise(3, seed=1)
+    log_probs = tiny.log_probs(samples)
+    ids = log_probs.argmax(1)
+    letters = [t for t, i in enumerate(ids) if i not in (0, tiny.tokenizer.space_id)]
+    first = words(tiny.transcribe_samples(samples))[0]
+    assert first.start == pytest.approx(letters[0] * 4 * 160 / RATE)
+
+
+def test_words_of_later_pieces_are_shifted_by_where_the_piece_begins(tiny, tmp_path):
+    samples = noise(45, seed=2)
+    samples[12 * RATE : 13 * RATE] *= 0.01  # a pause to cut at
+    path = write_wav(tmp_path / "long.wav", samples)
+    heard = tynda.audio.load(path)
+    pieces = list(vad.split([heard]))
+    assert len(pieces) >= 3
+    assert 12 < pieces[1][0] < 13
+    expected = [
+        (w.text, start + w.start, start + w.end)
+        for start, piece in pieces
+        for w in words(tiny.transcribe_samples(piece))
+    ]
+    progress = []
+    transcript = tiny.transcribe(path, on_progress=progress.append)
+    found = [(w.text, w.start, w.end) for w in words(transcript)]
+    assert [w[0] for w in found] == [w[0] for w in expected]
+    np.testing.assert_allclose([w[1:] for w in found], [w[1:] for w in expected], atol=1e-9)
+    assert transcript.duration == pytest.approx(45)
+    assert progress == sorted(progress)
+    assert progress[-1] == pytest.approx(45)
+    assert len(progress) == len(pieces)
+
+
+def test_no_sound_gives_an_empty_transcript(tiny, tmp_path):
+    for transcript in (
+        tiny.transcribe(write_wav(tmp_path / "empty.wav", np.zeros(0, np.float32))),
+        tiny.transcribe_samples(np.zeros(0, np.float32)),
+    ):
+        assert transcript.text == ""
+        assert list(transcript.segments) == []
+        assert transcript.duration == 0
+
+
+@pytest.mark.parametrize("n", [1, 100, 159, 160, 161, 640, 3 * RATE])
+@pytest.mark.parametrize("level", [0.0, 1e-9, 1.0, 1e4])
+def test_silence_noise_and_scraps_are_no_trouble(with_lm, n, level):
+    transcript = with_lm.transcribe_samples(noise(4)[:n] * np.float32(level))
+    assert transcript.duration == n / RATE
+    assert isinstance(transcript.text, str)
+
+
+def test_language_is_known_where_the_model_has_just_one(tiny, tmp_path):
+    assert tiny.transcribe_samples(noise(0.1)).language == "en"
+    both = tynda.load(save_tiny(tmp_path / "m.safetensors", languages=["en", "kk"]))
+    assert both.transcribe_samples(noise(0.1)).language is None
+
+
+def test_n_best_gives_so_many_different_readings_best_first(tiny):
+    samples = noise(1.5)
+    transcript = tiny.transcribe_samples(samples, Decoding(n_best=4))
+    texts = [transcript.segments[0].text, *transcript.segments[0].alternatives]
+    assert len(texts) == len(set(texts)) == 4
+    assert transcript.segments[0].text == transcript.text
+    alone = tiny.transcribe_samples(samples, Decoding(beam_size=32))
+    assert alone.text == transcript.text
+    assert list(alone.segments[0].alternatives) == []
+
+
+@pytest.mark.parametrize("spelling", ["Def", " def ", "DEF!", "Déf"])
+def test_hot_words_are_found_in_any_spelling(tiny, spelling):
+    samples = noise(1.5, seed=4)
+    assert "def" not in tiny.transcribe_samples(samples, Decoding(beam_size=32)).text.split()
+    hot = tiny.transcribe_samples(samples, Decoding(hotwords=[spelling], hotword_boost=50))
+    assert "def" in hot.text.split()
+
+
+def test_hot_words_that_are_no_words_change_nothing(tiny):
+    samples = noise(1.5)
+    plain = tiny.transcribe_samples(samples)
+    assert tiny.transcribe_samples(samples, Decoding(hotwords=["", " ", "?!"])) == plain
+
+
+def test_a_beam_of_one_is_greedy_and_takes_no_language_model(with_lm, tiny):
+    samples = noise(2, seed=5)
+    searched = with_lm.transcribe_samples(samples).text
+    greedy = with_lm.transcribe_samples(samples, Decoding(beam_size=1)).text
+    assert greedy == tiny.transcribe_samples(samples).text != searched
+
+
+@pytest.mark.parametrize("asked", [{"hotwords": ["a"]}, {"n_best": 2}, {"lm": "my.arpa"}])
+def test_what_greedy_decoding_cannot_do_is_refused(tiny, asked):
+    with pytest.raises(TyndaError, match="greedy"):
+        tiny.transcribe_samples(noise(1), Decoding(beam_size=1, **asked))
+
+
+def test_a_language_model_of_ones_own_is_used_and_none_is_not(with_lm, tmp_path):
+    samples = noise(2, seed=5)
+    arpa = tmp_path / "my.arpa"
+    arpa.write_text(ngram.train(["ab ba", "ba ba ab"], 2))
+    plain = tynda.load(save_tiny(tmp_path / "plain.safetensors", decoding=DECODING))
+    own = with_lm.transcribe_samples(samples)
+    assert plain.transcribe_samples(samples, Decoding(lm=arpa)) == own
+    without = with_lm.transcribe_samples(samples, Decoding(lm="none"))
+    assert plain.transcribe_samples(samples) == without
+    assert own.text != without.text
+
+
+def test_prepare_reports_a_bad_language_model_before_the_first_recording(tiny, tmp_path):
+    (tmp_path / "bad.arpa").write_text("nonsense")
+    for lm in (tmp_path / "absent.arpa", tmp_path / "bad.arpa"):
+        with pytest.raises(TyndaError, match=str(lm)):
+            tiny.prepare(Decoding(lm=lm))
+
+
+def test_a_long_stream_is_read_piece_by_piece(tiny, monkeypatch):
+    taken = 0
+
+    def blocks(source):
+        nonlocal taken
+        for seed in range(10):
+            taken += 1
+            yield noise(30, seed)
+
+    monkeypatch.setattr("tynda.audio.stream", blocks)
+    behind = []
+    tiny.transcribe(b"", on_progress=lambda seconds: behind.append(taken * 30 - seconds))
+    assert taken == 10
+    assert behind[0] >= 10  # the first piece was done before the second block was asked for
+    assert max(behind) <= 30 + 20
+
+
+def test_eight_bits_hear_nearly_the_same(tiny, tmp_path):
+    path = save_tiny(tmp_path / "m.safetensors", bits=8)
+    samples = noise(1)
+    difference = np.abs(tynda.load(path).log_probs(samples) - tiny.log_probs(samples))
+    assert 0 < np.median(difference) < 0.1
+
+
+def test_a_bundled_or_cached_name_a_path_and_nothing_else(tiny_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "tynda" / "models"
+    folder.mkdir(parents=True)
+    checkpoint.save_model(folder / "mine.safetensors", header(name="other"), weights())
+    assert tynda.load("mine").header.name == "other"
+    assert tynda.load(str(tiny_file)).header.name == "tiny"
+    for name in ("nobody's", "x" * 5000, "a\0b"):
+        with pytest.raises(TyndaError, match="mine"):
+            tynda.load(name)
