@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
 
 from tynda import audio, checkpoint, manifest
 from tynda.decode import ctc, ngram
@@ -32,17 +34,20 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
     Writes ``output / NAME.safetensors`` and gives its path.
     """
     model = checkpoint.load(trained)
-    header, lm, decoding = model.header, None, {}
+    header, lm = model.header, None
+    dev = [folder / m for m in recipe.data.dev]
     if recipe.lm:
         arpa = ngram.train(transcripts(recipe, folder), recipe.lm.order, recipe.lm.prune)
         lm = ngram.pack(arpa)
-        decoding = tune(Recognizer(model), recipe, folder, LanguageModel.from_arpa(arpa))
-    header = replace(header, decoding=decoding)
+        if dev:
+            best = tune(Recognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
+            header = replace(header, decoding=best)
     path = output / f"{recipe.name}.safetensors"
     checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
-    # What is scored is what is shipped: the file just written, read back.
-    scores = _scores(Recognizer(checkpoint.load(path)), [folder / m for m in recipe.data.dev])
-    checkpoint.save_model(path, replace(header, scores=scores), model.weights, bits=8, lm=lm)
+    if dev:
+        # What is scored is what is shipped: the file just written, read back.
+        header = replace(header, scores=_scores(Recognizer(checkpoint.load(path)), dev))
+        checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
     return path
 
 
@@ -56,16 +61,21 @@ def transcripts(recipe: Recipe, folder: Path) -> list[str]:
     return sorted({text for u in utterances if (text := english_letters(u.text))})
 
 
-def tune(model: Recognizer, recipe: Recipe, folder: Path, lm: LanguageModel) -> dict[str, float]:
-    """Settings of the beam search with the lowest WER on the dev utterances, by full grid."""
-    settings = recipe.lm or NGram()
-    utterances = [u for m in recipe.data.dev for u in manifest.read(folder / m)]
+def tune(
+    model: Recognizer, settings: NGram, manifests: Sequence[Path], lm: LanguageModel
+) -> dict[str, float]:
+    """Settings of the beam search with the lowest WER on the manifests, by full grid."""
+    utterances = [u for path in manifests for u in manifest.read(path)]
     step = max(1, len(utterances) // settings.tune_utterances)
     heard = [
         (english_letters(u.text), model.log_probs(audio.load(u.audio))) for u in utterances[::step]
     ]
     grid = [dict(zip(_GRID, values, strict=True)) for values in itertools.product(*_GRID.values())]
-    rated = [(_wer(model, heard, lm, settings.beam_size, point), i) for i, point in enumerate(grid)]
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        rated = [
+            (_wer(model, heard, lm, settings.beam_size, point), i)
+            for i, point in enumerate(progress.track(grid, description="tuning the beam search"))
+        ]
     return {"beam_size": settings.beam_size, **grid[min(rated)[1]]}
 
 
@@ -74,7 +84,7 @@ def _wer(
     heard: Sequence[tuple[str, NDArray[np.float32]]],
     lm: LanguageModel,
     beam_size: int,
-    point: dict[str, float],
+    point: dict[str, Any],
 ) -> float:
     pairs = []
     for text, log_probs in heard:

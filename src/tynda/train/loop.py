@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -98,8 +99,13 @@ class Trainer:
             {**recipe.model, "bins": self.frontend.bins, "vocab": len(self.tokenizer.symbols)},
         )
         self.lexicon = Lexicon() if recipe.phones else None
-        self._open_data(folder)
+        if recipe.phones and not 0 <= recipe.phones.layer < self.config.layers:
+            raise TyndaError(
+                f"phones.layer {recipe.phones.layer} is none of the {self.config.layers} layers, "
+                "counted from 0"
+            )
         self._open_state(resume)
+        self._open_data(folder)
 
     def _open_data(self, folder: Path) -> None:
         d, cache = self.recipe.data, self.output / "cache"
@@ -147,8 +153,14 @@ class Trainer:
     def _resume(self, last: Path) -> None:
         if not last.exists():
             raise TyndaError(f"nothing to resume: {last} does not exist")
-        state = torch.load(last, map_location=self.device, weights_only=True)
-        if state["weights"].keys() != self.weights.keys():
+        try:
+            state = torch.load(last, map_location=self.device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, UnpicklingError):
+            raise TyndaError(f"{last} is damaged: begin anew in another folder") from None
+        shapes, expected = (
+            {k: v.shape for k, v in w.items()} for w in (state["weights"], self.weights)
+        )
+        if shapes != expected:
             raise TyndaError(f"{last} comes from another recipe; resume with the one it began with")
         with torch.no_grad():
             for name, value in self.weights.items():
@@ -183,6 +195,8 @@ class Trainer:
     def _train_epoch(self) -> dict[str, float]:
         o, d = self.recipe.optimizer, self.recipe.data
         rng = np.random.default_rng([o.seed, self.at.epoch])
+        # Dropout too depends on the epoch alone, so that a resumed run is the same run.
+        torch.manual_seed(int(rng.spawn(1)[0].integers(1 << 63)))
         examples = train_data.plan_epoch(self.corpus, d.train, self.members, d.max_seconds, rng)
         seconds = [sum(map(self.corpus.seconds, e)) for e in examples]
         views = 2 if o.consistency and self.at.epoch >= o.consistency_start * o.epochs else 1
@@ -291,7 +305,11 @@ class Trainer:
             for row, length, text in zip(log_probs.cpu().numpy(), lengths, texts, strict=True):
                 pairs.append((text, ctc.greedy(row[: int(length)], self.tokenizer).text))
         result = score(pairs)
-        return {"dev_loss": loss / letters, "dev_wer": result.wer or 0, "dev_cer": result.cer or 0}
+        return {
+            "dev_loss": loss / max(1, letters),
+            "dev_wer": result.wer or 0,
+            "dev_cer": result.cer or 0,
+        }
 
     def export(self, path: Path, scores: dict[str, float]) -> None:
         """Write the averaged weights as a model file in f32."""

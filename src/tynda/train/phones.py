@@ -31,10 +31,10 @@ class Lexicon:
         ids = {phone: i + 1 for i, phone in enumerate(PHONES)}
         self._words: dict[str, list[int]] = {}
         for line in path.read_text("utf-8").splitlines():
-            word, *phones = line.split()
+            word, _, phones = line.partition(" ")
             # "word(2)" is a further pronunciation; the first one is the commonest.
             if "(" not in word:
-                self._words[word] = [ids[p] for p in phones]
+                self._words[word] = [ids[p] for p in phones.split()]
 
     def phones(self, text: str) -> list[int] | None:
         """Phone ids of a normalised text, or None when a word is not in the dictionary."""

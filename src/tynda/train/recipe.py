@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tynda.errors import TyndaError
 
@@ -32,6 +33,10 @@ class Source:
     """Take only utterances that are made of these words; empty: all."""
     lm: bool = True
     """Its transcripts train the n-gram too."""
+
+    def __post_init__(self) -> None:
+        _require(self.weight >= 0, "weight must not be negative")
+        _require(self.join >= 1, "join must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,12 @@ class Augment:
     time_masks: int = 0
     time_share: float = 0.05
     """Widest mask of SpecAugment over frames, as a share of the utterance."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.speeds) > 0 and min(self.speeds) > 0, "speeds must be above 0")
+        _require(self.snr[0] <= self.snr[1], "snr must be the least, then the greatest")
+        _require(self.freq_width >= 0, "freq_width must not be negative")
+        _require(0 <= self.time_share <= 1, "time_share must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,11 @@ class Optimizer:
     """``bf16`` (autocast) or ``f32``."""
     seed: int = 42
 
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs must be at least 1")
+        _require(self.precision in ("bf16", "f32"), "precision must be 'bf16' or 'f32'")
+        _require(self.seed >= 0, "seed must not be negative")
+
 
 @dataclass(frozen=True)
 class NGram:
@@ -117,7 +133,7 @@ class NGram:
     prune: tuple[int, ...] = (0, 0, 1)
     """N-grams of each order that are seen no more often than this are left out."""
     beam_size: int = 32
-    tune_utterances: int = 300
+    tune_utterances: int = 150
     """Weights are chosen by WER on about so many dev utterances."""
 
 
@@ -136,6 +152,15 @@ class Recipe:
     lm: NGram | None = None
     language: str = "en"
     licence: str = "Apache-2.0"
+
+
+_SECTIONS: dict[str, type] = {
+    "data": Data,
+    "optimizer": Optimizer,
+    "augment": Augment,
+    "phones": Phones,
+    "lm": NGram,
+}
 
 
 def bundled() -> list[str]:
@@ -172,12 +197,10 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
         section[last] = value
     table.setdefault("name", Path(name).stem)
     try:
-        data = dict(table.pop("data", {}))
-        data["train"] = tuple(_fill(Source, s, "data.train") for s in data.get("train", ()))
-        table["data"] = _fill(Data, data, "data")
-        table["optimizer"] = _fill(Optimizer, table.get("optimizer", {}), "optimizer")
-        table["augment"] = _fill(Augment, table.get("augment", {}), "augment")
-        for key, kind in (("phones", Phones), ("lm", NGram)):
+        data = table.get("data")
+        if isinstance(data, dict) and isinstance(data.get("train"), list):
+            data["train"] = [_fill(Source, s, "data.train") for s in data["train"]]
+        for key, kind in _SECTIONS.items():
             if key in table:
                 table[key] = _fill(kind, table[key], key)
         return _fill(Recipe, table, "the recipe")
@@ -188,11 +211,38 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
 def _fill(kind: type[C], values: Any, where: str) -> C:
     if not isinstance(values, dict):
         raise TyndaError(f"{where} should be a table")
-    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - known):
+    settings = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(settings)):
         raise TyndaError(f"unknown setting {unknown[0]!r} in {where}")
-    lists_to_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    for name, setting in settings.items():
+        if name not in values and setting.default is setting.default_factory is MISSING:
+            raise TyndaError(f"setting {name!r} is missing in {where}")
+    filled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    hints = get_type_hints(kind)
+    for name, value in filled.items():
+        if not _fits(value, hints[name]):
+            raise TyndaError(f"setting {name!r} in {where} cannot be {values[name]!r}")
     try:
-        return kind(**lists_to_tuples)
-    except TypeError as error:
-        raise TyndaError(f"{where}: {str(error).split('() ')[-1]}") from None
+        return kind(**filled)
+    except TyndaError as error:
+        raise TyndaError(f"{where}: {error}") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type; an integer is a number, but a truth value is not."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        items = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        return len(value) == len(items) and all(map(_fits, value, items))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, origin or hint)
+
+
+def _require(condition: bool, rule: str) -> None:
+    if not condition:
+        raise TyndaError(rule)

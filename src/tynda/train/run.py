@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +49,8 @@ def train(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TyndaError(f"cannot make the folder {output} ({error.strerror})") from None
-    command = shlex.join(["tynda", *sys.argv[1:]])
+    # Without folders: they are the user's own, and the command travels in the model file.
+    command = shlex.join(["tynda", "train", recipe, *(f"--set={s}" for s in settings)])
     trainer = Trainer(
         loaded, data, output, device=device, workers=workers, command=command, resume=resume
     )
@@ -59,7 +59,9 @@ def train(
 
 def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
+    if not equals:
+        raise TyndaError(f"--set {text}: write it as KEY=VALUE, such as optimizer.epochs=5")
     try:
-        return key, tomllib.loads(f"value = {value}")["value"] if equals else None
+        return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         raise TyndaError(f"--set {text}: the value should be as in TOML, text in quotes") from None
