@@ -1,0 +1,151 @@
+"""Recipes: read, checked, overridden."""
+
+import pytest
+
+from tynda import frontend, models
+from tynda.errors import TyndaError
+from tynda.text.tokenizer import ENGLISH
+from tynda.train import recipe
+from tynda.train.recipe import Augment, Optimizer, Phones, Source
+
+TEXT = """
+family = "conformer"
+[model]
+channels = 16
+[frontend]
+kind = "log_mel"
+[data]
+dev = ["dev.jsonl"]
+[[data.train]]
+manifest = "a.jsonl"
+[[data.train]]
+manifest = "b.jsonl"
+weight = 2
+words = ["one", "two"]
+[augment]
+speeds = [0.9, 1]
+[phones]
+layer = 0
+[optimizer]
+epochs = 3
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "mine.toml").write_text(TEXT)
+    return str(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize("name", recipe.bundled())
+def test_every_bundled_recipe_loads_and_its_model_can_be_made(name):
+    loaded = recipe.load(name)
+    assert loaded.name == name
+    front = frontend.from_config(dict(loaded.frontend))
+    family = models.family(loaded.family)
+    sizes = {"bins": front.bins, "vocab": len(ENGLISH)}
+    config = models.configure(family, {**loaded.model, **sizes})
+    assert family.specs(config)
+    assert loaded.data.train
+    assert loaded.phones is None or loaded.phones.layer < config.layers
+
+
+def test_the_models_that_are_shipped_have_a_recipe():
+    assert {"digits-en", "sentences-en"} <= set(recipe.bundled())
+
+
+def test_a_file_becomes_a_recipe_named_after_it(path):
+    loaded = recipe.load(path)
+    assert loaded.name == "mine"
+    assert loaded.model == {"channels": 16}
+    assert loaded.data.train == (
+        Source("a.jsonl"),
+        Source("b.jsonl", weight=2, words=("one", "two")),
+    )
+    assert loaded.augment == Augment(speeds=(0.9, 1))
+    assert loaded.phones == Phones(layer=0)
+    assert loaded.lm is None
+    assert loaded.optimizer == Optimizer(epochs=3)
+
+
+def test_overrides_reach_every_section_and_make_new_ones(path):
+    overrides = {
+        "optimizer.epochs": 7,
+        "model.layers": 2,
+        "lm.order": 2,
+        "name": "other",
+        "augment.snr": [1, 2.5],
+    }
+    loaded = recipe.load(path, overrides)
+    assert loaded.optimizer.epochs == 7
+    assert loaded.model == {"channels": 16, "layers": 2}
+    assert loaded.lm.order == 2
+    assert loaded.name == "other"
+    assert loaded.augment.snr == (1, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"optimizer.epoch": 3}, ["'epoch'", "optimizer"]),
+        ({"colour": 3}, ["'colour'"]),
+        ({"phones.depth": 3}, ["'depth'", "phones"]),
+        ({"data.train": [{"manifest": "a", "wieght": 1}]}, ["'wieght'", "data.train"]),
+        ({"data.train": [{"weight": 1}]}, ["'manifest'", "missing"]),
+        ({"data.train": ["a.jsonl"]}, ["data.train", "table"]),
+        ({"data.train": "a.jsonl"}, ["'train'", "a.jsonl"]),
+        ({"data": 5}, ["data", "table"]),
+        ({"model": 5}, ["'model'"]),
+        ({"optimizer.epochs": "five"}, ["'epochs'", "'five'"]),
+        ({"optimizer.epochs": 2.5}, ["'epochs'", "2.5"]),
+        ({"optimizer.epochs": True}, ["'epochs'", "True"]),
+        ({"optimizer.epochs": 0}, ["epochs", "at least 1"]),
+        ({"optimizer.lr": "1e-3"}, ["'lr'"]),
+        ({"optimizer.betas": [0.9]}, ["'betas'"]),
+        ({"optimizer.precision": "fp16"}, ["precision", "bf16"]),
+        ({"augment.speeds": []}, ["speeds"]),
+        ({"augment.speeds": [1.0, 0]}, ["speeds"]),
+        ({"augment.snr": [9, 3]}, ["snr"]),
+        ({"augment.time_share": 1.5}, ["time_share"]),
+        ({"data.train": [{"manifest": "a", "join": 0}]}, ["join"]),
+        ({"data.train": [{"manifest": "a", "weight": -1}]}, ["weight"]),
+        ({"data.train": [{"manifest": "a", "words": "one"}]}, ["'words'"]),
+        ({"data.noise": 3}, ["'noise'"]),
+    ],
+)
+def test_what_does_not_fit_is_named(path, overrides, words):
+    with pytest.raises(TyndaError) as caught:
+        recipe.load(path, overrides)
+    for word in [*words, "mine.toml"]:
+        assert word in str(caught.value)
+
+
+def test_a_value_is_no_section(path):
+    for key in ("family.x", "model.channels.x"):
+        with pytest.raises(TyndaError, match=key):
+            recipe.load(path, {key: 5})
+
+
+@pytest.mark.parametrize("lost", ["family", "optimizer", "model", "data"])
+def test_a_missing_section_is_named(path, lost, tmp_path):
+    kept, dropping = [], False
+    for line in TEXT.splitlines():
+        if line.startswith("["):
+            dropping = line.strip("[]").split(".")[0] == lost
+        if not dropping and not line.startswith(f"{lost} ="):
+            kept.append(line)
+    (tmp_path / "mine.toml").write_text("\n".join(kept))
+    with pytest.raises(TyndaError, match=f"'{lost}' is missing"):
+        recipe.load(path)
+
+
+def test_an_unknown_recipe_and_bad_toml(tmp_path):
+    for name in ("nobody", str(tmp_path), "nobody.toml"):
+        with pytest.raises(TyndaError, match="sentences-en"):
+            recipe.load(name)
+    (tmp_path / "bad.toml").write_text("[model\n")
+    with pytest.raises(TyndaError, match=r"bad\.toml"):
+        recipe.load(str(tmp_path / "bad.toml"))
+    (tmp_path / "latin.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(TyndaError, match=r"latin\.toml"):
+        recipe.load(str(tmp_path / "latin.toml"))
