@@ -300,7 +300,7 @@ def test_a_real_process_reports_errors_without_a_traceback(folder, tiny_file):
         [*command, strange, b"bad.wav", b"b:smile:.wav"],
         capture_output=True,
         timeout=60,
-        env={"FORCE_COLOR": "1", "PYTHONUTF8": "1"},
+        env=os.environ | {"FORCE_COLOR": "1", "PYTHONIOENCODING": "utf-8:strict"},
     )
     assert done.returncode == 1
     assert b"[/x] :smile:.wav: " in done.stdout

@@ -230,6 +230,25 @@ def test_no_better_dev_cer_for_long_ends_the_run(folder, recipe, tmp_path):
     assert still.at.best_epoch == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_dev_the_loss_alone_is_watched_and_drawn(folder, recipe, tmp_path):
+    t = trainer(replace(recipe, data=replace(recipe.data, dev=())), folder, tmp_path / "run")
+    path = t.run()
+    assert t.at.history[0].keys() == {"epoch", "loss", "lr", "steps", "seconds"}
+    assert t.at.best_cer == min(entry["loss"] for entry in t.at.history)
+    assert path.exists()
+    assert (tmp_path / "run" / "curve.png").exists()
+
+
+def test_a_dev_set_that_comes_later_is_drawn_too(folder, recipe, tmp_path):
+    t = trainer(replace(recipe, data=replace(recipe.data, dev=())), folder, tmp_path / "run")
+    t.run(max_epochs=1)
+    later = trainer(recipe, folder, tmp_path / "run", resume=True)
+    later.run(max_epochs=1)
+    assert "dev_cer" not in later.at.history[0]
+    assert "dev_cer" in later.at.history[1]
+
+
 def test_dev_texts_without_a_letter_are_no_trouble(folder, recipe, tmp_path):
     write_manifest(tmp_path / "empty.jsonl", [(str(folder / "0.wav"), "")])
     data = replace(recipe.data, dev=(str(tmp_path / "empty.jsonl"),))
