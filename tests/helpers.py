@@ -3,6 +3,7 @@
 import json
 import math
 import wave
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.numpy import load, save
 from tynda import checkpoint
 from tynda.frontend import LogMel
 from tynda.models import conformer
+from tynda.ops.numpy import NumpyOps
 from tynda.text.tokenizer import ENGLISH
 
 RATE = 16_000
@@ -27,14 +29,35 @@ CONFIG = {
 }
 
 
-def weights(seed=334):
-    """Random weights, of those seeds that make many words out of noise."""
+@cache
+def _weights(seed):
     rng = np.random.default_rng(seed)
+    config = conformer.Config(**CONFIG)
     out = {}
-    for name, spec in conformer.specs(conformer.Config(**CONFIG)).items():
+    for name, spec in conformer.specs(config).items():
         value = rng.uniform(-3, 3, spec.shape) / math.sqrt(math.prod(spec.shape[1:]))
         out[name] = (value + (spec.init == "ones")).astype(np.float32)
+    # Every symbol gets the same mean and deviation over noise, so that all come out in turn.
+    features = LogMel(bins=CONFIG["bins"])(noise(10, seed))
+    tapped = []
+    conformer.encode(
+        NumpyOps(),
+        out,
+        config,
+        features[None],
+        np.array([len(features)]),
+        lambda _, x: tapped.append(x[0]),
+    )
+    logits = tapped[-1] @ out["head.weight"].T
+    out["head.weight"] *= 2 / logits.std(0)[:, None]
+    out["head.bias"] = -2 * logits.mean(0) / logits.std(0)
+    out["head.bias"][[0, ENGLISH.space_id]] += 1
     return out
+
+
+def weights(seed=0):
+    """Random weights of a model that makes words of all letters out of noise."""
+    return {name: value.copy() for name, value in _weights(seed).items()}
 
 
 def header(**changes):

@@ -159,14 +159,20 @@ def test_a_beam_of_one_is_greedy(tynda_, folder, tiny):
 
 
 def test_hot_words_and_n_best_reach_the_decoder(tynda_, folder, tiny):
-    args = ("--hotwords", "Def, vv", "--hotword-boost", "50", "--n-best", "2", "--format", "json")
+    args = ("--hotwords", "Def, vv", "--hotword-boost", "50", "--format", "json")
     result = ended(tynda_("transcribe", "a.wav", *args), 0)
-    decoding = tynda.Decoding(hotwords=["def", "vv"], hotword_boost=50, n_best=2)
+    decoding = tynda.Decoding(hotwords=["def", "vv"], hotword_boost=50)
     expected = tiny.transcribe("a.wav", decoding)
     assert json.loads(result.stdout) == expected.to_dict()
     assert "def" in expected.text.split()
     assert "def" not in tiny.transcribe("a.wav").text.split()
-    assert len(expected.segments[0].alternatives) == 1
+
+
+def test_other_readings_stand_in_the_json(tynda_, folder, tiny):
+    result = ended(tynda_("transcribe", "a.wav", "--n-best", "3", "--format", "json"), 0)
+    expected = tiny.transcribe("a.wav", tynda.Decoding(n_best=3))
+    assert json.loads(result.stdout) == expected.to_dict()
+    assert len(expected.segments[0].alternatives) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ def test_numpy_and_torch_hear_the_same(tiny_file, tiny, seconds):
     np.testing.assert_allclose(
         tynda.load(tiny_file, backend="torch").log_probs(samples), expected, atol=1e-4
     )
-    frames = -(-len(samples) // 160 // 4)
-    assert expected.shape == (frames, 29)
+    assert expected.shape[1] == 29
+    assert 0 <= len(expected) * 4 - len(samples) // 160 < 8
     np.testing.assert_allclose(np.exp(expected).sum(1), 1, atol=1e-4)
 
 
@@ -54,8 +55,10 @@ def test_the_numpy_backend_needs_no_torch(tiny_file):
 
 
 def test_word_times_follow_each_other_inside_the_recording(tiny):
-    for n in range(RATE, RATE + 2000, 171):  # the last frame of the model may reach beyond
-        transcript = tiny.transcribe_samples(noise(2)[:n])
+    hot = Decoding(hotwords=["def"], hotword_boost=50)  # a word in every frame
+    # The last frames of the model may reach beyond the end, or even begin there.
+    for n, decoding in product(range(RATE, RATE + 2000, 171), (None, hot)):
+        transcript = tiny.transcribe_samples(noise(2)[:n], decoding)
         found = words(transcript)
         assert transcript.duration == n / RATE
         assert " ".join(w.text for w in found) == transcript.text != ""

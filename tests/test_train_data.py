@@ -138,25 +138,37 @@ def test_each_source_has_its_own_weight(corpus):
 
 
 @given(
-    st.lists(st.floats(0.01, 30), min_size=1, max_size=60), st.floats(1, 100), st.integers(0, 99)
+    st.lists(st.floats(0.01, 30), min_size=1, max_size=60),
+    st.floats(1, 100),
+    st.integers(0, 99),
+    st.booleans(),
 )
-def test_buckets_hold_every_example_once_and_keep_to_the_limit(seconds, limit, seed):
-    batches = buckets(seconds, limit, rng(seed))
+def test_buckets_hold_every_example_once_and_keep_to_the_limit(seconds, limit, seed, shuffle):
+    batches = buckets(seconds, limit, rng(seed), shuffle=shuffle)
     assert sorted(i for batch in batches for i in batch) == list(range(len(seconds)))
     for batch in batches:
         assert batch
         if len(batch) > 1:
             assert max(seconds[i] for i in batch) * len(batch) <= limit
-    assert batches == buckets(seconds, limit, rng(seed))
+    assert batches == buckets(seconds, limit, rng(seed), shuffle=shuffle)
 
 
 def test_buckets_hold_what_is_of_like_length_and_are_full():
     seconds = list(rng(1).uniform(1, 10, 500))
-    batches = buckets(seconds, 60, rng(2))
+    batches = buckets(seconds, 60, rng(2), shuffle=True)
     padded = sum(max(seconds[i] for i in batch) * len(batch) for batch in batches)
     assert padded < 1.15 * sum(seconds)
     assert len(batches) < 1.3 * sum(seconds) / 60
-    assert batches != buckets(seconds, 60, rng(3))
+    assert batches != buckets(seconds, 60, rng(3), shuffle=True)
+
+
+def test_buckets_come_from_short_to_long_or_in_random_order():
+    seconds = list(rng(1).uniform(1, 10, 500))
+    for shuffle in (False, True):
+        batches = buckets(seconds, 60, rng(2), shuffle=shuffle)
+        longest = [max(seconds[i] for i in batch) for batch in batches]
+        rises = np.mean(np.diff(longest) > 0)
+        assert (rises > 0.8) is not shuffle
 
 
 def test_collate_pads_with_zeros_and_joins_labels():

@@ -122,12 +122,12 @@ def test_the_consistency_loss_by_hand():
 
 def test_tones_are_learnt_by_heart_and_the_model_file_transcribes_them(folder, recipe, tmp_path):
     source = replace(recipe.data.train[0], weight=40.0)
-    long = replace(changed(recipe, epochs=14), data=replace(recipe.data, train=(source,)))
+    long = replace(changed(recipe, epochs=10), data=replace(recipe.data, train=(source,)))
     path = trainer(long, folder, tmp_path / "run", command="tynda train tones").run()
     assert path == tmp_path / "run" / "best.safetensors"
     log = json.loads((tmp_path / "run" / "log.json").read_text())
     last = log["epochs"][-1]
-    assert [entry["epoch"] for entry in log["epochs"]] == list(range(1, 15))
+    assert [entry["epoch"] for entry in log["epochs"]] == list(range(1, 11))
     assert last["loss"] < 0.1 < log["epochs"][0]["loss"]
     assert last["dev_loss"] < 0.1
     assert last["dev_wer"] == last["dev_cer"] == 0
@@ -137,12 +137,7 @@ def test_tones_are_learnt_by_heart_and_the_model_file_transcribes_them(folder, r
     assert model.header.name == "tones"
     assert "phones.weight" not in model._model.weights
     for i, text in enumerate(TEXTS):
-        transcript = model.transcribe(folder / f"{i}.wav")
-        assert transcript.text == text
-        for n, word in enumerate(transcript.segments[0].words):
-            begins = 0.15 + 0.45 * n
-            assert begins - 0.1 < word.start < begins + 0.35
-            assert word.start < word.end < begins + 0.55
+        assert model.transcribe(folder / f"{i}.wav").text == text
     assert tynda.evaluate(model, [folder / "m.jsonl"]).overall.wer == 0
 
 
@@ -205,22 +200,13 @@ def test_a_run_of_another_shape_and_a_damaged_one_are_not_resumed(folder, recipe
 
 def test_phones_consistency_and_bf16_train_too_and_leave_no_trace(folder, recipe, tmp_path):
     pytest.importorskip("pocketsphinx")
-    full = replace(
-        changed(recipe, consistency=0.2, precision="bf16"), phones=recipes.Phones(layer=0)
-    )
+    full = replace(changed(recipe, consistency=0.2, precision="bf16"), phones=recipes.Phones())
     t = trainer(full, folder, tmp_path / "run")
     before = t.weights["phones.weight"].detach().clone()
     path = t.run(max_epochs=1)
     assert not torch.equal(t.weights["phones.weight"], before)
     assert math.isfinite(t.at.history[0]["loss"])
     assert "phones.weight" not in tynda.load(path)._model.weights
-
-
-def test_a_phone_layer_that_is_not_there(folder, recipe, tmp_path):
-    pytest.importorskip("pocketsphinx")
-    for layer in (-1, 2):
-        with pytest.raises(TyndaError, match=r"phones\.layer"):
-            trainer(replace(recipe, phones=recipes.Phones(layer)), folder, tmp_path / "run")
 
 
 def test_no_better_dev_cer_for_long_ends_the_run(folder, recipe, tmp_path):

@@ -25,7 +25,7 @@ words = ["one", "two"]
 [augment]
 speeds = [0.9, 1]
 [phones]
-layer = 0
+weight = 0.2
 [optimizer]
 epochs = 3
 """
@@ -47,7 +47,6 @@ def test_every_bundled_recipe_loads_and_its_model_can_be_made(name):
     config = models.configure(family, {**loaded.model, **sizes})
     assert family.specs(config)
     assert loaded.data.train
-    assert loaded.phones is None or loaded.phones.layer < config.layers
 
 
 def test_the_models_that_are_shipped_have_a_recipe():
@@ -63,7 +62,7 @@ def test_a_file_becomes_a_recipe_named_after_it(path):
         Source("b.jsonl", weight=2, words=("one", "two")),
     )
     assert loaded.augment == Augment(speeds=(0.9, 1))
-    assert loaded.phones == Phones(layer=0)
+    assert loaded.phones == Phones(weight=0.2)
     assert loaded.lm is None
     assert loaded.optimizer == Optimizer(epochs=3)
 

@@ -109,9 +109,16 @@ class Recognizer:
         if not best.words:
             return []
         frame = self._model.frontend.hop * self._model.config.stride / SAMPLE_RATE
-        end = len(samples) / SAMPLE_RATE  # the last frame may reach beyond it
+        # The last frames may lie beyond the end of the sound.
+        end = len(samples) / SAMPLE_RATE
+        last = max(0.0, end - frame)
         words = [
-            Word(w.text, start + w.start * frame, start + min(w.end * frame, end), w.confidence)
+            Word(
+                w.text,
+                start + min(w.start * frame, last),
+                start + min(w.end * frame, end),
+                w.confidence,
+            )
             for w in best.words
         ]
         letters = [len(w.text) for w in words]
