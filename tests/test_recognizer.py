@@ -55,9 +55,9 @@ def test_the_numpy_backend_needs_no_torch(tiny_file):
 
 
 def test_word_times_follow_each_other_inside_the_recording(tiny):
-    hot = Decoding(hotwords=["def"], hotword_boost=50)  # a word in every frame
+    hot = [Decoding(hotwords=[c], hotword_boost=50) for c in "abcde"]  # words up to the last frame
     # The last frames of the model may reach beyond the end, or even begin there.
-    for n, decoding in product(range(RATE, RATE + 2000, 171), (None, hot)):
+    for n, decoding in product(range(RATE, RATE + 2000, 171), [None, *hot]):
         transcript = tiny.transcribe_samples(noise(2)[:n], decoding)
         found = words(transcript)
         assert transcript.duration == n / RATE

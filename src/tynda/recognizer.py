@@ -108,15 +108,13 @@ class Recognizer:
         best, *others = self._decode(self.log_probs(samples), decoding)
         if not best.words:
             return []
-        frame = self._model.frontend.hop * self._model.config.stride / SAMPLE_RATE
-        # The last frames may lie beyond the end of the sound.
-        end = len(samples) / SAMPLE_RATE
-        last = max(0.0, end - frame)
+        frame = self._model.frontend.hop * self._model.config.stride
+        last = (len(samples) - 1) // frame  # a model may give one frame beyond the sound's end
         words = [
             Word(
                 w.text,
-                start + min(w.start * frame, last),
-                start + min(w.end * frame, end),
+                start + min(w.start, last) * frame / SAMPLE_RATE,
+                start + min(w.end * frame, len(samples)) / SAMPLE_RATE,
                 w.confidence,
             )
             for w in best.words
