@@ -1,7 +1,9 @@
 """A compact Conformer encoder with a CTC head.
 
 Gulati et al. 2020 ("Conformer: Convolution-augmented Transformer for Speech Recognition"),
-made small: layer norm stands in the convolution module where the paper has batch norm (so
+made small and, as in Rekesh et al. 2023 ("Fast Conformer"), run at a low frame rate: the
+blocks may see fewer frames than the head, which restores the rate that spelling needs. Layer
+norm stands in the convolution module where the paper has batch norm (so
 that a frame depends on its own utterance alone), and attention carries no positional
 encoding, since the convolutions before and beside it already tell positions apart.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tynda.models import Spec
-from tynda.ops.base import Ops, T, Tap, Weights
+from tynda.ops.base import Ops, T, Tap, Weights, conv_length
 
 __all__ = ["Config", "encode", "specs"]
 
@@ -33,16 +35,19 @@ class Config:
     kernel: int = 15
     """Frames seen by the depthwise convolution (odd)."""
     stem: int = 32
-    """Channels of the two convolutions that shorten time by ``stride`` and bins by four."""
+    """Channels of the convolutions that shorten time and bins."""
     stride: int = 4
-    """Frames of the front end to one frame of the output: 4, or 2 for very short words."""
+    """Frames of the front end to one frame of the output."""
+    upsample: int = 2
+    """Output frames to one frame of the blocks, which thus see ``stride * upsample`` frames of
+    the front end as one."""
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.channels % self.heads:
             raise ValueError(f"channels {self.channels} do not divide into {self.heads} heads")
-        if self.stride not in (2, 4):
-            raise ValueError(f"stride {self.stride} is neither 2 nor 4")
+        if self.stride * self.upsample not in (2, 4, 8):
+            raise ValueError(f"stride {self.stride} x upsample {self.upsample} is not 2, 4 or 8")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
         if self.kernel % 2 == 0:
@@ -62,9 +67,12 @@ def specs(config: Config) -> dict[str, Spec]:
         out[f"{name}.weight"] = Spec((c,), "ones")
         out[f"{name}.bias"] = Spec((c,), "zeros")
 
-    dense("stem.conv1", s, 1, 3, 3)
-    dense("stem.conv2", s, s, 3, 3)
-    dense("stem.out", c, s * -(-config.bins // 4))
+    bins, channels = config.bins, 1
+    for i, _ in enumerate(_stem_strides(config)):
+        dense(f"stem.convs.{i}", s, channels, 3, 3)
+        bins, channels = conv_length(bins, 3, 2, 1), s
+    dense("stem.out", c, channels * bins)
+    norm("stem.norm")
     for i in range(config.layers):
         for ff in ("ff1", "ff2"):
             norm(f"blocks.{i}.{ff}.norm")
@@ -79,8 +87,17 @@ def specs(config: Config) -> dict[str, Spec]:
         norm(f"blocks.{i}.conv.inner_norm")
         dense(f"blocks.{i}.conv.out", c, c)
         norm(f"blocks.{i}.norm")
+    if config.upsample > 1:
+        dense("upsample", config.upsample * c, c)
+        norm("upsample.norm")
     dense("head", config.vocab, c)
     return out
+
+
+def _stem_strides(config: Config) -> list[int]:
+    """Strides in time of the stem's convolutions; over the bins each has stride 2."""
+    reduction = config.stride * config.upsample
+    return [2 if reduction >= 2**i else 1 for i in range(1, 4 if reduction == 8 else 3)]
 
 
 def encode(
@@ -100,20 +117,30 @@ def encode(
         x = _block(ops, weights, config, f"blocks.{i}", x, lengths)
         if tap is not None:
             tap(i, x)
+    if config.upsample > 1:
+        batch, frames, channels = ops.shape(x)
+        x = _dense(ops, weights, "upsample", x)
+        x = ops.reshape(x, batch, frames * config.upsample, channels)
+        x = _norm(ops, weights, "upsample.norm", ops.silu(x))
+        lengths = ops.multiply_lengths(lengths, config.upsample)
+        if tap is not None:
+            tap(config.layers, x)
     return ops.log_softmax(_dense(ops, weights, "head", x)), lengths
 
 
 def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T) -> tuple[T, T]:
-    """Shorten time and bins with two strided convolutions."""
+    """Shorten time and bins with strided convolutions."""
     batch, frames, bins = ops.shape(features)
     x = ops.reshape(ops.mask(features, lengths), batch, frames, bins, 1)
-    for name, stride in (("stem.conv1", 2), ("stem.conv2", config.stride // 2)):
+    for i, stride in enumerate(_stem_strides(config)):
+        name = f"stem.convs.{i}"
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
         x = ops.relu(ops.conv2d(x, weight, bias, stride=(stride, 2), padding=(1, 1)))
         lengths = ops.conv_lengths(lengths, kernel=3, stride=stride, padding=1)
         x = ops.mask(x, lengths)  # the bias makes padding non-zero; the next kernel would see it
     batch, frames, bins, channels = ops.shape(x)
     x = _dense(ops, weights, "stem.out", ops.reshape(x, batch, frames, bins * channels))
+    x = _norm(ops, weights, "stem.norm", x)
     return ops.dropout(x, config.dropout), lengths
 
 

@@ -168,6 +168,10 @@ class Ops(Protocol[T]):
         """`conv_length` of each item."""
         ...
 
+    def multiply_lengths(self, lengths: T, factor: int) -> T:
+        """Each of ``lengths`` times ``factor``."""
+        ...
+
     def dropout(self, x: T, rate: float) -> T:
         """The identity, except in training (Srivastava et al. 2014)."""
         ...

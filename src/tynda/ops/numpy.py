@@ -170,6 +170,9 @@ class NumpyOps:
     def conv_lengths(self, lengths: Array, kernel: int, stride: int, padding: int) -> Array:
         return cast(Array, np.maximum((lengths + 2 * padding - kernel) // stride + 1, 0))
 
+    def multiply_lengths(self, lengths: Array, factor: int) -> Array:
+        return lengths * factor
+
     def dropout(self, x: Array, rate: float) -> Array:
         return x
 

@@ -169,6 +169,9 @@ class TorchOps:
         frames = torch.div(lengths + 2 * padding - kernel, stride, rounding_mode="floor") + 1
         return frames.clamp(min=0)
 
+    def multiply_lengths(self, lengths: Tensor, factor: int) -> Tensor:
+        return lengths * factor
+
     def dropout(self, x: Tensor, rate: float) -> Tensor:
         if not self.training or rate == 0:
             return x

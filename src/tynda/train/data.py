@@ -124,11 +124,12 @@ def plan_epoch(
 
 
 def buckets(
-    seconds: Sequence[float], batch_seconds: float, rng: np.random.Generator
+    seconds: Sequence[float], batch_seconds: float, rng: np.random.Generator, *, shuffle: bool
 ) -> list[list[int]]:
     """Batches of examples of like duration, each at most ``batch_seconds`` with padding.
 
-    Durations are jittered by 10 % before sorting, so that the batches differ every time.
+    Durations are jittered by 10 % before sorting, so that the batches differ every time. The
+    batches come in random order, or from short to long.
     """
     jitter = rng.uniform(0.9, 1.1, len(seconds))
     batches: list[list[int]] = []
@@ -139,7 +140,8 @@ def buckets(
             batches.append([])
             longest = seconds[i]
         batches[-1].append(int(i))
-    rng.shuffle(batches)
+    if shuffle:
+        rng.shuffle(batches)
     return batches
 
 

@@ -83,14 +83,12 @@ class Augment:
 
 @dataclass(frozen=True)
 class Phones:
-    """A second CTC loss over phones (ARPAbet without stress) inside the encoder.
+    """A second CTC loss over phones (ARPAbet without stress) beside that over letters.
 
     Krishna et al. 2018, "Hierarchical multitask learning for CTC-based speech recognition".
     The head that it needs is dropped from the finished model.
     """
 
-    layer: int
-    """Index of the block whose output predicts phones."""
     weight: float = 0.3
 
 
