@@ -225,6 +225,7 @@ def _rate(value: float | None) -> str:
 @click.argument("recipe")
 @click.option("--data", type=click.Path(path_type=Path), default=Path(), help="Data folder.")
 @click.option("--output", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
+@click.option("--init", type=click.Path(path_type=Path), help="Model file to start from.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --output.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
 @click.option("--threads", type=click.IntRange(1), help="Threads to use; all by default.")
@@ -236,6 +237,7 @@ def train(
     recipe: str,
     data: Path,
     output: Path | None,
+    init: Path | None,
     resume: bool,
     device: str,
     threads: int | None,
@@ -252,6 +254,7 @@ def train(
         data,
         output,
         settings,
+        init=init,
         resume=resume,
         device=device,
         threads=threads,

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -73,8 +73,9 @@ class Progressed:
 class Trainer:
     """A run of ``recipe`` on the manifests under ``folder``, kept in ``output``.
 
-    ``output`` holds ``last.pt`` (to resume), ``best.safetensors`` (the averaged weights with
-    the best dev CER so far), ``log.json`` and ``curve.png``.
+    The weights start at random, or as in the model file ``init``. ``output`` holds ``last.pt``
+    (to resume), ``best.safetensors`` (the averaged weights with the best dev CER so far),
+    ``log.json`` and ``curve.png``.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Trainer:
         device: str = "cpu",
         workers: int = 1,
         command: str = "",
+        init: Path | None = None,
         resume: bool = False,
     ) -> None:
         self.recipe, self.output, self.command = recipe, output, command
@@ -99,7 +101,7 @@ class Trainer:
             {**recipe.model, "bins": self.frontend.bins, "vocab": len(self.tokenizer.symbols)},
         )
         self.lexicon = Lexicon() if recipe.phones else None
-        self._open_state(resume)
+        self._open_state(init, resume)
         self._open_data(folder)
 
     def _open_data(self, folder: Path) -> None:
@@ -116,7 +118,7 @@ class Trainer:
             dev = [dev[i * len(dev) // d.dev_utterances] for i in range(d.dev_utterances)]
         self.dev = DevSet(train_data.Corpus(dev, cache), self.frontend) if dev else None
 
-    def _open_state(self, resume: bool) -> None:
+    def _open_state(self, init: Path | None, resume: bool) -> None:
         o = self.recipe.optimizer
         torch.manual_seed(o.seed)
         specs = self.family.specs(self.config)
@@ -126,7 +128,10 @@ class Trainer:
                 f"{_PHONE_HEAD}.weight": head,
                 f"{_PHONE_HEAD}.bias": models.Spec(head.shape[:1], "zeros"),
             }
-        self.weights = {k: v.to(self.device) for k, v in initial_weights(specs, o.seed).items()}
+        fresh = initial_weights(specs, o.seed)
+        if init is not None:
+            fresh |= self._initial_model(init)
+        self.weights = {k: v.to(self.device) for k, v in fresh.items()}
         trained = {k: v for k, v in self.weights.items() if specs[k].trainable}
         # Norms and biases are not decayed, as is usual (Loshchilov & Hutter 2019 leave it open).
         groups = [
@@ -144,6 +149,15 @@ class Trainer:
             self._resume(last)
         elif last.exists():
             raise TyndaError(f"{self.output} holds a run already: --resume it or choose another")
+
+    def _initial_model(self, path: Path) -> dict[str, Tensor]:
+        """The weights of a model file of the same shape."""
+        model = checkpoint.load(path)
+        # Dropout alone may differ: it has no weights.
+        shape = replace(model.config, dropout=self.config.dropout)
+        if model.header.family != self.recipe.family or shape != self.config:
+            raise TyndaError(f"{path} has another shape than the recipe's model")
+        return {k: torch.from_numpy(v) for k, v in model.weights.items()}
 
     def _resume(self, last: Path) -> None:
         if not last.exists():

@@ -24,6 +24,7 @@ def train(
     output: Path | None = None,
     settings: Sequence[str] = (),
     *,
+    init: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     threads: int | None = None,
@@ -52,7 +53,14 @@ def train(
     # Without folders: they are the user's own, and the command travels in the model file.
     command = shlex.join(["tynda", "train", recipe, *(f"--set={s}" for s in settings)])
     trainer = Trainer(
-        loaded, data, output, device=device, workers=workers, command=command, resume=resume
+        loaded,
+        data,
+        output,
+        device=device,
+        workers=workers,
+        command=command,
+        init=init,
+        resume=resume,
     )
     return finish(loaded, data, trainer.run(), output)
 
