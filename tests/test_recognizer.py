@@ -217,3 +217,14 @@ def test_a_bundled_or_cached_name_a_path_and_nothing_else(tiny_file, tmp_path, m
     for name in ("nobody's", "x" * 5000, "a\0b"):
         with pytest.raises(TyndaError, match="mine"):
             tynda.load(name)
+
+
+def test_without_kenlm_the_models_own_n_gram_is_left_out_with_a_warning(
+    with_lm, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "kenlm", None)  # as if it were not installed
+    save_tiny(tmp_path / "m.safetensors", lm=with_lm._model.lm, decoding=DECODING)
+    model = tynda.load(tmp_path / "m.safetensors")
+    with pytest.warns(UserWarning, match=r"tynda\[lm\]"):
+        transcript = model.transcribe_samples(noise(2))
+    assert transcript == with_lm.transcribe_samples(noise(2), Decoding(lm="none"))

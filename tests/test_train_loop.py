@@ -198,6 +198,17 @@ def test_a_run_of_another_shape_and_a_damaged_one_are_not_resumed(folder, recipe
             trainer(recipe, folder, tmp_path / "run", resume=True)
 
 
+def test_a_run_can_start_from_a_model_of_the_same_shape(folder, recipe, tmp_path):
+    path = trainer(recipe, folder, tmp_path / "first").run(max_epochs=1)
+    started = trainer(recipe, folder, tmp_path / "second", init=path)
+    for name, value in tynda.load(path)._model.weights.items():
+        np.testing.assert_array_equal(started.weights[name].detach().numpy(), value)
+        np.testing.assert_array_equal(started.average[name].numpy(), value)
+    wider = replace(recipe, model={**recipe.model, "hidden": 48})
+    with pytest.raises(TyndaError, match="another shape"):
+        trainer(wider, folder, tmp_path / "third", init=path)
+
+
 def test_phones_consistency_and_bf16_train_too_and_leave_no_trace(folder, recipe, tmp_path):
     pytest.importorskip("pocketsphinx")
     full = replace(changed(recipe, consistency=0.2, precision="bf16"), phones=recipes.Phones())
@@ -221,7 +232,7 @@ def test_without_dev_the_loss_alone_is_watched_and_drawn(folder, recipe, tmp_pat
     t = trainer(replace(recipe, data=replace(recipe.data, dev=())), folder, tmp_path / "run")
     path = t.run()
     assert t.at.history[0].keys() == {"epoch", "loss", "lr", "steps", "seconds"}
-    assert t.at.best_cer == min(entry["loss"] for entry in t.at.history)
+    assert t.at.best_score[0] == min(entry["loss"] for entry in t.at.history)
     assert path.exists()
     assert (tmp_path / "run" / "curve.png").exists()
 

@@ -88,7 +88,7 @@ class Report:
 
 def evaluate(
     model: Recognizer,
-    manifests: Iterable[str | Path],
+    manifests: str | Path | Iterable[str | Path],
     decoding: Decoding | None = None,
     *,
     on_progress: Callable[[int, int], None] | None = None,
@@ -100,6 +100,8 @@ def evaluate(
     many are done. Raises `TyndaError` for an unreadable manifest, or when no recording at
     all could be read.
     """
+    if isinstance(manifests, str | Path):
+        manifests = [manifests]
     utterances: list[Utterance] = [u for path in manifests for u in manifest.read(path)]
     report = Report(model.header.name, model.bytes, [])
     model.prepare(decoding)  # loading a language model once is no part of the speed

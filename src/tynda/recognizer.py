@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -189,8 +190,15 @@ class Recognizer:
 
     @cached_property
     def _own_lm(self) -> LanguageModel | None:
-        packed = self._model.lm
-        return None if packed is None else LanguageModel.from_arpa(ngram.unpack(packed))
+        if self._model.lm is None:
+            return None
+        if not ngram.available():
+            warnings.warn(
+                'decoding without the n-gram, with more errors: pip install "tynda[lm]"',
+                stacklevel=2,
+            )
+            return None
+        return LanguageModel.from_arpa(ngram.unpack(self._model.lm))
 
     def _numpy(self) -> Callable[[Floats], Floats]:
         ops, encode, model = NumpyOps(), self._family.encode, self._model

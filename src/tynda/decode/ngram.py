@@ -12,13 +12,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tynda.errors import TyndaError
 
-__all__ = ["LanguageModel", "State", "pack", "train", "unpack"]
+__all__ = ["LanguageModel", "State", "available", "pack", "train", "unpack"]
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 RESERVED = frozenset({START, END, UNKNOWN})
@@ -153,6 +154,11 @@ def unpack(packed: bytes) -> str:
         return text.decode()
     except (lzma.LZMAError, UnicodeDecodeError, EOFError):
         raise TyndaError("The packed language model is damaged; get the model again.") from None
+
+
+def available() -> bool:
+    """Whether `kenlm`, which scores n-grams, is installed: it needs a C++ compiler."""
+    return find_spec("kenlm") is not None
 
 
 class LanguageModel:

@@ -73,7 +73,7 @@ def _decode(path: Path) -> NDArray[np.int16]:
 
 
 def read_sources(
-    folder: Path, sources: Sequence[Source]
+    folder: Path, sources: Sequence[Source], exclude_speakers: Sequence[str] = ()
 ) -> tuple[list[Utterance], list[list[int]]]:
     """All utterances of the sources, and the indices that belong to each source."""
     utterances: list[Utterance] = []
@@ -82,7 +82,7 @@ def read_sources(
         found = [
             u
             for u in manifest.read(folder / source.manifest)
-            if u.speaker not in source.exclude_speakers
+            if u.speaker not in exclude_speakers
             and (not source.words or set(english_letters(u.text).split()) <= set(source.words))
         ]
         members.append(list(range(len(utterances), len(utterances) + len(found))))

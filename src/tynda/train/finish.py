@@ -57,7 +57,7 @@ def transcripts(recipe: Recipe, folder: Path) -> list[str]:
     Distinct: a sentence that a hundred people were given to read is no more usual for that.
     """
     sources = [s for s in recipe.data.train if s.lm]
-    utterances, _ = read_sources(folder, sources)
+    utterances, _ = read_sources(folder, sources, recipe.data.exclude_speakers)
     return sorted({text for u in utterances if (text := english_letters(u.text))})
 
 

@@ -65,7 +65,8 @@ class Progressed:
 
     epoch: int = 0
     step: int = 0
-    best_cer: float = math.inf
+    best_score: tuple[float, float] = (math.inf, math.inf)
+    """Dev CER, and the loss to tell equals apart; without dev, the training loss twice."""
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -106,7 +107,7 @@ class Trainer:
 
     def _open_data(self, folder: Path) -> None:
         d, cache = self.recipe.data, self.output / "cache"
-        utterances, self.members = train_data.read_sources(folder, d.train)
+        utterances, self.members = train_data.read_sources(folder, d.train, d.exclude_speakers)
         self.console.print(f"{len(utterances)} utterances to train on; decoding them once")
         self.corpus = train_data.Corpus(utterances, cache)
         self.noises, self.rooms = (
@@ -188,9 +189,10 @@ class Trainer:
             if self.dev:
                 entry |= self._score_dev()
             self.at.epoch += 1
-            cer = entry.get("dev_cer", entry["loss"])
-            if cer < self.at.best_cer:
-                self.at.best_cer, self.at.best_epoch = cer, self.at.epoch
+            loss = entry["loss"]
+            score = entry.get("dev_cer", loss), entry.get("dev_loss", loss)
+            if score < self.at.best_score:
+                self.at.best_score, self.at.best_epoch = score, self.at.epoch
                 self.export(self.output / "best.safetensors", entry)
             entry["seconds"] = round(time.monotonic() - started, 1)
             self.at.history.append(entry)

@@ -27,8 +27,6 @@ class Source:
     """Share of its utterances used in one epoch; above 1 they are repeated."""
     join: int = 1
     """Up to this many utterances are joined into one, with pauses between them."""
-    exclude_speakers: tuple[str, ...] = ()
-    """People left out, for leave-one-out tests."""
     words: tuple[str, ...] = ()
     """Take only utterances that are made of these words; empty: all."""
     lm: bool = True
@@ -49,6 +47,8 @@ class Data:
     rooms: str | None = None
     batch_seconds: float = 100.0
     """Longest batch, padding included."""
+    exclude_speakers: tuple[str, ...] = ()
+    """People never trained on, for leave-one-out tests."""
     max_seconds: float = 20.0
     """Longer utterances are left out of training."""
     dev_utterances: int = 0
