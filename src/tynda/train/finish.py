@@ -39,9 +39,10 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
     if recipe.lm:
         arpa = ngram.train(transcripts(recipe, folder), recipe.lm.order, recipe.lm.prune)
         lm = ngram.pack(arpa)
+        decoding: dict[str, float] = {"beam_size": recipe.lm.beam_size}
         if dev:
-            best = tune(Recognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
-            header = replace(header, decoding=best)
+            decoding |= tune(Recognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
+        header = replace(header, decoding=decoding)
     path = output / f"{recipe.name}.safetensors"
     checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
     if dev:
@@ -76,7 +77,7 @@ def tune(
             (_wer(model, heard, lm, settings.beam_size, point), i)
             for i, point in enumerate(progress.track(grid, description="tuning the beam search"))
         ]
-    return {"beam_size": settings.beam_size, **grid[min(rated)[1]]}
+    return grid[min(rated)[1]]
 
 
 def _wer(
