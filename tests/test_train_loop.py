@@ -301,3 +301,5 @@ def test_the_command_prints_the_path_of_a_model_that_loads(folder, tmp_path):
     path = result.stdout.strip()
     assert "epoch 1" in result.stderr
     assert tynda.load(path).header.training["recipe"]["optimizer"]["epochs"] == 1
+    # The process computes with small numbers as it did before.
+    assert np.float32(1e-40) * np.float32(1) != 0

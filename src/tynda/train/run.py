@@ -38,8 +38,6 @@ def train(
     """
     if threads:
         torch.set_num_threads(threads)
-    # Numbers too small for a normal float cost a CPU a hundred times the time, for nothing.
-    torch.set_flush_denormal(True)
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
@@ -62,7 +60,14 @@ def train(
         init=init,
         resume=resume,
     )
-    return finish(loaded, data, trainer.run(), output)
+    # Numbers too small for a normal float are slow on a CPU and worth nothing here. The mode is
+    # the whole process's, so it is put back.
+    torch.set_flush_denormal(True)
+    try:
+        trained = trainer.run()
+    finally:
+        torch.set_flush_denormal(False)
+    return finish(loaded, data, trained, output)
 
 
 def _setting(text: str) -> tuple[str, Any]:
