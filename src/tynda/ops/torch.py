@@ -100,9 +100,9 @@ class TorchOps:
         return F.log_softmax(x.float(), -1)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
-        padding = torch.arange(k.shape[1], device=k.device) >= lengths[:, None]
+        padding = ~_within(k, lengths)
         # An item without a key weighs all its values alike, and they are all zero.
-        v = v.masked_fill(padding[..., None], 0)
+        v = self.mask(v, lengths)
         q, k, v = (
             t.reshape(*t.shape[:2], heads, t.shape[2] // heads).transpose(1, 2) for t in (q, k, v)
         )
@@ -162,7 +162,7 @@ class TorchOps:
         return tuple(x.shape)
 
     def mask(self, x: Tensor, lengths: Tensor) -> Tensor:
-        keep = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+        keep = _within(x, lengths)
         return x.masked_fill(~keep.reshape(keep.shape + (1,) * (x.ndim - 2)), 0)
 
     def conv_lengths(self, lengths: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
@@ -185,12 +185,17 @@ class TorchOps:
         return x * (keep.to(x.dtype) * (256 / (256 - dropped)))
 
 
+def _within(x: Tensor, lengths: Tensor) -> Tensor:
+    """Which frames of ``x [batch, time, ...]`` count: bool ``[batch, time]``."""
+    return torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+
+
 def _statistics(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and population variance of each channel within ``lengths``, and how many values.
 
     In float32, whatever the type of ``x``; all zero where no frame counts.
     """
-    keep = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+    keep = _within(x, lengths)
     keep = keep.reshape(keep.shape + (1,) * (x.ndim - 2))
     axes = list(range(x.ndim - 1))
     count = lengths.sum() * x.shape[2:-1].numel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,17 @@ from tynda.train.augment import distort, mask_spectrum
 from tynda.train.phones import Lexicon
 from tynda.train.recipe import Augment, Source
 
-__all__ = ["Batch", "Corpus", "Examples", "buckets", "collate", "plan_epoch"]
+__all__ = [
+    "Batch",
+    "Corpus",
+    "Examples",
+    "buckets",
+    "collate",
+    "iterate",
+    "pack",
+    "plan_epoch",
+    "read_sources",
+]
 
 Floats = NDArray[np.float32]
 
@@ -132,16 +142,22 @@ def buckets(
     batches come in random order, or from short to long.
     """
     jitter = rng.uniform(0.9, 1.1, len(seconds))
+    batches = pack(np.argsort(np.asarray(seconds) * jitter).tolist(), seconds, batch_seconds)
+    if shuffle:
+        rng.shuffle(batches)
+    return batches
+
+
+def pack(order: Iterable[int], seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:
+    """Fill batches in this order, each until padding to its longest would exceed the limit."""
     batches: list[list[int]] = []
     longest = 0.0
-    for i in np.argsort(np.asarray(seconds) * jitter):
+    for i in order:
         longest = max(longest, seconds[i])
         if not batches or longest * (len(batches[-1]) + 1) > batch_seconds:
             batches.append([])
             longest = seconds[i]
-        batches[-1].append(int(i))
-    if shuffle:
-        rng.shuffle(batches)
+        batches[-1].append(i)
     return batches
 
 

@@ -368,20 +368,17 @@ class DevSet:
 
     def __init__(self, corpus: train_data.Corpus, front: frontend.FrontEnd) -> None:
         self.utterances = corpus.utterances
+        self.seconds = [corpus.seconds(i) for i in range(len(corpus))]
         self.features = [front(corpus.samples(i)).astype(np.float16) for i in range(len(corpus))]
 
     def batches(
         self, seconds: float
     ) -> Sequence[tuple[list[np.ndarray[Any, Any]], list[Utterance]]]:
         """Batches of at most so many padded seconds, shortest first."""
-        frames = [len(f) / 100 for f in self.features]
-        order: list[list[int]] = [[]]
-        for i in np.argsort(frames):
-            if order[-1] and frames[i] * (len(order[-1]) + 1) > seconds:
-                order.append([])
-            order[-1].append(int(i))
+        batches = train_data.pack(np.argsort(self.seconds).tolist(), self.seconds, seconds)
         return [
-            ([self.features[i] for i in part], [self.utterances[i] for i in part]) for part in order
+            ([self.features[i] for i in part], [self.utterances[i] for i in part])
+            for part in batches
         ]
 
 
