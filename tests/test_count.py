@@ -72,6 +72,49 @@ def test_attention():
     assert only_row(ops).flops == 2 * 1400 + 80 + 5 * 280
 
 
+def test_causal_attention_and_its_weights():
+    ops = CountOps()
+    q, k, v = ops.input(2, 3, 8), ops.input(2, 7, 8), ops.input(2, 7, 8)
+    assert ops.causal_attention(q, k, v, heads=4, starts=Shape((2,))).shape == (2, 3, 8)
+    assert only_row(ops).macs == 2 * 4 * 3 * 7 * (2 + 2)
+    ops = CountOps()
+    assert ops.attention_weights(q, k, heads=4, lengths=Shape((2,))).shape == (2, 4, 3, 7)
+    assert only_row(ops).macs == 2 * 4 * 3 * 7 * 2
+
+
+def test_embedding_reads_its_rows_and_a_shared_table_counts_once():
+    ops = CountOps()
+    table = Shape((100, 8), "tokens.weight")
+    x = ops.embedding(ops.positions(Shape((2,)), 3), table)
+    assert x.shape == (2, 3, 8)
+    assert only_row(ops).weight_bytes == 4 * 2 * 3 * 8
+    ops.linear(x, table)
+    assert ops.report().weight_bytes == 4 * 100 * 8
+
+
+def test_positions_added_from_a_table_are_weights():
+    ops = CountOps()
+    x = ops.add(ops.input(2, 5, 8), ops.slice(Shape((9, 8), "places.weight"), 0, 5))
+    assert (x.shape, x.name) == ((2, 5, 8), "places")
+    assert ops.report().weight_bytes == 4 * 5 * 8
+    assert only_row(ops).flops == 2 * 5 * 8
+
+
+def test_writing_to_a_cache_moves_what_is_written():
+    ops = CountOps()
+    cache = ops.input(2, 448, 8)
+    assert ops.write(cache, ops.input(2, 1, 8), Shape((2,))) is cache
+    assert only_row(ops).output_bytes == 4 * 2 * 1 * 8
+
+
+def test_gelu_and_group_norm():
+    ops = CountOps()
+    x = ops.gelu(ops.input(2, 5, 8))
+    assert only_row(ops).flops == 5 * 80
+    ops.group_norm(x, Shape((8,), "n.w"), Shape((8,), "n.b"), groups=2, lengths=Shape((2,)))
+    assert ops.report().rows[1].flops == 7 * 80
+
+
 def test_lstm():
     ops = CountOps()
     weights = [

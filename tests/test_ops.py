@@ -107,14 +107,33 @@ def test_batch_norm(seed, batch, time, bins, channels):
     both("batch_norm", x, draw(channels), draw(channels), *statistics, lengths)
 
 
-@pytest.mark.parametrize("name", ["relu", "silu", "glu", "log_softmax"])
+@given(SEEDS, SIZES, TIMES, SIZES, SIZES)
+@quick
+def test_group_norm(seed, batch, time, groups, width):
+    draw = Draw(seed)
+    channels = groups * width
+    x, lengths = 3 * draw(batch, time, channels) + 1, draw.lengths(batch, time)
+    weight, bias = draw(channels), draw(channels)
+    y = both("group_norm", x, weight, bias, groups=groups, lengths=lengths)
+    for i, n in enumerate(lengths):
+        if n * width > 1:  # torch refuses a single value
+            alone = torch.nn.functional.group_norm(
+                *map(torch.from_numpy, (x[i : i + 1, :n].swapaxes(1, 2),)),
+                groups,
+                torch.from_numpy(weight),
+                torch.from_numpy(bias),
+            )
+            np.testing.assert_allclose(y[i, :n], alone[0].T, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "silu", "glu", "log_softmax"])
 @given(SEEDS, SIZES, TIMES, SIZES, st.sampled_from([0.1, 1, 30]))
 @quick
 def test_elementwise(name, seed, batch, time, channels, spread):
     both(name, np.float32(spread) * Draw(seed)(batch, time, 2 * channels))
 
 
-@pytest.mark.parametrize("name", ["silu", "log_softmax"])
+@pytest.mark.parametrize("name", ["gelu", "silu", "log_softmax"])
 def test_elementwise_extremes(name):
     y = both(name, np.float32([[-1e4, -200, -90, 0, 90, 200, 1e4]]))
     assert np.isfinite(y).all()
@@ -138,6 +157,67 @@ def test_attention(seed, batch, queries, keys, heads, width, values):
         np.testing.assert_allclose(y[i], alone[0], atol=1e-5)
         if n == 0:
             assert not y[i].any()
+
+
+@given(SEEDS, SIZES, st.integers(0, 5), st.integers(0, 5), SIZES, SIZES)
+@quick
+def test_causal_attention(seed, batch, queries, before, heads, width):
+    draw = Draw(seed)
+    channels, keys = heads * width, before + queries
+    q, k, v = (
+        draw(batch, queries, channels),
+        draw(batch, keys, channels),
+        draw(batch, keys, 3 * heads),
+    )
+    starts = draw.rng.integers(0, before + 1, batch)
+    y = both("causal_attention", q, k, v, heads=heads, starts=starts)
+    for i, start in enumerate(starts):
+        for j in range(queries):
+            alone = NUMPY.attention(
+                q[i : i + 1, j : j + 1],
+                k[i : i + 1],
+                v[i : i + 1],
+                heads=heads,
+                lengths=np.array([start + j + 1]),
+            )
+            np.testing.assert_allclose(y[i, j], alone[0, 0], atol=1e-5)
+
+
+@given(SEEDS, SIZES, TIMES, SIZES, SIZES, SIZES)
+@quick
+def test_attention_weights_are_those_of_attention(seed, batch, queries, keys, heads, width):
+    draw = Draw(seed)
+    q, k = draw(batch, queries, heads * width), draw(batch, keys, heads * width)
+    lengths = draw.lengths(batch, keys)
+    weights = both("attention_weights", q, k, heads=heads, lengths=lengths)
+    assert weights.shape == (batch, heads, queries, keys)
+    # Values that name their key: attention sums the names by the weights.
+    v = np.tile(np.eye(keys, dtype=np.float32), (batch, 1, heads))
+    y = NUMPY.attention(q, k, v, heads=heads, lengths=lengths)
+    valid = lengths > 0
+    expected = weights.swapaxes(1, 2).reshape(batch, queries, heads * keys)
+    np.testing.assert_allclose(y[valid], expected[valid], atol=1e-6)
+
+
+@given(SEEDS, SIZES, st.integers(0, 4), SIZES)
+@quick
+def test_rows_and_frames(seed, batch, time, channels):
+    draw = Draw(seed)
+    x, starts = draw(batch, time, channels), draw.rng.integers(0, 3, batch)
+    assert both("positions", starts, time).tolist() == [
+        [s + i for i in range(time)] for s in starts
+    ]
+    both("embedding", draw.rng.integers(0, 9, (batch, time)), draw(9, channels))
+    both("take", x, draw.rng.integers(0, batch, 5))
+    both("slice", x, time // 2, time)
+    both("slice", x[0], 0, time // 2)
+    both("add", x, x[0])
+    before = draw(batch, time + 2, channels)
+    after = both("write", before.copy(), x, starts)
+    for i, start in enumerate(starts):
+        assert (after[i, start : start + time] == x[i]).all()
+        after[i, start : start + time] = before[i, start : start + time]
+    assert (after == before).all()
 
 
 @given(SEEDS, SIZES, TIMES, SIZES, SIZES, st.booleans())

@@ -16,9 +16,12 @@ import importlib
 from types import ModuleType
 from typing import Any, Literal, get_type_hints
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tynda.errors import TyndaError
 
-__all__ = ["FAMILIES", "Spec", "configure", "family"]
+__all__ = ["FAMILIES", "Spec", "configure", "family", "sinusoids"]
 
 FAMILIES = ("conformer", "n2")
 # A model file may come from anywhere: no number in it may ask for gigabytes.
@@ -30,13 +33,24 @@ class Spec:
     """Shape of one tensor and how training starts it.
 
     ``uniform``: U(-1, 1) / sqrt(fan_in), fan_in being the product of all axes but the first
-    (PyTorch's default for linear and convolution layers). A tensor that is not ``trainable``
-    is a running statistic.
+    (PyTorch's default for linear and convolution layers). ``sinusoids``: as `sinusoids` gives
+    them. A tensor that is not ``trainable`` is a constant or a running statistic.
     """
 
     shape: tuple[int, ...]
-    init: Literal["uniform", "zeros", "ones"] = "uniform"
+    init: Literal["uniform", "zeros", "ones", "sinusoids"] = "uniform"
     trainable: bool = True
+
+
+def sinusoids(count: int, channels: int) -> NDArray[np.float32]:
+    """Positions of a transformer ``[count, channels]``: sines, then cosines.
+
+    The wave lengths run from 2 pi to 20000 pi frames in a geometric series (Vaswani et al.
+    2017, section 3.5, ordered as in Whisper). ``channels`` is even, at least 4.
+    """
+    waves = np.exp(-np.log(10000.0) / (channels // 2 - 1) * np.arange(channels // 2))
+    angles = np.arange(count)[:, None] * waves
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
 def family(name: str) -> ModuleType:

@@ -74,6 +74,17 @@ class Ops(Protocol[T]):
         """Normalise the last axis to zero mean, unit (population) variance; then scale, shift."""
         ...
 
+    def group_norm(
+        self, x: T, weight: T, bias: T, *, groups: int, lengths: T, eps: float = 1e-5
+    ) -> T:
+        """Normalise each of ``groups`` parts of the channels over those channels and all time.
+
+        ``x [batch, time, channels]``. Each item has its own mean and (population) variance,
+        of the frames within ``lengths``; frames past them are normalised like the others.
+        Source: Wu & He 2018.
+        """
+        ...
+
     def batch_norm(
         self,
         x: T,
@@ -99,6 +110,10 @@ class Ops(Protocol[T]):
         """``max(x, 0)``."""
         ...
 
+    def gelu(self, x: T) -> T:
+        """``x * Phi(x)``, with the normal distribution itself (Hendrycks & Gimpel 2016)."""
+        ...
+
     def silu(self, x: T) -> T:
         """``x * sigmoid(x)`` (also called swish)."""
         ...
@@ -118,6 +133,41 @@ class Ops(Protocol[T]):
         get no weight, and an item without any key gives zeros. ``v`` may have other channels
         than ``q`` and ``k``. Source: Vaswani et al. 2017, section 3.2.
         """
+        ...
+
+    def causal_attention(self, q: T, k: T, v: T, *, heads: int, starts: T) -> T:
+        """`attention` where query ``i`` of an item sees the keys up to ``starts + i``.
+
+        ``starts [batch]`` counts the frames of each item that came before those in ``q``.
+        """
+        ...
+
+    def attention_weights(self, q: T, k: T, *, heads: int, lengths: T) -> T:
+        """The weights that `attention` gives to each key: ``[batch, heads, queries, keys]``."""
+        ...
+
+    def embedding(self, ids: T, weight: T) -> T:
+        """Rows of ``weight [count, channels]`` by integer ``ids [...]`` -> ``[..., channels]``."""
+        ...
+
+    def positions(self, starts: T, count: int) -> T:
+        """``starts + 0, 1, ... count - 1`` for each of ``starts [batch]``: ``[batch, count]``."""
+        ...
+
+    def write(self, cache: T, x: T, starts: T) -> T:
+        """Put ``x [batch, time, channels]`` into ``cache [batch, capacity, channels]``.
+
+        The frames of an item begin at its own ``starts [batch]``. The cache may be changed in
+        place: only the result is to be used.
+        """
+        ...
+
+    def take(self, x: T, items: T) -> T:
+        """The items (axis 0) numbered by ``items [n]``, in that order, repeated as named."""
+        ...
+
+    def slice(self, x: T, start: int, stop: int) -> T:
+        """Frames ``start`` to ``stop`` of ``[..., time, channels]``."""
         ...
 
     def lstm(
@@ -141,7 +191,7 @@ class Ops(Protocol[T]):
         ...
 
     def add(self, x: T, y: T) -> T:
-        """Elementwise sum of two tensors of one shape."""
+        """Elementwise sum. ``y`` has the shape of ``x`` or lacks its first axis (the batch)."""
         ...
 
     def scale(self, x: T, factor: float) -> T:

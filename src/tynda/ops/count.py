@@ -5,11 +5,12 @@ Conventions
 - A multiply-add is one MAC and two FLOPs. Multiplications with padding zeros count (a dense
   kernel does them), and so do padded frames. A bias is where a sum starts: it costs nothing.
 - Anything else counts per element: an addition, a multiplication, a division, a comparison,
-  an ``exp``, ``log`` or ``tanh`` is one FLOP each. So: relu, add, scale 1; sigmoid 4; silu and
-  glu (per output) 5; softmax and log-softmax 5 (maximum, difference, exp, sum, division or
-  difference); layer norm 7 (mean, difference, square, sum, product, scale, shift); batch norm
-  3; LSTM 22 for each hidden unit and frame beside its products. Moving data (concat, reshape,
-  mask) and what is done once per row or channel counts nothing.
+  an ``exp``, ``erf``, ``log`` or ``tanh`` is one FLOP each. So: relu, add, scale 1; sigmoid 4;
+  gelu (scale, erf, sum, two products), silu and glu (per output) 5; softmax and log-softmax 5
+  (maximum, difference, exp, sum, division or difference); layer and group norm 7 (mean,
+  difference, square, sum, product, scale, shift); batch norm 3; LSTM 22 for each hidden unit
+  and frame beside its products. Moving data (concat, embedding, mask, reshape, slice, take,
+  write) and what is done once per row or channel counts nothing.
 - Weights and activations are float32.
 """
 
@@ -26,7 +27,7 @@ from tynda.ops.base import conv_length
 __all__ = ["CountOps", "Report", "Row", "Shape", "count"]
 
 _BYTES = 4
-_SIGMOID, _SOFTMAX, _LAYER_NORM, _BATCH_NORM, _LSTM = 4, 5, 7, 3, 22
+_SIGMOID, _GELU, _SOFTMAX, _LAYER_NORM, _BATCH_NORM, _LSTM = 4, 5, 5, 7, 3, 22
 
 
 class _Memory:
@@ -200,6 +201,20 @@ class CountOps:
         _expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
         return self._row("layer_norm", x.shape, [x], [weight, bias], other=_LAYER_NORM * x.size)
 
+    def group_norm(
+        self,
+        x: Shape,
+        weight: Shape,
+        bias: Shape,
+        *,
+        groups: int,
+        lengths: Shape,
+        eps: float = 1e-5,
+    ) -> Shape:
+        _expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
+        _expect(x.shape[-1] % groups == 0, x)
+        return self._row("group_norm", x.shape, [x], [weight, bias], other=_LAYER_NORM * x.size)
+
     def batch_norm(
         self,
         x: Shape,
@@ -218,6 +233,9 @@ class CountOps:
     def relu(self, x: Shape) -> Shape:
         return self._row("relu", x.shape, [x], other=x.size)
 
+    def gelu(self, x: Shape) -> Shape:
+        return self._row("gelu", x.shape, [x], other=_GELU * x.size)
+
     def silu(self, x: Shape) -> Shape:
         return self._row("silu", x.shape, [x], other=(_SIGMOID + 1) * x.size)
 
@@ -230,13 +248,48 @@ class CountOps:
         return self._row("log_softmax", x.shape, [x], other=_SOFTMAX * x.size)
 
     def attention(self, q: Shape, k: Shape, v: Shape, *, heads: int, lengths: Shape) -> Shape:
+        return self._attention("attention", q, k, v, heads)
+
+    def causal_attention(self, q: Shape, k: Shape, v: Shape, *, heads: int, starts: Shape) -> Shape:
+        return self._attention("causal_attention", q, k, v, heads)
+
+    def _attention(self, operation: str, q: Shape, k: Shape, v: Shape, heads: int) -> Shape:
+        """Every query with every key: no kernel is said to skip what a query may not see."""
         batch, queries, channels = q.shape
         keys, values = v.shape[1:]
         _expect(k.shape == (batch, keys, channels) and v.shape[0] == batch, q, k, v)
         _expect(channels % heads == 0 and values % heads == 0, q, v)
         macs = batch * queries * keys * (channels + values)
         other = q.size + _SOFTMAX * batch * heads * queries * keys  # q is scaled
-        return self._row("attention", (batch, queries, values), [q, k, v], macs=macs, other=other)
+        return self._row(operation, (batch, queries, values), [q, k, v], macs=macs, other=other)
+
+    def attention_weights(self, q: Shape, k: Shape, *, heads: int, lengths: Shape) -> Shape:
+        batch, queries, channels = q.shape
+        _expect(k.shape[::2] == (batch, channels) and channels % heads == 0, q, k)
+        shape = (batch, heads, queries, k.shape[1])
+        other = q.size + _SOFTMAX * math.prod(shape)
+        macs = math.prod(shape) * channels // heads
+        return self._row("attention_weights", shape, [q, k], macs=macs, other=other)
+
+    def embedding(self, ids: Shape, weight: Shape) -> Shape:
+        # Only the rows that are asked for are read.
+        read = replace(weight, shape=(ids.size, weight.shape[1]))
+        return self._row("embedding", (*ids.shape, weight.shape[1]), [ids], [read])
+
+    def positions(self, starts: Shape, count: int) -> Shape:
+        return Shape((*starts.shape, count))
+
+    def write(self, cache: Shape, x: Shape, starts: Shape) -> Shape:
+        _expect(cache.shape[::2] == x.shape[::2], cache, x)
+        self._row("write", x.shape, [x])
+        return cache
+
+    def take(self, x: Shape, items: Shape) -> Shape:
+        return self._row("take", (*items.shape, *x.shape[1:]), [x])
+
+    def slice(self, x: Shape, start: int, stop: int) -> Shape:
+        _expect(0 <= start <= stop <= x.shape[-2], x)
+        return replace(x, shape=(*x.shape[:-2], stop - start, x.shape[-1]))
 
     def lstm(
         self,
@@ -264,8 +317,9 @@ class CountOps:
         )
 
     def add(self, x: Shape, y: Shape) -> Shape:
-        _expect(x.shape == y.shape, x, y)
-        return self._row("add", x.shape, [x, y], other=x.size)
+        _expect(y.shape in (x.shape, x.shape[1:]), x, y)
+        inputs, weights = ([x], [y]) if y.block is None else ([x, y], [])
+        return self._row("add", x.shape, inputs, weights, other=x.size)
 
     def scale(self, x: Shape, factor: float) -> Shape:
         return self._row("scale", x.shape, [x], other=x.size)
@@ -308,7 +362,8 @@ class CountOps:
     ) -> Shape:
         """Note a call; gives its result, of ``shape``."""
         used = {w.name: _BYTES * w.size for w in weights or [] if w is not None}
-        self._weights |= used
+        for name, size in used.items():  # an embedding reads a few rows of what others read whole
+            self._weights[name] = max(size, self._weights.get(name, 0))
         layer = next(iter(used)).rpartition(".")[0] if used else inputs[-1].name
         result = Shape(shape, layer, _Block(self._memory, _BYTES * math.prod(shape)))
         self._rows.append(

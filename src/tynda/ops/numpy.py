@@ -82,6 +82,26 @@ class NumpyOps:
         variance = np.square(centred).mean(-1, keepdims=True)
         return cast(Array, centred / np.sqrt(variance + eps) * weight + bias)
 
+    def group_norm(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array,
+        *,
+        groups: int,
+        lengths: Array,
+        eps: float = 1e-5,
+    ) -> Array:
+        batch, frames, channels = x.shape
+        parts = x.reshape(batch, frames, groups, channels // groups)
+        count = np.maximum(lengths * (channels // groups), 1).astype(np.float32)
+        count = count[:, None, None, None]
+        mean = self.mask(parts, lengths).sum((1, 3), keepdims=True) / count
+        squares = np.square(self.mask(parts - mean, lengths))
+        variance = squares.sum((1, 3), keepdims=True) / count
+        normal = ((parts - mean) / np.sqrt(variance + eps)).reshape(x.shape)
+        return cast(Array, normal * weight + bias)
+
     def batch_norm(
         self,
         x: Array,
@@ -98,6 +118,9 @@ class NumpyOps:
     def relu(self, x: Array) -> Array:
         return np.maximum(x, 0)
 
+    def gelu(self, x: Array) -> Array:
+        return cast(Array, np.float32(0.5) * x * (1 + _erf(x * np.float32(0.5**0.5))))
+
     def silu(self, x: Array) -> Array:
         return x * _sigmoid(x)
 
@@ -110,19 +133,35 @@ class NumpyOps:
         return cast(Array, x - np.log(np.exp(x).sum(-1, keepdims=True)))
 
     def attention(self, q: Array, k: Array, v: Array, *, heads: int, lengths: Array) -> Array:
-        batch, frames, channels = *q.shape[:2], v.shape[2]
         valid = np.arange(k.shape[1]) < lengths[:, None]
         # An item without a key weighs all its values alike, and they are all zero.
         v = np.where(valid[..., None], v, np.float32(0))
-        q, k, v = (
-            t.reshape(batch, t.shape[1], heads, t.shape[2] // heads).swapaxes(1, 2)
-            for t in (q, k, v)
-        )
-        scores = (q * np.float32(q.shape[-1] ** -0.5)) @ k.swapaxes(2, 3)
-        scores = np.where(valid[:, None, None], scores, _LOWEST)
-        scores = np.exp(scores - scores.max(-1, keepdims=True, initial=_LOWEST))
-        y = (scores / scores.sum(-1, keepdims=True)) @ v
-        return cast(Array, y.swapaxes(1, 2).reshape(batch, frames, channels))
+        return _weighted(_softmax(_scores(q, k, heads), valid[:, None, None]), v)
+
+    def causal_attention(self, q: Array, k: Array, v: Array, *, heads: int, starts: Array) -> Array:
+        seen = self.positions(starts, q.shape[1])[..., None] >= np.arange(k.shape[1])
+        return _weighted(_softmax(_scores(q, k, heads), seen[:, None]), v)
+
+    def attention_weights(self, q: Array, k: Array, *, heads: int, lengths: Array) -> Array:
+        valid = np.arange(k.shape[1]) < lengths[:, None]
+        return _softmax(_scores(q, k, heads), valid[:, None, None])
+
+    def embedding(self, ids: Array, weight: Array) -> Array:
+        return weight[ids]
+
+    def positions(self, starts: Array, count: int) -> Array:
+        return starts[:, None] + np.arange(count)
+
+    def write(self, cache: Array, x: Array, starts: Array) -> Array:
+        rows = np.arange(len(x))[:, None]
+        cache[rows, self.positions(starts, x.shape[1])] = x
+        return cache
+
+    def take(self, x: Array, items: Array) -> Array:
+        return x[items]
+
+    def slice(self, x: Array, start: int, stop: int) -> Array:
+        return x[..., start:stop, :]
 
     def lstm(
         self,
@@ -182,6 +221,40 @@ def _shift(x: Array, bias: Array | None) -> Array:
     if bias is not None:
         x += bias
     return x
+
+
+def _scores(q: Array, k: Array, heads: int) -> Array:
+    """Scaled products of queries and keys: ``[batch, heads, queries, keys]``."""
+    q = _split(q, heads)
+    return (q * np.float32(q.shape[-1] ** -0.5)) @ _split(k, heads).swapaxes(2, 3)
+
+
+def _split(x: Array, heads: int) -> Array:
+    """``[batch, time, channels]`` -> ``[batch, heads, time, channels / heads]``."""
+    return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).swapaxes(1, 2)
+
+
+def _softmax(scores: Array, seen: Array) -> Array:
+    """Softmax over the last axis, of what is ``seen``; where nothing is, all weigh alike."""
+    scores = np.where(seen, scores, _LOWEST)
+    scores = np.exp(scores - scores.max(-1, keepdims=True, initial=_LOWEST))
+    return cast(Array, scores / scores.sum(-1, keepdims=True))
+
+
+def _weighted(weights: Array, v: Array) -> Array:
+    """Sums of the values ``[batch, keys, channels]`` by ``weights [batch, heads, q, keys]``."""
+    y = weights @ _split(v, weights.shape[1])
+    return y.swapaxes(1, 2).reshape(*y.shape[::2], v.shape[2])
+
+
+def _erf(x: Array) -> Array:
+    """The error function, within 2e-7 (Abramowitz & Stegun 1964, formula 7.1.26)."""
+    t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
+    series: Array = np.zeros_like(t)
+    for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series + np.float32(factor)) * t
+    y: Array = np.copysign(1 - series * np.exp(-np.square(x)), x)
+    return y
 
 
 def _sigmoid(x: Array) -> Array:

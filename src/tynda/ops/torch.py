@@ -65,6 +65,25 @@ class TorchOps:
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
+    def group_norm(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        groups: int,
+        lengths: Tensor,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        parts = x.float().reshape(*x.shape[:2], groups, x.shape[2] // groups)
+        count = (lengths * parts.shape[3]).clamp(min=1)[:, None, None, None]
+        mean = self.mask(parts, lengths).sum((1, 3), keepdim=True) / count
+        squares = self.mask(parts - mean, lengths).square()
+        variance = squares.sum((1, 3), keepdim=True) / count
+        normal = ((parts - mean) * torch.rsqrt(variance + eps)).flatten(2)
+        y: Tensor = normal * weight + bias
+        return y.to(x.dtype)
+
     def batch_norm(
         self,
         x: Tensor,
@@ -90,6 +109,9 @@ class TorchOps:
     def relu(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
+    def gelu(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
+
     def silu(self, x: Tensor) -> Tensor:
         return F.silu(x)
 
@@ -100,19 +122,36 @@ class TorchOps:
         return F.log_softmax(x.float(), -1)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
-        padding = ~_within(k, lengths)
         # An item without a key weighs all its values alike, and they are all zero.
         v = self.mask(v, lengths)
-        q, k, v = (
-            t.reshape(*t.shape[:2], heads, t.shape[2] // heads).transpose(1, 2) for t in (q, k, v)
-        )
-        # Plain products: on a CPU they train four times as fast as torch's fused kernel,
-        # whose backward pass suits long sequences.
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
-        lowest = torch.finfo(scores.dtype).min
-        scores = scores.masked_fill(padding[:, None, None, :], lowest)
-        y: Tensor = scores.softmax(-1, dtype=v.dtype) @ v
-        return y.transpose(1, 2).flatten(2)
+        return _weighted(_softmax(_scores(q, k, heads), _within(k, lengths)[:, None, None]), v)
+
+    def causal_attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, heads: int, starts: Tensor
+    ) -> Tensor:
+        keys = torch.arange(k.shape[1], device=k.device)
+        seen = self.positions(starts, q.shape[1])[..., None] >= keys
+        return _weighted(_softmax(_scores(q, k, heads), seen[:, None]), v)
+
+    def attention_weights(self, q: Tensor, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
+        return _softmax(_scores(q, k, heads), _within(k, lengths)[:, None, None])
+
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        return F.embedding(ids, weight)
+
+    def positions(self, starts: Tensor, count: int) -> Tensor:
+        return starts[:, None] + torch.arange(count, device=starts.device)
+
+    def write(self, cache: Tensor, x: Tensor, starts: Tensor) -> Tensor:
+        rows = torch.arange(len(x), device=x.device)[:, None]
+        cache[rows, self.positions(starts, x.shape[1])] = x.to(cache.dtype)
+        return cache
+
+    def take(self, x: Tensor, items: Tensor) -> Tensor:
+        return x[items]
+
+    def slice(self, x: Tensor, start: int, stop: int) -> Tensor:
+        return x[..., start:stop, :]
 
     def lstm(
         self,
@@ -183,6 +222,34 @@ class TorchOps:
         dropped = round(rate * 256)
         keep = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
         return x * (keep.to(x.dtype) * (256 / (256 - dropped)))
+
+
+def _scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """Scaled products of queries and keys: ``[batch, heads, queries, keys]``.
+
+    Plain products: on a CPU they train four times as fast as torch's fused kernel, whose
+    backward pass suits long sequences.
+    """
+    q = _split(q, heads)
+    scores: Tensor = (q * q.shape[-1] ** -0.5) @ _split(k, heads).transpose(2, 3)
+    return scores
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """``[batch, time, channels]`` -> ``[batch, heads, time, channels / heads]``."""
+    return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2)
+
+
+def _softmax(scores: Tensor, seen: Tensor) -> Tensor:
+    """Softmax over the last axis, of what is ``seen``; where nothing is, all weigh alike."""
+    scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1, dtype=scores.dtype)  # autocast would widen it
+
+
+def _weighted(weights: Tensor, v: Tensor) -> Tensor:
+    """Sums of the values ``[batch, keys, channels]`` by ``weights [batch, heads, q, keys]``."""
+    y: Tensor = weights.to(v.dtype) @ _split(v, weights.shape[1])
+    return y.transpose(1, 2).flatten(2)
 
 
 def _within(x: Tensor, lengths: Tensor) -> Tensor:

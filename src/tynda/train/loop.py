@@ -50,7 +50,9 @@ def initial_weights(specs: dict[str, models.Spec], seed: int) -> dict[str, Tenso
     out = {}
     for name, spec in specs.items():
         value = torch.empty(spec.shape)
-        if spec.init == "uniform":
+        if spec.init == "sinusoids":
+            value = torch.from_numpy(models.sinusoids(*spec.shape))
+        elif spec.init == "uniform":
             bound = 1 / math.sqrt(math.prod(spec.shape[1:]))
             value.uniform_(-bound, bound, generator=generator)
         else:

@@ -1,0 +1,273 @@
+"""Whisper: an encoder of 30 s of sound and a decoder of text tokens.
+
+Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.2:
+a transformer with pre-activation norms, sinusoids for the encoder's positions, learned ones for
+the decoder's, and the token embedding for an output layer. Tensors have the names and layouts
+of the checkpoints on the Hugging Face hub (``transformers``' ``WhisperForConditionalGeneration``).
+
+The decoder is run in steps, with what it has seen kept in a `Cache`. Several hypotheses for one
+item of sound (beams, samples) share the item's keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from tynda.models import Spec
+from tynda.ops.base import Ops, T, Tap, Weights
+
+__all__ = [
+    "Cache",
+    "Config",
+    "Heard",
+    "decode",
+    "encode",
+    "from_huggingface",
+    "listen",
+    "logits",
+    "specs",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the model; those of whisper-tiny unless given."""
+
+    bins: int = 80
+    """Mel bins: 80, or 128 for large-v3 and turbo."""
+    vocab: int = 51865
+    """Tokens."""
+    channels: int = 384
+    layers: int = 4
+    """Of the encoder."""
+    heads: int = 6
+    hidden: int = 1536
+    """Inner width of the feed-forward layers."""
+    decoder_layers: int = 4
+    decoder_heads: int = 6
+    decoder_hidden: int = 1536
+    frames: int = 1500
+    """Most frames of encoded sound, 20 ms each."""
+    context: int = 448
+    """Most tokens that the decoder sees."""
+    stride: int = 2
+    """Frames of the front end to one of the encoder."""
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for heads in (self.heads, self.decoder_heads):
+            if self.channels % heads:
+                raise ValueError(f"channels {self.channels} do not divide into {heads} heads")
+        if self.stride != 2:
+            raise ValueError(f"stride {self.stride} is not 2")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+
+
+def from_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `Config` in a hub checkpoint's ``config.json``.
+
+    Raises KeyError for a missing one, ValueError for what this definition does not cover.
+    """
+    if config.get("activation_function", "gelu") != "gelu":
+        raise ValueError(f"activation {config['activation_function']!r} is not gelu")
+    if config.get("scale_embedding", False):
+        raise ValueError("scaled embeddings are not Whisper's")
+    return {
+        "bins": config["num_mel_bins"],
+        "vocab": config["vocab_size"],
+        "channels": config["d_model"],
+        "layers": config["encoder_layers"],
+        "heads": config["encoder_attention_heads"],
+        "hidden": config["encoder_ffn_dim"],
+        "decoder_layers": config["decoder_layers"],
+        "decoder_heads": config["decoder_attention_heads"],
+        "decoder_hidden": config["decoder_ffn_dim"],
+        "frames": config["max_source_positions"],
+        "context": config["max_target_positions"],
+    }
+
+
+def specs(config: Config) -> dict[str, Spec]:
+    """Every tensor of the model: name -> `Spec`."""
+    c = config.channels
+    out: dict[str, Spec] = {}
+
+    def dense(name: str, *shape: int, bias: bool = True) -> None:
+        out[f"{name}.weight"] = Spec(shape)
+        if bias:
+            out[f"{name}.bias"] = Spec(shape[:1], "zeros")
+
+    def norm(name: str) -> None:
+        out[f"{name}.weight"] = Spec((c,), "ones")
+        out[f"{name}.bias"] = Spec((c,), "zeros")
+
+    def attention(name: str) -> None:
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            dense(f"{name}.{part}", c, c, bias=part != "k_proj")
+        norm(f"{name}_layer_norm")
+
+    def feed_forward(name: str, hidden: int) -> None:
+        dense(f"{name}.fc1", hidden, c)
+        dense(f"{name}.fc2", c, hidden)
+        norm(f"{name}.final_layer_norm")
+
+    dense("model.encoder.conv1", c, config.bins, 3)
+    dense("model.encoder.conv2", c, c, 3)
+    out["model.encoder.embed_positions.weight"] = Spec((config.frames, c), "sinusoids", False)
+    for i in range(config.layers):
+        name = f"model.encoder.layers.{i}"
+        attention(f"{name}.self_attn")
+        feed_forward(name, config.hidden)
+    norm("model.encoder.layer_norm")
+    out["model.decoder.embed_tokens.weight"] = Spec((config.vocab, c))
+    out["model.decoder.embed_positions.weight"] = Spec((config.context, c))
+    for i in range(config.decoder_layers):
+        name = f"model.decoder.layers.{i}"
+        attention(f"{name}.self_attn")
+        attention(f"{name}.encoder_attn")
+        feed_forward(name, config.decoder_hidden)
+    norm("model.decoder.layer_norm")
+    return out
+
+
+def encode(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    features: T,
+    lengths: T,
+    tap: Tap[T] | None = None,
+) -> tuple[T, T]:
+    """Log-mel ``[batch, frames, bins]`` -> states ``[batch, frames / 2, channels]``, lengths.
+
+    At most ``2 * config.frames`` frames. As published, there are always so many, silence
+    behind the speech included; fewer give other states than the published ones.
+    """
+    x = ops.mask(features, lengths)
+    for name, stride in (("conv1", 1), ("conv2", 2)):
+        weight, bias = (weights[f"model.encoder.{name}.{part}"] for part in ("weight", "bias"))
+        x = ops.gelu(ops.conv1d(x, weight, bias, stride=stride, padding=1))
+        lengths = ops.conv_lengths(lengths, kernel=3, stride=stride, padding=1)
+        x = ops.mask(x, lengths)  # the bias makes padding non-zero; the next kernel would see it
+    positions = weights["model.encoder.embed_positions.weight"]
+    x = ops.add(x, ops.slice(positions, 0, ops.shape(x)[1]))
+    x = ops.dropout(x, config.dropout)
+    for i in range(config.layers):
+        name = f"model.encoder.layers.{i}"
+        y = _norm(ops, weights, f"{name}.self_attn_layer_norm", x)
+        q, k, v = (_dense(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
+        y = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
+        x = _join(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
+        x = _feed_forward(ops, weights, config, name, x)
+        if tap is not None:
+            tap(i, x)
+    return _norm(ops, weights, "model.encoder.layer_norm", x), lengths
+
+
+@dataclass(frozen=True)
+class Heard(Generic[T]):
+    """Encoded sound, as the decoder's layers look at it."""
+
+    keys: Sequence[T]
+    """``[items, frames, channels]`` for each layer."""
+    values: Sequence[T]
+    lengths: T
+    """Frames that count ``[items]``."""
+
+
+def listen(ops: Ops[T], weights: Weights[T], config: Config, states: T, lengths: T) -> Heard[T]:
+    """Keys and values of the cross-attention, once for all steps of the decoder."""
+    keys, values = (
+        [
+            _dense(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states)
+            for i in range(config.decoder_layers)
+        ]
+        for part in ("k_proj", "v_proj")
+    )
+    return Heard(keys, values, lengths)
+
+
+@dataclass(frozen=True)
+class Cache(Generic[T]):
+    """What the decoder keeps of the tokens that it has seen."""
+
+    keys: Sequence[T]
+    """``[batch, capacity, channels]`` for each layer."""
+    values: Sequence[T]
+
+
+def decode(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    tokens: T,
+    starts: T,
+    heard: Heard[T],
+    cache: Cache[T] | None = None,
+    watch: Callable[[int, T, T], None] | None = None,
+) -> tuple[T, Cache[T] | None]:
+    """States ``[batch, n, channels]`` behind ``tokens [batch, n]``, and the cache after them.
+
+    ``starts [batch]`` counts the tokens of each row that are in the ``cache`` already; without
+    one, ``tokens`` are the beginning. ``batch`` is a multiple of the items of ``heard``, the
+    rows of one item side by side. ``watch`` is called with each layer's index and the queries
+    ``[items, rows * n, channels]`` and keys of its cross-attention.
+    """
+    batch, count = ops.shape(tokens)
+    items = ops.shape(heard.lengths)[0]
+    x = ops.embedding(tokens, weights["model.decoder.embed_tokens.weight"])
+    places = ops.positions(starts, count)
+    x = ops.add(x, ops.embedding(places, weights["model.decoder.embed_positions.weight"]))
+    x = ops.dropout(x, config.dropout)
+    keys, values = [], []
+    heads = config.decoder_heads
+    for i in range(config.decoder_layers):
+        name = f"model.decoder.layers.{i}"
+        y = _norm(ops, weights, f"{name}.self_attn_layer_norm", x)
+        q, k, v = (_dense(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
+        if cache is not None:
+            k, v = ops.write(cache.keys[i], k, starts), ops.write(cache.values[i], v, starts)
+            keys.append(k)
+            values.append(v)
+        y = ops.causal_attention(q, k, v, heads=heads, starts=starts)
+        x = _join(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
+
+        y = _norm(ops, weights, f"{name}.encoder_attn_layer_norm", x)
+        q = _dense(ops, weights, f"{name}.encoder_attn.q_proj", y)
+        # Nothing is causal here: the rows of one item are but more queries to the same keys.
+        q = ops.reshape(q, items, batch // items * count, config.channels)
+        if watch is not None:
+            watch(i, q, heard.keys[i])
+        y = ops.attention(q, heard.keys[i], heard.values[i], heads=heads, lengths=heard.lengths)
+        y = ops.reshape(y, batch, count, config.channels)
+        x = _join(ops, weights, config, f"{name}.encoder_attn.out_proj", x, y)
+        x = _feed_forward(ops, weights, config, name, x)
+    x = _norm(ops, weights, "model.decoder.layer_norm", x)
+    return x, None if cache is None else Cache(keys, values)
+
+
+def logits(ops: Ops[T], weights: Weights[T], config: Config, states: T) -> T:
+    """Scores ``[..., vocab]`` of the token that follows each of ``states [..., channels]``."""
+    return ops.linear(states, weights["model.decoder.embed_tokens.weight"])
+
+
+def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
+    y = _norm(ops, weights, f"{name}.final_layer_norm", x)
+    y = ops.gelu(_dense(ops, weights, f"{name}.fc1", y))
+    return _join(ops, weights, config, f"{name}.fc2", x, y)
+
+
+def _join(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, y: T) -> T:
+    """Add what a sub-layer made to what it was given."""
+    return ops.add(x, ops.dropout(_dense(ops, weights, name, y), config.dropout))
+
+
+def _dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
+    return ops.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+
+def _norm(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
+    return ops.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
