@@ -1,0 +1,458 @@
+"""Whisper's decoder over one window of sound, or several windows at once.
+
+Radford et al. 2022, section 4.5 and the reference implementation (openai/whisper,
+``decoding.py``), whose option names and results these are: greedy, sampling or beam search,
+under rules for time stamps and with tokens that are never said.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.engine import Engine
+from tynda.errors import TyndaError
+from tynda.models import whisper
+from tynda.text.whisper import WhisperTokenizer
+
+__all__ = ["Network", "Options", "Window", "compression_ratio", "decode", "detect_language"]
+
+Floats = NDArray[np.float32]
+
+SECONDS_PER_FRAME = 0.02
+"""Of the encoder; a time stamp counts as many."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a window's tokens are chosen. Names and defaults are those of openai/whisper."""
+
+    task: str = "transcribe"
+    """``transcribe``, or ``translate`` into English."""
+    temperature: float = 0.0
+    """Tokens are drawn at this temperature; 0 takes the best."""
+    beam_size: int | None = None
+    """Width of the beam search; None: greedy. Only at temperature 0."""
+    best_of: int | None = None
+    """Texts to draw, of which the likeliest is kept. Only above temperature 0."""
+    patience: float = 1.0
+    """So many times ``beam_size`` texts end the search (Kasai et al. 2022)."""
+    length_penalty: float | None = None
+    """Texts compete by log-probability over ``((5 + length) / 6) ** length_penalty`` (Wu et al.
+    2016, equation 14); None: over their length."""
+    max_new_tokens: int | None = None
+    """None: half of the decoder's context."""
+    suppress_tokens: Sequence[int] = (-1,)
+    """Tokens that are never chosen; -1: those of symbols that are not said."""
+    suppress_blank: bool = True
+    """A text does not begin with a space, nor end at once."""
+    without_timestamps: bool = False
+    max_initial_timestamp: float | None = 1.0
+    """The first time stamp, at most, in seconds."""
+    repetition_penalty: float = 1.0
+    """Logits of tokens already in the text are divided by it, or multiplied below zero (Keskar
+    et al. 2019)."""
+    no_repeat_ngram_size: int = 0
+    """No sequence of so many tokens comes twice; 0: any may."""
+    seed: int = 0
+    """Of the draws."""
+
+    def __post_init__(self) -> None:
+        if self.task not in ("transcribe", "translate"):
+            raise TyndaError(f"the task is transcribe or translate, not {self.task!r}")
+        if self.temperature < 0:
+            raise TyndaError(f"the temperature must be 0 or more, not {self.temperature}")
+        if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
+            raise TyndaError(f"length_penalty must be from 0 to 1, not {self.length_penalty}")
+        for name in ("beam_size", "best_of", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TyndaError(f"{name} must be at least 1, not {value}")
+        if self.patience <= 0 or self.repetition_penalty <= 0:
+            raise TyndaError("patience and repetition_penalty must be above 0")
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was heard in one window."""
+
+    tokens: list[int]
+    """Without the prompt and the end."""
+    text: str
+    language: str | None
+    avg_logprob: float
+    """Mean log-probability of a token, the end included."""
+    no_speech_prob: float
+    temperature: float
+
+    @property
+    def compression_ratio(self) -> float:
+        """High where a text repeats itself."""
+        return compression_ratio(self.text)
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes of the same text deflated."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A Whisper model, ready to run."""
+
+    engine: Engine
+    config: whisper.Config
+    tokenizer: WhisperTokenizer
+
+    def encode(self, features: Floats, lengths: NDArray[np.int64]) -> tuple[Any, Any]:
+        """Log-mel ``[batch, frames, bins]`` and frames that count -> states and their lengths,
+        both the backend's own."""
+        e = self.engine
+        return whisper.encode(e.ops, e.weights, self.config, e.tensor(features), e.tensor(lengths))
+
+    def listen(self, states: Any, lengths: Any) -> whisper.Heard[Any]:
+        """Keys and values of encoded sound."""
+        return whisper.listen(self.engine.ops, self.engine.weights, self.config, states, lengths)
+
+
+def detect_language(network: Network, heard: whisper.Heard[Any]) -> list[dict[str, float]]:
+    """The probability of each language, for each window.
+
+    Raises `TyndaError` for a model of one language.
+    """
+    tokenizer = network.tokenizer
+    if not tokenizer.multilingual:
+        raise TyndaError("this model knows one language: there is none to detect")
+    items = len(network.engine.array(heard.lengths))
+    steps = _Steps(network, heard, items, 1)
+    logits = steps.advance([[tokenizer.sot]] * items)
+    codes, tokens = list(tokenizer.languages), list(tokenizer.languages.values())
+    probs = np.exp(_log_softmax(logits[:, tokens]))
+    return [dict(zip(codes, map(float, row), strict=True)) for row in probs]
+
+
+def decode(
+    network: Network,
+    heard: whisper.Heard[Any],
+    options: Options,
+    languages: Sequence[str | None],
+    prompt: Sequence[int] = (),
+    prefix: Sequence[int] = (),
+) -> list[Window]:
+    """The likeliest text of each window.
+
+    ``languages`` are codes (None for a model of one language); ``prompt`` are tokens of a
+    text that came before; ``prefix`` begins the text of every window. Raises `TyndaError` for
+    an unknown language.
+    """
+    tokenizer = network.tokenizer
+    beams = options.beam_size if options.temperature == 0 else None
+    group = beams or (options.best_of if options.temperature > 0 else None) or 1
+    most = options.max_new_tokens or network.config.context // 2
+    begins = [_beginning(network, options, x, prompt, prefix, most) for x in languages]
+    size = len(begins[0])
+    steps = _Steps(network, heard, len(begins), size + most)
+    logits = steps.advance(begins)
+    at_start = steps.logits_at(begins[0].index(tokenizer.sot))
+    no_speech = np.exp(_log_softmax(at_start))[:, tokenizer.no_speech]
+    steps.spread(group)
+    logits = np.repeat(logits, group, axis=0)
+
+    texts: list[list[int]] = [[] for _ in logits]
+    rules = _Rules(network, options)
+    search = (
+        _Beams(beams, options.patience, tokenizer.eot)
+        if beams
+        else _Draws(options.temperature, options.seed, tokenizer.eot)
+    )
+    sums = np.zeros(len(texts), np.float32)
+    # The last token needs no room: nothing follows it.
+    count = min(most, network.config.context - size + 1)
+    for step in range(count):
+        rules.apply(logits, texts)
+        sources, tokens, done = search.choose(_log_softmax(logits), sums, texts)
+        texts = [[*texts[s], t] for s, t in zip(sources, tokens, strict=True)]
+        if done or step + 1 == count:
+            break
+        logits = steps.advance([[t] for t in tokens], sources)
+
+    windows = []
+    for i, candidates in enumerate(search.finish(texts, sums, group)):
+        best, total = max(candidates, key=lambda c: c[1] / _penalty(len(c[0]), options))
+        windows.append(
+            Window(
+                best,
+                tokenizer.decode(best).strip(),
+                languages[i],
+                total / (len(best) + 1),
+                float(no_speech[i]),
+                options.temperature,
+            )
+        )
+    return windows
+
+
+def _penalty(length: int, options: Options) -> float:
+    if options.length_penalty is None:
+        return max(length, 1)
+    return float(((5 + length) / 6) ** options.length_penalty)
+
+
+def _beginning(
+    network: Network,
+    options: Options,
+    language: str | None,
+    prompt: Sequence[int],
+    prefix: Sequence[int],
+    most: int,
+) -> list[int]:
+    """The tokens that the decoder starts from (section 2.3, figure 1)."""
+    tokenizer, half = network.tokenizer, network.config.context // 2
+    tokens = [tokenizer.sot]
+    if tokenizer.multilingual:
+        if language not in tokenizer.languages:
+            raise TyndaError(
+                f"the model does not know the language {language!r}; it knows "
+                + ", ".join(tokenizer.languages)
+            )
+        task = tokenizer.transcribe if options.task == "transcribe" else tokenizer.translate
+        tokens += [tokenizer.languages[language], task]
+    if options.without_timestamps:
+        tokens.append(tokenizer.no_timestamps)
+    tokens += list(prefix)[-max(half - most, 0) :]  # -0: all of it
+    if prompt:
+        tokens = [tokenizer.sot_prev, *prompt[-(half - 1) :], *tokens]
+    return tokens
+
+
+class _Steps:
+    """The decoder network, one step after another, with its cache."""
+
+    def __init__(self, network: Network, heard: whisper.Heard[Any], rows: int, length: int) -> None:
+        self._network, self._heard = network, heard
+        config, engine = network.config, network.engine
+        shape = (rows, min(length, config.context), config.channels)
+        self._cache = whisper.Cache(
+            *(
+                [engine.tensor(np.zeros(shape, np.float32)) for _ in range(config.decoder_layers)]
+                for _ in range(2)
+            )
+        )
+        self._starts = np.zeros(rows, np.int64)
+        self._states: Floats
+
+    def advance(self, tokens: Sequence[Sequence[int]], sources: Sequence[int] = ()) -> Floats:
+        """Logits ``[rows, vocab]`` behind the last of the new ``tokens [rows, n]``.
+
+        ``sources`` names the row that each row continues, if it is another.
+        """
+        if list(sources) != list(range(len(sources))):
+            self._reorder(np.array(sources))
+        engine, config = self._network.engine, self._network.config
+        states, cache = whisper.decode(
+            engine.ops,
+            engine.weights,
+            config,
+            engine.tensor(np.array(tokens, np.int64)),
+            engine.tensor(self._starts),
+            self._heard,
+            self._cache,
+        )
+        assert cache is not None
+        self._cache, self._starts = cache, self._starts + len(tokens[0])
+        self._states = engine.array(states)
+        return self.logits_at(-1)
+
+    def logits_at(self, place: int) -> Floats:
+        """Logits ``[rows, vocab]`` behind one of the tokens of the last call."""
+        engine = self._network.engine
+        states = engine.tensor(np.ascontiguousarray(self._states[:, place]))
+        logits = whisper.logits(engine.ops, engine.weights, self._network.config, states)
+        return np.array(engine.array(logits))  # a copy: the rules write into it
+
+    def spread(self, group: int) -> None:
+        """Make ``group`` rows of each."""
+        if group > 1:
+            self._reorder(np.repeat(np.arange(len(self._starts)), group))
+
+    def _reorder(self, rows: NDArray[np.int64]) -> None:
+        engine = self._network.engine
+        index = engine.tensor(rows)
+        keys, values = (
+            [engine.ops.take(x, index) for x in part]
+            for part in (self._cache.keys, self._cache.values)
+        )
+        self._cache, self._starts = whisper.Cache(keys, values), self._starts[rows]
+
+
+class _Rules:
+    """What a token may not be, given those before it."""
+
+    def __init__(self, network: Network, options: Options) -> None:
+        t = self._tokenizer = network.tokenizer
+        self._options = options
+        never = {x for x in options.suppress_tokens if x >= 0}
+        if -1 in options.suppress_tokens:
+            never |= t.non_speech
+        if options.suppress_tokens:
+            never |= {t.transcribe, t.translate, t.sot, t.sot_prev, t.sot_lm, t.no_speech}
+        self._never = sorted(x for x in never if x < network.config.vocab)
+        self._first = [*t.encode(" "), t.eot] if options.suppress_blank else []
+        self._latest = (
+            None
+            if options.max_initial_timestamp is None
+            else t.timestamp_begin + round(options.max_initial_timestamp / SECONDS_PER_FRAME)
+        )
+
+    def apply(self, logits: Floats, texts: Sequence[Sequence[int]]) -> None:
+        """Set forbidden tokens to minus infinity in ``logits [rows, vocab]``."""
+        if not texts[0]:
+            logits[:, self._first] = -np.inf
+        logits[:, self._never] = -np.inf
+        for row, text in zip(logits, texts, strict=True):
+            self._against_repetition(row, text)
+            if not self._options.without_timestamps:
+                self._timestamps(row, text)
+
+    def _against_repetition(self, row: Floats, text: Sequence[int]) -> None:
+        penalty, size = self._options.repetition_penalty, self._options.no_repeat_ngram_size
+        if penalty != 1 and text:
+            seen = sorted(set(text))
+            row[seen] = np.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
+        if size and len(text) >= size:
+            tail = list(text[len(text) - size + 1 :])
+            for i in range(len(text) - size + 1):
+                if list(text[i : i + size - 1]) == tail:
+                    row[text[i + size - 1]] = -np.inf
+
+    def _timestamps(self, row: Floats, text: Sequence[int]) -> None:
+        t = self._tokenizer
+        begin = t.timestamp_begin
+        row[t.no_timestamps] = -np.inf
+        if not text:  # a window begins with its first time stamp
+            row[:begin] = -np.inf
+            if self._latest is not None:
+                row[self._latest + 1 :] = -np.inf
+        stamps = [x for x in text if x >= begin]
+        if stamps:
+            after_stamp = text[-1] >= begin
+            paired = len(text) < 2 or text[-2] >= begin
+            if after_stamp and paired:
+                row[begin:] = -np.inf
+            elif after_stamp:  # the end of a segment, the beginning of the next or of nothing
+                row[: t.eot] = -np.inf
+            # Time goes on, and no segment is empty.
+            row[begin : stamps[-1] + (0 if after_stamp and not paired else 1)] = -np.inf
+        # Time stamps compete as one: if together they beat every word, it is time for one.
+        logs = _log_softmax(row[None])[0]
+        if np.logaddexp.reduce(logs[begin:]) > logs[:begin].max():
+            row[:begin] = -np.inf
+
+
+class _Draws:
+    """The best token, or one drawn at random, for every row on its own."""
+
+    def __init__(self, temperature: float, seed: int, eot: int) -> None:
+        self._temperature, self._eot = temperature, eot
+        self._rng = np.random.default_rng(seed)
+
+    def choose(
+        self, logs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
+    ) -> tuple[list[int], list[int], bool]:
+        """The row that each new row continues, its token, and whether all rows have ended."""
+        tokens = []
+        for i, (row, text) in enumerate(zip(logs, texts, strict=True)):
+            if text and text[-1] == self._eot:
+                tokens.append(self._eot)
+                continue
+            token = int(np.argmax(self._perturbed(row)))
+            sums[i] += row[token]
+            tokens.append(token)
+        return list(range(len(texts))), tokens, all(t == self._eot for t in tokens)
+
+    def _perturbed(self, row: Floats) -> Floats:
+        """The largest of logits with Gumbel noise is a draw from their softmax (Gumbel 1954)."""
+        if self._temperature == 0:
+            return row
+        noise = self._rng.gumbel(size=len(row)).astype(np.float32)
+        return row / np.float32(self._temperature) + noise
+
+    def finish(
+        self, texts: list[list[int]], sums: Floats, group: int
+    ) -> list[list[tuple[list[int], float]]]:
+        """The candidates of each window: text and sum of log-probabilities."""
+        rows = [
+            (text[: text.index(self._eot)] if self._eot in text else text, float(total))
+            for text, total in zip(texts, sums, strict=True)
+        ]
+        return [rows[i : i + group] for i in range(0, len(rows), group)]
+
+
+class _Beams:
+    """Beam search: the best ``size`` continuations of each window go on."""
+
+    def __init__(self, size: int, patience: float, eot: int) -> None:
+        self._size, self._eot = size, eot
+        self._enough = max(1, round(size * patience))
+        self._finished: list[dict[tuple[int, ...], float]] = []
+
+    def choose(
+        self, logs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
+    ) -> tuple[list[int], list[int], bool]:
+        """The row that each new row continues, its token, and whether the search has ended.
+
+        ``sums`` become those of the new rows.
+        """
+        size = self._size
+        if not self._finished:
+            self._finished = [{} for _ in range(len(texts) // size)]
+        sources, tokens, new_sums = [], [], []
+        for item, finished in enumerate(self._finished):
+            # Rows may say the same, as all do at first: each continuation counts once.
+            candidates: dict[tuple[int, ...], tuple[float, int]] = {}
+            for row in range(item * size, (item + 1) * size):
+                best = np.argpartition(-logs[row], size)[: size + 1]
+                for token in best[np.argsort(-logs[row][best], kind="stable")]:
+                    key = (*texts[row], int(token))
+                    candidates[key] = float(sums[row] + logs[row][token]), row
+            kept, ended = 0, []
+            for key, (total, row) in sorted(candidates.items(), key=lambda c: -c[1][0]):
+                if key[-1] == self._eot:
+                    ended.append((key[:-1], total))
+                    continue
+                sources.append(row)
+                tokens.append(key[-1])
+                new_sums.append(total)
+                kept += 1
+                if kept == size:
+                    break
+            for text, total in ended[: self._enough - len(finished)]:
+                finished[text] = total
+        sums[:] = new_sums
+        return sources, tokens, all(len(f) >= self._enough for f in self._finished)
+
+    def finish(
+        self, texts: list[list[int]], sums: Floats, group: int
+    ) -> list[list[tuple[list[int], float]]]:
+        """The candidates of each window; those that did not end fill up the missing ones."""
+        result = []
+        for item, finished in enumerate(self._finished):
+            rows = range(item * group, (item + 1) * group)
+            for row in sorted(rows, key=lambda r: -sums[r]):
+                if len(finished) >= group:
+                    break
+                finished[tuple(texts[row])] = float(sums[row])
+            result.append([(list(text), total) for text, total in finished.items()])
+        return result
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(-1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result

@@ -1,0 +1,175 @@
+"""One window of Whisper's decoder: against openai-whisper, and rules worked by hand."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from tynda.decode import whisper as decoding
+from tynda.decode.whisper import Options
+from tynda.errors import TyndaError
+from whisper_peer import openai, pair
+
+CASES = {
+    "greedy": {},
+    "until_the_context_ends": {"max_new_tokens": None, "prompt": list(range(1000, 1300))},
+    "without_timestamps": {"without_timestamps": True},
+    "beam": {"beam_size": 3},
+    "patient_beam": {"beam_size": 2, "patience": 2.0, "length_penalty": 0.6},
+    "translate": {"task": "translate", "language": "kk"},
+    "prompt": {"prompt": list(range(1000, 1300))},
+    "prefix": {"prefix": [1, 2, 3]},
+    "free": {"suppress_tokens": (), "suppress_blank": False, "max_initial_timestamp": None},
+}
+
+
+def mel(config, batch=2, seed=0):
+    shape = (batch, 2 * config.frames, config.bins)
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def hear(network, features):
+    return network.listen(*network.encode(features, np.full(len(features), features.shape[1])))
+
+
+@pytest.fixture(scope="module", params=[(0, True, 1.0), (1, False, 1.4)], ids=["multi", "en"])
+def models(request):
+    seed, multilingual, ends = request.param
+    return pair(seed, multilingual, ends)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_windows_are_those_of_openai(models, name):
+    theirs, network = models
+    if name == "until_the_context_ends" and not network.tokenizer.multilingual:
+        pytest.skip("long; one model is enough")
+    case = {"max_new_tokens": 30} | CASES[name]
+    language = case.pop("language", "en")
+    code = language if network.tokenizer.multilingual else None
+    prompt, prefix = case.pop("prompt", ()), case.pop("prefix", ())
+    features = mel(network.config, 1)
+    (window,) = decoding.decode(
+        network, hear(network, features), Options(**case), [code], prompt, prefix
+    )
+    if "max_initial_timestamp" not in case:  # theirs reckons with 30 s in any encoder
+        case["max_initial_timestamp"] = 1.0 * 1500 / network.config.frames
+    renamed = {"max_new_tokens": "sample_len"}
+    (other,) = openai.decode(
+        theirs,
+        torch.from_numpy(features).transpose(1, 2),
+        openai.DecodingOptions(
+            **{renamed.get(k, k): v for k, v in case.items()},
+            language=language,
+            prompt=list(prompt) or None,
+            prefix=list(prefix) or None,
+            fp16=False,
+        ),
+    )
+    assert window.tokens == other.tokens
+    # A random model names languages in its text; only theirs shows it.
+    assert window.text == re.sub(r"<\|\w+\|>", "", other.text).strip()
+    assert window.avg_logprob == pytest.approx(other.avg_logprob, rel=1e-4)
+    assert window.no_speech_prob == pytest.approx(other.no_speech_prob, rel=1e-3)
+    assert window.compression_ratio == pytest.approx(openai.utils.compression_ratio(window.text))
+
+
+def test_the_random_models_say_enough_to_tell_decoders_apart(models):
+    _, network = models
+    language = "en" if network.tokenizer.multilingual else None
+    windows = decoding.decode(
+        network, hear(network, mel(network.config)), Options(), [language] * 2
+    )
+    assert all(len(set(w.tokens)) > 3 for w in windows)
+    assert windows[0].tokens != windows[1].tokens
+
+
+def test_languages_are_those_of_openai():
+    theirs, network = pair()
+    features = mel(network.config)
+    ours = decoding.detect_language(network, hear(network, features))
+    with torch.no_grad():
+        _, expected = theirs.detect_language(torch.from_numpy(features).transpose(1, 2))
+    for mine, other in zip(ours, expected, strict=True):
+        assert mine == pytest.approx(other, rel=1e-3)
+
+
+def test_one_language_cannot_be_detected():
+    _, network = pair(1, False)
+    with pytest.raises(TyndaError, match="one language"):
+        decoding.detect_language(network, hear(network, mel(network.config, 1)))
+
+
+def test_an_unknown_language_is_refused():
+    _, network = pair()
+    with pytest.raises(TyndaError, match=r"'tlh'.*en, zh"):
+        decoding.decode(network, hear(network, mel(network.config, 1)), Options(), ["tlh"])
+
+
+def test_a_batch_gives_each_window_what_it_gets_alone():
+    _, network = pair()
+    features = mel(network.config, 3)
+    options = Options(beam_size=2, max_new_tokens=20)
+    languages = ["en", "kk", "uk"]
+    together = decoding.decode(network, hear(network, features), options, languages)
+    for i, language in enumerate(languages):
+        alone = decoding.decode(network, hear(network, features[i : i + 1]), options, [language])
+        assert together[i].tokens == alone[0].tokens
+
+
+def test_draws_follow_the_softmax():
+    draws = decoding._Draws(0.5, seed=1, eot=99)
+    logs = np.log(np.array([[0.1, 0.2, 0.7]], np.float32))
+    counts = np.zeros(3)
+    for _ in range(4000):
+        _, (token,), _ = draws.choose(logs, np.zeros(1, np.float32), [[]])
+        counts[token] += 1
+    expected = np.array([0.01, 0.04, 0.49]) / 0.54  # probabilities ** (1 / 0.5)
+    np.testing.assert_allclose(counts / 4000, expected, atol=0.02)
+
+
+def test_the_best_of_several_draws_is_kept():
+    _, network = pair()
+    heard = hear(network, mel(network.config, 1))
+    one, many = (
+        decoding.decode(
+            network, heard, Options(temperature=1.0, best_of=n, max_new_tokens=12), ["en"]
+        )[0]
+        for n in (1, 8)
+    )
+    assert many.avg_logprob > one.avg_logprob
+    assert many.temperature == 1.0
+
+
+def test_no_repeated_ngrams():
+    _, network = pair()
+    heard = hear(network, mel(network.config, 1))
+    (window,) = decoding.decode(network, heard, Options(no_repeat_ngram_size=2), ["en"])
+    pairs = list(zip(window.tokens, window.tokens[1:], strict=False))
+    assert len(set(pairs)) == len(pairs) > 10
+
+
+def test_a_penalty_on_repetition_spreads_the_tokens():
+    _, network = pair()
+    heard = hear(network, mel(network.config, 1))
+    (plain,) = decoding.decode(network, heard, Options(), ["en"])
+    (spread,) = decoding.decode(network, heard, Options(repetition_penalty=3.0), ["en"])
+    assert len(set(spread.tokens)) > len(set(plain.tokens))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"task": "sing"}, "transcribe or translate"),
+        ({"temperature": -1}, "temperature"),
+        ({"length_penalty": 2}, "length_penalty"),
+        ({"beam_size": 0}, "beam_size"),
+        ({"best_of": 0}, "best_of"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"patience": 0}, "patience"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+    ],
+)
+def test_bad_options(options, says):
+    with pytest.raises(TyndaError, match=says):
+        Options(**options)

@@ -1,0 +1,120 @@
+"""One random Whisper twice: in openai-whisper, and in tynda."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from tynda.decode.whisper import Network
+from tynda.engine import open_engine
+from tynda.models.whisper import Config
+from tynda.text.whisper import WhisperTokenizer
+
+# Numba would compile on the import: everything that needs it is imported late.
+openai = pytest.importorskip("whisper", reason="openai-whisper is not installed")
+
+# Hub name -> openai's, longest match first.
+_NAMES = {
+    "model.encoder.layers": "encoder.blocks",
+    "model.decoder.layers": "decoder.blocks",
+    "model.encoder.layer_norm": "encoder.ln_post",
+    "model.decoder.layer_norm": "decoder.ln",
+    "model.encoder.embed_positions.weight": "encoder.positional_embedding",
+    "model.decoder.embed_positions.weight": "decoder.positional_embedding",
+    "model.decoder.embed_tokens": "decoder.token_embedding",
+    "model.encoder": "encoder",
+    "self_attn_layer_norm": "attn_ln",
+    "encoder_attn_layer_norm": "cross_attn_ln",
+    "final_layer_norm": "mlp_ln",
+    "self_attn": "attn",
+    "encoder_attn": "cross_attn",
+    "q_proj": "query",
+    "k_proj": "key",
+    "v_proj": "value",
+    "out_proj": "out",
+    "fc1": "mlp.0",
+    "fc2": "mlp.2",
+}
+
+
+def openai_name(name):
+    for ours, theirs in _NAMES.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def to_openai(config, weights):
+    """openai-whisper's model with our weights."""
+    from whisper.model import ModelDimensions, Whisper
+
+    sizes = {
+        "n_mels": config.bins,
+        "n_audio_ctx": config.frames,
+        "n_audio_state": config.channels,
+        "n_audio_head": config.heads,
+        "n_audio_layer": config.layers,
+        "n_vocab": config.vocab,
+        "n_text_ctx": config.context,
+        "n_text_state": config.channels,
+        "n_text_head": config.decoder_heads,
+        "n_text_layer": config.decoder_layers,
+    }
+    model = Whisper(ModelDimensions(**sizes)).eval()
+    state = {openai_name(k): torch.from_numpy(np.array(v)) for k, v in weights.items()}
+    model.load_state_dict(state)
+    return model
+
+
+@cache
+def published_tokenizer(multilingual=True):
+    """The vocabulary of the openai-whisper package, as tynda's tokenizer."""
+    from test_whisper_tokenizer import from_openai
+
+    _, vocab, merges, special = from_openai(multilingual)
+    return WhisperTokenizer(vocab, merges, special, multilingual=multilingual)
+
+
+def random_weights(config, tokenizer, seed, ends=1.0):
+    """Weights that say many things: every token has its say, the end ``ends`` times as much."""
+    from tynda import models
+    from tynda.models import whisper
+
+    rng = np.random.default_rng(seed)
+    out = {}
+    for name, spec in whisper.specs(config).items():
+        if spec.init == "sinusoids":
+            out[name] = models.sinusoids(*spec.shape)
+            continue
+        fan_in = spec.shape[-1] if "embed" in name else np.prod(spec.shape[1:])
+        value = rng.standard_normal(spec.shape) * (1.7 / np.sqrt(fan_in))
+        if len(spec.shape) == 1:
+            value = (spec.init == "ones") + 0.2 * rng.standard_normal(spec.shape)
+        out[name] = value.astype(np.float32)
+    out["model.decoder.embed_positions.weight"] *= 3
+    table = out["model.decoder.embed_tokens.weight"]
+    table[tokenizer.eot] *= ends
+    table[tokenizer.timestamp_begin :] *= 0.8
+    return out
+
+
+SMALL = Config(
+    frames=40,
+    channels=32,
+    layers=2,
+    heads=2,
+    hidden=128,
+    decoder_layers=2,
+    decoder_heads=2,
+    decoder_hidden=128,
+)
+
+
+def pair(seed=0, multilingual=True, ends=1.0, **changes):
+    """openai's model and tynda's network, of the same random weights."""
+    config = replace(SMALL, vocab=51865 if multilingual else 51864, **changes)
+    tokenizer = published_tokenizer(multilingual)
+    weights = random_weights(config, tokenizer, seed, ends)
+    network = Network(open_engine("numpy", weights), config, tokenizer)
+    return to_openai(config, weights), network
