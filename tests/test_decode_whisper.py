@@ -50,7 +50,12 @@ def test_windows_are_those_of_openai(models, name):
     prompt, prefix = case.pop("prompt", ()), case.pop("prefix", ())
     features = mel(network.config, 1)
     (window,) = decoding.decode(
-        network, hear(network, features), Options(**case), [code], prompt, prefix
+        network,
+        hear(network, features),
+        Options(**case),
+        [code],
+        prompt=prompt,
+        prefix=prefix,
     )
     if "max_initial_timestamp" not in case:  # theirs reckons with 30 s in any encoder
         case["max_initial_timestamp"] = 1.0 * 1500 / network.config.frames
@@ -133,7 +138,7 @@ def test_the_best_of_several_draws_is_kept():
     heard = hear(network, mel(network.config, 1))
     one, many = (
         decoding.decode(
-            network, heard, Options(temperature=1.0, best_of=n, max_new_tokens=12), ["en"]
+            network, heard, Options(best_of=n, max_new_tokens=12), ["en"], temperature=1.0
         )[0]
         for n in (1, 8)
     )
@@ -161,7 +166,8 @@ def test_a_penalty_on_repetition_spreads_the_tokens():
     ("options", "says"),
     [
         ({"task": "sing"}, "transcribe or translate"),
-        ({"temperature": -1}, "temperature"),
+        ({"temperature": (0, -1)}, "temperature"),
+        ({"temperature": ()}, "temperature"),
         ({"length_penalty": 2}, "length_penalty"),
         ({"beam_size": 0}, "beam_size"),
         ({"best_of": 0}, "best_of"),

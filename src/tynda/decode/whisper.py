@@ -20,7 +20,16 @@ from tynda.errors import TyndaError
 from tynda.models import whisper
 from tynda.text.whisper import WhisperTokenizer
 
-__all__ = ["Network", "Options", "Window", "compression_ratio", "decode", "detect_language"]
+__all__ = [
+    "SECONDS_PER_FRAME",
+    "Network",
+    "Options",
+    "Window",
+    "compression_ratio",
+    "decode",
+    "detect_language",
+    "start_tokens",
+]
 
 Floats = NDArray[np.float32]
 
@@ -30,12 +39,19 @@ SECONDS_PER_FRAME = 0.02
 
 @dataclass(frozen=True)
 class Options:
-    """How a window's tokens are chosen. Names and defaults are those of openai/whisper."""
+    """How a recording becomes text.
 
+    Names and defaults are those of openai/whisper's ``transcribe``; ``hotwords``,
+    ``max_new_tokens``, ``repetition_penalty`` and ``no_repeat_ngram_size`` are faster-whisper's.
+    """
+
+    language: str | None = None
+    """Its code, ``"kk"``; None: detected in the first window."""
     task: str = "transcribe"
     """``transcribe``, or ``translate`` into English."""
-    temperature: float = 0.0
-    """Tokens are drawn at this temperature; 0 takes the best."""
+    temperature: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    """Tokens are drawn at this temperature; 0 takes the best. The next one is tried where a
+    text fails the tests below."""
     beam_size: int | None = None
     """Width of the beam search; None: greedy. Only at temperature 0."""
     best_of: int | None = None
@@ -59,14 +75,39 @@ class Options:
     et al. 2019)."""
     no_repeat_ngram_size: int = 0
     """No sequence of so many tokens comes twice; 0: any may."""
+    prefix: str = ""
+    """The text of the first window begins with it."""
+    initial_prompt: str = ""
+    """A text to take for what was said before: names, spelling, style."""
+    carry_initial_prompt: bool = False
+    """The initial prompt stands before every window, not the first alone."""
+    hotwords: str = ""
+    """Words to expect, put before every window that has no prefix."""
+    condition_on_previous_text: bool = True
+    """Each window is told what was heard before it."""
+    compression_ratio_threshold: float | None = 2.4
+    """A text that deflates better repeats itself: it fails."""
+    logprob_threshold: float | None = -1.0
+    """A text whose tokens have a lower mean log-probability fails."""
+    no_speech_threshold: float | None = 0.6
+    """A window that fails by its log-probability is silence where that of no speech is higher."""
+    word_timestamps: bool = False
+    prepend_punctuations: str = "\"'“¿([{-"
+    """Marks that belong to the word behind them."""
+    append_punctuations: str = "\"'.。,，!！?？:：”)]}、"
+    """Marks that belong to the word before them."""
+    clip_timestamps: Sequence[float] = (0.0,)
+    """Begin and end of each stretch to transcribe, in seconds; a last end may be missing."""
+    hallucination_silence_threshold: float | None = None
+    """Longer silences around a doubtful text are skipped, in seconds. Needs word times."""
     seed: int = 0
     """Of the draws."""
 
     def __post_init__(self) -> None:
         if self.task not in ("transcribe", "translate"):
             raise TyndaError(f"the task is transcribe or translate, not {self.task!r}")
-        if self.temperature < 0:
-            raise TyndaError(f"the temperature must be 0 or more, not {self.temperature}")
+        if not self.temperature or min(self.temperature) < 0:
+            raise TyndaError(f"temperatures must be 0 or more, not {self.temperature}")
         if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
             raise TyndaError(f"length_penalty must be from 0 to 1, not {self.length_penalty}")
         for name in ("beam_size", "best_of", "max_new_tokens"):
@@ -109,6 +150,8 @@ class Network:
     engine: Engine
     config: whisper.Config
     tokenizer: WhisperTokenizer
+    alignment_heads: Sequence[tuple[int, int]]
+    """Layer and head of the cross-attention that follows the sound."""
 
     def encode(self, features: Floats, lengths: NDArray[np.int64]) -> tuple[Any, Any]:
         """Log-mel ``[batch, frames, bins]`` and frames that count -> states and their lengths,
@@ -142,18 +185,20 @@ def decode(
     heard: whisper.Heard[Any],
     options: Options,
     languages: Sequence[str | None],
+    *,
+    temperature: float = 0.0,
     prompt: Sequence[int] = (),
     prefix: Sequence[int] = (),
 ) -> list[Window]:
-    """The likeliest text of each window.
+    """The likeliest text of each window, at one ``temperature``.
 
     ``languages`` are codes (None for a model of one language); ``prompt`` are tokens of a
-    text that came before; ``prefix`` begins the text of every window. Raises `TyndaError` for
-    an unknown language.
+    text that came before; ``prefix`` begins the text of every window. Of ``options``, those
+    count that are about one window. Raises `TyndaError` for an unknown language.
     """
     tokenizer = network.tokenizer
-    beams = options.beam_size if options.temperature == 0 else None
-    group = beams or (options.best_of if options.temperature > 0 else None) or 1
+    beams = options.beam_size if temperature == 0 else None
+    group = beams or (options.best_of if temperature > 0 else None) or 1
     most = options.max_new_tokens or network.config.context // 2
     begins = [_beginning(network, options, x, prompt, prefix, most) for x in languages]
     size = len(begins[0])
@@ -169,7 +214,7 @@ def decode(
     search = (
         _Beams(beams, options.patience, tokenizer.eot)
         if beams
-        else _Draws(options.temperature, options.seed, tokenizer.eot)
+        else _Draws(temperature, options.seed, tokenizer.eot)
     )
     sums = np.zeros(len(texts), np.float32)
     # The last token needs no room: nothing follows it.
@@ -192,7 +237,7 @@ def decode(
                 languages[i],
                 total / (len(best) + 1),
                 float(no_speech[i]),
-                options.temperature,
+                temperature,
             )
         )
     return windows
@@ -214,21 +259,26 @@ def _beginning(
 ) -> list[int]:
     """The tokens that the decoder starts from (section 2.3, figure 1)."""
     tokenizer, half = network.tokenizer, network.config.context // 2
-    tokens = [tokenizer.sot]
-    if tokenizer.multilingual:
-        if language not in tokenizer.languages:
-            raise TyndaError(
-                f"the model does not know the language {language!r}; it knows "
-                + ", ".join(tokenizer.languages)
-            )
-        task = tokenizer.transcribe if options.task == "transcribe" else tokenizer.translate
-        tokens += [tokenizer.languages[language], task]
+    tokens = start_tokens(tokenizer, language, options.task)
     if options.without_timestamps:
         tokens.append(tokenizer.no_timestamps)
     tokens += list(prefix)[-max(half - most, 0) :]  # -0: all of it
     if prompt:
         tokens = [tokenizer.sot_prev, *prompt[-(half - 1) :], *tokens]
     return tokens
+
+
+def start_tokens(tokenizer: WhisperTokenizer, language: str | None, task: str) -> list[int]:
+    """Start, language and task. Raises `TyndaError` for an unknown language."""
+    if not tokenizer.multilingual:
+        return [tokenizer.sot]
+    if language not in tokenizer.languages:
+        raise TyndaError(
+            f"the model does not know the language {language!r}; it knows "
+            + ", ".join(tokenizer.languages)
+        )
+    doing = tokenizer.transcribe if task == "transcribe" else tokenizer.translate
+    return [tokenizer.sot, tokenizer.languages[language], doing]
 
 
 class _Steps:

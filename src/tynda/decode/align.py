@@ -1,0 +1,146 @@
+"""When each word was said, by what the decoder looked at while it wrote it.
+
+The attention of chosen heads to the sound, token by token, is made into one monotonic path by
+dynamic time warping, as in openai/whisper (``timing.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.decode.whisper import SECONDS_PER_FRAME, Network, start_tokens
+from tynda.models import whisper
+
+__all__ = ["Timing", "align", "warp"]
+
+Floats = NDArray[np.float32]
+
+_FILTER = 7
+"""Frames of the median filter over the attention."""
+
+
+@dataclass
+class Timing:
+    """A word with its tokens; times in seconds from the beginning of the window."""
+
+    word: str
+    tokens: list[int]
+    start: float
+    end: float
+    probability: float
+
+
+def align(
+    network: Network,
+    heard: whisper.Heard[Any],
+    tokens: Sequence[int],
+    language: str | None,
+    task: str,
+    frames: int,
+) -> list[Timing]:
+    """Times of the words that the text ``tokens`` make, in one window.
+
+    ``heard`` holds the one window, of which ``frames`` frames of the encoder are sound.
+    """
+    tokenizer, engine, config = network.tokenizer, network.engine, network.config
+    if not tokens or frames < 1:
+        return []
+    begin = start_tokens(tokenizer, language, task)
+    row = np.array([[*begin, tokenizer.no_timestamps, *tokens, tokenizer.eot]], np.int64)
+    length = engine.tensor(np.array([frames]))
+    attention: dict[int, Floats] = {}
+
+    def watch(layer: int, q: Any, k: Any) -> None:
+        if layer in {at for at, _ in network.alignment_heads}:
+            heads = config.decoder_heads
+            weights = engine.ops.attention_weights(q, k, heads=heads, lengths=length)
+            attention[layer] = engine.array(weights)[0, :, :, :frames]
+
+    states, _ = whisper.decode(
+        engine.ops,
+        engine.weights,
+        config,
+        engine.tensor(row),
+        engine.tensor(np.zeros(1, np.int64)),
+        heard,
+        watch=watch,
+    )
+    logits = engine.array(whisper.logits(engine.ops, engine.weights, config, states))[0]
+    probabilities = _softmax(logits[len(begin) : -2, : tokenizer.eot])
+    probabilities = probabilities[np.arange(len(tokens)), tokens]
+
+    heads = np.stack([attention[layer][head] for layer, head in network.alignment_heads])
+    matrix = _sharpen(heads).mean(0)[len(begin) : -1]
+    token_path, frame_path = warp(-matrix)
+    jumps = np.diff(token_path, prepend=-1) > 0
+    begins = frame_path[jumps] * SECONDS_PER_FRAME  # of each token, the end's included
+
+    timings, i = [], 0
+    for word, part in tokenizer.words(tokens, language):
+        j = i + len(part)
+        probability = float(probabilities[i:j].mean())
+        timings.append(Timing(word, part, float(begins[i]), float(begins[j]), probability))
+        i = j
+    return timings
+
+
+def _sharpen(weights: Floats) -> Floats:
+    """Attention ``[heads, tokens, frames]``, standardised over the tokens and smoothed in time."""
+    mean, std = weights.mean(1, keepdims=True), weights.std(1, keepdims=True)
+    weights = (weights - mean) / np.maximum(std, np.finfo(np.float32).tiny)
+    side = _FILTER // 2
+    if weights.shape[-1] <= side:  # too short to be mirrored
+        return weights
+    padded = np.pad(weights, ((0, 0), (0, 0), (side, side)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _FILTER, axis=-1)
+    return np.partition(windows, side, axis=-1)[..., side]
+
+
+def warp(cost: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The cheapest monotonic path through ``cost [n, m]``: its rows and its columns.
+
+    Dynamic time warping (Sakoe & Chiba 1978) with steps down, right and both. Where two ways
+    cost the same, the path came from the left.
+    """
+    n, m = cost.shape
+    steps = np.zeros((n, m), np.int8)  # 0: diagonal, 1: from above, 2: from the left
+    steps[:, 0], steps[0] = 1, 2
+    # Cells on one anti-diagonal do not depend on each other. Sums are by row, shifted by one
+    # for the border that no path crosses.
+    last = np.full(n + 1, np.inf, np.float32)
+    before = last.copy()
+    before[0] = 0
+    for d in range(n + m - 1):
+        rows = np.arange(max(0, d - m + 1), min(n, d + 1))
+        diagonal, above, left = before[rows], last[rows], last[rows + 1]
+        step = np.where(
+            (diagonal < above) & (diagonal < left),
+            0,
+            np.where((above < diagonal) & (above < left), 1, 2),
+        )
+        columns = d - rows
+        inner = (rows > 0) & (columns > 0)
+        steps[rows[inner], columns[inner]] = step[inner]
+        now = np.full(n + 1, np.inf, np.float32)
+        best = np.choose(step, [diagonal, above, left])
+        now[rows + 1] = cost[rows, columns] + best
+        before, last = last, now
+    i, j = n - 1, m - 1
+    path = [(i, j)]
+    while i or j:
+        step = steps[i, j]
+        i, j = i - (step != 2), j - (step != 1)
+        path.append((i, j))
+    rows, columns = np.array(path[::-1]).T
+    return rows, columns
+
+
+def _softmax(logits: Floats) -> Floats:
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    result: Floats = weights / weights.sum(-1, keepdims=True)
+    return result

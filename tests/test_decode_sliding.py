@@ -1,0 +1,183 @@
+"""Whole recordings through Whisper: against openai-whisper, and its finer rules by hand."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import noise, tone
+from tynda.decode import sliding
+from tynda.decode.align import Timing, align, warp
+from tynda.decode.sliding import Piece
+from tynda.decode.whisper import Options, Window
+from tynda.frontend import LogMel
+from whisper_peer import openai, pair
+
+FRONT = LogMel(fft=400, normalize="whisper")
+# Random models are never sure: thresholds about what they reach tell more than the usual ones.
+DOUBT = {"logprob_threshold": -4.4, "compression_ratio_threshold": 1.9}
+CASES = {
+    "one_window": (3, {}),
+    "several_windows": (40, {}),
+    "nothing_remembered": (40, {"condition_on_previous_text": False}),
+    "initial_prompt": (40, {"initial_prompt": "Тыңда, kathleen"}),
+    "carried_prompt": (40, {"initial_prompt": "Тыңда", "carry_initial_prompt": True}),
+    "fallback": (40, DOUBT | {"temperature": (0.0, 0.4, 1.0)}),
+    "silence": (40, {"no_speech_threshold": 1e-7, "logprob_threshold": -1.0}),
+    "clips": (40, {"clip_timestamps": (1.0, 4.0, 31.0)}),
+    "words": (40, {"word_timestamps": True}),
+    "doubtful": (40, {"word_timestamps": True, "hallucination_silence_threshold": 0.4}),
+    "without_timestamps": (40, {"without_timestamps": True, "word_timestamps": True}),
+    "beams": (12, {"beam_size": 2}),
+    "translate": (3, {"task": "translate", "language": "kk", "word_timestamps": True}),
+}
+
+
+@cache
+def sound(seconds):
+    """Tones and noise with pauses between them."""
+    rng = np.random.default_rng(1)
+    parts = []
+    while sum(map(len, parts)) < seconds * 16000:
+        length = rng.uniform(0.3, 1.5)
+        parts += [noise(length, len(parts)), tone(rng.uniform(100, 900), length)]
+        parts += [np.zeros(int(rng.uniform(0, 12000)), np.float32)]
+    return np.concatenate(parts)[: seconds * 16000]
+
+
+def features(samples):
+    return FRONT(np.pad(samples, (0, 30 * 16000)))
+
+
+@pytest.fixture(scope="module", params=[(0, True), (3, False)], ids=["multi", "en"])
+def models(request):
+    seed, multilingual = request.param
+    return pair(seed, multilingual, ends=1.3, frames=1500, layers=1)
+
+
+@pytest.fixture
+def same_dice(monkeypatch):
+    """Let openai draw with our random numbers, begun anew for each window as ours are."""
+    dice = {}
+
+    class Dice:
+        def __init__(self, logits):
+            self.logits = logits.numpy()
+
+        def sample(self):
+            noises = [dice["rng"].gumbel(size=row.size).astype(np.float32) for row in self.logits]
+            return torch.from_numpy(np.argmax(self.logits + np.stack(noises), axis=-1))
+
+    run = openai.decoding.DecodingTask.run
+
+    def begin(task, mel):
+        dice["rng"] = np.random.default_rng(Options.seed)
+        return run(task, mel)
+
+    monkeypatch.setattr(openai.decoding, "Categorical", Dice)
+    monkeypatch.setattr(openai.decoding.DecodingTask, "run", begin)
+
+
+@pytest.mark.usefixtures("same_dice")
+@pytest.mark.parametrize("name", CASES)
+def test_recordings_are_those_of_openai(models, name):
+    theirs, network = models
+    seconds, changes = CASES[name]
+    options = {"temperature": (0.0,), "max_new_tokens": 24, "no_speech_threshold": None} | changes
+    pieces, language = sliding.transcribe(network, features(sound(seconds)), Options(**options))
+    renamed = {"max_new_tokens": "sample_len"}
+    options = {renamed.get(k, k): v for k, v in options.items()}
+    if "clip_timestamps" in options:
+        options["clip_timestamps"] = list(options["clip_timestamps"])
+    expected = theirs.transcribe(sound(seconds), fp16=False, verbose=None, **options)
+    assert (language or "en") == expected["language"]
+    others = [s for s in expected["segments"] if s["tokens"]]
+    assert [p.tokens for p in pieces] == [s["tokens"] for s in others]
+    for piece, other in zip(pieces, others, strict=True):
+        assert piece.text == other["text"]
+        assert (piece.start, piece.end) == pytest.approx((other["start"], other["end"]))
+        assert piece.window.temperature == other["temperature"]
+        assert piece.window.avg_logprob == pytest.approx(other["avg_logprob"], rel=1e-3)
+        words = other.get("words", [])
+        assert [w.word for w in piece.words] == [w["word"] for w in words]
+        for mine, word in zip(piece.words, words, strict=True):
+            assert (mine.start, mine.end) == pytest.approx((word["start"], word["end"]))
+            assert mine.probability == pytest.approx(word["probability"], rel=1e-2, abs=1e-6)
+    if name == "fallback":
+        assert max(p.window.temperature for p in pieces) > 0
+    if name not in ("silence", "doubtful"):
+        assert pieces
+
+
+def test_progress_reaches_the_end(models):
+    seen = []
+    options = Options(temperature=(0.0,), max_new_tokens=5, no_speech_threshold=None)
+    sliding.transcribe(models[1], features(sound(3)), options, seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 3
+
+
+def test_hot_words_stand_before_every_window_but_not_before_a_prefix(models):
+    network = models[1]
+    encode = network.tokenizer.encode
+    window = Window([], "", None, 0.0, 0.0, 0.0)
+    history = sliding._History(network, Options(hotwords="tynda", initial_prompt="so"))
+    assert history.prompt() == encode(" tynda") + encode(" so")
+    history.add(list(range(400)), window)
+    assert history.prompt() == encode(" tynda") + list(range(400))[-223 + len(encode(" tynda")) :]
+    history = sliding._History(network, Options(hotwords="tynda", prefix="so"))
+    assert history.prompt() == []
+    assert history.prefix() == encode(" so")
+    assert history.prefix() == []
+    assert history.prompt() == encode(" tynda")
+
+
+def brute_warp(cost):
+    """The least sum over all monotonic paths."""
+    n, m = cost.shape
+    best = np.full((n, m), np.inf)
+    for i in range(n):
+        for j in range(m):
+            before = [
+                best[a, b] for a, b in ((i - 1, j - 1), (i - 1, j), (i, j - 1)) if min(a, b) >= 0
+            ]
+            best[i, j] = cost[i, j] + min(before, default=0.0)
+    return best[-1, -1]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (2, 2), (4, 9), (9, 4), (30, 50)])
+def test_the_path_is_the_cheapest(shape):
+    from whisper.timing import dtw_cpu
+
+    for seed in range(5):
+        cost = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        rows, columns = warp(cost)
+        assert cost[rows, columns].sum() == pytest.approx(brute_warp(cost), abs=1e-4)
+        expected = dtw_cpu(cost.astype(np.float64))
+        assert (rows.tolist(), columns.tolist()) == tuple(x.tolist() for x in expected)
+
+
+def test_nothing_to_align(models):
+    assert align(models[1], None, [], "en", "transcribe", 100) == []
+    assert align(models[1], None, [1], "en", "transcribe", 0) == []
+
+
+def test_marks_join_the_words_that_they_belong_to():
+    texts = [' "', "Hi", ",", " you", "!", '"', " (", "no", ")"]
+    words = [Timing(t, [i], 0, 0, 0.5) for i, t in enumerate(texts)]
+    sliding._join_punctuation(words, Options.prepend_punctuations, Options.append_punctuations)
+    assert [(w.word, w.tokens) for w in words if w.word] == [
+        (' "Hi,', [0, 1, 2]),
+        (' you!"', [3, 4, 5]),
+        (" (no)", [6, 7, 8]),
+    ]
+
+
+def test_a_pause_is_not_part_of_the_word_after_it():
+    window = Window([], "", None, 0.0, 0.0, 0.0)
+    words = [Timing("so", [1], 0.0, 5.0, 0.9), Timing(" it", [2], 5.0, 5.2, 0.9)]
+    piece = Piece(4.5, 5.2, [], "so it", window, words)
+    sliding._fit_to_segment(piece, usual=0.3, spoken_until=0.0)
+    assert words[0].start == pytest.approx(4.4)  # twice the usual length
+    assert piece.start == pytest.approx(4.4)
