@@ -23,7 +23,7 @@ from tynda.errors import TyndaError
 
 __all__ = ["FAMILIES", "Spec", "configure", "family", "sinusoids"]
 
-FAMILIES = ("conformer", "n2")
+FAMILIES = ("conformer", "n2", "wav2vec2")
 # A model file may come from anywhere: no number in it may ask for gigabytes.
 _LARGEST = 1 << 16
 
