@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tynda.models import conformer, n2
+from tynda.models import conformer, n2, wav2vec2
 from tynda.ops.count import CountOps, Shape, count
 from tynda.ops.torch import TorchOps
 
@@ -206,7 +206,7 @@ def test_conformer_agrees_with_torchs_counter():
     assert 2 * ours.total_macs < ours.total_flops < 2.2 * ours.total_macs
 
 
-@pytest.mark.parametrize("module", [conformer, n2])
+@pytest.mark.parametrize("module", [conformer, n2, wav2vec2])
 def test_report_of_a_model(module):
     config = module.Config()
     report = count(module, config, 400)

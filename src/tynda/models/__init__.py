@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from types import ModuleType
-from typing import Any, Literal, get_type_hints
+from types import ModuleType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from tynda.errors import TyndaError
 
 __all__ = ["FAMILIES", "Spec", "configure", "family", "sinusoids"]
 
-FAMILIES = ("conformer", "n2")
+FAMILIES = ("conformer", "n2", "wav2vec2")
 # A model file may come from anywhere: no number in it may ask for gigabytes.
 _LARGEST = 1 << 16
 
@@ -71,14 +71,27 @@ def configure(module: ModuleType, values: dict[str, Any]) -> Any:
             f"unknown model setting {sorted(unknown)[0]!r}; known: {', '.join(fields)}"
         )
     hints = get_type_hints(module.Config)
-    for name, value in values.items():
-        if hints[name] is int and not (type(value) is int and 1 <= value <= _LARGEST):
-            raise TyndaError(
-                f"model setting {name} must be a whole number from 1 to {_LARGEST}, not {value!r}"
-            )
-        if hints[name] is float and type(value) not in (int, float):
-            raise TyndaError(f"model setting {name} must be a number, not {value!r}")
+    values = {name: _check(name, value, hints[name]) for name, value in values.items()}
     try:
         return module.Config(**values)
     except (TypeError, ValueError) as error:
         raise TyndaError(f"model settings do not fit: {error}") from None
+
+
+def _check(name: str, value: Any, hint: Any) -> Any:
+    """A setting as its field takes it; JSON and TOML have lists for tuples."""
+    if get_origin(hint) is UnionType:  # of a type with None
+        return None if value is None else _check(name, value, get_args(hint)[0])
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise TyndaError(f"model setting {name} must be a list, not {value!r}")
+        return tuple(_check(name, item, get_args(hint)[0]) for item in value)
+    if hint is int and not (type(value) is int and 1 <= value <= _LARGEST):
+        raise TyndaError(
+            f"model setting {name} must be a whole number from 1 to {_LARGEST}, not {value!r}"
+        )
+    if hint is float and type(value) not in (int, float):
+        raise TyndaError(f"model setting {name} must be a number, not {value!r}")
+    if hint is bool and type(value) is not bool:
+        raise TyndaError(f"model setting {name} must be true or false, not {value!r}")
+    return value

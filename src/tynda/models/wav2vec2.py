@@ -1,0 +1,336 @@
+"""wav2vec 2.0, HuBERT and MMS with a CTC head: from the waveform itself to symbols.
+
+Baevski et al. 2020, "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech
+Representations", section 2: convolutions over samples, a convolution of groups for relative
+positions, a transformer. Hsu et al. 2021, "HuBERT", trains the same network in another way;
+Pratap et al. 2023, "Scaling Speech Technology to 1,000+ Languages" (MMS), gives each layer a
+small adapter for the language, which `adapt` puts in.
+
+Tensors have the names and layouts of the checkpoints on the Hugging Face hub (``transformers``'
+``Wav2Vec2ForCTC``). `fold` brings a checkpoint, HuBERT's too, to what `specs` lists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.models import Spec
+from tynda.ops.base import Ops, T, Tap, Weights
+
+__all__ = ["Config", "adapt", "encode", "fold", "from_huggingface", "specs"]
+
+_STEM = "wav2vec2.feature_extractor.conv_layers"
+_PROJECTION = "wav2vec2.feature_projection"
+_ENCODER = "wav2vec2.encoder"
+_POSITIONS = f"{_ENCODER}.pos_conv_embed.conv"
+_HEAD = "lm_head"
+_PRETRAINING = ("quantizer.", "project_hid.", "project_q.")
+_WEIGHT_NORMS = (
+    ("weight_g", "weight_v"),
+    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+)
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the model; those of wav2vec2-base-960h unless given."""
+
+    bins: int = 1
+    """Samples in a frame of the front end."""
+    vocab: int = 32
+    """Symbols, the blank included."""
+    channels: int = 768
+    layers: int = 12
+    """Of the transformer."""
+    heads: int = 12
+    hidden: int = 3072
+    """Inner width of the feed-forward layers."""
+    conv_channels: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
+    """Of each convolution over samples."""
+    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = False
+    conv_norm: str = "group"
+    """``group``: the first convolution's channels, each over time; ``layer``: every
+    convolution's frames, each over its channels."""
+    projection_norm: bool = True
+    """A layer norm before what the convolutions made is projected to ``channels``."""
+    position_kernel: int = 128
+    """Frames seen by the convolution for positions."""
+    position_groups: int = 16
+    pre_norm: bool = False
+    """Norms stand before each sub-layer and at the end ("stable"), not after each sum."""
+    norm_eps: float = 1e-5
+    """Added to variances, those of the convolutions and adapters (1e-5) excepted."""
+    adapter: int | None = None
+    """Inner width of the adapters, if there are any."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.bins != 1:
+            raise ValueError(f"bins {self.bins} is not 1: this model reads samples")
+        sizes = len(self.conv_channels), len(self.conv_kernels), len(self.conv_strides)
+        if not sizes[0] == sizes[1] == sizes[2] > 0:
+            raise ValueError(f"convolutions have {sizes} channels, kernels and strides")
+        if self.conv_norm not in ("group", "layer"):
+            raise ValueError(f"conv_norm {self.conv_norm!r} is not group or layer")
+        for name in ("heads", "position_groups"):
+            if self.channels % getattr(self, name):
+                raise ValueError(
+                    f"channels {self.channels} do not divide into {getattr(self, name)} {name}"
+                )
+        if self.adapter is not None and not self.pre_norm:
+            raise ValueError("adapters need pre_norm")
+        if not 0 < self.norm_eps < 1:
+            raise ValueError(f"norm_eps {self.norm_eps} is not in (0, 1)")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+
+    @property
+    def stride(self) -> int:
+        """Samples from the start of one frame of the output to the start of the next."""
+        return math.prod(self.conv_strides)
+
+
+_SETTINGS = {
+    "vocab_size": "vocab",
+    "hidden_size": "channels",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "hidden",
+    "conv_dim": "conv_channels",
+    "conv_kernel": "conv_kernels",
+    "conv_stride": "conv_strides",
+    "conv_bias": "conv_bias",
+    "feat_extract_norm": "conv_norm",
+    "feat_proj_layer_norm": "projection_norm",
+    "num_conv_pos_embeddings": "position_kernel",
+    "num_conv_pos_embedding_groups": "position_groups",
+    "do_stable_layer_norm": "pre_norm",
+    "layer_norm_eps": "norm_eps",
+    "adapter_attn_dim": "adapter",
+    "hidden_dropout": "dropout",
+}
+
+
+def from_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `Config` in a hub checkpoint's ``config.json``.
+
+    What is missing there has the default of ``transformers``, which is that of `Config`.
+    Raises KeyError without a ``model_type``, ValueError for what this definition does not cover.
+    """
+    if config["model_type"] not in ("wav2vec2", "hubert"):
+        raise ValueError(f"model type {config['model_type']!r} is not wav2vec2 or hubert")
+    for architecture in config.get("architectures") or ():
+        if architecture not in ("Wav2Vec2ForCTC", "HubertForCTC"):
+            raise ValueError(f"{architecture} has no CTC head")
+    for name in ("hidden_act", "feat_extract_activation"):
+        if config.get(name, "gelu") != "gelu":
+            raise ValueError(f"{name} {config[name]!r} is not gelu")
+    if config.get("add_adapter", False):
+        raise ValueError("convolutions behind the transformer (add_adapter) are not covered")
+    if config.get("conv_pos_batch_norm", False):
+        raise ValueError("batch norm before the positions (conv_pos_batch_norm) is not covered")
+    if config.get("vocab_size", 0) is None:
+        raise ValueError("vocab_size is null: the checkpoint has no CTC head")
+    settings = {ours: config[theirs] for theirs, ours in _SETTINGS.items() if theirs in config}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+
+
+def specs(config: Config) -> dict[str, Spec]:
+    """Every tensor of the model: name -> `Spec`."""
+    c = config.channels
+    out: dict[str, Spec] = {}
+
+    def dense(name: str, *shape: int, bias: bool = True) -> None:
+        out[f"{name}.weight"] = Spec(shape)
+        if bias:
+            out[f"{name}.bias"] = Spec(shape[:1], "zeros")
+
+    def norm(name: str, width: int = c) -> None:
+        out[f"{name}.weight"] = Spec((width,), "ones")
+        out[f"{name}.bias"] = Spec((width,), "zeros")
+
+    inputs = 1
+    for i, (width, kernel) in enumerate(
+        zip(config.conv_channels, config.conv_kernels, strict=True)
+    ):
+        dense(f"{_STEM}.{i}.conv", width, inputs, kernel, bias=config.conv_bias)
+        if i == 0 or config.conv_norm == "layer":
+            norm(f"{_STEM}.{i}.layer_norm", width)
+        inputs = width
+    if config.projection_norm:
+        norm(f"{_PROJECTION}.layer_norm", inputs)
+    dense(f"{_PROJECTION}.projection", c, inputs)
+    dense(_POSITIONS, c, c // config.position_groups, config.position_kernel)
+    norm(f"{_ENCODER}.layer_norm")
+    for i in range(config.layers):
+        name = f"{_ENCODER}.layers.{i}"
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            dense(f"{name}.attention.{part}", c, c)
+        norm(f"{name}.layer_norm")
+        dense(f"{name}.feed_forward.intermediate_dense", config.hidden, c)
+        dense(f"{name}.feed_forward.output_dense", c, config.hidden)
+        norm(f"{name}.final_layer_norm")
+        if config.adapter is not None:
+            norm(f"{name}.adapter_layer.norm")
+            dense(f"{name}.adapter_layer.linear_1", config.adapter, c)
+            dense(f"{name}.adapter_layer.linear_2", c, config.adapter)
+    dense(_HEAD, config.vocab, c)
+    return out
+
+
+def fold(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """A checkpoint's tensors under the names of `specs`.
+
+    The weight norm of the positions' kernel ``[out, in / groups, taps]`` is multiplied out (in
+    float32): ``g v / |v|`` with a length for each tap (Salimans & Kingma 2016), by its names
+    in old checkpoints or in new ones. ``hubert.`` becomes ``wav2vec2.``. What pre-training
+    alone needs is left out; whatever else is in there stays.
+    """
+    out = {}
+    for name, value in tensors.items():
+        if name.startswith("hubert."):
+            name = name.replace("hubert.", "wav2vec2.", 1)
+        if name != "wav2vec2.masked_spec_embed" and not name.startswith(_PRETRAINING):
+            out[name] = value
+    for parts in _WEIGHT_NORMS:
+        length, direction = (f"{_POSITIONS}.{part}" for part in parts)
+        if length in out and direction in out:
+            v = out.pop(direction).astype(np.float64)
+            norm = np.sqrt(np.square(v).sum((0, 1), keepdims=True))
+            out[f"{_POSITIONS}.weight"] = (v * (out.pop(length) / norm)).astype(np.float32)
+    return out
+
+
+def adapt(weights: Mapping[str, Array], adapter: Mapping[str, Array]) -> dict[str, Array]:
+    """``weights`` with the adapters and the head of another language (Pratap et al. 2023).
+
+    ``adapter`` holds the tensors of a checkpoint's ``adapter.LANGUAGE.safetensors``. Each
+    language has its own symbols: ``vocab`` becomes the length of the new ``lm_head.bias``.
+    Raises ValueError, naming the tensor, for one that is missing, foreign or of a wrong shape.
+    """
+    adapter = fold(adapter)
+    replaced = {name for name in weights if ".adapter_layer." in name}
+    if not replaced:
+        raise ValueError("this model has no adapters")
+    replaced |= {f"{_HEAD}.weight", f"{_HEAD}.bias"}
+    for name in sorted(replaced | set(adapter)):
+        if name not in adapter:
+            raise ValueError(f"tensor {name} is missing in the adapter")
+        if name not in replaced:
+            raise ValueError(f"tensor {name} does not belong in an adapter of this model")
+        shape = weights[name].shape
+        if name.startswith(_HEAD):
+            shape = adapter[f"{_HEAD}.bias"].shape[:1] + shape[1:]
+        if adapter[name].shape != shape:
+            raise ValueError(f"tensor {name} is {adapter[name].shape}, should be {shape}")
+    return {**weights, **adapter}
+
+
+def encode(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    features: T,
+    lengths: T,
+    tap: Tap[T] | None = None,
+) -> tuple[T, T]:
+    """Samples ``[batch, samples, 1]`` -> log-probabilities ``[batch, frames, vocab]``.
+
+    ``lengths [batch]`` counts the samples of each item; the second result its frames, one for
+    each ``stride`` samples, but only where the convolutions find all that they look at: with
+    the defaults, 400 samples make the first frame and fewer make none.
+    """
+    x, lengths = _stem(ops, weights, config, features, lengths)
+    if config.projection_norm:
+        x = _norm(ops, weights, f"{_PROJECTION}.layer_norm", x, config.norm_eps)
+    # The positions look past an item's end, where they have to find zeros.
+    x = ops.mask(_dense(ops, weights, f"{_PROJECTION}.projection", x), lengths)
+    x = ops.add(x, _positions(ops, weights, config, x))
+    if not config.pre_norm:
+        x = _norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
+    x = ops.dropout(x, config.dropout)
+    for i in range(config.layers):
+        x = _layer(ops, weights, config, f"{_ENCODER}.layers.{i}", x, lengths)
+        if tap is not None:
+            tap(i, x)
+    if config.pre_norm:
+        x = _norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
+    return ops.log_softmax(_dense(ops, weights, _HEAD, x)), lengths
+
+
+def _stem(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) -> tuple[T, T]:
+    """Samples to ``[batch, frames, conv_channels[-1]]``.
+
+    Nothing is masked: without padding, a frame that counts has seen samples that count alone.
+    """
+    for i, (kernel, stride) in enumerate(
+        zip(config.conv_kernels, config.conv_strides, strict=True)
+    ):
+        name = f"{_STEM}.{i}"
+        weight, bias = weights[f"{name}.conv.weight"], weights.get(f"{name}.conv.bias")
+        x = ops.conv1d(x, weight, bias, stride=stride)
+        lengths = ops.conv_lengths(lengths, kernel=kernel, stride=stride, padding=0)
+        if config.conv_norm == "layer":
+            x = _norm(ops, weights, f"{name}.layer_norm", x)
+        elif i == 0:
+            scale, shift = (weights[f"{name}.layer_norm.{part}"] for part in ("weight", "bias"))
+            x = ops.group_norm(x, scale, shift, groups=config.conv_channels[0], lengths=lengths)
+        x = ops.gelu(x)
+    return x, lengths
+
+
+def _positions(ops: Ops[T], weights: Weights[T], config: Config, x: T) -> T:
+    """What the frames around each say of its place (section 2): as many frames as ``x``."""
+    weight, bias = weights[f"{_POSITIONS}.weight"], weights[f"{_POSITIONS}.bias"]
+    kernel, groups = config.position_kernel, config.position_groups
+    y = ops.conv1d(x, weight, bias, padding=kernel // 2, groups=groups)
+    # An even kernel makes one frame too many: the last is dropped.
+    return ops.gelu(ops.slice(y, 0, ops.shape(x)[1]))
+
+
+def _layer(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
+    """One layer of the transformer, with its adapter if there is one."""
+
+    def attention(x: T) -> T:
+        q, k, v = (_dense(ops, weights, f"{name}.attention.{part}_proj", x) for part in "qkv")
+        x = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
+        return _dense(ops, weights, f"{name}.attention.out_proj", x)
+
+    def feed_forward(x: T) -> T:
+        x = ops.gelu(_dense(ops, weights, f"{name}.feed_forward.intermediate_dense", x))
+        return _dense(ops, weights, f"{name}.feed_forward.output_dense", x)
+
+    x = _join(ops, weights, config, f"{name}.layer_norm", x, attention)
+    x = _join(ops, weights, config, f"{name}.final_layer_norm", x, feed_forward)
+    if config.adapter is None:
+        return x
+    y = _norm(ops, weights, f"{name}.adapter_layer.norm", x)
+    y = ops.relu(_dense(ops, weights, f"{name}.adapter_layer.linear_1", y))
+    return ops.add(x, _dense(ops, weights, f"{name}.adapter_layer.linear_2", y))
+
+
+def _join(
+    ops: Ops[T], weights: Weights[T], config: Config, norm: str, x: T, sublayer: Callable[[T], T]
+) -> T:
+    """Add what ``sublayer`` makes of ``x``, with the norm before it or after the sum."""
+    y = _norm(ops, weights, norm, x, config.norm_eps) if config.pre_norm else x
+    x = ops.add(x, ops.dropout(sublayer(y), config.dropout))
+    return x if config.pre_norm else _norm(ops, weights, norm, x, config.norm_eps)
+
+
+def _dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
+    return ops.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def _norm(ops: Ops[T], weights: Weights[T], name: str, x: T, eps: float = 1e-5) -> T:
+    return ops.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
