@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tynda.errors import TyndaError
-from tynda.models import FAMILIES, configure, conformer, family, n2
+from tynda.models import CTC_FAMILIES, configure, conformer, family, n2
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
 
@@ -22,7 +22,7 @@ SMALL = {
     "n2": n2.Config(bins=19, vocab=5, filters=2, hidden=6, layers=2),
 }
 BACKENDS = ("numpy", "torch")
-families = pytest.mark.parametrize("name", FAMILIES)
+families = pytest.mark.parametrize("name", CTC_FAMILIES)
 
 
 def random_weights(name, config, seed=0):
