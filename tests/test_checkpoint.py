@@ -22,7 +22,7 @@ from helpers import CONFIG, header, read_raw, save_tiny, weights, write_raw
 from tynda import checkpoint
 from tynda.decode import ngram
 from tynda.errors import TyndaError
-from tynda.recognizer import Decoding, Recognizer
+from tynda.recognizers import CTCRecognizer, Decoding
 
 
 def refused(path, *words):
@@ -325,7 +325,7 @@ def test_a_language_model_in_kenlms_binary_form_is_not_taken(tmp_path):
     magic = "mmap lm http://kheafield.com/code format version 5\n\0"
     path = save_tiny(tmp_path / "m.safetensors", lm=ngram.pack(magic + "\0" * 999))
     with pytest.raises(TyndaError, match="ARPA"):
-        Recognizer(checkpoint.load(path)).prepare(Decoding(beam_size=4))
+        CTCRecognizer(checkpoint.load(path)).prepare(Decoding(beam_size=4))
 
 
 def test_a_language_model_that_unpacks_to_gigabytes_is_refused():
@@ -360,4 +360,4 @@ def test_flipped_bytes_give_an_error_or_a_model(scratch, flips):
         return
     assert all(np.isfinite(value).all() for value in model.weights.values())
     samples = np.sin(np.arange(3000)).astype(np.float32)
-    assert Recognizer(model).log_probs(samples).shape[1] == model.config.vocab
+    assert CTCRecognizer(model).log_probs(samples).shape[1] == model.config.vocab

@@ -10,7 +10,7 @@ import tynda
 from helpers import noise, write_manifest, write_wav
 from tynda.decode import ngram
 from tynda.errors import TyndaError
-from tynda.recognizer import Decoding
+from tynda.recognizers import Decoding
 
 
 @pytest.fixture

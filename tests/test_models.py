@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tynda.errors import TyndaError
-from tynda.models import FAMILIES, configure, conformer, family, n2, wav2vec2
+from tynda.models import CTC_FAMILIES, configure, conformer, family, n2, wav2vec2
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
@@ -35,7 +35,7 @@ SMALL = {
     ),
 }
 BACKENDS = ("numpy", "torch")
-families = pytest.mark.parametrize("name", FAMILIES)
+families = pytest.mark.parametrize("name", CTC_FAMILIES)
 
 
 def random_weights(name, config, seed=0):

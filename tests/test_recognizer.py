@@ -12,7 +12,7 @@ from helpers import RATE, header, noise, save_tiny, weights, write_wav
 from tynda import checkpoint, vad
 from tynda.decode import ngram
 from tynda.errors import TyndaError
-from tynda.recognizer import Decoding
+from tynda.recognizers import Decoding
 
 DECODING = {"beam_size": 16, "alpha": 1.0, "beta": 0.0, "unknown_penalty": 60.0}
 

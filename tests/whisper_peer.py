@@ -1,11 +1,13 @@
 """One random Whisper twice: in openai-whisper, and in tynda."""
 
+import json
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from tynda.decode.whisper import Network
 from tynda.engine import open_engine
@@ -109,6 +111,37 @@ SMALL = Config(
     decoder_heads=2,
     decoder_hidden=128,
 )
+
+
+def write_folder(folder, seed=0, multilingual=True, dtype=np.float32, **changes):
+    """A random model as the hub has them; gives openai's, for comparison."""
+    config = replace(SMALL, vocab=51865 if multilingual else 51864, **changes)
+    tokenizer = published_tokenizer(multilingual)
+    weights = random_weights(config, tokenizer, seed, 1.3)
+    weights = {name: value.astype(dtype) for name, value in weights.items()}
+    description = tokenizer.to_dict()
+    settings = {
+        "model_type": "whisper",
+        "num_mel_bins": config.bins,
+        "vocab_size": config.vocab,
+        "d_model": config.channels,
+        "encoder_layers": config.layers,
+        "encoder_attention_heads": config.heads,
+        "encoder_ffn_dim": config.hidden,
+        "decoder_layers": config.decoder_layers,
+        "decoder_attention_heads": config.decoder_heads,
+        "decoder_ffn_dim": config.decoder_hidden,
+        "max_source_positions": config.frames,
+        "max_target_positions": config.context,
+        "eos_token_id": tokenizer.eot,
+    }
+    added = [{"content": name, "id": i} for name, i in description["special"].items()]
+    model = {"vocab": description["vocab"], "merges": description["merges"]}
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": added}))
+    save_file(weights, folder / "model.safetensors")
+    return to_openai(config, weights)
 
 
 def pair(seed=0, multilingual=True, ends=1.0, **changes):

@@ -7,7 +7,7 @@
 
 from tynda.errors import TyndaError
 from tynda.evaluation import evaluate
-from tynda.recognizer import Decoding, Recognizer, load
+from tynda.recognizers import Decoding, Recognizer, load
 from tynda.transcript import Segment, Transcript, Word
 
 __version__ = "0.1.0"

@@ -65,7 +65,8 @@ class Checkpoint:
     config: Any
     """The family's ``Config``."""
     frontend: FrontEnd
-    tokenizer: CharTokenizer
+    tokenizer: Any
+    """`CharTokenizer`, or `WhisperTokenizer`."""
     weights: dict[str, NDArray[np.float32]]
     lm: bytes | None
     """A packed language model; see ``tynda.decode.ngram.unpack``."""
@@ -119,6 +120,8 @@ def load(path: Path) -> Checkpoint:
     with _open(path) as file:
         header = _parse_header(path, file.metadata())
         try:
+            if header.family not in models.CTC_FAMILIES:
+                raise TyndaError(f"model files hold {', '.join(models.CTC_FAMILIES)} models")
             module = models.family(header.family)
             config = models.configure(module, header.config)
             front = frontend.from_config(header.frontend)

@@ -21,7 +21,7 @@ import tynda
 from tynda import library, writers
 from tynda.errors import TyndaError
 from tynda.evaluation import Report, Result
-from tynda.recognizer import Decoding
+from tynda.recognizers import Recognizer
 
 __all__ = ["main"]
 
@@ -73,10 +73,32 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--hotword-boost",
             type=click.FloatRange(0),
-            default=1.0,
-            show_default=True,
-            help="Nats for each letter of a hot word.",
+            help="Nats for each letter of a hot word, with CTC; 1 by default.",
         ),
+        click.option("--language", help="Language of the recordings; the model has to know it."),
+        click.option("--task", type=click.Choice(["transcribe", "translate"]), help="Whisper."),
+        click.option(
+            "--temperature",
+            multiple=True,
+            type=click.FloatRange(0),
+            help="Whisper: of the draws; again for each further try. 0, 0.2 ... 1 by default.",
+        ),
+        click.option("--best-of", type=click.IntRange(1), help="Whisper: texts to draw."),
+        click.option("--patience", type=float, help="Whisper: of the beam search."),
+        click.option("--length-penalty", type=float, help="Whisper: of the beam search."),
+        click.option("--initial-prompt", metavar="TEXT", help="Whisper: what came before."),
+        click.option("--prefix", metavar="TEXT", help="Whisper: how the text begins."),
+        click.option("--without-timestamps", is_flag=True, default=None, help="Whisper."),
+        click.option("--word-timestamps", is_flag=True, default=None, help="Whisper: word times."),
+        click.option("--max-new-tokens", type=click.IntRange(1), help="Whisper: in a window."),
+        click.option(
+            "--condition-on-previous-text/--no-condition-on-previous-text",
+            default=None,
+            help="Whisper: tell each window what was heard before it; done by default.",
+        ),
+        click.option("--compression-ratio-threshold", type=float, help="Whisper; 2.4."),
+        click.option("--logprob-threshold", type=float, help="Whisper; -1."),
+        click.option("--no-speech-threshold", type=float, help="Whisper; 0.6."),
     ):
         command = option(command)
     return command
@@ -85,18 +107,15 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--model", default=library.DEFAULT, show_default=True, help="Name or file.")
-@click.option("--language", help="Language of the recording; the model has to know it.")
 @click.option("--format", "format_", type=click.Choice(list(writers.FORMATS)), default="txt")
 @click.option("--output-dir", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--n-best", type=click.IntRange(1), default=1, help="Hypotheses in the json.")
+@click.option("--n-best", type=click.IntRange(1), help="Hypotheses in the json, with CTC.")
 @_model_options
 def transcribe(
     files: Sequence[str],
     model: str,
-    language: str | None,
     format_: str,
     output_dir: Path | None,
-    n_best: int,
     backend: Any,
     threads: int | None,
     **decoding: Any,
@@ -110,10 +129,7 @@ def transcribe(
         raise click.UsageError(f"several files as {format_} need --output-dir")
     targets = _targets(paths, output_dir, format_) if output_dir else {}
     recognizer = tynda.load(model, backend=backend)
-    known = recognizer.header.languages
-    if language is not None and language not in known:
-        raise TyndaError(f"{model} does not know {language!r}; its languages: {', '.join(known)}")
-    options = _decoding(n_best=n_best, **decoding)
+    options = _options(recognizer, **decoding)
     recognizer.prepare(options)  # what is wrong with the options is said once
     failed = 0
     with threadpool_limits(threads):
@@ -187,7 +203,7 @@ def evaluate(
 ) -> None:
     """Score MODEL on MANIFESTs: word and character error rates, real-time factor."""
     recognizer = tynda.load(model, backend=backend)
-    options = _decoding(**decoding)
+    options = _options(recognizer, **decoding)
     with threadpool_limits(threads), _progress("evaluating", "utterances") as advance:
         report = tynda.evaluate(recognizer, manifests, options, on_progress=advance)
     for path, why in report.failed:
@@ -292,8 +308,19 @@ def list_models(format_: str) -> None:
     stdout.print(table)
 
 
-def _decoding(hotwords: str | None, **options: Any) -> Decoding:
-    return Decoding(hotwords=tuple(hotwords.split(",")) if hotwords else (), **options)
+def _options(recognizer: Recognizer[Any], language: str | None, **options: Any) -> Any:
+    """The decoder's options, of those that were given on the command line."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    known = recognizer.header.languages
+    if language is not None:
+        if language not in known:
+            raise TyndaError(
+                f"{recognizer.header.name} does not know {language!r}; "
+                f"its languages: {', '.join(known)}"
+            )
+        if len(known) > 1:
+            given["language"] = language
+    return recognizer.options(**given)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tynda import audio, manifest
 from tynda.audio import SAMPLE_RATE
 from tynda.errors import TyndaError
 from tynda.manifest import Utterance
-from tynda.recognizer import Decoding, Recognizer
+from tynda.recognizers import Recognizer
 from tynda.score import Scores, errors, score
 
 __all__ = ["Report", "Result", "evaluate"]
@@ -87,14 +87,15 @@ class Report:
 
 
 def evaluate(
-    model: Recognizer,
+    model: Recognizer[Any],
     manifests: str | Path | Iterable[str | Path],
-    decoding: Decoding | None = None,
+    options: Any = None,
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Transcribe every utterance of the manifests, one by one, and score the texts.
 
+    ``options`` are those of the model's own decoder (``model.options()``).
     Both sides are normalised first: to letters, apostrophe and space (``english_letters``)
     for an English model, by ``basic`` for any other. ``on_progress`` hears how many of how
     many are done. Raises `TyndaError` for an unreadable manifest, or when no recording at
@@ -104,10 +105,10 @@ def evaluate(
         manifests = [manifests]
     utterances: list[Utterance] = [u for path in manifests for u in manifest.read(path)]
     report = Report(model.header.name, model.bytes, [])
-    model.prepare(decoding)  # loading a language model once is no part of the speed
+    model.prepare(options)  # loading a language model once is no part of the speed
     for done, utterance in enumerate(utterances, 1):
         try:
-            report.results.append(_listen(model, utterance, decoding))
+            report.results.append(_listen(model, utterance, options))
         except TyndaError as error:
             report.failed.append((utterance.audio, str(error)))
         if on_progress:
@@ -118,11 +119,11 @@ def evaluate(
     return report
 
 
-def _listen(model: Recognizer, utterance: Utterance, decoding: Decoding | None) -> Result:
+def _listen(model: Recognizer[Any], utterance: Utterance, options: Any) -> Result:
     samples = audio.load(utterance.audio)
     started = time.perf_counter()
     # A manifest's utterances are whole sentences, yet some last for minutes.
-    text = model.transcribe_samples(samples, decoding).text
+    text = model.transcribe_samples(samples, options).text
     processing = time.perf_counter() - started
     return Result(
         utterance.audio,

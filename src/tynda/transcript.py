@@ -1,8 +1,8 @@
 """What a recogniser heard: text, times and confidences, as plain data."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Segment:
     words: Sequence[Word] = ()
     confidence: float | None = None
     alternatives: Sequence[str] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What the decoder knows besides, ready for JSON; it joins the segment's own keys there."""
 
     def to_dict(self) -> dict[str, Any]:
         """The segment as JSON-able data, times to the millisecond."""
@@ -56,6 +58,7 @@ class Segment:
             "confidence": _confidence(self.confidence),
             "words": [word.to_dict() for word in self.words],
             "alternatives": list(self.alternatives),
+            **self.details,
         }
 
 

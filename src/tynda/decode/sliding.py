@@ -113,7 +113,9 @@ class _History:
 
         self._options, self._half = options, network.config.context // 2
         self._initial, self._prefix = encode(options.initial_prompt), encode(options.prefix)
-        self._hot = encode(options.hotwords)[: self._half // 2]
+        hotwords = options.hotwords
+        hotwords = hotwords if isinstance(hotwords, str) else ", ".join(hotwords)
+        self._hot = encode(hotwords)[: self._half // 2]
         self._tokens, self._since = list(self._initial), 0
 
     def prompt(self) -> list[int]:

@@ -81,7 +81,7 @@ class Options:
     """A text to take for what was said before: names, spelling, style."""
     carry_initial_prompt: bool = False
     """The initial prompt stands before every window, not the first alone."""
-    hotwords: str = ""
+    hotwords: str | Sequence[str] = ()
     """Words to expect, put before every window that has no prefix."""
     condition_on_previous_text: bool = True
     """Each window is told what was heard before it."""

@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 
-__all__ = ["FAMILIES", "Spec", "configure", "family", "sinusoids"]
+__all__ = ["CTC_FAMILIES", "FAMILIES", "Spec", "configure", "family", "sinusoids"]
 
-FAMILIES = ("conformer", "n2", "wav2vec2")
+CTC_FAMILIES = ("conformer", "n2", "wav2vec2")
+"""Their ``encode`` gives log-probabilities, blank first."""
+FAMILIES = (*CTC_FAMILIES, "whisper")
 # A model file may come from anywhere: no number in it may ask for gigabytes.
 _LARGEST = 1 << 16
 

@@ -17,7 +17,7 @@ from tynda import audio, checkpoint, manifest
 from tynda.decode import ctc, ngram
 from tynda.decode.ngram import LanguageModel
 from tynda.evaluation import Report, evaluate
-from tynda.recognizer import Decoding, Recognizer
+from tynda.recognizers import CTCRecognizer, Decoding
 from tynda.score import score
 from tynda.text.normalize import english_letters
 from tynda.train.data import read_sources
@@ -41,13 +41,13 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
         lm = ngram.pack(arpa)
         decoding: dict[str, float] = {"beam_size": recipe.lm.beam_size}
         if dev:
-            decoding |= tune(Recognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
+            decoding |= tune(CTCRecognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
         header = replace(header, decoding=decoding)
     path = output / f"{recipe.name}.safetensors"
     checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
     if dev:
         # What is scored is what is shipped: the file just written, read back.
-        header = replace(header, scores=_scores(Recognizer(checkpoint.load(path)), dev))
+        header = replace(header, scores=_scores(CTCRecognizer(checkpoint.load(path)), dev))
         checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
     return path
 
@@ -63,7 +63,7 @@ def transcripts(recipe: Recipe, folder: Path) -> list[str]:
 
 
 def tune(
-    model: Recognizer, settings: NGram, manifests: Sequence[Path], lm: LanguageModel
+    model: CTCRecognizer, settings: NGram, manifests: Sequence[Path], lm: LanguageModel
 ) -> dict[str, float]:
     """Settings of the beam search with the lowest WER on the manifests, by full grid."""
     utterances = [u for path in manifests for u in manifest.read(path)]
@@ -81,7 +81,7 @@ def tune(
 
 
 def _wer(
-    model: Recognizer,
+    model: CTCRecognizer,
     heard: Sequence[tuple[str, NDArray[np.float32]]],
     lm: LanguageModel,
     beam_size: int,
@@ -94,7 +94,7 @@ def _wer(
     return score(pairs).wer or 0.0
 
 
-def _scores(model: Recognizer, manifests: Sequence[Path]) -> dict[str, Any]:
+def _scores(model: CTCRecognizer, manifests: Sequence[Path]) -> dict[str, Any]:
     beam, greedy = (evaluate(model, manifests, d) for d in (Decoding(), Decoding(beam_size=1)))
 
     def rates(report: Report, source: str) -> tuple[float | None, float | None]:

@@ -1,4 +1,4 @@
-"""A loaded model: sound in, transcript out."""
+"""Recognisers trained with CTC: a piece of sound, a search over its log-probabilities."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import audio, checkpoint, library, models, vad
-from tynda.audio import SAMPLE_RATE, Source
+from tynda import models, vad
+from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
 from tynda.decode import ctc, ngram
 from tynda.decode.ngram import LanguageModel
+from tynda.engine import Backend
 from tynda.errors import TyndaError
-from tynda.ops.numpy import NumpyOps
-from tynda.text.normalize import basic, english_letters
+from tynda.recognizers.base import Recognizer
 from tynda.transcript import Segment, Transcript, Word
 
-__all__ = ["Backend", "Decoding", "Recognizer", "load"]
+__all__ = ["CTCRecognizer", "Decoding"]
 
 Floats = NDArray[np.float32]
 # Width of a search that is asked for where the model file names none.
 _BEAM_SIZE = 32
-Backend = Literal["numpy", "torch"]
 
 
 @dataclass(frozen=True)
@@ -42,61 +40,37 @@ class Decoding:
     """Weight of the language model."""
     beta: float | None = None
     """Bonus for each word."""
-    hotwords: Sequence[str] = ()
-    """Words or phrases to expect, in any spelling that the normaliser takes."""
+    hotwords: str | Sequence[str] = ()
+    """Words or phrases to expect, in any spelling that the normaliser takes; parted by commas
+    in a single text."""
     hotword_boost: float = 1.0
     """Nats for each letter of a hot word."""
     n_best: int = 1
     """Hypotheses to give for each segment."""
 
 
-def load(name: str | Path = library.DEFAULT, *, backend: Backend = "numpy") -> Recognizer:
-    """Load a model: a bundled or cached name, or a ``.safetensors`` file.
+class CTCRecognizer(Recognizer[Decoding]):
+    """A model with its front end and a CTC decoder."""
 
-    Raises `TyndaError` when there is no such model or its file is damaged.
-    """
-    return Recognizer(checkpoint.load(library.find(name)), backend)
-
-
-class Recognizer:
-    """A model with its front end and decoder. Not safe to share between threads."""
+    options_type = Decoding
 
     def __init__(self, model: Checkpoint, backend: Backend = "numpy") -> None:
-        self.header, self.bytes, self.tokenizer = model.header, model.bytes, model.tokenizer
-        self._model = model
+        super().__init__(model, backend)
+        self.tokenizer = model.tokenizer
         self._family = models.family(model.header.family)
-        self._encode = {"numpy": self._numpy, "torch": self._torch}[backend]()
         self._foreign_lms: dict[str, LanguageModel] = {}
-
-    def transcribe(
-        self,
-        source: Source,
-        decoding: Decoding | None = None,
-        *,
-        on_progress: Callable[[float], None] | None = None,
-    ) -> Transcript:
-        """The words in ``source``: a path, bytes, a binary file, or ``"-"`` for stdin.
-
-        A long recording is cut at its quietest spots and read piece by piece, in bounded
-        memory; ``on_progress`` hears how many seconds are done. Raises `TyndaError` where
-        `audio.stream` or the decoder does.
-        """
-        return self._transcribe(audio.stream(source), decoding, on_progress)
-
-    def transcribe_samples(self, samples: Floats, decoding: Decoding | None = None) -> Transcript:
-        """The same for float32 mono samples ``[n]`` at 16 kHz."""
-        return self._transcribe([samples], decoding, None)
 
     def _transcribe(
         self,
         blocks: Iterable[Floats],
-        decoding: Decoding | None,
+        options: Decoding,
         on_progress: Callable[[float], None] | None,
     ) -> Transcript:
+        """Cut at the quietest spots and read piece by piece, in bounded memory."""
         segments: list[Segment] = []
         seconds = 0.0
         for start, samples in vad.split(blocks):
-            segments += self._segment(samples, decoding or Decoding(), start)
+            segments += self._segment(samples, options, start)
             seconds = start + len(samples) / SAMPLE_RATE
             if on_progress:
                 on_progress(seconds)
@@ -133,28 +107,32 @@ class Recognizer:
             )
         ]
 
-    def prepare(self, decoding: Decoding | None = None) -> None:
-        """Load the language model now, not with the first recording.
-
-        Raises `TyndaError` where decoding by these settings would.
-        """
-        self._decode(np.zeros((0, len(self.tokenizer)), np.float32), decoding or Decoding())
+    def prepare(self, options: Decoding | None = None) -> None:
+        """Load the language model now, not with the first recording."""
+        self._decode(np.zeros((0, len(self.tokenizer)), np.float32), options or Decoding())
 
     def log_probs(self, samples: Floats) -> Floats:
         """Log-probabilities ``[frames, vocab]`` of float32 samples ``[n]`` at 16 kHz."""
         features = self._model.frontend(samples)
         if not len(features):
             return np.zeros((0, self._model.config.vocab), np.float32)
-        return self._encode(features)
-
-    @property
-    def normalize(self) -> Callable[[str], str]:
-        """Brings a text to the spelling that the model writes."""
-        return english_letters if self.header.languages == ["en"] else basic
+        engine = self._engine
+        log_probs, _ = self._family.encode(
+            engine.ops,
+            engine.weights,
+            self._model.config,
+            engine.tensor(features[None]),
+            engine.tensor(np.array([len(features)])),
+        )
+        result: Floats = engine.array(log_probs)[0]
+        return result
 
     def _decode(self, log_probs: Floats, decoding: Decoding) -> Sequence[ctc.Hypothesis]:
         tokenizer, own = self.tokenizer, self.header.decoding
-        hotwords = [w for word in decoding.hotwords if (w := self.normalize(word))]
+        hotwords: Sequence[str] = decoding.hotwords
+        if isinstance(hotwords, str):
+            hotwords = hotwords.split(",")
+        hotwords = [w for word in hotwords if (w := self.normalize(word))]
         beam_size = decoding.beam_size or own.get("beam_size", 1)
         if hotwords or decoding.n_best > 1 or decoding.lm not in (None, "none"):
             if decoding.beam_size == 1:
@@ -199,32 +177,3 @@ class Recognizer:
             )
             return None
         return LanguageModel.from_arpa(ngram.unpack(self._model.lm))
-
-    def _numpy(self) -> Callable[[Floats], Floats]:
-        ops, encode, model = NumpyOps(), self._family.encode, self._model
-
-        def run(features: Floats) -> Floats:
-            lengths = np.array([len(features)])
-            log_probs, _ = encode(ops, model.weights, model.config, features[None], lengths)
-            return np.asarray(log_probs[0])
-
-        return run
-
-    def _torch(self) -> Callable[[Floats], Floats]:
-        try:
-            import torch
-        except ImportError:
-            raise TyndaError("the torch backend needs torch: pip install 'tynda[train]'") from None
-
-        from tynda.ops.torch import TorchOps
-
-        ops, encode, config = TorchOps(), self._family.encode, self._model.config
-        weights: dict[str, Any] = {k: torch.from_numpy(v) for k, v in self._model.weights.items()}
-
-        @torch.inference_mode()
-        def run(features: Floats) -> Floats:
-            lengths = torch.tensor([len(features)])
-            log_probs, _ = encode(ops, weights, config, torch.from_numpy(features)[None], lengths)
-            return np.asarray(log_probs[0].numpy())
-
-        return run

@@ -1,0 +1,25 @@
+"""A loaded model: sound in, transcript out. One file for each way of decoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tynda import checkpoint, huggingface, library
+from tynda.engine import Backend
+from tynda.recognizers.base import Recognizer
+from tynda.recognizers.ctc import CTCRecognizer, Decoding
+from tynda.recognizers.whisper import WhisperRecognizer
+
+__all__ = ["CTCRecognizer", "Decoding", "Recognizer", "WhisperRecognizer", "load"]
+
+
+def load(name: str | Path = library.DEFAULT, *, backend: Backend = "numpy") -> Recognizer[Any]:
+    """Load a model: a bundled or cached name, a ``.safetensors`` file, or a checkpoint's folder.
+
+    Raises `TyndaError` when there is no such model or its files are damaged.
+    """
+    path = library.find(name)
+    model = huggingface.load(path) if path.is_dir() else checkpoint.load(path)
+    kind = WhisperRecognizer if model.header.family == "whisper" else CTCRecognizer
+    return kind(model, backend)

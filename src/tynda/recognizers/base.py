@@ -1,0 +1,92 @@
+"""What all recognisers have in common: sound in, transcript out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda import audio
+from tynda.audio import Source
+from tynda.checkpoint import Checkpoint
+from tynda.engine import Backend, open_engine
+from tynda.errors import TyndaError
+from tynda.text.normalize import basic, english_letters
+from tynda.transcript import Transcript
+
+__all__ = ["Recognizer"]
+
+Floats = NDArray[np.float32]
+O = TypeVar("O")  # noqa: E741 - a recogniser's options
+
+
+class Recognizer(ABC, Generic[O]):
+    """A model with its front end and decoder. Not safe to share between threads."""
+
+    options_type: ClassVar[type]
+    """The dataclass of what can be asked of the decoder."""
+
+    def __init__(self, model: Checkpoint, backend: Backend = "numpy") -> None:
+        self.header, self.bytes = model.header, model.bytes
+        self._model = model
+        self._engine = open_engine(backend, model.weights)
+
+    def options(self, **given: Any) -> O:
+        """The decoder's options, those that are not ``given`` as they are by default.
+
+        Raises `TyndaError` for one that this kind of model does not have.
+        """
+        known = [f.name for f in fields(self.options_type)]
+        if unknown := [name for name in given if name not in known]:
+            raise TyndaError(
+                f"{self.header.name} has no option {unknown[0]}; its options: {', '.join(known)}"
+            )
+        options: O = self.options_type(**given)
+        return options
+
+    def transcribe(
+        self,
+        source: Source,
+        options: O | None = None,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+        **given: Any,
+    ) -> Transcript:
+        """The words in ``source``: a path, bytes, a binary file, or ``"-"`` for stdin.
+
+        ``options`` may also be ``given`` one by one. ``on_progress`` hears how many seconds
+        are done. Raises `TyndaError` where `audio.stream`, `options` or the decoder does.
+        """
+        chosen = self.options(**given) if options is None else options
+        return self._transcribe(audio.stream(source), chosen, on_progress)
+
+    def transcribe_samples(
+        self, samples: Floats, options: O | None = None, **given: Any
+    ) -> Transcript:
+        """The same for float32 mono samples ``[n]`` at 16 kHz."""
+        chosen = self.options(**given) if options is None else options
+        return self._transcribe([samples], chosen, None)
+
+    @abstractmethod
+    def _transcribe(
+        self,
+        blocks: Iterable[Floats],
+        options: O,
+        on_progress: Callable[[float], None] | None,
+    ) -> Transcript: ...
+
+    @abstractmethod
+    def prepare(self, options: O | None = None) -> None:
+        """Do now what the first recording would wait for.
+
+        Raises `TyndaError` where decoding by these options would.
+        """
+
+    @property
+    def normalize(self) -> Callable[[str], str]:
+        """Brings a text to the spelling in which it is scored."""
+        return english_letters if self.header.languages == ["en"] else basic

@@ -1,0 +1,52 @@
+"""Reading the tensors of a ``.safetensors`` file as they lie on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from tynda.errors import TyndaError
+
+__all__ = ["map_tensors"]
+
+_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
+    """Every tensor of a file, as float32.
+
+    Those in f32 stay on disk and are read when they are used; f16 and bf16 become copies.
+    Raises `TyndaError`, naming the file, when it is missing, truncated, no safetensors file or
+    holds other types.
+    """
+    try:
+        with safe_open(path, framework="np"):  # checks the header and the size
+            pass
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header: dict[str, Any] = json.loads(file.read(size))
+        data = np.memmap(path, np.uint8, "c", offset=8 + size)  # torch wants to write
+    except FileNotFoundError:
+        raise TyndaError(f"{path} is missing") from None
+    except (OSError, ValueError, SafetensorError):
+        raise TyndaError(f"{path} is damaged or no safetensors file: get it again") from None
+    header.pop("__metadata__", None)
+    return {name: _tensor(path, data, name, entry) for name, entry in header.items()}
+
+
+def _tensor(
+    path: Path, data: NDArray[np.uint8], name: str, entry: Mapping[str, Any]
+) -> NDArray[np.float32]:
+    kind, (start, stop) = entry["dtype"], entry["data_offsets"]
+    if kind not in _DTYPES:
+        raise TyndaError(f"{path}: tensor {name} is {kind}, should be one of {', '.join(_DTYPES)}")
+    value = data[start:stop].view(_DTYPES[kind]).reshape(entry["shape"])
+    if kind == "BF16":  # the upper half of a float32
+        return (value.astype("<u4") << 16).view("<f4")
+    return np.asarray(value).astype(np.float32, copy=False)

@@ -1,0 +1,165 @@
+"""Checkpoints in the hub's layout, whole and damaged."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import tynda
+from helpers import noise, write_wav
+from tynda import huggingface
+from tynda.errors import TyndaError
+from whisper_peer import write_folder
+
+OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20, "no_speech_threshold": None}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "whisper-nano"
+    write_folder(folder, layers=1, frames=1500)
+    return folder
+
+
+@pytest.fixture
+def folder(source, tmp_path):
+    """A copy to be damaged."""
+    return shutil.copytree(source, tmp_path / "whisper-nano")
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def shard(folder):
+    """Split the weights in two, as large checkpoints are."""
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    index = {}
+    for i, part in enumerate((names[:9], names[9:]), 1):
+        shard = f"model-0000{i}-of-00002.safetensors"
+        save_file({n: tensors[n] for n in part}, folder / shard)
+        index |= dict.fromkeys(part, shard)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+def test_a_folder_is_transcribed_as_openai_does(tmp_path):
+    theirs = write_folder(tmp_path / "nano", layers=1, frames=1500)
+    samples = noise(4)
+    path = write_wav(tmp_path / "a.wav", samples)
+    model = tynda.load(tmp_path / "nano")
+    transcript = model.transcribe(path, word_timestamps=True, **OPTIONS)
+    options = {"sample_len": 20, "no_speech_threshold": None, "word_timestamps": True}
+    expected = theirs.transcribe(
+        tynda.audio.load(path), temperature=0.0, fp16=False, verbose=None, **options
+    )
+    assert transcript.text == expected["text"].strip() != ""
+    assert transcript.language == expected["language"]
+    assert transcript.duration == pytest.approx(4)
+    others = [s for s in expected["segments"] if s["tokens"]]
+    for segment, other in zip(transcript.segments, others, strict=True):
+        assert segment.to_dict()["tokens"] == other["tokens"]
+        assert (segment.start, segment.end) == pytest.approx((other["start"], other["end"]))
+        assert [w.text for w in segment.words] == [w["word"].strip() for w in other["words"]]
+    json.dumps(transcript.to_dict())
+
+
+def test_shards_and_half_precision_give_the_same(folder, source, tmp_path):
+    samples = noise(2)
+    expected = tynda.load(source).transcribe_samples(samples, **OPTIONS).text
+    shard(folder)
+    assert tynda.load(folder).transcribe_samples(samples, **OPTIONS).text == expected
+    write_folder(tmp_path / "half", layers=1, frames=1500, dtype=np.float16)
+    halved = huggingface.load(tmp_path / "half").weights["model.decoder.layer_norm.weight"]
+    whole = huggingface.load(source).weights["model.decoder.layer_norm.weight"]
+    assert halved.dtype == np.float32
+    np.testing.assert_allclose(halved, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_torch_gives_the_same(source):
+    samples = noise(2)
+    texts = {
+        tynda.load(source, backend=backend).transcribe_samples(samples, **OPTIONS).text
+        for backend in ("numpy", "torch")
+    }
+    assert len(texts) == 1
+
+
+def test_alignment_heads_are_read_and_checked(folder):
+    assert huggingface.load(folder).header.decoding["alignment_heads"] == [(1, 0), (1, 1)]
+    for heads in ([[0, 1]], [[0, 1], [7, 0]]):
+        (folder / "generation_config.json").write_text(json.dumps({"alignment_heads": heads}))
+        assert huggingface.load(folder).header.decoding["alignment_heads"] == [(0, 1)]
+    for heads in ("x", [1], [[0]], [[9, 9]]):
+        (folder / "generation_config.json").write_text(json.dumps({"alignment_heads": heads}))
+        assert huggingface.load(folder).header.decoding["alignment_heads"] == [(1, 0), (1, 1)]
+
+
+def test_bare_encoder_decoder_names(folder):
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("model."): value for name, value in tensors.items()}
+    save_file(bare, folder / "model.safetensors")
+    assert huggingface.load(folder).weights.keys() == tensors.keys()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json is damaged"),
+        (lambda f: change(f / "config.json", model_type="bert"), "'bert' are not known"),
+        (lambda f: change(f / "config.json", d_model="x"), "whole number"),
+        (lambda f: change(f / "config.json", d_model=33), "divide"),
+        (lambda f: change(f / "config.json", d_model=64), r"is \(.*\), should be \("),
+        (lambda f: change(f / "config.json", encoder_layers=3), r"layers\.1\S* is missing"),
+        (lambda f: change(f / "config.json", activation_function="relu"), "not gelu"),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "damaged"),
+        (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "byte pair"),
+    ],
+)
+def test_damaged_folders(folder, damage, says):
+    damage(folder)
+    with pytest.raises(TyndaError, match=says):
+        tynda.load(folder)
+
+
+def test_a_truncated_file(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(TyndaError, match=r"model\.safetensors is damaged"):
+        tynda.load(folder)
+
+
+def test_a_missing_shard(folder):
+    shard(folder)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(TyndaError, match=r"model-00002-of-00002\.safetensors is missing"):
+        tynda.load(folder)
+
+
+@pytest.mark.parametrize("names", [None, {"a": 1}, {"a": "../model.safetensors"}])
+def test_a_damaged_index(folder, names):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(TyndaError, match="lists no shards"):
+        tynda.load(folder)
+
+
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(TyndaError, match=r"pickled.*python -c .*save_pretrained"):
+        tynda.load(folder)
+
+
+def test_options_of_other_decoders_are_refused(source, tiny):
+    with pytest.raises(TyndaError, match="no option alpha"):
+        tynda.load(source).transcribe_samples(noise(1), alpha=1)
+    with pytest.raises(TyndaError, match="no option temperature"):
+        tiny.transcribe_samples(noise(1), temperature=(0.0,))

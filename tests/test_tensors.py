@@ -1,0 +1,59 @@
+"""Tensors of safetensors files, mapped."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save, save_file
+
+from tynda.errors import TyndaError
+from tynda.tensors import map_tensors
+
+KINDS = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_widths_come_as_float32(tmp_path, kind):
+    torch.manual_seed(0)
+    tensors = {"a": torch.randn(3, 5), "b.c": torch.randn(7), "none": torch.zeros(0, 2)}
+    tensors = {name: value.to(kind) for name, value in tensors.items()}
+    save_file(tensors, tmp_path / "m.safetensors")
+    found = map_tensors(tmp_path / "m.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], value.float().numpy())
+
+
+def test_f32_stays_on_disk(tmp_path):
+    save_file({"a": torch.randn(100)}, tmp_path / "m.safetensors")
+    base = map_tensors(tmp_path / "m.safetensors")["a"]
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    assert isinstance(base, np.memmap)
+
+
+def test_other_types_are_refused(tmp_path):
+    save_file({"a": torch.zeros(3, dtype=torch.int64)}, tmp_path / "m.safetensors")
+    with pytest.raises(TyndaError, match="a is I64"):
+        map_tensors(tmp_path / "m.safetensors")
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_damage_is_one_clear_error(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("m") / "m.safetensors"
+    whole = save({"a": torch.zeros(9), "b": torch.zeros(2, 3)})
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    path.write_bytes(whole[:cut] + data.draw(st.binary(max_size=4)))
+    with contextlib.suppress(TyndaError):  # any other error is a bug
+        tensors = map_tensors(path)
+        assert {n: t.shape for n, t in tensors.items()} == {"a": (9,), "b": (2, 3)}
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(TyndaError, match="missing"):
+        map_tensors(tmp_path / "none.safetensors")
