@@ -5,7 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
 
 import tynda
 from helpers import noise, write_wav
@@ -156,6 +163,81 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(folder):
     (folder / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(TyndaError, match=r"pickled.*python -c .*save_pretrained"):
         tynda.load(folder)
+
+
+LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+
+
+def write_wav2vec2(folder, letters=LETTERS, **changes):
+    """A random model of transformers, with its tokenizer."""
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        vocab_size=len(letters),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8, 8),
+        conv_kernel=(10, 8),
+        conv_stride=(5, 8),
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        num_feat_extract_layers=2,
+        **changes,
+    )
+    model = Wav2Vec2ForCTC(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight *= 30  # or one symbol would be said all the time
+    model.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(letters)}))
+    special = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(special))
+    return model
+
+
+@pytest.mark.parametrize("letters", [LETTERS, LETTERS[::-1]], ids=["blank_first", "blank_last"])
+def test_wav2vec2_writes_what_transformers_writes(tmp_path, letters):
+    theirs = write_wav2vec2(tmp_path / "w2v", letters)
+    ours = tynda.load(tmp_path / "w2v")
+    samples = noise(2)
+    normal = Wav2Vec2FeatureExtractor()(samples, sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        logits = theirs(normal.input_values).logits[0]
+    tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "w2v" / "vocab.json"))
+    expected = tokenizer.decode(logits.argmax(-1).tolist(), skip_special_tokens=True)
+    transcript = ours.transcribe_samples(samples)
+    assert transcript.text == " ".join(expected.split()) != ""
+    assert transcript.language is None
+    order = [letters.index(s) for s in ["<pad>", *[c for c in letters if c != "<pad>"]]]
+    theirs_sorted = logits.log_softmax(-1)[:, order].numpy()
+    np.testing.assert_allclose(ours.log_probs(samples), theirs_sorted, rtol=1e-4, atol=1e-3)
+
+
+def test_hot_words_take_the_models_capitals(tmp_path):
+    write_wav2vec2(tmp_path / "w2v")
+    model = tynda.load(tmp_path / "w2v")
+    assert "ZEBRA" in model.transcribe_samples(noise(1), hotwords="zebra", hotword_boost=40).text
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda f: (f / "vocab.json").unlink(), "vocab.json is missing"),
+        (lambda f: (f / "vocab.json").write_text('{"<pad>": 0, "|": 2}'), "from 0 on"),
+        (lambda f: (f / "vocab.json").write_text('{"<pad>": 0, "|": []}'), "from 0 on"),
+        (lambda f: (f / "vocab.json").write_text('{"<pad>": 0, "|": 1}'), "do not fit 2 symbols"),
+        (lambda f: (f / "vocab.json").write_text('{"a": 0, "|": 1}'), "its blank"),
+        (lambda f: (f / "vocab.json").write_text('{"<pad>": 0, "b": 1}'), "word delimiter"),
+        (lambda f: change(f / "config.json", hidden_act="relu"), "not gelu"),
+        (lambda f: change(f / "preprocessor_config.json", do_normalize=3), "true or false"),
+    ],
+)
+def test_damaged_wav2vec2_folders(tmp_path, damage, says):
+    write_wav2vec2(tmp_path / "w2v")
+    damage(tmp_path / "w2v")
+    with pytest.raises(TyndaError, match=says):
+        tynda.load(tmp_path / "w2v")
 
 
 def test_options_of_other_decoders_are_refused(source, tiny):

@@ -186,10 +186,17 @@ class LogMel(FrontEnd):
 class Raw(FrontEnd):
     """The waveform itself, as wav2vec 2.0 (Baevski et al. 2020) takes it.
 
-    (x - mean) / sqrt(variance + 1e-7) over the utterance: one bin, a frame for each sample.
+    (x - mean) / sqrt(variance + 1e-7) over the utterance, or as it is without `normalize`: one
+    bin, a frame for each sample.
     """
 
     kind: ClassVar[str] = "raw"
+
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.normalize, bool):
+            raise TyndaError(f"front end: normalize must be true or false, not {self.normalize!r}")
 
     @property
     def bins(self) -> int:
@@ -202,8 +209,8 @@ class Raw(FrontEnd):
         return 1
 
     def _features(self, samples: Floats) -> Floats:
-        if len(samples) == 0:
-            return np.zeros((0, 1), np.float32)
+        if len(samples) == 0 or not self.normalize:
+            return samples[:, None]
         mean = samples.mean(dtype=np.float64)
         scale = np.sqrt(samples.var(dtype=np.float64) + 1e-7)
         normal: Floats = ((samples - mean) / scale).astype(np.float32)

@@ -7,8 +7,9 @@ tokenizer's files, ``preprocessor_config.json`` and ``generation_config.json`` w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,17 @@ from numpy.typing import NDArray
 from tynda import models
 from tynda.checkpoint import Checkpoint, Header
 from tynda.errors import TyndaError
-from tynda.frontend import LogMel
+from tynda.frontend import FrontEnd, LogMel, Raw
+from tynda.models import wav2vec2, whisper
 from tynda.tensors import map_tensors
+from tynda.text.tokenizer import BLANK, CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
 
 __all__ = ["FILES", "load"]
 
 FILES = (
     *("config.json", "generation_config.json", "preprocessor_config.json"),
-    *("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json"),
+    *("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"),
     *("model.safetensors", "model.safetensors.index.json", "model-?????-of-?????.safetensors"),
 )
 """Names, as patterns, of all that `load` may read."""
@@ -45,31 +48,90 @@ def load(folder: Path) -> Checkpoint:
     """
     settings = _json(folder / "config.json")
     kind = settings.get("model_type")
-    if kind != "whisper":
-        raise TyndaError(f"{folder}: models of type {kind!r} are not known; known: whisper")
-    module = models.family(kind)
-    try:
-        config = models.configure(module, module.from_huggingface(settings))
-    except KeyError as missing:
-        raise TyndaError(f"{folder / 'config.json'} has no {missing.args[0]}") from None
-    except (TyndaError, ValueError) as error:
-        raise TyndaError(f"{folder / 'config.json'}: {error}") from None
-    weights = _fit(folder, _weights(folder), module.specs(config))
-    generation = _json(folder / "generation_config.json", optional=True)
+    if kind not in _READERS:
+        raise TyndaError(
+            f"{folder}: models of type {kind!r} are not known; known: {', '.join(_READERS)}"
+        )
+    model = _READERS[kind](folder, settings)
+    model.bytes = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    return model
+
+
+def _whisper(folder: Path, settings: dict[str, Any]) -> Checkpoint:
+    config = _configure(folder, whisper, settings)
+    tensors = _tensors(folder)
+    if not any(name.startswith("model.") for name in tensors):  # the bare encoder-decoder
+        tensors = {f"model.{name}": value for name, value in tensors.items()}
+    weights = _fit(folder, tensors, whisper.specs(config))
     tokenizer = WhisperTokenizer.from_folder(folder, multilingual=_multilingual(settings))
     front = LogMel(fft=400, bins=config.bins, normalize="whisper")
-    header = Header(
+    languages = list(tokenizer.languages) if tokenizer.multilingual else ["en"]
+    generation = _json(folder / "generation_config.json", optional=True)
+    header = _header(folder, "whisper", front, languages)
+    header.decoding = _decoding(generation, config)
+    return Checkpoint(header, config, front, tokenizer, weights, None, 0)
+
+
+def _wav2vec2(folder: Path, settings: dict[str, Any]) -> Checkpoint:
+    config = _configure(folder, wav2vec2, settings)
+    names, order = _symbols(folder)
+    if len(names) != config.vocab:
+        raise TyndaError(f"{folder}: {config.vocab} outputs do not fit {len(names)} symbols")
+    weights = _fit(folder, wav2vec2.fold(_tensors(folder)), wav2vec2.specs(config))
+    for part in ("weight", "bias"):  # the blank first
+        weights[f"lm_head.{part}"] = weights[f"lm_head.{part}"][order]
+    listening = _json(folder / "preprocessor_config.json", optional=True)
+    front = Raw(normalize=listening.get("do_normalize", True))
+    header = _header(folder, "wav2vec2", front, [])
+    return Checkpoint(header, config, front, CharTokenizer(names), weights, None, 0)
+
+
+_READERS: dict[str, Callable[[Path, dict[str, Any]], Checkpoint]] = {
+    "whisper": _whisper,
+    "wav2vec2": _wav2vec2,
+    "hubert": _wav2vec2,
+}
+
+
+def _configure(folder: Path, module: ModuleType, settings: dict[str, Any]) -> Any:
+    path = folder / "config.json"
+    try:
+        return models.configure(module, module.from_huggingface(settings))
+    except KeyError as missing:
+        raise TyndaError(f"{path} has no {missing.args[0]}") from None
+    except (TyndaError, ValueError) as error:
+        raise TyndaError(f"{path}: {error}") from None
+
+
+def _header(folder: Path, family: str, front: FrontEnd, languages: list[str]) -> Header:
+    return Header(
         name=folder.name,
-        family=kind,
+        family=family,
         config={},
         frontend=front.config,
         tokenizer={},
-        languages=list(tokenizer.languages) if tokenizer.multilingual else ["en"],
+        languages=languages,
         licence="",
-        decoding=_decoding(generation, config),
     )
-    size = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
-    return Checkpoint(header, config, front, tokenizer, weights, None, size)
+
+
+def _symbols(folder: Path) -> tuple[list[str], list[int]]:
+    """The symbols of a CTC vocabulary, blank first, and the rows of the head in that order."""
+    vocab = _json(folder / "vocab.json")
+    special = _json(folder / "tokenizer_config.json", optional=True)
+    if isinstance(by_language := vocab.get(special.get("target_lang") or "eng"), dict):  # MMS
+        vocab = by_language
+    blank, delimiter = special.get("pad_token", "<pad>"), special.get("word_delimiter_token", "|")
+    blank = blank["content"] if isinstance(blank, dict) else blank
+    if sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
+        raise TyndaError(f"{folder / 'vocab.json'} does not number its symbols from 0 on")
+    for role, symbol in (("blank", blank), ("word delimiter", delimiter)):
+        if symbol not in vocab:
+            raise TyndaError(f"{folder / 'vocab.json'} has no {symbol!r}, which is its {role}")
+    order = sorted(range(len(vocab)), key=lambda i: i != vocab[blank])
+    by_id = {i: symbol for symbol, i in vocab.items()}
+    roles = {blank: BLANK, delimiter: " "}
+    return [roles.get(by_id[i], by_id[i]) for i in order], order
 
 
 def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
@@ -91,7 +153,7 @@ def _multilingual(settings: Mapping[str, Any]) -> bool:
     return settings.get("eos_token_id") != 50256 and settings.get("vocab_size", 0) >= 51865
 
 
-def _weights(folder: Path) -> dict[str, NDArray[np.float32]]:
+def _tensors(folder: Path) -> dict[str, NDArray[np.float32]]:
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.exists():
         return dict(map_tensors(whole))
@@ -118,8 +180,6 @@ def _fit(
     folder: Path, tensors: Mapping[str, NDArray[np.float32]], specs: Mapping[str, models.Spec]
 ) -> dict[str, NDArray[np.float32]]:
     """The tensors that the model needs, under its names."""
-    if not any(name.startswith("model.") for name in tensors):  # the bare encoder-decoder
-        tensors = {f"model.{name}": value for name, value in tensors.items()}
     for name, spec in specs.items():
         if name not in tensors:
             raise TyndaError(f"{folder}: tensor {name} is missing; the checkpoint is damaged")

@@ -437,7 +437,7 @@ def _hypothesis(
     for i, token in enumerate([*tokens, tokenizer.space_id]):
         if token != tokenizer.space_id:
             letters.append(i)
-        elif letters:
+        elif any(tokenizer.symbols[tokens[j]] for j in letters):
             sure = [_letter_log_prob(log_probs, tokens[j], *spans[j], tokenizer) for j in letters]
             words.append(
                 WordTiming(
@@ -447,6 +447,7 @@ def _hypothesis(
                     confidence=math.exp(sum(sure) / len(sure)),
                 )
             )
+        if token == tokenizer.space_id:
             letters = []
     return Hypothesis(_text(tokenizer, tokens), tokens, score, words)
 

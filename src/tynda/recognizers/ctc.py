@@ -132,7 +132,7 @@ class CTCRecognizer(Recognizer[Decoding]):
         hotwords: Sequence[str] = decoding.hotwords
         if isinstance(hotwords, str):
             hotwords = hotwords.split(",")
-        hotwords = [w for word in hotwords if (w := self.normalize(word))]
+        hotwords = [w for word in hotwords if (w := self._spelling(word))]
         beam_size = decoding.beam_size or own.get("beam_size", 1)
         if hotwords or decoding.n_best > 1 or decoding.lm not in (None, "none"):
             if decoding.beam_size == 1:
@@ -155,6 +155,12 @@ class CTCRecognizer(Recognizer[Decoding]):
             hotword_boost=decoding.hotword_boost,
             n_best=decoding.n_best,
         )
+
+    def _spelling(self, text: str) -> str:
+        """``text`` in the letters that the model writes."""
+        text = self.normalize(text)
+        capitals = not any(symbol.islower() for symbol in self.tokenizer.symbols[1:])
+        return text.upper() if capitals else text
 
     def _lm(self, decoding: Decoding) -> LanguageModel | None:
         if decoding.lm is None:

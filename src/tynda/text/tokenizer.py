@@ -16,28 +16,30 @@ BLANK = "<blank>"
 class CharTokenizer:
     """One id per character; id 0 is the CTC blank.
 
-    `symbols[i]` is what id `i` stands for: `"<blank>"` first, then single characters, each
-    once, the space among them. Anything else raises `TyndaError`, since the list is usually
-    read from a model file.
+    `names[i]` is what id `i` stands for: `"<blank>"` first, then single characters, each once,
+    the space among them; other names in angle brackets, such as `"<unk>"`, are ids that print
+    nothing. Anything else raises `TyndaError`, since the list is usually read from a model
+    file. `symbols` are the same with nothing for what prints nothing, the blank excepted.
     """
 
-    def __init__(self, symbols: Sequence[str]) -> None:
-        if not symbols or symbols[0] != BLANK:
+    def __init__(self, names: Sequence[str]) -> None:
+        if not names or names[0] != BLANK:
             raise TyndaError(f"The tokenizer's first symbol must be {BLANK}; mend the symbol list.")
-        if any(len(s) != 1 for s in symbols[1:]) or len(set(symbols)) != len(symbols):
+        if any(len(s) != 1 and not _is_silent(s) for s in names) or len(set(names)) != len(names):
             raise TyndaError("The tokenizer's symbols must be single, distinct characters.")
-        if " " not in symbols:
+        if " " not in names:
             raise TyndaError("The tokenizer has no space; add ' ' to the symbol list.")
-        self.symbols = list(symbols)
+        self.names = list(names)
+        self.symbols = [BLANK, *("" if _is_silent(name) else name for name in names[1:])]
         self.blank = 0
         self.space_id = self.symbols.index(" ")
-        self._ids = {symbol: i for i, symbol in enumerate(self.symbols) if i != self.blank}
+        self._ids = {symbol: i for i, symbol in enumerate(self.names) if len(symbol) == 1}
 
     def __len__(self) -> int:
         return len(self.symbols)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CharTokenizer) and self.symbols == other.symbols
+        return isinstance(other, CharTokenizer) and self.names == other.names
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -59,7 +61,7 @@ class CharTokenizer:
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads back; plain enough for JSON."""
-        return {"type": "char", "symbols": list(self.symbols)}
+        return {"type": "char", "symbols": list(self.names)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CharTokenizer:
@@ -72,6 +74,10 @@ class CharTokenizer:
         ):
             raise TyndaError("The tokenizer's description is not readable; get the model again.")
         return cls(symbols)
+
+
+def _is_silent(name: str) -> bool:
+    return len(name) > 2 and name[0] == "<" and name[-1] == ">"
 
 
 ENGLISH = CharTokenizer([BLANK, " ", "'", *ascii_lowercase])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +181,10 @@ class Batch:
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
 
 
+Splicer = Callable[[int, np.random.Generator], tuple[Floats, str]]
+"""An utterance's number -> its samples and text, changed at random."""
+
+
 @dataclass
 class Examples:
     """One epoch: item ``i`` is a finished batch, the same for the same seed and epoch."""
@@ -195,6 +199,7 @@ class Examples:
     rooms: Corpus | None
     views: int
     seed: tuple[int, ...]
+    splicer: Splicer | None = None
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -204,20 +209,28 @@ class Examples:
         noises, rooms = _Sounds(self.noises), _Sounds(self.rooms)
         features, labels, phones = [], [], []
         for example in self.batches[index]:
-            samples = distort(self._join(example, rng), self.augment, noises, rooms, rng)
+            sounds, texts = zip(*(self._utterance(i, rng) for i in example), strict=True)
+            samples = distort(_join(sounds, rng), self.augment, noises, rooms, rng)
             features.append(self.frontend(samples))
-            text = " ".join(t for i in example if (t := _text(self.corpus, i)))
+            text = " ".join(t for t in texts if t)
             labels.append(self.tokenizer.encode(text))
             phones.append((self.lexicon.phones(text) or []) if self.lexicon else [])
         views = [mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features]
         return collate(views, labels * self.views, phones * self.views)
 
-    def _join(self, example: tuple[int, ...], rng: np.random.Generator) -> Floats:
-        parts = [self.corpus.samples(example[0])]
-        for i in example[1:]:
-            pause = int(rng.uniform(0.05, 0.4) * SAMPLE_RATE)
-            parts += [np.zeros(pause, np.float32), self.corpus.samples(i)]
-        return np.concatenate(parts)
+    def _utterance(self, index: int, rng: np.random.Generator) -> tuple[Floats, str]:
+        if self.splicer and rng.random() < self.augment.splice:
+            return self.splicer(index, rng)
+        return self.corpus.samples(index), english_letters(self.corpus.utterances[index].text)
+
+
+def _join(sounds: Sequence[Floats], rng: np.random.Generator) -> Floats:
+    """One after another, with pauses of 0.05 to 0.4 s."""
+    parts = [sounds[0]]
+    for sound in sounds[1:]:
+        pause = int(rng.uniform(0.05, 0.4) * SAMPLE_RATE)
+        parts += [np.zeros(pause, np.float32), sound]
+    return np.concatenate(parts)
 
 
 class _Sounds(Sequence[Floats]):
@@ -232,10 +245,6 @@ class _Sounds(Sequence[Floats]):
     def __getitem__(self, index: int) -> Floats:  # type: ignore[override]
         assert self._corpus is not None
         return self._corpus.samples(index)
-
-
-def _text(corpus: Corpus, index: int) -> str:
-    return english_letters(corpus.utterances[index].text)
 
 
 def collate(

@@ -24,6 +24,7 @@ from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.manifest import Utterance
 from tynda.ops.torch import TorchOps
+from tynda.recognizers import CTCRecognizer
 from tynda.score import score
 from tynda.text.normalize import english_letters
 from tynda.text.tokenizer import ENGLISH
@@ -31,6 +32,7 @@ from tynda.train import data as train_data
 from tynda.train.curve import draw
 from tynda.train.phones import PHONES, Lexicon
 from tynda.train.recipe import Optimizer, Recipe
+from tynda.train.splice import Splicer, find_words
 
 __all__ = ["Trainer", "initial_weights", "learning_rate"]
 
@@ -106,6 +108,7 @@ class Trainer:
         self.lexicon = Lexicon() if recipe.phones else None
         self._open_state(init, resume)
         self._open_data(folder)
+        self.splicer = self._find_words(init) if recipe.augment.splice else None
 
     def _open_data(self, folder: Path) -> None:
         d, cache = self.recipe.data, self.output / "cache"
@@ -120,6 +123,21 @@ class Trainer:
         if d.dev_utterances and len(dev) > d.dev_utterances:
             dev = [dev[i * len(dev) // d.dev_utterances] for i in range(d.dev_utterances)]
         self.dev = DevSet(train_data.Corpus(dev, cache), self.frontend) if dev else None
+
+    def _find_words(self, init: Path | None) -> Splicer:
+        if init is None:
+            raise TyndaError("augment.splice needs a model that finds the words: --init MODEL")
+        model = CTCRecognizer(checkpoint.load(init))
+        self.console.print("finding the words")
+        with self._progress() as progress:
+            task = progress.add_task("words", total=len(self.corpus), loss="")
+            cuts = find_words(
+                model,
+                self.corpus,
+                self.output / "words.json",
+                lambda done: progress.update(task, completed=done),
+            )
+        return Splicer(self.corpus, cuts)
 
     def _open_state(self, init: Path | None, resume: bool) -> None:
         o = self.recipe.optimizer
@@ -231,6 +249,7 @@ class Trainer:
             self.rooms,
             views,
             (o.seed, self.at.epoch),
+            self.splicer,
         )
         # Steps that remain are counted at this epoch's length, so that a resumed run with
         # another number of epochs or batches still cools down at its end.

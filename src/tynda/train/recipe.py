@@ -67,6 +67,9 @@ class Augment:
     """Its range of signal-to-noise ratios, decibels."""
     rooms: float = 0.0
     """Probability of a room's reverberation."""
+    splice: float = 0.0
+    """Probability that words of a sentence change places with others that the same person said
+    (see ``train/splice.py``). Their places are found by the model that training starts from."""
     freq_masks: int = 0
     freq_width: int = 27
     """Widest mask of SpecAugment over bins (Park et al. 2019)."""

@@ -1,0 +1,138 @@
+"""New sentences from old ones: words change places with others that the same person said.
+
+A network that hears few sentences many times learns the sentences; words in random company
+teach it to listen. Lam et al. 2021, "On-the-Fly Aligned Data Augmentation for
+Sequence-to-Sequence ASR", in its random form. Words are found by a model's CTC alignment and
+cut where it is quietest between their letters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from tynda.decode import ctc
+from tynda.files import write_whole
+from tynda.frontend import SAMPLE_RATE
+from tynda.recognizers import CTCRecognizer
+from tynda.text.normalize import english_letters
+from tynda.train.data import Corpus
+
+__all__ = ["Splicer", "cut_words", "find_words"]
+
+Floats = NDArray[np.float32]
+
+_STEP = SAMPLE_RATE // 100
+_EDGE = SAMPLE_RATE // 4
+"""How far before its first letter and behind its last a sentence may begin and end."""
+_FADE = SAMPLE_RATE // 200
+_SHARE = 0.5
+"""Of the words of a sentence, so many change."""
+
+
+class Splicer:
+    """Gives an utterance of ``corpus`` with some words exchanged, and its text.
+
+    ``cuts[i]`` are the samples at which utterance ``i`` may be cut: the beginning of each word
+    and the end of the last; empty where its words are not known.
+    """
+
+    def __init__(self, corpus: Corpus, cuts: list[list[int]]) -> None:
+        self._corpus, self._cuts = corpus, cuts
+        self._texts = [english_letters(u.text).split() for u in corpus.utterances]
+        self._said: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+        for i, places in enumerate(cuts):
+            self._said[self._who(i)] += [(i, word) for word in range(len(places) - 1)]
+
+    def _who(self, index: int) -> tuple[str, str]:
+        utterance = self._corpus.utterances[index]
+        return utterance.source, utterance.speaker or ""
+
+    def __call__(self, index: int, rng: Generator) -> tuple[Floats, str]:
+        """Samples ``[n]`` and text; those of the utterance itself if its words are not known."""
+        samples, words, cuts = self._corpus.samples(index), self._texts[index], self._cuts[index]
+        if not cuts:
+            return samples, " ".join(words)
+        others = self._said[self._who(index)]
+        parts, text = [samples[: cuts[0]]], []
+        for i, word in enumerate(words):
+            source, place = index, i
+            if rng.random() < _SHARE:
+                source, place = others[int(rng.integers(len(others)))]
+                word = self._texts[source][place]
+            start, stop = self._cuts[source][place : place + 2]
+            parts.append(self._corpus.samples(source)[start:stop])
+            text.append(word)
+        return _join([*parts, samples[cuts[-1] :]]), " ".join(text)
+
+
+def _join(parts: list[Floats]) -> Floats:
+    """One after another, faded at the seams so that they do not click."""
+    faded = []
+    for part in parts:
+        part, n = part.copy(), min(_FADE, len(part) // 2)
+        ramp = np.linspace(0, 1, n, dtype=np.float32)
+        part[:n] *= ramp
+        part[len(part) - n :] *= ramp[::-1]
+        faded.append(part)
+    return np.concatenate(faded)
+
+
+def find_words(
+    model: CTCRecognizer,
+    corpus: Corpus,
+    cache: Path,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Where each utterance's words may be cut, for `Splicer`; remembered in the file ``cache``."""
+    if cache.exists():
+        cuts: list[list[int]] = json.loads(cache.read_text())
+        if len(cuts) == len(corpus):
+            return cuts
+    cuts = []
+    for i, utterance in enumerate(corpus.utterances):
+        cuts.append(cut_words(model, corpus.samples(i), english_letters(utterance.text)))
+        if on_progress:
+            on_progress(i)
+    write_whole(cache, json.dumps(cuts).encode())
+    return cuts
+
+
+def cut_words(model: CTCRecognizer, samples: Floats, text: str) -> list[int]:
+    """The samples at which each word of ``text`` begins, and at which the last one ends.
+
+    Empty for a text of one word or none, and for a sound too short for its text.
+    """
+    words = text.split()
+    if len(words) < 2:
+        return []
+    tokenizer = model.tokenizer
+    log_probs = model.log_probs(samples)
+    tokens = tokenizer.encode(" ".join(words))
+    try:
+        spans = ctc.align(log_probs, tokens, tokenizer.blank)
+    except ValueError:
+        return []
+    letters = [i for i, token in enumerate(tokens) if token != tokenizer.space_id]
+    spaces = [i for i, token in enumerate(tokens) if token == tokenizer.space_id]
+    frame = len(samples) / max(1, len(log_probs))
+    first, last = spans[letters[0]][0] * frame, spans[letters[-1]][1] * frame
+    between = [(spans[i - 1][1] * frame, (spans[i + 1][0] + 1) * frame) for i in spaces]
+    places = [(first - _EDGE, first), *between, (last, last + _EDGE)]
+    cuts = [_quietest(samples, int(start), int(stop)) for start, stop in places]
+    return cuts if all(a < b for a, b in pairwise(cuts)) else []
+
+
+def _quietest(samples: Floats, start: int, stop: int) -> int:
+    """The middle of the 10 ms with the least energy between two samples."""
+    start, stop = max(0, start), min(len(samples), max(stop, start + _STEP))
+    places = np.arange(start, max(start + 1, stop - _STEP), _STEP // 2)
+    energy = [float(np.sum(samples[p : p + _STEP] ** 2)) for p in places]
+    return min(int(places[int(np.argmin(energy))]) + _STEP // 2, len(samples))
