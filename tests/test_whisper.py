@@ -220,3 +220,59 @@ def empty_cache(config, rows):
         return [np.zeros(shape, np.float32) for _ in range(config.decoder_layers)]
 
     return whisper.Cache(room(), room())
+
+
+FULL = {
+    "vocab_size": 51865,
+    "d_model": 384,
+    "encoder_layers": 4,
+    "encoder_attention_heads": 6,
+    "encoder_ffn_dim": 1536,
+    "decoder_layers": 4,
+    "decoder_attention_heads": 6,
+    "decoder_ffn_dim": 1536,
+    "max_source_positions": 1500,
+    "max_target_positions": 448,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"num_mel_bins": 128, "vocab_size": 51866}])
+def test_full_size_states_logits_and_a_hundred_greedy_tokens(changes):
+    theirs, config, weights = make(**FULL | changes)
+    # Shared with theirs: places that count make the tokens differ from step to step.
+    weights["model.decoder.embed_positions.weight"] *= 30
+    mel = features(config, 1)
+    start = [50258, 50259, 50359, 50363]
+    with torch.no_grad():
+        tokens = theirs_greedy(theirs, torch.from_numpy(mel).transpose(1, 2), start, 100)
+        expected = theirs(
+            torch.from_numpy(mel).transpose(1, 2), decoder_input_ids=torch.tensor([tokens])
+        )
+    states, lengths = whisper.encode(OPS, weights, config, mel, full(config, 1))
+    close(states, expected.encoder_last_hidden_state)
+    audio = whisper.listen(OPS, weights, config, states, lengths)
+    x, _ = whisper.decode(OPS, weights, config, np.array([tokens]), np.zeros(1, int), audio)
+    close(whisper.logits(OPS, weights, config, x), expected.logits)
+    cache, ours = empty_cache(config, 1), list(start)
+    new = np.array([start])
+    while len(ours) < len(tokens):
+        at = np.array([len(ours) - new.shape[1]])
+        x, cache = whisper.decode(OPS, weights, config, new, at, audio, cache)
+        new = whisper.logits(OPS, weights, config, x[:, -1:]).argmax(-1)
+        ours.append(int(new[0, 0]))
+    assert ours == tokens
+    assert len(set(ours)) > 10
+
+
+def theirs_greedy(model, mel, start, count):
+    states = model.model.encoder(mel)
+    tokens, cache = torch.tensor([start]), None
+    new = tokens
+    for _ in range(count):
+        out = model(
+            encoder_outputs=states, decoder_input_ids=new, past_key_values=cache, use_cache=True
+        )
+        cache, new = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        tokens = torch.cat([tokens, new], 1)
+    return tokens[0].tolist()
