@@ -110,6 +110,26 @@ def test_recordings_are_those_of_openai(models, name):
         assert pieces
 
 
+def test_a_fitting_window_encodes_what_is_left(models, monkeypatch):
+    network = models[1]
+    sizes = []
+    encode = type(network).encode
+
+    def watch(self, features, lengths):
+        sizes.append((features.shape[1], int(lengths[0])))
+        return encode(self, features, lengths)
+
+    monkeypatch.setattr(type(network), "encode", watch)
+    short = {"temperature": (0.0,), "max_new_tokens": 5, "no_speech_threshold": None}
+    for margin, floor, expected in ((1.0, 2.0, 400), (0.5, 8.0, 800), (60, 1, 3000)):
+        sizes.clear()
+        options = Options(window="fit", window_margin=margin, window_floor=floor, **short)
+        pieces, _ = sliding.transcribe(network, features(sound(3)), options)
+        assert sizes[0] == (expected, expected)
+        assert max(sizes) == (expected, expected)
+        assert pieces
+
+
 def test_progress_reaches_the_end(models):
     seen = []
     options = Options(temperature=(0.0,), max_new_tokens=5, no_speech_threshold=None)

@@ -165,6 +165,8 @@ def test_a_penalty_on_repetition_spreads_the_tokens():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"window": "wide"}, "exact or fit"),
+        ({"window_margin": -1}, "window_margin"),
         ({"task": "sing"}, "transcribe or translate"),
         ({"temperature": (0, -1)}, "temperature"),
         ({"temperature": ()}, "temperature"),

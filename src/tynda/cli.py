@@ -90,6 +90,11 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--prefix", metavar="TEXT", help="Whisper: how the text begins."),
         click.option("--without-timestamps", is_flag=True, default=None, help="Whisper."),
         click.option("--word-timestamps", is_flag=True, default=None, help="Whisper: word times."),
+        click.option(
+            "--window",
+            type=click.Choice(["exact", "fit"]),
+            help="Whisper: fit encodes no more than what is said; exact by default.",
+        ),
         click.option("--max-new-tokens", type=click.IntRange(1), help="Whisper: in a window."),
         click.option(
             "--condition-on-previous-text/--no-condition-on-previous-text",

@@ -8,6 +8,7 @@ words and long pauses, and their numbers, are the reference's as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -67,7 +68,9 @@ def transcribe(
     content = len(features) - size
     language = options.language
     if network.tokenizer.multilingual and language is None:
-        (chances,) = detect_language(network, _hear(network, features[:size]))
+        # As in the reference, the silence behind a short recording is silence here, not zeros.
+        first = features[:size] if options.window == "exact" else features[: min(size, content)]
+        (chances,) = detect_language(network, _hear(network, first, options))
         language = max(chances, key=lambda code: chances[code])
     history = _History(network, options)
     pieces: list[Piece] = []
@@ -142,9 +145,12 @@ class _History:
             self._since = len(self._tokens)
 
 
-def _hear(network: Network, features: Floats) -> whisper.Heard[Any]:
+def _hear(network: Network, features: Floats, options: Options) -> whisper.Heard[Any]:
     """Encode one window ``[frames, bins]``, filled up with zeros, for the decoder."""
     size = 2 * network.config.frames
+    if options.window == "fit":
+        least = max(len(features) / _RATE + options.window_margin, options.window_floor)
+        size = min(size, math.ceil(least * _RATE))
     padded = np.zeros((1, size, features.shape[1]), np.float32)
     padded[0, : len(features)] = features
     return network.listen(*network.encode(padded, np.array([size])))
@@ -192,7 +198,7 @@ class _Stretch:
         self._network, self._options, self._language = network, options, language
         self._seek, self._count, self._content = seek, count, content
         self._start = seek / _RATE
-        self._heard = _hear(network, features[seek : seek + count])
+        self._heard = _hear(network, features[seek : seek + count], options)
 
     def decode(self, prompt: Sequence[int], prefix: Sequence[int]) -> Window:
         """The text at the first temperature at which it does not fail, or at the last one."""

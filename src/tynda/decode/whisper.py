@@ -98,12 +98,24 @@ class Options:
     """Marks that belong to the word before them."""
     clip_timestamps: Sequence[float] = (0.0,)
     """Begin and end of each stretch to transcribe, in seconds; a last end may be missing."""
+    window: str = "exact"
+    """``exact``: as published, every window is encoded with silence up to its full length.
+    ``fit``: no longer than what is left to hear. Published weights never saw that, and may
+    hear other words."""
+    window_margin: float = 1.0
+    """Silence behind what is left, with ``fit``, in seconds."""
+    window_floor: float = 5.0
+    """Least length of a window, with ``fit``, in seconds."""
     hallucination_silence_threshold: float | None = None
     """Longer silences around a doubtful text are skipped, in seconds. Needs word times."""
     seed: int = 0
     """Of the draws."""
 
     def __post_init__(self) -> None:
+        if self.window not in ("exact", "fit"):
+            raise TyndaError(f"the window is exact or fit, not {self.window!r}")
+        if self.window_margin < 0 or self.window_floor <= 0:
+            raise TyndaError("window_margin must be at least 0 and window_floor above 0")
         if self.task not in ("transcribe", "translate"):
             raise TyndaError(f"the task is transcribe or translate, not {self.task!r}")
         if not self.temperature or min(self.temperature) < 0:
