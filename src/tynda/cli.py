@@ -95,6 +95,8 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["exact", "fit"]),
             help="Whisper: fit encodes no more than what is said; exact by default.",
         ),
+        click.option("--vad-filter", is_flag=True, default=None, help="Whisper: only speech."),
+        click.option("--batch-size", type=click.IntRange(1), help="Whisper, with --vad-filter; 8."),
         click.option("--max-new-tokens", type=click.IntRange(1), help="Whisper: in a window."),
         click.option(
             "--condition-on-previous-text/--no-condition-on-previous-text",

@@ -28,7 +28,7 @@ from tynda.decode.whisper import (
 )
 from tynda.models import whisper
 
-__all__ = ["Piece", "transcribe"]
+__all__ = ["Piece", "Stretch", "hear", "is_silence", "transcribe"]
 
 Floats = NDArray[np.float32]
 
@@ -70,7 +70,7 @@ def transcribe(
     if network.tokenizer.multilingual and language is None:
         # As in the reference, the silence behind a short recording is silence here, not zeros.
         first = features[:size] if options.window == "exact" else features[: min(size, content)]
-        (chances,) = detect_language(network, _hear(network, first, options))
+        (chances,) = detect_language(network, hear(network, [first], options))
         language = max(chances, key=lambda code: chances[code])
     history = _History(network, options)
     pieces: list[Piece] = []
@@ -79,9 +79,10 @@ def transcribe(
         seek = begin
         while seek < end:
             count = min(size, end - seek)
-            stretch = _Stretch(network, options, language, features, seek, count, content)
+            heard = hear(network, [features[seek : seek + count]], options)
+            stretch = Stretch(network, options, language, heard, seek, count, content)
             window = stretch.decode(history.prompt(), history.prefix())
-            if _is_silence(window, options):
+            if is_silence(window, options):
                 seek += count
                 continue
             found, seek = stretch.cut(window)
@@ -145,18 +146,20 @@ class _History:
             self._since = len(self._tokens)
 
 
-def _hear(network: Network, features: Floats, options: Options) -> whisper.Heard[Any]:
-    """Encode one window ``[frames, bins]``, filled up with zeros, for the decoder."""
+def hear(network: Network, windows: Sequence[Floats], options: Options) -> whisper.Heard[Any]:
+    """Encode windows ``[frames, bins]``, filled up with zeros, for the decoder."""
     size = 2 * network.config.frames
+    longest = max(map(len, windows))
     if options.window == "fit":
-        least = max(len(features) / _RATE + options.window_margin, options.window_floor)
+        least = max(longest / _RATE + options.window_margin, options.window_floor)
         size = min(size, math.ceil(least * _RATE))
-    padded = np.zeros((1, size, features.shape[1]), np.float32)
-    padded[0, : len(features)] = features
-    return network.listen(*network.encode(padded, np.array([size])))
+    padded = np.zeros((len(windows), size, windows[0].shape[1]), np.float32)
+    for row, window in zip(padded, windows, strict=True):
+        row[: len(window)] = window
+    return network.listen(*network.encode(padded, np.full(len(windows), size)))
 
 
-def _is_silence(window: Window, options: Options) -> bool:
+def is_silence(window: Window, options: Options) -> bool:
     """Likely no speech, and no likely text."""
     if options.no_speech_threshold is None:
         return False
@@ -182,7 +185,7 @@ def _fails(window: Window, options: Options) -> bool:
     return unlikely or repetitive
 
 
-class _Stretch:
+class Stretch:
     """The stretch of a recording that one window sees."""
 
     def __init__(
@@ -190,19 +193,31 @@ class _Stretch:
         network: Network,
         options: Options,
         language: str | None,
-        features: Floats,
+        heard: whisper.Heard[Any],
         seek: int,
         count: int,
         content: int,
     ) -> None:
         self._network, self._options, self._language = network, options, language
-        self._seek, self._count, self._content = seek, count, content
+        self._heard, self._seek, self._count, self._content = heard, seek, count, content
         self._start = seek / _RATE
-        self._heard = _hear(network, features[seek : seek + count], options)
 
-    def decode(self, prompt: Sequence[int], prefix: Sequence[int]) -> Window:
-        """The text at the first temperature at which it does not fail, or at the last one."""
-        for temperature in self._options.temperature:
+    def decode(
+        self,
+        prompt: Sequence[int] = (),
+        prefix: Sequence[int] = (),
+        first: Window | None = None,
+    ) -> Window:
+        """The text at the first temperature at which it does not fail, or at the last one.
+
+        ``first`` is the text at the first temperature, if it is there already.
+        """
+        temperatures = list(self._options.temperature)
+        if first is not None:
+            if not _fails(first, self._options) or len(temperatures) == 1:
+                return first
+            temperatures = temperatures[1:]
+        for temperature in temperatures:
             (window,) = decode(
                 self._network,
                 self._heard,
@@ -216,8 +231,11 @@ class _Stretch:
                 break
         return window
 
-    def cut(self, window: Window) -> tuple[list[Piece], int]:
-        """The window's segments, and the frame at which the next window begins."""
+    def cut(self, window: Window, *, whole: bool = False) -> tuple[list[Piece], int]:
+        """The window's segments, and the frame at which the next window begins.
+
+        ``whole``: no window follows that would hear the last segment again, so it stays.
+        """
         tokens, zero = window.tokens, self._network.tokenizer.timestamp_begin
         stamps = [t >= zero for t in tokens]
         # Two time stamps side by side: the end of a segment and the beginning of the next.
@@ -229,6 +247,11 @@ class _Stretch:
             parts = [tokens[i:j] for i, j in zip([0, *cuts[:-1]], cuts, strict=True)]
             found = [self._piece(p, self._at(p[0]), self._at(p[-1]), window) for p in parts]
             if ended:
+                return found, self._seek + self._count
+            if whole:
+                rest = tokens[cuts[-1] :]
+                start, end = self._at(rest[0]), self._start + self._count / _RATE
+                found.append(self._piece(rest, start, max(start, end), window))
                 return found, self._seek + self._count
             # The segment after the last cut is unfinished: the next window begins with it.
             return found, self._seek + 2 * (tokens[cuts[-1] - 1] - zero)
@@ -252,7 +275,7 @@ class _Stretch:
 
         None where the window is to be heard again, from that frame on.
         """
-        self._add_words(found, spoken_until)
+        self.add_words(found, spoken_until)
         threshold = self._options.hallucination_silence_threshold
         window_end = self._start + 2 * self._network.config.frames / _RATE
         last = _speech_end(found)
@@ -295,7 +318,8 @@ class _Stretch:
         zero = self._network.tokenizer.timestamp_begin
         return [t >= zero for t in tokens[-2:]] == [False, True]
 
-    def _add_words(self, found: Sequence[Piece], spoken_until: float) -> None:
+    def add_words(self, found: Sequence[Piece], spoken_until: float) -> None:
+        """Give each segment its words; nothing was said since ``spoken_until`` before them."""
         eot = self._network.tokenizer.eot
         texts = [[t for t in piece.tokens if t < eot] for piece in found]
         words = align(

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda import vad
 from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
-from tynda.decode import sliding
+from tynda.decode import batched, sliding
 from tynda.decode.whisper import Network, Options, start_tokens
 from tynda.engine import Backend
 from tynda.recognizers.base import Recognizer
@@ -51,8 +52,13 @@ class WhisperRecognizer(Recognizer[Options]):
     ) -> Transcript:
         samples = np.concatenate([np.zeros(0, np.float32), *blocks])
         front, window = self._model.frontend, 2 * self._model.config.frames
-        features = front(np.pad(samples, (0, window * front.hop)))
-        pieces, language = sliding.transcribe(self._network, features, options, on_progress)
+        if options.vad_filter:
+            pieces, language = batched.transcribe(
+                self._network, front, samples, vad.speech(samples), options, on_progress
+            )
+        else:
+            features = front(np.pad(samples, (0, window * front.hop)))
+            pieces, language = sliding.transcribe(self._network, features, options, on_progress)
         segments = [_segment(piece) for piece in pieces]
         text = "".join(piece.text for piece in pieces).strip()
         return Transcript(text, segments, language or "en", len(samples) / SAMPLE_RATE)

@@ -1,0 +1,79 @@
+"""Recordings cut at silences and decoded side by side."""
+
+import numpy as np
+import pytest
+
+from helpers import RATE, noise
+from tynda.decode import batched, sliding
+from tynda.decode.whisper import Options
+from tynda.frontend import LogMel
+from whisper_peer import pair
+
+FRONT = LogMel(fft=400, normalize="whisper")
+SPEECH = [(0.5, 2.0), (3.0, 9.0), (14.0, 30.0), (36.0, 66.5), (67.0, 68.0)]
+OPTIONS = {"max_new_tokens": 16, "no_speech_threshold": None}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return pair(0, ends=1.3, frames=1500, layers=1)[1]
+
+
+def said(pieces):
+    return [(p.start, p.end, p.tokens, [(w.word, w.start, w.end) for w in p.words]) for p in pieces]
+
+
+def test_speech_is_packed_into_windows():
+    assert batched.pack(SPEECH, 3000, 100) == [(50, 3000), (3600, 6600), (6600, 6800)]
+    assert batched.pack([], 3000, 100) == []
+    assert batched.pack([(0, 61)], 3000, 100) == [(0, 3000), (3000, 6000), (6000, 6100)]
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_side_by_side_is_one_by_one(network, words):
+    samples = noise(70, level=0.1)
+    options = {"temperature": (0.0,), "word_timestamps": words, **OPTIONS}
+    one, many = (
+        batched.transcribe(network, FRONT, samples, SPEECH, Options(batch_size=n, **options))
+        for n in (1, 3)
+    )
+    assert said(one[0]) == said(many[0]) != []
+    assert one[1] == many[1]
+    assert any(p.words for p in many[0]) == words
+
+
+def test_a_window_is_what_the_sliding_decoder_hears(network):
+    samples = noise(5, level=0.1)
+    options = Options(temperature=(0.0,), language="en", **OPTIONS)
+    ours, _ = batched.transcribe(network, FRONT, samples, [(0.0, 5.0)], options)
+    features = FRONT(samples)
+    silent = np.zeros((3000, 80), np.float32)
+    expected, _ = sliding.transcribe(network, np.concatenate([features, silent]), options)
+    assert ours[0].tokens == expected[0].tokens
+
+
+def test_failing_windows_are_decoded_again(network):
+    samples = noise(70, level=0.1)
+    plain, _ = batched.transcribe(
+        network, FRONT, samples, SPEECH, Options(temperature=(0.0,), **OPTIONS)
+    )
+    middle = float(np.mean(sorted({p.window.avg_logprob for p in plain})[:2]))
+    options = Options(temperature=(0.0, 1.0), logprob_threshold=middle, **OPTIONS)
+    pieces, _ = batched.transcribe(network, FRONT, samples, SPEECH, options)
+    assert {p.window.temperature for p in pieces} == {0.0, 1.0}
+
+
+def test_times_and_progress_are_those_of_the_recording(network):
+    seen = []
+    options = Options(temperature=(0.0,), batch_size=2, **OPTIONS)
+    samples = noise(70, level=0.1)
+    pieces, _ = batched.transcribe(network, FRONT, samples, SPEECH, options, seen.append)
+    assert seen == [66.0, 68.0]
+    assert all(0.5 <= p.start <= p.end <= 68 + 30 for p in pieces)
+    assert pieces[-1].start >= 66
+    assert [p.start for p in pieces] == sorted(p.start for p in pieces)
+    assert len(samples) == 70 * RATE
+
+
+def test_no_speech(network):
+    assert batched.transcribe(network, FRONT, noise(1), [], Options()) == ([], None)
