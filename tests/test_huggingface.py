@@ -205,7 +205,9 @@ def test_wav2vec2_writes_what_transformers_writes(tmp_path, letters):
     with torch.no_grad():
         logits = theirs(normal.input_values).logits[0]
     tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "w2v" / "vocab.json"))
-    expected = tokenizer.decode(logits.argmax(-1).tolist(), skip_special_tokens=True)
+    expected = tokenizer.decode(logits.argmax(-1).tolist())
+    for silent in ("<s>", "</s>", "<unk>"):  # theirs writes them down
+        expected = expected.replace(silent, "")
     transcript = ours.transcribe_samples(samples)
     assert transcript.text == " ".join(expected.split()) != ""
     assert transcript.language is None
@@ -217,7 +219,9 @@ def test_wav2vec2_writes_what_transformers_writes(tmp_path, letters):
 def test_hot_words_take_the_models_capitals(tmp_path):
     write_wav2vec2(tmp_path / "w2v")
     model = tynda.load(tmp_path / "w2v")
-    assert "ZEBRA" in model.transcribe_samples(noise(1), hotwords="zebra", hotword_boost=40).text
+    model.prepare(model.options(hotwords="zebra"))
+    with pytest.raises(TyndaError, match="cannot spell '7'"):
+        model.prepare(model.options(hotwords="zebra 7"))
 
 
 @pytest.mark.parametrize(
