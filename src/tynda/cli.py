@@ -18,7 +18,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 import tynda
-from tynda import library, writers
+from tynda import hub, library, writers
 from tynda.errors import TyndaError
 from tynda.evaluation import Report, Result
 from tynda.recognizers import Recognizer
@@ -113,7 +113,12 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--model", default=library.DEFAULT, show_default=True, help="Name or file.")
+@click.option(
+    "--model",
+    default=library.DEFAULT,
+    show_default=True,
+    help="Name, file, or owner/name of the hub.",
+)
 @click.option("--format", "format_", type=click.Choice(list(writers.FORMATS)), default="txt")
 @click.option("--output-dir", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--n-best", type=click.IntRange(1), help="Hypotheses in the json, with CTC.")
@@ -294,7 +299,7 @@ def models() -> None:
 @models.command("list")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table")
 def list_models(format_: str) -> None:
-    """List bundled and cached models."""
+    """List the models that come with tynda, are cached or were pulled."""
     rows = library.describe()
     if format_ == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -302,7 +307,6 @@ def list_models(format_: str) -> None:
     table = Table("name", "", "bytes", "family", "languages", "licence", "scores", box=None)
     for row in rows:
         where = "default" if row["default"] else "bundled" if row["bundled"] else "cached"
-        scores = ", ".join(f"{k} WER {_rate(v.get('wer'))}" for k, v in row["scores"].items())
         table.add_row(
             row["name"],
             where,
@@ -310,9 +314,45 @@ def list_models(format_: str) -> None:
             row["family"],
             " ".join(row["languages"]),
             row["licence"],
-            scores,
+            _scores(row),
         )
     stdout.print(table)
+
+
+@models.command("show")
+@click.argument("name")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table")
+def show_model(name: str, format_: str) -> None:
+    """Describe the model NAME: a name as listed, or a path."""
+    row = library.show(name)
+    if format_ == "json":
+        click.echo(json.dumps(row, indent=2, ensure_ascii=False))
+        return
+    table = Table(box=None, show_header=False)
+    for key in ("name", "path", "bytes", "family", "languages", "licence", "scores"):
+        value = {"languages": " ".join(row["languages"]), "scores": _scores(row)}.get(key)
+        table.add_row(key, str(row[key]) if value is None else value)
+    for key, value in row["config"].items():
+        table.add_row(f"  {key}", str(value))
+    stdout.print(table)
+
+
+@models.command("pull")
+@click.argument("name")
+def pull_model(name: str) -> None:
+    """Get the model NAME, owner/name or owner/name@revision, from the Hugging Face hub."""
+    click.echo(hub.pull(name))
+
+
+@models.command("remove")
+@click.argument("name")
+def remove_model(name: str) -> None:
+    """Delete the cached or pulled model NAME from the disk."""
+    library.remove(name)
+
+
+def _scores(row: dict[str, Any]) -> str:
+    return ", ".join(f"{k} WER {_rate(v.get('wer'))}" for k, v in row["scores"].items())
 
 
 def _options(recognizer: Recognizer[Any], language: str | None, **options: Any) -> Any:

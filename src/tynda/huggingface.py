@@ -1,12 +1,14 @@
 """Checkpoints as the Hugging Face hub has them: a folder of JSON files and tensors.
 
 What is read: ``config.json``, ``model.safetensors`` (or its shards by their index), the
-tokenizer's files, ``preprocessor_config.json`` and ``generation_config.json`` where they are.
+tokenizer's files, ``preprocessor_config.json`` and ``generation_config.json`` where they are,
+and the licence that the model card names.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -24,45 +26,55 @@ from tynda.tensors import map_tensors
 from tynda.text.tokenizer import BLANK, CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
 
-__all__ = ["FILES", "load"]
+__all__ = ["CONVERT", "FILES", "PICKLED", "check_kind", "load"]
 
 FILES = (
-    *("config.json", "generation_config.json", "preprocessor_config.json"),
+    *("README.md", "config.json", "generation_config.json", "preprocessor_config.json"),
     *("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"),
     *("model.safetensors", "model.safetensors.index.json", "model-?????-of-?????.safetensors"),
 )
 """Names, as patterns, of all that `load` may read."""
 
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "flax_model.msgpack")
-_CONVERT = (
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "flax_model.msgpack")
+"""Weights that are not read, since unpickling can run any code."""
+
+CONVERT = (
     "python -c \"import sys, transformers as t; m = t.pipeline('automatic-speech-recognition', "
     'sys.argv[1]).model; m.save_pretrained(sys.argv[1])" '
 )
+"""The command, less the folder, that makes safetensors of them."""
 
 
-def load(folder: Path) -> Checkpoint:
-    """Read a checkpoint's folder.
+def load(folder: Path, *, weights: bool = True) -> Checkpoint:
+    """Read a checkpoint's folder; without ``weights``, what describes the model.
 
     Raises `TyndaError`, naming the file, when one is missing or damaged, when a tensor is
     missing or has a wrong shape, when the architecture is not known, and for pickled weights.
     """
     settings = _json(folder / "config.json")
     kind = settings.get("model_type")
-    if kind not in _READERS:
-        raise TyndaError(
-            f"{folder}: models of type {kind!r} are not known; known: {', '.join(_READERS)}"
-        )
-    model = _READERS[kind](folder, settings)
+    check_kind(folder, kind)
+    model = _READERS[str(kind)](folder, settings, weights)
     model.bytes = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
     return model
 
 
-def _whisper(folder: Path, settings: dict[str, Any]) -> Checkpoint:
+def check_kind(where: object, kind: object) -> None:
+    """Raise `TyndaError` for a ``model_type`` that is not read."""
+    if kind not in _READERS:
+        raise TyndaError(
+            f"{where}: models of type {kind!r} are not known; known: {', '.join(_READERS)}"
+        )
+
+
+def _whisper(folder: Path, settings: dict[str, Any], whole: bool) -> Checkpoint:
     config = _configure(folder, whisper, settings)
-    tensors = _tensors(folder)
-    if not any(name.startswith("model.") for name in tensors):  # the bare encoder-decoder
-        tensors = {f"model.{name}": value for name, value in tensors.items()}
-    weights = _fit(folder, tensors, whisper.specs(config))
+    weights = {}
+    if whole:
+        tensors = _tensors(folder)
+        if not any(name.startswith("model.") for name in tensors):  # the bare encoder-decoder
+            tensors = {f"model.{name}": value for name, value in tensors.items()}
+        weights = _fit(folder, tensors, whisper.specs(config))
     tokenizer = WhisperTokenizer.from_folder(folder, multilingual=_multilingual(settings))
     front = LogMel(fft=400, bins=config.bins, normalize="whisper")
     languages = list(tokenizer.languages) if tokenizer.multilingual else ["en"]
@@ -72,21 +84,23 @@ def _whisper(folder: Path, settings: dict[str, Any]) -> Checkpoint:
     return Checkpoint(header, config, front, tokenizer, weights, None, 0)
 
 
-def _wav2vec2(folder: Path, settings: dict[str, Any]) -> Checkpoint:
+def _wav2vec2(folder: Path, settings: dict[str, Any], whole: bool) -> Checkpoint:
     config = _configure(folder, wav2vec2, settings)
     names, order = _symbols(folder)
     if len(names) != config.vocab:
         raise TyndaError(f"{folder}: {config.vocab} outputs do not fit {len(names)} symbols")
-    weights = _fit(folder, wav2vec2.fold(_tensors(folder)), wav2vec2.specs(config))
-    for part in ("weight", "bias"):  # the blank first
-        weights[f"lm_head.{part}"] = weights[f"lm_head.{part}"][order]
+    weights = {}
+    if whole:
+        weights = _fit(folder, wav2vec2.fold(_tensors(folder)), wav2vec2.specs(config))
+        for part in ("weight", "bias"):  # the blank first
+            weights[f"lm_head.{part}"] = weights[f"lm_head.{part}"][order]
     listening = _json(folder / "preprocessor_config.json", optional=True)
     front = Raw(normalize=listening.get("do_normalize", True))
     header = _header(folder, "wav2vec2", front, [])
     return Checkpoint(header, config, front, CharTokenizer(names), weights, None, 0)
 
 
-_READERS: dict[str, Callable[[Path, dict[str, Any]], Checkpoint]] = {
+_READERS: dict[str, Callable[[Path, dict[str, Any], bool], Checkpoint]] = {
     "whisper": _whisper,
     "wav2vec2": _wav2vec2,
     "hubert": _wav2vec2,
@@ -105,14 +119,32 @@ def _configure(folder: Path, module: ModuleType, settings: dict[str, Any]) -> An
 
 def _header(folder: Path, family: str, front: FrontEnd, languages: list[str]) -> Header:
     return Header(
-        name=folder.name,
+        name=_name(folder),
         family=family,
         config={},
         frontend=front.config,
         tokenizer={},
         languages=languages,
-        licence="",
+        licence=_licence(folder),
     )
+
+
+def _name(folder: Path) -> str:
+    """The folder's; in the hub's cache, ``models--OWNER--NAME/snapshots/COMMIT``, the model's."""
+    if folder.parent.name != "snapshots":
+        return folder.name
+    return folder.parents[1].name.removeprefix("models--").replace("--", "/")
+
+
+def _licence(folder: Path) -> str:
+    """What the model card's front matter, in YAML, says; "" where it says nothing."""
+    try:
+        card = (folder / "README.md").read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
+    front = re.match(r"---\n(.*?)^---", card, re.DOTALL | re.MULTILINE)
+    line = front and re.search(r"^license:[ \t]*([^\s#]+)", front[1], re.MULTILINE)
+    return line[1].strip("\"'") if line else ""
 
 
 def _symbols(folder: Path) -> tuple[list[str], list[int]]:
@@ -167,11 +199,11 @@ def _tensors(folder: Path) -> dict[str, NDArray[np.float32]]:
         for name in sorted(set(shards.values())):
             tensors |= map_tensors(folder / name)
         return tensors
-    for name in _PICKLED:
+    for name in PICKLED:
         if (folder / name).exists():
             raise TyndaError(
                 f"{folder / name} is pickled: loading it could run any code. Where you trust "
-                f"it, convert it: {_CONVERT}{folder}"
+                f"it, convert it: {CONVERT}{folder}"
             )
     raise TyndaError(f"{folder} has no weights: model.safetensors is missing")
 

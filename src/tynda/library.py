@@ -1,19 +1,21 @@
-"""Where models are: those that come with tynda, and those in the user's cache."""
+"""Where models are: in the package, in the user's cache, and on the Hugging Face hub."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
-from tynda.checkpoint import read_header
+from tynda import hub, huggingface
+from tynda.checkpoint import Header, read_header
 from tynda.errors import TyndaError
 
-__all__ = ["DEFAULT", "bundled", "cached", "describe", "find"]
+__all__ = ["DEFAULT", "bundled", "cached", "describe", "find", "remove", "show"]
 
 DEFAULT = "sentences-en"
 """The model that is used when none is named."""
@@ -29,48 +31,101 @@ def cached() -> dict[str, Path]:
     return _models(user_cache_path("tynda") / "models")
 
 
-def find(name: str | Path) -> Path:
-    """The file of a model, by bundled or cached name or by path.
+def find(name: str | Path, *, pull: bool = True) -> Path:
+    """A model's file or folder: by bundled or cached name, by path, or by its name on the hub.
 
-    Raises `TyndaError` when there is none, naming those that are there.
+    A model of the hub is pulled when it has not been, unless ``pull`` is False. Raises
+    `TyndaError` when there is none, naming those that are there.
     """
     known = cached() | bundled()
     if str(name) in known:
         return known[str(name)]
     if os.path.exists(name):
         return Path(name)
+    if isinstance(name, str) and hub.is_name(name):
+        if folder := hub.cached(name):
+            return folder
+        command = f"`tynda models pull {name}`"
+        if not pull:
+            raise TyndaError(f"{name} is not here: get it with {command}")
+        try:
+            return hub.pull(name)
+        except hub.UnreachableError as error:
+            raise TyndaError(
+                f"{name} is not here, and {error}; {command} gets it when the hub can be "
+                f"reached, and {DEFAULT} comes with tynda"
+            ) from error
+    known_names = [f"one of {', '.join(known)}"] if known else []
     raise TyndaError(
         f"no model {str(name)!r}: give "
-        + " or ".join(["a .safetensors file", *([f"one of {', '.join(known)}"] if known else [])])
+        + " or ".join(["a .safetensors file", "owner/name on the hub", *known_names])
     )
 
 
 def describe() -> list[dict[str, Any]]:
-    """What is bundled and cached: one JSON-able row for each model.
+    """What is bundled, cached and pulled: one JSON-able row for each model.
 
-    A damaged file is passed over with a warning.
+    A damaged one is passed over with a warning.
     """
-    own = bundled()
     rows = []
-    for name, path in (cached() | own).items():
+    for name, path in (cached() | bundled() | hub.pulled()).items():
         try:
-            header = read_header(path)
+            if path.is_dir() and hub.cached(name) is None:
+                raise TyndaError(f"{name} is damaged: get it with `tynda models pull {name}`")
+            rows.append(_row(name, path)[0])
         except TyndaError as error:
             warnings.warn(str(error), stacklevel=2)
-            continue
-        rows.append(
-            {
-                "name": name,
-                "bundled": name in own,
-                "default": name == DEFAULT,
-                "bytes": path.stat().st_size,
-                "family": header.family,
-                "languages": header.languages,
-                "licence": header.licence,
-                "scores": header.scores,
-            }
-        )
     return rows
+
+
+def show(name: str) -> dict[str, Any]:
+    """`describe`'s row of one model, with its path and the sizes of its config.
+
+    Raises `TyndaError` as `find` does, which pulls nothing here, and when it is damaged.
+    """
+    path = find(name, pull=False)
+    row, config = _row(name, path)
+    return row | {"path": str(path), "config": config}
+
+
+def remove(name: str) -> None:
+    """Delete a cached or pulled model. Raises `TyndaError` when it is neither."""
+    if name in bundled():
+        raise TyndaError(f"{name} comes with tynda and stays")
+    if name in (own := cached()):
+        try:
+            own[name].unlink()
+        except OSError as error:
+            raise TyndaError(f"cannot remove {own[name]} ({error.strerror})") from None
+    elif name in (pulled := hub.pulled()):
+        hub.remove(name)
+    else:
+        known = ", ".join([*own, *pulled]) or "none"
+        raise TyndaError(f"no cached or pulled model {name!r}; there: {known}")
+
+
+def _row(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    header, config, size = _read(path)
+    row = {
+        "name": name,
+        "bundled": path in bundled().values(),
+        "default": name == DEFAULT,
+        "bytes": size,
+        "family": header.family,
+        "languages": header.languages,
+        "licence": header.licence,
+        "scores": header.scores,
+    }
+    return row, config
+
+
+def _read(path: Path) -> tuple[Header, dict[str, Any], int]:
+    """What describes a model: header, sizes and bytes, without its weights."""
+    if path.is_dir():
+        model = huggingface.load(path, weights=False)
+        return model.header, asdict(model.config), model.bytes
+    header = read_header(path)
+    return header, header.config, path.stat().st_size
 
 
 def _models(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,269 @@
+"""Models of the Hugging Face hub: pulled once, into the hub's own cache, and read from there.
+
+A finished pull is noted in tynda's cache folder (``tynda/hub``): finding it again takes neither
+the network nor ``huggingface_hub``, which is imported only to pull and to remove.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from platformdirs import user_cache_path
+
+from tynda.errors import TyndaError
+from tynda.files import write_whole
+from tynda.huggingface import CONVERT, FILES, PICKLED, check_kind
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+
+__all__ = ["UnreachableError", "cached", "is_name", "pull", "pulled", "remove"]
+
+_NAME = re.compile(r"(?P<repo>[a-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>\w[\w./-]*))?", re.A | re.I)
+_SECONDS = 30
+
+
+class UnreachableError(TyndaError):
+    """No way to the hub: no network, or ``HF_HUB_OFFLINE`` is set."""
+
+
+def is_name(name: str) -> bool:
+    """Whether this could be ``owner/name`` or ``owner/name@revision``, and no file's path."""
+    return bool(_NAME.fullmatch(name)) and ".." not in name and not name.endswith(".safetensors")
+
+
+def cached(name: str) -> Path | None:
+    """The folder of an earlier pull, if all its files are still there."""
+    note = _note(name)
+    folder = Path(note.get("folder", ""))
+    sizes = note.get("files", {})
+    return folder if sizes and all(_size(folder / f) == n for f, n in sizes.items()) else None
+
+
+def pulled() -> dict[str, Path]:
+    """Name -> folder of all earlier pulls; what has been damaged since is among them."""
+    notes = [_read(path) for path in sorted(_notes().glob("*.json"))]
+    folders = {note["name"]: Path(note["folder"]) for note in notes if note}
+    return {name: folder for name, folder in folders.items() if folder.exists()}
+
+
+def pull(name: str) -> Path:
+    """Download a model, of what is new or missing, and check it all; gives its folder.
+
+    Raises `UnreachableError`; `TyndaError` when there is no such model, it is not open to the user,
+    tynda cannot read it, there is no room, or it came damaged.
+    """
+    repo, revision = _parse(name)
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its client
+
+    try:
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_SECONDS)
+        files = _wanted(name, info)
+        _fetch_large(repo, info.sha, [file for file in files if file.lfs])
+        names = [file.rfilename for file in files]
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names))
+    except (OSError, ValueError, HTTPError) as error:
+        raise _explain(name, error) from error
+    _check(name, folder, files)
+    sizes = {file: (folder / file).stat().st_size for file in names}
+    note = {"name": name, "folder": str(folder), "files": sizes}
+    try:
+        _notes().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explain(name, error) from None
+    write_whole(_note_path(name), json.dumps(note).encode())
+    return folder
+
+
+def remove(name: str) -> None:
+    """Delete an earlier pull from the disk. Raises `TyndaError` when there is none."""
+    folder = pulled().get(name)
+    if folder is None:
+        raise TyndaError(f"{name} has not been pulled")
+    from huggingface_hub import scan_cache_dir
+
+    store = folder.parents[1]
+    try:
+        cache = scan_cache_dir(store.parent)
+        if own := frozenset(repo for repo in cache.repos if repo.repo_path == store):
+            replace(cache, repos=own).delete_revisions(folder.name).execute()
+        else:  # it cannot be made out: damaged
+            shutil.rmtree(store)
+    except OSError as error:
+        raise _explain(name, error) from None
+    _note_path(name).unlink(missing_ok=True)
+
+
+def _parse(name: str) -> tuple[str, str | None]:
+    match = _NAME.fullmatch(name)
+    if match is None or not is_name(name):
+        raise TyndaError(f"{name!r} is no name of the hub: owner/name or owner/name@revision")
+    return match["repo"], match["revision"]
+
+
+def _notes() -> Path:
+    return user_cache_path("tynda") / "hub"
+
+
+def _note_path(name: str) -> Path:
+    return _notes() / f"{quote(name, safe='')}.json"
+
+
+def _note(name: str) -> dict[str, Any]:
+    return _read(_note_path(name))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        note = json.loads(path.read_text("utf-8"))
+        return {"name": str(note["name"]), "folder": note["folder"], "files": dict(note["files"])}
+    except (OSError, ValueError, TypeError, KeyError):  # as good as none: it is pulled again
+        return {}
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _wanted(name: str, info: ModelInfo) -> list[RepoSibling]:
+    """The files to get, once it is clear that they make a model which tynda can read."""
+    there = {file.rfilename: file for file in info.siblings or []}
+    wanted = [file for file in there if any(fnmatchcase(file, pattern) for pattern in FILES)]
+    if "model.safetensors" in wanted:  # shards, if any, would not be read
+        wanted = [file for file in wanted if not file.startswith("model.safetensors.")]
+        wanted = [file for file in wanted if not file.startswith("model-")]
+    if not {"model.safetensors", "model.safetensors.index.json"} & set(wanted):
+        if any(file in there for file in PICKLED):
+            folder = name.partition("@")[0].rpartition("/")[2]
+            raise TyndaError(
+                f"{name} has pickled weights only: loading them could run any code. Where you "
+                f"trust them, get and convert them: hf download {name.partition('@')[0]} "
+                f"--local-dir {folder} && {CONVERT}{folder}"
+            )
+        wanted = []
+    if "config.json" not in wanted:
+        raise TyndaError(
+            f"{name} has nothing that tynda reads: config.json and model.safetensors, whole or "
+            "in shards, are expected"
+        )
+    kind = (info.config or {}).get("model_type")
+    if kind is not None:  # better now than after gigabytes
+        check_kind(name, kind)
+    return [there[file] for file in wanted]
+
+
+def _fetch_large(repo: str, commit: str | None, files: Sequence[RepoSibling]) -> None:
+    """Get files in LFS into the hub's cache, each from where an earlier try has ended.
+
+    ``snapshot_download`` then finds them there. By itself it throws half a file away (seen in
+    huggingface_hub 2.4): over a bad line, a large model would never arrive.
+    """
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
+        WeakFileLock,
+        build_hf_headers,
+    )
+
+    cache = Path(constants.HF_HUB_CACHE)
+    store = repo_folder_name(repo_id=repo, repo_type="model")
+    blobs, locks = cache / store / "blobs", cache / ".locks" / store
+    for folder in (blobs, locks):
+        folder.mkdir(parents=True, exist_ok=True)
+    targets = {file.rfilename: blobs / file.lfs.sha256 for file in files if file.lfs}
+    parts = {f: blob.with_name(f"{blob.name}.tynda.incomplete") for f, blob in targets.items()}
+    missing = [file for file in files if not targets[file.rfilename].exists()]
+    need = sum((file.size or 0) - (_size(parts[file.rfilename]) or 0) for file in missing)
+    if need > (free := shutil.disk_usage(blobs).free):
+        raise TyndaError(f"{repo} needs {need:,} bytes more in {cache}; {free:,} are free")
+    for file in missing:
+        blob, part = targets[file.rfilename], parts[file.rfilename]
+        with WeakFileLock(locks / f"{blob.name}.lock"):  # the hub's own lock for it
+            if blob.exists():  # another process was first
+                continue
+            with part.open("ab") as out:
+                if file.size is not None and out.tell() > file.size:
+                    out.truncate(0)
+                http_get(
+                    hf_hub_url(repo, file.rfilename, revision=commit),
+                    out,
+                    resume_size=part.stat().st_size,
+                    headers=build_hf_headers(),
+                    expected_size=file.size,
+                    displayed_filename=file.rfilename,
+                )
+            part.replace(blob)
+
+
+def _check(name: str, folder: Path, files: Sequence[RepoSibling]) -> None:
+    """Remove what is not as the hub says, and raise `TyndaError`."""
+    broken = [file.rfilename for file in files if not _whole(folder / file.rfilename, file)]
+    for file in broken:
+        (folder / file).resolve().unlink(missing_ok=True)  # the blob behind the link
+        (folder / file).unlink(missing_ok=True)
+    if broken:
+        raise TyndaError(
+            f"{', '.join(broken)} of {name} came damaged or not at all: "
+            f"pull it again with `tynda models pull {name}`"
+        )
+
+
+def _whole(path: Path, file: RepoSibling) -> bool:
+    size = _size(path)
+    if size is None or (file.size is not None and size != file.size):
+        return False
+    with path.open("rb") as stream:
+        if file.lfs:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == file.lfs.sha256
+        if file.blob_id and len(file.blob_id) == 40:  # git's own hash
+            return hashlib.sha1(b"blob %d\0" % size + stream.read()).hexdigest() == file.blob_id
+    return True
+
+
+def _explain(name: str, error: BaseException) -> TyndaError:
+    """The user's side of what huggingface_hub or the disk says."""
+    from huggingface_hub import constants, errors
+
+    repo, revision = _parse(name)
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__
+    if isinstance(error, errors.HFValidationError):
+        return TyndaError(f"{name!r} is no name of the hub: owner/name or owner/name@revision")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return UnreachableError("HF_HUB_OFFLINE is set, so the hub may not be asked")
+    if isinstance(error, errors.GatedRepoError):
+        page = f"{constants.ENDPOINT}/{repo}"
+        return TyndaError(f"{name} is gated: accept its terms at {page} and set HF_TOKEN")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return TyndaError(
+            f"neither a file nor a model of the hub is called {name}; if it is private, "
+            "set HF_TOKEN"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return TyndaError(f"{repo} has no revision {revision or 'main'}")
+    if isinstance(error, errors.HfHubHTTPError):
+        code = error.response.status_code if error.response is not None else "?"
+        if code in (401, 403):
+            return TyndaError(f"{name} is not open to you (HTTP {code}): set HF_TOKEN")
+        return UnreachableError(f"the hub answers with HTTP {code}: try again later")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TyndaError(f"no room for {name} in {constants.HF_HUB_CACHE}: make some, pull again")
+    if isinstance(error, OSError) and error.filename is not None:
+        return TyndaError(f"cannot write {error.filename} ({error.strerror})")
+    return UnreachableError(
+        f"the hub cannot be reached ({type(error).__name__}): check the network"
+    )
