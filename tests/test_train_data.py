@@ -1,5 +1,7 @@
 """Training data: chosen, bucketed, batched."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,67 @@ def test_a_recording_that_cannot_be_read_is_named(tmp_path, content):
         Corpus(utterances, tmp_path / "cache")
 
 
+def test_a_few_recordings_that_cannot_be_read_are_left_out(tmp_path):
+    rows = [(f"{i}.wav", "one") for i in range(11)]
+    for i in range(1, 11):
+        write_wav(tmp_path / f"{i}.wav", noise(0.1))
+    utterances = manifest.read(write_manifest(tmp_path / "m.jsonl", rows))
+    with pytest.warns(UserWarning, match=r"left out: .*0\.wav") as told:
+        corpus = Corpus(utterances, tmp_path / "cache")
+    assert len(told) == 1
+    assert [corpus.seconds(i) for i in range(11)] == [0, *[0.1] * 10]
+    chosen = plan_epoch(corpus, [Source("m", join=2)], [range(11)], 20, rng())
+    assert sorted(i for example in chosen for i in example) == list(range(1, 11))
+    (tmp_path / "1.wav").write_bytes(b"no sound")
+    with pytest.raises(TyndaError, match=r"2 of 11 recordings.*0\.wav"):
+        Corpus(utterances, tmp_path / "cache")
+
+
+def test_a_cache_that_is_cut_is_made_anew(tmp_path):
+    write_wav(tmp_path / "a.wav", noise(0.1))
+    utterances = manifest.read(write_manifest(tmp_path / "m.jsonl", [("a.wav", "one")]))
+    first = Corpus(utterances, tmp_path / "cache").samples(0)
+    files = sorted((tmp_path / "cache").iterdir())
+    assert len(files) == 2
+    for file in files:
+        whole = file.read_bytes()
+        for content in (whole[:-2], whole[:10], b"", b"nonsense"):
+            file.write_bytes(content)
+            np.testing.assert_array_equal(Corpus(utterances, tmp_path / "cache").samples(0), first)
+            assert file.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
+    write_wav(tmp_path / "a.wav", noise(0.1))
+    utterances = manifest.read(write_manifest(tmp_path / "m.jsonl", [("a.wav", "one")]))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TyndaError, match="cannot write"):
+        Corpus(utterances, tmp_path / "file" / "cache")
+
+
+def _ignores_interrupts(path):
+    return np.array([signal.getsignal(signal.SIGINT) == signal.SIG_IGN], np.int16)
+
+
+def test_workers_leave_ctrl_c_to_their_parent(tmp_path, monkeypatch):
+    write_wav(tmp_path / "a.wav", noise(0.1))
+    utterances = manifest.read(write_manifest(tmp_path / "m.jsonl", [("a.wav", "one")]))
+    monkeypatch.setattr("tynda.train.data._decode", _ignores_interrupts)
+    assert Corpus(utterances, tmp_path / "cache").samples(0) == 1 / 32768
+
+
+def test_texts_of_another_script_are_left_out_or_refused(folder, tmp_path):
+    texts = ["one", "два", "...", "", "5"]
+    path = write_manifest(tmp_path / "m.jsonl", [("0.wav", text) for text in texts])
+    with pytest.warns(UserWarning, match=r"m\.jsonl: 1 of 3 texts have no English letters"):
+        utterances, members = read_sources(tmp_path, [Source("m.jsonl")])
+    assert [u.text for u in utterances] == ["one", "...", "", "5"]
+    assert members == [[0, 1, 2, 3]]
+    write_manifest(path, [("0.wav", text) for text in ("один", "два", "one")])
+    with pytest.raises(TyndaError, match=r"2 of 3 texts.*English only"):
+        read_sources(tmp_path, [Source("m.jsonl")])
+
+
 def test_sources_leave_out_speakers_and_other_words(folder):
     sources = [
         Source("m.jsonl"),
@@ -127,8 +190,17 @@ def test_nothing_longer_than_max_seconds_is_chosen_or_joined(corpus):
         examples = plan(corpus, join=6, max_seconds=2.5, seed=seed)
         assert all(sum(map(corpus.seconds, e)) <= 2.5 for e in examples)
         assert sorted(i for e in examples for i in e) == [0, 1, 2, 3, 4]
-    with pytest.raises(TyndaError, match=r"0\.4 s"):
+    with pytest.raises(TyndaError, match=r"longer than 0\.4 s .*the shortest 0\.50 s"):
         plan(corpus, max_seconds=0.4)
+
+
+def test_why_there_is_nothing_to_train_on(corpus, tmp_path):
+    with pytest.raises(TyndaError, match="the weights"):
+        plan(corpus, weight=0.01)
+    write_wav(tmp_path / "a.wav", noise(0.01))
+    utterances = manifest.read(write_manifest(tmp_path / "m.jsonl", [("a.wav", "one")]))
+    with pytest.raises(TyndaError, match=r"lasts 0\.05 s"):
+        plan_epoch(Corpus(utterances, tmp_path), [Source("m")], [[0]], 20, rng())
 
 
 def test_each_source_has_its_own_weight(corpus):

@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import resource
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -66,6 +70,7 @@ def folder(tmp_path_factory):
         parts = [part for word in text.split() for part in (pause, tone(HERTZ[word], 0.3))]
         write_wav(folder / f"{i}.wav", np.concatenate([*parts, pause]))
     write_manifest(folder / "m.jsonl", [(f"{i}.wav", text) for i, text in enumerate(TEXTS)])
+    write_manifest(folder / "mute.jsonl", [("0.wav", "")])
     (folder / "tones.toml").write_text(RECIPE)
     return folder
 
@@ -225,6 +230,9 @@ def test_no_better_dev_cer_for_long_ends_the_run(folder, recipe, tmp_path):
     still.run()
     assert still.at.epoch == 3
     assert still.at.best_epoch == 1
+    again = trainer(still.recipe, folder, tmp_path / "run", resume=True)
+    again.run()
+    assert again.at.epoch == 3
 
 
 @pytest.mark.filterwarnings("error")
@@ -246,12 +254,133 @@ def test_a_dev_set_that_comes_later_is_drawn_too(folder, recipe, tmp_path):
     assert "dev_cer" in later.at.history[1]
 
 
-def test_dev_texts_without_a_letter_are_no_trouble(folder, recipe, tmp_path):
-    write_manifest(tmp_path / "empty.jsonl", [(str(folder / "0.wav"), "")])
-    data = replace(recipe.data, dev=(str(tmp_path / "empty.jsonl"),))
-    t = trainer(replace(recipe, data=data), folder, tmp_path / "run")
+def test_a_dev_text_without_a_letter_is_no_trouble_but_all_are(folder, recipe, tmp_path):
+    rows = [(str(folder / "0.wav"), ""), (str(folder / "1.wav"), "so do")]
+    for name, part in (("some", rows), ("none", rows[:1])):
+        write_manifest(tmp_path / f"{name}.jsonl", part)
+    some, none = (
+        replace(recipe, data=replace(recipe.data, dev=(str(tmp_path / f"{name}.jsonl"),)))
+        for name in ("some", "none")
+    )
+    t = trainer(some, folder, tmp_path / "run")
     t.run(max_epochs=1)
     assert math.isfinite(t.at.history[0]["dev_loss"])
+    with pytest.raises(TyndaError, match=r"no text of data\.dev"):
+        trainer(none, folder, tmp_path / "other")
+
+
+def trained_on(recipe, path, **settings):
+    source = replace(recipe.data.train[0], manifest=str(path), **settings)
+    return replace(recipe, data=replace(recipe.data, train=(source,)))
+
+
+def test_training_texts_without_a_word_are_refused(folder, recipe, tmp_path):
+    path = write_manifest(tmp_path / "m.jsonl", [(str(folder / "0.wav"), "")])
+    with pytest.raises(TyndaError, match=r"no text of data\.train"):
+        trainer(trained_on(recipe, path), folder, tmp_path / "run")
+
+
+def test_texts_too_long_for_their_recordings_are_counted(folder, recipe, tmp_path):
+    # 1.3 s or so are 65 frames of 20 ms; equal letters need a frame between them.
+    rows = [(str(folder / "1.wav"), "ab" * 24), (str(folder / "1.wav"), "oo" * 24)]
+    path = write_manifest(tmp_path / "m.jsonl", rows)
+    with pytest.warns(UserWarning, match="1 of 2 texts are too long"):
+        trainer(trained_on(recipe, path), folder, tmp_path / "run")
+    path = write_manifest(tmp_path / "n.jsonl", rows[1:])
+    with pytest.raises(TyndaError, match="1 of 1 texts are too long"):
+        trainer(trained_on(recipe, path), folder, tmp_path / "run")
+
+
+def test_a_full_disk_is_one_line_and_what_was_saved_stays(folder, recipe, tmp_path):
+    t = trainer(recipe, folder, tmp_path / "run")
+    t.run(max_epochs=1)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("last*")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["last.pt"]) // 2, limits[1]))
+    try:
+        with pytest.raises(TyndaError, match=r"cannot write .*last\.pt"):
+            t._save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*last*")} == before
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dev", [True, False])
+def test_a_training_that_diverges_says_so_and_spoils_nothing(folder, recipe, tmp_path, dev):
+    if not dev:
+        recipe = replace(recipe, data=replace(recipe.data, dev=()))
+    t = trainer(recipe, folder, tmp_path / "run")
+    t.run(max_epochs=1)
+    saved = {p: p.read_bytes() for p in (tmp_path / "run").glob("*.*")}
+    wild = trainer(changed(recipe, lr=1e38), folder, tmp_path / "run", resume=True)
+    with pytest.raises(TyndaError, match=r"diverged in epoch \d: lower optimizer\.lr"):
+        wild.run()
+    # Without dev, the first steps of an epoch may hide what the last one did until the next.
+    assert not dev or saved == {p: p.read_bytes() for p in (tmp_path / "run").glob("*.*")}
+
+
+def test_a_last_pt_that_is_none_is_not_resumed(folder, recipe, tmp_path):
+    trainer(recipe, folder, tmp_path / "run").run(max_epochs=1)
+    last = tmp_path / "run" / "last.pt"
+    state = torch.load(last, weights_only=True)
+    bad = [[1, 2], {}, {k: v for k, v in state.items() if k != "optimizer"}]
+    bad += [state | {part: {}} for part in ("optimizer", "average")]
+    for field, value in (
+        ("epoch", 3),
+        ("epoch", "1"),
+        ("step", -1),
+        ("best_score", (1.0,)),
+        ("best_epoch", 2),
+        ("history", [{}]),
+        ("colour", 1),
+    ):
+        bad.append(state | {"progress": state["progress"] | {field: value}})
+    last.write_text("a text\n")
+    with pytest.raises(TyndaError, match=r"last\.pt is damaged"):
+        trainer(recipe, folder, tmp_path / "run", resume=True)
+    for content in bad:
+        torch.save(content, last)
+        with pytest.raises(TyndaError, match=r"last\.pt (is damaged|comes from another)"):
+            trainer(recipe, folder, tmp_path / "run", resume=True)
+
+
+def test_a_resumed_run_obeys_the_recipe_and_says_what_is_new(folder, recipe, tmp_path, capsys):
+    trainer(recipe, folder, tmp_path / "run").run(max_epochs=1)
+    capsys.readouterr()
+    trainer(changed(recipe, epochs=9), folder, tmp_path / "run", resume=True)
+    assert "settings" not in capsys.readouterr().err
+    other = changed(recipe, betas=(0.5, 0.6), weight_decay=0.5)
+    other = replace(other, licence="MIT")
+    t = trainer(other, folder, tmp_path / "run", resume=True)
+    (line,) = [s for s in capsys.readouterr().err.splitlines() if "settings" in s]
+    assert line.endswith(": licence, optimizer.betas, optimizer.weight_decay")
+    assert [g["betas"] for g in t.optimizer.param_groups] == [(0.5, 0.6)] * 2
+    assert [g["weight_decay"] for g in t.optimizer.param_groups] == [0.5, 0.0]
+    (tmp_path / "run" / "log.json").write_text("[]")
+    trainer(other, folder, tmp_path / "run", resume=True)
+
+
+def test_one_recording_that_cannot_be_read_does_not_stop_a_training(folder, recipe, tmp_path):
+    rows = [(str(folder / f"{i % 3}.wav"), TEXTS[i % 3]) for i in range(12)]
+    path = write_manifest(tmp_path / "m.jsonl", [*rows, ("lost.wav", "do")])
+    data = replace(trained_on(recipe, path).data, dev=(str(path),))
+    with pytest.warns(UserWarning, match=r"left out: .*lost\.wav"):
+        t = trainer(replace(recipe, data=data), folder, tmp_path / "run")
+    assert len(t.dev.utterances) == 12
+    t.run(max_epochs=1)
+    assert math.isfinite(t.at.history[0]["loss"])
+
+
+def test_matplotlib_is_silent_without_a_home(tmp_path):
+    code = "from tynda.train.curve import draw; from pathlib import Path; draw([], Path('a.png'))"
+    environment = os.environ | {"HOME": "/dev/null", "PYTHONPATH": os.pathsep.join(sys.path)}
+    for variable in ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        environment.pop(variable, None)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def invoke(folder, *args):
@@ -264,6 +393,11 @@ def invoke(folder, *args):
     [
         (["--device", "abacus"], "abacus"),
         (["--device", "cuda:99"], "cuda:99"),
+        (["--device", "meta"], "'meta'"),
+        (["--device", "hpu"], "'hpu'"),
+        (["--device", ""], "no device ''"),
+        (["--set", "lm.order=7"], "from 2 to 6"),
+        (["--set", "data.train=[{manifest='mute.jsonl'}]", "--set", "lm.order=2"], "nothing to"),
         (["--set", "optimizer.epochs"], "KEY=VALUE"),
         (["--set", "optimizer.epochs=many"], "TOML"),
         (["--set", "optimizer.epoch=3"], "'epoch'"),
@@ -287,6 +421,14 @@ def test_what_is_wrong_is_said_in_one_line(folder, tmp_path, args, words):
     assert not list((tmp_path / "run").glob("*.*"))
 
 
+def test_a_missing_kenlm_is_found_before_the_training(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tynda.decode.ngram.available", lambda: False)
+    result = invoke(folder, "--output", tmp_path / "run", "--set", "lm.order=2")
+    assert result.exit_code == 1
+    assert "kenlm" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_that_cannot_be_made(folder, tmp_path):
     (tmp_path / "file").write_text("")
     result = invoke(folder, "--output", tmp_path / "file" / "run")
@@ -299,7 +441,9 @@ def test_the_command_prints_the_path_of_a_model_that_loads(folder, tmp_path):
     result = invoke(folder, "--output", output, "--set", "optimizer.epochs=1", "--workers", 2)
     assert result.exit_code == 0, result.output
     path = result.stdout.strip()
-    assert "epoch 1" in result.stderr
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if "dev_cer" in line and "seconds" in line]
+    assert all(line.strip() for line in lines)
     assert tynda.load(path).header.training["recipe"]["optimizer"]["epochs"] == 1
     # The process computes with small numbers as it did before.
     assert np.float32(1e-40) * np.float32(1) != 0

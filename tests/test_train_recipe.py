@@ -1,5 +1,8 @@
 """Recipes: read, checked, overridden."""
 
+import dataclasses
+import math
+
 import pytest
 
 from tynda import frontend, models
@@ -8,6 +11,8 @@ from tynda.text.tokenizer import ENGLISH
 from tynda.train import recipe
 from tynda.train.recipe import Augment, Optimizer, Phones, Source
 
+NAN, INF = math.nan, math.inf
+BARE = ("int", "float", "tuple[int, ...]", "tuple[float, ...]", "tuple[float, float]")
 TEXT = """
 family = "conformer"
 [model]
@@ -110,6 +115,53 @@ def test_overrides_reach_every_section_and_make_new_ones(path):
         ({"data.train": [{"manifest": "a", "weight": -1}]}, ["weight"]),
         ({"data.train": [{"manifest": "a", "words": "one"}]}, ["'words'"]),
         ({"data.noise": 3}, ["'noise'"]),
+        ({"data.train": [{"manifest": "a", "weight": 0}]}, ["'weight'", "above 0"]),
+        ({"data.batch_seconds": 0}, ["'batch_seconds'", "above 0"]),
+        ({"data.max_seconds": -1.0}, ["'max_seconds'"]),
+        ({"data.dev_utterances": -1}, ["'dev_utterances'", "0 or more"]),
+        ({"augment.noise": 1.5}, ["'noise'", "from 0 to 1"]),
+        ({"augment.noise": 0.5}, ["augment.noise", "data.noise"]),
+        ({"augment.rooms": -0.1}, ["'rooms'"]),
+        ({"augment.splice": 2}, ["'splice'"]),
+        ({"augment.freq_masks": -1}, ["'freq_masks'"]),
+        ({"augment.time_masks": -1}, ["'time_masks'"]),
+        ({"augment.freq_width": -1}, ["'freq_width'"]),
+        ({"augment.speeds": [0.4, 1]}, ["'speeds'", "0.5 to 2"]),
+        ({"augment.speeds": [2.1]}, ["'speeds'"]),
+        ({"augment.snr": [-INF, INF]}, ["'snr'"]),
+        ({"phones.weight": -0.1}, ["'weight'", "phones"]),
+        ({"optimizer.lr": 0}, ["'lr'", "above 0"]),
+        ({"optimizer.lr": -1e-3}, ["'lr'"]),
+        ({"optimizer.lr": 10**400}, ["'lr'"]),
+        ({"optimizer.betas": [0.9, 1.0]}, ["'betas'", "below 1"]),
+        ({"optimizer.average": 1.0}, ["'average'"]),
+        ({"optimizer.weight_decay": -0.01}, ["'weight_decay'"]),
+        ({"optimizer.clip": 0}, ["'clip'"]),
+        ({"optimizer.warmup_steps": -1}, ["'warmup_steps'"]),
+        ({"optimizer.cooldown": 1}, ["'cooldown'"]),
+        ({"optimizer.patience": -1}, ["'patience'"]),
+        ({"optimizer.consistency": -1}, ["'consistency'"]),
+        ({"optimizer.consistency_start": 1.1}, ["'consistency_start'"]),
+        ({"optimizer.seed": -1}, ["'seed'"]),
+        ({"optimizer.seed": 2**63}, ["'seed'"]),
+        ({"lm.order": 1}, ["'order'", "from 2 to 6"]),
+        ({"lm.order": 7}, ["'order'"]),
+        ({"lm.prune": []}, ["lm", "prune"]),
+        ({"lm.prune": [1]}, ["lm", "prune"]),
+        ({"lm.prune": [0, 2, 1]}, ["lm", "prune"]),
+        ({"lm.prune": [0, -1]}, ["'prune'"]),
+        ({"lm.beam_size": 0}, ["'beam_size'"]),
+        ({"lm.tune_utterances": 0}, ["'tune_utterances'"]),
+        ({"lm.order": 2, "data.train": [{"manifest": "a", "lm": False}]}, ["[lm]"]),
+        ({"model.bins": 80}, ["model.bins"]),
+        ({"model.vocab": 29}, ["model.vocab"]),
+        ({"model.dropout": NAN}, ["'model'"]),
+        ({"family": "whisper"}, ["'family'", "conformer"]),
+        ({"language": "uk"}, ["'language'", "English"]),
+        *(
+            ({"name": name}, ["'name'", "file name"])
+            for name in ("", ".", "..", ".a", "a/b", "/a", "a\\b", "a\0", "a b", "a\n", "a" * 300)
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(path, overrides, words):
@@ -117,6 +169,44 @@ def test_what_does_not_fit_is_named(path, overrides, words):
         recipe.load(path, overrides)
     for word in [*words, "mine.toml"]:
         assert word in str(caught.value)
+
+
+NUMBERS = [
+    f"{section}.{f.name}"
+    for section, kind in recipe._SECTIONS.items()
+    for f in dataclasses.fields(kind)
+    if f.type in ("Positive", "NotNegative", "Share", "BelowOne")
+]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_no_number_is_infinite_or_none(path, key, value):
+    with pytest.raises(TyndaError, match=f"'{key.split('.')[1]}'.*cannot be"):
+        recipe.load(path, {key: value})
+
+
+def test_every_number_has_a_range():
+    """But the signal-to-noise ratio, which may be any."""
+    kinds = (*recipe._SECTIONS.values(), Source)
+    bare = [f.name for kind in kinds for f in dataclasses.fields(kind) if f.type in BARE]
+    assert bare == ["snr"]
+
+
+def test_the_edges_of_the_ranges_are_allowed(path):
+    overrides = {
+        "optimizer.warmup_steps": 0,
+        "optimizer.cooldown": 0,
+        "optimizer.seed": 2**63 - 1,
+        "optimizer.betas": [0, 0.0],
+        "augment.speeds": [0.5, 2],
+        "augment.rooms": 1,
+        "phones.weight": 0,
+        "lm.order": 6,
+        "lm.prune": [0, 0, 1, 1, 2, 2],
+        "name": "a-1_b.c",
+    }
+    recipe.load(path, overrides)
 
 
 def test_a_value_is_no_section(path):
@@ -139,12 +229,12 @@ def test_a_missing_section_is_named(path, lost, tmp_path):
 
 
 def test_an_unknown_recipe_and_bad_toml(tmp_path):
-    for name in ("nobody", str(tmp_path), "nobody.toml"):
+    for name in ("nobody", str(tmp_path), "nobody.toml", "no\0body"):
         with pytest.raises(TyndaError, match="sentences-en"):
             recipe.load(name)
     (tmp_path / "bad.toml").write_text("[model\n")
     with pytest.raises(TyndaError, match=r"bad\.toml"):
         recipe.load(str(tmp_path / "bad.toml"))
     (tmp_path / "latin.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(TyndaError, match=r"latin\.toml"):
+    with pytest.raises(TyndaError, match=r"latin\.toml is not UTF-8"):
         recipe.load(str(tmp_path / "latin.toml"))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+# Where it cannot keep its font cache is of no interest to who trains a model.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from tynda.files import write_whole  # noqa: E402
 
 __all__ = ["draw"]
 
@@ -26,4 +33,6 @@ def draw(history: Sequence[dict[str, float]], path: Path) -> None:
         axis.grid(alpha=0.3)
     left.set_ylabel("CTC loss per letter")
     right.set_ylabel("error rate (greedy)")
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_whole(path, picture.getvalue())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,9 +44,20 @@ __all__ = [
 
 Floats = NDArray[np.float32]
 
+SHORTEST = 0.05
+"""Seconds; what is shorter holds no speech, and too few frames for a model."""
+_LOSS = 0.1
+"""Of a corpus, so much may be unreadable."""
+_NAMED = 10
+"""So many unreadable recordings are named."""
+
 
 class Corpus:
-    """Utterances with their sound, decoded once to a 16-bit memory map in ``cache``."""
+    """Utterances with their sound, decoded once to a 16-bit memory map in ``cache``.
+
+    A recording that cannot be read is named in a warning and has no sound. Raises `TyndaError`
+    if that is more than one in ten, and when the cache cannot be written.
+    """
 
     def __init__(self, utterances: Sequence[Utterance], cache: Path) -> None:
         self.utterances = list(utterances)
@@ -50,19 +65,31 @@ class Corpus:
         for u in self.utterances:
             try:
                 stat = u.audio.stat()
-            except OSError as error:
-                raise TyndaError(f"{u.audio} cannot be read: {error.strerror}") from None
-            key.update(f"{u.audio}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+                state = f"{stat.st_size}|{stat.st_mtime_ns}"
+            except (OSError, ValueError):
+                state = "none"
+            key.update(f"{u.audio}|{state}\n".encode(errors="backslashreplace"))
         path = cache / f"{key.hexdigest()[:16]}.npy"
         ends = path.with_suffix(".ends.npy")
-        if not ends.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            with ProcessPoolExecutor(os.cpu_count()) as pool:
-                sounds = list(pool.map(_decode, [u.audio for u in self.utterances], chunksize=32))
-            np.save(path, np.concatenate([np.zeros(0, np.int16), *sounds]))
-            np.save(ends, np.cumsum([len(s) for s in sounds], dtype=np.int64))
-        self._sound = np.load(path, mmap_mode="r")
-        self._ends = np.load(ends)
+        if not self._open(path, ends):
+            sounds = _decode_all([u.audio for u in self.utterances])
+            _save(path, np.concatenate([np.zeros(0, np.int16), *sounds]))
+            _save(ends, np.cumsum([len(s) for s in sounds], dtype=np.int64))
+            if not self._open(path, ends):
+                raise TyndaError(f"{path} does not keep what is written to it: check the disk")
+
+    def _open(self, path: Path, ends: Path) -> bool:
+        """Whether the cache is there and whole."""
+        try:
+            self._sound, self._ends = np.load(path, mmap_mode="r"), np.load(ends)
+        except (OSError, ValueError, EOFError):
+            return False
+        sizes = np.diff(self._ends, prepend=0)
+        return (
+            len(sizes) == len(self)
+            and sizes.min(initial=0) >= 0
+            and sizes.sum() == len(self._sound)
+        )
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -78,23 +105,77 @@ class Corpus:
         return float(self._ends[index] - start) / SAMPLE_RATE
 
 
-def _decode(path: Path) -> NDArray[np.int16]:
-    return np.clip(np.round(audio.load(path) * 32768), -32768, 32767).astype(np.int16)
+def _decode(path: Path) -> NDArray[np.int16] | str:
+    """A recording's samples, or why there are none."""
+    try:
+        return np.clip(np.round(audio.load(path) * 32768), -32768, 32767).astype(np.int16)
+    except TyndaError as error:
+        return str(error)
+
+
+def _decode_all(paths: Sequence[Path]) -> list[NDArray[np.int16]]:
+    # Ctrl-C is for this process alone, or each worker would print where it was.
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ProcessPoolExecutor(os.cpu_count(), initializer=signal.signal, initargs=quiet) as pool:
+            decoded = list(pool.map(_decode, paths, chunksize=32))
+    except BrokenProcessPool:
+        raise TyndaError("decoding was killed, for want of memory perhaps: make room") from None
+    lost = [result for result in decoded if isinstance(result, str)]
+    if len(lost) > _LOSS * len(paths):
+        raise TyndaError(f"{len(lost)} of {len(paths)} recordings cannot be read: {lost[0]}")
+    for reason in lost[:_NAMED]:
+        warnings.warn(f"left out: {reason}", stacklevel=3)
+    if len(lost) > _NAMED:
+        warnings.warn(f"left out: {len(lost) - _NAMED} more recordings", stacklevel=3)
+    return [np.zeros(0, np.int16) if isinstance(d, str) else d for d in decoded]
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """As `write_whole`, without a copy of the array in memory."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                np.save(file, array)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise TyndaError(
+            f"cannot write {path} ({reason}): choose another place or make room"
+        ) from None
 
 
 def read_sources(
     folder: Path, sources: Sequence[Source], exclude_speakers: Sequence[str] = ()
 ) -> tuple[list[Utterance], list[list[int]]]:
-    """All utterances of the sources, and the indices that belong to each source."""
+    """All utterances of the sources, and the indices that belong to each source.
+
+    A text of which no English letter is left is no silence: its utterance is left out, with a
+    warning. Raises `TyndaError` if more than half of a source's texts are so.
+    """
     utterances: list[Utterance] = []
     members: list[list[int]] = []
     for source in sources:
-        found = [
-            u
-            for u in manifest.read(folder / source.manifest)
-            if u.speaker not in exclude_speakers
-            and (not source.words or set(english_letters(u.text).split()) <= set(source.words))
-        ]
+        found, texts, foreign = [], 0, 0
+        for u in manifest.read(folder / source.manifest):
+            if u.speaker in exclude_speakers:
+                continue
+            words = english_letters(u.text).split()
+            written = any(c.isalnum() for c in u.text)
+            texts += written
+            if written and not words:
+                foreign += 1
+            elif not source.words or set(words) <= set(source.words):
+                found.append(u)
+        told = f"{source.manifest}: {foreign} of {texts} texts have no English letters"
+        if 2 * foreign > texts:
+            raise TyndaError(f"{told}: training is for English only")
+        if foreign:
+            warnings.warn(f"{told}; left out", stacklevel=2)
         members.append(list(range(len(utterances), len(utterances) + len(found))))
         utterances += found
     if not utterances:
@@ -112,6 +193,7 @@ def plan_epoch(
     """Choose this epoch's examples: tuples of utterances to be joined, most of one alone."""
     examples: list[tuple[int, ...]] = []
     for source, indices in zip(sources, members, strict=True):
+        indices = [i for i in indices if corpus.seconds(i) >= SHORTEST]
         wanted = round(source.weight * len(indices))
         draws = [
             int(i)
@@ -126,10 +208,18 @@ def plan_epoch(
                     break
                 seconds += corpus.seconds(draws[-1])
                 example.append(draws.pop())
-            if 0 < seconds <= max_seconds:
+            if seconds <= max_seconds:
                 examples.append(tuple(example))
     if not examples:
-        raise TyndaError(f"no utterance to train on lasts less than {max_seconds} s (max_seconds)")
+        heard = [s for m in members for i in m if (s := corpus.seconds(i)) >= SHORTEST]
+        if not heard:
+            raise TyndaError(f"no recording to train on lasts {SHORTEST} s: check the manifests")
+        if min(heard) > max_seconds:
+            raise TyndaError(
+                f"all utterances to train on are longer than {max_seconds} s (data.max_seconds), "
+                f"the shortest {min(heard):.2f} s: raise it or cut them"
+            )
+        raise TyndaError("the weights in data.train choose no utterance to train on: raise them")
     return examples
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rich.progress import Progress
 from tynda import audio, checkpoint, manifest
 from tynda.decode import ctc, ngram
 from tynda.decode.ngram import LanguageModel
+from tynda.errors import TyndaError
 from tynda.evaluation import Report, evaluate
 from tynda.recognizers import CTCRecognizer, Decoding
 from tynda.score import score
@@ -23,9 +25,21 @@ from tynda.text.normalize import english_letters
 from tynda.train.data import read_sources
 from tynda.train.recipe import NGram, Recipe
 
-__all__ = ["finish", "transcripts", "tune"]
+__all__ = ["check", "finish", "transcripts", "tune"]
 
 _GRID = {"alpha": (0.3, 0.5, 0.7, 0.9), "beta": (0.0, 1.0, 2.0), "unknown_penalty": (3.0, 6.0)}
+
+
+def check(recipe: Recipe, folder: Path) -> None:
+    """Raise `TyndaError` for what would stop `finish`: better before the training than after."""
+    if not recipe.lm:
+        return
+    if not ngram.available():
+        raise TyndaError(
+            "[lm] needs kenlm: pip install 'tynda[lm]', or take [lm] out of the recipe"
+        )
+    if not transcripts(recipe, folder):
+        raise TyndaError("[lm] has nothing to learn from: no source with lm = true has words")
 
 
 def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
@@ -68,11 +82,13 @@ def tune(
     """Settings of the beam search with the lowest WER on the manifests, by full grid."""
     utterances = [u for path in manifests for u in manifest.read(path)]
     step = max(1, len(utterances) // settings.tune_utterances)
-    heard = [
-        (english_letters(u.text), model.log_probs(audio.load(u.audio))) for u in utterances[::step]
-    ]
+    heard = []
+    for u in utterances[::step]:
+        with suppress(TyndaError):  # what cannot be read was named before the training
+            heard.append((english_letters(u.text), model.log_probs(audio.load(u.audio))))
     grid = [dict(zip(_GRID, values, strict=True)) for values in itertools.product(*_GRID.values())]
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         rated = [
             (_wer(model, heard, lm, settings.beam_size, point), i)
             for i, point in enumerate(progress.track(grid, description="tuning the beam search"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,16 @@ class Progressed:
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Raises when it cannot be true, as of a damaged file."""
+        epochs = [entry["epoch"] for entry in self.history]
+        if epochs != list(range(1, self.epoch + 1)) or not 0 <= self.best_epoch <= self.epoch:
+            raise ValueError("epochs and history do not agree")
+        cer, loss = map(float, self.best_score)
+        self.best_score = cer, loss
+        if self.step < self.epoch:
+            raise ValueError("an epoch has a step at least")
+
 
 class Trainer:
     """A run of ``recipe`` on the manifests under ``folder``, kept in ``output``.
@@ -113,22 +125,42 @@ class Trainer:
     def _open_data(self, folder: Path) -> None:
         d, cache = self.recipe.data, self.output / "cache"
         utterances, self.members = train_data.read_sources(folder, d.train, d.exclude_speakers)
-        self.console.print(f"{len(utterances)} utterances to train on; decoding them once")
-        self.corpus = train_data.Corpus(utterances, cache)
-        self.noises, self.rooms = (
-            train_data.Corpus(manifest.read(folder / m), cache) if m else None
-            for m in (d.noise, d.rooms)
-        )
+        noises, rooms = (manifest.read(folder / m) if m else None for m in (d.noise, d.rooms))
         dev = [u for m in d.dev for u in manifest.read(folder / m)]
         if d.dev_utterances and len(dev) > d.dev_utterances:
             dev = [dev[i * len(dev) // d.dev_utterances] for i in range(d.dev_utterances)]
+        for part, heard in (("data.train", utterances), ("data.dev", dev)):
+            if heard and not any(english_letters(u.text) for u in heard):
+                raise TyndaError(f"no text of {part} has an English letter: write what is said")
+        self._say(f"{len(utterances)} utterances to train on; decoding them once")
+        self.corpus = train_data.Corpus(utterances, cache)
+        self._check_lengths()
+        self.noises = train_data.Corpus(noises, cache) if noises else None
+        self.rooms = train_data.Corpus(rooms, cache) if rooms else None
         self.dev = DevSet(train_data.Corpus(dev, cache), self.frontend) if dev else None
+
+    def _check_lengths(self) -> None:
+        """CTC needs a frame for each letter, and one between two that are the same."""
+        frame = self.frontend.hop * self.config.stride / frontend.SAMPLE_RATE
+        longest = self.recipe.data.max_seconds
+        spoken = short = 0
+        for i, utterance in enumerate(self.corpus.utterances):
+            letters = self.tokenizer.encode(english_letters(utterance.text))
+            seconds = self.corpus.seconds(i)
+            if letters and train_data.SHORTEST <= seconds <= longest:
+                spoken += 1
+                short += len(letters) + sum(a == b for a, b in pairwise(letters)) > seconds / frame
+        told = f"{short} of {spoken} texts are too long for their recordings"
+        if spoken and short == spoken:
+            raise TyndaError(f"{told}: check the manifests, or lower the model's stride")
+        if short:
+            warnings.warn(f"{told} and teach nothing: check them", stacklevel=2)
 
     def _find_words(self, init: Path | None) -> Splicer:
         if init is None:
             raise TyndaError("augment.splice needs a model that finds the words: --init MODEL")
         model = CTCRecognizer(checkpoint.load(init))
-        self.console.print("finding the words")
+        self._say("finding the words")
         with self._progress() as progress:
             task = progress.add_task("words", total=len(self.corpus), loss="")
             cuts = find_words(
@@ -183,27 +215,51 @@ class Trainer:
     def _resume(self, last: Path) -> None:
         if not last.exists():
             raise TyndaError(f"nothing to resume: {last} does not exist")
+        settings = [
+            {k: v for k, v in group.items() if k != "params"}
+            for group in self.optimizer.param_groups
+        ]
         try:
             state = torch.load(last, map_location=self.device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, UnpicklingError):
+            shapes, averaged, expected = (
+                {k: v.shape for k, v in w.items()}
+                for w in (state["weights"], state["average"], self.weights)
+            )
+            if shapes == averaged == expected:
+                with torch.no_grad():
+                    for name, value in self.weights.items():
+                        value.copy_(state["weights"][name])
+                        self.average[name].copy_(state["average"][name])
+                self.optimizer.load_state_dict(state["optimizer"])
+            self.at = Progressed(**state["progress"])
+        except Exception:  # there is no end to what a damaged file may raise
             raise TyndaError(f"{last} is damaged: begin anew in another folder") from None
-        shapes, expected = (
-            {k: v.shape for k, v in w.items()} for w in (state["weights"], self.weights)
-        )
-        if shapes != expected:
+        if not shapes == averaged == expected:
             raise TyndaError(f"{last} comes from another recipe; resume with the one it began with")
-        with torch.no_grad():
-            for name, value in self.weights.items():
-                value.copy_(state["weights"][name])
-                self.average[name].copy_(state["average"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.at = Progressed(**state["progress"])
+        # The optimizer's state holds its old settings too, but the recipe's are to be obeyed.
+        for group, mine in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(mine)
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        """Say which settings of the recipe are not those that the run had so far."""
+        try:
+            before = _settings(json.loads((self.output / "log.json").read_text())["recipe"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
+        now = _settings(json.loads(json.dumps(asdict(self.recipe))))
+        changed = sorted(k for k in before | now if before.get(k) != now.get(k))
+        if changed := [k for k in changed if k != "optimizer.epochs"]:
+            self._say(f"settings that are not those of the run so far: {', '.join(changed)}")
 
     def run(self, max_epochs: int | None = None) -> Path:
         """Train to the end of the recipe (or ``max_epochs`` more); gives the best model's path."""
         o = self.recipe.optimizer
         stop = o.epochs if max_epochs is None else min(o.epochs, self.at.epoch + max_epochs)
         while self.at.epoch < stop:
+            if o.patience and self.at.epoch - self.at.best_epoch >= o.patience:
+                self._say(f"no better dev CER in {o.patience} epochs: stopping early")
+                break
             started = time.monotonic()
             entry: dict[str, float] = {"epoch": self.at.epoch + 1, **self._train_epoch()}
             if self.dev:
@@ -217,10 +273,7 @@ class Trainer:
             entry["seconds"] = round(time.monotonic() - started, 1)
             self.at.history.append(entry)
             self._save()
-            self.console.print("  ".join(f"{k} {_short(v)}" for k, v in entry.items()))
-            if o.patience and self.at.epoch - self.at.best_epoch >= o.patience:
-                self.console.print(f"no better dev CER in {o.patience} epochs: stopping early")
-                break
+            self._say("  ".join(f"{k} {_short(v)}" for k, v in entry.items()))
         return self.output / "best.safetensors"
 
     def _train_epoch(self) -> dict[str, float]:
@@ -263,7 +316,16 @@ class Trainer:
                 losses.append(self._step(batch.to(self.device), rate, views))
                 self.at.step += 1
                 progress.update(task, advance=1, loss=f"loss {np.mean(losses[-50:]):.3f}")
-        return {"loss": float(np.nanmean(losses)), "lr": rate, "steps": self.at.step}
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        if not finite or not all(bool(v.isfinite().all()) for v in self.average.values()):
+            raise self._diverged()
+        return {"loss": float(np.mean(finite)), "lr": rate, "steps": self.at.step}
+
+    def _diverged(self) -> TyndaError:
+        return TyndaError(
+            f"the training diverged in epoch {self.at.epoch + 1}: lower optimizer.lr "
+            f"({self.recipe.optimizer.lr:g}); what was saved before stays"
+        )
 
     def _step(self, batch: train_data.Batch, rate: float, views: int) -> float:
         o = self.recipe.optimizer
@@ -330,6 +392,8 @@ class Trainer:
                 log_probs, lengths = self.family.encode(
                     TorchOps(), self.average, self.config, batch.features, batch.lengths
                 )
+            if not log_probs.isfinite().all():
+                raise self._diverged()
             loss += float(_ctc(log_probs, lengths, batch.labels, batch.label_lengths))
             letters += int(batch.label_lengths.sum())
             for row, length, text in zip(log_probs.cpu().numpy(), lengths, texts, strict=True):
@@ -365,9 +429,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.at),
         }
-        temporary = self.output / "last.pt.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.output / "last.pt")
+        file = io.BytesIO()
+        torch.save(state, file)
+        write_whole(self.output / "last.pt", file.getvalue())
         log = {"command": self.command, "recipe": asdict(self.recipe), "epochs": self.at.history}
         write_whole(self.output / "log.json", json.dumps(log, indent=1).encode())
         draw(self.at.history, self.output / "curve.png")
@@ -381,16 +445,24 @@ class Trainer:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_terminal,
         )
+
+    def _say(self, line: str) -> None:
+        """One line, however long, as it is."""
+        self.console.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 class DevSet:
     """Dev features, made once and kept in half precision."""
 
     def __init__(self, corpus: train_data.Corpus, front: frontend.FrontEnd) -> None:
-        self.utterances = corpus.utterances
-        self.seconds = [corpus.seconds(i) for i in range(len(corpus))]
-        self.features = [front(corpus.samples(i)).astype(np.float16) for i in range(len(corpus))]
+        heard = [i for i in range(len(corpus)) if corpus.seconds(i) >= train_data.SHORTEST]
+        if not heard:
+            raise TyndaError(f"no dev recording lasts {train_data.SHORTEST} s: check data.dev")
+        self.utterances = [corpus.utterances[i] for i in heard]
+        self.seconds = [corpus.seconds(i) for i in heard]
+        self.features = [front(corpus.samples(i)).astype(np.float16) for i in heard]
 
     def batches(
         self, seconds: float
@@ -421,6 +493,15 @@ def _consistency(log_probs: Tensor, lengths: Tensor) -> Tensor:
     divergence = F.kl_div(log_probs, targets, reduction="none", log_target=True).sum(-1)
     frames = torch.arange(divergence.shape[1], device=divergence.device)
     return (divergence * (frames < lengths[:, None])).sum()
+
+
+def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe as one level: ``section.key`` -> value."""
+    out: dict[str, Any] = {}
+    for name, value in recipe.items():
+        section = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {}
+        out |= section or {name: value}
+    return out
 
 
 def _short(value: float) -> str:

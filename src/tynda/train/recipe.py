@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tynda.errors import TyndaError
+from tynda.models import CTC_FAMILIES
 
 __all__ = ["Augment", "Data", "NGram", "Optimizer", "Phones", "Recipe", "Source", "bundled", "load"]
 
@@ -19,22 +23,46 @@ C = TypeVar("C")
 
 
 @dataclass(frozen=True)
+class _Rule:
+    """What a value must be besides of its type."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+Positive = Annotated[float, _Rule("above 0", lambda x: x > 0)]
+NotNegative = Annotated[float, _Rule("0 or more", lambda x: x >= 0)]
+Share = Annotated[float, _Rule("from 0 to 1", lambda x: 0 <= x <= 1)]
+BelowOne = Annotated[float, _Rule("at least 0 and below 1", lambda x: 0 <= x < 1)]
+Speed = Annotated[float, _Rule("from 0.5 to 2", lambda x: 0.5 <= x <= 2)]
+Count = Annotated[int, _Rule("0 or more", lambda x: x >= 0)]
+AtLeastOne = Annotated[int, _Rule("at least 1", lambda x: x >= 1)]
+Order = Annotated[int, _Rule("from 2 to 6", lambda x: 2 <= x <= 6)]
+Precision = Annotated[str, _Rule("'bf16' or 'f32'", lambda x: x in ("bf16", "f32"))]
+Family = Annotated[str, _Rule(f"one of {', '.join(CTC_FAMILIES)}", lambda x: x in CTC_FAMILIES)]
+Language = Annotated[str, _Rule("'en': training writes English letters only", lambda x: x == "en")]
+FileName = Annotated[
+    str,
+    _Rule(
+        "a plain file name of letters, digits, '.', '_' and '-' that does not begin with '.'",
+        lambda x: re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", x) is not None,
+    ),
+]
+
+
+@dataclass(frozen=True)
 class Source:
     """One manifest to train on."""
 
     manifest: str
-    weight: float = 1.0
+    weight: Positive = 1.0
     """Share of its utterances used in one epoch; above 1 they are repeated."""
-    join: int = 1
+    join: AtLeastOne = 1
     """Up to this many utterances are joined into one, with pauses between them."""
     words: tuple[str, ...] = ()
     """Take only utterances that are made of these words; empty: all."""
     lm: bool = True
     """Its transcripts train the n-gram too."""
-
-    def __post_init__(self) -> None:
-        _require(self.weight >= 0, "weight must not be negative")
-        _require(self.join >= 1, "join must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -45,13 +73,13 @@ class Data:
     dev: tuple[str, ...]
     noise: str | None = None
     rooms: str | None = None
-    batch_seconds: float = 100.0
+    batch_seconds: Positive = 100.0
     """Longest batch, padding included."""
     exclude_speakers: tuple[str, ...] = ()
     """People never trained on, for leave-one-out tests."""
-    max_seconds: float = 20.0
+    max_seconds: Positive = 20.0
     """Longer utterances are left out of training."""
-    dev_utterances: int = 0
+    dev_utterances: Count = 0
     """Score only so many dev utterances (evenly taken) while training; 0: all."""
 
 
@@ -59,29 +87,27 @@ class Data:
 class Augment:
     """Distortions of an utterance, each drawn anew every time that it is heard."""
 
-    speeds: tuple[float, ...] = (1.0,)
+    speeds: tuple[Speed, ...] = (1.0,)
     """Factors of tempo and pitch, one drawn at random (Ko et al. 2015)."""
-    noise: float = 0.0
+    noise: Share = 0.0
     """Probability of background noise."""
     snr: tuple[float, float] = (3.0, 25.0)
     """Its range of signal-to-noise ratios, decibels."""
-    rooms: float = 0.0
+    rooms: Share = 0.0
     """Probability of a room's reverberation."""
-    splice: float = 0.0
+    splice: Share = 0.0
     """Probability that words of a sentence change places with others that the same person said
     (see ``train/splice.py``). Their places are found by the model that training starts from."""
-    freq_masks: int = 0
-    freq_width: int = 27
+    freq_masks: Count = 0
+    freq_width: Count = 27
     """Widest mask of SpecAugment over bins (Park et al. 2019)."""
-    time_masks: int = 0
-    time_share: float = 0.05
+    time_masks: Count = 0
+    time_share: Share = 0.05
     """Widest mask of SpecAugment over frames, as a share of the utterance."""
 
     def __post_init__(self) -> None:
-        _require(len(self.speeds) > 0 and min(self.speeds) > 0, "speeds must be above 0")
+        _require(len(self.speeds) > 0, "speeds must not be empty; [1.0] changes nothing")
         _require(self.snr[0] <= self.snr[1], "snr must be the least, then the greatest")
-        _require(self.freq_width >= 0, "freq_width must not be negative")
-        _require(0 <= self.time_share <= 1, "time_share must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -92,58 +118,58 @@ class Phones:
     The head that it needs is dropped from the finished model.
     """
 
-    weight: float = 0.3
+    weight: NotNegative = 0.3
 
 
 @dataclass(frozen=True)
 class Optimizer:
     """AdamW, linear warm-up, a constant rate, and a linear way down to zero at the end."""
 
-    epochs: int
-    lr: float = 1e-3
-    warmup_steps: int = 500
-    cooldown: float = 0.3
+    epochs: AtLeastOne
+    lr: Positive = 1e-3
+    warmup_steps: Count = 500
+    cooldown: BelowOne = 0.3
     """Share of all steps over which the rate falls to zero."""
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
+    weight_decay: NotNegative = 0.01
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.98)
+    clip: Positive = 1.0
     """Largest norm of the gradient."""
-    average: float = 0.999
+    average: BelowOne = 0.999
     """Decay per step of the running average of the weights, which is what gets scored."""
-    patience: int = 0
+    patience: Count = 0
     """Stop after so many epochs without a better dev CER; 0: never."""
-    consistency: float = 0.0
+    consistency: NotNegative = 0.0
     """Weight of the consistency loss between two views (CR-CTC, Yao et al. 2024); 0: one view."""
-    consistency_start: float = 0.0
+    consistency_start: Share = 0.0
     """Share of all epochs after which the second view joins."""
-    precision: str = "bf16"
+    precision: Precision = "bf16"
     """``bf16`` (autocast) or ``f32``."""
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "epochs must be at least 1")
-        _require(self.precision in ("bf16", "f32"), "precision must be 'bf16' or 'f32'")
-        _require(self.seed >= 0, "seed must not be negative")
+    seed: Count = 42
 
 
 @dataclass(frozen=True)
 class NGram:
     """The language model that the finished model carries, trained on the transcripts."""
 
-    order: int = 3
-    prune: tuple[int, ...] = (0, 0, 1)
-    """N-grams of each order that are seen no more often than this are left out."""
-    beam_size: int = 32
-    tune_utterances: int = 150
+    order: Order = 3
+    prune: tuple[Count, ...] = (0, 0, 1)
+    """N-grams of each order that are seen no more often than this are left out; what is
+    beyond ``order`` is not used."""
+    beam_size: AtLeastOne = 32
+    tune_utterances: AtLeastOne = 150
     """Weights are chosen by WER on about so many dev utterances."""
+
+    def __post_init__(self) -> None:
+        rising = all(a <= b for a, b in pairwise(self.prune))
+        _require(rising and self.prune[:1] == (0,), "prune must begin with 0 and never fall")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A whole run."""
 
-    name: str
-    family: str
+    name: FileName
+    family: Family
     model: Mapping[str, Any]
     frontend: Mapping[str, Any]
     data: Data
@@ -151,8 +177,20 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     phones: Phones | None = None
     lm: NGram | None = None
-    language: str = "en"
+    language: Language = "en"
     licence: str = "Apache-2.0"
+
+    def __post_init__(self) -> None:
+        for key in ("bins", "vocab"):
+            _require(key not in self.model, f"model.{key} follows from the rest: take it out")
+        _require(
+            self.augment.noise == 0 or self.data.noise is not None,
+            "augment.noise needs data.noise, a manifest of background sounds; or set it to 0",
+        )
+        _require(
+            self.lm is None or any(source.lm for source in self.data.train),
+            "[lm] has nothing to learn from: set lm = true for a source, or take [lm] out",
+        )
 
 
 _SECTIONS: dict[str, type] = {
@@ -180,7 +218,9 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     else:
         try:
             text = Path(name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError):
+        except UnicodeDecodeError:
+            raise TyndaError(f"recipe {name} is not UTF-8 text: save it as such") from None
+        except (OSError, ValueError):  # a name with a NUL is a ValueError
             raise TyndaError(
                 f"no recipe {name!r}: give a TOML file or one of {', '.join(bundled())}"
             ) from None
@@ -219,10 +259,13 @@ def _fill(kind: type[C], values: Any, where: str) -> C:
         if name not in values and setting.default is setting.default_factory is MISSING:
             raise TyndaError(f"setting {name!r} is missing in {where}")
     filled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     for name, value in filled.items():
         if not _fits(value, hints[name]):
-            raise TyndaError(f"setting {name!r} in {where} cannot be {values[name]!r}")
+            raise TyndaError(
+                f"setting {name!r} in {where} cannot be {values[name]!r}: "
+                f"it must be {_describe(hints[name])}"
+            )
     try:
         return kind(**filled)
     except TyndaError as error:
@@ -230,8 +273,14 @@ def _fill(kind: type[C], values: Any, where: str) -> C:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's type; an integer is a number, but a truth value is not."""
+    """Whether a value is of a field's type; an integer is a number, but a truth value is not.
+
+    Numbers are finite, and integers those of TOML, of 64 bits.
+    """
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        kind, rule = arguments
+        return _fits(value, kind) and rule.holds(value)
     if origin is UnionType:
         return any(_fits(value, argument) for argument in arguments)
     if origin is tuple:
@@ -239,9 +288,29 @@ def _fits(value: Any, hint: Any) -> bool:
             return False
         items = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         return len(value) == len(items) and all(map(_fits, value, items))
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    if hint is float:
+        return _fits(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if origin is Mapping:
+        return isinstance(value, dict) and all(
+            math.isfinite(v) for v in value.values() if isinstance(v, float)
+        )
     return isinstance(value, origin or hint)
+
+
+def _describe(hint: Any) -> str:
+    """What `_fits` asks for, in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return f"{_describe(arguments[0])}, {arguments[1].words}"
+    if origin is UnionType:
+        return _describe(arguments[0])
+    if origin is tuple:
+        count = "" if arguments[-1] is ... else f" of {len(arguments)}"
+        return f"a list{count}, each {_describe(arguments[0])}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return words.get(hint, "a table of finite values")
 
 
 def _require(condition: bool, rule: str) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from tynda.errors import TyndaError
 from tynda.train import recipe as recipes
-from tynda.train.finish import finish
+from tynda.train.finish import check, finish
 from tynda.train.loop import Trainer
 
 __all__ = ["train"]
@@ -38,11 +38,9 @@ def train(
     """
     if threads:
         torch.set_num_threads(threads)
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise TyndaError(f"no device {device!r} here: try --device cpu") from None
+    _check_device(device)
     loaded = recipes.load(recipe, dict(_setting(s) for s in settings))
+    check(loaded, data)
     output = output or Path("runs") / loaded.name
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -68,6 +66,15 @@ def train(
     finally:
         torch.set_flush_denormal(False)
     return finish(loaded, data, trained, output)
+
+
+def _check_device(device: str) -> None:
+    try:
+        float(torch.zeros(1, device=device))  # the device "meta" has no numbers to read
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            pass
+    except (RuntimeError, AssertionError, ImportError):  # as builds of torch word it
+        raise TyndaError(f"no device {device!r} here: try --device cpu") from None
 
 
 def _setting(text: str) -> tuple[str, Any]:

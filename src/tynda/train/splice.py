@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -92,8 +93,9 @@ def find_words(
     on_progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Where each utterance's words may be cut, for `Splicer`; remembered in the file ``cache``."""
-    if cache.exists():
-        cuts: list[list[int]] = json.loads(cache.read_text())
+    cuts: list[list[int]]
+    with suppress(OSError, ValueError):
+        cuts = json.loads(cache.read_text())
         if len(cuts) == len(corpus):
             return cuts
     cuts = []
@@ -111,7 +113,7 @@ def cut_words(model: CTCRecognizer, samples: Floats, text: str) -> list[int]:
     Empty for a text of one word or none, and for a sound too short for its text.
     """
     words = text.split()
-    if len(words) < 2:
+    if len(words) < 2 or len(samples) < _STEP:
         return []
     tokenizer = model.tokenizer
     log_probs = model.log_probs(samples)
