@@ -207,7 +207,7 @@ def test_load_errors(tmp_path, monkeypatch):
         with pytest.raises(TyndaError, match="no language model that kenlm can read") as error:
             LanguageModel.load(path)
         assert "\n" not in str(error.value)
-    with pytest.raises(TyndaError, match="The ARPA text"):
+    with pytest.raises(TyndaError, match="the ARPA text"):
         LanguageModel.from_arpa("junk")
 
     real = builtins.__import__

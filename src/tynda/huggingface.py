@@ -53,6 +53,7 @@ def load(folder: Path) -> Checkpoint:
             f"{folder}: models of type {kind!r} are not known; known: {', '.join(_READERS)}"
         )
     model = _READERS[kind](folder, settings)
+    model.path = folder
     model.bytes = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
     return model
 
@@ -141,6 +142,8 @@ def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
         if optional:
             return {}
         raise TyndaError(f"{path.parent} holds no model: {path.name} is missing") from None
+    except PermissionError:
+        raise TyndaError(f"no permission to read {path}: change its mode") from None
     except (OSError, ValueError, RecursionError):
         raise TyndaError(f"{path} is damaged: get it again") from None
     if not isinstance(value, dict):
