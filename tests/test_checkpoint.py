@@ -324,7 +324,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(tmp_path, absurd)
 def test_a_language_model_in_kenlms_binary_form_is_not_taken(tmp_path):
     magic = "mmap lm http://kheafield.com/code format version 5\n\0"
     path = save_tiny(tmp_path / "m.safetensors", lm=ngram.pack(magic + "\0" * 999))
-    with pytest.raises(TyndaError, match="ARPA"):
+    with pytest.raises(TyndaError, match="n-gram in it is damaged"):
         CTCRecognizer(checkpoint.load(path)).prepare(Decoding(beam_size=4))
 
 
