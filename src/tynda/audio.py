@@ -223,7 +223,9 @@ def _stated(container: InputContainer, track: AudioStream, head: bytes) -> float
         return _stated_wav(head)
     # Without a Xing header, which also says where the sound starts, an MP3's is a guess.
     known = container.format.name == "flac" or (container.format.name == "mp3" and track.start_time)
-    return float(track.duration * track.time_base) if known and track.duration else 0.0
+    if known and track.duration and track.time_base:
+        return float(track.duration * track.time_base)
+    return 0.0
 
 
 def _stated_wav(head: bytes) -> float:
