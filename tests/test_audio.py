@@ -203,10 +203,35 @@ def test_no_samples_no_blocks():
     assert list(stream(wav(np.zeros(0)))) == []
 
 
-@pytest.mark.parametrize("stated", [2**32 - 1, 0x80000000, 10_000_000])
+@pytest.mark.parametrize("stated", [2**32 - 1, 0x80000000, 0x7FFFFFFF, 0])
 @pytest.mark.parametrize("wrap", [io.BytesIO, Pipe])
 def test_a_wav_with_a_length_that_nobody_knew(stated, wrap):
-    assert_tone(load(wrap(wav(tone(rate=16_000), stated=stated))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_tone(load(wrap(wav(tone(rate=16_000), stated=stated))))
+
+
+@pytest.mark.parametrize("wrap", [io.BytesIO, Pipe])
+@pytest.mark.parametrize("seconds", [0, SECONDS])
+def test_a_wav_that_ends_before_its_header_says(wrap, seconds):
+    sound = wav(tone(seconds, 16_000), stated=11 * 64_000)
+    with pytest.warns(UserWarning, match=rf"cut short: {seconds:.1f} s of the 11\.0 s"):
+        assert len(load(wrap(sound))) == seconds * 16_000
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_an_mp3_that_breaks_off(tmp_path, share):
+    data = write(tmp_path / "a.mp3", tone(4)[None], "libmp3lame").read_bytes()
+    with pytest.warns(UserWarning, match=r"cut short: .* of the 4\.0 s"):
+        assert 1 < len(load(data[: int(len(data) * share)])) / 16_000 < 3.9
+
+
+@every_format
+def test_a_whole_file_is_not_said_to_be_cut_short(written):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(written)
+        load(Pipe(written.read_bytes()))
 
 
 def test_a_flac_that_breaks_off_gives_what_is_there(tmp_path):
@@ -224,6 +249,12 @@ def test_a_faststart_mp4_that_breaks_off_gives_what_is_there(tmp_path):
 
 
 # What is wrong, and is said in one line.
+
+
+def test_no_name_and_no_standard_input(monkeypatch):
+    says("", "name of the recording is empty")
+    monkeypatch.setattr("sys.stdin", None)
+    says("-", "standard input is closed")
 
 
 def says(source, words):

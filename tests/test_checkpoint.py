@@ -7,6 +7,7 @@ taken as ARPA text only, never in kenlm's binary form.
 
 import json
 import lzma
+import math
 import pickle
 import resource
 import struct
@@ -22,6 +23,7 @@ from helpers import CONFIG, header, read_raw, save_tiny, weights, write_raw
 from tynda import checkpoint
 from tynda.decode import ngram
 from tynda.errors import TyndaError
+from tynda.files import write_whole
 from tynda.recognizers import CTCRecognizer, Decoding
 
 
@@ -203,6 +205,43 @@ def test_a_newer_format_asks_for_an_upgrade(tmp_path):
     refused(changed(tmp_path, format=checkpoint.FORMAT + 1), "upgrade")
 
 
+@pytest.mark.parametrize("format", [0, -1, True, "1", 1.0, None])
+def test_a_format_that_is_no_version_is_no_reason_to_upgrade(tmp_path, format):
+    assert "upgrade" not in refused(changed(tmp_path, format=format), "format", repr(format))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("beam_size", value) for value in (0, 1025, 2.0, True)),
+        *(("alpha", value) for value in (-1, 1e308, math.nan, True)),
+        *(("beta", value) for value in (-math.inf, math.inf, math.nan)),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(tmp_path, key, value):
+    refused(changed(tmp_path, decoding={key: value}), key)
+
+
+@pytest.mark.parametrize("values", [{"licence": "\ud800"}, {"scores": {"\udfff": {"wer": 0}}}])
+def test_a_header_with_half_a_character_is_damage(tmp_path, values):
+    refused(changed(tmp_path, **values), "header is damaged")
+
+
+def test_a_file_that_may_not_be_read_is_no_damage(tmp_path, monkeypatch):
+    path = save_tiny(tmp_path / "m.safetensors")
+    monkeypatch.setattr(type(path), "open", no_permission)
+    refused(path, "no permission to read")
+
+
+def no_permission(*_):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path):
+    write_whole(tmp_path / ("x" * 255), b"all")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"all"]
+
+
 def test_a_tail_cut_off_anywhere_is_refused(tmp_path):
     data = save_tiny(tmp_path / "m.safetensors", bits=8).read_bytes()
     path = tmp_path / "cut.safetensors"
@@ -324,7 +363,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(tmp_path, absurd)
 def test_a_language_model_in_kenlms_binary_form_is_not_taken(tmp_path):
     magic = "mmap lm http://kheafield.com/code format version 5\n\0"
     path = save_tiny(tmp_path / "m.safetensors", lm=ngram.pack(magic + "\0" * 999))
-    with pytest.raises(TyndaError, match="ARPA"):
+    with pytest.raises(TyndaError, match=r"m\.safetensors: the n-gram in it is damaged"):
         CTCRecognizer(checkpoint.load(path)).prepare(Decoding(beam_size=4))
 
 

@@ -182,7 +182,16 @@ def test_other_readings_stand_in_the_json(tynda_, folder, tiny):
         ["transcribe"],
         ["transcribe", "a.wav", "--format", "doc"],
         ["transcribe", "a.wav", "--beam-size", "0"],
+        ["transcribe", "a.wav", "--beam-size", "1025", "--model", "absent"],
+        ["transcribe", "a.wav", "--n-best", "1025", "--format", "json"],
+        ["transcribe", "a.wav", "--n-best", "2"],
+        ["transcribe", "a.wav", "--n-best", "2", "--format", "srt"],
         ["transcribe", "a.wav", "--hotword-boost", "-1"],
+        *(
+            ["transcribe", "a.wav", f"{option}={value}"]
+            for option in ("--hotword-boost", "--alpha", "--beta", "--patience", "--temperature")
+            for value in ("nan", "inf", "-inf")
+        ),
         ["transcribe", "a.wav", "--threads", "0"],
         ["transcribe", "a.wav", "--backend", "tpu"],
         ["evaluate", "model"],
@@ -321,3 +330,125 @@ def test_a_full_disk_behind_stdout_is_one_line(folder, tiny_file):
     assert done.returncode != 0
     assert b"error: cannot write the result" in done.stderr
     assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def shell(line, **options):
+    """A command line of the shell in a process of its own, ``tynda`` standing for the command."""
+    line = line.replace("tynda", f"{sys.executable} -m tynda", 1)
+    return subprocess.run(["sh", "-c", line], capture_output=True, timeout=60, **options)
+
+
+def test_a_recording_is_never_overwritten(tynda_, folder):
+    sound = (folder / "a.wav").read_bytes()
+    (folder / "talk.txt").write_bytes(sound)
+    (folder / "out").mkdir()
+    os.symlink("../a.wav", "out/b.txt")
+    for args in (["talk.txt", "--output-dir", "."], ["a.wav", "b.wav", "--output-dir", "out"]):
+        result = ended(tynda_("transcribe", *args), 2)
+        assert "would replace" in result.stderr
+    assert (folder / "talk.txt").read_bytes() == (folder / "a.wav").read_bytes() == sound
+    ended(tynda_("transcribe", "a.wav", "--output-dir", "."), 0)
+    ended(tynda_("transcribe", "a.wav", "--output-dir", "."), 0)  # older texts are replaced
+
+
+def test_a_file_that_is_named_twice_is_read_once(tynda_, folder):
+    os.symlink("a.wav", "link.wav")
+    args = ("a.wav", "./a.wav", folder / "a.wav", "link.wav")
+    ended(tynda_("transcribe", *args, "--output-dir", "out"), 0)
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["a.txt", "link.txt"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "x.arpa"), "error: x.arpa: Permission denied"),
+        (OSError(28, "No space left", None), "error: cannot write the result (No space left)"),
+        (OSError(24, "Too many open files"), "error: Too many open files"),
+    ],
+)
+def test_room_is_asked_for_where_it_is_missing(tynda_, folder, monkeypatch, error, line):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(tynda, "load", fail, raising=False)
+    one_error(tynda_("transcribe", "a.wav"), line)
+
+
+def test_an_interrupt_ends_with_130(tynda_, folder, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tynda, "load", interrupt, raising=False)
+    result = ended(tynda_("transcribe", "a.wav"), 130)
+    assert (result.stdout, result.stderr) == ("", "interrupted\n")
+
+
+def test_an_interrupt_while_modules_are_imported_ends_with_130(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = run("--help", env=os.environ | {"PYTHONPATH": path})
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_closed_and_full_streams(folder, tiny_file):
+    for line, words in (
+        (f"tynda transcribe - --model {tiny_file} <&-", b"standard input is closed"),
+        (f"tynda transcribe a.wav --model {tiny_file} >&-", b"standard output is closed"),
+        ("tynda --help >&-", b"standard output is closed"),
+        ("tynda --help >/dev/full", b"cannot write the result"),
+    ):
+        done = shell(line)
+        assert done.returncode == 1, line
+        (error,) = done.stderr.splitlines()
+        assert error.startswith(b"error: ")
+        assert words in error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_texts_beyond_the_encoding_of_stdout(folder, tiny_file, encoding):
+    os.rename("a.wav", "а.wav")
+    write_manifest(folder / "m.jsonl", [("а.wav", "one")])
+    env = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
+    done = run("evaluate", tiny_file, "m.jsonl", "--show", env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "а.wav".encode() in done.stdout or b"\\u0430.wav" in done.stdout
+
+
+def test_control_characters_in_names_are_spelled_out(tynda_, folder, tiny_file):
+    name = "a\x1b[31m\n\x9b.wav"
+    spelled = "a\\u001b[31m\\u000a\\u009b.wav"
+    os.rename("a.wav", name)
+    result = ended(tynda_("transcribe", name, "b.wav", "no\x1b.wav"), 1)
+    assert result.stdout.startswith(f"{spelled}: ")
+    assert "no\\u001b.wav" in result.stderr
+    result = ended(tynda_("transcribe", name, "b.wav", "--format", "json"), 0)
+    assert "\x9b" not in result.stdout
+    assert json.loads(result.stdout.splitlines()[0])["file"] == name
+    write_manifest(folder / "m.jsonl", [(name, "one")])
+    assert spelled in ended(tynda_("evaluate", tiny_file, "m.jsonl", "--show"), 0).stdout
+
+
+def test_show_as_json_lists_every_utterance(tynda_, folder, tiny_file, tiny):
+    text = tiny.transcribe("a.wav").text
+    write_manifest(folder / "m.jsonl", [("a.wav", text), ("b.wav", "one"), ("no.wav", "two")])
+    args = (tiny_file, "m.jsonl", "--format", "json")
+    result = ended(tynda_("evaluate", *args, "--show"), 1)
+    rows = json.loads(result.stdout)["utterances"]
+    assert [row["audio"] for row in rows] == ["a.wav", "b.wav"]
+    assert rows[0]["hypothesis"] == text
+    assert result.stderr.startswith("not scored: no.wav: no such file")
+    assert "utterances" not in json.loads(tynda_("evaluate", *args).stdout)
+
+
+def test_names_that_are_empty(tynda_, folder):
+    one_error(tynda_("transcribe", "a.wav", "--lm", ""), "lm is the name of a file")
+    one_error(tynda_("transcribe", ""), "name of the recording is empty")
+
+
+def test_help_names_defaults_and_standard_input():
+    text = ended(CliRunner().invoke(main, ["transcribe", "--help"]), 0).stdout
+    assert "standard input" in text
+    for default in ("[default: txt]", "[default: numpy]", "1 by\n"):
+        assert default in text
+    assert "[default: table]" in CliRunner().invoke(main, ["evaluate", "--help"]).stdout

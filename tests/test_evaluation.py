@@ -78,7 +78,7 @@ def test_where_nothing_can_be_read_there_is_no_report(tiny, tmp_path):
 
 
 def test_a_bad_language_model_fails_the_evaluation_and_not_each_recording(tiny, manifests):
-    with pytest.raises(TyndaError, match=r"^There is no .* absent\.arpa"):
+    with pytest.raises(TyndaError, match=r"^no language model file at absent\.arpa"):
         tynda.evaluate(tiny, manifests, Decoding(lm="absent.arpa"))
 
 
@@ -124,3 +124,20 @@ def test_loading_the_language_model_is_no_part_of_the_speed(tiny, manifests, tmp
     monkeypatch.setattr("tynda.audio.load", noted(tynda.audio.load))
     tynda.evaluate(tiny, manifests, Decoding(lm=arpa, beam_size=2))
     assert loaded == ["my.arpa", "0.wav", "1.wav", "2.wav", "2.wav"]
+
+
+def test_references_without_words_are_counted(tiny, tmp_path):
+    write_wav(tmp_path / "a.wav", noise(1))
+    rows = [("a.wav", text) for text in ("Привет, мир", "one", "", "мир")]
+    manifest = write_manifest(tmp_path / "m.jsonl", rows)
+    with pytest.warns(UserWarning, match="^2 of 4 references hold no words that tiny") as caught:
+        tynda.evaluate(tiny, manifest)
+    assert len(caught) == 1
+
+
+def test_a_model_by_its_name_or_file(tiny, tiny_file, manifests):
+    expected = tynda.evaluate(tiny, manifests).overall
+    assert tynda.evaluate(tiny_file, manifests).overall == expected
+    assert tynda.evaluate(str(tiny_file), manifests).overall == expected
+    with pytest.raises(TyndaError, match="no model 'nobody'"):
+        tynda.evaluate("nobody", manifests)

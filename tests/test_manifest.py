@@ -23,6 +23,7 @@ def test_a_full_line(tmp_path: Path) -> None:
         "language": "kk",
         "source": "here",
         "take": 3,
+        "offset": 0.0,
     }
     manifest.write_text(json.dumps(line) + "\n\n", encoding="utf-8")
     audio = tmp_path / "audio" / "a.flac"
@@ -49,6 +50,12 @@ def test_defaults_and_absolute_paths(tmp_path: Path) -> None:
         ('{"audio_filepath": "a.wav", "text": ["a"]}', '"text" is not a string'),
         ('{"audio_filepath": "a.wav", "text": "a", "speaker": 7}', '"speaker" is not a string'),
         *(
+            (f'{{"audio_filepath": "a.wav", "text": "a", "offset": {value}}}', '"offset"')
+            for value in ("1.5", '"0"', "-1")
+        ),
+        ('{"audio_filepath": "a.wav", "text": "\\ud800"}', '"text" holds half'),
+        ('{"audio_filepath": "a.wav", "text": "", "source": "\\udfff"}', '"source" holds half'),
+        *(
             (f'{{"audio_filepath": "a.wav", "text": "a", "duration": {value}}}', '"duration"')
             for value in ('"2.5"', "true", "-1", "NaN", "1e999", "1" + "0" * 400, "[]")
         ),
@@ -67,6 +74,8 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:
 
 
 def test_no_manifest_to_read(tmp_path: Path) -> None:
+    with pytest.raises(TyndaError, match="name of the manifest is empty"):
+        read("")
     with pytest.raises(TyndaError, match="No such file"):
         read(tmp_path / "none.jsonl")
     with pytest.raises(TyndaError, match="cannot read"):

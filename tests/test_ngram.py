@@ -206,8 +206,10 @@ def test_load_errors(tmp_path, monkeypatch):
         path.write_bytes(text)
         with pytest.raises(TyndaError, match="no language model that kenlm can read") as error:
             LanguageModel.load(path)
-        assert "\n" not in str(error.value)
-    with pytest.raises(TyndaError, match="The ARPA text"):
+        message = str(error.value)
+        assert message.startswith(str(path))
+        assert not any(word in message for word in ("\n", "Byte", "Exception", ".cc"))
+    with pytest.raises(TyndaError, match="the ARPA text"):
         LanguageModel.from_arpa("junk")
 
     real = builtins.__import__

@@ -9,7 +9,7 @@ import pytest
 
 import tynda
 from helpers import RATE, header, noise, save_tiny, weights, write_wav
-from tynda import checkpoint, vad
+from tynda import checkpoint, library, vad
 from tynda.decode import ngram
 from tynda.errors import TyndaError
 from tynda.recognizers import Decoding
@@ -228,3 +228,78 @@ def test_without_kenlm_the_models_own_n_gram_is_left_out_with_a_warning(
     with pytest.warns(UserWarning, match=r"tynda\[lm\]"):
         transcript = model.transcribe_samples(noise(2))
     assert transcript == with_lm.transcribe_samples(noise(2), Decoding(lm="none"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({name: value} for name in ("beam_size", "n_best") for value in (-3, 0, "8", 2.5, 1025)),
+        {"n_best": True},
+        *({name: np.nan} for name in ("alpha", "beta", "hotword_boost")),
+        *({name: np.inf} for name in ("alpha", "beta", "hotword_boost")),
+        {"alpha": -1},
+        {"beta": "1"},
+        {"lm": ""},
+        {"lm": 3},
+        {"hotwords": 3},
+        {"hotwords": ["a", 3]},
+    ],
+)
+def test_settings_are_checked(settings):
+    (name,) = settings
+    with pytest.raises(TyndaError, match=rf"^{name} "):
+        Decoding(**settings)
+
+
+def test_numpys_numbers_are_numbers():
+    Decoding(beam_size=np.int64(4), alpha=np.float32(1), beta=np.float64(-1))
+
+
+def test_weights_without_an_n_gram_are_refused(with_lm, tiny):
+    for model, given in product([with_lm, tiny], [{"alpha": 3.0}, {"beta": 0.0}]):
+        with pytest.raises(TyndaError, match="greedy"):
+            model.prepare(Decoding(beam_size=1, **given))
+        with pytest.raises(TyndaError, match="weights of an n-gram"):
+            model.prepare(Decoding(lm="none", **given))
+    with pytest.raises(TyndaError, match="weights of an n-gram"):
+        tiny.prepare(Decoding(alpha=3.0))
+    with_lm.prepare(Decoding(alpha=3.0))
+
+
+@pytest.mark.parametrize(
+    ("samples", "complaint"),
+    [
+        (np.zeros((100, 2), np.float32), "one axis"),
+        (np.zeros(100, np.int16), "32768"),
+        (np.array([0, np.nan], np.float32), "finite"),
+        (np.array([0, 1e300]), "finite"),
+        ("a.wav", "floats"),
+    ],
+)
+def test_samples_are_checked(tiny, samples, complaint):
+    with pytest.raises(TyndaError, match=complaint):
+        tiny.transcribe_samples(samples)
+
+
+def test_samples_in_place_of_a_recording(tiny):
+    with pytest.raises(TyndaError, match="transcribe_samples"):
+        tiny.transcribe(np.zeros(100, np.float32))
+    assert tiny.transcribe_samples(noise(1).astype(np.float64)) == tiny.transcribe_samples(noise(1))
+
+
+def test_a_backend_or_a_model_that_is_none(tiny_file):
+    with pytest.raises(TyndaError, match=r"'jax'.*numpy, torch"):
+        tynda.load(tiny_file, backend="jax")
+    with pytest.raises(TyndaError, match="not None"):
+        tynda.load(None)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "no"), RuntimeError("no home")])
+def test_a_cache_that_cannot_be_read_is_no_trouble(monkeypatch, tiny_file, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("tynda.library.user_cache_path", fail)
+    assert tynda.load(tiny_file)
+    assert library.cached() == {}
+    assert library.describe()

@@ -5,10 +5,14 @@
 >>> model.transcribe("meeting.m4a").save("meeting.srt")
 """
 
-from tynda.errors import TyndaError
-from tynda.evaluation import evaluate
-from tynda.recognizers import Decoding, Recognizer, load
-from tynda.transcript import Segment, Transcript, Word
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tynda.errors import TyndaError
+    from tynda.evaluation import evaluate
+    from tynda.recognizers import Decoding, Recognizer, load
+    from tynda.transcript import Segment, Transcript, Word
 
 __version__ = "0.1.0"
 
@@ -22,3 +26,19 @@ __all__ = [
     "evaluate",
     "load",
 ]
+
+_HOMES = {
+    "errors": ("TyndaError",),
+    "evaluation": ("evaluate",),
+    "recognizers": ("Decoding", "Recognizer", "load"),
+    "transcript": ("Segment", "Transcript", "Word"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, when it is (PEP 562): the command can then be interrupted."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"tynda.{home}"), name)
+            return value
+    raise AttributeError(f"module 'tynda' has no attribute {name!r}")

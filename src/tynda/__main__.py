@@ -1,6 +1,17 @@
 """``python -m tynda`` is the command ``tynda``."""
 
-from tynda.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command; an interrupt ends it quietly, even while modules are imported."""
+    try:
+        from tynda.cli import main
+
+        main(prog_name="tynda")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":  # a process that training starts imports this again
-    main(prog_name="tynda")
+    main()

@@ -41,6 +41,7 @@ _SLOWEST, _FASTEST = 1_000, 1_000_000
 _FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**31}
 # First boxes of MP4 and QuickTime files, whose index may stand at the end.
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_HEAD = 4096  # bytes to look at first: in them nearly every WAV says how long it is
 # What FFmpeg calls video though it is a picture or a text.
 _PICTURES = ("image2", "gif", "apng", "ico", "tty")
 
@@ -71,8 +72,11 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
     so the whole of a pipe is first read into memory.
 
     - A file that is damaged or breaks off gives what can be decoded, as with ffmpeg, and a
-      `UserWarning` where the decoder notices (a WAV, Ogg or WebM that ends too soon looks
-      like a short one).
+      `UserWarning` where the decoder notices, or where a WAV, FLAC or MP3 (not through a
+      pipe) is shorter than its header says. An Ogg or WebM that ends too soon looks like a
+      short one.
+    - The padding at the end of an MP3 (some milliseconds) is cut off, but not in a pipe, where
+      FFmpeg does not know the length: the text may differ in a letter. Better give the file.
     - A sound of zero samples gives no block (`load`: shape `[0]`).
 
     Raises TyndaError, with the first block, when the source is missing, a directory, not
@@ -83,10 +87,10 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
     if not block_seconds > 0:
         raise ValueError(f"block_seconds must be positive, not {block_seconds}")
     size = max(1, round(block_seconds * SAMPLE_RATE))
-    with _reader(source) as (file, name), _container(file, name) as (container, track):
+    with _reader(source) as (file, name, head), _container(file, name) as (container, track):
         waiting: list[Floats] = []
         count = 0
-        for samples in _resampled(_frames(container, track, name)):
+        for samples in _resampled(_frames(container, track, name, _stated(container, track, head))):
             if not np.isfinite(samples).all():
                 raise TyndaError(
                     f"{name} holds samples that are not finite numbers (NaN or infinity); "
@@ -118,12 +122,13 @@ class _Pipe:
 
 
 @contextmanager
-def _reader(source: Source) -> Iterator[tuple[_Readable, str]]:
-    """The bytes of a source, and its name for messages."""
+def _reader(source: Source) -> Iterator[tuple[_Readable, str, bytes]]:
+    """The bytes of a source, its name for messages, and once more its first bytes."""
     opened, name = _open(source)
     with opened as file:
         try:
-            yield _rewound(file, name), name
+            readable, head = _rewound(file, name)
+            yield readable, name, head
         except OSError as error:
             raise TyndaError(f"{name} cannot be read: {error.strerror or error}") from None
 
@@ -133,7 +138,11 @@ def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source), "the sound"
     if source == "-":
+        if sys.stdin is None:  # closed by the shell
+            raise TyndaError("standard input is closed: give a file, or a pipe")
         return nullcontext(sys.stdin.buffer), "standard input"
+    if source == "":
+        raise TyndaError("the name of the recording is empty: give a file")
     if not isinstance(source, str | PathLike):
         if not hasattr(source, "read"):
             raise TypeError(f"no path, bytes or binary file object: {source!r}")
@@ -153,13 +162,13 @@ def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
         raise TyndaError(f"{source} cannot be read: {reason}") from None
 
 
-def _rewound(file: BinaryIO, name: str) -> _Readable:
-    """The file at its beginning, seekable where its format asks for it; never empty."""
+def _rewound(file: BinaryIO, name: str) -> tuple[_Readable, bytes]:
+    """The file at its beginning, seekable where its format asks for it, and its first bytes."""
     seekable = file.seekable()
     if seekable:
         file.seek(0)
     head = b""
-    while len(head) < 8 and (more := file.read(8 - len(head))):
+    while len(head) < _HEAD and (more := file.read(_HEAD - len(head))):
         if not isinstance(more, bytes):
             raise TypeError(f"{name} must be opened in binary mode")
         head += more
@@ -167,10 +176,10 @@ def _rewound(file: BinaryIO, name: str) -> _Readable:
         raise TyndaError(f"{name} is empty (0 bytes); nothing was recorded or copied")
     if seekable:
         file.seek(0)
-        return file
-    if head[4:] in _MP4_BOXES:
-        return io.BytesIO(head + file.read())
-    return _Pipe(head, file)
+        return file, head
+    if head[4:8] in _MP4_BOXES:
+        return io.BytesIO(head + file.read()), head
+    return _Pipe(head, file), head
 
 
 @contextmanager
@@ -208,10 +217,36 @@ def _is_picture(format_name: str) -> bool:
     return format_name in _PICTURES or format_name.endswith("_pipe")
 
 
+def _stated(container: InputContainer, track: AudioStream, head: bytes) -> float:
+    """The seconds that a header promises; 0 where there is no such promise."""
+    if container.format.name == "wav":  # FFmpeg would correct it by the size of the file
+        return _stated_wav(head)
+    # Without a Xing header, which also says where the sound starts, an MP3's is a guess.
+    known = container.format.name == "flac" or (container.format.name == "mp3" and track.start_time)
+    if known and track.duration and track.time_base:
+        return float(track.duration * track.time_base)
+    return 0.0
+
+
+def _stated_wav(head: bytes) -> float:
+    at, rate = 12, 0
+    while at + 8 <= len(head):
+        kind, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
+        if kind == b"fmt ":
+            rate = int.from_bytes(head[at + 16 : at + 20], "little")
+        if kind == b"data":  # who writes to a pipe states the greatest size, or nearly so
+            return size / rate if rate and size < 0x7FFF0000 else 0.0
+        at += 8 + size + size % 2
+    return 0.0
+
+
 def _frames(
-    container: InputContainer, track: AudioStream, name: str
+    container: InputContainer, track: AudioStream, name: str, stated: float
 ) -> Iterator[tuple[int, Floats]]:
-    """Sample rate and mono samples of each decoded frame; warns of what is lost."""
+    """Sample rate and mono samples of each decoded frame; warns of what is lost.
+
+    The header promised a sound of `stated` seconds.
+    """
     damaged = False
     seconds = 0.0
     try:
@@ -238,6 +273,11 @@ def _frames(
     if damaged:
         warnings.warn(
             f"{name} is damaged or cut short; {seconds:.1f} s of it could be decoded",
+            stacklevel=2,
+        )
+    elif seconds < stated - max(0.1, 0.01 * stated):
+        warnings.warn(
+            f"{name} is cut short: {seconds:.1f} s of the {stated:.1f} s in its header are there",
             stacklevel=2,
         )
 

@@ -9,9 +9,8 @@ in a file is ever executed, and no size in its header is trusted before it is ch
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tynda import frontend, models
+from tynda.checks import is_number, is_whole
 from tynda.errors import TyndaError
-from tynda.files import write_whole
+from tynda.files import check_readable, write_whole
 from tynda.frontend import FrontEnd
 from tynda.text.tokenizer import CharTokenizer
 
@@ -72,6 +72,8 @@ class Checkpoint:
     """A packed language model; see ``tynda.decode.ngram.unpack``."""
     bytes: int
     """Size of the file."""
+    path: Path | None = None
+    """The file or folder, for messages."""
 
 
 def save_model(
@@ -145,12 +147,11 @@ def load(path: Path) -> Checkpoint:
                 raise TyndaError(f"{path}: tensor {name} is {shape}, should be {spec.shape}")
             weights[name] = _read(path, file, stored, name)
         lm = _typed(path, file, _LM, "U8").tobytes() if _LM in stored else None
-    return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size)
+    return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size, path)
 
 
 def _open(path: Path) -> Any:
-    if not os.path.isfile(path):
-        raise TyndaError(f"no model file at {path}")
+    check_readable(path, "model file")
     try:
         return safe_open(path, framework="np")
     except (SafetensorError, OSError):
@@ -160,12 +161,15 @@ def _open(path: Path) -> Any:
 def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
     try:
         values = json.loads((metadata or {})["tynda"])
+        json.dumps(values, ensure_ascii=False).encode()  # no halves of characters
         version = values["format"]
     except KeyError:
         raise TyndaError(f"{path} is a .safetensors file, but no tynda model") from None
     except (ValueError, TypeError, RecursionError):
         raise TyndaError(f"{path}: the header is damaged") from None
-    if not isinstance(version, int) or version > FORMAT:
+    if not is_whole(version, 1, sys.maxsize):
+        raise TyndaError(f"{path}: format in the header should be 1 or more, not {version!r}")
+    if version > FORMAT:
         raise TyndaError(
             f"{path} has format {version}; this tynda reads up to {FORMAT}: upgrade tynda"
         )
@@ -191,8 +195,7 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
     if not all(isinstance(language, str) for language in header.languages):
         raise TyndaError(f"{path}: languages in the header should be names")
     for key, value in header.decoding.items():
-        least = {"beam_size": 1, "alpha": 0, "beta": -math.inf, "unknown_penalty": 0}.get(key)
-        if least is None or not _is_number(value, int if key == "beam_size" else float, least):
+        if not (key in _DECODING and _DECODING[key](value)):
             raise TyndaError(f"{path}: the decoder cannot be set to {key} {value!r}")
     for source, rates in header.scores.items():
         if not (isinstance(rates, dict) and all(_is_rate(rate) for rate in rates.values())):
@@ -200,13 +203,16 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
     return header
 
 
-def _is_number(value: Any, kind: type, least: float) -> bool:
-    kinds = (int,) if kind is int else (int, float)
-    return type(value) in kinds and least <= value < math.inf
+_DECODING: dict[str, Callable[[Any], bool]] = {
+    "beam_size": lambda value: is_whole(value, 1),
+    "alpha": lambda value: is_number(value, 0),
+    "beta": is_number,
+    "unknown_penalty": lambda value: is_number(value, 0),
+}
 
 
 def _is_rate(value: Any) -> bool:
-    return value is None or _is_number(value, float, 0)
+    return value is None or is_number(value, 0, sys.float_info.max)
 
 
 def _to_8_bits(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:

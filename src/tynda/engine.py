@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,9 @@ class Engine:
 
 
 def open_engine(backend: Backend, weights: Mapping[str, NDArray[np.float32]]) -> Engine:
-    """Hand ``weights`` to a backend. Raises `TyndaError` when it is not installed."""
+    """Hand ``weights`` to a backend. Raises `TyndaError` where it is unknown or not installed."""
+    if backend not in get_args(Backend):
+        raise TyndaError(f"no backend {backend!r}: take one of {', '.join(get_args(Backend))}")
     if backend == "numpy":
         return Engine(NumpyOps(), weights, lambda x: x, lambda x: x)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from tynda import audio, manifest
 from tynda.audio import SAMPLE_RATE
 from tynda.errors import TyndaError
 from tynda.manifest import Utterance
-from tynda.recognizers import Recognizer
+from tynda.recognizers import Recognizer, load
 from tynda.score import Scores, errors, score
 
 __all__ = ["Report", "Result", "evaluate"]
@@ -72,8 +73,8 @@ class Report:
         wrong.sort(key=lambda item: (-item[0], str(item[1].audio)))
         return [r for total, r in wrong[:count] if total]
 
-    def to_dict(self, worst: int = 10) -> dict[str, Any]:
-        """JSON-able data."""
+    def to_dict(self, worst: int = 10, *, every: bool = False) -> dict[str, Any]:
+        """JSON-able data; with ``every`` utterance in order under ``utterances``."""
         return {
             "model": self.model,
             "bytes": self.bytes,
@@ -81,13 +82,13 @@ class Report:
             "sources": {name: asdict(scores) for name, scores in self.sources.items()},
             "real_time_factor": self.real_time_factor,
             "audio_seconds": self.audio_seconds,
-            "worst": [asdict(r) | {"audio": str(r.audio)} for r in self.worst(worst)],
+            "worst": [_row(r) for r in self.worst(worst)],
             "failed": [{"audio": str(path), "why": why} for path, why in self.failed],
-        }
+        } | ({"utterances": [_row(r) for r in self.results]} if every else {})
 
 
 def evaluate(
-    model: Recognizer[Any],
+    model: Recognizer[Any] | str | Path,
     manifests: str | Path | Iterable[str | Path],
     options: Any = None,
     *,
@@ -95,12 +96,16 @@ def evaluate(
 ) -> Report:
     """Transcribe every utterance of the manifests, one by one, and score the texts.
 
-    ``options`` are those of the model's own decoder (``model.options()``).
+    ``model`` may be a name or path, as for `load`. ``options`` are those of the model's own
+    decoder (``model.options()``).
     Both sides are normalised first: to letters, apostrophe and space (``english_letters``)
     for an English model, by ``basic`` for any other. ``on_progress`` hears how many of how
-    many are done. Raises `TyndaError` for an unreadable manifest, or when no recording at
-    all could be read.
+    many are done. Warns of references in which the normaliser leaves nothing: another language,
+    perhaps. Raises `TyndaError` for an unreadable manifest, or when no recording at all could
+    be read.
     """
+    if not isinstance(model, Recognizer):
+        model = load(model)
     if isinstance(manifests, str | Path):
         manifests = [manifests]
     utterances: list[Utterance] = [u for path in manifests for u in manifest.read(path)]
@@ -113,6 +118,14 @@ def evaluate(
             report.failed.append((utterance.audio, str(error)))
         if on_progress:
             on_progress(done, len(utterances))
+    spoken = {u.text for u in utterances if u.text.strip()}
+    wiped = {text for text in spoken if not model.normalize(text)}
+    if count := sum(u.text in wiped for u in utterances):
+        warnings.warn(
+            f"{count} of {len(utterances)} references hold no words that {report.model} could "
+            "write, and count as silence: check their language",
+            stacklevel=2,
+        )
     if not report.results:
         why = report.failed[0][1] if report.failed else "there are none"
         raise TyndaError(f"none of the {len(utterances)} recordings could be read: {why}")
@@ -133,6 +146,10 @@ def _listen(model: Recognizer[Any], utterance: Utterance, options: Any) -> Resul
         len(samples) / SAMPLE_RATE,
         processing,
     )
+
+
+def _row(result: Result) -> dict[str, Any]:
+    return asdict(result) | {"audio": str(result.audio)}
 
 
 def _score(results: Iterable[Result]) -> Scores:

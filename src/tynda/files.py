@@ -1,13 +1,26 @@
-"""Writing files whole or not at all."""
+"""Reading files that may not be there, writing files whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 from tynda.errors import TyndaError
 
-__all__ = ["write_whole"]
+__all__ = ["check_readable", "write_whole"]
+
+
+def check_readable(path: Path, kind: str) -> None:
+    """Raise `TyndaError` unless ``path`` is a file, of this ``kind``, that may be read."""
+    if not os.path.isfile(path):
+        raise TyndaError(f"no {kind} at {path}: check the path")
+    try:
+        path.open("rb").close()
+    except PermissionError:
+        raise TyndaError(f"no permission to read {path}: change its mode") from None
+    except OSError as error:
+        raise TyndaError(f"cannot read {path} ({error.strerror})") from None
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -16,8 +29,9 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises `TyndaError` when the folder is missing, not writable or full; an older file at
     ``path`` then stays as it was.
     """
-    # Not tempfile: its files are readable by their owner only, and stay so when renamed.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not tempfile: its files are readable by their owner only, and stay so when renamed. The
+    # name is short, since that of the target may be as long as the file system allows.
+    partial = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
         try:
             partial.write_bytes(data)

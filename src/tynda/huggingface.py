@@ -55,6 +55,7 @@ def load(folder: Path, *, weights: bool = True) -> Checkpoint:
     kind = settings.get("model_type")
     check_kind(folder, kind)
     model = _READERS[str(kind)](folder, settings, weights)
+    model.path = folder
     model.bytes = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
     return model
 
@@ -173,6 +174,8 @@ def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
         if optional:
             return {}
         raise TyndaError(f"{path.parent} holds no model: {path.name} is missing") from None
+    except PermissionError:
+        raise TyndaError(f"no permission to read {path}: change its mode") from None
     except (OSError, ValueError, RecursionError):
         raise TyndaError(f"{path} is damaged: get it again") from None
     if not isinstance(value, dict):

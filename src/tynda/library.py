@@ -28,7 +28,10 @@ def bundled() -> dict[str, Path]:
 
 def cached() -> dict[str, Path]:
     """Name -> file of the models in the user's cache folder (``tynda/models``)."""
-    return _models(user_cache_path("tynda") / "models")
+    try:
+        return _models(user_cache_path("tynda") / "models")
+    except (OSError, RuntimeError):  # it may not be read, or nobody knows where home is
+        return {}
 
 
 def find(name: str | Path, *, pull: bool = True) -> Path:

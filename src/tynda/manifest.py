@@ -29,13 +29,15 @@ def read(path: str | os.PathLike[str]) -> list[Utterance]:
 
     ``audio_filepath`` (relative to the manifest's folder) and ``text`` must be there;
     ``duration``, ``speaker`` and ``language`` are None where absent, ``source`` is the
-    manifest's stem. Other keys and blank lines are ignored. That the sound files exist is
-    not checked.
+    manifest's stem. ``offset`` may only be 0: each line has a whole file. Other keys and
+    blank lines are ignored. That the sound files exist is not checked.
 
     Raises:
         TyndaError: the file cannot be read, holds no utterance, or has a line that is not
             as described; the message names the file and the line.
     """
+    if not os.fspath(path):
+        raise TyndaError("the name of the manifest is empty: give a file")
     path = Path(path)
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
@@ -69,6 +71,8 @@ def _utterance(path: Path, line: bytes) -> Utterance:
     if audio is None or text is None:
         missing = "audio_filepath" if audio is None else "text"
         raise _LineError(f'no "{missing}", each line needs audio_filepath and text')
+    if entry.get("offset") not in (None, 0):
+        raise _LineError('"offset" is not supported, cut the recording into one file for each line')
     if not audio or "\0" in audio:
         raise _LineError('"audio_filepath" is not a file name, give one')
     return Utterance(
@@ -83,6 +87,11 @@ def _utterance(path: Path, line: bytes) -> Utterance:
 
 def _string(entry: dict[str, Any], key: str) -> str | None:
     value = entry.get(key)
+    if isinstance(value, str) and key != "audio_filepath":  # file names may hold any bytes
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _LineError(f'"{key}" holds half of a character, write it anew') from None
     if value is None or isinstance(value, str):
         return value
     raise _LineError(f'"{key}" is not a string, put it in quotes')

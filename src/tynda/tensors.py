@@ -26,14 +26,14 @@ def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
     holds other types.
     """
     try:
-        with safe_open(path, framework="np"):  # checks the header and the size
-            pass
-        with path.open("rb") as file:
+        with path.open("rb") as file, safe_open(path, framework="np"):  # checks header and size
             size = int.from_bytes(file.read(8), "little")
             header: dict[str, Any] = json.loads(file.read(size))
         data = np.memmap(path, np.uint8, "c", offset=8 + size)  # torch wants to write
     except FileNotFoundError:
         raise TyndaError(f"{path} is missing") from None
+    except PermissionError:
+        raise TyndaError(f"no permission to read {path}: change its mode") from None
     except (OSError, ValueError, SafetensorError):
         raise TyndaError(f"{path} is damaged or no safetensors file: get it again") from None
     header.pop("__metadata__", None)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tynda.errors import TyndaError
+from tynda.files import check_readable
 
 __all__ = ["LanguageModel", "State", "available", "pack", "train", "unpack"]
 
@@ -95,12 +96,12 @@ def _count(sentences: Iterable[str], order: int) -> list[Counter[Gram]]:
         if not words:
             continue
         if not RESERVED.isdisjoint(words):
-            raise TyndaError(f"A sentence holds a reserved word (<s>, </s>, <unk>): {sentence!r}.")
+            raise TyndaError(f"a sentence holds a reserved word (<s>, </s>, <unk>): {sentence!r}")
         words = [START, *words, END]
         for n, counter in enumerate(raw, start=1):
             counter.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
     if not raw[0]:
-        raise TyndaError("There are no words to train a language model on; give it sentences.")
+        raise TyndaError("there are no words to train a language model on: give it sentences")
     return raw
 
 
@@ -153,7 +154,7 @@ def unpack(packed: bytes) -> str:
             raise EOFError
         return text.decode()
     except (lzma.LZMAError, UnicodeDecodeError, EOFError):
-        raise TyndaError("The packed language model is damaged; get the model again.") from None
+        raise TyndaError("the packed language model is damaged") from None
 
 
 def available() -> bool:
@@ -173,18 +174,17 @@ class LanguageModel:
             import kenlm
         except ImportError:
             raise TyndaError(
-                'A language model needs kenlm: pip install "tynda[lm]", or decode without one.'
+                'a language model needs kenlm: pip install "tynda[lm]", or decode without one'
             ) from None
         config = kenlm.Config()
         config.show_progress = False  # stderr belongs to the user
         config.arpa_complain = kenlm.ARPALoadComplain.NONE
         try:
             self._model = kenlm.Model(str(path), config)
-        except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split()).rpartition("Exception. ")[2].rstrip(")")
+        except (OSError, RuntimeError):  # the reason is for those who know kenlm's source
             raise TyndaError(
-                f"{name} is no language model that kenlm can read ({reason}); "
-                "give an ARPA or KenLM binary file of order 2 or more."
+                f"{name} is no language model that kenlm can read: "
+                "give an ARPA or KenLM binary file of order 2 or more"
             ) from None
         self._new_state = kenlm.State
         self.words = words
@@ -197,8 +197,7 @@ class LanguageModel:
         Raises `TyndaError` if it is missing, no language model, or kenlm is not installed.
         """
         path = Path(path)
-        if not path.is_file():
-            raise TyndaError(f"There is no language model file {path}; check the path.")
+        check_readable(path, "language model file")
         with path.open("rb") as file:
             binary = file.read(len(_BINARY)) == _BINARY
         return cls(path, None if binary else _vocabulary(path), str(path))
@@ -208,11 +207,11 @@ class LanguageModel:
         """The model that this ARPA text describes; raises as `load` does."""
         # kenlm would take its own binary form too, and trust every number in it.
         if not text.startswith("\\data\\"):
-            raise TyndaError("The ARPA text is none: it does not begin with \\data\\.")
+            raise TyndaError("the ARPA text is none: it does not begin with \\data\\")
         with tempfile.TemporaryDirectory() as folder:  # kenlm reads only files, and at once
             path = Path(folder) / "model.arpa"
             path.write_text(text, encoding="utf-8", newline="\n")
-            return cls(path, _vocabulary(path), "The ARPA text")
+            return cls(path, _vocabulary(path), "the ARPA text")
 
     def start(self) -> State:
         """The state before the first word."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.checks import is_number, number, whole
 from tynda.engine import Engine
 from tynda.errors import TyndaError
 from tynda.models import whisper
@@ -35,6 +36,12 @@ Floats = NDArray[np.float32]
 
 SECONDS_PER_FRAME = 0.02
 """Of the encoder; a time stamp counts as many."""
+
+
+_FLOATS = (
+    *("patience", "repetition_penalty", "compression_ratio_threshold", "logprob_threshold"),
+    "no_speech_threshold",
+)
 
 
 @dataclass(frozen=True)
@@ -123,14 +130,17 @@ class Options:
             raise TyndaError("window_margin must be at least 0 and window_floor above 0")
         if self.task not in ("transcribe", "translate"):
             raise TyndaError(f"the task is transcribe or translate, not {self.task!r}")
-        if not self.temperature or min(self.temperature) < 0:
+        if not self.temperature or not all(is_number(t, 0) for t in self.temperature):
             raise TyndaError(f"temperatures must be 0 or more, not {self.temperature}")
         if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
             raise TyndaError(f"length_penalty must be from 0 to 1, not {self.length_penalty}")
         for name in ("beam_size", "best_of", "max_new_tokens", "batch_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise TyndaError(f"{name} must be at least 1, not {value}")
+            if value is not None:
+                whole(name, value)
+        for name in _FLOATS:
+            if (value := getattr(self, name)) is not None:
+                number(name, value)
         if self.patience <= 0 or self.repetition_penalty <= 0:
             raise TyndaError("patience and repetition_penalty must be above 0")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from tynda import checkpoint, huggingface, library
 from tynda.engine import Backend
+from tynda.errors import TyndaError
 from tynda.recognizers.base import Recognizer
 from tynda.recognizers.ctc import CTCRecognizer, Decoding
 from tynda.recognizers.whisper import WhisperRecognizer
@@ -17,8 +19,10 @@ __all__ = ["CTCRecognizer", "Decoding", "Recognizer", "WhisperRecognizer", "load
 def load(name: str | Path = library.DEFAULT, *, backend: Backend = "numpy") -> Recognizer[Any]:
     """Load a model: a bundled or cached name, a ``.safetensors`` file, or a checkpoint's folder.
 
-    Raises `TyndaError` when there is no such model or its files are damaged.
+    Raises `TyndaError` when there is no such model or backend, or its files are damaged.
     """
+    if not isinstance(name, str | PathLike):
+        raise TyndaError(f"a model is named by a string or a path, not {name!r}")
     path = library.find(name)
     model = huggingface.load(path) if path.is_dir() else checkpoint.load(path)
     kind = WhisperRecognizer if model.header.family == "whisper" else CTCRecognizer

@@ -61,15 +61,20 @@ class Recognizer(ABC, Generic[O]):
         ``options`` may also be ``given`` one by one. ``on_progress`` hears how many seconds
         are done. Raises `TyndaError` where `audio.stream`, `options` or the decoder does.
         """
+        if isinstance(source, np.ndarray):
+            raise TyndaError("transcribe takes a recording: give samples to transcribe_samples")
         chosen = self.options(**given) if options is None else options
         return self._transcribe(audio.stream(source), chosen, on_progress)
 
     def transcribe_samples(
         self, samples: Floats, options: O | None = None, **given: Any
     ) -> Transcript:
-        """The same for float32 mono samples ``[n]`` at 16 kHz."""
+        """The same for float mono samples ``[n]`` at 16 kHz, full scale at ±1.
+
+        Raises `TyndaError` where they are anything else.
+        """
         chosen = self.options(**given) if options is None else options
-        return self._transcribe([samples], chosen, None)
+        return self._transcribe([_samples(samples)], chosen, None)
 
     @abstractmethod
     def _transcribe(
@@ -90,3 +95,21 @@ class Recognizer(ABC, Generic[O]):
     def normalize(self) -> Callable[[str], str]:
         """Brings a text to the spelling in which it is scored."""
         return english_letters if self.header.languages == ["en"] else basic
+
+
+def _samples(given: Any) -> Floats:
+    samples = np.asarray(given)
+    if samples.dtype.kind != "f":
+        raise TyndaError(
+            f"samples must be floats, full scale at ±1, not {samples.dtype}: "
+            "divide those of 16 bits by 32768"
+        )
+    if samples.ndim != 1:
+        raise TyndaError(
+            f"samples must have one axis, [n], not {list(samples.shape)}: average the channels"
+        )
+    with np.errstate(over="ignore"):
+        samples = samples.astype(np.float32, copy=False)
+    if not np.isfinite(samples).all():
+        raise TyndaError("samples must be finite: some are NaN or infinite")
+    return samples

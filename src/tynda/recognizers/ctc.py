@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from tynda import models, vad
 from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
+from tynda.checks import GREATEST, number, whole
 from tynda.decode import ctc, ngram
 from tynda.decode.ngram import LanguageModel
 from tynda.engine import Backend
@@ -47,6 +49,20 @@ class Decoding:
     """Nats for each letter of a hot word."""
     n_best: int = 1
     """Hypotheses to give for each segment."""
+
+    def __post_init__(self) -> None:
+        for name in ("beam_size", "n_best"):
+            if (size := getattr(self, name)) is not None:
+                whole(name, size)
+        for name, least in (("alpha", 0), ("beta", -GREATEST), ("hotword_boost", 0)):
+            if (weight := getattr(self, name)) is not None:
+                number(name, weight, least)
+        if self.lm is not None and not (isinstance(self.lm, str | PathLike) and str(self.lm)):
+            raise TyndaError(f"lm is the name of a file, or 'none', not {self.lm!r}")
+        if not isinstance(self.hotwords, Sequence) or not all(
+            isinstance(word, str) for word in self.hotwords
+        ):
+            raise TyndaError(f"hotwords are words, not {self.hotwords!r}")
 
 
 class CTCRecognizer(Recognizer[Decoding]):
@@ -134,20 +150,27 @@ class CTCRecognizer(Recognizer[Decoding]):
             hotwords = hotwords.split(",")
         hotwords = [w for word in hotwords if (w := self._spelling(word))]
         beam_size = decoding.beam_size or own.get("beam_size", 1)
-        if hotwords or decoding.n_best > 1 or decoding.lm not in (None, "none"):
+        weighed = decoding.alpha is not None or decoding.beta is not None
+        if hotwords or decoding.n_best > 1 or decoding.lm not in (None, "none") or weighed:
             if decoding.beam_size == 1:
                 raise TyndaError(
-                    "a beam size of 1 is greedy, without n-gram, hot words or alternatives: "
-                    "take a wider beam or leave them out"
+                    "a beam size of 1 is greedy, without n-gram and its weights, hot words or "
+                    "alternatives: take a wider beam or leave them out"
                 )
             beam_size = _BEAM_SIZE if beam_size == 1 else beam_size
         if beam_size == 1:
             return [ctc.greedy(log_probs, tokenizer)]
+        lm = self._lm(decoding)
+        if weighed and lm is None:
+            raise TyndaError(
+                "alpha and beta are the weights of an n-gram, and there is none: "
+                "leave them out, or name one (--lm FILE)"
+            )
         return ctc.beam_search(
             log_probs,
             tokenizer,
             beam_size=max(beam_size, decoding.n_best),
-            lm=self._lm(decoding),
+            lm=lm,
             alpha=own.get("alpha", 0.5) if decoding.alpha is None else decoding.alpha,
             beta=own.get("beta", 0.5) if decoding.beta is None else decoding.beta,
             unknown_penalty=own.get("unknown_penalty", 5.0),
@@ -182,4 +205,10 @@ class CTCRecognizer(Recognizer[Decoding]):
                 stacklevel=2,
             )
             return None
-        return LanguageModel.from_arpa(ngram.unpack(self._model.lm))
+        try:
+            return LanguageModel.from_arpa(ngram.unpack(self._model.lm))
+        except TyndaError:
+            raise TyndaError(
+                f"{self._model.path or self.header.name}: the n-gram in it is damaged: "
+                "get the model again, or leave the n-gram out (--lm none)"
+            ) from None

@@ -24,11 +24,11 @@ class CharTokenizer:
 
     def __init__(self, names: Sequence[str]) -> None:
         if not names or names[0] != BLANK:
-            raise TyndaError(f"The tokenizer's first symbol must be {BLANK}; mend the symbol list.")
+            raise TyndaError(f"the tokenizer's first symbol must be {BLANK}: mend the symbol list")
         if any(len(s) != 1 and not _is_silent(s) for s in names) or len(set(names)) != len(names):
-            raise TyndaError("The tokenizer's symbols must be single, distinct characters.")
+            raise TyndaError("the tokenizer's symbols must be single, distinct characters")
         if " " not in names:
-            raise TyndaError("The tokenizer has no space; add ' ' to the symbol list.")
+            raise TyndaError("the tokenizer has no space: add ' ' to the symbol list")
         self.names = list(names)
         self.symbols = [BLANK, *("" if _is_silent(name) else name for name in names[1:])]
         self.blank = 0
@@ -52,7 +52,7 @@ class CharTokenizer:
             return [self._ids[c] for c in text]
         except KeyError as unknown:
             raise TyndaError(
-                f"The model cannot spell {unknown.args[0]!r} (in {text!r}); normalise it first."
+                f"the model cannot spell {unknown.args[0]!r} (in {text!r}): normalise it first"
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -72,7 +72,7 @@ class CharTokenizer:
             or not isinstance(symbols, list)
             or not all(isinstance(s, str) for s in symbols)
         ):
-            raise TyndaError("The tokenizer's description is not readable; get the model again.")
+            raise TyndaError("the tokenizer's description is not readable: get the model again")
         return cls(symbols)
 
 

@@ -155,7 +155,7 @@ class WhisperTokenizer:
             or not all(isinstance(m, str) for m in merges)
             or not isinstance(data.get("multilingual"), bool)
         ):
-            raise TyndaError("The tokenizer's description is not readable; get the model again.")
+            raise TyndaError("the tokenizer's description is not readable: get the model again")
         return cls(vocab, merges, special, multilingual=data["multilingual"])
 
     @classmethod
