@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import tynda
-from tynda import audio, manifest
+from tynda import audio, library, manifest
 from tynda.score import score
 from tynda.text.normalize import english_letters
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("manifests", nargs="+")
     parser.add_argument("--each", type=int, default=40, help="utterances of each source")
-    parser.add_argument("--model", default=tynda.library.DEFAULT)
+    parser.add_argument("--model", default=library.DEFAULT)
     args = parser.parse_args()
 
     model = tynda.load(args.model)
