@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 from tynda.errors import TyndaError
 
-__all__ = ["check_readable", "write_whole"]
+__all__ = ["check_readable", "read_json", "write_whole"]
 
 
 def check_readable(path: Path, kind: str) -> None:
@@ -21,6 +23,24 @@ def check_readable(path: Path, kind: str) -> None:
         raise TyndaError(f"no permission to read {path}: change its mode") from None
     except OSError as error:
         raise TyndaError(f"cannot read {path} ({error.strerror})") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises FileNotFoundError where there is none, `TyndaError` where it cannot be read.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise
+    except PermissionError:
+        raise TyndaError(f"no permission to read {path}: change its mode") from None
+    except (OSError, ValueError, RecursionError):
+        raise TyndaError(f"{path} is damaged: get it again") from None
+    if not isinstance(value, dict):
+        raise TyndaError(f"{path} is damaged: it is no JSON object")
+    return value
 
 
 def write_whole(path: Path, data: bytes) -> None:

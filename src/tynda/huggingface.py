@@ -7,7 +7,6 @@ and the licence that the model card names.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from tynda import models
 from tynda.checkpoint import Checkpoint, Header
 from tynda.errors import TyndaError
+from tynda.files import read_json
 from tynda.frontend import FrontEnd, LogMel, Raw
 from tynda.models import wav2vec2, whisper
 from tynda.tensors import map_tensors
@@ -169,18 +169,11 @@ def _symbols(folder: Path) -> tuple[list[str], list[int]]:
 
 def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         if optional:
             return {}
         raise TyndaError(f"{path.parent} holds no model: {path.name} is missing") from None
-    except PermissionError:
-        raise TyndaError(f"no permission to read {path}: change its mode") from None
-    except (OSError, ValueError, RecursionError):
-        raise TyndaError(f"{path} is damaged: get it again") from None
-    if not isinstance(value, dict):
-        raise TyndaError(f"{path} is damaged: it is no JSON object")
-    return value
 
 
 def _multilingual(settings: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.decode.whisper import SECONDS_PER_FRAME, Network, start_tokens
+from tynda.decode.whisper import SECONDS_PER_FRAME, Network, log_softmax, start_tokens
 from tynda.models import whisper
 
 __all__ = ["Timing", "align", "warp"]
@@ -71,7 +71,7 @@ def align(
         watch=watch,
     )
     logits = engine.array(whisper.logits(engine.ops, engine.weights, config, states))[0]
-    probabilities = _softmax(logits[len(begin) : -2, : tokenizer.eot])
+    probabilities = np.exp(log_softmax(logits[len(begin) : -2, : tokenizer.eot]))
     probabilities = probabilities[np.arange(len(tokens)), tokens]
 
     heads = np.stack([attention[layer][head] for layer, head in network.alignment_heads])
@@ -138,9 +138,3 @@ def warp(cost: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int64], NDArray[np
         path.append((i, j))
     rows, columns = np.array(path[::-1]).T
     return rows, columns
-
-
-def _softmax(logits: Floats) -> Floats:
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    result: Floats = weights / weights.sum(-1, keepdims=True)
-    return result

@@ -19,6 +19,7 @@ from tynda.checks import is_number, number, whole
 from tynda.engine import Engine
 from tynda.errors import TyndaError
 from tynda.models import whisper
+from tynda.ops.numpy import NumpyOps
 from tynda.text.whisper import WhisperTokenizer
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "compression_ratio",
     "decode",
     "detect_language",
+    "log_softmax",
     "start_tokens",
 ]
 
@@ -36,6 +38,8 @@ Floats = NDArray[np.float32]
 
 SECONDS_PER_FRAME = 0.02
 """Of the encoder; a time stamp counts as many."""
+log_softmax = NumpyOps().log_softmax
+"""Logits are NumPy's by the time that they are chosen from, whatever the backend."""
 
 
 _FLOATS = (
@@ -203,7 +207,7 @@ def detect_language(network: Network, heard: whisper.Heard[Any]) -> list[dict[st
     steps = _Steps(network, heard, items, 1)
     logits = steps.advance([[tokenizer.sot]] * items)
     codes, tokens = list(tokenizer.languages), list(tokenizer.languages.values())
-    probs = np.exp(_log_softmax(logits[:, tokens]))
+    probs = np.exp(log_softmax(logits[:, tokens]))
     return [dict(zip(codes, map(float, row), strict=True)) for row in probs]
 
 
@@ -232,7 +236,7 @@ def decode(
     steps = _Steps(network, heard, len(begins), size + most)
     logits = steps.advance(begins)
     at_start = steps.logits_at(begins[0].index(tokenizer.sot))
-    no_speech = np.exp(_log_softmax(at_start))[:, tokenizer.no_speech]
+    no_speech = np.exp(log_softmax(at_start))[:, tokenizer.no_speech]
     steps.spread(group)
     logits = np.repeat(logits, group, axis=0)
 
@@ -248,7 +252,7 @@ def decode(
     count = min(most, network.config.context - size + 1)
     for step in range(count):
         rules.apply(logits, texts)
-        sources, tokens, done = search.choose(_log_softmax(logits), sums, texts)
+        sources, tokens, done = search.choose(log_softmax(logits), sums, texts)
         texts = [[*texts[s], t] for s, t in zip(sources, tokens, strict=True)]
         if done or step + 1 == count:
             break
@@ -427,7 +431,7 @@ class _Rules:
             # Time goes on, and no segment is empty.
             row[begin : stamps[-1] + (0 if after_stamp and not paired else 1)] = -np.inf
         # Time stamps compete as one: if together they beat every word, it is time for one.
-        logs = _log_softmax(row[None])[0]
+        logs = log_softmax(row[None])[0]
         if np.logaddexp.reduce(logs[begin:]) > logs[:begin].max():
             row[:begin] = -np.inf
 
@@ -527,9 +531,3 @@ class _Beams:
                 finished[tuple(texts[row])] = float(sums[row])
             result.append([(list(text), total) for text, total in finished.items()])
         return result
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(-1, keepdims=True)
-    result: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result

@@ -7,7 +7,6 @@ Decoding needs the vocabulary alone: ``tokenizers`` is loaded when a text is fir
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -16,6 +15,7 @@ from string import punctuation
 from typing import Any
 
 from tynda.errors import TyndaError
+from tynda.files import read_json
 
 __all__ = ["WhisperTokenizer"]
 
@@ -166,10 +166,10 @@ class WhisperTokenizer:
         """
         try:
             if (folder / "tokenizer.json").exists():
-                return cls._from_json(_read(folder / "tokenizer.json"), multilingual)
-            vocab = _read(folder / "vocab.json")
+                return cls._from_json(read_json(folder / "tokenizer.json"), multilingual)
+            vocab = read_json(folder / "vocab.json")
             lines = (folder / "merges.txt").read_text("utf-8").splitlines()
-            special = _read(folder / "added_tokens.json")
+            special = read_json(folder / "added_tokens.json")
         except FileNotFoundError as error:
             raise TyndaError(
                 f"{folder} has no tokenizer: neither tokenizer.json nor {Path(error.filename).name}"
@@ -244,13 +244,3 @@ def _is_vocab(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(k, str) and type(t) is int and t >= 0 for k, t in value.items()
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except ValueError:  # also UnicodeDecodeError
-        raise TyndaError(f"{path} is damaged: it is no JSON") from None
-    if not isinstance(value, dict):
-        raise TyndaError(f"{path} is damaged: it is no JSON object")
-    return value
