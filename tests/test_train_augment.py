@@ -11,6 +11,7 @@ from helpers import RATE, noise, tone
 from tynda.train.augment import (
     add_noise,
     distort,
+    equalize,
     mask_spectrum,
     reverberate,
     speed,
@@ -186,9 +187,22 @@ def test_nothing_is_done_unless_it_is_asked_for():
 
 def test_noise_and_rooms_come_as_often_as_asked():
     samples = tone(300, 0.01)
-    for augment in (Augment(noise=0.3), Augment(rooms=0.3)):
+    for augment in (Augment(noise=0.3), Augment(rooms=0.3), Augment(filter=0.3)):
         changed = [
             not np.array_equal(distort(samples, augment, [noise(1)], [noise(0.1)], rng(s)), samples)
             for s in range(500)
         ]
         assert np.mean(changed) == pytest.approx(0.3, abs=0.07)
+
+
+def test_a_microphone_gives_each_frequency_its_gain():
+    t = np.arange(16000) / 16000
+    low, high = (np.sin(2 * np.pi * f * t).astype(np.float32) for f in (250, 4000))
+    out = equalize(low + high, np.array([0, 0, 12.0]))  # 62.5 Hz, 707 Hz, 8 kHz
+    spectrum = np.abs(np.fft.rfft(out))
+    ratio = 20 * np.log10(spectrum[4000] / spectrum[250])
+    # 4 kHz is 6 octaves up, where the line from 3.5 to 7 has reached 12 * 2.5 / 3.5 dB.
+    assert ratio == pytest.approx(12 * 2.5 / 3.5, abs=0.2)
+    assert np.mean(out**2) == pytest.approx(np.mean((low + high) ** 2), rel=1e-4)
+    np.testing.assert_allclose(equalize(low, np.zeros(4)), low, atol=1e-6)
+    assert equalize(low[:0], np.zeros(4)).size == 0

@@ -255,9 +255,15 @@ def test_collate_pads_with_zeros_and_joins_labels():
     assert batch.labels.dtype == torch.long
 
 
+def letters(said, rng):
+    return ENGLISH.encode(" ".join(s.text for s in said if s.text))
+
+
 def examples(corpus, batches, views=1, seed=(42, 0), lexicon=None, **augment):
-    front, augment = LogMel(bins=8), Augment(**augment)
-    return Examples(corpus, batches, front, ENGLISH, lexicon, augment, corpus, None, views, seed)
+    return Examples(
+        *(corpus, batches, LogMel(bins=8), letters, lambda samples: samples, lexicon),
+        *(Augment(**augment), corpus, None, views, seed),
+    )
 
 
 def test_a_batch_is_the_features_and_the_letters(corpus):
@@ -329,3 +335,23 @@ def test_an_utterance_with_an_unknown_word_has_no_phones(corpus, lexicon):
 def test_the_dictionary_that_comes_with_pocketsphinx():
     pytest.importorskip("pocketsphinx")
     assert [PHONES[i - 1] for i in Lexicon().phones("hello")] == ["HH", "AH", "L", "OW"]
+
+
+def test_what_was_said_has_its_place_after_all_distortion(corpus):
+    heard = []
+
+    def note(said, rng):
+        heard.append(said)
+        return []
+
+    for factor in (1.0, 0.8):
+        one = examples(corpus, [[(3, 0)]], speeds=(factor,))
+        one.labels, one.fit = note, lambda samples: samples[: samples.size // 2]
+        batch = one[0]
+        (first, last), whole = heard.pop(), batch.lengths.item() / 100 * 2
+        assert (first.text, last.text) == ("three", "one")
+        assert first.start == 0
+        assert first.end == pytest.approx(corpus.seconds(3) / factor, abs=0.01)
+        assert 0.05 <= (last.start - first.end) * factor <= 0.4
+        assert last.end - last.start == pytest.approx(corpus.seconds(0) / factor, abs=0.01)
+        assert last.end == pytest.approx(whole, abs=0.03)

@@ -22,7 +22,8 @@ from tynda.cli import main  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
 from tynda.models import Spec  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
-from tynda.train.loop import Trainer, _consistency, initial_weights, learning_rate  # noqa: E402
+from tynda.train.ctc import _consistency  # noqa: E402
+from tynda.train.loop import Trainer, initial_weights, learning_rate  # noqa: E402
 from tynda.train.recipe import Optimizer  # noqa: E402
 
 HERTZ = {"do": 400, "mi": 1100, "so": 3000}
@@ -368,7 +369,7 @@ def test_one_recording_that_cannot_be_read_does_not_stop_a_training(folder, reci
     data = replace(trained_on(recipe, path).data, dev=(str(path),))
     with pytest.warns(UserWarning, match=r"left out: .*lost\.wav"):
         t = trainer(replace(recipe, data=data), folder, tmp_path / "run")
-    assert len(t.dev.utterances) == 12
+    assert len(t.dev.said) == 12
     t.run(max_epochs=1)
     assert math.isfinite(t.at.history[0]["loss"])
 

@@ -156,7 +156,7 @@ def test_overrides_reach_every_section_and_make_new_ones(path):
         ({"model.bins": 80}, ["model.bins"]),
         ({"model.vocab": 29}, ["model.vocab"]),
         ({"model.dropout": NAN}, ["'model'"]),
-        ({"family": "whisper"}, ["'family'", "conformer"]),
+        ({"family": "rnn"}, ["'family'", "conformer"]),
         ({"language": "uk"}, ["'language'", "English"]),
         *(
             ({"name": name}, ["'name'", "file name"])

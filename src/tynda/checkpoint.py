@@ -26,6 +26,7 @@ from tynda.errors import TyndaError
 from tynda.files import check_readable, write_whole
 from tynda.frontend import FrontEnd
 from tynda.text.tokenizer import CharTokenizer
+from tynda.text.whisper import WhisperTokenizer
 
 __all__ = ["FORMAT", "Checkpoint", "Header", "load", "read_header", "save_model"]
 
@@ -122,22 +123,21 @@ def load(path: Path) -> Checkpoint:
     with _open(path) as file:
         header = _parse_header(path, file.metadata())
         try:
-            if header.family not in models.CTC_FAMILIES:
-                raise TyndaError(f"model files hold {', '.join(models.CTC_FAMILIES)} models")
             module = models.family(header.family)
             config = models.configure(module, header.config)
             front = frontend.from_config(header.frontend)
-            tokenizer = CharTokenizer.from_dict(header.tokenizer)
+            tokenizer, symbols = _tokenizer(header, config)
         except TyndaError as error:
             raise TyndaError(f"{path}: {error}") from None
-        if len(tokenizer.symbols) != config.vocab or front.bins != config.bins:
+        if symbols != config.vocab or front.bins != config.bins:
             raise TyndaError(
                 f"{path}: the model's {config.bins} bins and {config.vocab} symbols do not fit "
-                f"its front end ({front.bins}) and tokenizer ({len(tokenizer.symbols)})"
+                f"its front end ({front.bins}) and tokenizer ({symbols})"
             )
         stored = set(file.keys())
-        if config.layers > len(stored):  # before as many specs are made
-            raise TyndaError(f"{path}: most of the {config.layers} layers are missing")
+        layers = config.layers + getattr(config, "decoder_layers", 0)
+        if layers > len(stored):  # before as many specs are made
+            raise TyndaError(f"{path}: most of the {layers} layers are missing")
         weights = {}
         for name, spec in module.specs(config).items():
             if name not in stored:
@@ -148,6 +148,20 @@ def load(path: Path) -> Checkpoint:
             weights[name] = _read(path, file, stored, name)
         lm = _typed(path, file, _LM, "U8").tobytes() if _LM in stored else None
     return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size, path)
+
+
+def _tokenizer(header: Header, config: Any) -> tuple[CharTokenizer | WhisperTokenizer, int]:
+    """The tokenizer, and how many outputs it has names for."""
+    if header.family in models.CTC_FAMILIES:
+        letters = CharTokenizer.from_dict(header.tokenizer)
+        return letters, len(letters)
+    tokenizer = WhisperTokenizer.from_dict(header.tokenizer)
+    heads = header.decoding.get("alignment_heads")
+    if not heads or any(
+        layer >= config.decoder_layers or head >= config.decoder_heads for layer, head in heads
+    ):
+        raise TyndaError("alignment_heads in the header are none of the decoder's")
+    return tokenizer, tokenizer.timestamp_begin + config.frames + 1
 
 
 def _open(path: Path) -> Any:
@@ -208,6 +222,13 @@ _DECODING: dict[str, Callable[[Any], bool]] = {
     "alpha": lambda value: is_number(value, 0),
     "beta": is_number,
     "unknown_penalty": lambda value: is_number(value, 0),
+    "alignment_heads": lambda value: (
+        isinstance(value, list)
+        and all(
+            isinstance(pair, list) and len(pair) == 2 and all(is_whole(x, 0) for x in pair)
+            for pair in value
+        )
+    ),
 }
 
 

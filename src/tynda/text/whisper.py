@@ -122,7 +122,9 @@ class WhisperTokenizer:
     @cached_property
     def non_speech(self) -> frozenset[int]:
         """Tokens of symbols that are not said: brackets, notes, dashes before a speaker's turn."""
-        tokens = {self.encode(" -")[0], self.encode(" '")[0]}
+        # A small vocabulary may spell them with a space alone, which many words begin with.
+        space = self.encode(" ")[0]
+        tokens = {self.encode(" -")[0], self.encode(" '")[0]} - {space}
         for symbol in (*_SYMBOLS, *_NOTES):
             for text in (symbol, " " + symbol):
                 encoded = self.encode(text)

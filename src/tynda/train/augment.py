@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from tynda.frontend import SAMPLE_RATE
 from tynda.train.recipe import Augment
 
-__all__ = ["add_noise", "distort", "mask_spectrum", "reverberate", "speed", "synthetic_room"]
+__all__ = [
+    "add_noise",
+    "distort",
+    "equalize",
+    "mask_spectrum",
+    "reverberate",
+    "speed",
+    "synthetic_room",
+]
 
 Floats = NDArray[np.float32]
 
@@ -24,8 +32,11 @@ def distort(
     rooms: Sequence[Floats],
     rng: Generator,
 ) -> Floats:
-    """One random distortion of ``samples [n]``: tempo, a room, background noise."""
+    """One random distortion of ``samples [n]``: tempo, a microphone, a room, background noise."""
     samples = speed(samples, float(rng.choice(augment.speeds)))
+    if augment.filter and rng.random() < augment.filter:
+        width = augment.filter_db
+        samples = equalize(samples, rng.uniform(-width, width, int(rng.integers(3, 7))))
     if rng.random() < augment.rooms:
         # Half of the rooms are measured ones, half are synthetic.
         measured = len(rooms) > 0 and rng.random() < 0.5
@@ -42,6 +53,21 @@ def speed(samples: Floats, factor: float) -> Floats:
     if factor == 1.0 or not samples.size:
         return samples
     return np.asarray(soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ"))
+
+
+def equalize(samples: Floats, gains: NDArray[np.float64]) -> Floats:
+    """Hear ``samples [n]`` through another microphone, at the power they had.
+
+    ``gains`` are decibels at points evenly spaced in octaves from 62.5 Hz to 8 kHz, straight
+    lines between them (the linear type of FilterAugment, Nam et al. 2022, on the signal).
+    """
+    if not samples.size:
+        return samples
+    fast = 1 << (samples.size - 1).bit_length()
+    octaves = np.log2(np.fft.rfftfreq(fast, 1 / SAMPLE_RATE).clip(min=62.5) / 62.5)
+    response = 10 ** (np.interp(octaves, np.linspace(0, 7, len(gains)), gains) / 20)
+    out = np.fft.irfft(np.fft.rfft(samples, fast) * response, fast)[: samples.size]
+    return _at_power(out, samples)
 
 
 def add_noise(samples: Floats, noise: Floats, snr: float, rng: Generator) -> Floats:
@@ -69,10 +95,14 @@ def reverberate(samples: Floats, response: Floats) -> Floats:
     size = samples.size + response.size - 1
     fast = 1 << (size - 1).bit_length()
     spectrum = np.fft.rfft(samples, fast) * np.fft.rfft(response, fast)
-    wet = np.fft.irfft(spectrum, fast)[direct : direct + samples.size].astype(np.float32)
-    power = np.mean(wet**2)
+    return _at_power(np.fft.irfft(spectrum, fast)[direct : direct + samples.size], samples)
+
+
+def _at_power(out: NDArray[np.floating], samples: Floats) -> Floats:
+    """``out`` at the power of ``samples``."""
+    power = np.mean(out**2)
     gain = np.sqrt(np.mean(samples**2) / power) if power > 0 else 0.0
-    return np.asarray(wet * gain, np.float32)
+    return np.asarray(out * gain, np.float32)
 
 
 def synthetic_room(rng: Generator) -> Floats:

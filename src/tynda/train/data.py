@@ -25,7 +25,6 @@ from tynda.errors import TyndaError
 from tynda.frontend import SAMPLE_RATE, FrontEnd
 from tynda.manifest import Utterance
 from tynda.text.normalize import english_letters
-from tynda.text.tokenizer import CharTokenizer
 from tynda.train.augment import distort, mask_spectrum
 from tynda.train.phones import Lexicon
 from tynda.train.recipe import Augment, Source
@@ -34,6 +33,7 @@ __all__ = [
     "Batch",
     "Corpus",
     "Examples",
+    "Said",
     "buckets",
     "collate",
     "iterate",
@@ -271,6 +271,17 @@ class Batch:
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
 
 
+@dataclass(frozen=True)
+class Said:
+    """One of the utterances that make an example."""
+
+    text: str
+    """Normalised."""
+    start: float
+    """Seconds from the example's beginning, after all distortion."""
+    end: float
+
+
 Splicer = Callable[[int, np.random.Generator], tuple[Floats, str]]
 """An utterance's number -> its samples and text, changed at random."""
 
@@ -282,7 +293,10 @@ class Examples:
     corpus: Corpus
     batches: list[list[tuple[int, ...]]]
     frontend: FrontEnd
-    tokenizer: CharTokenizer
+    labels: Callable[[Sequence[Said], np.random.Generator], list[int]]
+    """What was said -> the labels to learn."""
+    fit: Callable[[Floats], Floats]
+    """Brings samples to the model's window, if it has one."""
     lexicon: Lexicon | None
     augment: Augment
     noises: Corpus | None
@@ -300,10 +314,17 @@ class Examples:
         features, labels, phones = [], [], []
         for example in self.batches[index]:
             sounds, texts = zip(*(self._utterance(i, rng) for i in example), strict=True)
-            samples = distort(_join(sounds, rng), self.augment, noises, rooms, rng)
-            features.append(self.frontend(samples))
+            joined, bounds = _join(sounds, rng)
+            samples = distort(joined, self.augment, noises, rooms, rng)
+            # Another tempo moves all bounds alike.
+            scale = samples.size / max(1, joined.size) / SAMPLE_RATE
+            said = [
+                Said(text, start * scale, end * scale)
+                for text, (start, end) in zip(texts, bounds, strict=True)
+            ]
+            features.append(self.frontend(self.fit(samples)))
+            labels.append(self.labels(said, rng))
             text = " ".join(t for t in texts if t)
-            labels.append(self.tokenizer.encode(text))
             phones.append((self.lexicon.phones(text) or []) if self.lexicon else [])
         views = [mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features]
         return collate(views, labels * self.views, phones * self.views)
@@ -314,13 +335,17 @@ class Examples:
         return self.corpus.samples(index), english_letters(self.corpus.utterances[index].text)
 
 
-def _join(sounds: Sequence[Floats], rng: np.random.Generator) -> Floats:
-    """One after another, with pauses of 0.05 to 0.4 s."""
-    parts = [sounds[0]]
+def _join(
+    sounds: Sequence[Floats], rng: np.random.Generator
+) -> tuple[Floats, list[tuple[int, int]]]:
+    """One after another, with pauses of 0.05 to 0.4 s; and where each begins and ends."""
+    parts, bounds = [sounds[0]], [(0, sounds[0].size)]
     for sound in sounds[1:]:
         pause = int(rng.uniform(0.05, 0.4) * SAMPLE_RATE)
         parts += [np.zeros(pause, np.float32), sound]
-    return np.concatenate(parts)
+        start = bounds[-1][1] + pause
+        bounds.append((start, start + sound.size))
+    return np.concatenate(parts), bounds
 
 
 class _Sounds(Sequence[Floats]):

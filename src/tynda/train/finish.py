@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from tynda import audio, checkpoint, manifest
+from tynda import audio, checkpoint, manifest, recognizers
 from tynda.decode import ctc, ngram
 from tynda.decode.ngram import LanguageModel
 from tynda.errors import TyndaError
-from tynda.evaluation import Report, evaluate
-from tynda.recognizers import CTCRecognizer, Decoding
+from tynda.evaluation import evaluate
+from tynda.recognizers import CTCRecognizer, Decoding, Recognizer
 from tynda.score import score
 from tynda.text.normalize import english_letters
 from tynda.train.data import read_sources
@@ -53,7 +53,7 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
     if recipe.lm:
         arpa = ngram.train(transcripts(recipe, folder), recipe.lm.order, recipe.lm.prune)
         lm = ngram.pack(arpa)
-        decoding: dict[str, float] = {"beam_size": recipe.lm.beam_size}
+        decoding: dict[str, Any] = {"beam_size": recipe.lm.beam_size}
         if dev:
             decoding |= tune(CTCRecognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
         header = replace(header, decoding=decoding)
@@ -61,7 +61,7 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
     checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
     if dev:
         # What is scored is what is shipped: the file just written, read back.
-        header = replace(header, scores=_scores(CTCRecognizer(checkpoint.load(path)), dev))
+        header = replace(header, scores=_scores(recognizers.load(path), dev))
         checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
     return path
 
@@ -110,15 +110,14 @@ def _wer(
     return score(pairs).wer or 0.0
 
 
-def _scores(model: CTCRecognizer, manifests: Sequence[Path]) -> dict[str, Any]:
-    beam, greedy = (evaluate(model, manifests, d) for d in (Decoding(), Decoding(beam_size=1)))
-
-    def rates(report: Report, source: str) -> tuple[float | None, float | None]:
-        s = report.sources[source]
-        return s.wer, s.cer
-
-    out = {}
-    for source in beam.sources:
-        (wer, cer), (greedy_wer, greedy_cer) = rates(beam, source), rates(greedy, source)
-        out[source] = {"wer": wer, "cer": cer, "greedy_wer": greedy_wer, "greedy_cer": greedy_cer}
+def _scores(model: Recognizer[Any], manifests: Sequence[Path]) -> dict[str, Any]:
+    """By source, as ``tynda evaluate`` gives them; with CTC, greedy decoding's as well."""
+    ways: dict[str, Any] = {"": None}
+    if isinstance(model, CTCRecognizer):
+        ways["greedy_"] = Decoding(beam_size=1)
+    out: dict[str, dict[str, float | None]] = {}
+    for prefix, options in ways.items():
+        for source, rates in evaluate(model, manifests, options).sources.items():
+            out.setdefault(source, {})
+            out[source] |= {f"{prefix}wer": rates.wer, f"{prefix}cer": rates.cer}
     return out

@@ -6,39 +6,34 @@ import io
 import json
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from tynda import checkpoint, frontend, manifest, models
-from tynda.decode import ctc
 from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.manifest import Utterance
-from tynda.ops.torch import TorchOps
 from tynda.recognizers import CTCRecognizer
 from tynda.score import score
 from tynda.text.normalize import english_letters
-from tynda.text.tokenizer import ENGLISH
 from tynda.train import data as train_data
+from tynda.train.ctc import CTC
 from tynda.train.curve import draw
-from tynda.train.phones import PHONES, Lexicon
+from tynda.train.objective import Objective
+from tynda.train.phones import Lexicon
 from tynda.train.recipe import Optimizer, Recipe
+from tynda.train.seq2seq import Seq2Seq
 from tynda.train.splice import Splicer, find_words
 
 __all__ = ["Trainer", "initial_weights", "learning_rate"]
-
-_PHONE_HEAD = "phones"
 
 
 def learning_rate(step: int, total: int, o: Optimizer) -> float:
@@ -110,21 +105,25 @@ class Trainer:
         self.recipe, self.output, self.command = recipe, output, command
         self.device, self.workers = torch.device(device), workers
         self.console = Console(stderr=True)
-        self.tokenizer = ENGLISH
         self.frontend = frontend.from_config(dict(recipe.frontend))
-        self.family = models.family(recipe.family)
-        self.config = models.configure(
-            self.family,
-            {**recipe.model, "bins": self.frontend.bins, "vocab": len(self.tokenizer.symbols)},
-        )
         self.lexicon = Lexicon() if recipe.phones else None
+        sources = train_data.read_sources(folder, recipe.data.train, recipe.data.exclude_speakers)
+        self.objective = self._choose_objective(sources[0])
         self._open_state(init, resume)
-        self._open_data(folder)
+        self._open_data(folder, *sources)
         self.splicer = self._find_words(init) if recipe.augment.splice else None
 
-    def _open_data(self, folder: Path) -> None:
+    def _choose_objective(self, utterances: Sequence[Utterance]) -> Objective:
+        if self.recipe.family in models.CTC_FAMILIES:
+            return CTC(self.recipe, self.frontend.bins)
+        texts = sorted({english_letters(u.text) for u in utterances})
+        return Seq2Seq(self.recipe, self.frontend.bins, self.frontend.hop, texts)
+
+    def _open_data(
+        self, folder: Path, utterances: list[Utterance], members: list[list[int]]
+    ) -> None:
         d, cache = self.recipe.data, self.output / "cache"
-        utterances, self.members = train_data.read_sources(folder, d.train, d.exclude_speakers)
+        self.members = members
         noises, rooms = (manifest.read(folder / m) if m else None for m in (d.noise, d.rooms))
         dev = [u for m in d.dev for u in manifest.read(folder / m)]
         if d.dev_utterances and len(dev) > d.dev_utterances:
@@ -134,27 +133,14 @@ class Trainer:
                 raise TyndaError(f"no text of {part} has an English letter: write what is said")
         self._say(f"{len(utterances)} utterances to train on; decoding them once")
         self.corpus = train_data.Corpus(utterances, cache)
-        self._check_lengths()
+        self.objective.check(
+            self.corpus, self.frontend.hop * self.objective.config.stride / frontend.SAMPLE_RATE
+        )
         self.noises = train_data.Corpus(noises, cache) if noises else None
         self.rooms = train_data.Corpus(rooms, cache) if rooms else None
-        self.dev = DevSet(train_data.Corpus(dev, cache), self.frontend) if dev else None
-
-    def _check_lengths(self) -> None:
-        """CTC needs a frame for each letter, and one between two that are the same."""
-        frame = self.frontend.hop * self.config.stride / frontend.SAMPLE_RATE
-        longest = self.recipe.data.max_seconds
-        spoken = short = 0
-        for i, utterance in enumerate(self.corpus.utterances):
-            letters = self.tokenizer.encode(english_letters(utterance.text))
-            seconds = self.corpus.seconds(i)
-            if letters and train_data.SHORTEST <= seconds <= longest:
-                spoken += 1
-                short += len(letters) + sum(a == b for a, b in pairwise(letters)) > seconds / frame
-        told = f"{short} of {spoken} texts are too long for their recordings"
-        if spoken and short == spoken:
-            raise TyndaError(f"{told}: check the manifests, or lower the model's stride")
-        if short:
-            warnings.warn(f"{told} and teach nothing: check them", stacklevel=2)
+        self.dev = (
+            DevSet(train_data.Corpus(dev, cache), self.frontend, self.objective) if dev else None
+        )
 
     def _find_words(self, init: Path | None) -> Splicer:
         if init is None:
@@ -174,13 +160,7 @@ class Trainer:
     def _open_state(self, init: Path | None, resume: bool) -> None:
         o = self.recipe.optimizer
         torch.manual_seed(o.seed)
-        specs = self.family.specs(self.config)
-        if self.recipe.phones:
-            head = models.Spec((len(PHONES) + 1, self.config.channels))
-            specs = specs | {
-                f"{_PHONE_HEAD}.weight": head,
-                f"{_PHONE_HEAD}.bias": models.Spec(head.shape[:1], "zeros"),
-            }
+        specs = self.objective.specs()
         fresh = initial_weights(specs, o.seed)
         if init is not None:
             fresh |= self._initial_model(init)
@@ -207,8 +187,9 @@ class Trainer:
         """The weights of a model file of the same shape."""
         model = checkpoint.load(path)
         # Dropout alone may differ: it has no weights.
-        shape = replace(model.config, dropout=self.config.dropout)
-        if model.header.family != self.recipe.family or shape != self.config:
+        config = self.objective.config
+        shape = replace(model.config, dropout=config.dropout)
+        if model.header.family != self.recipe.family or shape != config:
             raise TyndaError(f"{path} has another shape than the recipe's model")
         return {k: torch.from_numpy(v) for k, v in model.weights.items()}
 
@@ -282,7 +263,8 @@ class Trainer:
         # Dropout too depends on the epoch alone, so that a resumed run is the same run.
         torch.manual_seed(int(rng.spawn(1)[0].integers(1 << 63)))
         examples = train_data.plan_epoch(self.corpus, d.train, self.members, d.max_seconds, rng)
-        seconds = [sum(map(self.corpus.seconds, e)) for e in examples]
+        window = (self.objective.window or 0) / frontend.SAMPLE_RATE
+        seconds = [window or sum(map(self.corpus.seconds, e)) for e in examples]
         views = 2 if o.consistency and self.at.epoch >= o.consistency_start * o.epochs else 1
         # Short ones first, once: CTC finds its first alignments sooner (SortaGrad, Amodei et
         # al. 2016).
@@ -295,7 +277,8 @@ class Trainer:
             self.corpus,
             batches,
             self.frontend,
-            self.tokenizer,
+            self.objective.labels,
+            self.objective.fit,
             self.lexicon,
             self.recipe.augment,
             self.noises,
@@ -331,7 +314,7 @@ class Trainer:
         o = self.recipe.optimizer
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, ctc_loss = self._loss(batch, views)
+        loss, plain = self.objective.loss(self.weights, batch, views)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.trained, o.clip)
@@ -342,83 +325,47 @@ class Trainer:
             torch._foreach_lerp_(
                 list(self.average.values()), list(self.weights.values()), 1 - decay
             )
-        return float(ctc_loss.detach())
-
-    def _loss(self, batch: train_data.Batch, views: int) -> tuple[Tensor, Tensor]:
-        """The loss to minimise, and the plain CTC loss per letter to look at."""
-        tapped: list[Tensor] = []  # the last one is what the letters' head sees as well
-        with self._autocast():
-            log_probs, lengths = self.family.encode(
-                TorchOps(training=True),
-                self.weights,
-                self.config,
-                batch.features,
-                batch.lengths,
-                lambda _, x: tapped.append(x),
-            )
-        letters = batch.label_lengths.sum().clamp(min=1)
-        ctc_loss = _ctc(log_probs, lengths, batch.labels, batch.label_lengths) / letters
-        loss = ctc_loss
-        known = batch.phone_lengths > 0
-        if self.recipe.phones and known.any():
-            w, b = (self.weights[f"{_PHONE_HEAD}.{part}"] for part in ("weight", "bias"))
-            phone_log_probs = F.log_softmax(F.linear(tapped[-1][known].float(), w, b), -1)
-            phone_loss = _ctc(
-                phone_log_probs, lengths[known], batch.phones, batch.phone_lengths[known]
-            )
-            loss = loss + self.recipe.phones.weight * phone_loss / letters
-        if views == 2:
-            loss = (
-                loss
-                + self.recipe.optimizer.consistency * _consistency(log_probs, lengths) / letters
-            )
-        return loss, ctc_loss
-
-    def _autocast(self) -> torch.autocast:
-        bf16 = self.recipe.optimizer.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+        return float(plain.detach())
 
     @torch.no_grad()
     def _score_dev(self) -> dict[str, float]:
-        """CTC loss per letter, WER and CER of the averaged weights, greedy decoding."""
+        """Plain loss of each label, WER and CER of the averaged weights, without a search."""
         assert self.dev is not None
-        pairs, loss, letters = [], 0.0, 0
-        for features, utterances in self.dev.batches(self.recipe.data.batch_seconds * 2):
-            texts = [english_letters(u.text) for u in utterances]
-            batch = train_data.collate(
-                features, [self.tokenizer.encode(t) for t in texts], [[] for _ in texts]
-            ).to(self.device)
-            with self._autocast():
-                log_probs, lengths = self.family.encode(
-                    TorchOps(), self.average, self.config, batch.features, batch.lengths
-                )
-            if not log_probs.isfinite().all():
-                raise self._diverged()
-            loss += float(_ctc(log_probs, lengths, batch.labels, batch.label_lengths))
-            letters += int(batch.label_lengths.sum())
-            for row, length, text in zip(log_probs.cpu().numpy(), lengths, texts, strict=True):
-                pairs.append((text, ctc.greedy(row[: int(length)], self.tokenizer).text))
+        objective, rng = self.objective, np.random.default_rng(0)
+        pairs: list[tuple[str, str]] = []
+        loss, count = 0.0, 0
+        for features, said in self.dev.batches(self.recipe.data.batch_seconds * 2):
+            texts = [s.text for s in said]
+            labels = [objective.labels([s], rng) for s in said]
+            batch = train_data.collate(features, labels, [[] for _ in texts]).to(self.device)
+            try:
+                part, number, heard = objective.hear(self.average, batch)
+            except FloatingPointError:
+                raise self._diverged() from None
+            loss, count = loss + part, count + number
+            pairs += zip(texts, heard, strict=True)
         result = score(pairs)
         return {
-            "dev_loss": loss / max(1, letters),
+            "dev_loss": loss / max(1, count),
             "dev_wer": result.wer or 0,
             "dev_cer": result.cer or 0,
         }
 
     def export(self, path: Path, scores: dict[str, float]) -> None:
         """Write the averaged weights as a model file in f32."""
-        recipe = self.recipe
+        recipe, objective = self.recipe, self.objective
         header = checkpoint.Header(
             name=recipe.name,
             family=recipe.family,
-            config=asdict(self.config),
+            config=asdict(objective.config),
             frontend=self.frontend.config,
-            tokenizer=self.tokenizer.to_dict(),
+            tokenizer=objective.tokenizer.to_dict(),
             languages=[recipe.language],
             licence=recipe.licence,
+            decoding=objective.decoding,
             training={"command": self.command, "recipe": asdict(recipe), **scores},
         )
-        names = self.family.specs(self.config)
+        names = objective.family.specs(objective.config)
         weights = {k: self.average[k].detach().cpu().numpy() for k in names}
         checkpoint.save_model(path, header, weights)
 
@@ -456,43 +403,30 @@ class Trainer:
 class DevSet:
     """Dev features, made once and kept in half precision."""
 
-    def __init__(self, corpus: train_data.Corpus, front: frontend.FrontEnd) -> None:
-        heard = [i for i in range(len(corpus)) if corpus.seconds(i) >= train_data.SHORTEST]
+    def __init__(
+        self, corpus: train_data.Corpus, front: frontend.FrontEnd, objective: Objective
+    ) -> None:
+        longest = (objective.window or math.inf) / frontend.SAMPLE_RATE
+        heard = [
+            i for i in range(len(corpus)) if train_data.SHORTEST <= corpus.seconds(i) <= longest
+        ]
         if not heard:
             raise TyndaError(f"no dev recording lasts {train_data.SHORTEST} s: check data.dev")
-        self.utterances = [corpus.utterances[i] for i in heard]
-        self.seconds = [corpus.seconds(i) for i in heard]
-        self.features = [front(corpus.samples(i)).astype(np.float16) for i in heard]
+        self.said = [
+            train_data.Said(english_letters(corpus.utterances[i].text), 0.0, corpus.seconds(i))
+            for i in heard
+        ]
+        self.features = [front(objective.fit(corpus.samples(i))).astype(np.float16) for i in heard]
 
     def batches(
         self, seconds: float
-    ) -> Sequence[tuple[list[np.ndarray[Any, Any]], list[Utterance]]]:
+    ) -> Sequence[tuple[list[np.ndarray[Any, Any]], list[train_data.Said]]]:
         """Batches of at most so many padded seconds, shortest first."""
-        batches = train_data.pack(np.argsort(self.seconds).tolist(), self.seconds, seconds)
+        lasting = [s.end for s in self.said]
+        batches = train_data.pack(np.argsort(lasting).tolist(), lasting, seconds)
         return [
-            ([self.features[i] for i in part], [self.utterances[i] for i in part])
-            for part in batches
+            ([self.features[i] for i in part], [self.said[i] for i in part]) for part in batches
         ]
-
-
-def _ctc(log_probs: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
-    return F.ctc_loss(
-        log_probs.transpose(0, 1),
-        labels,
-        lengths,
-        label_lengths,
-        reduction="sum",
-        zero_infinity=True,
-    )
-
-
-def _consistency(log_probs: Tensor, lengths: Tensor) -> Tensor:
-    """Each view learns from the other's posteriors (CR-CTC, Yao et al. 2024, equation 5)."""
-    first, second = log_probs.chunk(2)
-    targets = torch.cat([second, first]).detach()
-    divergence = F.kl_div(log_probs, targets, reduction="none", log_target=True).sum(-1)
-    frames = torch.arange(divergence.shape[1], device=divergence.device)
-    return (divergence * (frames < lengths[:, None])).sum()
 
 
 def _settings(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import tomllib
@@ -15,7 +16,7 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tynda.errors import TyndaError
-from tynda.models import CTC_FAMILIES
+from tynda.models import CTC_FAMILIES, FAMILIES
 
 __all__ = ["Augment", "Data", "NGram", "Optimizer", "Phones", "Recipe", "Source", "bundled", "load"]
 
@@ -39,7 +40,7 @@ Count = Annotated[int, _Rule("0 or more", lambda x: x >= 0)]
 AtLeastOne = Annotated[int, _Rule("at least 1", lambda x: x >= 1)]
 Order = Annotated[int, _Rule("from 2 to 6", lambda x: 2 <= x <= 6)]
 Precision = Annotated[str, _Rule("'bf16' or 'f32'", lambda x: x in ("bf16", "f32"))]
-Family = Annotated[str, _Rule(f"one of {', '.join(CTC_FAMILIES)}", lambda x: x in CTC_FAMILIES)]
+Family = Annotated[str, _Rule(f"one of {', '.join(FAMILIES)}", lambda x: x in FAMILIES)]
 Language = Annotated[str, _Rule("'en': training writes English letters only", lambda x: x == "en")]
 FileName = Annotated[
     str,
@@ -89,6 +90,10 @@ class Augment:
 
     speeds: tuple[Speed, ...] = (1.0,)
     """Factors of tempo and pitch, one drawn at random (Ko et al. 2015)."""
+    filter: Share = 0.0
+    """Probability of another microphone's frequency response (Nam et al. 2022)."""
+    filter_db: NotNegative = 10.0
+    """Its strongest boost or cut, decibels."""
     noise: Share = 0.0
     """Probability of background noise."""
     snr: tuple[float, float] = (3.0, 25.0)
@@ -177,12 +182,18 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     phones: Phones | None = None
     lm: NGram | None = None
+    tokens: AtLeastOne = 500
+    """Byte pairs that a model with a decoder learns from its texts; 256 of them are the bytes."""
     language: Language = "en"
     licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
         for key in ("bins", "vocab"):
             _require(key not in self.model, f"model.{key} follows from the rest: take it out")
+        if self.family not in CTC_FAMILIES:
+            for section in ("lm", "augment.splice", "optimizer.consistency"):
+                value = functools.reduce(getattr, section.split("."), self)
+                _require(not value, f"{section} is for CTC, not for {self.family}: take it out")
         _require(
             self.augment.noise == 0 or self.data.noise is not None,
             "augment.noise needs data.noise, a manifest of background sounds; or set it to 0",

@@ -1,0 +1,93 @@
+"""Letters by CTC, with a second view of each utterance if the recipe asks for it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tynda.decode import ctc
+from tynda.errors import TyndaError
+from tynda.ops.torch import TorchOps
+from tynda.text.normalize import english_letters
+from tynda.text.tokenizer import ENGLISH
+from tynda.train.data import SHORTEST, Batch, Corpus, Said
+from tynda.train.objective import Objective, Weights, ctc_loss
+from tynda.train.recipe import Recipe
+
+__all__ = ["CTC"]
+
+
+class CTC(Objective):
+    """Connectionist temporal classification (Graves et al. 2006) over a to z, ' and space."""
+
+    tokenizer = ENGLISH
+
+    def __init__(self, recipe: Recipe, bins: int) -> None:
+        super().__init__(recipe, bins, len(ENGLISH))
+
+    def check(self, corpus: Corpus, frame: float) -> None:
+        """CTC needs a frame for each letter, and one between two that are the same."""
+        spoken = short = 0
+        for i, utterance in enumerate(corpus.utterances):
+            letters = ENGLISH.encode(english_letters(utterance.text))
+            seconds = corpus.seconds(i)
+            if letters and SHORTEST <= seconds <= self.recipe.data.max_seconds:
+                spoken += 1
+                short += len(letters) + sum(a == b for a, b in pairwise(letters)) > seconds / frame
+        told = f"{short} of {spoken} texts are too long for their recordings"
+        if spoken and short == spoken:
+            raise TyndaError(f"{told}: check the manifests, or lower the model's stride")
+        if short:
+            warnings.warn(f"{told} and teach nothing: check them", stacklevel=2)
+
+    def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:
+        """The letters of all that is said."""
+        return ENGLISH.encode(" ".join(s.text for s in said if s.text))
+
+    def loss(self, weights: Weights, batch: Batch, views: int) -> tuple[Tensor, Tensor]:
+        """CTC over letters, over phones, and the distance between the views."""
+        tapped: list[Tensor] = []  # the last one is what the letters' head sees as well
+        with self.autocast(batch):
+            log_probs, lengths = self.family.encode(
+                TorchOps(training=True),
+                weights,
+                self.config,
+                batch.features,
+                batch.lengths,
+                lambda _, x: tapped.append(x),
+            )
+        letters = batch.label_lengths.sum().clamp(min=1)
+        plain = ctc_loss(log_probs, lengths, batch.labels, batch.label_lengths) / letters
+        loss = plain + self.phone_loss(weights, tapped[-1], lengths, batch) / letters
+        if views == 2:
+            weight = self.recipe.optimizer.consistency
+            loss = loss + weight * _consistency(log_probs, lengths) / letters
+        return loss, plain
+
+    def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
+        """The most likely letter of each frame."""
+        with self.autocast(batch):
+            log_probs, lengths = self.family.encode(
+                TorchOps(), weights, self.config, batch.features, batch.lengths
+            )
+        if not log_probs.isfinite().all():
+            raise FloatingPointError
+        loss = float(ctc_loss(log_probs, lengths, batch.labels, batch.label_lengths))
+        rows = zip(log_probs.float().cpu().numpy(), lengths, strict=True)
+        texts = [ctc.greedy(row[: int(length)], ENGLISH).text for row, length in rows]
+        return loss, int(batch.label_lengths.sum()), texts
+
+
+def _consistency(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """Each view learns from the other's posteriors (CR-CTC, Yao et al. 2024, equation 5)."""
+    first, second = log_probs.chunk(2)
+    targets = torch.cat([second, first]).detach()
+    divergence = F.kl_div(log_probs, targets, reduction="none", log_target=True).sum(-1)
+    frames = torch.arange(divergence.shape[1], device=divergence.device)
+    return (divergence * (frames < lengths[:, None])).sum()

@@ -1,0 +1,111 @@
+"""What a network is taught: how a text becomes labels, and what is minimised.
+
+One subclass for each way of decoding: ``CTC`` in ``train/ctc.py``, ``Seq2Seq`` in
+``train/seq2seq.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tynda import models
+from tynda.train.data import Batch, Corpus, Said
+from tynda.train.phones import PHONES
+from tynda.train.recipe import Recipe
+
+__all__ = ["Objective", "Weights", "ctc_loss"]
+
+Floats = NDArray[np.float32]
+Weights = Mapping[str, Tensor]
+
+_HEAD = "phones"
+
+
+class Objective(ABC):
+    """The side of the training that depends on the way of decoding."""
+
+    tokenizer: Any
+    window: int | None = None
+    """Samples that every example is padded or cut to; None: each has its own length."""
+
+    def __init__(self, recipe: Recipe, bins: int, vocab: int) -> None:
+        """Raises `TyndaError` where the recipe's model settings do not fit the family."""
+        self.recipe = recipe
+        self.family = models.family(recipe.family)
+        self.config = models.configure(self.family, {**recipe.model, "bins": bins, "vocab": vocab})
+
+    def specs(self) -> dict[str, models.Spec]:
+        """The model's tensors, and those that serve the training alone."""
+        specs: dict[str, models.Spec] = self.family.specs(self.config)
+        if self.recipe.phones:
+            head = models.Spec((len(PHONES) + 1, self.config.channels))
+            specs = specs | {
+                f"{_HEAD}.weight": head,
+                f"{_HEAD}.bias": models.Spec(head.shape[:1], "zeros"),
+            }
+        return specs
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Settings of the decoder that the model file carries."""
+        return {}
+
+    def fit(self, samples: Floats) -> Floats:
+        """``samples [n]``, or as many as the window has."""
+        if self.window is None:
+            return samples
+        return np.pad(samples[: self.window], (0, max(0, self.window - samples.size)))
+
+    @abstractmethod
+    def check(self, corpus: Corpus, frame: float) -> None:
+        """Warn of, or refuse, texts that the model cannot learn; ``frame`` is in seconds."""
+
+    @abstractmethod
+    def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:
+        """The labels of an example."""
+
+    @abstractmethod
+    def loss(self, weights: Weights, batch: Batch, views: int) -> tuple[Tensor, Tensor]:
+        """The loss to minimise, and the plain one for each label to look at."""
+
+    @abstractmethod
+    def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
+        """Summed plain loss, number of labels, and the texts heard, without a search.
+
+        Raises FloatingPointError where the model's outputs are not finite.
+        """
+
+    def autocast(self, batch: Batch) -> torch.autocast:
+        """The recipe's precision."""
+        bf16 = self.recipe.optimizer.precision == "bf16"
+        return torch.autocast(batch.features.device.type, torch.bfloat16, enabled=bf16)
+
+    def phone_loss(self, weights: Weights, states: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+        """CTC over phones on the encoder's ``states [batch, frames, channels]``, summed."""
+        known = batch.phone_lengths > 0
+        if not self.recipe.phones or not known.any():
+            return states.new_zeros(())
+        w, b = (weights[f"{_HEAD}.{part}"] for part in ("weight", "bias"))
+        log_probs = F.log_softmax(F.linear(states[known].float(), w, b), -1)
+        loss = ctc_loss(log_probs, lengths[known], batch.phones, batch.phone_lengths[known])
+        return self.recipe.phones.weight * loss
+
+
+def ctc_loss(log_probs: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
+    """Summed CTC loss of ``log_probs [batch, frames, symbols]``; labels lie end to end."""
+    return F.ctc_loss(
+        log_probs.transpose(0, 1),
+        labels,
+        lengths,
+        label_lengths,
+        reduction="sum",
+        zero_infinity=True,
+    )

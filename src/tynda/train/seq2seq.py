@@ -1,0 +1,152 @@
+"""Text tokens by a decoder that listens: Whisper's way of training, on a smaller scale.
+
+Radford et al. 2022, section 2.3: windows of one length, silence behind the speech; of each
+window either the text alone or its segments between time stamps; a segment that the window
+cuts off has its beginning only; noise is answered by a token of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tynda.decode.whisper import SECONDS_PER_FRAME, Network, Options, decode
+from tynda.engine import Engine
+from tynda.errors import TyndaError
+from tynda.frontend import SAMPLE_RATE
+from tynda.models import whisper
+from tynda.ops.torch import TorchOps
+from tynda.text.normalize import english_letters
+from tynda.text.whisper import WhisperTokenizer
+from tynda.train.data import Batch, Corpus, Said
+from tynda.train.objective import Objective, Weights
+from tynda.train.recipe import Recipe
+from tynda.train.tokens import learn_tokens
+
+__all__ = ["Seq2Seq"]
+
+_SMOOTHING = 0.1
+"""Share of the target that all tokens divide among them (Szegedy et al. 2016, section 7)."""
+_NO_TARGET = -100
+_GREEDY = Options(without_timestamps=True)
+
+
+class Seq2Seq(Objective):
+    """Cross-entropy of the next token, the right ones before it."""
+
+    tokenizer: WhisperTokenizer
+    config: whisper.Config
+
+    def __init__(self, recipe: Recipe, bins: int, hop: int, texts: Sequence[str]) -> None:
+        """``texts`` are what the tokens are learnt from; ``hop`` is the front end's."""
+        # As many encoder frames as the recipe says, so as many time stamps.
+        frames = recipe.model.get("frames", whisper.Config.frames)
+        stamps = frames + 1 if isinstance(frames, int) else 1
+        self.tokenizer = learn_tokens(texts, recipe.tokens)
+        super().__init__(recipe, bins, self.tokenizer.timestamp_begin + stamps)
+        self.window = self.config.frames * self.config.stride * hop
+        self._seconds = self.window / SAMPLE_RATE
+
+    @property
+    def decoding(self) -> dict[str, list[tuple[int, int]]]:
+        """All heads of the upper half of the layers follow the sound, it is assumed."""
+        layers, heads = self.config.decoder_layers, self.config.decoder_heads
+        return {
+            "alignment_heads": [(i, h) for i in range(layers // 2, layers) for h in range(heads)]
+        }
+
+    def check(self, corpus: Corpus, frame: float) -> None:
+        """Refuse texts that the decoder has no room for."""
+        room = self.config.context - 4  # start, two time stamps, end
+        longest = max(
+            len(self.tokenizer.encode(f" {english_letters(u.text)}"))
+            for i, u in enumerate(corpus.utterances)
+            if corpus.seconds(i) <= self.recipe.data.max_seconds
+        )
+        if longest > room:
+            raise TyndaError(
+                f"a text has {longest} tokens, model.context leaves room for {room}: raise it"
+            )
+
+    def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:
+        """Start, the text with or without time stamps, end."""
+        t, room = self.tokenizer, self.config.context
+        said = [s for s in said if s.text and s.start < self._seconds]
+        if not said:
+            return [t.sot, t.no_speech, t.eot]
+        tokens = [t.sot]
+        if rng.random() < 0.5 and said[-1].end <= self._seconds:
+            tokens += [t.no_timestamps, *t.encode("".join(f" {s.text}" for s in said))]
+        else:
+            for s in said:
+                tokens.append(self._stamp(s.start))
+                if s.end <= self._seconds:
+                    tokens += [*t.encode(f" {s.text}"), self._stamp(s.end)]
+        return [*tokens[: room - 1], t.eot]
+
+    def _stamp(self, seconds: float) -> int:
+        return self.tokenizer.timestamp_begin + round(seconds / SECONDS_PER_FRAME)
+
+    def loss(self, weights: Weights, batch: Batch, views: int) -> tuple[Tensor, Tensor]:
+        """Cross-entropy over tokens, CTC over phones."""
+        tapped: list[Tensor] = []
+        logits, lengths = self._logits(TorchOps(training=True), weights, batch, tapped)
+        log_probs, targets = F.log_softmax(logits.float(), -1), _rows(batch)[:, 1:]
+        plain = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET)
+        spread = -log_probs.mean(-1)[targets != _NO_TARGET].mean()
+        loss = (1 - _SMOOTHING) * plain + _SMOOTHING * spread
+        phones = batch.phone_lengths.sum().clamp(min=1)
+        return loss + self.phone_loss(weights, tapped[-1], lengths, batch) / phones, plain
+
+    def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
+        """The most likely token, one after another."""
+        logits, _ = self._logits(TorchOps(), weights, batch, [])
+        if not logits.isfinite().all():
+            raise FloatingPointError
+        targets = _rows(batch)[:, 1:]
+        loss = F.cross_entropy(
+            logits.float().flatten(0, 1),
+            targets.flatten(),
+            ignore_index=_NO_TARGET,
+            reduction="sum",
+        )
+        device = batch.features.device
+        engine = Engine(
+            TorchOps(), weights, lambda x: torch.from_numpy(x).to(device), lambda x: x.cpu().numpy()
+        )
+        network = Network(engine, self.config, self.tokenizer, ())
+        states, lengths = whisper.encode(
+            engine.ops, weights, self.config, batch.features, batch.lengths
+        )
+        heard = network.listen(states, lengths)
+        texts = [w.text for w in decode(network, heard, _GREEDY, [None] * len(states))]
+        return float(loss), int((targets != _NO_TARGET).sum()), texts
+
+    def _logits(
+        self, ops: TorchOps, weights: Weights, batch: Batch, tapped: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """``[batch, n - 1, vocab]`` behind the right tokens; frames of the encoder."""
+        with self.autocast(batch):
+            states, lengths = whisper.encode(
+                ops,
+                weights,
+                self.config,
+                batch.features,
+                batch.lengths,
+                lambda _, x: tapped.append(x),
+            )
+            heard = whisper.listen(ops, weights, self.config, states, lengths)
+            tokens = _rows(batch)[:, :-1].clamp(min=0)
+            starts = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+            out, _ = whisper.decode(ops, weights, self.config, tokens, starts, heard)
+            return whisper.logits(ops, weights, self.config, out), lengths
+
+
+def _rows(batch: Batch) -> Tensor:
+    """The labels as ``[batch, n]``, padded with `_NO_TARGET`."""
+    rows = list(torch.split(batch.labels, batch.label_lengths.tolist()))
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=_NO_TARGET)

@@ -1,0 +1,37 @@
+"""A vocabulary for a small Whisper, learnt from the texts that it is trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from tynda.text.whisper import WhisperTokenizer
+
+__all__ = ["learn_tokens"]
+
+_SPECIAL = (
+    *("endoftext", "startoftranscript", "en", "translate", "transcribe", "startoflm"),
+    *("startofprev", "nospeech", "notimestamps"),
+)
+
+
+def learn_tokens(texts: Sequence[str], pieces: int) -> WhisperTokenizer:
+    """About ``pieces`` byte pairs learnt from ``texts``, then Whisper's special tokens, in order.
+
+    Of one language, English. The same texts give the same tokens; 256 of them are the bytes.
+    """
+    learner = Tokenizer(BPE())
+    learner.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    trainer = BpeTrainer(
+        vocab_size=pieces, initial_alphabet=ByteLevel.alphabet(), show_progress=False
+    )
+    learner.train_from_iterator((f" {text}" for text in texts), trainer)
+    model = json.loads(learner.to_str())["model"]
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+    special = {f"<|{name}|>": len(model["vocab"]) + i for i, name in enumerate(_SPECIAL)}
+    return WhisperTokenizer(model["vocab"], merges, special, multilingual=False)
