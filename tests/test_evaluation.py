@@ -141,3 +141,14 @@ def test_a_model_by_its_name_or_file(tiny, tiny_file, manifests):
     assert tynda.evaluate(str(tiny_file), manifests).overall == expected
     with pytest.raises(TyndaError, match="no model 'nobody'"):
         tynda.evaluate("nobody", manifests)
+
+
+def test_the_normaliser_may_be_named(tiny, tmp_path):
+    path = write_wav(tmp_path / "a.wav", noise(1))
+    heard = tiny.transcribe(path).text
+    made = write_manifest(tmp_path / "m.jsonl", [(path.name, f"{heard}: 5")])
+    letters, basic = (tynda.evaluate(tiny, made, normalizer=n) for n in (None, "basic"))
+    assert letters.results[0].reference == f"{heard} five"
+    assert basic.results[0].reference == f"{heard} 5"
+    with pytest.raises(TyndaError, match="whisper-english"):
+        tynda.evaluate(tiny, made, normalizer="none")

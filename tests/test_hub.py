@@ -216,6 +216,22 @@ def test_shards_are_left_where_the_whole_is(server):
     assert {index, shard} <= {path.name for path in hub.pull(NAME).iterdir()}
 
 
+def test_adapters_come_when_they_are_asked_for(server):
+    for language in ("deu", "kaz"):
+        (server.folder / f"adapter.{language}.safetensors").write_bytes(language.encode())
+    folder = hub.pull(NAME)
+    assert not list(folder.glob("adapter*"))
+    run = CliRunner().invoke(main, ["models", "pull", NAME, "--language", "kaz"])
+    assert run.exit_code == 0, run.output
+    assert [path.name for path in folder.glob("adapter*")] == ["adapter.kaz.safetensors"]
+    hub.pull(NAME)  # without a language, those that are there stay known
+    assert hub.cached(NAME) == folder
+    (folder / "adapter.kaz.safetensors").unlink()
+    assert hub.cached(NAME) is None
+    with pytest.raises(TyndaError, match=r"no adapter.xyz.safetensors"):
+        hub.pull(NAME, ["xyz"])
+
+
 def test_no_room(server, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     refused(rf"{NAME} needs [\d,]+ bytes more in .*; 1,000 are free")

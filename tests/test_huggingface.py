@@ -216,6 +216,60 @@ def test_wav2vec2_writes_what_transformers_writes(tmp_path, letters):
     np.testing.assert_allclose(ours.log_probs(samples), theirs_sorted, rtol=1e-4, atol=1e-3)
 
 
+def write_mms(folder):
+    """A random MMS model that knows two languages, with an adapter for the second."""
+    symbols = {"eng": LETTERS, "kaz": ["<pad>", "<s>", "</s>", "<unk>", "|", *"тыңдақәіөұүғһ"]}
+    changes = {"adapter_attn_dim": 4, "do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+    write_wav2vec2(folder, LETTERS, **changes)
+    write_wav2vec2(folder / "other", symbols["kaz"], **changes)
+    torch.manual_seed(1)
+    other = Wav2Vec2ForCTC.from_pretrained(folder / "other")
+    adapter = {k: torch.randn_like(v).numpy() for k, v in other._get_adapters().items()}
+    save_file(adapter, folder / "adapter.kaz.safetensors")
+    shutil.rmtree(folder / "other")
+    vocab = {name: {c: i for i, c in enumerate(letters)} for name, letters in symbols.items()}
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+
+
+def test_mms_hears_another_language_with_its_adapter(tmp_path):
+    write_mms(tmp_path / "mms")
+    ours, samples = tynda.load(tmp_path / "mms"), noise(2)
+    assert ours.header.languages == ["eng", "kaz"]
+    normal = Wav2Vec2FeatureExtractor()(samples, sampling_rate=16000, return_tensors="pt")
+    theirs = Wav2Vec2ForCTC.from_pretrained(tmp_path / "mms").eval()
+    heard = []
+    for language in ("eng", "kaz", None):
+        if language == "kaz":
+            theirs.load_adapter("kaz")
+        if language is None:
+            theirs = Wav2Vec2ForCTC.from_pretrained(tmp_path / "mms").eval()
+        with torch.no_grad():
+            expected = theirs(normal.input_values).logits[0].log_softmax(-1).numpy()
+        transcript = ours.transcribe_samples(samples, language=language)
+        assert transcript.language == (language or "eng")
+        got = ours.log_probs(samples)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
+        heard.append(transcript.text)
+    assert heard[0] == heard[2] != heard[1]
+    assert set(heard[1]) <= set("тыңдақәіөұүғһ ")
+
+
+def test_a_language_without_its_adapter(tmp_path):
+    write_mms(tmp_path / "mms")
+    (tmp_path / "mms" / "adapter.kaz.safetensors").unlink()
+    ours = tynda.load(tmp_path / "mms")
+    with pytest.raises(TyndaError, match=r"adapter\.kaz\.safetensors is missing"):
+        ours.prepare(ours.options(language="kaz"))
+    with pytest.raises(TyndaError, match="does not know 'deu'; it knows eng, kaz"):
+        ours.prepare(ours.options(language="deu"))
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "mms" / "adapter.kaz.safetensors")
+    with pytest.raises(TyndaError, match=r"adapter\.kaz\.safetensors: tensor"):
+        ours.prepare(ours.options(language="kaz"))
+    write_wav2vec2(tmp_path / "w2v")
+    with pytest.raises(TyndaError, match="does not say which languages"):
+        tynda.load(tmp_path / "w2v").transcribe_samples(noise(1), language="en")
+
+
 def test_hot_words_take_the_models_capitals(tmp_path):
     write_wav2vec2(tmp_path / "w2v")
     model = tynda.load(tmp_path / "w2v")

@@ -1,11 +1,14 @@
 import json
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tynda.text.normalize import basic, english_letters
+from tynda.errors import TyndaError
+from tynda.text.normalize import NORMALIZERS, basic, english_letters
 
 SPEECH = Path(__file__).parents[2] / "shared" / "data"
 needs_speech = pytest.mark.skipif(
@@ -144,3 +147,59 @@ def test_real_cyrillic(name: str, alphabet: str) -> None:
         assert plain
         assert set(plain) <= set(alphabet + " abcdefghijklmnopqrstuvwxyz")
         assert plain == basic(plain)
+
+
+SENTENCES = [
+    # Ukrainian, Russian and Kazakh, from the prompts of Asterisk and Kazakh commands.
+    ("П’ять, будь ласка!", "п'ять будь ласка"),
+    (
+        "Ваш дзвінок — дуже важливий для нас; зачекайте.",
+        "ваш дзвінок дуже важливий для нас зачекайте",
+    ),
+    ("Їжак із ґудзиком є у Києві.", "їжак із ґудзиком є у києві"),
+    ("Ещё раз: всё занято… Перезвоните.", "ещё раз всё занято перезвоните"),
+    ("Подъезд № 4, объём 10 %", "подъезд no 4 объём 10"),
+    ("Қазақ тілі — әлемдегі ең бай тіл.", "қазақ тілі әлемдегі ең бай тіл"),
+    ("ТЫҢДА, өйткені ғылым үлкен һәм күрделі", "тыңда өйткені ғылым үлкен һәм күрделі"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), SENTENCES)
+def test_basic_keeps_the_letters_of_ukrainian_russian_and_kazakh(text, expected):
+    assert basic(text) == expected
+    # However the letters are put together: "й" may be one code point or two.
+    assert basic(unicodedata.normalize("NFD", text)) == expected
+
+
+@needs_speech
+@pytest.mark.parametrize("language", ["uk", "ru", "kk"])
+def test_real_sentences_lose_no_letter(language):
+    for text in sentences(f"prompts_{language}.jsonl"):
+        letters = [c for c in unicodedata.normalize("NFKC", text).lower() if c.isalpha()]
+        assert [c for c in basic(text) if c.isalpha()] == letters
+        assert basic(basic(text)) == basic(text)
+
+
+def test_whispers_normalisers_are_those_of_openai():
+    pytest.importorskip("whisper_normalizer")
+    reference = pytest.importorskip("whisper.normalizers")
+    texts = [
+        "Mr. O'Neill paid $5.50 for, uh, colourful 21st-century kites (laughs) in the 1990s!",
+        "I'd've gone, won't you? It's twenty-one degrees; two hundred and five per cent.",
+        *(text for text, _ in SENTENCES),
+    ]
+    for name, theirs in (
+        ("whisper-english", reference.EnglishTextNormalizer()),
+        ("whisper-basic", reference.BasicTextNormalizer()),
+    ):
+        ours = NORMALIZERS[name]()
+        for text in texts:
+            assert ours(text) == " ".join(theirs(text).split())
+    assert NORMALIZERS["letters"]() is english_letters
+    assert NORMALIZERS["basic"]() is basic
+
+
+def test_a_missing_package_is_told_in_a_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
+    with pytest.raises(TyndaError, match="normalizers"):
+        NORMALIZERS["whisper-english"]()

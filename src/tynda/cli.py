@@ -24,9 +24,10 @@ from threadpoolctl import threadpool_limits
 import tynda
 from tynda import checks, hub, library, writers
 from tynda.engine import Backend
-from tynda.errors import TyndaError
+from tynda.errors import TyndaError, listed
 from tynda.evaluation import Report, Result
 from tynda.recognizers import Recognizer
+from tynda.text.normalize import NORMALIZERS
 
 __all__ = ["main"]
 
@@ -321,6 +322,11 @@ _table_or_json = click.option(
     help="Worst utterances to list.",
 )
 @click.option("--show", is_flag=True, help="List every utterance instead, in order.")
+@click.option(
+    "--normalizer",
+    type=click.Choice(list(NORMALIZERS)),
+    help="Spelling in which texts are compared; letters for English models, else basic.",
+)
 @_model_options
 def evaluate(
     model: str,
@@ -328,6 +334,7 @@ def evaluate(
     format_: str,
     worst: int,
     show: bool,
+    normalizer: str | None,
     backend: Any,
     threads: int | None,
     **decoding: Any,
@@ -336,7 +343,9 @@ def evaluate(
     recognizer = tynda.load(model, backend=backend)
     options = _options(recognizer, **decoding)
     with threadpool_limits(threads), _progress("evaluating", "utterances") as advance:
-        report = tynda.evaluate(recognizer, manifests, options, on_progress=advance)
+        report = tynda.evaluate(
+            recognizer, manifests, options, normalizer=normalizer, on_progress=advance
+        )
     for path, why in report.failed:
         _say(f"not scored: {why if str(path) in why else f'{path}: {why}'}")
     if format_ == "json":
@@ -459,9 +468,12 @@ def show_model(name: str, format_: str) -> None:
 
 @models.command("pull")
 @click.argument("name")
-def pull_model(name: str) -> None:
+@click.option(
+    "--language", "languages", multiple=True, help="MMS: get its adapter too; may be repeated."
+)
+def pull_model(name: str, languages: Sequence[str]) -> None:
     """Get the model NAME, owner/name or owner/name@revision, from the Hugging Face hub."""
-    _print(str(hub.pull(name)))
+    _print(str(hub.pull(name, languages)))
 
 
 @models.command("remove")
@@ -483,7 +495,7 @@ def _options(recognizer: Recognizer[Any], language: str | None, **options: Any) 
         if language not in known:
             raise TyndaError(
                 f"{recognizer.header.name} does not know {language!r}; "
-                f"its languages: {', '.join(known)}"
+                f"its languages: {listed(known)}"
             )
         if len(known) > 1:
             given["language"] = language

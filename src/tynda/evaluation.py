@@ -15,6 +15,7 @@ from tynda.errors import TyndaError
 from tynda.manifest import Utterance
 from tynda.recognizers import Recognizer, load
 from tynda.score import Scores, errors, score
+from tynda.text.normalize import NORMALIZERS
 
 __all__ = ["Report", "Result", "evaluate"]
 
@@ -92,20 +93,23 @@ def evaluate(
     manifests: str | Path | Iterable[str | Path],
     options: Any = None,
     *,
+    normalizer: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Transcribe every utterance of the manifests, one by one, and score the texts.
 
     ``model`` may be a name or path, as for `load`. ``options`` are those of the model's own
     decoder (``model.options()``).
-    Both sides are normalised first: to letters, apostrophe and space (``english_letters``)
-    for an English model, by ``basic`` for any other. ``on_progress`` hears how many of how
+    Both sides are normalised first, by one of `NORMALIZERS`; unless it is named: to letters,
+    apostrophe and space (``letters``) for an English model, by ``basic`` for any other.
+    ``on_progress`` hears how many of how
     many are done. Warns of references in which the normaliser leaves nothing: another language,
-    perhaps. Raises `TyndaError` for an unreadable manifest, or when no recording at all could
-    be read.
+    perhaps. Raises `TyndaError` for an unreadable manifest, an unknown normaliser, or when no
+    recording at all could be read.
     """
     if not isinstance(model, Recognizer):
         model = load(model)
+    normalize = _normalizer(model, normalizer)
     if isinstance(manifests, str | Path):
         manifests = [manifests]
     utterances: list[Utterance] = [u for path in manifests for u in manifest.read(path)]
@@ -113,13 +117,13 @@ def evaluate(
     model.prepare(options)  # loading a language model once is no part of the speed
     for done, utterance in enumerate(utterances, 1):
         try:
-            report.results.append(_listen(model, utterance, options))
+            report.results.append(_listen(model, utterance, options, normalize))
         except TyndaError as error:
             report.failed.append((utterance.audio, str(error)))
         if on_progress:
             on_progress(done, len(utterances))
     spoken = {u.text for u in utterances if u.text.strip()}
-    wiped = {text for text in spoken if not model.normalize(text)}
+    wiped = {text for text in spoken if not normalize(text)}
     if count := sum(u.text in wiped for u in utterances):
         warnings.warn(
             f"{count} of {len(utterances)} references hold no words that {report.model} could "
@@ -132,7 +136,17 @@ def evaluate(
     return report
 
 
-def _listen(model: Recognizer[Any], utterance: Utterance, options: Any) -> Result:
+def _normalizer(model: Recognizer[Any], name: str | None) -> Callable[[str], str]:
+    if name is None:
+        return model.normalize
+    if name not in NORMALIZERS:
+        raise TyndaError(f"no normalizer {name!r}: take one of {', '.join(NORMALIZERS)}")
+    return NORMALIZERS[name]()
+
+
+def _listen(
+    model: Recognizer[Any], utterance: Utterance, options: Any, normalize: Callable[[str], str]
+) -> Result:
     samples = audio.load(utterance.audio)
     started = time.perf_counter()
     # A manifest's utterances are whole sentences, yet some last for minutes.
@@ -141,8 +155,8 @@ def _listen(model: Recognizer[Any], utterance: Utterance, options: Any) -> Resul
     return Result(
         utterance.audio,
         utterance.source,
-        model.normalize(utterance.text),
-        model.normalize(text),
+        normalize(utterance.text),
+        normalize(text),
         len(samples) / SAMPLE_RATE,
         processing,
     )

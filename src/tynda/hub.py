@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,7 +22,7 @@ from platformdirs import user_cache_path
 
 from tynda.errors import TyndaError
 from tynda.files import write_whole
-from tynda.huggingface import CONVERT, FILES, PICKLED, check_kind
+from tynda.huggingface import ADAPTER, CONVERT, FILES, PICKLED, check_kind
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -57,10 +57,11 @@ def pulled() -> dict[str, Path]:
     return {name: folder for name, folder in folders.items() if folder.exists()}
 
 
-def pull(name: str) -> Path:
+def pull(name: str, languages: Sequence[str] = ()) -> Path:
     """Download a model, of what is new or missing, and check it all; gives its folder.
 
-    Raises `UnreachableError`; `TyndaError` when there is no such model, it is not open to the user,
+    Of an MMS model, the adapters of these ``languages`` come with it. Raises
+    `UnreachableError`; `TyndaError` when there is no such model, it is not open to the user,
     tynda cannot read it, there is no room, or it came damaged.
     """
     repo, revision = _parse(name)
@@ -69,14 +70,16 @@ def pull(name: str) -> Path:
 
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_SECONDS)
-        files = _wanted(name, info)
+        files = _wanted(name, info, [ADAPTER.format(language) for language in languages])
         _fetch_large(repo, info.sha, [file for file in files if file.lfs])
         names = [file.rfilename for file in files]
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names))
     except (OSError, ValueError, HTTPError) as error:
         raise _explain(name, error) from error
     _check(name, folder, files)
-    sizes = {file: (folder / file).stat().st_size for file in names}
+    earlier = _note(name)
+    kept = earlier["files"] if earlier.get("folder") == str(folder) else {}
+    sizes = {file: size for file in {*kept, *names} if (size := _size(folder / file)) is not None}
     note = {"name": name, "folder": str(folder), "files": sizes}
     try:
         _notes().mkdir(parents=True, exist_ok=True)
@@ -139,9 +142,11 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _wanted(name: str, info: ModelInfo) -> list[RepoSibling]:
+def _wanted(name: str, info: ModelInfo, adapters: Collection[str]) -> list[RepoSibling]:
     """The files to get, once it is clear that they make a model which tynda can read."""
     there = {file.rfilename: file for file in info.siblings or []}
+    if missing := sorted(set(adapters) - set(there)):
+        raise TyndaError(f"{name} has no {missing[0]}: it does not know that language")
     wanted = [file for file in there if any(fnmatchcase(file, pattern) for pattern in FILES)]
     if "model.safetensors" in wanted:  # shards, if any, would not be read
         wanted = [file for file in wanted if not file.startswith("model.safetensors.")]
@@ -163,7 +168,7 @@ def _wanted(name: str, info: ModelInfo) -> list[RepoSibling]:
     kind = (info.config or {}).get("model_type")
     if kind is not None:  # better now than after gigabytes
         check_kind(name, kind)
-    return [there[file] for file in wanted]
+    return [there[file] for file in [*wanted, *adapters]]
 
 
 def _fetch_large(repo: str, commit: str | None, files: Sequence[RepoSibling]) -> None:

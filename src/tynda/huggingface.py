@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ from tynda.tensors import map_tensors
 from tynda.text.tokenizer import BLANK, CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
 
-__all__ = ["CONVERT", "FILES", "PICKLED", "check_kind", "load"]
+__all__ = ["ADAPTER", "CONVERT", "FILES", "PICKLED", "adapt", "check_kind", "load"]
 
 FILES = (
     *("README.md", "config.json", "generation_config.json", "preprocessor_config.json"),
@@ -34,6 +35,9 @@ FILES = (
     *("model.safetensors", "model.safetensors.index.json", "model-?????-of-?????.safetensors"),
 )
 """Names, as patterns, of all that `load` may read."""
+
+ADAPTER = "adapter.{}.safetensors"
+"""What an MMS checkpoint adds for a language: adapters and head."""
 
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "flax_model.msgpack")
 """Weights that are not read, since unpickling can run any code."""
@@ -58,6 +62,25 @@ def load(folder: Path, *, weights: bool = True) -> Checkpoint:
     model.path = folder
     model.bytes = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
     return model
+
+
+def adapt(model: Checkpoint, language: str) -> Checkpoint:
+    """An MMS checkpoint, as `load` gave it, for another of its languages (ISO 639-3).
+
+    Raises `TyndaError` where the folder has no adapter for it, or a damaged one.
+    """
+    assert model.path is not None
+    path = model.path / ADAPTER.format(language)
+    if not path.exists():
+        name = model.header.name
+        how = f": `tynda models pull {name} --language {language}`" if "/" in name else ""
+        raise TyndaError(f"{path} is missing: {name} hears {language} with it{how}")
+    names, order = _symbols(model.path, language)
+    try:
+        weights = wav2vec2.adapt(model.weights, map_tensors(path))
+    except ValueError as error:
+        raise TyndaError(f"{path}: {error}") from None
+    return _with_symbols(model.path, replace(model, weights=weights), names, order)
 
 
 def check_kind(where: object, kind: object) -> None:
@@ -87,18 +110,42 @@ def _whisper(folder: Path, settings: dict[str, Any], whole: bool) -> Checkpoint:
 
 def _wav2vec2(folder: Path, settings: dict[str, Any], whole: bool) -> Checkpoint:
     config = _configure(folder, wav2vec2, settings)
-    names, order = _symbols(folder)
+    languages = _languages(folder)
+    names, order = _symbols(folder, languages[0] if languages else None)
     if len(names) != config.vocab:
         raise TyndaError(f"{folder}: {config.vocab} outputs do not fit {len(names)} symbols")
-    weights = {}
-    if whole:
-        weights = _fit(folder, wav2vec2.fold(_tensors(folder)), wav2vec2.specs(config))
-        for part in ("weight", "bias"):  # the blank first
-            weights[f"lm_head.{part}"] = weights[f"lm_head.{part}"][order]
     listening = _json(folder / "preprocessor_config.json", optional=True)
     front = Raw(normalize=listening.get("do_normalize", True))
-    header = _header(folder, "wav2vec2", front, [])
-    return Checkpoint(header, config, front, CharTokenizer(names), weights, None, 0)
+    header = _header(folder, "wav2vec2", front, languages)
+    model = Checkpoint(header, config, front, CharTokenizer(names), {}, None, 0)
+    if not whole:
+        return model
+    model.weights = _fit(folder, wav2vec2.fold(_tensors(folder)), wav2vec2.specs(config))
+    return _with_symbols(folder, model, names, order)
+
+
+def _with_symbols(
+    folder: Path, model: Checkpoint, names: list[str], order: list[int]
+) -> Checkpoint:
+    """The model with the outputs of its head in this ``order``, the blank first."""
+    head = {f"lm_head.{part}": model.weights[f"lm_head.{part}"] for part in ("weight", "bias")}
+    if len(head["lm_head.bias"]) != len(names):
+        count = len(head["lm_head.bias"])
+        raise TyndaError(f"{folder}: {count} outputs do not fit {len(names)} symbols")
+    return replace(
+        model,
+        config=replace(model.config, vocab=len(names)),
+        tokenizer=CharTokenizer(names),
+        weights=model.weights | {name: value[order] for name, value in head.items()},
+    )
+
+
+def _languages(folder: Path) -> list[str]:
+    """Those that an MMS checkpoint has symbols for, the one of its own head first."""
+    vocab = _json(folder / "vocab.json")
+    languages = [name for name, symbols in vocab.items() if isinstance(symbols, dict)]
+    own = _json(folder / "tokenizer_config.json", optional=True).get("target_lang") or "eng"
+    return sorted(languages, key=lambda language: (language != own, language))
 
 
 _READERS: dict[str, Callable[[Path, dict[str, Any], bool], Checkpoint]] = {
@@ -148,12 +195,12 @@ def _licence(folder: Path) -> str:
     return line[1].strip("\"'") if line else ""
 
 
-def _symbols(folder: Path) -> tuple[list[str], list[int]]:
+def _symbols(folder: Path, language: str | None) -> tuple[list[str], list[int]]:
     """The symbols of a CTC vocabulary, blank first, and the rows of the head in that order."""
     vocab = _json(folder / "vocab.json")
     special = _json(folder / "tokenizer_config.json", optional=True)
-    if isinstance(by_language := vocab.get(special.get("target_lang") or "eng"), dict):  # MMS
-        vocab = by_language
+    if language is not None:
+        vocab = vocab[language]
     blank, delimiter = special.get("pad_token", "<pad>"), special.get("word_delimiter_token", "|")
     blank = blank["content"] if isinstance(blank, dict) else blank
     if sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):

@@ -32,7 +32,7 @@ class Recognizer(ABC, Generic[O]):
 
     def __init__(self, model: Checkpoint, backend: Backend = "numpy") -> None:
         self.header, self.bytes = model.header, model.bytes
-        self._model = model
+        self._model, self._backend = model, backend
         self._engine = open_engine(backend, model.weights)
 
     def options(self, **given: Any) -> O:

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import models, vad
+from tynda import huggingface, models, vad
 from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
 from tynda.checks import GREATEST, number, whole
 from tynda.decode import ctc, ngram
 from tynda.decode.ngram import LanguageModel
-from tynda.engine import Backend
-from tynda.errors import TyndaError
+from tynda.engine import Backend, open_engine
+from tynda.errors import TyndaError, listed
 from tynda.recognizers.base import Recognizer
 from tynda.transcript import Segment, Transcript, Word
 
@@ -49,6 +49,8 @@ class Decoding:
     """Nats for each letter of a hot word."""
     n_best: int = 1
     """Hypotheses to give for each segment."""
+    language: str | None = None
+    """Of a model that knows several (MMS), by its code; None: that of its own head."""
 
     def __post_init__(self) -> None:
         for name in ("beam_size", "n_best"):
@@ -73,6 +75,9 @@ class CTCRecognizer(Recognizer[Decoding]):
     def __init__(self, model: Checkpoint, backend: Backend = "numpy") -> None:
         super().__init__(model, backend)
         self.tokenizer = model.tokenizer
+        self._own, languages = model, model.header.languages
+        self._adapts = bool(languages) and getattr(model.config, "adapter", None) is not None
+        self._language = languages[0] if self._adapts or len(languages) == 1 else None
         self._family = models.family(model.header.family)
         self._foreign_lms: dict[str, LanguageModel] = {}
 
@@ -83,6 +88,7 @@ class CTCRecognizer(Recognizer[Decoding]):
         on_progress: Callable[[float], None] | None,
     ) -> Transcript:
         """Cut at the quietest spots and read piece by piece, in bounded memory."""
+        self._speak(options.language)
         segments: list[Segment] = []
         seconds = 0.0
         for start, samples in vad.split(blocks):
@@ -91,8 +97,23 @@ class CTCRecognizer(Recognizer[Decoding]):
             if on_progress:
                 on_progress(seconds)
         text = " ".join(s.text for s in segments)
-        languages = self.header.languages
-        return Transcript(text, segments, languages[0] if len(languages) == 1 else None, seconds)
+        return Transcript(text, segments, self._language, seconds)
+
+    def _speak(self, language: str | None) -> None:
+        """Change to a language of the model's; None: that of its own head."""
+        known = self.header.languages
+        if language is not None and language not in known:
+            raise TyndaError(
+                f"{self.header.name} does not know {language!r}; it knows {listed(known)}"
+                if known
+                else f"{self.header.name} does not say which languages it knows: leave it out"
+            )
+        if not self._adapts or (language or known[0]) == self._language:
+            return
+        language = language or known[0]
+        model = self._own if language == known[0] else huggingface.adapt(self._own, language)
+        self._engine = open_engine(self._backend, model.weights)
+        self._model, self.tokenizer, self._language = model, model.tokenizer, language
 
     def _segment(self, samples: Floats, decoding: Decoding, start: float) -> list[Segment]:
         """One piece that begins at ``start`` seconds: one segment, or none without words."""
@@ -124,7 +145,8 @@ class CTCRecognizer(Recognizer[Decoding]):
         ]
 
     def prepare(self, options: Decoding | None = None) -> None:
-        """Load the language model now, not with the first recording."""
+        """Load adapters and language model now, not with the first recording."""
+        self._speak(options.language if options else None)
         self._decode(np.zeros((0, len(self.tokenizer)), np.float32), options or Decoding())
 
     def log_probs(self, samples: Floats) -> Floats:

@@ -1,14 +1,17 @@
 """Texts in the form in which a recogniser is trained and scored on them."""
 
+import importlib
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
 from num2words import num2words
 
-__all__ = ["basic", "english_letters"]
+from tynda.errors import TyndaError
+
+__all__ = ["NORMALIZERS", "basic", "english_letters"]
 
 
 def basic(text: str) -> str:
@@ -43,6 +46,29 @@ def english_letters(text: str) -> str:
         text = text.replace(sign, f" {spoken} ")
     text = re.sub(r"[^a-z']|(?<![a-z])'|'(?![a-z])", " ", text)
     return " ".join(WORDS.get(word, word) for word in text.split())
+
+
+def _whisper(name: str) -> Callable[[str], str]:
+    try:
+        module = importlib.import_module(f"whisper_normalizer.{name.lower()}")
+    except ImportError:
+        raise TyndaError(
+            "Whisper's normalisers need whisper-normalizer: pip install 'tynda[normalizers]'"
+        ) from None
+    normalize = getattr(module, f"{name}TextNormalizer")()
+    return lambda text: " ".join(normalize(text).split())
+
+
+NORMALIZERS: Final[Mapping[str, Callable[[], Callable[[str], str]]]] = {
+    "letters": lambda: english_letters,
+    "basic": lambda: basic,
+    "whisper-english": partial(_whisper, "English"),
+    "whisper-basic": partial(_whisper, "Basic"),
+}
+"""Ways to bring texts to one spelling before they are scored; each is made when it is called for.
+
+The last two are those of Radford et al. 2022, appendix C, by the package ``whisper-normalizer``.
+"""
 
 
 def _plain(text: str) -> str:
