@@ -82,8 +82,25 @@ def same_dice(monkeypatch):
 @pytest.mark.usefixtures("same_dice")
 @pytest.mark.parametrize("name", CASES)
 def test_recordings_are_those_of_openai(models, name):
+    pieces = same_as_openai(models, *CASES[name])
+    if name == "fallback":
+        assert max(p.window.temperature for p in pieces) > 0
+    if name not in ("silence", "doubtful"):
+        assert pieces
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_dice")
+@pytest.mark.parametrize(
+    "changes", [{"word_timestamps": True}, DOUBT | {"temperature": (0.0, 1.0)}]
+)
+def test_five_minutes_are_those_of_openai(models, changes):
+    pieces = same_as_openai(models, 300, changes)
+    assert pieces[-1].end > 270
+
+
+def same_as_openai(models, seconds, changes):
     theirs, network = models
-    seconds, changes = CASES[name]
     options = {"temperature": (0.0,), "max_new_tokens": 24, "no_speech_threshold": None} | changes
     pieces, language = sliding.transcribe(network, features(sound(seconds)), Options(**options))
     renamed = {"max_new_tokens": "sample_len"}
@@ -104,10 +121,7 @@ def test_recordings_are_those_of_openai(models, name):
         for mine, word in zip(piece.words, words, strict=True):
             assert (mine.start, mine.end) == pytest.approx((word["start"], word["end"]))
             assert mine.probability == pytest.approx(word["probability"], rel=1e-2, abs=1e-6)
-    if name == "fallback":
-        assert max(p.window.temperature for p in pieces) > 0
-    if name not in ("silence", "doubtful"):
-        assert pieces
+    return pieces
 
 
 def test_a_fitting_window_encodes_what_is_left(models, monkeypatch):
