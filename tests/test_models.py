@@ -180,6 +180,9 @@ def test_specs_are_what_encode_reads(name):
             read.add(key)
             return super().__getitem__(key)
 
+        def get(self, key, default=None):
+            return self[key] if key in self else default
+
     read = set()
     config = SMALL[name]
     weights = Recorder(random_weights(name, config))

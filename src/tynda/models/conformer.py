@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tynda.models import Spec
+from tynda.models.layers import Specs, dense, norm
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
 
 __all__ = ["Config", "encode", "specs"]
@@ -57,40 +58,32 @@ class Config:
 def specs(config: Config) -> dict[str, Spec]:
     """Every tensor of the model: name -> `Spec`."""
     c, h, s = config.channels, config.hidden, config.stem
-    out: dict[str, Spec] = {}
-
-    def dense(name: str, *shape: int) -> None:
-        out[f"{name}.weight"] = Spec(shape)
-        out[f"{name}.bias"] = Spec(shape[:1], "zeros")
-
-    def norm(name: str) -> None:
-        out[f"{name}.weight"] = Spec((c,), "ones")
-        out[f"{name}.bias"] = Spec((c,), "zeros")
+    out = Specs()
 
     bins, channels = config.bins, 1
     for i, _ in enumerate(_stem_strides(config)):
-        dense(f"stem.convs.{i}", s, channels, 3, 3)
+        out.dense(f"stem.convs.{i}", s, channels, 3, 3)
         bins, channels = conv_length(bins, 3, 2, 1), s
-    dense("stem.out", c, channels * bins)
-    norm("stem.norm")
+    out.dense("stem.out", c, channels * bins)
+    out.norm("stem.norm", c)
     for i in range(config.layers):
         for ff in ("ff1", "ff2"):
-            norm(f"blocks.{i}.{ff}.norm")
-            dense(f"blocks.{i}.{ff}.in", h, c)
-            dense(f"blocks.{i}.{ff}.out", c, h)
-        norm(f"blocks.{i}.attention.norm")
+            out.norm(f"blocks.{i}.{ff}.norm", c)
+            out.dense(f"blocks.{i}.{ff}.in", h, c)
+            out.dense(f"blocks.{i}.{ff}.out", c, h)
+        out.norm(f"blocks.{i}.attention.norm", c)
         for part in ("q", "k", "v", "out"):
-            dense(f"blocks.{i}.attention.{part}", c, c)
-        norm(f"blocks.{i}.conv.norm")
-        dense(f"blocks.{i}.conv.in", 2 * c, c)
-        dense(f"blocks.{i}.conv.depthwise", c, 1, config.kernel)
-        norm(f"blocks.{i}.conv.inner_norm")
-        dense(f"blocks.{i}.conv.out", c, c)
-        norm(f"blocks.{i}.norm")
+            out.dense(f"blocks.{i}.attention.{part}", c, c)
+        out.norm(f"blocks.{i}.conv.norm", c)
+        out.dense(f"blocks.{i}.conv.in", 2 * c, c)
+        out.dense(f"blocks.{i}.conv.depthwise", c, 1, config.kernel)
+        out.norm(f"blocks.{i}.conv.inner_norm", c)
+        out.dense(f"blocks.{i}.conv.out", c, c)
+        out.norm(f"blocks.{i}.norm", c)
     if config.upsample > 1:
-        dense("upsample", config.upsample * c, c)
-        norm("upsample.norm")
-    dense("head", config.vocab, c)
+        out.dense("upsample", config.upsample * c, c)
+        out.norm("upsample.norm", c)
+    out.dense("head", config.vocab, c)
     return out
 
 
@@ -119,13 +112,13 @@ def encode(
             tap(i, x)
     if config.upsample > 1:
         batch, frames, channels = ops.shape(x)
-        x = _dense(ops, weights, "upsample", x)
+        x = dense(ops, weights, "upsample", x)
         x = ops.reshape(x, batch, frames * config.upsample, channels)
-        x = _norm(ops, weights, "upsample.norm", ops.silu(x))
+        x = norm(ops, weights, "upsample.norm", ops.silu(x))
         lengths = ops.multiply_lengths(lengths, config.upsample)
         if tap is not None:
             tap(config.layers, x)
-    return ops.log_softmax(_dense(ops, weights, "head", x)), lengths
+    return ops.log_softmax(dense(ops, weights, "head", x)), lengths
 
 
 def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T) -> tuple[T, T]:
@@ -139,8 +132,8 @@ def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths
         lengths = ops.conv_lengths(lengths, kernel=3, stride=stride, padding=1)
         x = ops.mask(x, lengths)  # the bias makes padding non-zero; the next kernel would see it
     batch, frames, bins, channels = ops.shape(x)
-    x = _dense(ops, weights, "stem.out", ops.reshape(x, batch, frames, bins * channels))
-    x = _norm(ops, weights, "stem.norm", x)
+    x = dense(ops, weights, "stem.out", ops.reshape(x, batch, frames, bins * channels))
+    x = norm(ops, weights, "stem.norm", x)
     return ops.dropout(x, config.dropout), lengths
 
 
@@ -150,26 +143,26 @@ def _block(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, le
     x = ops.add(x, _attention(ops, weights, config, f"{name}.attention", x, lengths))
     x = ops.add(x, _convolution(ops, weights, config, f"{name}.conv", x, lengths))
     x = ops.add(x, ops.scale(_feed_forward(ops, weights, config, f"{name}.ff2", x), 0.5))
-    return _norm(ops, weights, f"{name}.norm", x)
+    return norm(ops, weights, f"{name}.norm", x)
 
 
 def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
-    x = _dense(ops, weights, f"{name}.in", _norm(ops, weights, f"{name}.norm", x))
+    x = dense(ops, weights, f"{name}.in", norm(ops, weights, f"{name}.norm", x))
     x = ops.dropout(ops.silu(x), config.dropout)
-    return ops.dropout(_dense(ops, weights, f"{name}.out", x), config.dropout)
+    return ops.dropout(dense(ops, weights, f"{name}.out", x), config.dropout)
 
 
 def _attention(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
-    x = _norm(ops, weights, f"{name}.norm", x)
-    q, k, v = (_dense(ops, weights, f"{name}.{part}", x) for part in ("q", "k", "v"))
+    x = norm(ops, weights, f"{name}.norm", x)
+    q, k, v = (dense(ops, weights, f"{name}.{part}", x) for part in ("q", "k", "v"))
     x = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
-    return ops.dropout(_dense(ops, weights, f"{name}.out", x), config.dropout)
+    return ops.dropout(dense(ops, weights, f"{name}.out", x), config.dropout)
 
 
 def _convolution(
     ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T
 ) -> T:
-    x = ops.glu(_dense(ops, weights, f"{name}.in", _norm(ops, weights, f"{name}.norm", x)))
+    x = ops.glu(dense(ops, weights, f"{name}.in", norm(ops, weights, f"{name}.norm", x)))
     x = ops.conv1d(
         ops.mask(x, lengths),
         weights[f"{name}.depthwise.weight"],
@@ -177,13 +170,5 @@ def _convolution(
         padding=config.kernel // 2,
         groups=config.channels,
     )
-    x = ops.silu(_norm(ops, weights, f"{name}.inner_norm", x))
-    return ops.dropout(_dense(ops, weights, f"{name}.out", x), config.dropout)
-
-
-def _dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
-    return ops.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-
-def _norm(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
-    return ops.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+    x = ops.silu(norm(ops, weights, f"{name}.inner_norm", x))
+    return ops.dropout(dense(ops, weights, f"{name}.out", x), config.dropout)

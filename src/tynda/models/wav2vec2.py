@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.models import Spec
+from tynda.models.layers import Specs, dense, norm
 from tynda.ops.base import Ops, T, Tap, Weights
 
 __all__ = ["Config", "adapt", "encode", "fold", "from_huggingface", "specs"]
@@ -148,43 +149,34 @@ def from_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
 def specs(config: Config) -> dict[str, Spec]:
     """Every tensor of the model: name -> `Spec`."""
     c = config.channels
-    out: dict[str, Spec] = {}
-
-    def dense(name: str, *shape: int, bias: bool = True) -> None:
-        out[f"{name}.weight"] = Spec(shape)
-        if bias:
-            out[f"{name}.bias"] = Spec(shape[:1], "zeros")
-
-    def norm(name: str, width: int = c) -> None:
-        out[f"{name}.weight"] = Spec((width,), "ones")
-        out[f"{name}.bias"] = Spec((width,), "zeros")
+    out = Specs()
 
     inputs = 1
     for i, (width, kernel) in enumerate(
         zip(config.conv_channels, config.conv_kernels, strict=True)
     ):
-        dense(f"{_STEM}.{i}.conv", width, inputs, kernel, bias=config.conv_bias)
+        out.dense(f"{_STEM}.{i}.conv", width, inputs, kernel, bias=config.conv_bias)
         if i == 0 or config.conv_norm == "layer":
-            norm(f"{_STEM}.{i}.layer_norm", width)
+            out.norm(f"{_STEM}.{i}.layer_norm", width)
         inputs = width
     if config.projection_norm:
-        norm(f"{_PROJECTION}.layer_norm", inputs)
-    dense(f"{_PROJECTION}.projection", c, inputs)
-    dense(_POSITIONS, c, c // config.position_groups, config.position_kernel)
-    norm(f"{_ENCODER}.layer_norm")
+        out.norm(f"{_PROJECTION}.layer_norm", inputs)
+    out.dense(f"{_PROJECTION}.projection", c, inputs)
+    out.dense(_POSITIONS, c, c // config.position_groups, config.position_kernel)
+    out.norm(f"{_ENCODER}.layer_norm", c)
     for i in range(config.layers):
         name = f"{_ENCODER}.layers.{i}"
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            dense(f"{name}.attention.{part}", c, c)
-        norm(f"{name}.layer_norm")
-        dense(f"{name}.feed_forward.intermediate_dense", config.hidden, c)
-        dense(f"{name}.feed_forward.output_dense", c, config.hidden)
-        norm(f"{name}.final_layer_norm")
+            out.dense(f"{name}.attention.{part}", c, c)
+        out.norm(f"{name}.layer_norm", c)
+        out.dense(f"{name}.feed_forward.intermediate_dense", config.hidden, c)
+        out.dense(f"{name}.feed_forward.output_dense", c, config.hidden)
+        out.norm(f"{name}.final_layer_norm", c)
         if config.adapter is not None:
-            norm(f"{name}.adapter_layer.norm")
-            dense(f"{name}.adapter_layer.linear_1", config.adapter, c)
-            dense(f"{name}.adapter_layer.linear_2", c, config.adapter)
-    dense(_HEAD, config.vocab, c)
+            out.norm(f"{name}.adapter_layer.norm", c)
+            out.dense(f"{name}.adapter_layer.linear_1", config.adapter, c)
+            out.dense(f"{name}.adapter_layer.linear_2", c, config.adapter)
+    out.dense(_HEAD, config.vocab, c)
     return out
 
 
@@ -252,20 +244,20 @@ def encode(
     """
     x, lengths = _stem(ops, weights, config, features, lengths)
     if config.projection_norm:
-        x = _norm(ops, weights, f"{_PROJECTION}.layer_norm", x, config.norm_eps)
+        x = norm(ops, weights, f"{_PROJECTION}.layer_norm", x, config.norm_eps)
     # The positions look past an item's end, where they have to find zeros.
-    x = ops.mask(_dense(ops, weights, f"{_PROJECTION}.projection", x), lengths)
+    x = ops.mask(dense(ops, weights, f"{_PROJECTION}.projection", x), lengths)
     x = ops.add(x, _positions(ops, weights, config, x))
     if not config.pre_norm:
-        x = _norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
+        x = norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
     x = ops.dropout(x, config.dropout)
     for i in range(config.layers):
         x = _layer(ops, weights, config, f"{_ENCODER}.layers.{i}", x, lengths)
         if tap is not None:
             tap(i, x)
     if config.pre_norm:
-        x = _norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
-    return ops.log_softmax(_dense(ops, weights, _HEAD, x)), lengths
+        x = norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
+    return ops.log_softmax(dense(ops, weights, _HEAD, x)), lengths
 
 
 def _stem(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) -> tuple[T, T]:
@@ -281,7 +273,7 @@ def _stem(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) ->
         x = ops.conv1d(x, weight, bias, stride=stride)
         lengths = ops.conv_lengths(lengths, kernel=kernel, stride=stride, padding=0)
         if config.conv_norm == "layer":
-            x = _norm(ops, weights, f"{name}.layer_norm", x)
+            x = norm(ops, weights, f"{name}.layer_norm", x)
         elif i == 0:
             scale, shift = (weights[f"{name}.layer_norm.{part}"] for part in ("weight", "bias"))
             x = ops.group_norm(x, scale, shift, groups=config.conv_channels[0], lengths=lengths)
@@ -302,35 +294,27 @@ def _layer(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, le
     """One layer of the transformer, with its adapter if there is one."""
 
     def attention(x: T) -> T:
-        q, k, v = (_dense(ops, weights, f"{name}.attention.{part}_proj", x) for part in "qkv")
+        q, k, v = (dense(ops, weights, f"{name}.attention.{part}_proj", x) for part in "qkv")
         x = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
-        return _dense(ops, weights, f"{name}.attention.out_proj", x)
+        return dense(ops, weights, f"{name}.attention.out_proj", x)
 
     def feed_forward(x: T) -> T:
-        x = ops.gelu(_dense(ops, weights, f"{name}.feed_forward.intermediate_dense", x))
-        return _dense(ops, weights, f"{name}.feed_forward.output_dense", x)
+        x = ops.gelu(dense(ops, weights, f"{name}.feed_forward.intermediate_dense", x))
+        return dense(ops, weights, f"{name}.feed_forward.output_dense", x)
 
     x = _join(ops, weights, config, f"{name}.layer_norm", x, attention)
     x = _join(ops, weights, config, f"{name}.final_layer_norm", x, feed_forward)
     if config.adapter is None:
         return x
-    y = _norm(ops, weights, f"{name}.adapter_layer.norm", x)
-    y = ops.relu(_dense(ops, weights, f"{name}.adapter_layer.linear_1", y))
-    return ops.add(x, _dense(ops, weights, f"{name}.adapter_layer.linear_2", y))
+    y = norm(ops, weights, f"{name}.adapter_layer.norm", x)
+    y = ops.relu(dense(ops, weights, f"{name}.adapter_layer.linear_1", y))
+    return ops.add(x, dense(ops, weights, f"{name}.adapter_layer.linear_2", y))
 
 
 def _join(
-    ops: Ops[T], weights: Weights[T], config: Config, norm: str, x: T, sublayer: Callable[[T], T]
+    ops: Ops[T], weights: Weights[T], config: Config, at: str, x: T, sublayer: Callable[[T], T]
 ) -> T:
-    """Add what ``sublayer`` makes of ``x``, with the norm before it or after the sum."""
-    y = _norm(ops, weights, norm, x, config.norm_eps) if config.pre_norm else x
+    """Add what ``sublayer`` makes of ``x``, with the norm ``at`` before it or after the sum."""
+    y = norm(ops, weights, at, x, config.norm_eps) if config.pre_norm else x
     x = ops.add(x, ops.dropout(sublayer(y), config.dropout))
-    return x if config.pre_norm else _norm(ops, weights, norm, x, config.norm_eps)
-
-
-def _dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
-    return ops.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-
-def _norm(ops: Ops[T], weights: Weights[T], name: str, x: T, eps: float = 1e-5) -> T:
-    return ops.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
+    return x if config.pre_norm else norm(ops, weights, at, x, config.norm_eps)

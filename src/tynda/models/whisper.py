@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from tynda.models import Spec
+from tynda.models.layers import Specs, dense, norm
 from tynda.ops.base import Ops, T, Tap, Weights
 
 __all__ = [
@@ -93,35 +94,26 @@ def from_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
 def specs(config: Config) -> dict[str, Spec]:
     """Every tensor of the model: name -> `Spec`."""
     c = config.channels
-    out: dict[str, Spec] = {}
-
-    def dense(name: str, *shape: int, bias: bool = True) -> None:
-        out[f"{name}.weight"] = Spec(shape)
-        if bias:
-            out[f"{name}.bias"] = Spec(shape[:1], "zeros")
-
-    def norm(name: str) -> None:
-        out[f"{name}.weight"] = Spec((c,), "ones")
-        out[f"{name}.bias"] = Spec((c,), "zeros")
+    out = Specs()
 
     def attention(name: str) -> None:
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            dense(f"{name}.{part}", c, c, bias=part != "k_proj")
-        norm(f"{name}_layer_norm")
+            out.dense(f"{name}.{part}", c, c, bias=part != "k_proj")
+        out.norm(f"{name}_layer_norm", c)
 
     def feed_forward(name: str, hidden: int) -> None:
-        dense(f"{name}.fc1", hidden, c)
-        dense(f"{name}.fc2", c, hidden)
-        norm(f"{name}.final_layer_norm")
+        out.dense(f"{name}.fc1", hidden, c)
+        out.dense(f"{name}.fc2", c, hidden)
+        out.norm(f"{name}.final_layer_norm", c)
 
-    dense("model.encoder.conv1", c, config.bins, 3)
-    dense("model.encoder.conv2", c, c, 3)
+    out.dense("model.encoder.conv1", c, config.bins, 3)
+    out.dense("model.encoder.conv2", c, c, 3)
     out["model.encoder.embed_positions.weight"] = Spec((config.frames, c), "sinusoids", False)
     for i in range(config.layers):
         name = f"model.encoder.layers.{i}"
         attention(f"{name}.self_attn")
         feed_forward(name, config.hidden)
-    norm("model.encoder.layer_norm")
+    out.norm("model.encoder.layer_norm", c)
     out["model.decoder.embed_tokens.weight"] = Spec((config.vocab, c))
     out["model.decoder.embed_positions.weight"] = Spec((config.context, c))
     for i in range(config.decoder_layers):
@@ -129,7 +121,7 @@ def specs(config: Config) -> dict[str, Spec]:
         attention(f"{name}.self_attn")
         attention(f"{name}.encoder_attn")
         feed_forward(name, config.decoder_hidden)
-    norm("model.decoder.layer_norm")
+    out.norm("model.decoder.layer_norm", c)
     return out
 
 
@@ -157,14 +149,14 @@ def encode(
     x = ops.dropout(x, config.dropout)
     for i in range(config.layers):
         name = f"model.encoder.layers.{i}"
-        y = _norm(ops, weights, f"{name}.self_attn_layer_norm", x)
-        q, k, v = (_dense(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
+        y = norm(ops, weights, f"{name}.self_attn_layer_norm", x)
+        q, k, v = (dense(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
         y = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
         x = _join(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
         x = _feed_forward(ops, weights, config, name, x)
         if tap is not None:
             tap(i, x)
-    return _norm(ops, weights, "model.encoder.layer_norm", x), lengths
+    return norm(ops, weights, "model.encoder.layer_norm", x), lengths
 
 
 @dataclass(frozen=True)
@@ -182,7 +174,7 @@ def listen(ops: Ops[T], weights: Weights[T], config: Config, states: T, lengths:
     """Keys and values of the cross-attention, once for all steps of the decoder."""
     keys, values = (
         [
-            _dense(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states)
+            dense(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states)
             for i in range(config.decoder_layers)
         ]
         for part in ("k_proj", "v_proj")
@@ -226,8 +218,8 @@ def decode(
     heads = config.decoder_heads
     for i in range(config.decoder_layers):
         name = f"model.decoder.layers.{i}"
-        y = _norm(ops, weights, f"{name}.self_attn_layer_norm", x)
-        q, k, v = (_dense(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
+        y = norm(ops, weights, f"{name}.self_attn_layer_norm", x)
+        q, k, v = (dense(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
         if cache is not None:
             k, v = ops.write(cache.keys[i], k, starts), ops.write(cache.values[i], v, starts)
             keys.append(k)
@@ -235,8 +227,8 @@ def decode(
         y = ops.causal_attention(q, k, v, heads=heads, starts=starts)
         x = _join(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
 
-        y = _norm(ops, weights, f"{name}.encoder_attn_layer_norm", x)
-        q = _dense(ops, weights, f"{name}.encoder_attn.q_proj", y)
+        y = norm(ops, weights, f"{name}.encoder_attn_layer_norm", x)
+        q = dense(ops, weights, f"{name}.encoder_attn.q_proj", y)
         # Nothing is causal here: the rows of one item are but more queries to the same keys.
         q = ops.reshape(q, items, batch // items * count, config.channels)
         if watch is not None:
@@ -245,7 +237,7 @@ def decode(
         y = ops.reshape(y, batch, count, config.channels)
         x = _join(ops, weights, config, f"{name}.encoder_attn.out_proj", x, y)
         x = _feed_forward(ops, weights, config, name, x)
-    x = _norm(ops, weights, "model.decoder.layer_norm", x)
+    x = norm(ops, weights, "model.decoder.layer_norm", x)
     return x, None if cache is None else Cache(keys, values)
 
 
@@ -255,19 +247,11 @@ def logits(ops: Ops[T], weights: Weights[T], config: Config, states: T) -> T:
 
 
 def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
-    y = _norm(ops, weights, f"{name}.final_layer_norm", x)
-    y = ops.gelu(_dense(ops, weights, f"{name}.fc1", y))
+    y = norm(ops, weights, f"{name}.final_layer_norm", x)
+    y = ops.gelu(dense(ops, weights, f"{name}.fc1", y))
     return _join(ops, weights, config, f"{name}.fc2", x, y)
 
 
 def _join(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, y: T) -> T:
     """Add what a sub-layer made to what it was given."""
-    return ops.add(x, ops.dropout(_dense(ops, weights, name, y), config.dropout))
-
-
-def _dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
-    return ops.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-
-
-def _norm(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
-    return ops.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+    return ops.add(x, ops.dropout(dense(ops, weights, name, y), config.dropout))
