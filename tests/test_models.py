@@ -181,7 +181,8 @@ def test_specs_are_what_encode_reads(name):
             return super().__getitem__(key)
 
         def get(self, key, default=None):
-            return self[key] if key in self else default
+            read.update({key} & set(self))
+            return super().get(key, default)
 
     read = set()
     config = SMALL[name]

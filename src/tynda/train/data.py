@@ -296,7 +296,7 @@ class Examples:
     labels: Callable[[Sequence[Said], np.random.Generator], list[int]]
     """What was said -> the labels to learn."""
     fit: Callable[[Floats], Floats]
-    """Brings samples to the model's window, if it has one."""
+    """Brings features ``[frames, bins]`` to the model's window, if it has one."""
     lexicon: Lexicon | None
     augment: Augment
     noises: Corpus | None
@@ -322,11 +322,15 @@ class Examples:
                 Said(text, start * scale, end * scale)
                 for text, (start, end) in zip(texts, bounds, strict=True)
             ]
-            features.append(self.frontend(self.fit(samples)))
+            features.append(self.frontend(samples))
             labels.append(self.labels(said, rng))
             text = " ".join(t for t in texts if t)
             phones.append((self.lexicon.phones(text) or []) if self.lexicon else [])
-        views = [mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features]
+        views = [
+            self.fit(mask_spectrum(f, self.augment, rng))
+            for _ in range(self.views)
+            for f in features
+        ]
         return collate(views, labels * self.views, phones * self.views)
 
     def _utterance(self, index: int, rng: np.random.Generator) -> tuple[Floats, str]:

@@ -27,7 +27,11 @@ from tynda.train.recipe import NGram, Recipe
 
 __all__ = ["check", "finish", "transcripts", "tune"]
 
-_GRID = {"alpha": (0.1, 0.2, 0.3, 0.5, 0.8, 1.2), "beta": (-0.5, 0.0, 0.5, 1.0, 2.0), "unknown_penalty": (3.0, 6.0)}
+_GRID = {
+    "alpha": (0.1, 0.2, 0.3, 0.5, 0.8, 1.2),
+    "beta": (-0.5, 0.0, 0.5, 1.0, 2.0),
+    "unknown_penalty": (3.0, 6.0),
+}
 
 
 def check(recipe: Recipe, folder: Path) -> None:

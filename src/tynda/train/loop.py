@@ -263,7 +263,7 @@ class Trainer:
         # Dropout too depends on the epoch alone, so that a resumed run is the same run.
         torch.manual_seed(int(rng.spawn(1)[0].integers(1 << 63)))
         examples = train_data.plan_epoch(self.corpus, d.train, self.members, d.max_seconds, rng)
-        window = (self.objective.window or 0) / frontend.SAMPLE_RATE
+        window = (self.objective.window or 0) * self.frontend.hop / frontend.SAMPLE_RATE
         seconds = [window or sum(map(self.corpus.seconds, e)) for e in examples]
         views = 2 if o.consistency and self.at.epoch >= o.consistency_start * o.epochs else 1
         # Short ones first, once: CTC finds its first alignments sooner (SortaGrad, Amodei et
@@ -406,7 +406,7 @@ class DevSet:
     def __init__(
         self, corpus: train_data.Corpus, front: frontend.FrontEnd, objective: Objective
     ) -> None:
-        longest = (objective.window or math.inf) / frontend.SAMPLE_RATE
+        longest = (objective.window or math.inf) * front.hop / frontend.SAMPLE_RATE
         heard = [
             i for i in range(len(corpus)) if train_data.SHORTEST <= corpus.seconds(i) <= longest
         ]
@@ -416,7 +416,7 @@ class DevSet:
             train_data.Said(english_letters(corpus.utterances[i].text), 0.0, corpus.seconds(i))
             for i in heard
         ]
-        self.features = [front(objective.fit(corpus.samples(i))).astype(np.float16) for i in heard]
+        self.features = [objective.fit(front(corpus.samples(i))).astype(np.float16) for i in heard]
 
     def batches(
         self, seconds: float

@@ -34,7 +34,7 @@ class Objective(ABC):
 
     tokenizer: Any
     window: int | None = None
-    """Samples that every example is padded or cut to; None: each has its own length."""
+    """Frames that every example is padded or cut to; None: each has its own length."""
 
     def __init__(self, recipe: Recipe, bins: int, vocab: int) -> None:
         """Raises `TyndaError` where the recipe's model settings do not fit the family."""
@@ -58,11 +58,12 @@ class Objective(ABC):
         """Settings of the decoder that the model file carries."""
         return {}
 
-    def fit(self, samples: Floats) -> Floats:
-        """``samples [n]``, or as many as the window has."""
+    def fit(self, features: Floats) -> Floats:
+        """``features [frames, bins]``, filled up with zeros, or cut, to the window."""
         if self.window is None:
-            return samples
-        return np.pad(samples[: self.window], (0, max(0, self.window - samples.size)))
+            return features
+        missing = max(0, self.window - len(features))
+        return np.pad(features[: self.window], ((0, missing), (0, 0)))
 
     @abstractmethod
     def check(self, corpus: Corpus, frame: float) -> None:

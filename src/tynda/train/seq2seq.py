@@ -1,6 +1,6 @@
 """Text tokens by a decoder that listens: Whisper's way of training, on a smaller scale.
 
-Radford et al. 2022, section 2.3: windows of one length, silence behind the speech; of each
+Radford et al. 2022, section 2.3: windows of one length, zeros behind the speech; of each
 window either the text alone or its segments between time stamps; a segment that the window
 cuts off has its beginning only; noise is answered by a token of its own.
 """
@@ -48,8 +48,8 @@ class Seq2Seq(Objective):
         stamps = frames + 1 if isinstance(frames, int) else 1
         self.tokenizer = learn_tokens(texts, recipe.tokens)
         super().__init__(recipe, bins, self.tokenizer.timestamp_begin + stamps)
-        self.window = self.config.frames * self.config.stride * hop
-        self._seconds = self.window / SAMPLE_RATE
+        self.window = self.config.frames * self.config.stride
+        self._seconds = self.window * hop / SAMPLE_RATE
 
     @property
     def decoding(self) -> dict[str, list[tuple[int, int]]]:
