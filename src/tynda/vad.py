@@ -24,7 +24,7 @@ CHUNK = 512
 
 
 def split(
-    blocks: Iterable[Floats], max_seconds: float = 20.0, min_seconds: float = 8.0
+    blocks: Iterable[Floats], max_seconds: float = 8.0, min_seconds: float = 3.0
 ) -> Iterator[tuple[float, Floats]]:
     """Cut a sound, given as blocks float32 `[any length]` at 16 kHz, into pieces.
 
