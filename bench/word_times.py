@@ -2,7 +2,7 @@
 
     python bench/word_times.py MODEL MANIFEST [--minutes 5] [OPTION=VALUE...]
 
-The utterances, trimmed to what is louder than -35 dB of their loudest 20 ms, are joined with
+The utterances, trimmed to what is louder than -25 dB of their loudest 20 ms, are joined with
 0.5 s to 2 s of faint noise between them, so it is known when each begins and ends. The recording
 and its transcripts (srt, vtt, json) are left in --output.
 """
@@ -27,7 +27,7 @@ def trim(samples: np.ndarray) -> np.ndarray:
     """``samples [n]`` from the first loud frame of 20 ms to the last one."""
     frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
     power = (frames.astype(np.float64) ** 2).mean(1)
-    loud = np.flatnonzero(power > power.max() * 10**-3.5)
+    loud = np.flatnonzero(power > power.max() * 10**-2.5)
     return samples[loud[0] * FRAME : (loud[-1] + 1) * FRAME]
 
 

@@ -232,6 +232,8 @@ def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
         ("model.context=5", "raise it"),
         ("model.frames=1.5", "frames must be a whole number"),
         ("tokens=0", "tokens"),
+        ("frontend.hop=320", "hop of 160"),
+        ("data.max_seconds=0.1", "longer than 0.1 s"),
     ],
 )
 def test_settings_that_do_not_fit_are_told_in_a_line(folder, tmp_path, setting, told):

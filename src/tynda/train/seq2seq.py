@@ -32,6 +32,7 @@ __all__ = ["Seq2Seq"]
 _SMOOTHING = 0.1
 """Share of the target that all tokens divide among them (Szegedy et al. 2016, section 7)."""
 _NO_TARGET = -100
+_HOP = round(SECONDS_PER_FRAME * SAMPLE_RATE) // whisper.Config.stride
 _GREEDY = Options(without_timestamps=True)
 
 
@@ -43,13 +44,15 @@ class Seq2Seq(Objective):
 
     def __init__(self, recipe: Recipe, bins: int, hop: int, texts: Sequence[str]) -> None:
         """``texts`` are what the tokens are learnt from; ``hop`` is the front end's."""
+        if hop != _HOP:
+            raise TyndaError(f"time stamps need a frontend.hop of {_HOP} samples, not {hop}")
         # As many encoder frames as the recipe says, so as many time stamps.
         frames = recipe.model.get("frames", whisper.Config.frames)
         stamps = frames + 1 if isinstance(frames, int) else 1
         self.tokenizer = learn_tokens(texts, recipe.tokens)
         super().__init__(recipe, bins, self.tokenizer.timestamp_begin + stamps)
         self.window = self.config.frames * self.config.stride
-        self._seconds = self.window * hop / SAMPLE_RATE
+        self._seconds = self.config.frames * SECONDS_PER_FRAME
 
     @property
     def decoding(self) -> dict[str, list[tuple[int, int]]]:
@@ -62,11 +65,12 @@ class Seq2Seq(Objective):
     def check(self, corpus: Corpus, frame: float) -> None:
         """Refuse texts that the decoder has no room for."""
         room = self.config.context - 4  # start, two time stamps, end
-        longest = max(
-            len(self.tokenizer.encode(f" {english_letters(u.text)}"))
+        texts = [
+            english_letters(u.text)
             for i, u in enumerate(corpus.utterances)
             if corpus.seconds(i) <= self.recipe.data.max_seconds
-        )
+        ]
+        longest = max((len(self.tokenizer.encode(f" {text}")) for text in texts), default=0)
         if longest > room:
             raise TyndaError(
                 f"a text has {longest} tokens, model.context leaves room for {room}: raise it"
