@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from importlib import resources
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +16,9 @@ import tynda
 from helpers import noise, save_tiny, write_manifest, write_wav
 from tynda import library
 from tynda.cli import main
+from tynda.decode.whisper import Options
+from tynda.recognizers import WhisperRecognizer
+from tynda.transcript import Transcript
 
 KEYS = {"name", "bundled", "default", "bytes", "family", "languages", "licence", "scores"}
 
@@ -173,6 +178,115 @@ def test_other_readings_stand_in_the_json(tynda_, folder, tiny):
     expected = tiny.transcribe("a.wav", tynda.Decoding(n_best=3))
     assert json.loads(result.stdout) == expected.to_dict()
     assert len(expected.segments[0].alternatives) == 2
+
+
+class Listener(WhisperRecognizer):
+    """Whisper without a model: it hears nothing, and remembers what it was told."""
+
+    def __init__(self):
+        self.header = SimpleNamespace(name="nano", languages=["en", "kk"])
+
+    def prepare(self, options=None):
+        self.told = options
+
+    def _transcribe(self, blocks, options, on_progress):
+        assert options is self.told
+        return Transcript("", [], "en", 0.0)
+
+
+@pytest.fixture
+def told(folder, monkeypatch):
+    """Options that Whisper's decoder gets by a command line."""
+    listener = Listener()
+    monkeypatch.setattr(tynda, "load", lambda *_, **__: listener, raising=False)
+
+    def run(*args):
+        ended(CliRunner().invoke(main, ["transcribe", "a.wav", *args]), 0)
+        return listener.told
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], {}),
+        (["--language", "kk", "--hotwords", "a, b"], {"language": "kk", "hotwords": "a, b"}),
+        (["--temperature", "0.5"], {"temperature": (0.5,)}),
+        (["--temperature", "0", "--temperature", "1"], {"temperature": (0.0, 1.0)}),
+        (["--seed", "7"], {"seed": 7}),
+        (["--carry-initial-prompt"], {"carry_initial_prompt": True}),
+        (["--max-initial-timestamp", "0.5"], {"max_initial_timestamp": 0.5}),
+        (["--clip-timestamps", "1.5,4,4,5000"], {"clip_timestamps": (1.5, 4.0, 4.0, 5000.0)}),
+        (["--clip-timestamps", " 2 "], {"clip_timestamps": (2.0,)}),
+        (["--clip-timestamps", ""], {"clip_timestamps": ()}),
+        (["--prepend-punctuations", "«("], {"prepend_punctuations": "«("}),
+        (["--append-punctuations", ""], {"append_punctuations": ""}),
+        (
+            ["--hallucination-silence-threshold", "2"],
+            {"hallucination_silence_threshold": 2.0},
+        ),
+        (["--window-margin", "0"], {"window_margin": 0.0}),
+        (["--window-floor", "2.5"], {"window_floor": 2.5}),
+        (["--suppress-tokens", "-1"], {}),
+        (["--suppress-tokens", "-1, 50257,0"], {"suppress_tokens": (-1, 50257, 0)}),
+        (["--suppress-tokens", ""], {"suppress_tokens": ()}),
+        (["--suppress-blank"], {}),
+        (["--no-suppress-blank"], {"suppress_blank": False}),
+        (["--repetition-penalty", "1.5"], {"repetition_penalty": 1.5}),
+        (["--no-repeat-ngram-size", "3"], {"no_repeat_ngram_size": 3}),
+    ],
+)
+def test_options_reach_whispers_decoder(told, args, expected):
+    assert told(*args) == Options(**expected)
+
+
+@pytest.mark.parametrize("kind", [Options, tynda.Decoding])
+def test_every_option_of_a_decoder_is_on_the_command_line(kind):
+    wanted = {field.name for field in fields(kind)}
+    for command, without in (("transcribe", set()), ("evaluate", {"n_best"})):
+        there = {param.name for param in main.commands[command].params}
+        assert wanted - there == wanted & without
+
+
+def test_a_model_with_ctc_refuses_what_is_whispers(tynda_, folder):
+    for option in ("--suppress-tokens", "--clip-timestamps"):
+        name = option[2:].replace("-", "_")
+        one_error(tynda_("transcribe", "a.wav", option, ""), f"no option {name}")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--seed", "-1", "-1 is not in the range x>=0"),
+        ("--seed", "1.5", "'1.5' is not a valid"),
+        ("--max-initial-timestamp", "-1", "0<=x<=1000"),
+        ("--clip-timestamps", "1,x", "'1,x' is not seconds of 0 or more, parted by commas"),
+        ("--clip-timestamps", "1,", "'1,' is not seconds"),
+        ("--clip-timestamps", "-1", "'-1' is not seconds"),
+        ("--clip-timestamps", "nan", "'nan' is not seconds"),
+        ("--clip-timestamps", "0,inf", "'0,inf' is not seconds"),
+        ("--clip-timestamps", "5,3", "the times in '5,3' go back"),
+        ("--clip-timestamps", "5,7,1", "the times in '5,7,1' go back"),
+        ("--hallucination-silence-threshold", "nan", "'nan' is not a number"),
+        ("--window-margin", "-0.5", "0<=x<=1000"),
+        ("--window-floor", "0", "0<x<=1000"),
+        ("--suppress-tokens", "1.5", "'1.5' is not whole numbers of -1 or more"),
+        ("--suppress-tokens", "3,-2", "'3,-2' is not whole numbers"),
+        ("--suppress-tokens", ",", "',' is not whole numbers"),
+        ("--repetition-penalty", "0", "0<x<=1000"),
+        ("--no-repeat-ngram-size", "-1", "0<=x<=1024"),
+        ("--no-repeat-ngram-size", "1025", "0<=x<=1024"),
+    ],
+)
+@pytest.mark.parametrize("command", [["transcribe", "a.wav"], ["evaluate", "model", "m.jsonl"]])
+def test_bad_values_of_whispers_options_are_one_line(command, option, value, says):
+    result = ended(CliRunner().invoke(main, [*command, option, value]), 2)
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith(f"Error: Invalid value for '{option}': ")
+    assert says in line
+    assert result.stderr.count("Error") == 1
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize(

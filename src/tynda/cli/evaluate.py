@@ -1,0 +1,84 @@
+"""``tynda evaluate``: what a model gets wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+import tynda
+from tynda.cli.console import print_table, print_text, progress, rate, say, visible
+from tynda.cli.options import decoder_options, model_options, table_or_json
+from tynda.evaluation import Report, Result
+from tynda.text.normalize import NORMALIZERS
+
+__all__ = ["evaluate"]
+
+
+@click.command()
+@click.argument("model")
+@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
+@table_or_json
+@click.option(
+    "--worst",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Worst utterances to list.",
+)
+@click.option("--show", is_flag=True, help="List every utterance instead, in order.")
+@click.option(
+    "--normalizer",
+    type=click.Choice(list(NORMALIZERS)),
+    help="Spelling in which texts are compared; letters for English models, else basic.",
+)
+@model_options
+def evaluate(
+    model: str,
+    manifests: Sequence[str],
+    format_: str,
+    worst: int,
+    show: bool,
+    normalizer: str | None,
+    backend: Any,
+    threads: int | None,
+    **decoding: Any,
+) -> None:
+    """Score MODEL on MANIFESTs: word and character error rates, real-time factor."""
+    recognizer = tynda.load(model, backend=backend)
+    options = decoder_options(recognizer, **decoding)
+    with threadpool_limits(threads), progress("evaluating", "utterances") as advance:
+        report = tynda.evaluate(
+            recognizer, manifests, options, normalizer=normalizer, on_progress=advance
+        )
+    for path, why in report.failed:
+        say(f"not scored: {why if str(path) in why else f'{path}: {why}'}")
+    if format_ == "json":
+        print_text(json.dumps(report.to_dict(worst, every=show), indent=2, ensure_ascii=False))
+    else:
+        _print_report(report, report.results if show else report.worst(worst))
+    if report.failed:
+        sys.exit(1)
+
+
+def _print_report(report: Report, listed: Sequence[Result]) -> None:
+    table = Table("source", "utterances", "words", "WER", "CER", "sub", "ins", "del", box=None)
+    for name, s in (*report.sources.items(), ("all", report.overall)):
+        counts = (s.substitutions, s.insertions, s.deletions)
+        table.add_row(
+            name, str(s.utterances), str(s.words), rate(s.wer), rate(s.cer), *map(str, counts)
+        )
+    print_table(table)
+    print_text(
+        f"{report.model}: {report.bytes:,} bytes; "
+        f"{report.audio_seconds:.0f} s of sound at a real-time factor of "
+        f"{report.real_time_factor or 0:.3f}"
+    )
+    for result in listed:
+        name = visible(click.format_filename(result.audio))
+        print_text(f"\n{name}\n  said  {result.reference}\n  heard {result.hypothesis}")

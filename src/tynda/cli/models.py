@@ -1,0 +1,83 @@
+"""``tynda models``: what is at hand, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.table import Table
+
+from tynda import hub, library
+from tynda.cli.console import print_table, print_text, rate
+from tynda.cli.options import table_or_json
+
+__all__ = ["models"]
+
+
+@click.group()
+def models() -> None:
+    """The models that are at hand."""
+
+
+@models.command("list")
+@table_or_json
+def list_models(format_: str) -> None:
+    """List the models that come with tynda, are cached or were pulled."""
+    rows = library.describe()
+    if format_ == "json":
+        print_text(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = Table("name", "", "bytes", "family", "languages", "licence", "scores", box=None)
+    for row in rows:
+        where = "default" if row["default"] else "bundled" if row["bundled"] else "cached"
+        table.add_row(
+            row["name"],
+            where,
+            str(row["bytes"]),
+            row["family"],
+            " ".join(row["languages"]),
+            row["licence"],
+            _scores(row),
+        )
+    print_table(table)
+
+
+@models.command("show")
+@click.argument("name")
+@table_or_json
+def show_model(name: str, format_: str) -> None:
+    """Describe the model NAME: a name as listed, or a path."""
+    row = library.show(name)
+    if format_ == "json":
+        print_text(json.dumps(row, indent=2, ensure_ascii=False))
+        return
+    table = Table(box=None, show_header=False)
+    for key in ("name", "path", "bytes", "family", "languages", "licence", "scores"):
+        value = {"languages": " ".join(row["languages"]), "scores": _scores(row)}.get(key)
+        table.add_row(key, str(row[key]) if value is None else value)
+    for key, value in row["config"].items():
+        table.add_row(f"  {key}", str(value))
+    print_table(table)
+
+
+@models.command("pull")
+@click.argument("name")
+@click.option(
+    "--language", "languages", multiple=True, help="MMS: get its adapter too; may be repeated."
+)
+def pull_model(name: str, languages: Sequence[str]) -> None:
+    """Get the model NAME, owner/name or owner/name@revision, from the Hugging Face hub."""
+    print_text(str(hub.pull(name, languages)))
+
+
+@models.command("remove")
+@click.argument("name")
+def remove_model(name: str) -> None:
+    """Delete the cached or pulled model NAME from the disk."""
+    library.remove(name)
+
+
+def _scores(row: dict[str, Any]) -> str:
+    return ", ".join(f"{k} WER {rate(v.get('wer'))}" for k, v in row["scores"].items())

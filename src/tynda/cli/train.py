@@ -1,0 +1,55 @@
+"""``tynda train``: a recipe becomes a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from tynda.cli.console import print_text
+from tynda.errors import TyndaError
+
+__all__ = ["train"]
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--data", type=click.Path(path_type=Path), default=Path(), help="Data folder.")
+@click.option("--output", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
+@click.option("--init", type=click.Path(path_type=Path), help="Model file to start from.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --output.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--threads", type=click.IntRange(1), help="Threads to use; all by default.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Threads for the data."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="optimizer.epochs=5")
+def train(
+    recipe: str,
+    data: Path,
+    output: Path | None,
+    init: Path | None,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    workers: int,
+    settings: Sequence[str],
+) -> None:
+    """Train a model by RECIPE: a bundled name or a TOML file."""
+    try:
+        from tynda.train.run import train as run
+    except ImportError as error:
+        raise TyndaError(f"training needs {error.name}: pip install 'tynda[train]'") from None
+    path = run(
+        recipe,
+        data,
+        output,
+        settings,
+        init=init,
+        resume=resume,
+        device=device,
+        threads=threads,
+        workers=workers,
+    )
+    print_text(click.format_filename(path))

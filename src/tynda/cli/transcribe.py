@@ -1,0 +1,144 @@
+"""``tynda transcribe``: recordings become texts."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from threadpoolctl import threadpool_limits
+
+import tynda
+from tynda import library, writers
+from tynda.cli.console import print_text, progress, say, visible
+from tynda.cli.options import SIZE, decoder_options, model_options
+from tynda.errors import TyndaError
+
+__all__ = ["transcribe"]
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--model",
+    default=library.DEFAULT,
+    show_default=True,
+    help="Name, file, or owner/name of the hub.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(list(writers.FORMATS)),
+    default="txt",
+    show_default=True,
+    help="Several files as json give JSON lines.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for a text of each FILE, in place of stdout; older ones are replaced.",
+)
+@click.option("--n-best", type=SIZE, help="Hypotheses in the json, with CTC; 1 by default.")
+@model_options
+def transcribe(
+    files: Sequence[str],
+    model: str,
+    format_: str,
+    output_dir: Path | None,
+    backend: Any,
+    threads: int | None,
+    **decoding: Any,
+) -> None:
+    """Write down what is said in FILEs: sound or video, names or patterns.
+
+    The FILE "-" is standard input; in --output-dir its text is called stdin.
+
+    One file that cannot be read does not stop the others; the exit code is then 1.
+    """
+    paths = _expand(files)
+    if len(paths) > 1 and output_dir is None and format_ in ("srt", "vtt", "tsv"):
+        raise click.UsageError(f"several files as {format_} need --output-dir")
+    if decoding["n_best"] is not None and format_ != "json":
+        raise click.UsageError(f"--n-best needs --format json: {format_} has one text alone")
+    targets = _targets(paths, output_dir, format_) if output_dir else {}
+    recognizer = tynda.load(model, backend=backend)
+    options = decoder_options(recognizer, **decoding)
+    recognizer.prepare(options)  # what is wrong with the options is said once
+    failed = 0
+    with threadpool_limits(threads):
+        for path in paths:
+            try:
+                with progress(path) as advance:
+                    transcript = recognizer.transcribe(path, options, on_progress=advance)
+                if output_dir:
+                    transcript.save(targets[path])
+                else:
+                    _print_transcript(transcript, path, format_, many=len(paths) > 1)
+            except TyndaError as error:
+                failed += 1
+                say(f"error: {error}")
+    if failed:
+        if len(paths) > 1:
+            say(f"{failed} of {len(paths)} files could not be transcribed")
+        sys.exit(1)
+
+
+def _expand(files: Sequence[str]) -> list[str]:
+    """Resolve patterns that the shell left alone; a file of just that name comes first."""
+    paths: list[str] = []
+    for file in files:
+        found = sorted(glob.glob(file, recursive=True)) if glob.has_magic(file) else []
+        paths += [file] if not found or os.path.exists(file) else found
+    # A file that is named twice is read once; a link of another name has a text of its own.
+    first: dict[object, str] = {}
+    for path in paths:
+        key = path if path == "-" else (os.path.realpath(path), os.path.basename(path))
+        first.setdefault(key, path)
+    return list(first.values())
+
+
+def _targets(paths: Sequence[str], folder: Path, format_: str) -> dict[str, Path]:
+    targets = {p: folder / f"{'stdin' if p == '-' else Path(p).stem}.{format_}" for p in paths}
+    owner: dict[Path, str] = {}
+    inputs = {_identity(p): p for p in paths if p != "-"}
+    inputs.pop(None, None)
+    for path, target in targets.items():
+        if target in owner:
+            raise click.UsageError(
+                visible(f"{owner[target]} and {path} would both become {target}")
+            )
+        if (lost := inputs.get(_identity(target))) is not None:
+            raise click.UsageError(
+                visible(f"the text of {path} would replace {lost}: choose another --output-dir")
+            )
+        owner[target] = path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TyndaError(f"cannot make the folder {folder} ({error.strerror})") from None
+    return targets
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """The same for all names of a file, links among them; None where there is none."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _print_transcript(transcript: tynda.Transcript, path: str, format_: str, *, many: bool) -> None:
+    name = click.format_filename(path)  # a name may hold bytes that are no characters
+    if not many:
+        text = writers.write(transcript, format_)
+    elif format_ == "json":  # JSON lines
+        text = json.dumps({"file": name, **transcript.to_dict()}, ensure_ascii=False)
+    else:
+        text = f"{visible(name)}: {transcript.text}"
+    print_text(text)
