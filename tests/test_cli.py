@@ -266,8 +266,6 @@ def test_a_model_with_ctc_refuses_what_is_whispers(tynda_, folder):
         ("--clip-timestamps", "-1", "'-1' is not seconds"),
         ("--clip-timestamps", "nan", "'nan' is not seconds"),
         ("--clip-timestamps", "0,inf", "'0,inf' is not seconds"),
-        ("--clip-timestamps", "5,3", "the times in '5,3' go back"),
-        ("--clip-timestamps", "5,7,1", "the times in '5,7,1' go back"),
         ("--hallucination-silence-threshold", "nan", "'nan' is not a number"),
         ("--window-margin", "-0.5", "0<=x<=1000"),
         ("--window-floor", "0", "0<x<=1000"),

@@ -26,6 +26,7 @@ CASES = {
     "fallback": (40, DOUBT | {"temperature": (0.0, 0.4, 1.0)}),
     "silence": (40, {"no_speech_threshold": 1e-7, "logprob_threshold": -1.0}),
     "clips": (40, {"clip_timestamps": (1.0, 4.0, 31.0)}),
+    "clips_that_overlap": (40, {"clip_timestamps": (0.0, 10.0, 5.0, 15.0)}),
     "words": (40, {"word_timestamps": True}),
     "doubtful": (40, {"word_timestamps": True, "hallucination_silence_threshold": 0.4}),
     "without_timestamps": (40, {"without_timestamps": True, "word_timestamps": True}),

@@ -59,16 +59,12 @@ def _tokens(ctx: click.Context, param: click.Parameter, text: str | None) -> Any
 
 
 def _clips(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
-    """Times in order: the decoder would hear what they go back to a second time."""
-    times = _several(text, float, 0, "seconds")
-    if times is not None and list(times) != sorted(times):
-        raise click.BadParameter(f"the times in {text!r} go back: put them in order.")
-    return times
+    return _several(text, float, 0, "seconds")
 
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of the backend and the decoders."""
-    for option in (
+    options = (
         click.option(
             "--backend", type=click.Choice(get_args(Backend)), default="numpy", show_default=True
         ),
@@ -182,7 +178,8 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--compression-ratio-threshold", type=_NUMBER, help="Whisper; 2.4."),
         click.option("--logprob-threshold", type=_NUMBER, help="Whisper; -1."),
         click.option("--no-speech-threshold", type=_NUMBER, help="Whisper; 0.6."),
-    ):
+    )
+    for option in reversed(options):  # the help lists the last one applied first
         command = option(command)
     return command
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.checks import is_number, number, whole
+from tynda.checks import is_number, is_whole, number, whole
 from tynda.engine import Engine
 from tynda.errors import TyndaError
 from tynda.models import whisper
@@ -130,8 +130,6 @@ class Options:
     def __post_init__(self) -> None:
         if self.window not in ("exact", "fit"):
             raise TyndaError(f"the window is exact or fit, not {self.window!r}")
-        if self.window_margin < 0 or self.window_floor <= 0:
-            raise TyndaError("window_margin must be at least 0 and window_floor above 0")
         if self.task not in ("transcribe", "translate"):
             raise TyndaError(f"the task is transcribe or translate, not {self.task!r}")
         if not self.temperature or not all(is_number(t, 0) for t in self.temperature):
@@ -142,11 +140,23 @@ class Options:
             value = getattr(self, name)
             if value is not None:
                 whole(name, value)
+        whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0)
+        whole("seed", self.seed, 0, 2**63)
+        if not all(is_whole(token, -1, 1 << 32) for token in self.suppress_tokens):
+            raise TyndaError(f"suppress_tokens must be tokens or -1, not {self.suppress_tokens!r}")
+        if not all(is_number(time, 0, 1e9) for time in self.clip_timestamps):
+            raise TyndaError(f"clip_timestamps must be seconds, not {self.clip_timestamps!r}")
+        for name in ("max_initial_timestamp", "hallucination_silence_threshold"):
+            if (seconds := getattr(self, name)) is not None:
+                number(name, seconds, 0)
+        for name in ("window_margin", "window_floor"):
+            number(name, getattr(self, name), 0)
         for name in _FLOATS:
             if (value := getattr(self, name)) is not None:
                 number(name, value)
-        if self.patience <= 0 or self.repetition_penalty <= 0:
-            raise TyndaError("patience and repetition_penalty must be above 0")
+        for name in ("patience", "repetition_penalty", "window_floor"):
+            if getattr(self, name) <= 0:
+                raise TyndaError(f"{name} must be above 0")
 
 
 @dataclass(frozen=True)
