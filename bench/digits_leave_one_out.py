@@ -1,6 +1,6 @@
 """Train the digit recogniser five times, each time without one person, and score on that one.
 
-    python bench/digits_leave_one_out.py DATA --init runs/digits-voices/digits-voices.safetensors
+    python bench/digits_leave_one_out.py DATA --output runs/leave-one-out [RECIPE SETTINGS...]
 
 Needs the ``train`` extra; a run that was interrupted is taken up again.
 """
@@ -21,8 +21,7 @@ from tynda.train.run import train
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("settings", nargs="*", help="of the recipe, as for tynda train --set")
-    parser.add_argument("--init", type=Path, required=True, help="what digits-voices gave")
+    parser.add_argument("settings", nargs="*")
     parser.add_argument("--output", type=Path, default=Path("runs/leave-one-out"))
     args = parser.parse_args()
     people = sorted({u.speaker for u in manifest.read(args.data / "digits_dev.jsonl")} - {None})
@@ -33,9 +32,7 @@ def main() -> None:
         # Neither the epoch nor the n-gram's weights are chosen on this person: dev is empty.
         settings = [f'data.exclude_speakers=["{person}"]', "data.dev=[]", *args.settings]
         resume = (run / "last.pt").exists()
-        model = tynda.load(
-            train("digits-en", args.data, run, settings, init=args.init, resume=resume)
-        )
+        model = tynda.load(train("digits-en", args.data, run, settings, resume=resume))
         alone.write_text(
             "".join(
                 json.dumps(asdict(u) | {"audio_filepath": str(u.audio.resolve())}, default=str)
