@@ -16,7 +16,7 @@ import tynda
 from helpers import noise, save_tiny, write_manifest, write_wav
 from tynda import library
 from tynda.cli import main
-from tynda.decode.whisper import Options
+from tynda.decode.options import Options
 from tynda.recognizers import WhisperRecognizer
 from tynda.transcript import Transcript
 

@@ -5,7 +5,7 @@ import pytest
 
 from helpers import RATE, noise
 from tynda.decode import batched, sliding
-from tynda.decode.whisper import Options
+from tynda.decode.options import Options
 from tynda.frontend import LogMel
 from whisper_peer import pair
 

@@ -9,8 +9,9 @@ import torch
 from helpers import noise, tone
 from tynda.decode import sliding
 from tynda.decode.align import Timing, align, warp
+from tynda.decode.options import Options
 from tynda.decode.sliding import Piece
-from tynda.decode.whisper import Options, Window
+from tynda.decode.whisper import Window
 from tynda.frontend import LogMel
 from whisper_peer import openai, pair
 

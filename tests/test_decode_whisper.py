@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tynda.decode import whisper as decoding
-from tynda.decode.whisper import Options
+from tynda.decode.options import Options
 from tynda.errors import TyndaError
 from whisper_peer import openai, pair
 

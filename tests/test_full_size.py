@@ -16,7 +16,8 @@ from transformers import (
 
 import tynda
 from tynda import audio
-from tynda.decode.whisper import Options, decode
+from tynda.decode.options import Options
+from tynda.decode.whisper import decode
 from whisper_peer import openai, to_openai
 
 SCRIPT = Path(__file__).parents[2] / "shared" / "peers" / "models.py"

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.decode.options import Options
 from tynda.decode.sliding import Piece, Stretch, hear, is_silence
-from tynda.decode.whisper import Network, Options, decode, detect_language
+from tynda.decode.whisper import Network, decode, detect_language
 from tynda.frontend import FrontEnd
 from tynda.models import whisper
 

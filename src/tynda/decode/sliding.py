@@ -18,14 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.decode.align import Timing, align
-from tynda.decode.whisper import (
-    SECONDS_PER_FRAME,
-    Network,
-    Options,
-    Window,
-    decode,
-    detect_language,
-)
+from tynda.decode.options import Options
+from tynda.decode.whisper import SECONDS_PER_FRAME, Network, Window, decode, detect_language
 from tynda.models import whisper
 
 __all__ = ["Piece", "Stretch", "hear", "is_silence", "transcribe"]

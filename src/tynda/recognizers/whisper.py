@@ -11,7 +11,8 @@ from tynda import vad
 from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
 from tynda.decode import batched, sliding
-from tynda.decode.whisper import Network, Options, start_tokens
+from tynda.decode.options import Options
+from tynda.decode.whisper import Network, start_tokens
 from tynda.engine import Backend
 from tynda.recognizers.base import Recognizer
 from tynda.transcript import Segment, Transcript, Word

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tynda.decode.whisper import SECONDS_PER_FRAME, Network, Options, decode
+from tynda.decode.options import Options
+from tynda.decode.whisper import SECONDS_PER_FRAME, Network, decode
 from tynda.engine import Engine
 from tynda.errors import TyndaError
 from tynda.frontend import SAMPLE_RATE
