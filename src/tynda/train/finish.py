@@ -28,9 +28,9 @@ from tynda.train.recipe import NGram, Recipe
 __all__ = ["check", "finish", "transcripts", "tune"]
 
 _GRID = {
-    "alpha": (0.1, 0.2, 0.3, 0.5, 0.8, 1.2),
+    "alpha": (0.3, 0.4, 0.5, 0.7, 1.0),
     "beta": (-0.5, 0.0, 0.5, 1.0, 2.0),
-    "unknown_penalty": (3.0, 6.0),
+    "unknown_penalty": (3.0, 6.0, 9.0),
 }
 
 
