@@ -229,7 +229,8 @@ class Trainer:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
         now = _settings(json.loads(json.dumps(asdict(self.recipe))))
-        changed = sorted(k for k in before | now if before.get(k) != now.get(k))
+        # What the log does not know is a setting that is newer than the run.
+        changed = sorted(k for k in before if k not in now or before[k] != now[k])
         if changed := [k for k in changed if k != "optimizer.epochs"]:
             self._say(f"settings that are not those of the run so far: {', '.join(changed)}")
 
