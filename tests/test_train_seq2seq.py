@@ -219,6 +219,20 @@ def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
         write_raw(path, tensors, broken)
         with pytest.raises(TyndaError, match="alignment_heads"):
             tynda.load(path)
+    special = values["tokenizer"]["special"] | {"<|endoftext|>": 9999}
+    for change, told in (
+        ({"tokenizer": {**values["tokenizer"], "special": special}}, "tokens beyond"),
+        ({"frontend": {**values["frontend"], "hop": 80}}, "hop of 160"),
+    ):
+        write_raw(path, tensors, values | change)
+        with pytest.raises(TyndaError, match=told):
+            tynda.load(path)
+    write_raw(path, tensors, values)
+    model = tynda.load(path)
+    with pytest.raises(TyndaError, match="does not know the language 'xx'; it knows en"):
+        model.transcribe(folder / "0.wav", language="xx")
+    with pytest.raises(TyndaError, match="room for 23: shorten them"):
+        model.transcribe(folder / "0.wav", prefix="do " * 40)
     write_raw(path, tensors, {**values, "config": {**values["config"], "decoder_layers": 60000}})
     with pytest.raises(TyndaError, match="layers are missing"):
         tynda.load(path)
@@ -231,7 +245,7 @@ def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
         ("optimizer.consistency=0.2", "optimizer.consistency is for CTC"),
         ("model.context=5", "raise it"),
         ("model.frames=1.5", "frames must be a whole number"),
-        ("tokens=0", "tokens"),
+        ("tokens=10", "from 256 to 50000"),
         ("frontend.hop=320", "hop of 160"),
         ("data.max_seconds=0.1", "longer than 0.1 s"),
     ],

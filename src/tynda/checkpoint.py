@@ -156,6 +156,10 @@ def _tokenizer(header: Header, config: Any) -> tuple[CharTokenizer | WhisperToke
         letters = CharTokenizer.from_dict(header.tokenizer)
         return letters, len(letters)
     tokenizer = WhisperTokenizer.from_dict(header.tokenizer)
+    if tokenizer.highest >= config.vocab:
+        raise TyndaError(f"the tokenizer has tokens beyond the model's {config.vocab}")
+    if header.frontend.get("hop", 160) != 160:
+        raise TyndaError("the front end of a Whisper has a hop of 160 samples")
     heads = header.decoding.get("alignment_heads")
     if not heads or any(
         layer >= config.decoder_layers or head >= config.decoder_heads for layer, head in heads

@@ -125,6 +125,11 @@ def decode(
     most = options.max_new_tokens or network.config.context // 2
     begins = [_beginning(network, options, x, prompt, prefix, most) for x in languages]
     size = len(begins[0])
+    if size >= network.config.context:
+        raise TyndaError(
+            f"prompt, hot words and prefix take {size} tokens, and the model has room for "
+            f"{network.config.context - 1}: shorten them"
+        )
     steps = _Steps(network, heard, len(begins), size + most)
     logits = steps.advance(begins)
     at_start = steps.logits_at(begins[0].index(tokenizer.sot))

@@ -12,8 +12,9 @@ from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
 from tynda.decode import batched, sliding
 from tynda.decode.options import Options
-from tynda.decode.whisper import Network, start_tokens
+from tynda.decode.whisper import Network
 from tynda.engine import Backend
+from tynda.errors import TyndaError, listed
 from tynda.recognizers.base import Recognizer
 from tynda.transcript import Segment, Transcript, Word
 
@@ -43,7 +44,14 @@ class WhisperRecognizer(Recognizer[Options]):
     def prepare(self, options: Options | None = None) -> None:
         """See whether the model knows the language."""
         if options is not None and options.language is not None:
-            start_tokens(self._network.tokenizer, options.language, options.task)
+            self._check_language(options.language)
+
+    def _check_language(self, language: str) -> None:
+        if language not in self.header.languages:
+            raise TyndaError(
+                f"{self.header.name} does not know the language {language!r}; it knows "
+                + listed(self.header.languages)
+            )
 
     def _transcribe(
         self,
@@ -51,6 +59,7 @@ class WhisperRecognizer(Recognizer[Options]):
         options: Options,
         on_progress: Callable[[float], None] | None,
     ) -> Transcript:
+        self.prepare(options)
         samples = np.concatenate([np.zeros(0, np.float32), *blocks])
         front, window = self._model.frontend, 2 * self._model.config.frames
         if options.vad_filter:

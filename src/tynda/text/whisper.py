@@ -73,6 +73,11 @@ class WhisperTokenizer:
         self.languages = {between[t]: t for t in sorted(between)}
         """Language code -> token."""
 
+    @property
+    def highest(self) -> int:
+        """The greatest token that has a name."""
+        return max([*self._vocab.values(), *self._special.values()])
+
     def _token(self, name: str) -> int:
         try:
             return self._special[name]

@@ -412,7 +412,8 @@ class DevSet:
             i for i in range(len(corpus)) if train_data.SHORTEST <= corpus.seconds(i) <= longest
         ]
         if not heard:
-            raise TyndaError(f"no dev recording lasts {train_data.SHORTEST} s: check data.dev")
+            bounds = f"{train_data.SHORTEST} s" + (f" to {longest:g} s" if objective.window else "")
+            raise TyndaError(f"no dev recording lasts {bounds}: check data.dev")
         self.said = [
             train_data.Said(english_letters(corpus.utterances[i].text), 0.0, corpus.seconds(i))
             for i in heard

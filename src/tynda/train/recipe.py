@@ -42,6 +42,7 @@ Order = Annotated[int, _Rule("from 2 to 6", lambda x: 2 <= x <= 6)]
 Precision = Annotated[str, _Rule("'bf16' or 'f32'", lambda x: x in ("bf16", "f32"))]
 Family = Annotated[str, _Rule(f"one of {', '.join(FAMILIES)}", lambda x: x in FAMILIES)]
 Language = Annotated[str, _Rule("'en': training writes English letters only", lambda x: x == "en")]
+Tokens = Annotated[int, _Rule("from 256 to 50000", lambda x: 256 <= x <= 50000)]
 FileName = Annotated[
     str,
     _Rule(
@@ -182,7 +183,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     phones: Phones | None = None
     lm: NGram | None = None
-    tokens: AtLeastOne = 500
+    tokens: Tokens = 500
     """Byte pairs that a model with a decoder learns from its texts; 256 of them are the bytes."""
     language: Language = "en"
     licence: str = "Apache-2.0"
