@@ -90,8 +90,8 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--seed", type=click.IntRange(0), help="Whisper: of the draws; 0."),
         click.option("--best-of", type=SIZE, help="Whisper: texts to draw."),
-        click.option("--patience", type=_NUMBER, help="Whisper: of the beam search."),
-        click.option("--length-penalty", type=_NUMBER, help="Whisper: of the beam search."),
+        click.option("--patience", type=_ABOVE_ZERO, help="Whisper: of the beam search."),
+        click.option("--length-penalty", type=_Number(0, 1), help="Whisper: of the beam search."),
         click.option("--initial-prompt", metavar="TEXT", help="Whisper: what came before."),
         click.option(
             "--carry-initial-prompt",
