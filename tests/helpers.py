@@ -121,3 +121,13 @@ def write_manifest(path, rows):
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def write_tones(folder, texts, *, pause):
+    """``m.jsonl`` and a recording of each text: a tone for each word, pauses of some seconds."""
+    hertz = {"do": 400, "mi": 1100, "so": 3000}
+    silence = np.zeros(round(pause * RATE), np.float32)
+    for i, text in enumerate(texts):
+        parts = [part for word in text.split() for part in (silence, tone(hertz[word], 0.3))]
+        write_wav(folder / f"{i}.wav", np.concatenate([*parts, silence]))
+    write_manifest(folder / "m.jsonl", [(f"{i}.wav", text) for i, text in enumerate(texts)])

@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 from click.testing import CliRunner  # noqa: E402
 
 import tynda  # noqa: E402
-from helpers import tone, write_manifest, write_wav  # noqa: E402
+from helpers import write_manifest, write_tones  # noqa: E402
 from tynda.cli import main  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
 from tynda.models import Spec  # noqa: E402
@@ -26,7 +26,6 @@ from tynda.train.ctc import _consistency  # noqa: E402
 from tynda.train.loop import Trainer, initial_weights, learning_rate  # noqa: E402
 from tynda.train.recipe import Optimizer  # noqa: E402
 
-HERTZ = {"do": 400, "mi": 1100, "so": 3000}
 TEXTS = ["do mi so", "so do", "mi mi do"]
 RECIPE = """
 family = "conformer"
@@ -66,11 +65,7 @@ def _one_thread():
 def folder(tmp_path_factory):
     """Three utterances, a second or so each, and the recipe to train on them."""
     folder = tmp_path_factory.mktemp("tones")
-    pause = np.zeros(2400, np.float32)
-    for i, text in enumerate(TEXTS):
-        parts = [part for word in text.split() for part in (pause, tone(HERTZ[word], 0.3))]
-        write_wav(folder / f"{i}.wav", np.concatenate([*parts, pause]))
-    write_manifest(folder / "m.jsonl", [(f"{i}.wav", text) for i, text in enumerate(TEXTS)])
+    write_tones(folder, TEXTS, pause=0.15)
     write_manifest(folder / "mute.jsonl", [("0.wav", "")])
     (folder / "tones.toml").write_text(RECIPE)
     return folder

@@ -12,16 +12,16 @@ from click.testing import CliRunner  # noqa: E402
 from transformers import WhisperConfig, WhisperForConditionalGeneration  # noqa: E402
 
 import tynda  # noqa: E402
-from helpers import read_raw, tone, write_manifest, write_raw, write_wav  # noqa: E402
+from helpers import read_raw, write_raw, write_tones  # noqa: E402
 from tynda.cli import main  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
+from tynda.frontend import LogMel  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.data import Said, collate  # noqa: E402
 from tynda.train.loop import initial_weights  # noqa: E402
 from tynda.train.seq2seq import Seq2Seq  # noqa: E402
 from tynda.train.tokens import learn_tokens  # noqa: E402
 
-HERTZ = {"do": 400, "mi": 1100, "so": 3000}
 TEXTS = ["do mi so", "so do", "mi mi do"]
 RECIPE = """
 family = "whisper"
@@ -59,11 +59,7 @@ precision = "f32"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tones")
-    pause = np.zeros(800, np.float32)
-    for i, text in enumerate(TEXTS):
-        parts = [part for word in text.split() for part in (pause, tone(HERTZ[word], 0.3))]
-        write_wav(folder / f"{i}.wav", np.concatenate([*parts, pause]))
-    write_manifest(folder / "m.jsonl", [(f"{i}.wav", text) for i, text in enumerate(TEXTS)])
+    write_tones(folder, TEXTS, pause=0.05)
     (folder / "tones.toml").write_text(RECIPE)
     return folder
 
@@ -75,7 +71,7 @@ def recipe(folder):
 
 @pytest.fixture(scope="module")
 def objective(recipe):
-    return Seq2Seq(recipe, 16, 160, TEXTS)
+    return Seq2Seq(recipe, LogMel(bins=16, normalize="whisper"), TEXTS)
 
 
 class Always:

@@ -10,7 +10,6 @@ import click
 
 from tynda import checks
 from tynda.engine import Backend
-from tynda.errors import TyndaError, listed
 from tynda.recognizers import Recognizer
 
 __all__ = ["SIZE", "decoder_options", "model_options", "table_or_json"]
@@ -184,16 +183,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def decoder_options(recognizer: Recognizer[Any], language: str | None, **options: Any) -> Any:
+def decoder_options(recognizer: Recognizer[Any], **options: Any) -> Any:
     """The decoder's options, of those that were given on the command line."""
     given = {name: value for name, value in options.items() if value is not None}
-    known = recognizer.header.languages
-    if language is not None:
-        if language not in known:
-            raise TyndaError(
-                f"{recognizer.header.name} does not know {language!r}; "
-                f"its languages: {listed(known)}"
-            )
-        if len(known) > 1:
-            given["language"] = language
     return recognizer.options(**given)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tynda.decode import ctc
 from tynda.errors import TyndaError
+from tynda.frontend import SAMPLE_RATE, FrontEnd
 from tynda.ops.torch import TorchOps
 from tynda.text.normalize import english_letters
 from tynda.text.tokenizer import ENGLISH
@@ -28,11 +29,12 @@ class CTC(Objective):
 
     tokenizer = ENGLISH
 
-    def __init__(self, recipe: Recipe, bins: int) -> None:
-        super().__init__(recipe, bins, len(ENGLISH))
+    def __init__(self, recipe: Recipe, front: FrontEnd) -> None:
+        super().__init__(recipe, front, len(ENGLISH))
 
-    def check(self, corpus: Corpus, frame: float) -> None:
+    def check(self, corpus: Corpus) -> None:
         """CTC needs a frame for each letter, and one between two that are the same."""
+        frame = self.frontend.hop * self.config.stride / SAMPLE_RATE
         spoken = short = 0
         for i, utterance in enumerate(corpus.utterances):
             letters = ENGLISH.encode(english_letters(utterance.text))

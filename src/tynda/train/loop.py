@@ -115,9 +115,9 @@ class Trainer:
 
     def _choose_objective(self, utterances: Sequence[Utterance]) -> Objective:
         if self.recipe.family in models.CTC_FAMILIES:
-            return CTC(self.recipe, self.frontend.bins)
+            return CTC(self.recipe, self.frontend)
         texts = sorted({english_letters(u.text) for u in utterances})
-        return Seq2Seq(self.recipe, self.frontend.bins, self.frontend.hop, texts)
+        return Seq2Seq(self.recipe, self.frontend, texts)
 
     def _open_data(
         self, folder: Path, utterances: list[Utterance], members: list[list[int]]
@@ -133,14 +133,10 @@ class Trainer:
                 raise TyndaError(f"no text of {part} has an English letter: write what is said")
         self._say(f"{len(utterances)} utterances to train on; decoding them once")
         self.corpus = train_data.Corpus(utterances, cache)
-        self.objective.check(
-            self.corpus, self.frontend.hop * self.objective.config.stride / frontend.SAMPLE_RATE
-        )
+        self.objective.check(self.corpus)
         self.noises = train_data.Corpus(noises, cache) if noises else None
         self.rooms = train_data.Corpus(rooms, cache) if rooms else None
-        self.dev = (
-            DevSet(train_data.Corpus(dev, cache), self.frontend, self.objective) if dev else None
-        )
+        self.dev = DevSet(train_data.Corpus(dev, cache), self.objective) if dev else None
 
     def _find_words(self, init: Path | None) -> Splicer:
         if init is None:
@@ -264,7 +260,7 @@ class Trainer:
         # Dropout too depends on the epoch alone, so that a resumed run is the same run.
         torch.manual_seed(int(rng.spawn(1)[0].integers(1 << 63)))
         examples = train_data.plan_epoch(self.corpus, d.train, self.members, d.max_seconds, rng)
-        window = (self.objective.window or 0) * self.frontend.hop / frontend.SAMPLE_RATE
+        window = self.objective.window_seconds
         seconds = [window or sum(map(self.corpus.seconds, e)) for e in examples]
         views = 2 if o.consistency and self.at.epoch >= o.consistency_start * o.epochs else 1
         # Short ones first, once: CTC finds its first alignments sooner (SortaGrad, Amodei et
@@ -404,28 +400,27 @@ class Trainer:
 class DevSet:
     """Dev features, made once and kept in half precision."""
 
-    def __init__(
-        self, corpus: train_data.Corpus, front: frontend.FrontEnd, objective: Objective
-    ) -> None:
-        longest = (objective.window or math.inf) * front.hop / frontend.SAMPLE_RATE
+    def __init__(self, corpus: train_data.Corpus, objective: Objective) -> None:
+        window, front = objective.window_seconds, objective.frontend
+        longest = window or math.inf
         heard = [
             i for i in range(len(corpus)) if train_data.SHORTEST <= corpus.seconds(i) <= longest
         ]
         if not heard:
-            bounds = f"{train_data.SHORTEST} s" + (f" to {longest:g} s" if objective.window else "")
+            bounds = f"{train_data.SHORTEST} s" + (f" to {window:g} s" if window else "")
             raise TyndaError(f"no dev recording lasts {bounds}: check data.dev")
         self.said = [
             train_data.Said(english_letters(corpus.utterances[i].text), 0.0, corpus.seconds(i))
             for i in heard
         ]
+        self.seconds = [window or said.end for said in self.said]
         self.features = [objective.fit(front(corpus.samples(i))).astype(np.float16) for i in heard]
 
     def batches(
         self, seconds: float
     ) -> Sequence[tuple[list[np.ndarray[Any, Any]], list[train_data.Said]]]:
         """Batches of at most so many padded seconds, shortest first."""
-        lasting = [s.end for s in self.said]
-        batches = train_data.pack(np.argsort(lasting).tolist(), lasting, seconds)
+        batches = train_data.pack(np.argsort(self.seconds).tolist(), self.seconds, seconds)
         return [
             ([self.features[i] for i in part], [self.said[i] for i in part]) for part in batches
         ]

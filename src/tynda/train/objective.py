@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tynda import models
+from tynda.frontend import SAMPLE_RATE, FrontEnd
+from tynda.models.layers import Specs
 from tynda.train.data import Batch, Corpus, Said
 from tynda.train.phones import PHONES
 from tynda.train.recipe import Recipe
@@ -36,21 +38,24 @@ class Objective(ABC):
     window: int | None = None
     """Frames that every example is padded or cut to; None: each has its own length."""
 
-    def __init__(self, recipe: Recipe, bins: int, vocab: int) -> None:
+    def __init__(self, recipe: Recipe, front: FrontEnd, vocab: int) -> None:
         """Raises `TyndaError` where the recipe's model settings do not fit the family."""
-        self.recipe = recipe
+        self.recipe, self.frontend = recipe, front
         self.family = models.family(recipe.family)
-        self.config = models.configure(self.family, {**recipe.model, "bins": bins, "vocab": vocab})
+        self.config = models.configure(
+            self.family, {**recipe.model, "bins": front.bins, "vocab": vocab}
+        )
 
-    def specs(self) -> dict[str, models.Spec]:
+    @property
+    def window_seconds(self) -> float | None:
+        """The window's length."""
+        return None if self.window is None else self.window * self.frontend.hop / SAMPLE_RATE
+
+    def specs(self) -> Specs:
         """The model's tensors, and those that serve the training alone."""
-        specs: dict[str, models.Spec] = self.family.specs(self.config)
+        specs = Specs(self.family.specs(self.config))
         if self.recipe.phones:
-            head = models.Spec((len(PHONES) + 1, self.config.channels))
-            specs = specs | {
-                f"{_HEAD}.weight": head,
-                f"{_HEAD}.bias": models.Spec(head.shape[:1], "zeros"),
-            }
+            specs.dense(_HEAD, len(PHONES) + 1, self.config.channels)
         return specs
 
     @property
@@ -66,8 +71,8 @@ class Objective(ABC):
         return np.pad(features[: self.window], ((0, missing), (0, 0)))
 
     @abstractmethod
-    def check(self, corpus: Corpus, frame: float) -> None:
-        """Warn of, or refuse, texts that the model cannot learn; ``frame`` is in seconds."""
+    def check(self, corpus: Corpus) -> None:
+        """Warn of, or refuse, texts that the model cannot learn."""
 
     @abstractmethod
     def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:

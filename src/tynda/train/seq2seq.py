@@ -18,7 +18,7 @@ from tynda.decode.options import Options
 from tynda.decode.whisper import SECONDS_PER_FRAME, Network, decode
 from tynda.engine import Engine
 from tynda.errors import TyndaError
-from tynda.frontend import SAMPLE_RATE
+from tynda.frontend import SAMPLE_RATE, FrontEnd
 from tynda.models import whisper
 from tynda.ops.torch import TorchOps
 from tynda.text.normalize import english_letters
@@ -43,17 +43,16 @@ class Seq2Seq(Objective):
     tokenizer: WhisperTokenizer
     config: whisper.Config
 
-    def __init__(self, recipe: Recipe, bins: int, hop: int, texts: Sequence[str]) -> None:
-        """``texts`` are what the tokens are learnt from; ``hop`` is the front end's."""
-        if hop != _HOP:
-            raise TyndaError(f"time stamps need a frontend.hop of {_HOP} samples, not {hop}")
+    def __init__(self, recipe: Recipe, front: FrontEnd, texts: Sequence[str]) -> None:
+        """``texts`` are what the tokens are learnt from."""
+        if front.hop != _HOP:
+            raise TyndaError(f"time stamps need a frontend.hop of {_HOP} samples, not {front.hop}")
         # As many encoder frames as the recipe says, so as many time stamps.
         frames = recipe.model.get("frames", whisper.Config.frames)
         stamps = frames + 1 if isinstance(frames, int) else 1
         self.tokenizer = learn_tokens(texts, recipe.tokens)
-        super().__init__(recipe, bins, self.tokenizer.timestamp_begin + stamps)
+        super().__init__(recipe, front, self.tokenizer.timestamp_begin + stamps)
         self.window = self.config.frames * self.config.stride
-        self._seconds = self.config.frames * SECONDS_PER_FRAME
 
     @property
     def decoding(self) -> dict[str, list[tuple[int, int]]]:
@@ -63,7 +62,7 @@ class Seq2Seq(Objective):
             "alignment_heads": [(i, h) for i in range(layers // 2, layers) for h in range(heads)]
         }
 
-    def check(self, corpus: Corpus, frame: float) -> None:
+    def check(self, corpus: Corpus) -> None:
         """Refuse texts that the decoder has no room for."""
         room = self.config.context - 4  # start, two time stamps, end
         texts = [
@@ -80,16 +79,17 @@ class Seq2Seq(Objective):
     def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:
         """Start, the text with or without time stamps, end."""
         t, room = self.tokenizer, self.config.context
-        said = [s for s in said if s.text and s.start < self._seconds]
+        window = self.config.frames * SECONDS_PER_FRAME
+        said = [s for s in said if s.text and s.start < window]
         if not said:
             return [t.sot, t.no_speech, t.eot]
         tokens = [t.sot]
-        if rng.random() < 0.5 and said[-1].end <= self._seconds:
+        if rng.random() < 0.5 and said[-1].end <= window:
             tokens += [t.no_timestamps, *t.encode("".join(f" {s.text}" for s in said))]
         else:
             for s in said:
                 tokens.append(self._stamp(s.start))
-                if s.end <= self._seconds:
+                if s.end <= window:
                     tokens += [*t.encode(f" {s.text}"), self._stamp(s.end)]
         return [*tokens[: room - 1], t.eot]
 
@@ -99,7 +99,9 @@ class Seq2Seq(Objective):
     def loss(self, weights: Weights, batch: Batch, views: int) -> tuple[Tensor, Tensor]:
         """Cross-entropy over tokens, CTC over phones."""
         tapped: list[Tensor] = []
-        logits, lengths = self._logits(TorchOps(training=True), weights, batch, tapped)
+        ops = TorchOps(training=True)
+        states, lengths = self._encode(ops, weights, batch, tapped)
+        logits = self._logits(ops, weights, batch, states, lengths)
         log_probs, targets = F.log_softmax(logits.float(), -1), _rows(batch)[:, 1:]
         plain = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET)
         spread = -log_probs.mean(-1)[targets != _NO_TARGET].mean()
@@ -109,7 +111,9 @@ class Seq2Seq(Objective):
 
     def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
         """The most likely token, one after another."""
-        logits, _ = self._logits(TorchOps(), weights, batch, [])
+        ops = TorchOps()
+        states, lengths = self._encode(ops, weights, batch, [])
+        logits = self._logits(ops, weights, batch, states, lengths)
         if not logits.isfinite().all():
             raise FloatingPointError
         targets = _rows(batch)[:, 1:]
@@ -121,22 +125,19 @@ class Seq2Seq(Objective):
         )
         device = batch.features.device
         engine = Engine(
-            TorchOps(), weights, lambda x: torch.from_numpy(x).to(device), lambda x: x.cpu().numpy()
+            ops, weights, lambda x: torch.from_numpy(x).to(device), lambda x: x.cpu().numpy()
         )
         network = Network(engine, self.config, self.tokenizer, ())
-        states, lengths = whisper.encode(
-            engine.ops, weights, self.config, batch.features, batch.lengths
-        )
-        heard = network.listen(states, lengths)
+        heard = network.listen(states.float(), lengths)
         texts = [w.text for w in decode(network, heard, _GREEDY, [None] * len(states))]
         return float(loss), int((targets != _NO_TARGET).sum()), texts
 
-    def _logits(
+    def _encode(
         self, ops: TorchOps, weights: Weights, batch: Batch, tapped: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """``[batch, n - 1, vocab]`` behind the right tokens; frames of the encoder."""
+        """States ``[batch, frames, channels]`` and frames of the encoder."""
         with self.autocast(batch):
-            states, lengths = whisper.encode(
+            return whisper.encode(
                 ops,
                 weights,
                 self.config,
@@ -144,11 +145,17 @@ class Seq2Seq(Objective):
                 batch.lengths,
                 lambda _, x: tapped.append(x),
             )
+
+    def _logits(
+        self, ops: TorchOps, weights: Weights, batch: Batch, states: Tensor, lengths: Tensor
+    ) -> Tensor:
+        """``[batch, n - 1, vocab]`` behind the right tokens."""
+        with self.autocast(batch):
             heard = whisper.listen(ops, weights, self.config, states, lengths)
             tokens = _rows(batch)[:, :-1].clamp(min=0)
             starts = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
             out, _ = whisper.decode(ops, weights, self.config, tokens, starts, heard)
-            return whisper.logits(ops, weights, self.config, out), lengths
+            return whisper.logits(ops, weights, self.config, out)
 
 
 def _rows(batch: Batch) -> Tensor:
