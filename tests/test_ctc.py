@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tynda.decode.ctc import align, beam_search, greedy
+from tynda.decode.beam import beam_search
+from tynda.decode.ctc import align, greedy
 from tynda.decode.hotwords import HotWords
 from tynda.decode.ngram import LanguageModel, train
 from tynda.errors import TyndaError

@@ -17,6 +17,7 @@ from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
 from tynda.checks import GREATEST, number, whole
 from tynda.decode import ctc, ngram
+from tynda.decode.beam import beam_search
 from tynda.decode.ngram import LanguageModel
 from tynda.engine import Backend, open_engine
 from tynda.errors import TyndaError, listed
@@ -188,7 +189,7 @@ class CTCRecognizer(Recognizer[Decoding]):
                 "alpha and beta are the weights of an n-gram, and there is none: "
                 "leave them out, or name one (--lm FILE)"
             )
-        return ctc.beam_search(
+        return beam_search(
             log_probs,
             tokenizer,
             beam_size=max(beam_size, decoding.n_best),

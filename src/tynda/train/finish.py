@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tynda import audio, checkpoint, manifest, recognizers
-from tynda.decode import ctc, ngram
+from tynda.decode import ngram
+from tynda.decode.beam import beam_search
 from tynda.decode.ngram import LanguageModel
 from tynda.errors import TyndaError
 from tynda.evaluation import evaluate
@@ -109,7 +110,7 @@ def _wer(
 ) -> float:
     pairs = []
     for text, log_probs in heard:
-        best = ctc.beam_search(log_probs, model.tokenizer, beam_size=beam_size, lm=lm, **point)
+        best = beam_search(log_probs, model.tokenizer, beam_size=beam_size, lm=lm, **point)
         pairs.append((text, best[0].text))
     return score(pairs).wer or 0.0
 

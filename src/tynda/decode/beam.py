@@ -1,0 +1,328 @@
+"""CTC prefix beam search: the most probable labelling, with a language model and hot words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from heapq import nlargest
+
+import numpy as np
+
+from tynda.decode.ctc import Hypothesis, LogProbs, check, hypothesis, spell
+from tynda.decode.hotwords import HotWords
+from tynda.decode.ngram import LanguageModel, State
+from tynda.text.tokenizer import CharTokenizer
+
+__all__ = ["beam_search"]
+
+
+def beam_search(
+    log_probs: LogProbs,
+    tokenizer: CharTokenizer,
+    *,
+    beam_size: int = 32,
+    lm: LanguageModel | None = None,
+    alpha: float = 0.5,
+    beta: float = 1.0,
+    unknown_penalty: float = 5.0,
+    hotwords: Sequence[str] = (),
+    hotword_boost: float = 1.0,
+    n_best: int = 1,
+    token_margin: float = 7.0,
+    top_tokens: int = 20,
+    beam_margin: float = 15.0,
+) -> list[Hypothesis]:
+    """The `n_best` most probable labellings, best first, no two with the same text.
+
+    CTC prefix beam search (Graves & Jaitly 2014, algorithm 1; Hannun et al. 2014, algorithm 1)
+    over `log_probs` [frames, vocab], natural logs. A labelling y of W words scores
+
+        log p_ctc(y) + alpha log p_lm(words) + beta W - unknown_penalty U + hotword_boost C
+
+    where the middle three terms need an `lm`. U counts words that neither the language model
+    nor a hot word knows, and is charged with the first letter that no known word continues
+    to. C counts the characters of the hot words (or phrases) found as whole words, and while
+    searching those of one that is being spelled, until it fails.
+
+    Approximations for speed: in each frame only the `top_tokens` symbols within `token_margin`
+    nats of the best are tried, and the `beam_size` prefixes within `beam_margin` nats of the
+    best are kept. With these at infinity (or the vocabulary's size) the search is exact.
+
+    Raises `ValueError` if the vocabulary is not the tokenizer's, a value is NaN, a weight other
+    than `beta` negative or a size below 1; `TyndaError` if a hot word has characters that the
+    tokenizer has not.
+    """
+    check(log_probs, tokenizer)
+    if min(alpha, unknown_penalty, hotword_boost) < 0 or min(beam_size, n_best, top_tokens) < 1:
+        raise ValueError("weights must not be negative, sizes at least 1")
+    scorer = _Scorer(tokenizer, lm, alpha, beta, unknown_penalty, hotwords, hotword_boost)
+    beam = [scorer.root()]
+    log_scale = 0.0  # what has been divided out of the probabilities in the beam so far
+    for frame, row in enumerate(log_probs):
+        peak = float(row.max())
+        log_scale += peak
+        candidates = np.flatnonzero(row >= peak - token_margin)
+        if len(candidates) > top_tokens:
+            candidates = np.argsort(-row, kind="stable")[:top_tokens]
+        probs = np.exp(row[candidates].astype(np.float64) - peak)
+        tokens = dict(zip(candidates.tolist(), probs.tolist(), strict=True))
+        blank = tokens.pop(tokenizer.blank, 0.0)
+        if not tokens:  # only the blank is likely: no prefix grows
+            for prefix in beam:
+                prefix.blank, prefix.label = prefix.blank + prefix.label, 0.0
+            continue
+        bar = _bar(beam, tokens, blank, beam_size, beam_margin) - scorer.most
+        grown = _grow(beam, frame, tokens, blank, bar, scorer.extend)
+        before, beam = beam, _prune(grown, beam_size, beam_margin)
+        for prefix in before:
+            prefix.in_beam = False
+        for prefix in beam:
+            prefix.in_beam = True
+        for prefix in before:
+            if not prefix.in_beam:
+                prefix.forget()
+        # Plain probabilities, not logs, are summed: rescaling keeps them from vanishing.
+        scale = max(prefix.blank + prefix.label for prefix in beam)
+        log_scale += math.log(scale)
+        for prefix in beam:
+            prefix.blank /= scale
+            prefix.label /= scale
+    ended = sorted(((p.score() + scorer.end(p) + log_scale, p) for p in beam), key=lambda e: -e[0])
+    best: dict[str, Hypothesis] = {}
+    for score, prefix in ended:
+        labels = prefix.tokens()
+        text = spell(tokenizer, labels)
+        if text not in best:
+            best[text] = hypothesis(log_probs, tokenizer, labels, score)
+        if len(best) == n_best:
+            break
+    return list(best.values())
+
+
+class _Prefix:
+    """A labelling, as a node in the tree of those tried.
+
+    `blank` and `label` are the summed probabilities of its alignments that end in a blank and
+    in its last label; `extra` is the log of what language model and hot words add.
+    """
+
+    __slots__ = (
+        "blank",
+        "children",
+        "extra",
+        "frame",
+        "in_beam",
+        "label",
+        "lm_state",
+        "new_blank",
+        "new_label",
+        "parent",
+        "phrase",
+        "token",
+        "unknown",
+        "word",
+    )
+
+    def __init__(
+        self,
+        parent: _Prefix | None,
+        token: int,
+        word: str,
+        extra: float,
+        unknown: bool,
+        lm_state: State,
+        phrase: int,
+    ) -> None:
+        self.parent = parent
+        self.token = token
+        self.word = word  # the letters since the last space
+        self.extra = extra
+        self.unknown = unknown  # whether the penalty for this word is in `extra` already
+        self.lm_state = lm_state
+        self.phrase = phrase  # the state of the hot-word automaton
+        self.children: dict[int, _Prefix] = {}
+        self.blank = self.label = self.new_blank = self.new_label = 0.0
+        self.frame = -1  # the last that reached it
+        self.in_beam = False
+
+    def score(self) -> float:
+        return math.log(self.blank + self.label) + self.extra
+
+    def tokens(self) -> list[int]:
+        tokens = []
+        node = self
+        while node.parent is not None:
+            tokens.append(node.token)
+            node = node.parent
+        return tokens[::-1]
+
+    def forget(self) -> None:
+        """Having left the beam, let go of all below and above that leads to no kept prefix."""
+        self.children = {
+            token: child
+            for token, child in self.children.items()
+            if child.children or child.in_beam
+        }
+        node, parent = self, self.parent
+        while parent is not None and not node.children and not parent.in_beam:
+            parent.children.pop(node.token, None)
+            node, parent = parent, parent.parent
+
+
+def _grow(
+    beam: list[_Prefix],
+    frame: int,
+    tokens: dict[int, float],
+    blank: float,
+    bar: float,
+    extend: Callable[[_Prefix, int], _Prefix],
+) -> list[_Prefix]:
+    """The prefixes that one more frame leads to, with their new probabilities.
+
+    New ones that score less than `bar` before they are extended are not worth making.
+    """
+    reached: list[_Prefix] = []
+    for prefix in beam:
+        total = prefix.blank + prefix.label
+        if prefix.frame != frame:
+            prefix.frame = frame
+            prefix.new_label = 0.0
+            reached.append(prefix)
+        prefix.new_blank = total * blank
+        prefix.new_label += prefix.label * tokens.get(prefix.token, 0.0)
+        children = prefix.children
+        least = max(math.exp(min(bar - prefix.extra, 0.0)), math.ulp(0.0))
+        for token, p in tokens.items():
+            # The same label again is a new one only after a blank.
+            mass = (prefix.blank if token == prefix.token else total) * p
+            child = children.get(token)
+            if mass < least and (child is None or not child.in_beam):
+                continue
+            if child is None:
+                child = children[token] = extend(prefix, token)
+            if child.frame == frame:
+                child.new_label += mass
+            else:
+                child.frame = frame
+                child.new_label = mass
+                child.new_blank = 0.0
+                reached.append(child)
+    for prefix in reached:
+        prefix.blank = prefix.new_blank
+        prefix.label = prefix.new_label
+    return reached
+
+
+def _bar(
+    beam: list[_Prefix], tokens: dict[int, float], blank: float, size: int, margin: float
+) -> float:
+    """A score that every prefix kept after this frame is sure to reach.
+
+    For the prefixes of the beam stay candidates, with at least the mass that adds no label:
+    they alone set a floor for `_prune`. Saves making, and scoring, prefixes without hope.
+    """
+    stay = [
+        math.log(mass) + p.extra
+        for p in beam
+        if (mass := (p.blank + p.label) * blank + p.label * tokens.get(p.token, 0.0)) > 0.0
+    ]
+    if not stay:
+        return -math.inf
+    return max(max(stay) - margin, min(stay) if len(stay) >= size else -math.inf)
+
+
+def _prune(prefixes: list[_Prefix], size: int, margin: float) -> list[_Prefix]:
+    log = math.log
+    scored = [
+        (log(total) + p.extra, -i, p)
+        for i, p in enumerate(prefixes)
+        if (total := p.blank + p.label) > 0.0
+    ]
+    best = nlargest(size, scored) if len(scored) > size else scored
+    least = max(scored)[0] - margin
+    return [prefix for score, _, prefix in best if score >= least]
+
+
+class _Scorer:
+    """What a prefix gets from language model and hot words, one more label at a time."""
+
+    def __init__(
+        self,
+        tokenizer: CharTokenizer,
+        lm: LanguageModel | None,
+        alpha: float,
+        beta: float,
+        unknown_penalty: float,
+        hotwords: Sequence[str],
+        hotword_boost: float,
+    ) -> None:
+        self.symbols = tokenizer.symbols
+        self.space = tokenizer.space_id
+        self.lm = lm
+        self.alpha = alpha
+        self.beta = beta
+        self.penalty = unknown_penalty
+        self.boost = hotword_boost
+        phrases = [tokenizer.encode(" ".join(phrase.split())) for phrase in hotwords]
+        self.phrases = HotWords(phrases, self.space)
+        self.hot_words = {word for phrase in hotwords for word in phrase.split()}
+        # The beginnings of all words known; None where any word may be.
+        self.prefixes = lm.prefixes if lm else None
+        if self.prefixes is not None and self.hot_words:
+            self.prefixes |= {w[:n] for w in self.hot_words for n in range(1, len(w) + 1)}
+        # No label adds more than this to `extra`.
+        self.most = hotword_boost * self.phrases.most + (max(beta, 0.0) if lm else 0.0)
+        self.cache: dict[tuple[State, str], tuple[float, State]] = {}
+
+    def root(self) -> _Prefix:
+        state = self.lm.start() if self.lm else None
+        root = _Prefix(None, -1, "", 0.0, False, state, self.phrases.start)
+        root.blank = 1.0
+        return root
+
+    def extend(self, prefix: _Prefix, token: int) -> _Prefix:
+        extra, unknown, state, phrase = (
+            prefix.extra,
+            prefix.unknown,
+            prefix.lm_state,
+            prefix.phrase,
+        )
+        if token == self.space:
+            word = ""
+            if prefix.word:
+                gain, state = self._word(prefix)
+                extra += gain
+                unknown = False
+        else:
+            word = prefix.word + self.symbols[token]
+            if self.prefixes is not None and not unknown and word not in self.prefixes:
+                extra -= self.penalty
+                unknown = True
+        # A second space in a row changes nothing.
+        if self.hot_words and (token != self.space or prefix.word):
+            phrase, characters = self.phrases.step(phrase, token)
+            extra += self.boost * characters
+        return _Prefix(prefix, token, word, extra, unknown, state, phrase)
+
+    def end(self, prefix: _Prefix) -> float:
+        """What is still owed when nothing follows: the last word, </s>, hot words left half."""
+        gain, state, phrase, characters = 0.0, prefix.lm_state, prefix.phrase, 0
+        if prefix.word:
+            gain, state = self._word(prefix)
+            phrase, characters = self.phrases.step(phrase, self.space)
+        gain += self.boost * (characters - self.phrases.pending[phrase])
+        return gain + (self.alpha * self.lm.end(state) if self.lm else 0.0)
+
+    def _word(self, prefix: _Prefix) -> tuple[float, State]:
+        """The gain of the word that ends here, and the language model's state after it."""
+        if self.lm is None:
+            return 0.0, None
+        key = prefix.lm_state, prefix.word
+        if (found := self.cache.get(key)) is None:
+            log_prob, state = self.lm.score(*key)
+            gain = self.alpha * log_prob + self.beta
+            found = self.cache[key] = gain, state
+        gain, state = found
+        if not prefix.unknown and prefix.word not in self.hot_words and prefix.word not in self.lm:
+            gain -= self.penalty
+        return gain, state
