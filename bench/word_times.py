@@ -1,4 +1,4 @@
-"""How far word times are from the truth, on real utterances with silence between them.
+"""Word times and errors on a recording of real utterances with silence between them.
 
     python bench/word_times.py MODEL MANIFEST [--minutes 5] [OPTION=VALUE...]
 
@@ -19,6 +19,7 @@ import numpy as np
 import tynda
 from tynda import audio, manifest
 from tynda.audio import SAMPLE_RATE
+from tynda.score import score
 
 FRAME = SAMPLE_RATE // 50
 
@@ -31,12 +32,15 @@ def trim(samples: np.ndarray) -> np.ndarray:
     return samples[loud[0] * FRAME : (loud[-1] + 1) * FRAME]
 
 
-def build(manifest_path: Path, seconds: float) -> tuple[np.ndarray, list[tuple[float, float]]]:
-    """The recording and the begin and end, in seconds, of each utterance in it."""
+def build(
+    manifest_path: Path, seconds: float
+) -> tuple[np.ndarray, list[tuple[float, float]], list[str]]:
+    """The recording, and of each utterance in it the begin and end, in seconds, and the text."""
     rng = np.random.default_rng(0)
     utterances = [u for u in manifest.read(manifest_path) if u.text]
     parts: list[np.ndarray] = []
-    bounds, at = [], 0
+    bounds: list[tuple[float, float]] = []
+    texts, at = [], 0
     for i in rng.permutation(len(utterances)):
         pause = rng.standard_normal(int(rng.uniform(0.5, 2.0) * SAMPLE_RATE)) * 1e-4
         speech = trim(audio.load(utterances[i].audio))
@@ -44,9 +48,10 @@ def build(manifest_path: Path, seconds: float) -> tuple[np.ndarray, list[tuple[f
         at += len(pause)
         bounds.append((at / SAMPLE_RATE, (at + len(speech)) / SAMPLE_RATE))
         at += len(speech)
+        texts.append(utterances[i].text)
         if at > seconds * SAMPLE_RATE:
             break
-    return np.concatenate(parts), bounds
+    return np.concatenate(parts), bounds, texts
 
 
 def write_flac(path: Path, samples: np.ndarray) -> None:
@@ -69,11 +74,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/word-times"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    samples, bounds = build(args.manifest, 60 * args.minutes)
+    samples, bounds, texts = build(args.manifest, 60 * args.minutes)
     recording = args.output / "joined.flac"
     write_flac(recording, samples)
     options = {k: json.loads(v) for k, v in (option.split("=", 1) for option in args.options)}
-    transcript = tynda.load(args.model).transcribe(recording, **options)
+    model = tynda.load(args.model)
+    transcript = model.transcribe(recording, **options)
     for kind in ("srt", "vtt", "json"):
         transcript.save(args.output / f"joined.{kind}")
     words = [w for s in transcript.segments for w in s.words]
@@ -83,7 +89,11 @@ def main() -> None:
         lost += not mine
         early += [mine[0].start - begin] if mine else []
         late += [mine[-1].end - end] if mine else []
-    print(f"{len(samples) / SAMPLE_RATE:.0f} s, {len(bounds)} utterances, {lost} without a word")
+    wer = score([(model.normalize(" ".join(texts)), model.normalize(transcript.text))]).wer
+    print(
+        f"{len(samples) / SAMPLE_RATE:.0f} s, {len(bounds)} utterances, {lost} without a word, "
+        f"{len(transcript.segments)} segments, WER {wer:.3f}"
+    )
     print("| time | within 0.2 s | median error | 90 % within | mean offset |")
     print("|---|---|---|---|---|")
     for name, errors in (("first word begins", early), ("last word ends", late)):

@@ -78,6 +78,19 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
             type=_WEIGHT,
             help="Nats for each letter of a hot word, with CTC; 1 by default.",
         ),
+        click.option(
+            "--chunk-length",
+            type=_Number(1, checks.GREATEST),
+            metavar="SECONDS",
+            help="CTC: hear so much at once, with overlap; by default pieces of 3 s to 8 s, cut "
+            "at the quietest spots.",
+        ),
+        click.option(
+            "--stride-length",
+            type=_WEIGHT,
+            metavar="SECONDS",
+            help="CTC, with --chunk-length: its overlap on either side; a sixth by default.",
+        ),
         click.option("--language", help="Language of the recordings; the model has to know it."),
         click.option("--task", type=click.Choice(["transcribe", "translate"]), help="Whisper."),
         click.option(

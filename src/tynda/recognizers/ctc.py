@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import huggingface, models, vad
+from tynda import huggingface, models
 from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
 from tynda.checks import GREATEST, number, whole
@@ -21,6 +21,7 @@ from tynda.decode.beam import beam_search
 from tynda.decode.ngram import LanguageModel
 from tynda.engine import Backend, open_engine
 from tynda.errors import TyndaError, listed
+from tynda.recognizers import chunks
 from tynda.recognizers.base import Recognizer
 from tynda.transcript import Segment, Transcript, Word
 
@@ -52,6 +53,11 @@ class Decoding:
     """Hypotheses to give for each segment."""
     language: str | None = None
     """Of a model that knows several (MMS), by its code; None: that of its own head."""
+    chunk_length: float | None = None
+    """Seconds that the model hears at once, cut anywhere, with overlap; None: pieces of 3 s to
+    8 s, cut at the quietest spots."""
+    stride_length: float | None = None
+    """Seconds of each chunk on either side that only lend their context; None: a sixth of it."""
 
     def __post_init__(self) -> None:
         for name in ("beam_size", "n_best"):
@@ -60,6 +66,17 @@ class Decoding:
         for name, least in (("alpha", 0), ("beta", -GREATEST), ("hotword_boost", 0)):
             if (weight := getattr(self, name)) is not None:
                 number(name, weight, least)
+        if self.chunk_length is not None:
+            number("chunk_length", self.chunk_length, 1)
+        if self.stride_length is not None:
+            if self.chunk_length is None:
+                raise TyndaError("stride_length is of chunks: give chunk_length as well")
+            number("stride_length", self.stride_length, 0)
+            if 2 * self.stride_length >= self.chunk_length:
+                raise TyndaError(
+                    f"chunk_length ({self.chunk_length:g}) must be more than twice the "
+                    f"stride_length ({self.stride_length:g}): both sides of a chunk are left out"
+                )
         if self.lm is not None and not (isinstance(self.lm, str | PathLike) and str(self.lm)):
             raise TyndaError(f"lm is the name of a file, or 'none', not {self.lm!r}")
         if not isinstance(self.hotwords, Sequence) or not all(
@@ -88,13 +105,13 @@ class CTCRecognizer(Recognizer[Decoding]):
         options: Decoding,
         on_progress: Callable[[float], None] | None,
     ) -> Transcript:
-        """Cut at the quietest spots and read piece by piece, in bounded memory."""
+        """Piece by piece, in bounded memory."""
         self._speak(options.language)
         segments: list[Segment] = []
         seconds = 0.0
-        for start, samples in vad.split(blocks):
-            segments += self._segment(samples, options, start)
-            seconds = start + len(samples) / SAMPLE_RATE
+        for piece in self._pieces(blocks, options):
+            segments += self._segment(piece, options)
+            seconds = piece.end / SAMPLE_RATE
             if on_progress:
                 on_progress(seconds)
         text = " ".join(s.text for s in segments)
@@ -116,18 +133,40 @@ class CTCRecognizer(Recognizer[Decoding]):
         self._engine = open_engine(self._backend, model.weights)
         self._model, self.tokenizer, self._language = model, model.tokenizer, language
 
-    def _segment(self, samples: Floats, decoding: Decoding, start: float) -> list[Segment]:
-        """One piece that begins at ``start`` seconds: one segment, or none without words."""
-        best, *others = self._decode(self.log_probs(samples), decoding)
+    def _pieces(self, blocks: Iterable[Floats], options: Decoding) -> Iterator[chunks.Piece]:
+        if options.chunk_length is None:
+            return chunks.quiet(blocks, self.log_probs)
+        stride = options.stride_length
+        return chunks.strided(
+            blocks,
+            self.log_probs,
+            self._frame,
+            self._silent,
+            options.chunk_length,
+            options.chunk_length / 6 if stride is None else stride,
+        )
+
+    @property
+    def _frame(self) -> int:
+        """Samples in a frame of log-probabilities."""
+        return int(self._model.frontend.hop * self._model.config.stride)
+
+    def _silent(self, log_probs: Floats) -> NDArray[np.bool_]:
+        """Frames ``[n]`` in which no letter is likeliest."""
+        return np.isin(log_probs.argmax(1), (self.tokenizer.blank, self.tokenizer.space_id))
+
+    def _segment(self, piece: chunks.Piece, decoding: Decoding) -> list[Segment]:
+        """One segment, or none without words."""
+        best, *others = self._decode(piece.log_probs, decoding)
         if not best.words:
             return []
-        frame = self._model.frontend.hop * self._model.config.stride
-        last = (len(samples) - 1) // frame  # a model may give one frame beyond the sound's end
+        frame, start, end = self._frame, piece.start, piece.end
+        last = (end - start - 1) // frame  # a model may give one frame beyond the sound's end
         words = [
             Word(
                 w.text,
-                start + min(w.start, last) * frame / SAMPLE_RATE,
-                start + min(w.end * frame, len(samples)) / SAMPLE_RATE,
+                (start + min(w.start, last) * frame) / SAMPLE_RATE,
+                min(start + w.end * frame, end) / SAMPLE_RATE,
                 w.confidence,
             )
             for w in best.words
