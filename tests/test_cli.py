@@ -223,8 +223,8 @@ def told(folder, monkeypatch):
         (["--prepend-punctuations", "«("], {"prepend_punctuations": "«("}),
         (["--append-punctuations", ""], {"append_punctuations": ""}),
         (
-            ["--hallucination-silence-threshold", "2"],
-            {"hallucination_silence_threshold": 2.0},
+            ["--word-timestamps", "--hallucination-silence-threshold", "2"],
+            {"word_timestamps": True, "hallucination_silence_threshold": 2.0},
         ),
         (["--window-margin", "0"], {"window_margin": 0.0}),
         (["--window-floor", "2.5"], {"window_floor": 2.5}),

@@ -24,9 +24,32 @@ def said(pieces):
 
 
 def test_speech_is_packed_into_windows():
-    assert batched.pack(SPEECH, 3000, 100) == [(50, 3000), (3600, 6600), (6600, 6800)]
-    assert batched.pack([], 3000, 100) == []
-    assert batched.pack([(0, 61)], 3000, 100) == [(0, 3000), (3000, 6000), (6000, 6100)]
+    def pack(speech, wanted=((0, 6800),)):
+        return batched.pack(speech, wanted, 3000, 100)
+
+    assert pack(SPEECH) == [(50, 3000), (3600, 6600), (6600, 6800)]
+    assert pack([]) == []
+    assert pack([(0, 61)]) == [(0, 3000), (3000, 6000), (6000, 6100)]
+    assert pack(SPEECH, [(100, 400), (5000, 6700)]) == [(100, 400), (5000, 6650)]
+    # Two stretches that are asked for are two windows, though both would fit into one.
+    assert pack([(0, 20)], [(0, 100), (300, 400)]) == [(0, 100), (300, 400)]
+    assert pack(SPEECH, [(6800, 6800)]) == []
+
+
+def test_clips_and_prompt_hold_beside_the_speech(network):
+    samples = noise(20, level=0.1)
+    speech, plain = [(0.0, 5.0), (6.0, 20.0)], {"temperature": (0.0,), **OPTIONS}
+
+    def texts(speech, **options):
+        options = Options(**plain, **options)
+        return said(batched.transcribe(network, FRONT, samples, speech, options)[0])
+
+    clipped = texts(speech, clip_timestamps=(1.0, 8.0))
+    assert clipped == texts([(1.0, 5.0), (6.0, 8.0)]) != texts(speech)
+    prompted = texts(speech, initial_prompt="ab")
+    assert prompted != texts(speech)
+    with pytest.warns(UserWarning, match=r"nothing to transcribe from 30 s on .* lasts 20 s"):
+        assert texts(speech, clip_timestamps=(30.0,)) == []
 
 
 @pytest.mark.parametrize("words", [False, True])

@@ -12,6 +12,7 @@ from tynda.decode.align import Timing, align, warp
 from tynda.decode.options import Options
 from tynda.decode.sliding import Piece
 from tynda.decode.whisper import Window
+from tynda.errors import TyndaError
 from tynda.frontend import LogMel
 from whisper_peer import openai, pair
 
@@ -158,11 +159,11 @@ def test_hot_words_stand_before_every_window_but_not_before_a_prefix(models):
     network = models[1]
     encode = network.tokenizer.encode
     window = Window([], "", None, 0.0, 0.0, 0.0)
-    history = sliding._History(network, Options(hotwords="tynda", initial_prompt="so"))
+    history = sliding.History(network, Options(hotwords="tynda", initial_prompt="so"))
     assert history.prompt() == encode(" tynda") + encode(" so")
     history.add(list(range(400)), window)
     assert history.prompt() == encode(" tynda") + list(range(400))[-223 + len(encode(" tynda")) :]
-    history = sliding._History(network, Options(hotwords="tynda", prefix="so"))
+    history = sliding.History(network, Options(hotwords="tynda", prefix="so"))
     assert history.prompt() == []
     assert history.prefix() == encode(" so")
     assert history.prefix() == []
@@ -217,3 +218,15 @@ def test_a_pause_is_not_part_of_the_word_after_it():
     sliding._fit_to_segment(piece, usual=0.3, spoken_until=0.0)
     assert words[0].start == pytest.approx(4.4)  # twice the usual length
     assert piece.start == pytest.approx(4.4)
+
+
+@pytest.mark.parametrize(
+    ("given_", "told"),
+    [
+        ({}, "goes by word times: set word_timestamps too"),
+        ({"word_timestamps": True, "vad_filter": True}, "has no part in vad_filter"),
+    ],
+)
+def test_options_that_do_nothing_together_are_refused(given_, told):
+    with pytest.raises(TyndaError, match=f"hallucination_silence_threshold {told}"):
+        Options(hallucination_silence_threshold=2.0, **given_)

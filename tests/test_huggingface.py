@@ -260,7 +260,7 @@ def test_a_language_without_its_adapter(tmp_path):
     ours = tynda.load(tmp_path / "mms")
     with pytest.raises(TyndaError, match=r"adapter\.kaz\.safetensors is missing"):
         ours.prepare(ours.options(language="kaz"))
-    with pytest.raises(TyndaError, match="does not know 'deu'; it knows eng, kaz"):
+    with pytest.raises(TyndaError, match="does not know the language 'deu'; it knows eng, kaz"):
         ours.prepare(ours.options(language="deu"))
     save_file({"a": np.zeros(1, np.float32)}, tmp_path / "mms" / "adapter.kaz.safetensors")
     with pytest.raises(TyndaError, match=r"adapter\.kaz\.safetensors: tensor"):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.decode.options import Options
-from tynda.decode.sliding import Piece, Stretch, hear, is_silence
+from tynda.decode.sliding import History, Piece, Stretch, clips, hear, is_silence
 from tynda.decode.whisper import Network, decode, detect_language
 from tynda.frontend import FrontEnd
 from tynda.models import whisper
@@ -40,8 +40,9 @@ def transcribe(
     """
     rate = front.sample_rate // front.hop
     most = 2 * network.config.frames
-    chunks = pack(speech, most, rate)
-    language = options.language
+    wanted = list(clips(options.clip_timestamps, len(samples) // front.hop))
+    chunks = pack(speech, wanted, most, rate)
+    language, prompt = options.language, History(network, options).prompt()
     pieces: list[Piece] = []
     for at in range(0, len(chunks), options.batch_size):
         group = chunks[at : at + options.batch_size]
@@ -51,12 +52,17 @@ def transcribe(
             (chances,) = detect_language(network, _only(network, heard, 0))
             language = max(chances, key=lambda code: chances[code])
         texts = decode(
-            network, heard, options, [language] * len(group), temperature=options.temperature[0]
+            network,
+            heard,
+            options,
+            [language] * len(group),
+            temperature=options.temperature[0],
+            prompt=prompt,
         )
         for i, ((begin, end), first) in enumerate(zip(group, texts, strict=True)):
             one = _only(network, heard, i)
             stretch = Stretch(network, options, language, one, begin, end - begin, end)
-            window = stretch.decode(first=first)
+            window = stretch.decode(prompt, first=first)
             if is_silence(window, options):
                 continue
             found, _ = stretch.cut(window, whole=True)
@@ -68,20 +74,28 @@ def transcribe(
     return pieces, language
 
 
-def pack(speech: Sequence[tuple[float, float]], most: int, rate: int) -> list[tuple[int, int]]:
+def pack(
+    speech: Sequence[tuple[float, float]],
+    wanted: Sequence[tuple[int, int]],
+    most: int,
+    rate: int,
+) -> list[tuple[int, int]]:
     """Begin and end of each window in frames, ``rate`` to the second.
 
-    Stretches of speech that follow each other share a window while it holds ``most`` frames; a
-    longer one is cut.
+    Of each of the ``wanted`` stretches, in frames too, the speech. What follows each other there
+    shares a window while it holds ``most`` frames; a longer stretch of speech is cut.
     """
     windows: list[tuple[int, int]] = []
-    for seconds in speech:
-        begin, end = (round(t * rate) for t in seconds)
-        if windows and end - windows[-1][0] <= most:
-            windows[-1] = windows[-1][0], end
-            continue
-        cuts = [*range(begin, end, most), end]
-        windows += pairwise(cuts)
+    for first, last in wanted:
+        shared = len(windows)
+        for seconds in speech:
+            begin, end = (min(max(round(t * rate), first), last) for t in seconds)
+            if begin >= end:
+                continue
+            if len(windows) > shared and end - windows[-1][0] <= most:
+                windows[-1] = windows[-1][0], end
+                continue
+            windows += pairwise([*range(begin, end, most), end])
     return windows
 
 

@@ -117,6 +117,16 @@ class Options:
         for name in ("max_initial_timestamp", "hallucination_silence_threshold"):
             if (seconds := getattr(self, name)) is not None:
                 number(name, seconds, 0)
+        if self.hallucination_silence_threshold is not None:
+            if not self.word_timestamps:
+                raise TyndaError(
+                    "hallucination_silence_threshold goes by word times: set word_timestamps too"
+                )
+            if self.vad_filter:
+                raise TyndaError(
+                    "hallucination_silence_threshold has no part in vad_filter, which leaves "
+                    "silences out itself: leave one of them out"
+                )
         for name in ("window_margin", "window_floor"):
             number(name, getattr(self, name), 0)
         for name in _FLOATS:

@@ -9,6 +9,7 @@ words and long pauses, and their numbers, are the reference's as well.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,7 +23,7 @@ from tynda.decode.options import Options
 from tynda.decode.whisper import SECONDS_PER_FRAME, Network, Window, decode, detect_language
 from tynda.models import whisper
 
-__all__ = ["Piece", "Stretch", "hear", "is_silence", "transcribe"]
+__all__ = ["History", "Piece", "Stretch", "clips", "hear", "is_silence", "transcribe"]
 
 Floats = NDArray[np.float32]
 
@@ -66,10 +67,10 @@ def transcribe(
         first = features[:size] if options.window == "exact" else features[: min(size, content)]
         (chances,) = detect_language(network, hear(network, [first], options))
         language = max(chances, key=lambda code: chances[code])
-    history = _History(network, options)
+    history = History(network, options)
     pieces: list[Piece] = []
     spoken_until = 0.0
-    for begin, end in _clips(options.clip_timestamps, content):
+    for begin, end in clips(options.clip_timestamps, content):
         seek = begin
         while seek < end:
             count = min(size, end - seek)
@@ -94,15 +95,25 @@ def transcribe(
     return pieces, language
 
 
-def _clips(times: Sequence[float], content: int) -> Iterator[tuple[int, int]]:
+def clips(times: Sequence[float], content: int) -> Iterator[tuple[int, int]]:
+    """Begin and end, in frames, of each stretch to transcribe of ``content`` frames.
+
+    Warns of one that begins where the recording has ended.
+    """
     frames = [round(t * _RATE) for t in times] or [0]
     if len(frames) % 2:
         frames.append(content)
     for begin, end in zip(frames[::2], frames[1::2], strict=True):
+        if begin >= max(1, content):
+            warnings.warn(
+                f"nothing to transcribe from {begin / _RATE:g} s on (clip_timestamps): "
+                f"the recording lasts {content / _RATE:g} s",
+                stacklevel=2,
+            )
         yield begin, min(end, content)
 
 
-class _History:
+class History:
     """What the decoder is told of the text before a window."""
 
     def __init__(self, network: Network, options: Options) -> None:

@@ -14,7 +14,7 @@ from tynda import audio
 from tynda.audio import Source
 from tynda.checkpoint import Checkpoint
 from tynda.engine import Backend, open_engine
-from tynda.errors import TyndaError
+from tynda.errors import TyndaError, listed
 from tynda.text.normalize import basic, english_letters
 from tynda.transcript import Transcript
 
@@ -90,6 +90,17 @@ class Recognizer(ABC, Generic[O]):
 
         Raises `TyndaError` where decoding by these options would.
         """
+
+    def check_language(self, language: str | None) -> None:
+        """Raise `TyndaError` for a language that the model does not know; None is any."""
+        known = self.header.languages
+        if language is None or language in known:
+            return
+        raise TyndaError(
+            f"{self.header.name} does not know the language {language!r}; it knows {listed(known)}"
+            if known
+            else f"{self.header.name} does not say which languages it knows: leave it out"
+        )
 
     @property
     def normalize(self) -> Callable[[str], str]:

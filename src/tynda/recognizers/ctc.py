@@ -20,7 +20,7 @@ from tynda.decode import ctc, ngram
 from tynda.decode.beam import beam_search
 from tynda.decode.ngram import LanguageModel
 from tynda.engine import Backend, open_engine
-from tynda.errors import TyndaError, listed
+from tynda.errors import TyndaError
 from tynda.recognizers import chunks
 from tynda.recognizers.base import Recognizer
 from tynda.transcript import Segment, Transcript, Word
@@ -119,13 +119,8 @@ class CTCRecognizer(Recognizer[Decoding]):
 
     def _speak(self, language: str | None) -> None:
         """Change to a language of the model's; None: that of its own head."""
+        self.check_language(language)
         known = self.header.languages
-        if language is not None and language not in known:
-            raise TyndaError(
-                f"{self.header.name} does not know {language!r}; it knows {listed(known)}"
-                if known
-                else f"{self.header.name} does not say which languages it knows: leave it out"
-            )
         if not self._adapts or (language or known[0]) == self._language:
             return
         language = language or known[0]

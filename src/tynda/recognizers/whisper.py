@@ -14,7 +14,6 @@ from tynda.decode import batched, sliding
 from tynda.decode.options import Options
 from tynda.decode.whisper import Network
 from tynda.engine import Backend
-from tynda.errors import TyndaError, listed
 from tynda.recognizers.base import Recognizer
 from tynda.transcript import Segment, Transcript, Word
 
@@ -43,15 +42,8 @@ class WhisperRecognizer(Recognizer[Options]):
 
     def prepare(self, options: Options | None = None) -> None:
         """See whether the model knows the language."""
-        if options is not None and options.language is not None:
-            self._check_language(options.language)
-
-    def _check_language(self, language: str) -> None:
-        if language not in self.header.languages:
-            raise TyndaError(
-                f"{self.header.name} does not know the language {language!r}; it knows "
-                + listed(self.header.languages)
-            )
+        if options is not None:
+            self.check_language(options.language)
 
     def _transcribe(
         self,

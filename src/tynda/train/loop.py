@@ -185,8 +185,13 @@ class Trainer:
         # Dropout alone may differ: it has no weights.
         config = self.objective.config
         shape = replace(model.config, dropout=config.dropout)
-        if model.header.family != self.recipe.family or shape != config:
-            raise TyndaError(f"{path} has another shape than the recipe's model")
+        if model.header.family != self.recipe.family:
+            raise TyndaError(
+                f"{path} is a {model.header.family}, the recipe's {self.recipe.family}"
+            )
+        for name, mine in asdict(config).items():
+            if (its := asdict(shape)[name]) != mine:
+                raise TyndaError(f"{path} has a {name} of {its}, the recipe's model one of {mine}")
         return {k: torch.from_numpy(v) for k, v in model.weights.items()}
 
     def _resume(self, last: Path) -> None:
@@ -212,7 +217,14 @@ class Trainer:
         except Exception:  # there is no end to what a damaged file may raise
             raise TyndaError(f"{last} is damaged: begin anew in another folder") from None
         if not shapes == averaged == expected:
-            raise TyndaError(f"{last} comes from another recipe; resume with the one it began with")
+            tensors = sorted(expected | shapes | averaged)
+            other = next(
+                k for k in tensors if not shapes.get(k) == averaged.get(k) == expected.get(k)
+            )
+            raise TyndaError(
+                f"{last} comes from another recipe (its {other} differs): "
+                "resume with the one it began with"
+            )
         # The optimizer's state holds its old settings too, but the recipe's are to be obeyed.
         for group, mine in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(mine)
