@@ -4,7 +4,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-import torch
 
 from helpers import noise, tone
 from tynda.decode import sliding
@@ -13,10 +12,8 @@ from tynda.decode.options import Options
 from tynda.decode.sliding import Piece
 from tynda.decode.whisper import Window
 from tynda.errors import TyndaError
-from tynda.frontend import LogMel
-from whisper_peer import openai, pair
+from whisper_peer import features, pair, same_as_openai, same_dice  # noqa: F401 (a fixture)
 
-FRONT = LogMel(fft=400, normalize="whisper")
 # Random models are never sure: thresholds about what they reach tell more than the usual ones.
 DOUBT = {"logprob_threshold": -4.4, "compression_ratio_threshold": 1.9}
 CASES = {
@@ -49,8 +46,9 @@ def sound(seconds):
     return np.concatenate(parts)[: seconds * 16000]
 
 
-def features(samples):
-    return FRONT(np.pad(samples, (0, 30 * 16000)))
+def heard(models, seconds, changes):
+    usual = {"temperature": (0.0,), "max_new_tokens": 24, "no_speech_threshold": None}
+    return same_as_openai(models, sound(seconds), usual | changes)
 
 
 @pytest.fixture(scope="module", params=[(0, True), (3, False)], ids=["multi", "en"])
@@ -59,33 +57,10 @@ def models(request):
     return pair(seed, multilingual, ends=1.3, frames=1500, layers=1)
 
 
-@pytest.fixture
-def same_dice(monkeypatch):
-    """Let openai draw with our random numbers, begun anew for each window as ours are."""
-    dice = {}
-
-    class Dice:
-        def __init__(self, logits):
-            self.logits = logits.numpy()
-
-        def sample(self):
-            noises = [dice["rng"].gumbel(size=row.size).astype(np.float32) for row in self.logits]
-            return torch.from_numpy(np.argmax(self.logits + np.stack(noises), axis=-1))
-
-    run = openai.decoding.DecodingTask.run
-
-    def begin(task, mel):
-        dice["rng"] = np.random.default_rng(Options.seed)
-        return run(task, mel)
-
-    monkeypatch.setattr(openai.decoding, "Categorical", Dice)
-    monkeypatch.setattr(openai.decoding.DecodingTask, "run", begin)
-
-
 @pytest.mark.usefixtures("same_dice")
 @pytest.mark.parametrize("name", CASES)
 def test_recordings_are_those_of_openai(models, name):
-    pieces = same_as_openai(models, *CASES[name])
+    pieces = heard(models, *CASES[name])
     if name == "fallback":
         assert max(p.window.temperature for p in pieces) > 0
     if name not in ("silence", "doubtful"):
@@ -98,33 +73,8 @@ def test_recordings_are_those_of_openai(models, name):
     "changes", [{"word_timestamps": True}, DOUBT | {"temperature": (0.0, 1.0)}]
 )
 def test_five_minutes_are_those_of_openai(models, changes):
-    pieces = same_as_openai(models, 300, changes)
+    pieces = heard(models, 300, changes)
     assert pieces[-1].end > 270
-
-
-def same_as_openai(models, seconds, changes):
-    theirs, network = models
-    options = {"temperature": (0.0,), "max_new_tokens": 24, "no_speech_threshold": None} | changes
-    pieces, language = sliding.transcribe(network, features(sound(seconds)), Options(**options))
-    renamed = {"max_new_tokens": "sample_len"}
-    options = {renamed.get(k, k): v for k, v in options.items()}
-    if "clip_timestamps" in options:
-        options["clip_timestamps"] = list(options["clip_timestamps"])
-    expected = theirs.transcribe(sound(seconds), fp16=False, verbose=None, **options)
-    assert (language or "en") == expected["language"]
-    others = [s for s in expected["segments"] if s["tokens"]]
-    assert [p.tokens for p in pieces] == [s["tokens"] for s in others]
-    for piece, other in zip(pieces, others, strict=True):
-        assert piece.text == other["text"]
-        assert (piece.start, piece.end) == pytest.approx((other["start"], other["end"]))
-        assert piece.window.temperature == other["temperature"]
-        assert piece.window.avg_logprob == pytest.approx(other["avg_logprob"], rel=1e-3)
-        words = other.get("words", [])
-        assert [w.word for w in piece.words] == [w["word"] for w in words]
-        for mine, word in zip(piece.words, words, strict=True):
-            assert (mine.start, mine.end) == pytest.approx((word["start"], word["end"]))
-            assert mine.probability == pytest.approx(word["probability"], rel=1e-2, abs=1e-6)
-    return pieces
 
 
 def test_a_fitting_window_encodes_what_is_left(models, monkeypatch):

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 import tynda
+from helpers import close
 from tynda import audio
 from tynda.decode.options import Options
 from tynda.decode.whisper import decode
@@ -32,11 +33,6 @@ def make(tmp_path, *names):
     folder = tmp_path / "-".join(names)
     subprocess.run([sys.executable, SCRIPT, *names, folder], check=True, capture_output=True)
     return folder
-
-
-def close(ours, theirs):
-    theirs = theirs.numpy()
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
 
 def test_whisper_tiny(tmp_path):

@@ -120,8 +120,17 @@ def test_what_the_window_cuts_off_has_its_beginning_only(objective):
             *(t.sot, t.timestamp_begin, *t.encode(" do"), t.timestamp_begin + 25),
             *(t.timestamp_begin + 30, t.eot),
         ]
-    assert objective.fit(np.ones((200, 2), np.float32)).shape == (150, 2)
-    assert objective.fit(np.ones((3, 1), np.float32)).tolist() == [[1]] * 3 + [[0]] * 147
+
+
+def test_features_fill_the_window_or_the_longest_fills_it(objective):
+    long, short, shorter = (np.ones((n, 2), np.float32) for n in (200, 3, 2))
+
+    def filled(batch, **window):
+        return [(len(f), int(f.sum()) // 2) for f in objective.fit(batch, **window)]
+
+    assert filled([long, short]) == [(150, 150), (150, 3)]
+    assert filled([long, short], window="fit") == [(150, 150), (150, 3)]
+    assert filled([short, shorter], window="fit") == [(3, 3), (3, 2)]
 
 
 def test_a_text_beyond_the_context_is_cut(objective):

@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import HubertConfig, HubertForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
 
+from helpers import close
 from tynda.errors import TyndaError
 from tynda.models import configure, wav2vec2
 from tynda.ops.count import count
@@ -82,11 +83,6 @@ def encode(config, weights, x, lengths=None):
 def transform(theirs, x):
     with torch.no_grad():
         return theirs(torch.from_numpy(x[..., 0])).logits.log_softmax(-1).numpy()
-
-
-def close(ours, theirs):
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max(initial=0))
 
 
 @variants

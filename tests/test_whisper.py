@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+from helpers import close
 from tynda import models
 from tynda.models import whisper
 from tynda.ops.count import count
@@ -49,12 +50,6 @@ def features(config, batch=2, seed=0):
 
 def full(config, batch):
     return np.full(batch, 2 * config.frames)
-
-
-def close(ours, theirs):
-    theirs = theirs.numpy() if isinstance(theirs, torch.Tensor) else theirs
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
 
 def heard(config, weights, mel):

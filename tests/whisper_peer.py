@@ -9,8 +9,11 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from tynda.decode import sliding
+from tynda.decode.options import Options
 from tynda.decode.whisper import Network
 from tynda.engine import open_engine
+from tynda.frontend import LogMel
 from tynda.models.whisper import Config
 from tynda.text.whisper import WhisperTokenizer
 
@@ -153,3 +156,60 @@ def pair(seed=0, multilingual=True, ends=1.0, **changes):
     alignment = [(layer, head) for layer in layers for head in range(heads)]  # openai's default
     network = Network(open_engine("numpy", weights), config, tokenizer, alignment)
     return to_openai(config, weights), network
+
+
+FRONT = LogMel(fft=400, normalize="whisper")
+
+
+def features(samples, seconds=30.0):
+    """Features with a window of silence behind."""
+    return FRONT(np.pad(samples, (0, round(seconds * 16000))))
+
+
+@pytest.fixture
+def same_dice(monkeypatch):
+    """Let openai draw with our random numbers, begun anew for each window as ours are."""
+    dice = {}
+
+    class Dice:
+        def __init__(self, logits):
+            self.logits = logits.numpy()
+
+        def sample(self):
+            noises = [dice["rng"].gumbel(size=row.size).astype(np.float32) for row in self.logits]
+            return torch.from_numpy(np.argmax(self.logits + np.stack(noises), axis=-1))
+
+    run = openai.decoding.DecodingTask.run
+
+    def begin(task, mel):
+        dice["rng"] = np.random.default_rng(Options.seed)
+        return run(task, mel)
+
+    monkeypatch.setattr(openai.decoding, "Categorical", Dice)
+    monkeypatch.setattr(openai.decoding.DecodingTask, "run", begin)
+
+
+def same_as_openai(models, samples, options):
+    """What tynda hears, having seen that it is what openai-whisper's ``transcribe`` hears."""
+    theirs, network = models
+    seconds = network.config.frames / 50
+    pieces, language = sliding.transcribe(network, features(samples, seconds), Options(**options))
+    renamed = {"max_new_tokens": "sample_len"}
+    options = {renamed.get(k, k): v for k, v in options.items()}
+    if "clip_timestamps" in options:
+        options["clip_timestamps"] = list(options["clip_timestamps"])
+    expected = theirs.transcribe(samples, fp16=False, verbose=None, **options)
+    assert (language or "en") == expected["language"]
+    others = [s for s in expected["segments"] if s["tokens"]]
+    assert [p.tokens for p in pieces] == [s["tokens"] for s in others]
+    for piece, other in zip(pieces, others, strict=True):
+        assert piece.text == other["text"]
+        assert (piece.start, piece.end) == pytest.approx((other["start"], other["end"]))
+        assert piece.window.temperature == other["temperature"]
+        assert piece.window.avg_logprob == pytest.approx(other["avg_logprob"], rel=1e-3)
+        words = other.get("words", [])
+        assert [w.word for w in piece.words] == [w["word"] for w in words]
+        for mine, word in zip(piece.words, words, strict=True):
+            assert (mine.start, mine.end) == pytest.approx((word["start"], word["end"]))
+            assert mine.probability == pytest.approx(word["probability"], rel=1e-2, abs=1e-6)
+    return pieces

@@ -34,14 +34,15 @@ _LARGEST = 1 << 16
 class Spec:
     """Shape of one tensor and how training starts it.
 
-    ``uniform``: U(-1, 1) / sqrt(fan_in), fan_in being the product of all axes but the first
-    (PyTorch's default for linear and convolution layers). ``sinusoids``: as `sinusoids` gives
+    ``uniform``: ``gain`` U(-1, 1) / sqrt(fan_in), fan_in being the product of all axes but the
+    first (PyTorch's default for linear and convolution layers). ``sinusoids``: as `sinusoids` gives
     them. A tensor that is not ``trainable`` is a constant or a running statistic.
     """
 
     shape: tuple[int, ...]
     init: Literal["uniform", "zeros", "ones", "sinusoids"] = "uniform"
     trainable: bool = True
+    gain: float = 1.0
 
 
 def sinusoids(count: int, channels: int) -> NDArray[np.float32]:

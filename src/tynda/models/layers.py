@@ -11,9 +11,9 @@ __all__ = ["Specs", "dense", "norm"]
 class Specs(dict[str, Spec]):
     """Name -> `Spec`, filled layer by layer."""
 
-    def dense(self, name: str, *shape: int, bias: bool = True) -> None:
+    def dense(self, name: str, *shape: int, bias: bool = True, gain: float = 1.0) -> None:
         """The tensors of `dense`, or of a convolution; ``shape`` begins with the outputs."""
-        self[f"{name}.weight"] = Spec(shape)
+        self[f"{name}.weight"] = Spec(shape, gain=gain)
         if bias:
             self[f"{name}.bias"] = Spec(shape[:1], "zeros")
 

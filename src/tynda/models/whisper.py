@@ -106,8 +106,10 @@ def specs(config: Config) -> dict[str, Spec]:
         out.dense(f"{name}.fc2", c, hidden)
         out.norm(f"{name}.final_layer_norm", c)
 
-    out.dense("model.encoder.conv1", c, config.bins, 3)
-    out.dense("model.encoder.conv2", c, c, 3)
+    # As loud as the positions that are added to them, or the first epochs hear nothing else:
+    # at a gain of 1 what is heard has a thirtieth of their deviation.
+    out.dense("model.encoder.conv1", c, config.bins, 3, gain=4.0)
+    out.dense("model.encoder.conv2", c, c, 3, gain=4.0)
     out["model.encoder.embed_positions.weight"] = Spec((config.frames, c), "sinusoids", False)
     for i in range(config.layers):
         name = f"model.encoder.layers.{i}"

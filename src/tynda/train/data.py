@@ -295,8 +295,8 @@ class Examples:
     frontend: FrontEnd
     labels: Callable[[Sequence[Said], np.random.Generator], list[int]]
     """What was said -> the labels to learn."""
-    fit: Callable[[Floats], Floats]
-    """Brings features ``[frames, bins]`` to the model's window, if it has one."""
+    fit: Callable[[Sequence[Floats]], list[Floats]]
+    """Brings a batch's features ``[frames, bins]`` to the model's window, if it has one."""
     lexicon: Lexicon | None
     augment: Augment
     noises: Corpus | None
@@ -326,12 +326,8 @@ class Examples:
             labels.append(self.labels(said, rng))
             text = " ".join(t for t in texts if t)
             phones.append((self.lexicon.phones(text) or []) if self.lexicon else [])
-        views = [
-            self.fit(mask_spectrum(f, self.augment, rng))
-            for _ in range(self.views)
-            for f in features
-        ]
-        return collate(views, labels * self.views, phones * self.views)
+        views = [mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features]
+        return collate(self.fit(views), labels * self.views, phones * self.views)
 
     def _utterance(self, index: int, rng: np.random.Generator) -> tuple[Floats, str]:
         if self.splicer and rng.random() < self.augment.splice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -52,7 +53,7 @@ def initial_weights(specs: dict[str, models.Spec], seed: int) -> dict[str, Tenso
         if spec.init == "sinusoids":
             value = torch.from_numpy(models.sinusoids(*spec.shape))
         elif spec.init == "uniform":
-            bound = 1 / math.sqrt(math.prod(spec.shape[1:]))
+            bound = spec.gain / math.sqrt(math.prod(spec.shape[1:]))
             value.uniform_(-bound, bound, generator=generator)
         else:
             value.fill_(1.0 if spec.init == "ones" else 0.0)
@@ -272,7 +273,7 @@ class Trainer:
         # Dropout too depends on the epoch alone, so that a resumed run is the same run.
         torch.manual_seed(int(rng.spawn(1)[0].integers(1 << 63)))
         examples = train_data.plan_epoch(self.corpus, d.train, self.members, d.max_seconds, rng)
-        window = self.objective.window_seconds
+        window = self.objective.window_seconds if d.window == "exact" else None
         seconds = [window or sum(map(self.corpus.seconds, e)) for e in examples]
         views = 2 if o.consistency and self.at.epoch >= o.consistency_start * o.epochs else 1
         # Short ones first, once: CTC finds its first alignments sooner (SortaGrad, Amodei et
@@ -287,7 +288,7 @@ class Trainer:
             batches,
             self.frontend,
             self.objective.labels,
-            self.objective.fit,
+            functools.partial(self.objective.fit, window=d.window),
             self.lexicon,
             self.recipe.augment,
             self.noises,
@@ -426,7 +427,11 @@ class DevSet:
             for i in heard
         ]
         self.seconds = [window or said.end for said in self.said]
-        self.features = [objective.fit(front(corpus.samples(i))).astype(np.float16) for i in heard]
+        self.features = [
+            features.astype(np.float16)
+            for i in heard
+            for features in objective.fit([front(corpus.samples(i))])
+        ]
 
     def batches(
         self, seconds: float

@@ -63,12 +63,17 @@ class Objective(ABC):
         """Settings of the decoder that the model file carries."""
         return {}
 
-    def fit(self, features: Floats) -> Floats:
-        """``features [frames, bins]``, filled up with zeros, or cut, to the window."""
+    def fit(self, features: Sequence[Floats], window: str = "exact") -> list[Floats]:
+        """Features ``[frames, bins]``, filled up with zeros, or cut, to the model's window.
+
+        ``fit`` as ``window``: the longest of them alone fills it.
+        """
         if self.window is None:
-            return features
-        missing = max(0, self.window - len(features))
-        return np.pad(features[: self.window], ((0, missing), (0, 0)))
+            return list(features)
+        size = self.window
+        if window == "fit":
+            size = min(size, max(map(len, features)))
+        return [np.pad(f[:size], ((0, max(0, size - len(f))), (0, 0))) for f in features]
 
     @abstractmethod
     def check(self, corpus: Corpus) -> None:

@@ -40,6 +40,7 @@ Count = Annotated[int, _Rule("0 or more", lambda x: x >= 0)]
 AtLeastOne = Annotated[int, _Rule("at least 1", lambda x: x >= 1)]
 Order = Annotated[int, _Rule("from 2 to 6", lambda x: 2 <= x <= 6)]
 Precision = Annotated[str, _Rule("'bf16' or 'f32'", lambda x: x in ("bf16", "f32"))]
+Window = Annotated[str, _Rule("'exact' or 'fit'", lambda x: x in ("exact", "fit"))]
 Family = Annotated[str, _Rule(f"one of {', '.join(FAMILIES)}", lambda x: x in FAMILIES)]
 Language = Annotated[str, _Rule("'en': training writes English letters only", lambda x: x == "en")]
 Tokens = Annotated[int, _Rule("from 256 to 50000", lambda x: 256 <= x <= 50000)]
@@ -79,6 +80,9 @@ class Data:
     """Longest batch, padding included."""
     exclude_speakers: tuple[str, ...] = ()
     """People never trained on, for leave-one-out tests."""
+    window: Window = "exact"
+    """Of a family that has one (Whisper). ``exact``: every example fills it, with silence
+    behind; ``fit``: no longer than the longest of a batch needs, which is faster."""
     max_seconds: Positive = 20.0
     """Longer utterances are left out of training."""
     dev_utterances: Count = 0
