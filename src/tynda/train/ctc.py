@@ -20,6 +20,7 @@ from tynda.text.tokenizer import ENGLISH
 from tynda.train.data import SHORTEST, Batch, Corpus, Said
 from tynda.train.objective import Objective, Weights, ctc_loss
 from tynda.train.recipe import Recipe
+from tynda.train.teacher import Teacher
 
 __all__ = ["CTC"]
 
@@ -29,12 +30,17 @@ class CTC(Objective):
 
     tokenizer = ENGLISH
 
-    def __init__(self, recipe: Recipe, front: FrontEnd) -> None:
-        super().__init__(recipe, front, len(ENGLISH))
+    def __init__(self, recipe: Recipe, front: FrontEnd, teacher: Teacher | None = None) -> None:
+        super().__init__(recipe, front, len(ENGLISH), teacher)
+        if teacher is not None and teacher.frame != self.frame:
+            raise TyndaError(
+                f"{teacher.name} cannot teach this model: its frames have {teacher.frame} samples, "
+                f"the model's {self.frame}"
+            )
 
     def check(self, corpus: Corpus) -> None:
         """CTC needs a frame for each letter, and one between two that are the same."""
-        frame = self.frontend.hop * self.config.stride / SAMPLE_RATE
+        frame = self.frame / SAMPLE_RATE
         spoken = short = 0
         for i, utterance in enumerate(corpus.utterances):
             letters = ENGLISH.encode(english_letters(utterance.text))
@@ -66,7 +72,8 @@ class CTC(Objective):
             )
         letters = batch.label_lengths.sum().clamp(min=1)
         plain = ctc_loss(log_probs, lengths, batch.labels, batch.label_lengths) / letters
-        loss = plain + self.phone_loss(weights, tapped[-1], lengths, batch) / letters
+        aside = self.phone_loss(weights, tapped[-1], lengths, batch)
+        loss = plain + (aside + self.distill_loss(log_probs, lengths, batch)) / letters
         if views == 2:
             weight = self.recipe.optimizer.consistency
             loss = loss + weight * _consistency(log_probs, lengths) / letters

@@ -265,6 +265,9 @@ class Batch:
     phones: Tensor
     """Phones end to end; an utterance with an unknown word has none."""
     phone_lengths: Tensor
+    heard: Tensor
+    """Features of the same for the teacher, ``[batch, frames, bins]``; empty without one."""
+    heard_lengths: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -304,6 +307,8 @@ class Examples:
     views: int
     seed: tuple[int, ...]
     splicer: Splicer | None = None
+    teacher: FrontEnd | None = None
+    """The teacher's front end."""
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -311,7 +316,7 @@ class Examples:
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([*self.seed, index])
         noises, rooms = _Sounds(self.noises), _Sounds(self.rooms)
-        features, labels, phones = [], [], []
+        features, labels, phones, heard = [], [], [], []
         for example in self.batches[index]:
             sounds, texts = zip(*(self._utterance(i, rng) for i in example), strict=True)
             joined, bounds = _join(sounds, rng)
@@ -323,11 +328,13 @@ class Examples:
                 for text, (start, end) in zip(texts, bounds, strict=True)
             ]
             features.append(self.frontend(samples))
+            if self.teacher:
+                heard.append(self.teacher(samples))
             labels.append(self.labels(said, rng))
             text = " ".join(t for t in texts if t)
             phones.append((self.lexicon.phones(text) or []) if self.lexicon else [])
         views = [mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features]
-        return collate(self.fit(views), labels * self.views, phones * self.views)
+        return collate(self.fit(views), labels * self.views, phones * self.views, heard)
 
     def _utterance(self, index: int, rng: np.random.Generator) -> tuple[Floats, str]:
         if self.splicer and rng.random() < self.augment.splice:
@@ -363,21 +370,29 @@ class _Sounds(Sequence[Floats]):
 
 
 def collate(
-    features: Sequence[Floats], labels: Sequence[Sequence[int]], phones: Sequence[Sequence[int]]
+    features: Sequence[Floats],
+    labels: Sequence[Sequence[int]],
+    phones: Sequence[Sequence[int]],
+    heard: Sequence[Floats] = (),
 ) -> Batch:
     """Pad with zeros and join."""
-    lengths = [len(f) for f in features]
-    padded = np.zeros((len(features), max(lengths), features[0].shape[1]), np.float32)
-    for row, item in zip(padded, features, strict=True):
-        row[: len(item)] = item
     return Batch(
-        torch.from_numpy(padded),
-        torch.tensor(lengths),
+        *_pad(features),
         torch.tensor([i for item in labels for i in item], dtype=torch.long),
         torch.tensor([len(item) for item in labels]),
         torch.tensor([i for item in phones for i in item], dtype=torch.long),
         torch.tensor([len(item) for item in phones]),
+        *(_pad(heard) if heard else (torch.zeros(0, 0, 0), torch.zeros(0, dtype=torch.long))),
     )
+
+
+def _pad(features: Sequence[Floats]) -> tuple[Tensor, Tensor]:
+    """``[batch, longest, bins]`` and lengths."""
+    lengths = [len(f) for f in features]
+    padded = np.zeros((len(features), max(lengths), features[0].shape[1]), np.float32)
+    for row, item in zip(padded, features, strict=True):
+        row[: len(item)] = item
+    return torch.from_numpy(padded), torch.tensor(lengths)
 
 
 def iterate(examples: Examples, workers: int) -> Iterator[Batch]:

@@ -33,6 +33,7 @@ from tynda.train.phones import Lexicon
 from tynda.train.recipe import Optimizer, Recipe
 from tynda.train.seq2seq import Seq2Seq
 from tynda.train.splice import Splicer, find_words
+from tynda.train.teacher import Teacher
 
 __all__ = ["Trainer", "initial_weights", "learning_rate"]
 
@@ -115,10 +116,12 @@ class Trainer:
         self.splicer = self._find_words(init) if recipe.augment.splice else None
 
     def _choose_objective(self, utterances: Sequence[Utterance]) -> Objective:
+        distill = self.recipe.distill
+        teacher = Teacher(distill.teacher, self.device) if distill else None
         if self.recipe.family in models.CTC_FAMILIES:
-            return CTC(self.recipe, self.frontend)
+            return CTC(self.recipe, self.frontend, teacher)
         texts = sorted({english_letters(u.text) for u in utterances})
-        return Seq2Seq(self.recipe, self.frontend, texts)
+        return Seq2Seq(self.recipe, self.frontend, texts, teacher)
 
     def _open_data(
         self, folder: Path, utterances: list[Utterance], members: list[list[int]]
@@ -296,6 +299,7 @@ class Trainer:
             views,
             (o.seed, self.at.epoch),
             self.splicer,
+            self.objective.teacher.frontend if self.objective.teacher else None,
         )
         # Steps that remain are counted at this epoch's length, so that a resumed run with
         # another number of epochs or batches still cools down at its end.

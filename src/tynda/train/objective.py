@@ -22,6 +22,7 @@ from tynda.models.layers import Specs
 from tynda.train.data import Batch, Corpus, Said
 from tynda.train.phones import PHONES
 from tynda.train.recipe import Recipe
+from tynda.train.teacher import Teacher
 
 __all__ = ["Objective", "Weights", "ctc_loss"]
 
@@ -38,13 +39,20 @@ class Objective(ABC):
     window: int | None = None
     """Frames that every example is padded or cut to; None: each has its own length."""
 
-    def __init__(self, recipe: Recipe, front: FrontEnd, vocab: int) -> None:
-        """Raises `TyndaError` where the recipe's model settings do not fit the family."""
-        self.recipe, self.frontend = recipe, front
+    def __init__(
+        self, recipe: Recipe, front: FrontEnd, vocab: int, teacher: Teacher | None = None
+    ) -> None:
+        """Raises `TyndaError` where the recipe's model settings do not fit family or teacher."""
+        self.recipe, self.frontend, self.teacher = recipe, front, teacher
         self.family = models.family(recipe.family)
         self.config = models.configure(
             self.family, {**recipe.model, "bins": front.bins, "vocab": vocab}
         )
+
+    @property
+    def frame(self) -> int:
+        """Samples in a frame of the encoder."""
+        return int(self.frontend.hop * self.config.stride)
 
     @property
     def window_seconds(self) -> float | None:
@@ -108,6 +116,21 @@ class Objective(ABC):
         log_probs = F.log_softmax(F.linear(states[known].float(), w, b), -1)
         loss = ctc_loss(log_probs, lengths[known], batch.phones, batch.phone_lengths[known])
         return self.recipe.phones.weight * loss
+
+    def distill_loss(self, log_probs: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+        """Divergence of frames ``[batch, frames, symbols]`` from the teacher's, summed."""
+        if self.teacher is None or self.recipe.distill is None:
+            return log_probs.new_zeros(())
+        taught, heard = self.teacher(batch.heard, batch.heard_lengths)
+        views = len(log_probs) // len(taught)
+        taught, heard = taught.repeat(views, 1, 1), heard.repeat(views)
+        frames = min(log_probs.shape[1], taught.shape[1])
+        divergence = F.kl_div(
+            log_probs[:, :frames].float(), taught[:, :frames], reduction="none", log_target=True
+        ).sum(-1)
+        both = torch.minimum(lengths, heard)[:, None]
+        counts = torch.arange(frames, device=divergence.device) < both
+        return self.recipe.distill.weight * (divergence * counts).sum()
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:

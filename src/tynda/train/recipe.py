@@ -18,7 +18,18 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from tynda.errors import TyndaError
 from tynda.models import CTC_FAMILIES, FAMILIES
 
-__all__ = ["Augment", "Data", "NGram", "Optimizer", "Phones", "Recipe", "Source", "bundled", "load"]
+__all__ = [
+    "Augment",
+    "Data",
+    "Distill",
+    "NGram",
+    "Optimizer",
+    "Phones",
+    "Recipe",
+    "Source",
+    "bundled",
+    "load",
+]
 
 C = TypeVar("C")
 
@@ -132,6 +143,18 @@ class Phones:
 
 
 @dataclass(frozen=True)
+class Distill:
+    """What a finished CTC model hears in each frame, learnt beside the texts.
+
+    Hinton et al. 2015, "Distilling the knowledge in a neural network", frame by frame.
+    """
+
+    teacher: str
+    """A model that writes English letters by CTC, by name or file."""
+    weight: NotNegative = 1.0
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """AdamW, linear warm-up, a constant rate, and a linear way down to zero at the end."""
 
@@ -186,6 +209,7 @@ class Recipe:
     optimizer: Optimizer
     augment: Augment = field(default_factory=Augment)
     phones: Phones | None = None
+    distill: Distill | None = None
     lm: NGram | None = None
     tokens: Tokens = 500
     """Byte pairs that a model with a decoder learns from its texts; 256 of them are the bytes."""
@@ -214,6 +238,7 @@ _SECTIONS: dict[str, type] = {
     "optimizer": Optimizer,
     "augment": Augment,
     "phones": Phones,
+    "distill": Distill,
     "lm": NGram,
 }
 

@@ -20,12 +20,14 @@ from tynda.engine import Engine
 from tynda.errors import TyndaError
 from tynda.frontend import SAMPLE_RATE, FrontEnd
 from tynda.models import whisper
+from tynda.models.layers import Specs
 from tynda.ops.torch import TorchOps
 from tynda.text.normalize import english_letters
 from tynda.text.whisper import WhisperTokenizer
 from tynda.train.data import Batch, Corpus, Said
 from tynda.train.objective import Objective, Weights
 from tynda.train.recipe import Recipe
+from tynda.train.teacher import Teacher
 from tynda.train.tokens import learn_tokens
 
 __all__ = ["Seq2Seq"]
@@ -34,6 +36,7 @@ _SMOOTHING = 0.1
 """Share of the target that all tokens divide among them (Szegedy et al. 2016, section 7)."""
 _NO_TARGET = -100
 _HOP = round(SECONDS_PER_FRAME * SAMPLE_RATE) // whisper.Config.stride
+_TAUGHT = "taught"
 _GREEDY = Options(without_timestamps=True)
 
 
@@ -43,7 +46,13 @@ class Seq2Seq(Objective):
     tokenizer: WhisperTokenizer
     config: whisper.Config
 
-    def __init__(self, recipe: Recipe, front: FrontEnd, texts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        front: FrontEnd,
+        texts: Sequence[str],
+        teacher: Teacher | None = None,
+    ) -> None:
         """``texts`` are what the tokens are learnt from."""
         if front.hop != _HOP:
             raise TyndaError(f"time stamps need a frontend.hop of {_HOP} samples, not {front.hop}")
@@ -51,8 +60,20 @@ class Seq2Seq(Objective):
         frames = recipe.model.get("frames", whisper.Config.frames)
         stamps = frames + 1 if isinstance(frames, int) else 1
         self.tokenizer = learn_tokens(texts, recipe.tokens)
-        super().__init__(recipe, front, self.tokenizer.timestamp_begin + stamps)
+        super().__init__(recipe, front, self.tokenizer.timestamp_begin + stamps, teacher)
+        if teacher is not None and teacher.frame % self.frame:
+            raise TyndaError(
+                f"{teacher.name} cannot teach this model: its frames have {teacher.frame} samples, "
+                f"no multiple of the model's {self.frame}"
+            )
         self.window = self.config.frames * self.config.stride
+
+    def specs(self) -> Specs:
+        """And a head that answers the teacher."""
+        specs = super().specs()
+        if self.teacher is not None:
+            specs.dense(_TAUGHT, self.teacher.symbols, self.config.channels)
+        return specs
 
     @property
     def decoding(self) -> dict[str, list[tuple[int, int]]]:
@@ -107,9 +128,15 @@ class Seq2Seq(Objective):
         spread = -log_probs.mean(-1)[targets != _NO_TARGET].mean()
         loss = (1 - _SMOOTHING) * plain + _SMOOTHING * spread
         # Half as many frames are enough for phones, and find their places sooner.
-        halves = F.avg_pool1d(tapped[-1].transpose(1, 2), 2).transpose(1, 2)
+        halves = _fewer(tapped[-1], 2)
         phones = batch.phone_lengths.sum().clamp(min=1)
-        return loss + self.phone_loss(weights, halves, lengths // 2, batch) / phones, plain
+        loss = loss + self.phone_loss(weights, halves, lengths // 2, batch) / phones
+        if self.teacher is not None:
+            ratio = self.teacher.frame // self.frame
+            w, b = (weights[f"{_TAUGHT}.{part}"] for part in ("weight", "bias"))
+            taught = F.log_softmax(F.linear(_fewer(tapped[-1], ratio).float(), w, b), -1)
+            loss = loss + self.distill_loss(taught, lengths // ratio, batch) / phones
+        return loss, plain
 
     def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
         """The most likely token, one after another."""
@@ -158,6 +185,11 @@ class Seq2Seq(Objective):
             starts = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
             out, _ = whisper.decode(ops, weights, self.config, tokens, starts, heard)
             return whisper.logits(ops, weights, self.config, out)
+
+
+def _fewer(states: Tensor, ratio: int) -> Tensor:
+    """Means of ``ratio`` neighbours: ``[batch, frames // ratio, channels]``."""
+    return F.avg_pool1d(states.transpose(1, 2), ratio).transpose(1, 2)
 
 
 def _rows(batch: Batch) -> Tensor:

@@ -1,0 +1,41 @@
+"""A finished CTC model that tells another what it hears in each frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tynda import checkpoint, library, models
+from tynda.errors import TyndaError
+from tynda.ops.torch import TorchOps
+from tynda.text.tokenizer import ENGLISH, CharTokenizer
+
+__all__ = ["Teacher"]
+
+
+class Teacher:
+    """The model of that name or file, on ``device``.
+
+    Raises `TyndaError` where there is none, or one that does not write English letters by CTC.
+    """
+
+    symbols = len(ENGLISH)
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        model = checkpoint.load(library.find(name))
+        tokenizer = model.tokenizer
+        if not isinstance(tokenizer, CharTokenizer) or tokenizer.symbols != ENGLISH.symbols:
+            raise TyndaError(f"{name} cannot teach: it does not write English letters by CTC")
+        self.name, self.frontend = name, model.frontend
+        self.frame = model.frontend.hop * model.config.stride
+        """Samples in a frame."""
+        self._family, self._config = models.family(model.header.family), model.config
+        self._weights = {k: torch.from_numpy(v).to(device) for k, v in model.weights.items()}
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities ``[batch, frames, symbols]`` and frames, of its own features."""
+        log_probs, frames = self._family.encode(
+            TorchOps(), self._weights, self._config, features, lengths
+        )
+        return log_probs.float(), frames
