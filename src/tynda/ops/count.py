@@ -1,4 +1,4 @@
-"""Counting backend: no data, only shapes. What a model costs, per operation and per layer.
+"""What a model costs, per operation and per layer, counted on its trace.
 
 Conventions
 -----------
@@ -11,58 +11,28 @@ Conventions
   difference, square, sum, product, scale, shift); batch norm 3; LSTM 22 for each hidden unit
   and frame beside its products. Moving data (concat, embedding, mask, reshape, slice, take,
   write) and what is done once per row or channel counts nothing.
+- Attention is counted in full: no kernel is said to skip what a query may not see.
 - Weights and activations are float32.
 """
-
-# ruff: noqa: D102 - the protocol documents every operation
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Any
 
-from tynda.ops.base import conv_length
+from tynda.ops.trace import INTEGERS, VIEWS, Program, Step, Value, trace
 
-__all__ = ["CountOps", "Report", "Row", "Shape", "count"]
+__all__ = ["Report", "Row", "count", "peak_bytes", "report"]
 
 _BYTES = 4
-_SIGMOID, _GELU, _SOFTMAX, _LAYER_NORM, _BATCH_NORM, _LSTM = 4, 5, 5, 7, 3, 22
-
-
-class _Memory:
-    """Bytes in use now, and the most there ever were."""
-
-    def __init__(self) -> None:
-        self.live = self.peak = 0
-
-
-class _Block:
-    """An allocation: counted from its making until nothing refers to it any more."""
-
-    def __init__(self, memory: _Memory, size: int) -> None:
-        self.memory, self.size = memory, size
-        memory.live += size
-        memory.peak = max(memory.peak, memory.live)
-
-    def __del__(self) -> None:
-        self.memory.live -= self.size
-
-
-@dataclass(frozen=True, eq=False)
-class Shape:
-    """A tensor without its data."""
-
-    shape: tuple[int, ...]
-    name: str = ""
-    """A weight's own name, or the layer that an activation comes from."""
-    block: _Block | None = None
-    """What an activation occupies; a reshaped one shares it."""
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
+_SOFTMAX, _LSTM = 5, 22
+_EACH = {
+    **{"relu": 1, "add": 1, "scale": 1, "gelu": 5, "silu": 5, "glu": 5, "log_softmax": 5},
+    **{"layer_norm": 7, "group_norm": 7, "batch_norm": 3, "lstm": _LSTM},
+}
+"""FLOPs beside the products, for each element of the result."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +62,8 @@ class Report:
     weight_bytes: int
     """Of every tensor read, each once."""
     peak_activation_bytes: int
-    """The most bytes of tensors passing between operations that live at one time.
-
-    A tensor dies when the model's code lets go of it. What an operation needs inside
-    (attention's scores, a convolution's windows) is up to its backend and not in here.
-    """
+    """The most bytes of tensors passing between operations that live at one time, see
+    `peak_bytes`."""
 
     @property
     def total_macs(self) -> int:
@@ -124,263 +91,104 @@ class Report:
         return dict(sorted(sums.items(), key=lambda item: -item[1].flops))
 
 
-def count(module: ModuleType, config: object, frames: int, batch: int = 1) -> Report:
+def count(module: ModuleType, config: Any, frames: int, batch: int = 1) -> Report:
     """Count one run of a model family on features ``[batch, frames, config.bins]``.
 
-    ``module`` is a family of ``tynda.models`` and ``config`` its ``Config``. No weight is
-    made: a model of any size is counted in milliseconds. Raises ValueError where shapes do
-    not fit.
+    As for `tynda.ops.trace.trace`.
     """
-    ops = CountOps()
-    weights = {name: Shape(spec.shape, name) for name, spec in module.specs(config).items()}
-    bins: int = config.bins  # type: ignore[attr-defined]
-    module.encode(ops, weights, config, ops.input(batch, frames, bins), Shape((batch,)))
-    return ops.report()
+    return report(trace(module, config, frames, batch))
 
 
-class CountOps:
-    """Operations of ``tynda.ops.base`` on `Shape` objects; each call adds a `Row`.
+def report(program: Program) -> Report:
+    """What a program costs."""
+    rows = [_row(s) for s in program.steps if s.operation not in (*VIEWS, *INTEGERS)]
+    read: dict[str, int] = {}
+    for step in program.steps:
+        # An embedding, or a slice, reads a few rows of what others read whole.
+        for name, size in _weights_read(step).items():
+            if step.operation not in VIEWS:
+                read[name] = max(size, read.get(name, 0))
+    return Report(tuple(rows), sum(read.values()), peak_bytes(program))
 
-    Raises ValueError where shapes do not fit.
+
+def peak_bytes(program: Program) -> int:
+    """The most bytes of inputs and results that live at one time.
+
+    A tensor lives from the operation that makes it to the last one that reads it or a view of
+    it. What an operation needs inside (attention's scores, a convolution's windows) is up to
+    its backend and not in here, nor are lengths and places.
     """
-
-    def __init__(self) -> None:
-        self._rows: list[Row] = []
-        self._weights: dict[str, int] = {}
-        self._memory = _Memory()
-
-    def input(self, *shape: int) -> Shape:
-        """An activation that comes from outside."""
-        return Shape(shape, "", _Block(self._memory, _BYTES * math.prod(shape)))
-
-    def report(self) -> Report:
-        """Everything counted so far."""
-        return Report(tuple(self._rows), sum(self._weights.values()), self._memory.peak)
-
-    def linear(self, x: Shape, weight: Shape, bias: Shape | None = None) -> Shape:
-        width, channels = weight.shape
-        _expect(x.shape[-1] == channels, x, weight)
-        shape = (*x.shape[:-1], width)
-        return self._row("linear", shape, [x], [weight, bias], macs=math.prod(shape) * channels)
-
-    def conv1d(
-        self,
-        x: Shape,
-        weight: Shape,
-        bias: Shape | None = None,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        groups: int = 1,
-    ) -> Shape:
-        batch, time, channels = x.shape
-        width, per_group, kernel = weight.shape
-        _expect(channels == per_group * groups and width % groups == 0, x, weight)
-        shape = (batch, conv_length(time, kernel, stride, padding), width)
-        macs = math.prod(shape) * per_group * kernel
-        return self._row("conv1d", shape, [x], [weight, bias], macs=macs)
-
-    def conv2d(
-        self,
-        x: Shape,
-        weight: Shape,
-        bias: Shape | None = None,
-        *,
-        stride: tuple[int, int] = (1, 1),
-        padding: tuple[int, int] = (0, 0),
-    ) -> Shape:
-        batch, time, bins, channels = x.shape
-        width, inputs, *kernel = weight.shape
-        _expect(channels == inputs, x, weight)
-        sizes = zip((time, bins), kernel, stride, padding, strict=True)
-        shape = (batch, *(conv_length(*size) for size in sizes), width)
-        macs = math.prod(shape) * channels * math.prod(kernel)
-        return self._row("conv2d", shape, [x], [weight, bias], macs=macs)
-
-    def layer_norm(self, x: Shape, weight: Shape, bias: Shape, eps: float = 1e-5) -> Shape:
-        _expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
-        return self._row("layer_norm", x.shape, [x], [weight, bias], other=_LAYER_NORM * x.size)
-
-    def group_norm(
-        self,
-        x: Shape,
-        weight: Shape,
-        bias: Shape,
-        *,
-        groups: int,
-        lengths: Shape,
-        eps: float = 1e-5,
-    ) -> Shape:
-        _expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
-        _expect(x.shape[-1] % groups == 0, x)
-        return self._row("group_norm", x.shape, [x], [weight, bias], other=_LAYER_NORM * x.size)
-
-    def batch_norm(
-        self,
-        x: Shape,
-        weight: Shape,
-        bias: Shape,
-        mean: Shape,
-        variance: Shape,
-        lengths: Shape,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-    ) -> Shape:
-        weights = [weight, bias, mean, variance]
-        _expect(all(w.shape == x.shape[-1:] for w in weights), x, *weights)
-        return self._row("batch_norm", x.shape, [x], weights, other=_BATCH_NORM * x.size)
-
-    def relu(self, x: Shape) -> Shape:
-        return self._row("relu", x.shape, [x], other=x.size)
-
-    def gelu(self, x: Shape) -> Shape:
-        return self._row("gelu", x.shape, [x], other=_GELU * x.size)
-
-    def silu(self, x: Shape) -> Shape:
-        return self._row("silu", x.shape, [x], other=(_SIGMOID + 1) * x.size)
-
-    def glu(self, x: Shape) -> Shape:
-        _expect(x.shape[-1] % 2 == 0, x)
-        shape = (*x.shape[:-1], x.shape[-1] // 2)
-        return self._row("glu", shape, [x], other=(_SIGMOID + 1) * math.prod(shape))
-
-    def log_softmax(self, x: Shape) -> Shape:
-        return self._row("log_softmax", x.shape, [x], other=_SOFTMAX * x.size)
-
-    def attention(self, q: Shape, k: Shape, v: Shape, *, heads: int, lengths: Shape) -> Shape:
-        return self._attention("attention", q, k, v, heads)
-
-    def causal_attention(self, q: Shape, k: Shape, v: Shape, *, heads: int, starts: Shape) -> Shape:
-        return self._attention("causal_attention", q, k, v, heads)
-
-    def _attention(self, operation: str, q: Shape, k: Shape, v: Shape, heads: int) -> Shape:
-        """Every query with every key: no kernel is said to skip what a query may not see."""
-        batch, queries, channels = q.shape
-        keys, values = v.shape[1:]
-        _expect(k.shape == (batch, keys, channels) and v.shape[0] == batch, q, k, v)
-        _expect(channels % heads == 0 and values % heads == 0, q, v)
-        macs = batch * queries * keys * (channels + values)
-        other = q.size + _SOFTMAX * batch * heads * queries * keys  # q is scaled
-        return self._row(operation, (batch, queries, values), [q, k, v], macs=macs, other=other)
-
-    def attention_weights(self, q: Shape, k: Shape, *, heads: int, lengths: Shape) -> Shape:
-        batch, queries, channels = q.shape
-        _expect(k.shape[::2] == (batch, channels) and channels % heads == 0, q, k)
-        shape = (batch, heads, queries, k.shape[1])
-        other = q.size + _SOFTMAX * math.prod(shape)
-        macs = math.prod(shape) * channels // heads
-        return self._row("attention_weights", shape, [q, k], macs=macs, other=other)
-
-    def embedding(self, ids: Shape, weight: Shape) -> Shape:
-        # Only the rows that are asked for are read.
-        read = replace(weight, shape=(ids.size, weight.shape[1]))
-        return self._row("embedding", (*ids.shape, weight.shape[1]), [ids], [read])
-
-    def positions(self, starts: Shape, count: int) -> Shape:
-        return Shape((*starts.shape, count))
-
-    def write(self, cache: Shape, x: Shape, starts: Shape) -> Shape:
-        _expect(cache.shape[::2] == x.shape[::2], cache, x)
-        self._row("write", x.shape, [x])
-        return cache
-
-    def take(self, x: Shape, items: Shape) -> Shape:
-        return self._row("take", (*items.shape, *x.shape[1:]), [x])
-
-    def slice(self, x: Shape, start: int, stop: int) -> Shape:
-        _expect(0 <= start <= stop <= x.shape[-2], x)
-        return replace(x, shape=(*x.shape[:-2], stop - start, x.shape[-1]))
-
-    def lstm(
-        self,
-        x: Shape,
-        weight_ih: Shape,
-        weight_hh: Shape,
-        bias_ih: Shape,
-        bias_hh: Shape,
-        *,
-        lengths: Shape,
-        reverse: bool = False,
-    ) -> Shape:
-        gates, hidden = weight_hh.shape
-        _expect(weight_ih.shape == (gates, x.shape[-1]) and gates == 4 * hidden, x, weight_ih)
-        shape = (*x.shape[:-1], hidden)
-        steps = math.prod(x.shape[:-1])
-        # Four sums of two products, three sigmoids, two tanh, and c = f c + i g, h = o tanh c.
-        return self._row(
-            "lstm",
-            shape,
-            [x],
-            [weight_ih, weight_hh, bias_ih, bias_hh],
-            macs=steps * gates * (x.shape[-1] + hidden),
-            other=_LSTM * math.prod(shape),
-        )
-
-    def add(self, x: Shape, y: Shape) -> Shape:
-        _expect(y.shape in (x.shape, x.shape[1:]), x, y)
-        inputs, weights = ([x], [y]) if y.block is None else ([x, y], [])
-        return self._row("add", x.shape, inputs, weights, other=x.size)
-
-    def scale(self, x: Shape, factor: float) -> Shape:
-        return self._row("scale", x.shape, [x], other=x.size)
-
-    def concat(self, x: Shape, y: Shape) -> Shape:
-        _expect(x.shape[:-1] == y.shape[:-1], x, y)
-        return self._row("concat", (*x.shape[:-1], x.shape[-1] + y.shape[-1]), [x, y])
-
-    def reshape(self, x: Shape, *shape: int) -> Shape:
-        known = math.prod(n for n in shape if n != -1)
-        shape = tuple(x.size // max(known, 1) if n == -1 else n for n in shape)
-        _expect(math.prod(shape) == x.size, x, Shape(shape))
-        return replace(x, shape=shape)
-
-    def shape(self, x: Shape) -> tuple[int, ...]:
-        return x.shape
-
-    def mask(self, x: Shape, lengths: Shape) -> Shape:
-        _expect(lengths.shape == x.shape[:1], x, lengths)
-        return self._row("mask", x.shape, [x])
-
-    def conv_lengths(self, lengths: Shape, kernel: int, stride: int, padding: int) -> Shape:
-        return lengths
-
-    def multiply_lengths(self, lengths: Shape, factor: int) -> Shape:
-        return lengths
-
-    def dropout(self, x: Shape, rate: float) -> Shape:
-        return x
-
-    def _row(
-        self,
-        operation: str,
-        shape: tuple[int, ...],
-        inputs: list[Shape],
-        weights: list[Shape | None] | list[Shape] | None = None,
-        *,
-        macs: int = 0,
-        other: int = 0,
-    ) -> Shape:
-        """Note a call; gives its result, of ``shape``."""
-        used = {w.name: _BYTES * w.size for w in weights or [] if w is not None}
-        for name, size in used.items():  # an embedding reads a few rows of what others read whole
-            self._weights[name] = max(size, self._weights.get(name, 0))
-        layer = next(iter(used)).rpartition(".")[0] if used else inputs[-1].name
-        result = Shape(shape, layer, _Block(self._memory, _BYTES * math.prod(shape)))
-        self._rows.append(
-            Row(
-                operation=operation,
-                layer=layer,
-                macs=macs,
-                flops=2 * macs + other,
-                weight_bytes=sum(used.values()),
-                input_bytes=_BYTES * sum(x.size for x in inputs),
-                output_bytes=_BYTES * result.size,
-            )
-        )
-        return result
+    owner: dict[Value, Value] = {}
+    last: dict[Value, int] = {}
+    for i, step in enumerate(program.steps):
+        base = step.activations[:1] if step.operation in (*VIEWS, "write") else []
+        owner[step.result] = owner.get(base[0], base[0]) if base else step.result
+        for value in (*step.activations, step.result):
+            last[owner.setdefault(value, value)] = i
+    for value in program.outputs:
+        last[owner.get(value, value)] = len(program.steps)
+    ends: dict[int, int] = {}
+    for value, i in last.items():
+        ends[i] = ends.get(i, 0) + value.size
+    known = [owner.get(value, value) for value in program.inputs if value in last]
+    live = peak = sum(value.size for value in known)
+    for i, step in enumerate(program.steps):
+        if step.operation in INTEGERS:
+            continue
+        if owner[step.result] is step.result and not step.result.is_weight:
+            live += step.result.size
+        peak = max(peak, live)
+        live -= ends.get(i, 0)
+    return _BYTES * peak
 
 
-def _expect(fits: bool, *tensors: Shape) -> None:
-    if not fits:
-        shapes = ", ".join(f"{t.name or 'input'} {list(t.shape)}" for t in tensors)
-        raise ValueError(f"shapes do not fit: {shapes}")
+def _row(step: Step) -> Row:
+    written = step.tensors["x"] if step.operation == "write" else step.result
+    weights, macs = _weights_read(step), _macs(step)
+    activations = step.activations
+    if step.operation == "embedding":
+        activations = [step.tensors["ids"]]
+    elif step.operation == "write":
+        activations = [written]
+    return Row(
+        operation=step.operation,
+        layer=step.result.name,
+        macs=macs,
+        flops=2 * macs + _other(step),
+        weight_bytes=sum(weights.values()),
+        input_bytes=_BYTES * sum(x.size for x in activations),
+        output_bytes=_BYTES * written.size,
+    )
+
+
+def _weights_read(step: Step) -> dict[str, int]:
+    """Name -> bytes."""
+    if step.operation == "embedding":
+        return {step.tensors["weight"].name: _BYTES * step.result.size}
+    return {w.name: _BYTES * w.size for w in step.weights}
+
+
+def _macs(step: Step) -> int:
+    t, size = step.tensors, step.result.size
+    match step.operation:
+        case "linear" | "conv1d" | "conv2d":
+            return size * math.prod(t["weight"].shape[1:])
+        case "attention" | "causal_attention":
+            batch, queries, channels = t["q"].shape
+            _, keys, values = t["v"].shape
+            return batch * queries * keys * (channels + values)
+        case "attention_weights":
+            return size * t["q"].shape[-1] // int(step.settings["heads"])
+        case "lstm":
+            gates, width = t["weight_ih"].shape
+            return t["x"].size // width * gates * (width + t["weight_hh"].shape[1])
+    return 0
+
+
+def _other(step: Step) -> int:
+    """FLOPs beside the products."""
+    t = step.tensors
+    if "q" in t:  # it is scaled, and its scores are a softmax
+        scores = t["q"].shape[0] * step.settings["heads"] * t["q"].shape[1] * t["k"].shape[1]
+        return t["q"].size + _SOFTMAX * int(scores)
+    return _EACH.get(step.operation, 0) * step.result.size

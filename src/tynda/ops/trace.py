@@ -1,0 +1,338 @@
+"""Tracing backend: no data, only shapes. A model's definition becomes the list of its operations.
+
+Whoever needs to know a model before it runs (what it costs, where its buffers go) reads that
+list; `replay` runs it on another backend.
+"""
+
+# ruff: noqa: D102 - the protocol documents every operation
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import Any
+
+from tynda.ops.base import conv_length
+
+__all__ = ["INTEGERS", "VIEWS", "Program", "Step", "TraceOps", "Value", "replay", "trace"]
+
+VIEWS = ("reshape", "slice")
+"""Operations whose result is their first tensor seen in another way."""
+INTEGERS = ("positions", "conv_lengths", "multiply_lengths")
+"""Operations on lengths and places, a few numbers each."""
+_NUMBERS = ("lengths", "starts", "items", "ids")
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor without its data."""
+
+    shape: tuple[int, ...]
+    name: str = ""
+    """Of a weight its own; of another tensor that of the layer that it comes from: the weights'
+    without the last part (``blocks.0.ff1.in``), or the last input's where there are none."""
+    is_weight: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of an operation."""
+
+    operation: str
+    tensors: Mapping[str, Value]
+    """By the protocol's names of its arguments."""
+    settings: Mapping[str, Any]
+    """The other arguments."""
+    result: Value
+
+    @property
+    def weights(self) -> list[Value]:
+        """The tensors of the model that it reads."""
+        return [v for v in self.tensors.values() if v.is_weight]
+
+    @property
+    def activations(self) -> list[Value]:
+        """The other tensors that it reads, those of whole numbers apart."""
+        tensors = self.tensors.items()
+        return [v for k, v in tensors if not v.is_weight and k not in _NUMBERS]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model's operations, in the order in which its definition calls them."""
+
+    inputs: tuple[Value, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[Value, ...]
+
+
+def trace(module: ModuleType, config: Any, frames: int, batch: int = 1) -> Program:
+    """What ``module.encode`` does with features ``[batch, frames, config.bins]``.
+
+    ``module`` is a family of ``tynda.models`` and ``config`` its ``Config``. No weight is
+    made: a model of any size is traced in milliseconds. Raises ValueError where shapes do
+    not fit.
+    """
+    ops = TraceOps()
+    weights = {name: ops.weight(name, *spec.shape) for name, spec in module.specs(config).items()}
+    features, lengths = Value((batch, frames, config.bins)), Value((batch,))
+    outputs = module.encode(ops, weights, config, features, lengths)
+    return Program((features, lengths), tuple(ops.steps), tuple(outputs))
+
+
+def replay(
+    program: Program, ops: Any, weights: Mapping[str, Any], inputs: Sequence[Any]
+) -> list[Any]:
+    """Run a program on a backend's tensors: the same as the definition itself gives there."""
+    known = dict(zip(program.inputs, inputs, strict=True))
+
+    def find(value: Value) -> Any:
+        if value.is_weight and value not in known:
+            return weights[value.name]
+        return known[value]
+
+    for step in program.steps:
+        tensors = {name: find(value) for name, value in step.tensors.items()}
+        settings = dict(step.settings)
+        positional = [tensors.pop("x"), *settings.pop("shape")] if "shape" in settings else []
+        known[step.result] = getattr(ops, step.operation)(*positional, **tensors, **settings)
+    return [known[value] for value in program.outputs]
+
+
+@dataclass
+class TraceOps:
+    """Operations of ``tynda.ops.base`` on `Value` objects; each call adds a `Step`.
+
+    Raises ValueError where shapes do not fit.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+
+    def weight(self, name: str, *shape: int) -> Value:
+        """A tensor of the model."""
+        return Value(shape, name, is_weight=True)
+
+    def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
+        width, channels = weight.shape
+        _expect(x.shape[-1] == channels, x, weight)
+        return self._step("linear", (*x.shape[:-1], width), x=x, weight=weight, bias=bias)
+
+    def conv1d(
+        self,
+        x: Value,
+        weight: Value,
+        bias: Value | None = None,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+    ) -> Value:
+        batch, time, channels = x.shape
+        width, per_group, kernel = weight.shape
+        _expect(channels == per_group * groups and width % groups == 0, x, weight)
+        shape = (batch, conv_length(time, kernel, stride, padding), width)
+        settings = {"stride": stride, "padding": padding, "groups": groups}
+        return self._step("conv1d", shape, settings, x=x, weight=weight, bias=bias)
+
+    def conv2d(
+        self,
+        x: Value,
+        weight: Value,
+        bias: Value | None = None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+    ) -> Value:
+        batch, time, bins, channels = x.shape
+        width, inputs, *kernel = weight.shape
+        _expect(channels == inputs, x, weight)
+        sizes = zip((time, bins), kernel, stride, padding, strict=True)
+        shape = (batch, *(conv_length(*size) for size in sizes), width)
+        settings = {"stride": stride, "padding": padding}
+        return self._step("conv2d", shape, settings, x=x, weight=weight, bias=bias)
+
+    def layer_norm(self, x: Value, weight: Value, bias: Value, eps: float = 1e-5) -> Value:
+        _expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
+        return self._step("layer_norm", x.shape, {"eps": eps}, x=x, weight=weight, bias=bias)
+
+    def group_norm(
+        self,
+        x: Value,
+        weight: Value,
+        bias: Value,
+        *,
+        groups: int,
+        lengths: Value,
+        eps: float = 1e-5,
+    ) -> Value:
+        _expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
+        _expect(x.shape[-1] % groups == 0, x)
+        settings = {"groups": groups, "eps": eps}
+        return self._step(
+            "group_norm", x.shape, settings, x=x, weight=weight, bias=bias, lengths=lengths
+        )
+
+    def batch_norm(
+        self,
+        x: Value,
+        weight: Value,
+        bias: Value,
+        mean: Value,
+        variance: Value,
+        lengths: Value,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> Value:
+        weights = {"weight": weight, "bias": bias, "mean": mean, "variance": variance}
+        fits = all(w.shape == x.shape[-1:] for w in weights.values())
+        _expect(fits, x, *weights.values())
+        settings = {"eps": eps, "momentum": momentum}
+        return self._step("batch_norm", x.shape, settings, x=x, **weights, lengths=lengths)
+
+    def relu(self, x: Value) -> Value:
+        return self._step("relu", x.shape, x=x)
+
+    def gelu(self, x: Value) -> Value:
+        return self._step("gelu", x.shape, x=x)
+
+    def silu(self, x: Value) -> Value:
+        return self._step("silu", x.shape, x=x)
+
+    def glu(self, x: Value) -> Value:
+        _expect(x.shape[-1] % 2 == 0, x)
+        return self._step("glu", (*x.shape[:-1], x.shape[-1] // 2), x=x)
+
+    def log_softmax(self, x: Value) -> Value:
+        return self._step("log_softmax", x.shape, x=x)
+
+    def attention(self, q: Value, k: Value, v: Value, *, heads: int, lengths: Value) -> Value:
+        shape = _attended(q, k, v, heads)
+        return self._step("attention", shape, {"heads": heads}, q=q, k=k, v=v, lengths=lengths)
+
+    def causal_attention(self, q: Value, k: Value, v: Value, *, heads: int, starts: Value) -> Value:
+        shape = _attended(q, k, v, heads)
+        return self._step("causal_attention", shape, {"heads": heads}, q=q, k=k, v=v, starts=starts)
+
+    def attention_weights(self, q: Value, k: Value, *, heads: int, lengths: Value) -> Value:
+        batch, queries, channels = q.shape
+        _expect(k.shape[::2] == (batch, channels) and channels % heads == 0, q, k)
+        shape = (batch, heads, queries, k.shape[1])
+        return self._step("attention_weights", shape, {"heads": heads}, q=q, k=k, lengths=lengths)
+
+    def embedding(self, ids: Value, weight: Value) -> Value:
+        return self._step("embedding", (*ids.shape, weight.shape[1]), ids=ids, weight=weight)
+
+    def positions(self, starts: Value, count: int) -> Value:
+        return self._step("positions", (*starts.shape, count), {"count": count}, starts=starts)
+
+    def write(self, cache: Value, x: Value, starts: Value) -> Value:
+        _expect(cache.shape[::2] == x.shape[::2], cache, x)
+        return self._step("write", cache.shape, cache=cache, x=x, starts=starts)
+
+    def take(self, x: Value, items: Value) -> Value:
+        return self._step("take", (*items.shape, *x.shape[1:]), x=x, items=items)
+
+    def slice(self, x: Value, start: int, stop: int) -> Value:
+        _expect(0 <= start <= stop <= x.shape[-2], x)
+        shape = (*x.shape[:-2], stop - start, x.shape[-1])
+        return self._step("slice", shape, {"start": start, "stop": stop}, x=x)
+
+    def lstm(
+        self,
+        x: Value,
+        weight_ih: Value,
+        weight_hh: Value,
+        bias_ih: Value,
+        bias_hh: Value,
+        *,
+        lengths: Value,
+        reverse: bool = False,
+    ) -> Value:
+        gates, hidden = weight_hh.shape
+        _expect(weight_ih.shape == (gates, x.shape[-1]) and gates == 4 * hidden, x, weight_ih)
+        return self._step(
+            "lstm",
+            (*x.shape[:-1], hidden),
+            {"reverse": reverse},
+            x=x,
+            weight_ih=weight_ih,
+            weight_hh=weight_hh,
+            bias_ih=bias_ih,
+            bias_hh=bias_hh,
+            lengths=lengths,
+        )
+
+    def add(self, x: Value, y: Value) -> Value:
+        _expect(y.shape in (x.shape, x.shape[1:]), x, y)
+        return self._step("add", x.shape, x=x, y=y)
+
+    def scale(self, x: Value, factor: float) -> Value:
+        return self._step("scale", x.shape, {"factor": factor}, x=x)
+
+    def concat(self, x: Value, y: Value) -> Value:
+        _expect(x.shape[:-1] == y.shape[:-1], x, y)
+        return self._step("concat", (*x.shape[:-1], x.shape[-1] + y.shape[-1]), x=x, y=y)
+
+    def reshape(self, x: Value, *shape: int) -> Value:
+        known = math.prod(n for n in shape if n != -1)
+        shape = tuple(x.size // max(known, 1) if n == -1 else n for n in shape)
+        _expect(math.prod(shape) == x.size, x, Value(shape))
+        return self._step("reshape", shape, {"shape": shape}, x=x)
+
+    def shape(self, x: Value) -> tuple[int, ...]:
+        return x.shape
+
+    def mask(self, x: Value, lengths: Value) -> Value:
+        _expect(lengths.shape == x.shape[:1], x, lengths)
+        return self._step("mask", x.shape, x=x, lengths=lengths)
+
+    def conv_lengths(self, lengths: Value, kernel: int, stride: int, padding: int) -> Value:
+        settings = {"kernel": kernel, "stride": stride, "padding": padding}
+        return self._step("conv_lengths", lengths.shape, settings, lengths=lengths)
+
+    def multiply_lengths(self, lengths: Value, factor: int) -> Value:
+        return self._step("multiply_lengths", lengths.shape, {"factor": factor}, lengths=lengths)
+
+    def dropout(self, x: Value, rate: float) -> Value:
+        return x
+
+    def _step(
+        self,
+        operation: str,
+        shape: tuple[int, ...],
+        settings: Mapping[str, Any] | None = None,
+        **tensors: Value | None,
+    ) -> Value:
+        """Note a call; gives its result, of ``shape``."""
+        given = {name: value for name, value in tensors.items() if value is not None}
+        step = Step(operation, given, settings or {}, Value(shape))
+        if operation in VIEWS:  # a part of a weight is one still
+            (x,) = given.values()
+            result = Value(shape, x.name, x.is_weight)
+        elif step.weights:
+            result = Value(shape, step.weights[0].name.rpartition(".")[0])
+        else:
+            result = Value(shape, step.activations[-1].name if step.activations else "")
+        self.steps.append(replace(step, result=result))
+        return result
+
+
+def _attended(q: Value, k: Value, v: Value, heads: int) -> tuple[int, int, int]:
+    batch, queries, channels = q.shape
+    keys, values = v.shape[1:]
+    _expect(k.shape == (batch, keys, channels) and v.shape[0] == batch, q, k, v)
+    _expect(channels % heads == 0 and values % heads == 0, q, v)
+    return batch, queries, values
+
+
+def _expect(fits: bool, *tensors: Value) -> None:
+    if not fits:
+        shapes = ", ".join(f"{t.name or 'input'} {list(t.shape)}" for t in tensors)
+        raise ValueError(f"shapes do not fit: {shapes}")

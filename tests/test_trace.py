@@ -1,0 +1,87 @@
+"""A model's definition as a list of operations that another backend can run."""
+
+import math
+
+import numpy as np
+import pytest
+
+from helpers import noise
+from tynda.models import conformer, n2, wav2vec2, whisper
+from tynda.ops.numpy import NumpyOps
+from tynda.ops.trace import Program, TraceOps, Value, replay, trace
+
+SMALL = {
+    conformer: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
+    n2: {},
+    wav2vec2: {
+        **{"channels": 32, "layers": 2, "heads": 2, "hidden": 16},
+        **{"conv_channels": (16,) * 7, "position_kernel": 8, "position_groups": 2},
+    },
+    whisper: {
+        **{"bins": 8, "vocab": 60, "channels": 32, "layers": 2, "heads": 2, "hidden": 16},
+        **{"frames": 60, "context": 12, "decoder_layers": 2, "decoder_heads": 2},
+        "decoder_hidden": 16,
+    },
+}
+
+
+def draw(module, config):
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.uniform(0.1, 1, s.shape).astype("f4") / math.sqrt(math.prod(s.shape[1:]))
+        for name, s in module.specs(config).items()
+    }
+
+
+@pytest.mark.parametrize("module", SMALL)
+def test_a_replayed_trace_is_the_model(module):
+    config = module.Config(**SMALL[module])
+    frames = 6000 if module is wav2vec2 else 120
+    weights = draw(module, config)
+    features = noise(2 * frames * config.bins / 16000, level=1.0).reshape(2, frames, config.bins)
+    lengths = np.array([frames, frames - 30])
+    program = trace(module, config, frames, batch=2)
+    expected = module.encode(NumpyOps(), weights, config, features, lengths)
+    found = replay(program, NumpyOps(), weights, [features, lengths])
+    for value, mine, other in zip(program.outputs, found, expected, strict=True):
+        np.testing.assert_array_equal(mine, other)
+        assert value.shape == other.shape
+
+
+def test_a_step_of_whispers_decoder():
+    config = whisper.Config(**SMALL[whisper])
+    weights = draw(whisper, config)
+    rng = np.random.default_rng(1)
+    states = rng.standard_normal((2, 60, 32)).astype(np.float32)
+    lengths, starts = np.array([60, 60]), np.array([3, 5])
+    caches = [rng.standard_normal((2, 12, 32)).astype(np.float32) for _ in range(4)]
+    tokens = np.array([[7], [9]])
+
+    def step(ops, weights, states, lengths, tokens, starts, *caches):
+        heard = whisper.listen(ops, weights, config, states, lengths)
+        cache = whisper.Cache(list(caches[:2]), list(caches[2:]))
+        x, cache = whisper.decode(ops, weights, config, tokens, starts, heard, cache)
+        return [whisper.logits(ops, weights, config, x), *cache.keys, *cache.values]
+
+    inputs = [states, lengths, tokens, starts, *caches]
+    ops = TraceOps()
+    named = {k: ops.weight(k, *s.shape) for k, s in whisper.specs(config).items()}
+    values = [Value(x.shape) for x in inputs]
+    program = Program(tuple(values), (), tuple(step(ops, named, *values)))
+    program = Program(program.inputs, tuple(ops.steps), program.outputs)
+    expected = step(NumpyOps(), weights, *(x.copy() for x in inputs))
+    found = replay(program, NumpyOps(), weights, [x.copy() for x in inputs])
+    for mine, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_weights_and_layers_are_named():
+    program = trace(whisper, whisper.Config(**SMALL[whisper]), 120)
+    linear = next(s for s in program.steps if s.operation == "linear")
+    assert linear.result.name == "model.encoder.layers.0.self_attn.q_proj"
+    assert [w.name.rpartition(".")[2] for w in linear.weights] == ["weight", "bias"]
+    places = next(s for s in program.steps if s.operation == "slice")
+    assert places.result.is_weight
+    attention = next(s for s in program.steps if s.operation == "attention")
+    assert attention.result.name == "model.encoder.layers.0.self_attn.v_proj"
+    assert len(attention.activations) == 3
