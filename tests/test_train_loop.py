@@ -23,9 +23,8 @@ from tynda.errors import TyndaError  # noqa: E402
 from tynda.models import Spec  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.ctc import _consistency  # noqa: E402
-from tynda.train.loop import Trainer, learning_rate  # noqa: E402
+from tynda.train.loop import Trainer, initial_weights, learning_rate  # noqa: E402
 from tynda.train.recipe import Optimizer  # noqa: E402
-from tynda.train.start import initial_weights  # noqa: E402
 
 TEXTS = ["do mi so", "so do", "mi mi do"]
 RECIPE = """

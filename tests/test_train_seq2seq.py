@@ -18,8 +18,8 @@ from tynda.errors import TyndaError  # noqa: E402
 from tynda.frontend import LogMel  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.data import Said, collate  # noqa: E402
+from tynda.train.loop import initial_weights  # noqa: E402
 from tynda.train.seq2seq import Seq2Seq  # noqa: E402
-from tynda.train.start import initial_weights  # noqa: E402
 from tynda.train.tokens import learn_tokens  # noqa: E402
 
 TEXTS = ["do mi so", "so do", "mi mi do"]

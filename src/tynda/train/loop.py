@@ -33,10 +33,9 @@ from tynda.train.phones import Lexicon
 from tynda.train.recipe import Optimizer, Recipe
 from tynda.train.seq2seq import Seq2Seq
 from tynda.train.splice import Splicer, find_words
-from tynda.train.start import initial_weights, look_near
 from tynda.train.teacher import Teacher
 
-__all__ = ["Trainer", "learning_rate"]
+__all__ = ["Trainer", "initial_weights", "learning_rate"]
 
 
 def learning_rate(step: int, total: int, o: Optimizer) -> float:
@@ -44,6 +43,23 @@ def learning_rate(step: int, total: int, o: Optimizer) -> float:
     warm = min(1.0, (step + 1) / max(1, o.warmup_steps))
     cool = min(1.0, (total - step) / max(1.0, total * o.cooldown))
     return o.lr * warm * cool
+
+
+def initial_weights(specs: dict[str, models.Spec], seed: int) -> dict[str, Tensor]:
+    """Fresh weights, drawn as the specs say."""
+    generator = torch.Generator().manual_seed(seed)
+    out = {}
+    for name, spec in specs.items():
+        value = torch.empty(spec.shape)
+        if spec.init == "sinusoids":
+            value = torch.from_numpy(models.sinusoids(*spec.shape))
+        elif spec.init == "uniform":
+            bound = spec.gain / math.sqrt(math.prod(spec.shape[1:]))
+            value.uniform_(-bound, bound, generator=generator)
+        else:
+            value.fill_(1.0 if spec.init == "ones" else 0.0)
+        out[name] = value
+    return out
 
 
 @dataclass
@@ -146,8 +162,6 @@ class Trainer:
         torch.manual_seed(o.seed)
         specs = self.objective.specs()
         fresh = initial_weights(specs, o.seed)
-        if isinstance(self.objective, Seq2Seq):
-            look_near(fresh, self.objective.config)
         if init is not None:
             fresh |= self._initial_model(init)
         self.weights = {k: v.to(self.device) for k, v in fresh.items()}
