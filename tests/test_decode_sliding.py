@@ -180,3 +180,42 @@ def test_a_pause_is_not_part_of_the_word_after_it():
 def test_options_that_do_nothing_together_are_refused(given_, told):
     with pytest.raises(TyndaError, match=f"hallucination_silence_threshold {told}"):
         Options(hallucination_silence_threshold=2.0, **given_)
+
+
+def test_a_prefix_needs_a_first_window():
+    with pytest.raises(TyndaError, match="prefix begins the first window"):
+        Options(prefix="so", vad_filter=True)
+
+
+def test_openais_spellings_of_the_options_are_taken():
+    given = {"temperature": 0.5, "suppress_tokens": "-1,7", "clip_timestamps": "1,2.5"}
+    none = {"initial_prompt": None, "prefix": None, "hotwords": None}
+    options = Options(**given, **none)
+    assert options.temperature == (0.5,)
+    assert list(options.suppress_tokens) == [-1, 7]
+    assert options.clip_timestamps == (1.0, 2.5)
+    assert options.initial_prompt == options.prefix == ""
+    assert options.hotwords == ()
+    assert Options(clip_timestamps=3).clip_timestamps == (3,)
+    assert (
+        Options(suppress_tokens=None).suppress_tokens == Options(suppress_tokens="").suppress_tokens
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("temperature", "hot", "temperature must be numbers"),
+        ("temperature", (), "temperatures must be"),
+        ("temperature", -0.5, "temperatures must be"),
+        ("clip_timestamps", "5,2", "must end after they begin"),
+        ("clip_timestamps", (0.0, 1.0, 3.0, 3.0), "must end after they begin"),
+        ("suppress_tokens", object(), "must be a list"),
+        ("length_penalty", "a", "length_penalty must be a number from 0 to 1"),
+        ("initial_prompt", 7, "initial_prompt is a text"),
+        ("hotwords", [7], "hotwords are words"),
+    ],
+)
+def test_options_that_cannot_be(name, value, told):
+    with pytest.raises(TyndaError, match=told):
+        Options(**{name: value})

@@ -133,10 +133,22 @@ def test_features_fill_the_window_or_the_longest_fills_it(objective):
     assert filled([short, shorter], window="fit") == [(3, 3), (3, 2)]
 
 
-def test_a_text_beyond_the_context_is_cut(objective):
-    labels = objective.labels([Said("do " * 40, 0.0, 1.0)], PLAIN)
-    assert len(labels) == 24
-    assert labels[-1] == objective.tokenizer.eot
+@pytest.mark.parametrize("rng", [PLAIN, TIMED])
+def test_what_the_context_has_no_room_for_has_its_beginning_only(objective, rng):
+    t = objective.tokenizer
+    assert objective.labels([Said("do " * 40, 0.0, 1.0)], rng) == [t.sot, t.timestamp_begin, t.eot]
+    text = "mi so do do"
+    count = len(t.encode(f" {text}"))
+    said = [Said(text, 0.1 * i, 0.1 * i + 0.1) for i in range(8)]
+    labels = objective.labels(said, rng)
+    whole = sum(token == t.timestamp_begin + 5 * i for i in range(9) for token in labels) // 2
+    assert whole == (24 - 3) // (count + 2) > 0
+    assert len(labels) == 1 + whole * (count + 2) + 2 <= 24
+    assert labels[-2:] == [t.timestamp_begin + 5 * whole, t.eot]
+    # The last one needs no room for another's beginning.
+    room = objective.config.context - 4
+    short = next(" ".join(["do"] * n) for n in range(30, 0, -1) if len(t.encode(" do" * n)) <= room)
+    assert t.encode(f" {short}")[0] in objective.labels([Said(short, 0.0, 1.0)], rng)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -30,7 +30,8 @@ from tynda.text.whisper import WhisperTokenizer
 __all__ = ["ADAPTER", "CONVERT", "FILES", "PICKLED", "adapt", "check_kind", "load"]
 
 FILES = (
-    *("README.md", "config.json", "generation_config.json", "preprocessor_config.json"),
+    *("README.md", "config.json", "generation_config.json"),
+    *("preprocessor_config.json", "processor_config.json", "special_tokens_map.json"),
     *("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"),
     *("model.safetensors", "model.safetensors.index.json", "model-?????-of-?????.safetensors"),
 )
@@ -85,7 +86,7 @@ def adapt(model: Checkpoint, language: str) -> Checkpoint:
 
 def check_kind(where: object, kind: object) -> None:
     """Raise `TyndaError` for a ``model_type`` that is not read."""
-    if kind not in _READERS:
+    if not isinstance(kind, str) or kind not in _READERS:
         raise TyndaError(
             f"{where}: models of type {kind!r} are not known; known: {', '.join(_READERS)}"
         )
@@ -100,6 +101,11 @@ def _whisper(folder: Path, settings: dict[str, Any], whole: bool) -> Checkpoint:
             tensors = {f"model.{name}": value for name, value in tensors.items()}
         weights = _fit(folder, tensors, whisper.specs(config))
     tokenizer = WhisperTokenizer.from_folder(folder, multilingual=_multilingual(settings))
+    if tokenizer.highest >= config.vocab:
+        raise TyndaError(
+            f"{folder}: the tokenizer has tokens beyond the model's {config.vocab}: it belongs to "
+            "another model"
+        )
     front = LogMel(fft=400, bins=config.bins, normalize="whisper")
     languages = list(tokenizer.languages) if tokenizer.multilingual else ["en"]
     generation = _json(folder / "generation_config.json", optional=True)
@@ -114,14 +120,23 @@ def _wav2vec2(folder: Path, settings: dict[str, Any], whole: bool) -> Checkpoint
     names, order = _symbols(folder, languages[0] if languages else None)
     if len(names) != config.vocab:
         raise TyndaError(f"{folder}: {config.vocab} outputs do not fit {len(names)} symbols")
-    listening = _json(folder / "preprocessor_config.json", optional=True)
-    front = Raw(normalize=listening.get("do_normalize", True))
+    front = Raw(normalize=_normalizes(folder))
     header = _header(folder, "wav2vec2", front, languages)
     model = Checkpoint(header, config, front, CharTokenizer(names), {}, None, 0)
     if not whole:
         return model
     model.weights = _fit(folder, wav2vec2.fold(_tensors(folder)), wav2vec2.specs(config))
     return _with_symbols(folder, model, names, order)
+
+
+def _normalizes(folder: Path) -> Any:
+    """Whether each recording is brought to zero mean and unit variance."""
+    listening = _json(folder / "preprocessor_config.json", optional=True)
+    if not listening:  # since transformers 5, all parts of a processor share a file
+        listening = _json(folder / "processor_config.json", optional=True)
+        part = listening.get("feature_extractor")
+        listening = part if isinstance(part, dict) else {}
+    return listening.get("do_normalize", True)
 
 
 def _with_symbols(
@@ -198,11 +213,11 @@ def _licence(folder: Path) -> str:
 def _symbols(folder: Path, language: str | None) -> tuple[list[str], list[int]]:
     """The symbols of a CTC vocabulary, blank first, and the rows of the head in that order."""
     vocab = _json(folder / "vocab.json")
-    special = _json(folder / "tokenizer_config.json", optional=True)
     if language is not None:
         vocab = vocab[language]
-    blank, delimiter = special.get("pad_token", "<pad>"), special.get("word_delimiter_token", "|")
-    blank = blank["content"] if isinstance(blank, dict) else blank
+    vocab = vocab | _json(folder / "added_tokens.json", optional=True)
+    roles = _roles(folder)
+    blank, delimiter = roles["pad_token"], roles["word_delimiter_token"]
     if sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
         raise TyndaError(f"{folder / 'vocab.json'} does not number its symbols from 0 on")
     for role, symbol in (("blank", blank), ("word delimiter", delimiter)):
@@ -210,8 +225,31 @@ def _symbols(folder: Path, language: str | None) -> tuple[list[str], list[int]]:
             raise TyndaError(f"{folder / 'vocab.json'} has no {symbol!r}, which is its {role}")
     order = sorted(range(len(vocab)), key=lambda i: i != vocab[blank])
     by_id = {i: symbol for symbol, i in vocab.items()}
-    roles = {blank: BLANK, delimiter: " "}
-    return [roles.get(by_id[i], by_id[i]) for i in order], order
+    # What is special prints nothing, however it is spelled: "[UNK]".
+    ours = {symbol: f"<{symbol.strip('<>')}>" for symbol in roles.values()}
+    ours |= {blank: BLANK, delimiter: " "}
+    names = [ours.get(by_id[i], by_id[i]) for i in order]
+    try:
+        CharTokenizer(names)
+    except TyndaError as error:
+        raise TyndaError(f"{folder / 'vocab.json'}: {error}") from None
+    return names, order
+
+
+def _roles(folder: Path) -> dict[str, str]:
+    """The symbols that stand for something else than themselves: role -> symbol."""
+    roles = {"pad_token": "<pad>", "word_delimiter_token": "|"}
+    known = (*roles, "unk_token", "bos_token", "eos_token")
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / name
+        for role, symbol in _json(path, optional=True).items():
+            symbol = symbol.get("content") if isinstance(symbol, dict) else symbol
+            if role not in known or symbol is None:
+                continue
+            if not isinstance(symbol, str):
+                raise TyndaError(f"{path}: {role} is no text: get the checkpoint again")
+            roles[role] = symbol
+    return roles
 
 
 def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
@@ -220,7 +258,9 @@ def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     except FileNotFoundError:
         if optional:
             return {}
-        raise TyndaError(f"{path.parent} holds no model: {path.name} is missing") from None
+        raise TyndaError(
+            f"{path.parent} holds no whole model: {path.name} is missing; get the checkpoint again"
+        ) from None
 
 
 def _multilingual(settings: Mapping[str, Any]) -> bool:
@@ -240,6 +280,8 @@ def _tensors(folder: Path) -> dict[str, NDArray[np.float32]]:
             raise TyndaError(f"{index} is damaged: it lists no shards")
         tensors: dict[str, NDArray[np.float32]] = {}
         for name in sorted(set(shards.values())):
+            if not (folder / name).exists():
+                raise TyndaError(f"{folder / name} is missing: get the checkpoint again")
             tensors |= map_tensors(folder / name)
         return tensors
     for name in PICKLED:
@@ -248,7 +290,9 @@ def _tensors(folder: Path) -> dict[str, NDArray[np.float32]]:
                 f"{folder / name} is pickled: loading it could run any code. Where you trust "
                 f"it, convert it: {CONVERT}{folder}"
             )
-    raise TyndaError(f"{folder} has no weights: model.safetensors is missing")
+    raise TyndaError(
+        f"{folder} has no weights: model.safetensors is missing; get the checkpoint again"
+    )
 
 
 def _fit(
@@ -260,7 +304,8 @@ def _fit(
             raise TyndaError(f"{folder}: tensor {name} is missing; the checkpoint is damaged")
         if tensors[name].shape != spec.shape:
             raise TyndaError(
-                f"{folder}: tensor {name} is {tensors[name].shape}, should be {spec.shape}"
+                f"{folder}: tensor {name} is {tensors[name].shape}, by config.json it should be "
+                f"{spec.shape}: one of the files belongs to another model"
             )
     return {name: tensors[name] for name in specs}
 

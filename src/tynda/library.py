@@ -11,11 +11,11 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from tynda import hub, huggingface
-from tynda.checkpoint import Header, read_header
+from tynda import checkpoint, hub, huggingface
+from tynda.checkpoint import Checkpoint, Header, read_header
 from tynda.errors import TyndaError
 
-__all__ = ["DEFAULT", "bundled", "cached", "describe", "find", "remove", "show"]
+__all__ = ["DEFAULT", "bundled", "cached", "describe", "find", "load", "remove", "show"]
 
 DEFAULT = "sentences-en"
 """The model that is used when none is named."""
@@ -32,6 +32,12 @@ def cached() -> dict[str, Path]:
         return _models(user_cache_path("tynda") / "models")
     except (OSError, RuntimeError):  # it may not be read, or nobody knows where home is
         return {}
+
+
+def load(name: str | Path) -> Checkpoint:
+    """The model of that name, as `find` knows it. Raises `TyndaError` when it is damaged, too."""
+    path = find(name)
+    return huggingface.load(path) if path.is_dir() else checkpoint.load(path)
 
 
 def find(name: str | Path, *, pull: bool = True) -> Path:

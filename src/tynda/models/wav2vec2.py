@@ -130,7 +130,10 @@ def from_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if config["model_type"] not in ("wav2vec2", "hubert"):
         raise ValueError(f"model type {config['model_type']!r} is not wav2vec2 or hubert")
-    for architecture in config.get("architectures") or ():
+    architectures = config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise ValueError(f"architectures {architectures!r} is no list")
+    for architecture in architectures:
         if architecture not in ("Wav2Vec2ForCTC", "HubertForCTC"):
             raise ValueError(f"{architecture} has no CTC head")
     for name in ("hidden_act", "feat_extract_activation"):

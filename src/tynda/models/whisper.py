@@ -58,6 +58,8 @@ class Config:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.channels < 4 or self.channels % 2:
+            raise ValueError(f"channels {self.channels} are not even and at least 4")
         for heads in (self.heads, self.decoder_heads):
             if self.channels % heads:
                 raise ValueError(f"channels {self.channels} do not divide into {heads} heads")

@@ -222,7 +222,7 @@ class TorchOps:
         # of 1/256.
         draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
         draws.random_(torch.iinfo(torch.int64).min, None)
-        dropped = round(rate * 256)
+        dropped = min(round(rate * 256), 255)
         keep = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
         return x * (keep.to(x.dtype) * (256 / (256 - dropped)))
 

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tynda import checkpoint, huggingface, library
+from tynda import library
 from tynda.engine import Backend
 from tynda.errors import TyndaError
 from tynda.recognizers.base import Recognizer
@@ -23,7 +23,6 @@ def load(name: str | Path = library.DEFAULT, *, backend: Backend = "numpy") -> R
     """
     if not isinstance(name, str | PathLike):
         raise TyndaError(f"a model is named by a string or a path, not {name!r}")
-    path = library.find(name)
-    model = huggingface.load(path) if path.is_dir() else checkpoint.load(path)
+    model = library.load(name)
     kind = WhisperRecognizer if model.header.family == "whisper" else CTCRecognizer
     return kind(model, backend)

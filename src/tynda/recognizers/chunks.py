@@ -3,7 +3,7 @@
 `quiet` cuts the sound first, where nobody speaks, and lets the model read piece by piece.
 `strided` lets it read chunks that overlap, keeps what it made of the middle of each, where it
 heard both sides (as ``transformers``' pipeline for speech does), and cuts behind the model,
-where it read nothing: no word is ever cut, though nobody pauses.
+where it read nothing for the longest time: a word that lies where two chunks meet is whole.
 """
 
 from __future__ import annotations

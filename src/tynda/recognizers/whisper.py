@@ -41,9 +41,11 @@ class WhisperRecognizer(Recognizer[Options]):
         )
 
     def prepare(self, options: Options | None = None) -> None:
-        """See whether the model knows the language."""
+        """See whether the model knows the language, and Silero VAD is there if it is needed."""
         if options is not None:
             self.check_language(options.language)
+            if options.vad_filter:
+                vad.check()
 
     def _transcribe(
         self,
@@ -63,7 +65,9 @@ class WhisperRecognizer(Recognizer[Options]):
             pieces, language = sliding.transcribe(self._network, features, options, on_progress)
         segments = [_segment(piece) for piece in pieces]
         text = "".join(piece.text for piece in pieces).strip()
-        return Transcript(text, segments, language or "en", len(samples) / SAMPLE_RATE)
+        if not self._network.tokenizer.multilingual:
+            language = "en"
+        return Transcript(text, segments, language, len(samples) / SAMPLE_RATE)
 
 
 def _segment(piece: sliding.Piece) -> Segment:

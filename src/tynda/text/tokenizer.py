@@ -52,7 +52,7 @@ class CharTokenizer:
             return [self._ids[c] for c in text]
         except KeyError as unknown:
             raise TyndaError(
-                f"the model cannot spell {unknown.args[0]!r} (in {text!r}): normalise it first"
+                f"the model cannot spell {unknown.args[0]!r} (in {text!r}): spell it in its letters"
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import signal
 import warnings
@@ -307,6 +308,8 @@ class Examples:
     views: int
     seed: tuple[int, ...]
     splicer: Splicer | None = None
+    window: float = math.inf
+    """Seconds that the model hears; phones are of what lies whole within."""
     teacher: FrontEnd | None = None
     """The teacher's front end."""
 
@@ -331,7 +334,7 @@ class Examples:
             if self.teacher:
                 heard.append(self.teacher(samples))
             labels.append(self.labels(said, rng))
-            text = " ".join(t for t in texts if t)
+            text = " ".join(s.text for s in said if s.text and s.end <= self.window)
             phones.append((self.lexicon.phones(text) or []) if self.lexicon else [])
         views = [mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features]
         return collate(self.fit(views), labels * self.views, phones * self.views, heard)

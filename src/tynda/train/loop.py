@@ -7,6 +7,7 @@ import io
 import json
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -299,6 +300,7 @@ class Trainer:
             views,
             (o.seed, self.at.epoch),
             self.splicer,
+            self.objective.window_seconds or math.inf,
             self.objective.teacher.frontend if self.objective.teacher else None,
         )
         # Steps that remain are counted at this epoch's length, so that a resumed run with
@@ -426,6 +428,11 @@ class DevSet:
         if not heard:
             bounds = f"{train_data.SHORTEST} s" + (f" to {window:g} s" if window else "")
             raise TyndaError(f"no dev recording lasts {bounds}: check data.dev")
+        if window and (left := sum(corpus.seconds(i) > window for i in range(len(corpus)))):
+            warnings.warn(
+                f"{left} dev recordings are longer than the window of {window:g} s: not scored",
+                stacklevel=2,
+            )
         self.said = [
             train_data.Said(english_letters(corpus.utterances[i].text), 0.0, corpus.seconds(i))
             for i in heard

@@ -98,21 +98,29 @@ class Seq2Seq(Objective):
             )
 
     def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:
-        """Start, the text with or without time stamps, end."""
+        """Start, the text with or without time stamps, end.
+
+        What the window, or the decoder's context, has no room for is left out, from a whole
+        utterance on, of which the beginning alone is told.
+        """
         t, room = self.tokenizer, self.config.context
         window = self.config.frames * SECONDS_PER_FRAME
         said = [s for s in said if s.text and s.start < window]
         if not said:
             return [t.sot, t.no_speech, t.eot]
-        tokens = [t.sot]
         if rng.random() < 0.5 and said[-1].end <= window:
-            tokens += [t.no_timestamps, *t.encode("".join(f" {s.text}" for s in said))]
-        else:
-            for s in said:
+            tokens = [t.sot, t.no_timestamps, *t.encode("".join(f" {s.text}" for s in said))]
+            if len(tokens) < room:
+                return [*tokens, t.eot]
+        tokens = [t.sot]
+        for s in said:
+            segment = [self._stamp(s.start), *t.encode(f" {s.text}"), self._stamp(s.end)]
+            # Behind it come the end and, if this is not the last one, the next one's beginning.
+            if s.end > window or len(tokens) + len(segment) + 1 + (s is not said[-1]) > room:
                 tokens.append(self._stamp(s.start))
-                if s.end <= window:
-                    tokens += [*t.encode(f" {s.text}"), self._stamp(s.end)]
-        return [*tokens[: room - 1], t.eot]
+                break
+            tokens += segment
+        return [*tokens, t.eot]
 
     def _stamp(self, seconds: float) -> int:
         return self.tokenizer.timestamp_begin + round(seconds / SECONDS_PER_FRAME)
@@ -135,7 +143,8 @@ class Seq2Seq(Objective):
             ratio = self.teacher.frame // self.frame
             w, b = (weights[f"{_TAUGHT}.{part}"] for part in ("weight", "bias"))
             taught = F.log_softmax(F.linear(_fewer(tapped[-1], ratio).float(), w, b), -1)
-            loss = loss + self.distill_loss(taught, lengths // ratio, batch) / phones
+            heard = batch.heard_lengths.sum() * self.teacher.frontend.hop / self.teacher.frame
+            loss = loss + self.distill_loss(taught, lengths // ratio, batch) / heard.clamp(min=1)
         return loss, plain
 
     def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tynda import checkpoint, library, models
+from tynda import library, models
 from tynda.errors import TyndaError
 from tynda.ops.torch import TorchOps
 from tynda.text.tokenizer import ENGLISH, CharTokenizer
@@ -22,7 +22,7 @@ class Teacher:
     symbols = len(ENGLISH)
 
     def __init__(self, name: str, device: torch.device) -> None:
-        model = checkpoint.load(library.find(name))
+        model = library.load(name)
         tokenizer = model.tokenizer
         if not isinstance(tokenizer, CharTokenizer) or tokenizer.symbols != ENGLISH.symbols:
             raise TyndaError(f"{name} cannot teach: it does not write English letters by CTC")
