@@ -199,7 +199,6 @@ def test_openais_spellings_of_the_options_are_taken():
     assert Options(clip_timestamps=3).clip_timestamps == (3,)
     assert list(Options(suppress_tokens=None).suppress_tokens) == []
     assert list(Options(suppress_tokens="").suppress_tokens) == []
-    )
 
 
 @pytest.mark.parametrize(
