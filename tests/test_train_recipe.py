@@ -156,6 +156,7 @@ def test_overrides_reach_every_section_and_make_new_ones(path):
         ({"model.bins": 80}, ["model.bins"]),
         ({"model.vocab": 29}, ["model.vocab"]),
         ({"model.dropout": NAN}, ["'model'"]),
+        ({"bits": 4}, ["'bits'", "8, 16 or 32"]),
         ({"family": "rnn"}, ["'family'", "conformer"]),
         ({"language": "uk"}, ["'language'", "English"]),
         *(
@@ -183,7 +184,7 @@ NUMBERS = [
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_no_number_is_infinite_or_none(path, key, value):
     with pytest.raises(TyndaError, match=f"'{key.split('.')[1]}'.*cannot be"):
-        recipe.load(path, {key: value})
+        recipe.load(path, {"distill.teacher": "sentences-en", key: value})
 
 
 def test_every_number_has_a_range():

@@ -1,4 +1,4 @@
-"""From trained weights to a model to ship: n-gram, decoder settings, 8 bits, scores."""
+"""From trained weights to a model to ship: n-gram, decoder settings, few bits, scores."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check(recipe: Recipe, folder: Path) -> None:
 
 
 def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
-    """Give the model at ``trained`` an n-gram, tuned on dev; store it in 8 bits; score it.
+    """Give the model at ``trained`` an n-gram, tuned on dev; store it by the recipe; score it.
 
     Writes ``output / NAME.safetensors`` and gives its path.
     """
@@ -63,11 +63,11 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
             decoding |= tune(CTCRecognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
         header = replace(header, decoding=decoding)
     path = output / f"{recipe.name}.safetensors"
-    checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
+    checkpoint.save_model(path, header, model.weights, bits=recipe.bits, lm=lm)
     if dev:
         # What is scored is what is shipped: the file just written, read back.
         header = replace(header, scores=_scores(recognizers.load(path), dev))
-        checkpoint.save_model(path, header, model.weights, bits=8, lm=lm)
+        checkpoint.save_model(path, header, model.weights, bits=recipe.bits, lm=lm)
     return path
 
 

@@ -54,6 +54,7 @@ Precision = Annotated[str, _Rule("'bf16' or 'f32'", lambda x: x in ("bf16", "f32
 Window = Annotated[str, _Rule("'exact' or 'fit'", lambda x: x in ("exact", "fit"))]
 Family = Annotated[str, _Rule(f"one of {', '.join(FAMILIES)}", lambda x: x in FAMILIES)]
 Language = Annotated[str, _Rule("'en': training writes English letters only", lambda x: x == "en")]
+Bits = Annotated[int, _Rule("8, 16 or 32", lambda x: x in (8, 16, 32))]
 Tokens = Annotated[int, _Rule("from 256 to 50000", lambda x: 256 <= x <= 50000)]
 FileName = Annotated[
     str,
@@ -213,6 +214,8 @@ class Recipe:
     lm: NGram | None = None
     tokens: Tokens = 500
     """Byte pairs that a model with a decoder learns from its texts; 256 of them are the bytes."""
+    bits: Bits = 8
+    """Of the weights in the finished file; see ``docs/format.md``."""
     language: Language = "en"
     licence: str = "Apache-2.0"
 
