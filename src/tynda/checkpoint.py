@@ -25,6 +25,7 @@ from tynda.checks import is_number, is_whole
 from tynda.errors import TyndaError
 from tynda.files import check_readable, write_whole
 from tynda.frontend import FrontEnd
+from tynda.quant.weight import Quantized
 from tynda.text.tokenizer import CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
 
@@ -68,7 +69,8 @@ class Checkpoint:
     frontend: FrontEnd
     tokenizer: Any
     """`CharTokenizer`, or `WhisperTokenizer`."""
-    weights: dict[str, NDArray[np.float32]]
+    weights: Mapping[str, NDArray[np.float32] | Quantized]
+    """As they are stored, but for those in f16."""
     lm: bytes | None
     """A packed language model; see ``tynda.decode.ngram.unpack``."""
     bytes: int
@@ -249,7 +251,7 @@ def _to_8_bits(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
     return np.clip(codes, -127, 127).astype(np.int8).reshape(value.shape), scale
 
 
-def _read(path: Path, file: Any, stored: set[str], name: str) -> NDArray[np.float32]:
+def _read(path: Path, file: Any, stored: set[str], name: str) -> NDArray[np.float32] | Quantized:
     value = _typed(path, file, name, "I8", "F16", "F32")
     if value.dtype == np.int8:
         if f"{name}.scale" not in stored:
@@ -257,7 +259,11 @@ def _read(path: Path, file: Any, stored: set[str], name: str) -> NDArray[np.floa
         scale = _typed(path, file, f"{name}.scale", "F16")
         if scale.shape != value.shape[:1]:
             raise TyndaError(f"{path}: tensor {name}.scale does not fit {name}")
-        value = value * scale.astype(np.float32).reshape(-1, *(1,) * (value.ndim - 1))
+        if not np.isfinite(scale).all():
+            raise TyndaError(f"{path}: tensor {name} has scales that are not finite; it is damaged")
+        # -128 is no code of ours, and kernels rely on it.
+        codes = np.maximum(value, np.int8(-127))
+        return Quantized(codes, scale.astype(np.float32))
     if not np.isfinite(value).all():
         raise TyndaError(f"{path}: tensor {name} has values that are not finite; it is damaged")
     return np.asarray(value, np.float32)

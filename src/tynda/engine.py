@@ -2,45 +2,125 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
-from tynda.ops.base import Ops
+from tynda.ops import native
+from tynda.ops.native import Native
 from tynda.ops.numpy import NumpyOps
+from tynda.ops.tree import map_tree
+from tynda.quant.weight import Quantized, dense, quantize_all
 
-__all__ = ["Backend", "Engine", "open_engine"]
+__all__ = ["BITS", "Backend", "Eager", "Engine", "open_engine"]
 
-Backend = Literal["numpy", "torch"]
+Backend = Literal["native", "numpy", "torch"]
+Array = NDArray[Any]
 
-
-@dataclass(frozen=True)
-class Engine:
-    """A backend with a model's weights, and the way of arrays into it and out."""
-
-    ops: Ops[Any]
-    weights: Mapping[str, Any]
-    tensor: Callable[[NDArray[Any]], Any]
-    """NumPy array -> tensor of the backend; the memory may be shared."""
-    array: Callable[[Any], NDArray[Any]]
-    """And back."""
+BITS = (8, 32)
+"""Widths that products are computed in."""
 
 
-def open_engine(backend: Backend, weights: Mapping[str, NDArray[np.float32]]) -> Engine:
-    """Hand ``weights`` to a backend. Raises `TyndaError` where it is unknown or not installed."""
-    if backend not in get_args(Backend):
+class Engine(Protocol):
+    """A model's functions, run by a backend."""
+
+    def run(self, function: Callable[..., Any], config: Any, *inputs: Any) -> Any:
+        """``function(ops, weights, config, *inputs)``.
+
+        ``function`` is one of a module, and ``config`` can be hashed: a backend may remember
+        how it ran them. ``inputs`` are arrays, the backend's tensors, or structures of them
+        (``ops.tree``); so is the result, of tensors.
+        """
+        ...
+
+    def array(self, tensor: Any) -> Array:
+        """A tensor of the backend as a NumPy array; the memory may be shared."""
+        ...
+
+
+class Eager:
+    """A backend that runs one operation after another."""
+
+    def __init__(
+        self,
+        ops: Any,
+        weights: Mapping[str, Any],
+        tensor: Callable[[Any], Any] = np.asarray,
+        array: Callable[[Any], Array] = np.asarray,
+    ) -> None:
+        self._ops, self._weights, self._tensor, self.array = ops, weights, tensor, array
+
+    def run(self, function: Callable[..., Any], config: Any, *inputs: Any) -> Any:
+        """See `Engine.run`."""
+        return function(self._ops, self._weights, config, *map_tree(self._tensor, inputs))
+
+
+def open_engine(
+    weights: Mapping[str, Array | Quantized],
+    trainable: Mapping[str, bool],
+    backend: Backend | None = None,
+    bits: int | None = None,
+    threads: int | None = None,
+) -> Engine:
+    """Hand ``weights`` to a backend: the native one, or NumPy where there are no kernels.
+
+    ``bits``: in how many products are computed; None: with 8 where the weights are stored so
+    and the backend is native, else with 32. ``threads``: of the native backend; None: one for
+    each processor. ``trainable``: see `quantize_all`.
+
+    Raises `TyndaError` where the backend is unknown or not installed, or has no such width.
+    """
+    if backend not in (None, *get_args(Backend)):
         raise TyndaError(f"no backend {backend!r}: take one of {', '.join(get_args(Backend))}")
+    if bits not in (None, *BITS):
+        raise TyndaError(f"products are computed in 8 or 32 bits, not {bits!r}")
+    if backend == "native" and not native.available():
+        raise TyndaError(
+            "tynda was installed without its kernels, where there was no C++ compiler: install "
+            "it again with one, or take the numpy backend"
+        )
+    if backend is None:
+        backend = "native" if native.available() else "numpy"
+        if backend == "numpy":
+            warnings.warn(
+                "tynda was installed without its kernels, so that NumPy computes, much slower: "
+                "install it again with a C++ compiler",
+                stacklevel=2,
+            )
+    if bits is None:
+        stored = any(isinstance(weight, Quantized) for weight in weights.values())
+        bits = 8 if stored and backend == "native" else 32
+    if bits == 8:
+        if backend == "torch":
+            raise TyndaError("torch computes in 32 bits: take the native or the numpy backend")
+        weights = quantize_all(weights, trainable)
+    else:
+        weights = dense(weights)
+    if backend == "native":
+        return Native(weights, threads or _processors())
     if backend == "numpy":
-        return Engine(NumpyOps(), weights, lambda x: x, lambda x: x)
+        return Eager(NumpyOps(), weights)
     try:
         import torch
     except ImportError:
         raise TyndaError("the torch backend needs torch: pip install 'tynda[train]'") from None
     from tynda.ops.torch import TorchOps
 
-    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
-    return Engine(TorchOps(), tensors, torch.from_numpy, lambda x: x.numpy())
+    def tensor(x: Any) -> Any:
+        return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
+
+    tensors = {name: tensor(value) for name, value in weights.items()}
+    return Eager(TorchOps(), tensors, tensor, lambda x: x.numpy())
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1

@@ -23,6 +23,7 @@ from tynda.errors import TyndaError
 from tynda.files import read_json
 from tynda.frontend import FrontEnd, LogMel, Raw
 from tynda.models import wav2vec2, whisper
+from tynda.quant.weight import dense
 from tynda.tensors import map_tensors
 from tynda.text.tokenizer import BLANK, CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
@@ -78,7 +79,7 @@ def adapt(model: Checkpoint, language: str) -> Checkpoint:
         raise TyndaError(f"{path} is missing: {name} hears {language} with it{how}")
     names, order = _symbols(model.path, language)
     try:
-        weights = wav2vec2.adapt(model.weights, map_tensors(path))
+        weights = wav2vec2.adapt(dense(model.weights), map_tensors(path))
     except ValueError as error:
         raise TyndaError(f"{path}: {error}") from None
     return _with_symbols(model.path, replace(model, weights=weights), names, order)
@@ -143,7 +144,8 @@ def _with_symbols(
     folder: Path, model: Checkpoint, names: list[str], order: list[int]
 ) -> Checkpoint:
     """The model with the outputs of its head in this ``order``, the blank first."""
-    head = {f"lm_head.{part}": model.weights[f"lm_head.{part}"] for part in ("weight", "bias")}
+    weights = dense(model.weights)
+    head = {f"lm_head.{part}": weights[f"lm_head.{part}"] for part in ("weight", "bias")}
     if len(head["lm_head.bias"]) != len(names):
         count = len(head["lm_head.bias"])
         raise TyndaError(f"{folder}: {count} outputs do not fit {len(names)} symbols")
@@ -151,7 +153,7 @@ def _with_symbols(
         model,
         config=replace(model.config, vocab=len(names)),
         tokenizer=CharTokenizer(names),
-        weights=model.weights | {name: value[order] for name, value in head.items()},
+        weights=weights | {name: value[order] for name, value in head.items()},
     )
 
 

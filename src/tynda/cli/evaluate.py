@@ -46,11 +46,12 @@ def evaluate(
     show: bool,
     normalizer: str | None,
     backend: Any,
+    bits: int | None,
     threads: int | None,
     **decoding: Any,
 ) -> None:
     """Score MODEL on MANIFESTs: word and character error rates, real-time factor."""
-    recognizer = tynda.load(model, backend=backend)
+    recognizer = tynda.load(model, backend=backend, bits=bits, threads=threads)
     options = decoder_options(recognizer, **decoding)
     with threadpool_limits(threads), progress("evaluating", "utterances") as advance:
         report = tynda.evaluate(

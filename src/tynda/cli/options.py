@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 
 from tynda import checks
-from tynda.engine import Backend
+from tynda.engine import BITS, Backend
 from tynda.recognizers import Recognizer
 
 __all__ = ["SIZE", "decoder_options", "model_options", "table_or_json"]
@@ -65,7 +65,15 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of the backend and the decoders."""
     options = (
         click.option(
-            "--backend", type=click.Choice(get_args(Backend)), default="numpy", show_default=True
+            "--backend",
+            type=click.Choice(get_args(Backend)),
+            help="native by default, or numpy where tynda was installed without a compiler.",
+        ),
+        click.option(
+            "--bits",
+            type=click.Choice([str(bits) for bits in BITS]),
+            callback=lambda ctx, param, given: given and int(given),
+            help="Of numbers in products: 32 by default, or 8 for a model that is stored so.",
         ),
         click.option("--threads", type=click.IntRange(1), help="Threads to use; all by default."),
         click.option("--beam-size", type=SIZE, help="1 is greedy, without n-gram."),

@@ -51,6 +51,7 @@ def transcribe(
     format_: str,
     output_dir: Path | None,
     backend: Any,
+    bits: int | None,
     threads: int | None,
     **decoding: Any,
 ) -> None:
@@ -66,7 +67,7 @@ def transcribe(
     if decoding["n_best"] is not None and format_ != "json":
         raise click.UsageError(f"--n-best needs --format json: {format_} has one text alone")
     targets = _targets(paths, output_dir, format_) if output_dir else {}
-    recognizer = tynda.load(model, backend=backend)
+    recognizer = tynda.load(model, backend=backend, bits=bits, threads=threads)
     options = decoder_options(recognizer, **decoding)
     recognizer.prepare(options)  # what is wrong with the options is said once
     failed = 0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tynda.decode.whisper import SECONDS_PER_FRAME, Network, log_softmax, start_tokens
 from tynda.models import whisper
+from tynda.ops.base import Ops, T, Weights
 
 __all__ = ["Timing", "align", "warp"]
 
@@ -52,25 +53,14 @@ def align(
         return []
     begin = start_tokens(tokenizer, language, task)
     row = np.array([[*begin, tokenizer.no_timestamps, *tokens, tokenizer.eot]], np.int64)
-    length = engine.tensor(np.array([frames]))
-    attention: dict[int, Floats] = {}
-
-    def watch(layer: int, q: Any, k: Any) -> None:
-        if layer in {at for at, _ in network.alignment_heads}:
-            heads = config.decoder_heads
-            weights = engine.ops.attention_weights(q, k, heads=heads, lengths=length)
-            attention[layer] = engine.array(weights)[0, :, :, :frames]
-
-    states, _ = whisper.decode(
-        engine.ops,
-        engine.weights,
-        config,
-        engine.tensor(row),
-        engine.tensor(np.zeros(1, np.int64)),
-        heard,
-        watch=watch,
-    )
-    logits = engine.array(whisper.logits(engine.ops, engine.weights, config, states))[0]
+    layers = tuple(sorted({layer for layer, _ in network.alignment_heads}))
+    places, length = np.zeros(1, np.int64), np.array([frames])
+    found, watched = engine.run(_watch, (config, layers), row, places, heard, length)
+    logits = engine.array(found)[0]
+    attention = {
+        layer: engine.array(weights)[0, :, :, :frames]
+        for layer, weights in zip(layers, watched, strict=True)
+    }
     probabilities = np.exp(log_softmax(logits[len(begin) : -2, : tokenizer.eot]))
     probabilities = probabilities[np.arange(len(tokens)), tokens]
 
@@ -87,6 +77,28 @@ def align(
         timings.append(Timing(word, part, float(begins[i]), float(begins[j]), probability))
         i = j
     return timings
+
+
+def _watch(
+    ops: Ops[T],
+    weights: Weights[T],
+    settings: tuple[whisper.Config, Sequence[int]],
+    tokens: T,
+    starts: T,
+    heard: whisper.Heard[T],
+    length: T,
+) -> tuple[T, list[T]]:
+    """Logits behind ``tokens``, and the attention of some layers to ``length`` frames."""
+    config, layers = settings
+    found: list[T] = []
+
+    def watch(layer: int, q: T, k: T) -> None:
+        if layer in layers:
+            heads = config.decoder_heads
+            found.append(ops.attention_weights(q, k, heads=heads, lengths=length))
+
+    states, _ = whisper.decode(ops, weights, config, tokens, starts, heard, watch=watch)
+    return whisper.logits(ops, weights, config, states), found
 
 
 def _sharpen(weights: Floats) -> Floats:

@@ -101,7 +101,5 @@ def pack(
 
 def _only(network: Network, heard: whisper.Heard[Any], item: int) -> whisper.Heard[Any]:
     """One of several windows."""
-    ops = network.engine.ops
-    index = network.engine.tensor(np.array([item]))
-    keys, values = ([ops.take(x, index) for x in part] for part in (heard.keys, heard.values))
-    return whisper.Heard(keys, values, ops.take(heard.lengths, index))
+    one: whisper.Heard[Any] = network.engine.run(whisper.take, None, heard, np.array([item]))
+    return one

@@ -19,6 +19,7 @@ from tynda.decode.options import Options
 from tynda.engine import Engine
 from tynda.errors import TyndaError
 from tynda.models import whisper
+from tynda.ops.base import Ops, T, Weights
 from tynda.ops.numpy import NumpyOps
 from tynda.text.whisper import WhisperTokenizer
 
@@ -79,12 +80,13 @@ class Network:
     def encode(self, features: Floats, lengths: NDArray[np.int64]) -> tuple[Any, Any]:
         """Log-mel ``[batch, frames, bins]`` and frames that count -> states and their lengths,
         both the backend's own."""
-        e = self.engine
-        return whisper.encode(e.ops, e.weights, self.config, e.tensor(features), e.tensor(lengths))
+        encoded: tuple[Any, Any] = self.engine.run(whisper.encode, self.config, features, lengths)
+        return encoded
 
     def listen(self, states: Any, lengths: Any) -> whisper.Heard[Any]:
         """Keys and values of encoded sound."""
-        return whisper.listen(self.engine.ops, self.engine.weights, self.config, states, lengths)
+        heard: whisper.Heard[Any] = self.engine.run(whisper.listen, self.config, states, lengths)
+        return heard
 
 
 def detect_language(network: Network, heard: whisper.Heard[Any]) -> list[dict[str, float]]:
@@ -209,18 +211,31 @@ def start_tokens(tokenizer: WhisperTokenizer, language: str | None, task: str) -
     return [tokenizer.sot, tokenizer.languages[language], doing]
 
 
+def _advance(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: whisper.Config,
+    tokens: T,
+    starts: T,
+    heard: whisper.Heard[T],
+    cache: whisper.Cache[T],
+) -> tuple[T, T, whisper.Cache[T] | None]:
+    """States behind all of the ``tokens [rows, n]``, logits ``[rows, vocab]`` behind the last."""
+    rows, count = ops.shape(tokens)
+    states, grown = whisper.decode(ops, weights, config, tokens, starts, heard, cache)
+    last = ops.reshape(ops.slice(states, count - 1, count), rows, config.channels)
+    return states, whisper.logits(ops, weights, config, last), grown
+
+
 class _Steps:
     """The decoder network, one step after another, with its cache."""
 
     def __init__(self, network: Network, heard: whisper.Heard[Any], rows: int, length: int) -> None:
         self._network, self._heard = network, heard
-        config, engine = network.config, network.engine
+        config = network.config
         shape = (rows, min(length, config.context), config.channels)
-        self._cache = whisper.Cache(
-            *(
-                [engine.tensor(np.zeros(shape, np.float32)) for _ in range(config.decoder_layers)]
-                for _ in range(2)
-            )
+        self._cache: whisper.Cache[Any] = whisper.Cache(
+            *([np.zeros(shape, np.float32) for _ in range(config.decoder_layers)] for _ in range(2))
         )
         self._starts = np.zeros(rows, np.int64)
         self._states: Floats
@@ -233,26 +248,20 @@ class _Steps:
         if list(sources) != list(range(len(sources))):
             self._reorder(np.array(sources))
         engine, config = self._network.engine, self._network.config
-        states, cache = whisper.decode(
-            engine.ops,
-            engine.weights,
-            config,
-            engine.tensor(np.array(tokens, np.int64)),
-            engine.tensor(self._starts),
-            self._heard,
-            self._cache,
+        new = np.array(tokens, np.int64)
+        states, logits, self._cache = engine.run(
+            _advance, config, new, self._starts, self._heard, self._cache
         )
-        assert cache is not None
-        self._cache, self._starts = cache, self._starts + len(tokens[0])
+        self._starts = self._starts + new.shape[1]
         self._states = engine.array(states)
-        return self.logits_at(-1)
+        return np.array(engine.array(logits))  # a copy: the rules write into it
 
     def logits_at(self, place: int) -> Floats:
         """Logits ``[rows, vocab]`` behind one of the tokens of the last call."""
         engine = self._network.engine
-        states = engine.tensor(np.ascontiguousarray(self._states[:, place]))
-        logits = whisper.logits(engine.ops, engine.weights, self._network.config, states)
-        return np.array(engine.array(logits))  # a copy: the rules write into it
+        states = np.ascontiguousarray(self._states[:, place])
+        logits: Floats = engine.array(engine.run(whisper.logits, self._network.config, states))
+        return logits
 
     def spread(self, group: int) -> None:
         """Make ``group`` rows of each."""
@@ -260,13 +269,8 @@ class _Steps:
             self._reorder(np.repeat(np.arange(len(self._starts)), group))
 
     def _reorder(self, rows: NDArray[np.int64]) -> None:
-        engine = self._network.engine
-        index = engine.tensor(rows)
-        keys, values = (
-            [engine.ops.take(x, index) for x in part]
-            for part in (self._cache.keys, self._cache.values)
-        )
-        self._cache, self._starts = whisper.Cache(keys, values), self._starts[rows]
+        self._cache = self._network.engine.run(whisper.take, None, self._cache, rows)
+        self._starts = self._starts[rows]
 
 
 class _Rules:

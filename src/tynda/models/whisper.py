@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from tynda.models import Spec
 from tynda.models.layers import Specs, dense, norm
 from tynda.ops.base import Ops, T, Tap, Weights
+from tynda.ops.tree import map_tree
 
 __all__ = [
     "Cache",
@@ -29,7 +30,11 @@ __all__ = [
     "listen",
     "logits",
     "specs",
+    "take",
 ]
+
+
+Part = TypeVar("Part", "Cache[Any]", "Heard[Any]")
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,11 @@ def decode(
         x = _feed_forward(ops, weights, config, name, x)
     x = norm(ops, weights, "model.decoder.layer_norm", x)
     return x, None if cache is None else Cache(keys, values)
+
+
+def take(ops: Ops[T], weights: Weights[T], config: None, part: Part, items: T) -> Part:
+    """Some rows of a `Cache`, or items of what is `Heard`, by their numbers."""
+    return map_tree(lambda x: ops.take(x, items), part)  # type: ignore[no-any-return]
 
 
 def logits(ops: Ops[T], weights: Weights[T], config: Config, states: T) -> T:

@@ -2,6 +2,9 @@
 
 What the operations mean, with shapes and sources, stands in ``tynda.ops.base``. Nothing here
 trains: batch norm takes the running statistics and dropout is the identity.
+
+A weight may be `Quantized`: ``linear`` and the convolutions then compute with whole numbers, as
+kernels do, and simulate them exactly.
 """
 
 # ruff: noqa: D102 - the protocol documents every operation
@@ -15,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tynda.ops.base import conv_length
+from tynda.quant.weight import Quantized
 
 __all__ = ["Array", "NumpyOps"]
 
@@ -27,13 +31,13 @@ _LOWEST = np.finfo(np.float32).min
 class NumpyOps:
     """Operations of ``tynda.ops.base`` on float32 arrays."""
 
-    def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        return _shift(x @ weight.T, bias)
+    def linear(self, x: Array, weight: Array | Quantized, bias: Array | None = None) -> Array:
+        return _shift(_product(x, weight), bias)
 
     def conv1d(
         self,
         x: Array,
-        weight: Array,
+        weight: Array | Quantized,
         bias: Array | None = None,
         *,
         stride: int = 1,
@@ -41,21 +45,23 @@ class NumpyOps:
         groups: int = 1,
     ) -> Array:
         if weight.shape[:2] == (groups, 1):
-            return _shift(_depthwise(x, weight[:, 0], stride, padding), bias)
+            return _shift(_depthwise(x, _dense(weight)[:, 0], stride, padding), bias)
+        out = weight.shape[0] // groups
         parts = [
             self.conv2d(
-                part[:, :, None], filters[..., None], stride=(stride, 1), padding=(padding, 0)
+                part[:, :, None],
+                weight[i * out : (i + 1) * out][..., None],
+                stride=(stride, 1),
+                padding=(padding, 0),
             )
-            for part, filters in zip(
-                np.split(x, groups, axis=-1), np.split(weight, groups), strict=True
-            )
+            for i, part in enumerate(np.split(x, groups, axis=-1))
         ]
         return _shift(np.concatenate(parts, axis=-1)[:, :, 0], bias)
 
     def conv2d(
         self,
         x: Array,
-        weight: Array,
+        weight: Array | Quantized,
         bias: Array | None = None,
         *,
         stride: tuple[int, int] = (1, 1),
@@ -70,6 +76,10 @@ class NumpyOps:
             x = np.pad(x, ((0, 0), (pad, pad), (pad_bins, pad_bins), (0, 0)))
             # [batch, time, bins', in, taps over bins]
             windows = sliding_window_view(x, taps_bins, axis=2)[:, :, ::step_bins]
+            if isinstance(weight, Quantized):  # a window has one scale: all of it is needed
+                windows = sliding_window_view(windows, taps, axis=1)[:, ::step]
+                rows = np.moveaxis(windows, 3, -1).swapaxes(3, 4).reshape(*y.shape[:3], -1)
+                return _shift(_product(rows, weight.by_tap()), bias)
             # One product per tap in time, over windows of bins: windows over both axes at
             # once would take as many times the memory as there are taps.
             for tap in range(taps):
@@ -146,8 +156,8 @@ class NumpyOps:
         valid = np.arange(k.shape[1]) < lengths[:, None]
         return _softmax(_scores(q, k, heads), valid[:, None, None])
 
-    def embedding(self, ids: Array, weight: Array) -> Array:
-        return weight[ids]
+    def embedding(self, ids: Array, weight: Array | Quantized) -> Array:
+        return _dense(weight[ids])
 
     def positions(self, starts: Array, count: int) -> Array:
         return starts[:, None] + np.arange(count)
@@ -166,8 +176,8 @@ class NumpyOps:
     def lstm(
         self,
         x: Array,
-        weight_ih: Array,
-        weight_hh: Array,
+        weight_ih: Array | Quantized,
+        weight_hh: Array | Quantized,
         bias_ih: Array,
         bias_hh: Array,
         *,
@@ -177,7 +187,8 @@ class NumpyOps:
         if reverse:
             x = _reverse(x, lengths)
         batch, frames, _ = x.shape
-        inputs = x @ weight_ih.T + (bias_ih + bias_hh)
+        inputs = _product(x, weight_ih) + (bias_ih + bias_hh)
+        weight_hh = _dense(weight_hh)
         hidden = cell = np.zeros((batch, weight_hh.shape[1]), np.float32)
         y = np.empty((batch, frames, weight_hh.shape[1]), np.float32)
         for t in range(frames):
@@ -214,6 +225,18 @@ class NumpyOps:
 
     def dropout(self, x: Array, rate: float) -> Array:
         return x
+
+
+def _product(x: Array, weight: Array | Quantized) -> Array:
+    """``x [..., in]`` times ``weight [out, in]``, transposed."""
+    if isinstance(weight, Quantized):
+        return weight.product(x)
+    y: Array = x @ weight.T
+    return y
+
+
+def _dense(weight: Array | Quantized) -> Array:
+    return weight.dequantize() if isinstance(weight, Quantized) else weight
 
 
 def _shift(x: Array, bias: Array | None) -> Array:

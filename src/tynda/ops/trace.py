@@ -9,14 +9,25 @@ list; `replay` runs it on another backend.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
 from tynda.ops.base import conv_length
+from tynda.ops.tree import leaves
 
-__all__ = ["INTEGERS", "VIEWS", "Program", "Step", "TraceOps", "Value", "replay", "trace"]
+__all__ = [
+    "INTEGERS",
+    "VIEWS",
+    "Program",
+    "Step",
+    "TraceOps",
+    "Value",
+    "replay",
+    "trace",
+    "trace_call",
+]
 
 VIEWS = ("reshape", "slice")
 """Operations whose result is their first tensor seen in another way."""
@@ -34,6 +45,8 @@ class Value:
     """Of a weight its own; of another tensor that of the layer that it comes from: the weights'
     without the last part (``blocks.0.ff1.in``), or the last input's where there are none."""
     is_weight: bool = False
+    is_integer: bool = False
+    """Of whole numbers: lengths, places, tokens."""
 
     @property
     def size(self) -> int:
@@ -80,11 +93,24 @@ def trace(module: ModuleType, config: Any, frames: int, batch: int = 1) -> Progr
     made: a model of any size is traced in milliseconds. Raises ValueError where shapes do
     not fit.
     """
+    shapes = {name: spec.shape for name, spec in module.specs(config).items()}
+    features, lengths = Value((batch, frames, config.bins)), Value((batch,), is_integer=True)
+    return trace_call(module.encode, shapes, config, features, lengths)[0]
+
+
+def trace_call(
+    function: Callable[..., Any], shapes: Mapping[str, tuple[int, ...]], config: Any, *inputs: Any
+) -> tuple[Program, Any]:
+    """What ``function(ops, weights, config, *inputs)`` does, and its result.
+
+    ``shapes``: of the weights, by name. ``inputs`` are values, or structures of them
+    (``ops.tree``), and so is the result.
+    """
     ops = TraceOps()
-    weights = {name: ops.weight(name, *spec.shape) for name, spec in module.specs(config).items()}
-    features, lengths = Value((batch, frames, config.bins)), Value((batch,))
-    outputs = module.encode(ops, weights, config, features, lengths)
-    return Program((features, lengths), tuple(ops.steps), tuple(outputs))
+    weights = {name: ops.weight(name, *shape) for name, shape in shapes.items()}
+    result = function(ops, weights, config, *inputs)
+    program = Program(tuple(leaves(inputs)), tuple(ops.steps), tuple(leaves(result)))
+    return program, result
 
 
 def replay(
@@ -315,7 +341,11 @@ class TraceOps:
         step = Step(operation, given, settings or {}, Value(shape))
         if operation in VIEWS:  # a part of a weight is one still
             (x,) = given.values()
-            result = Value(shape, x.name, x.is_weight)
+            result = Value(shape, x.name, x.is_weight, x.is_integer)
+        elif operation in INTEGERS:
+            result = Value(shape, "", is_integer=True)
+        elif operation == "take":
+            result = Value(shape, given["x"].name, is_integer=given["x"].is_integer)
         elif step.weights:
             result = Value(shape, step.weights[0].name.rpartition(".")[0])
         else:

@@ -16,8 +16,18 @@ from tynda.recognizers.whisper import WhisperRecognizer
 __all__ = ["CTCRecognizer", "Decoding", "Recognizer", "WhisperRecognizer", "load"]
 
 
-def load(name: str | Path = library.DEFAULT, *, backend: Backend = "numpy") -> Recognizer[Any]:
+def load(
+    name: str | Path = library.DEFAULT,
+    *,
+    backend: Backend | None = None,
+    bits: int | None = None,
+    threads: int | None = None,
+) -> Recognizer[Any]:
     """Load a model: a bundled or cached name, a ``.safetensors`` file, or a checkpoint's folder.
+
+    ``backend``: the native one by default, or NumPy where it is not there. ``bits``: 8 or 32,
+    in which products are computed; by default 32, or 8 for a model that is stored so.
+    ``threads``: of the native backend; one for each processor by default.
 
     Raises `TyndaError` when there is no such model or backend, or its files are damaged.
     """
@@ -25,4 +35,4 @@ def load(name: str | Path = library.DEFAULT, *, backend: Backend = "numpy") -> R
         raise TyndaError(f"a model is named by a string or a path, not {name!r}")
     model = library.load(name)
     kind = WhisperRecognizer if model.header.family == "whisper" else CTCRecognizer
-    return kind(model, backend)
+    return kind(model, backend=backend, bits=bits, threads=threads)

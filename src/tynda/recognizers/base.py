@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import audio
+from tynda import audio, models
 from tynda.audio import Source
 from tynda.checkpoint import Checkpoint
-from tynda.engine import Backend, open_engine
+from tynda.engine import Engine, open_engine
 from tynda.errors import TyndaError, listed
 from tynda.text.normalize import basic, english_letters
 from tynda.transcript import Transcript
@@ -30,10 +30,16 @@ class Recognizer(ABC, Generic[O]):
     options_type: ClassVar[type]
     """The dataclass of what can be asked of the decoder."""
 
-    def __init__(self, model: Checkpoint, backend: Backend = "numpy") -> None:
+    def __init__(self, model: Checkpoint, **compute: Any) -> None:
+        """``compute``: how, as `open_engine` takes it."""
         self.header, self.bytes = model.header, model.bytes
-        self._model, self._backend = model, backend
-        self._engine = open_engine(backend, model.weights)
+        self._model, self._compute = model, compute
+        self._engine = self._open(model)
+
+    def _open(self, model: Checkpoint) -> Engine:
+        specs = models.family(model.header.family).specs(model.config)
+        trainable = {name: spec.trainable for name, spec in specs.items()}
+        return open_engine(model.weights, trainable, **self._compute)
 
     def options(self, **given: Any) -> O:
         """The decoder's options, those that are not ``given`` as they are by default.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from tynda.checks import GREATEST, number, whole
 from tynda.decode import ctc, ngram
 from tynda.decode.beam import beam_search
 from tynda.decode.ngram import LanguageModel
-from tynda.engine import Backend, open_engine
 from tynda.errors import TyndaError
 from tynda.recognizers import chunks
 from tynda.recognizers.base import Recognizer
@@ -90,8 +90,8 @@ class CTCRecognizer(Recognizer[Decoding]):
 
     options_type = Decoding
 
-    def __init__(self, model: Checkpoint, backend: Backend = "numpy") -> None:
-        super().__init__(model, backend)
+    def __init__(self, model: Checkpoint, **compute: Any) -> None:
+        super().__init__(model, **compute)
         self.tokenizer = model.tokenizer
         self._own, languages = model, model.header.languages
         self._adapts = bool(languages) and getattr(model.config, "adapter", None) is not None
@@ -125,7 +125,7 @@ class CTCRecognizer(Recognizer[Decoding]):
             return
         language = language or known[0]
         model = self._own if language == known[0] else huggingface.adapt(self._own, language)
-        self._engine = open_engine(self._backend, model.weights)
+        self._engine = self._open(model)
         self._model, self.tokenizer, self._language = model, model.tokenizer, language
 
     def _pieces(self, blocks: Iterable[Floats], options: Decoding) -> Iterator[chunks.Piece]:
@@ -189,14 +189,8 @@ class CTCRecognizer(Recognizer[Decoding]):
         features = self._model.frontend(samples)
         if not len(features):
             return np.zeros((0, self._model.config.vocab), np.float32)
-        engine = self._engine
-        log_probs, _ = self._family.encode(
-            engine.ops,
-            engine.weights,
-            self._model.config,
-            engine.tensor(features[None]),
-            engine.tensor(np.array([len(features)])),
-        )
+        engine, lengths = self._engine, np.array([len(features)])
+        log_probs, _ = engine.run(self._family.encode, self._model.config, features[None], lengths)
         result: Floats = engine.array(log_probs)[0]
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,6 @@ from tynda.checkpoint import Checkpoint
 from tynda.decode import batched, sliding
 from tynda.decode.options import Options
 from tynda.decode.whisper import Network
-from tynda.engine import Backend
 from tynda.recognizers.base import Recognizer
 from tynda.transcript import Segment, Transcript, Word
 
@@ -31,8 +31,8 @@ class WhisperRecognizer(Recognizer[Options]):
 
     options_type = Options
 
-    def __init__(self, model: Checkpoint, backend: Backend = "numpy") -> None:
-        super().__init__(model, backend)
+    def __init__(self, model: Checkpoint, **compute: Any) -> None:
+        super().__init__(model, **compute)
         self._network = Network(
             self._engine,
             model.config,

@@ -20,6 +20,7 @@ from tynda.decode.beam import beam_search
 from tynda.decode.ngram import LanguageModel
 from tynda.errors import TyndaError
 from tynda.evaluation import evaluate
+from tynda.quant.weight import dense
 from tynda.recognizers import CTCRecognizer, Decoding, Recognizer
 from tynda.score import score
 from tynda.text.normalize import english_letters
@@ -63,11 +64,12 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
             decoding |= tune(CTCRecognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
         header = replace(header, decoding=decoding)
     path = output / f"{recipe.name}.safetensors"
-    checkpoint.save_model(path, header, model.weights, bits=recipe.bits, lm=lm)
+    weights = dense(model.weights)
+    checkpoint.save_model(path, header, weights, bits=recipe.bits, lm=lm)
     if dev:
         # What is scored is what is shipped: the file just written, read back.
         header = replace(header, scores=_scores(recognizers.load(path), dev))
-        checkpoint.save_model(path, header, model.weights, bits=recipe.bits, lm=lm)
+        checkpoint.save_model(path, header, weights, bits=recipe.bits, lm=lm)
     return path
 
 

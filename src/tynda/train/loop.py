@@ -23,6 +23,7 @@ from tynda import checkpoint, frontend, manifest, models
 from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.manifest import Utterance
+from tynda.quant.weight import dense
 from tynda.recognizers import CTCRecognizer
 from tynda.score import score
 from tynda.text.normalize import english_letters
@@ -197,7 +198,7 @@ class Trainer:
         for name, mine in asdict(config).items():
             if (its := asdict(shape)[name]) != mine:
                 raise TyndaError(f"{path} has a {name} of {its}, the recipe's model one of {mine}")
-        return {k: torch.from_numpy(v) for k, v in model.weights.items()}
+        return {k: torch.from_numpy(v) for k, v in dense(model.weights).items()}
 
     def _resume(self, last: Path) -> None:
         if not last.exists():

@@ -8,6 +8,7 @@ cuts off has its beginning only; noise is answered by a token of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from tynda.decode.options import Options
 from tynda.decode.whisper import SECONDS_PER_FRAME, Network, decode
-from tynda.engine import Engine
+from tynda.engine import Eager
 from tynda.errors import TyndaError
 from tynda.frontend import SAMPLE_RATE, FrontEnd
 from tynda.models import whisper
@@ -162,9 +163,11 @@ class Seq2Seq(Objective):
             reduction="sum",
         )
         device = batch.features.device
-        engine = Engine(
-            ops, weights, lambda x: torch.from_numpy(x).to(device), lambda x: x.cpu().numpy()
-        )
+
+        def tensor(x: Any) -> Tensor:
+            return torch.from_numpy(x).to(device) if isinstance(x, np.ndarray) else x
+
+        engine = Eager(ops, weights, tensor, lambda x: x.cpu().numpy())
         network = Network(engine, self.config, self.tokenizer, ())
         heard = network.listen(states.float(), lengths)
         texts = [w.text for w in decode(network, heard, _GREEDY, [None] * len(states))]

@@ -8,6 +8,7 @@ from torch import Tensor
 from tynda import library, models
 from tynda.errors import TyndaError
 from tynda.ops.torch import TorchOps
+from tynda.quant.weight import dense
 from tynda.text.tokenizer import ENGLISH, CharTokenizer
 
 __all__ = ["Teacher"]
@@ -30,7 +31,7 @@ class Teacher:
         self.frame = model.frontend.hop * model.config.stride
         """Samples in a frame."""
         self._family, self._config = models.family(model.header.family), model.config
-        self._weights = {k: torch.from_numpy(v).to(device) for k, v in model.weights.items()}
+        self._weights = {k: torch.from_numpy(v).to(device) for k, v in dense(model.weights).items()}
 
     @torch.no_grad()
     def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

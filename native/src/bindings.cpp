@@ -1,0 +1,251 @@
+// The Python module tynda._native.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "plan.h"
+#include "threads.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace tynda {
+namespace {
+
+template <class T, int Axes>
+using Array = nb::ndarray<const T, nb::ndim<Axes>, nb::c_contig, nb::device::cpu>;
+using Vector = std::optional<Array<float, 1>>;
+
+const float* data(const Vector& v) { return v ? v->data() : nullptr; }
+
+bool supported(const std::string& name) {
+  if (name == "scalar") return true;
+#if defined(TYNDA_X86)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (name == "avx2") return avx2;
+  if (name == "avx512")
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+#elif defined(TYNDA_ARM)
+  if (name == "neon") return neon_supported();
+#endif
+  return false;
+}
+
+const Kernels& kernels(const std::string& name) {
+  if (supported(name)) {
+    if (name == "scalar") return *scalar_kernels();
+#if defined(TYNDA_X86)
+    return *(name == "avx2" ? avx2_kernels() : avx512_kernels());
+#elif defined(TYNDA_ARM)
+    return *neon_kernels();
+#endif
+  }
+  throw std::invalid_argument("this processor has no " + name);
+}
+
+// Best first.
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> found;
+  for (const char* name : {"avx512", "avx2", "neon", "scalar"})
+    if (supported(name)) found.push_back(name);
+  return found;
+}
+
+// Memory that plans run in, one after another; it grows to what the largest needs.
+struct Arena {
+  int64_t bytes = 0;
+  Bytes memory;
+
+  uint8_t* reserve(int64_t size) {
+    if (size > bytes) {
+      memory.reset();  // before there is more
+      memory = aligned_bytes(size);
+      bytes = size;
+    }
+    return memory.get();
+  }
+};
+
+Matrix empty(const Kernels& kernels, int64_t n, int64_t k, bool integer) {
+  Matrix m{n, k, kernels.panel, integer, nullptr, {}, {}};
+  const int64_t size = m.panels() * m.panel_bytes();
+  m.data = aligned_bytes(size);
+  std::fill(m.data.get(), m.data.get() + size, uint8_t(0));
+  return m;
+}
+
+Matrix pack(const Kernels& kernels, Array<float, 2> weight) {
+  Matrix m = empty(kernels, int64_t(weight.shape(0)), int64_t(weight.shape(1)), false);
+  auto* to = reinterpret_cast<float*>(m.data.get());
+  const float* from = weight.data();
+  for (int64_t i = 0; i < m.n; i++)
+    for (int64_t j = 0; j < m.k; j++)
+      to[(i / m.width * m.k + j) * m.width + i % m.width] = from[i * m.k + j];
+  return m;
+}
+
+Matrix pack_8(const Kernels& kernels, Array<int8_t, 2> codes, Array<float, 1> scale) {
+  Matrix m = empty(kernels, int64_t(codes.shape(0)), int64_t(codes.shape(1)), true);
+  if (int64_t(scale.shape(0)) != m.n) throw std::invalid_argument("a scale for each row is needed");
+  m.scale.assign(m.panels() * m.width, 0);
+  m.start.assign(m.panels() * m.width, 0);
+  const int8_t* from = codes.data();
+  for (int64_t i = 0; i < m.n; i++) {
+    uint8_t* panel = m.data.get() + i / m.width * m.panel_bytes();
+    m.scale[i] = scale.data()[i];
+    for (int64_t j = 0; j < m.k; j++) {
+      const int8_t code = from[i * m.k + j];
+      if (code == -128) throw std::invalid_argument("codes must be from -127 to 127");
+      panel[(j / 4 * m.width + i % m.width) * 4 + j % 4] = uint8_t(code);
+      m.start[i] -= kernels.zero * code;
+    }
+  }
+  return m;
+}
+
+}  // namespace
+}  // namespace tynda
+
+using namespace tynda;
+
+NB_MODULE(_native, m) {
+  m.doc() = "Kernels of the native backend; see native/src.";
+
+  nb::enum_<Space>(m, "Space")
+      .value("ARENA", Space::arena)
+      .value("LOCAL", Space::local)
+      .value("ARGUMENT", Space::argument)
+      .value("CONSTANT", Space::constant);
+  nb::enum_<Activation>(m, "Activation")
+      .value("NONE", Activation::none)
+      .value("RELU", Activation::relu)
+      .value("GELU", Activation::gelu)
+      .value("SILU", Activation::silu);
+
+  nb::class_<Kernels>(m, "Kernels")
+      .def_ro("name", &Kernels::name)
+      .def_ro("panel", &Kernels::panel)
+      .def_ro("tile", &Kernels::tile)
+      .def("attention_scratch", [](const Kernels& k, int64_t queries, int64_t keys, int64_t width,
+                                   int64_t v_width) {
+        return 4 * k.attention_scratch(queries, keys, width, v_width);
+      });
+  m.def("kernels", &kernels, "name"_a, nb::rv_policy::reference);
+  m.def("instruction_sets", &instruction_sets);
+  m.def("set_threads", [](int threads) { Pool::shared().resize(threads); },
+        nb::call_guard<nb::gil_scoped_release>());
+
+  nb::class_<Matrix>(m, "Matrix")
+      .def_ro("n", &Matrix::n)
+      .def_ro("k", &Matrix::k)
+      .def_ro("integer", &Matrix::integer)
+      .def_prop_ro("depth", &Matrix::depth)
+      .def_prop_ro("bytes", &Matrix::bytes);
+  m.def("pack", &pack, "kernels"_a, "weight"_a);
+  m.def("pack_8", &pack_8, "kernels"_a, "codes"_a, "scale"_a);
+
+  nb::class_<Place>(m, "Place")
+      .def(nb::init<Space, int64_t, int64_t, int64_t>(), "space"_a, "index"_a, "offset"_a, "row"_a);
+  nb::class_<Windows>(m, "Windows")
+      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,
+                    int64_t, int64_t, int64_t, int64_t>(),
+           "time"_a, "bins"_a, "channels"_a, "first_channel"_a, "used_channels"_a, "frames"_a,
+           "frame_bins"_a, "taps"_a, "taps_bins"_a, "stride"_a, "stride_bins"_a, "padding"_a,
+           "padding_bins"_a);
+  nb::class_<Heads>(m, "Heads")
+      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, int64_t>(),
+           "batch"_a, "heads"_a, "queries"_a, "keys"_a, "channels"_a, "v_channels"_a, "causal"_a,
+           "chunks"_a);
+
+  nb::class_<Arena>(m, "Arena").def(nb::init<>()).def_ro("bytes", &Arena::bytes);
+  // The caller keeps alive what a plan was told of: matrices, vectors, constants.
+  nb::class_<Plan>(m, "Plan")
+      .def(nb::init<const Kernels&, int64_t, int64_t, int>(), "kernels"_a, "arena"_a, "local"_a,
+           "threads"_a)
+      .def_prop_ro("bytes", &Plan::bytes)
+      .def("constant", [](Plan& p, nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> a) {
+        return p.constant(a.data());
+      })
+      .def("strip", &Plan::strip, "rows"_a, "block"_a)
+      .def("windows", &Plan::windows, "x"_a, "y"_a, "windows"_a)
+      .def("quantize", &Plan::quantize, "x"_a, "codes"_a, "scales"_a, "width"_a, "depth"_a)
+      .def("multiply",
+           [](Plan& p, Place x, std::optional<Place> scales, Place y, const Matrix& w, Vector bias,
+              Activation activation, float factor, std::optional<Place> residual) {
+             const Place from = residual.value_or(Place());
+             if (scales) {
+               p.multiply_8(x, *scales, y, w, data(bias), activation, factor, from,
+                            residual.has_value());
+             } else {
+               p.multiply(x, y, w, data(bias), activation, factor, from, residual.has_value());
+             }
+           },
+           "x"_a, "scales"_a.none(), "y"_a, "weight"_a, "bias"_a.none(), "activation"_a, "factor"_a,
+           "residual"_a.none())
+      .def("depthwise",
+           [](Plan& p, Place x, Place y, const Windows& w, Array<float, 2> weight, Vector bias) {
+             p.depthwise(x, y, w, weight.data(), data(bias));
+           },
+           "x"_a, "y"_a, "windows"_a, "weight"_a, "bias"_a.none())
+      .def("layer_norm",
+           [](Plan& p, Place x, Place y, int64_t width, Array<float, 1> weight,
+              Array<float, 1> bias, float eps) {
+             p.layer_norm(x, y, width, weight.data(), bias.data(), eps);
+           },
+           "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "eps"_a)
+      .def("affine", &Plan::affine, "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "period"_a)
+      .def("activate", &Plan::activate, "x"_a, "y"_a, "width"_a, "kind"_a)
+      .def("glu", &Plan::glu, "x"_a, "y"_a, "width"_a)
+      .def("log_softmax", &Plan::log_softmax, "x"_a, "y"_a, "width"_a)
+      .def("add", &Plan::add, "x"_a, "y"_a, "sum"_a, "width"_a, "period"_a)
+      .def("scale", &Plan::scale, "x"_a, "y"_a, "width"_a, "factor"_a)
+      .def("mask", &Plan::mask, "x"_a, "y"_a, "width"_a, "frames"_a, "each"_a,
+           "lengths"_a)
+      .def("copy", &Plan::copy, "x"_a, "y"_a, "bytes"_a, "frames"_a, "time"_a, "start"_a)
+      .def("lookup", &Plan::lookup, "ids"_a, "y"_a, "table"_a)
+      .def("lookup_rows", &Plan::lookup_rows, "ids"_a, "y"_a, "table"_a, "size"_a, "bytes"_a)
+      .def("attention", &Plan::attention, "q"_a, "k"_a, "v"_a, "y"_a, "heads"_a, "lengths"_a)
+      .def("attention_weights", &Plan::attention_weights, "q"_a, "k"_a, "y"_a, "heads"_a,
+           "lengths"_a)
+      .def("moments",
+           [](Plan& p, Place x, Place scale, Place shift, Place work, int64_t batch, int64_t time,
+              int64_t channels, int64_t groups, Array<float, 1> weight, Array<float, 1> bias,
+              float eps, Place lengths) {
+             p.moments(x, scale, shift, work, batch, time, channels, groups, weight.data(),
+                       bias.data(), eps, lengths);
+           },
+           "x"_a, "scale"_a, "shift"_a, "work"_a, "batch"_a, "time"_a, "channels"_a, "groups"_a,
+           "weight"_a, "bias"_a, "eps"_a, "lengths"_a)
+      .def_static("moments_bytes", &Plan::moments_bytes, "batch"_a, "time"_a, "channels"_a)
+      .def("lstm",
+           [](Plan& p, Place gates, Place y, Place work, const Matrix& i, const Matrix& f,
+              const Matrix& g, const Matrix& o, int64_t batch, int64_t time, int64_t hidden,
+              bool reverse, Place lengths) {
+             p.lstm(gates, y, work, {&i, &f, &g, &o}, batch, time, hidden, reverse, lengths);
+           },
+           "gates"_a, "y"_a, "work"_a, "i"_a, "f"_a, "g"_a, "o"_a, "batch"_a, "time"_a, "hidden"_a,
+           "reverse"_a, "lengths"_a)
+      .def("write", &Plan::write, "cache"_a, "x"_a, "starts"_a, "batch"_a, "time"_a, "capacity"_a,
+           "bytes"_a)
+      .def("lengths", &Plan::lengths, "x"_a, "y"_a, "size"_a, "add"_a, "divide"_a, "plus"_a,
+           "times"_a)
+      .def("positions", &Plan::positions, "starts"_a, "y"_a, "size"_a, "count"_a)
+      .def("run",
+           [](const Plan& p, Arena& arena,
+              const std::vector<nb::ndarray<nb::c_contig, nb::device::cpu>>& arrays) {
+             std::vector<uint8_t*> pointers;
+             for (const auto& a : arrays) pointers.push_back(static_cast<uint8_t*>(a.data()));
+             nb::gil_scoped_release release;
+             p.run(arena.reserve(p.bytes()), pointers);
+           },
+           "arena"_a, "arguments"_a);
+}

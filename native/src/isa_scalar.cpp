@@ -1,0 +1,10 @@
+#define TYNDA_ISA scalar
+#define TYNDA_NAME "scalar"
+#include <cstdint>
+#include <cstring>
+
+#include "simd_scalar.h"
+
+#include "kernels.inl"
+
+const tynda::Kernels* tynda::scalar_kernels() { return &tynda::scalar::kKernels; }

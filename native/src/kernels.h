@@ -1,0 +1,77 @@
+// What one instruction set offers. Every kernel has a NumPy twin in tynda/ops/numpy.py.
+//
+// x, y and the like are rows of float32; ldx is the distance from one row to the next, in
+// elements. No pointer need be aligned. y may be x where nothing else is said.
+#pragma once
+#include "matrix.h"
+
+namespace tynda {
+
+enum class Activation { none, relu, gelu, silu };
+
+// What happens to a product on its way out: activation(product + bias) * factor + residual.
+struct Epilogue {
+  const float* bias = nullptr;
+  Activation activation = Activation::none;
+  float factor = 1;
+  const float* residual = nullptr;
+  int64_t ld_residual = 0;
+};
+
+// One head of attention, for some of its queries.
+struct Attention {
+  const float *q, *k, *v;
+  float* y;
+  int64_t ldq, ldk, ldv, ldy;
+  int64_t queries, keys, width, v_width;  // widths: channels of one head
+  bool causal;
+  int64_t first;  // causal: query i sees the keys up to first + i; else it sees all `keys`
+  float* scratch;  // attention_scratch(...) floats
+};
+
+struct Kernels {
+  const char* name;
+  int panel;  // outputs in a panel of a Matrix
+  int zero;   // added to the codes of activations, which are stored without sign
+  int tile;   // rows that a product works on at once
+
+  // y [rows, n] = x [rows, k] times the panels [begin, end) of a Matrix, transposed.
+  void (*multiply)(const float* x, int64_t ldx, int64_t rows, const Matrix&, int64_t begin,
+                   int64_t end, float* y, int64_t ldy, const Epilogue&);
+  // The same of codes [rows, depth] with a scale for each row; exact until it leaves integers.
+  void (*multiply_8)(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+                     const Matrix&, int64_t begin, int64_t end, float* y, int64_t ldy,
+                     const Epilogue&);
+  // Codes round(x * 127 / max |x|) + zero of each row, zeros up to `depth`, and scales max / 127.
+  void (*quantize)(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth,
+                   uint8_t* codes, float* scale);
+  void (*attention)(const Attention&);
+  int64_t (*attention_scratch)(int64_t queries, int64_t keys, int64_t width, int64_t v_width);
+  // y [queries, columns]: the weights themselves, 0 for what is not seen; no scratch.
+  void (*attention_weights)(const Attention&, int64_t columns);
+  void (*layer_norm)(const float* x, int64_t rows, int64_t width, const float* weight,
+                     const float* bias, float eps, float* y);
+  void (*log_softmax)(const float* x, int64_t rows, int64_t width, float* y);
+  void (*activate)(const float* x, int64_t size, Activation, float* y);
+  // x [rows, 2 width] -> y [rows, width]; y is not x.
+  void (*glu)(const float* x, int64_t rows, int64_t width, float* y);
+  void (*add)(const float* x, const float* y, int64_t size, float* sum);
+  void (*scale)(const float* x, int64_t size, float factor, float* y);
+  // y = x * weight + bias, both [width].
+  void (*affine)(const float* x, int64_t rows, int64_t width, const float* weight,
+                 const float* bias, float* y);
+  // One frame [width] of a depthwise convolution: taps [first, last) of weight [taps, width]
+  // with the rows of x from `first` on. y is not x.
+  void (*depthwise)(const float* x, int64_t ldx, int64_t first, int64_t last, int64_t width,
+                    const float* weight, const float* bias, float* y);
+  // Cell and hidden state of `size` units from the sums of their gates.
+  void (*lstm)(const float* i, const float* f, const float* g, const float* o, int64_t size,
+               float* cell, float* hidden);
+};
+
+const Kernels* scalar_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avx512_kernels();
+const Kernels* neon_kernels();
+
+}  // namespace tynda

@@ -1,0 +1,437 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "threads.h"
+
+namespace tynda {
+namespace {
+
+// Bytes of weights below which a product is not worth a second thread.
+constexpr int64_t kSmallProduct = 32 << 10;
+// Rows that one thread sums up at a time, see moments.
+constexpr int64_t kMomentRows = 256;
+
+const int64_t* numbers(const Run& run, const Place& p) { return run.at<const int64_t>(p, 0); }
+
+int64_t within(int64_t index, int64_t size) {
+  if (index < 0 || index >= size)
+    throw std::out_of_range("index " + std::to_string(index) + " is not below " +
+                            std::to_string(size));
+  return index;
+}
+
+}  // namespace
+
+uint8_t* Run::base(const Place& p) const {
+  switch (p.space) {
+    case Space::arena: return arena + p.offset;
+    case Space::local: return local + p.offset;
+    case Space::argument: return arguments[p.index] + p.offset;
+    default: return const_cast<uint8_t*>(constants[p.index]) + p.offset;
+  }
+}
+
+Plan::Plan(const Kernels& kernels, int64_t arena, int64_t local, int threads)
+    : kernels_(kernels), arena_(round_up(arena, kAlign)), local_(round_up(local, kAlign)),
+      threads_(threads) {}
+
+int64_t Plan::constant(const void* data) {
+  constants_.push_back(static_cast<const uint8_t*>(data));
+  return int64_t(constants_.size()) - 1;
+}
+
+Run Plan::of_thread(Run run, int thread) const {
+  run.local = run.arena + arena_ + thread * local_;
+  return run;
+}
+
+void Plan::run(uint8_t* memory, const std::vector<uint8_t*>& arguments) const {
+  const Run run{memory, memory + arena_, arguments.data(), constants_.data()};
+  for (const Stage& stage : stages_) stage.whole ? stage.whole(run) : run_strip(stage, run);
+}
+
+void Plan::run_strip(const Stage& stage, const Run& run) const {
+  const int64_t blocks = stage.rows ? (stage.rows + stage.block - 1) / stage.block : 0;
+  if (blocks > 1) {
+    Pool::shared().run(blocks, [&](int64_t block, int thread) {
+      Run part = of_thread(run, thread);
+      part.first = block * stage.block;
+      part.count = std::min(stage.block, stage.rows - part.first);
+      for (const Step& step : stage.steps) step.run(part);
+    });
+    return;
+  }
+  // Few rows: the threads share each product instead.
+  Run part = run;
+  part.count = stage.rows;
+  for (const Step& step : stage.steps) {
+    const int64_t share = (step.parts + threads_ - 1) / threads_;
+    if (!blocks) break;
+    if (threads_ == 1 || step.parts == 1) {
+      step.run(part);
+    } else {
+      Pool::shared().run(threads_, [&](int64_t i, int) {
+        const int64_t begin = i * share, end = std::min(begin + share, step.parts);
+        if (begin < end) step.part(part, begin, end);
+      });
+    }
+  }
+}
+
+void Plan::step(std::function<void(const Run&)> run) {
+  stages_.back().steps.push_back({std::move(run), 1, nullptr});
+}
+
+void Plan::stage(std::function<void(const Run&)> run) {
+  stages_.push_back({0, 0, {}, std::move(run)});
+}
+
+void Plan::strip(int64_t rows, int64_t block) { stages_.push_back({rows, block, {}, nullptr}); }
+
+void Plan::windows(Place x, Place y, const Windows& w) {
+  step([=](const Run& run) {
+    const int64_t bytes = 4 * w.used_channels, positions = w.frames * w.frame_bins;
+    for (int64_t r = run.first; r < run.first + run.count; r++) {
+      const int64_t item = r / positions, place = r % positions;
+      const int64_t t0 = place / w.frame_bins * w.stride - w.padding;
+      const int64_t b0 = place % w.frame_bins * w.stride_bins - w.padding_bins;
+      auto* to = run.at<uint8_t>(y, r);
+      for (int64_t t = t0; t < t0 + w.taps; t++)
+        for (int64_t b = b0; b < b0 + w.taps_bins; b++, to += bytes) {
+          if (t < 0 || t >= w.time || b < 0 || b >= w.bins) {
+            std::memset(to, 0, bytes);
+          } else {
+            const auto* from = run.at<const float>(x, item * w.time + t);
+            std::memcpy(to, from + b * w.channels + w.first_channel, bytes);
+          }
+        }
+    }
+  });
+}
+
+void Plan::quantize(Place x, Place codes, Place scales, int64_t width, int64_t depth) {
+  step([=](const Run& run) {
+    kernels_.quantize(run.at<const float>(x), x.row / 4, run.count, width, depth,
+                      run.at<uint8_t>(codes), run.at<float>(scales));
+  });
+}
+
+template <class Product>
+void Plan::product(const Matrix& w, Product part) {
+  const int64_t panels = w.panels();
+  stages_.back().steps.push_back({[=](const Run& run) { part(run, 0, panels); },
+                                  w.bytes() < kSmallProduct ? 1 : panels, part});
+}
+
+void Plan::multiply(Place x, Place y, const Matrix& w, const float* bias, Activation activation,
+                    float factor, Place residual, bool has_residual) {
+  product(w, [=, &w](const Run& run, int64_t begin, int64_t end) {
+    const Epilogue e{bias, activation, factor,
+                     has_residual ? run.at<const float>(residual) : nullptr, residual.row / 4};
+    kernels_.multiply(run.at<const float>(x), x.row / 4, run.count, w, begin, end,
+                      run.at<float>(y), y.row / 4, e);
+  });
+}
+
+void Plan::multiply_8(Place codes, Place scales, Place y, const Matrix& w, const float* bias,
+                      Activation activation, float factor, Place residual, bool has_residual) {
+  product(w, [=, &w](const Run& run, int64_t begin, int64_t end) {
+    const Epilogue e{bias, activation, factor,
+                     has_residual ? run.at<const float>(residual) : nullptr, residual.row / 4};
+    kernels_.multiply_8(run.at<const uint8_t>(codes), codes.row, run.at<const float>(scales),
+                        run.count, w, begin, end, run.at<float>(y), y.row / 4, e);
+  });
+}
+
+void Plan::depthwise(Place x, Place y, const Windows& w, const float* weight, const float* bias) {
+  step([=](const Run& run) {
+    for (int64_t r = run.first; r < run.first + run.count; r++) {
+      const int64_t t0 = r % w.frames * w.stride - w.padding;
+      const int64_t first = std::max<int64_t>(0, -t0);
+      const int64_t last = std::max(first, std::min(w.taps, w.time - t0));
+      const int64_t from = std::min(t0 + first, w.time - 1);
+      kernels_.depthwise(run.at<const float>(x, r / w.frames * w.time + from), x.row / 4, first,
+                         last, w.channels, weight, bias, run.at<float>(y, r));
+    }
+  });
+}
+
+void Plan::layer_norm(Place x, Place y, int64_t width, const float* weight, const float* bias,
+                      float eps) {
+  step([=](const Run& run) {
+    kernels_.layer_norm(run.at<const float>(x), run.count, width, weight, bias, eps,
+                        run.at<float>(y));
+  });
+}
+
+void Plan::affine(Place x, Place y, int64_t width, Place weight, Place bias, int64_t period) {
+  step([=](const Run& run) {
+    for (int64_t r = run.first; r < run.first + run.count; r++)
+      kernels_.affine(run.at<const float>(x, r), 1, width, run.at<const float>(weight, r / period),
+                      run.at<const float>(bias, r / period), run.at<float>(y, r));
+  });
+}
+
+void Plan::activate(Place x, Place y, int64_t width, Activation kind) {
+  step([=](const Run& run) {
+    kernels_.activate(run.at<const float>(x), run.count * width, kind, run.at<float>(y));
+  });
+}
+
+void Plan::glu(Place x, Place y, int64_t width) {
+  step([=](const Run& run) {
+    kernels_.glu(run.at<const float>(x), run.count, width, run.at<float>(y));
+  });
+}
+
+void Plan::log_softmax(Place x, Place y, int64_t width) {
+  step([=](const Run& run) {
+    kernels_.log_softmax(run.at<const float>(x), run.count, width, run.at<float>(y));
+  });
+}
+
+void Plan::add(Place x, Place y, Place sum, int64_t width, int64_t period) {
+  step([=](const Run& run) {
+    for (int64_t r = run.first; r < run.first + run.count; r++)
+      kernels_.add(run.at<const float>(x, r), run.at<const float>(y, period ? r % period : r),
+                   width, run.at<float>(sum, r));
+  });
+}
+
+void Plan::scale(Place x, Place y, int64_t width, float factor) {
+  step([=](const Run& run) {
+    kernels_.scale(run.at<const float>(x), run.count * width, factor, run.at<float>(y));
+  });
+}
+
+void Plan::mask(Place x, Place y, int64_t width, int64_t frames, int64_t each,
+                Place lengths) {
+  step([=](const Run& run) {
+    for (int64_t r = run.first; r < run.first + run.count; r++) {
+      auto* to = run.at<float>(y, r);
+      const int64_t frame = r / each;
+      if (frame % frames < numbers(run, lengths)[frame / frames]) {
+        std::memmove(to, run.at<const float>(x, r), 4 * width);
+      } else {
+        std::memset(to, 0, 4 * width);
+      }
+    }
+  });
+}
+
+void Plan::copy(Place x, Place y, int64_t bytes, int64_t frames, int64_t time, int64_t from) {
+  step([=](const Run& run) {
+    for (int64_t r = run.first; r < run.first + run.count; r++)
+      std::memcpy(run.at<uint8_t>(y, r),
+                  run.at<const uint8_t>(x, r / frames * time + r % frames + from), bytes);
+  });
+}
+
+void Plan::lookup(Place ids, Place y, const Matrix& table) {
+  step([=, &table](const Run& run) {
+    for (int64_t r = run.first; r < run.first + run.count; r++)
+      table.row(within(numbers(run, ids)[r], table.n), run.at<float>(y, r));
+  });
+}
+
+void Plan::lookup_rows(Place ids, Place y, Place table, int64_t size, int64_t bytes) {
+  step([=](const Run& run) {
+    for (int64_t r = run.first; r < run.first + run.count; r++)
+      std::memcpy(run.at<uint8_t>(y, r),
+                  run.at<const uint8_t>(table, within(numbers(run, ids)[r], size)), bytes);
+  });
+}
+
+namespace {
+
+// The part of one head that item `item` has, with queries [from, to).
+Attention head_of(const Run& run, const Heads& h, const Place& q, const Place& k, Place lengths,
+                  int64_t item, int64_t head, int64_t from, int64_t to) {
+  Attention a{};
+  a.width = h.channels / h.heads;
+  a.v_width = h.v_channels / h.heads;
+  a.q = run.at<const float>(q, item * h.queries + from) + head * a.width;
+  a.k = run.at<const float>(k, item * h.keys) + head * a.width;
+  a.ldq = q.row / 4;
+  a.ldk = k.row / 4;
+  a.queries = to - from;
+  const int64_t length = numbers(run, lengths)[item];
+  a.causal = h.causal;
+  a.first = length + from;
+  a.keys = h.causal ? h.keys : std::min(h.keys, std::max<int64_t>(0, length));
+  return a;
+}
+
+}  // namespace
+
+void Plan::attention(Place q, Place k, Place v, Place y, const Heads& h, Place lengths) {
+  stage([=](const Run& run) {
+    const int64_t share = (h.queries + h.chunks - 1) / h.chunks;
+    Pool::shared().run(h.batch * h.heads * h.chunks, [&](int64_t i, int thread) {
+      const int64_t chunk = i % h.chunks, head = i / h.chunks % h.heads;
+      const int64_t item = i / h.chunks / h.heads;
+      const int64_t from = chunk * share, to = std::min(h.queries, from + share);
+      if (from >= to) return;
+      const Run part = of_thread(run, thread);
+      Attention a = head_of(part, h, q, k, lengths, item, head, from, to);
+      a.v = part.at<const float>(v, item * h.keys) + head * a.v_width;
+      a.ldv = v.row / 4;
+      a.y = part.at<float>(y, item * h.queries + from) + head * a.v_width;
+      a.ldy = y.row / 4;
+      a.scratch = reinterpret_cast<float*>(part.local);
+      kernels_.attention(a);
+    });
+  });
+}
+
+void Plan::attention_weights(Place q, Place k, Place y, const Heads& h, Place lengths) {
+  stage([=](const Run& run) {
+    Pool::shared().run(h.batch * h.heads, [&](int64_t i, int) {
+      Attention a = head_of(run, h, q, k, lengths, i / h.heads, i % h.heads, 0, h.queries);
+      a.y = run.at<float>(y, i * h.queries);
+      a.ldy = h.keys;
+      kernels_.attention_weights(a, h.keys);
+    });
+  });
+}
+
+int64_t Plan::moments_bytes(int64_t batch, int64_t time, int64_t channels) {
+  return batch * (round_up(time, kMomentRows) / kMomentRows) * channels * 8 + channels * 4;
+}
+
+void Plan::moments(Place x, Place scale, Place shift, Place work, int64_t batch, int64_t time,
+                   int64_t channels, int64_t groups, const float* weight, const float* bias,
+                   float eps, Place lengths) {
+  stage([=](const Run& run) {
+    const int64_t blocks = round_up(time, kMomentRows) / kMomentRows, per = channels / groups;
+    auto* sums = run.at<double>(work, 0);  // [batch, blocks, channels]
+    auto* means = run.at<float>(scale, 0);
+    const auto length = [&](int64_t item) {
+      return std::clamp<int64_t>(numbers(run, lengths)[item], 0, time);
+    };
+    // Sums over time of x, or of the squares of its distance from the means.
+    const auto sum_up = [&](bool squares) {
+      Pool::shared().run(batch * blocks, [&](int64_t i, int) {
+        const int64_t item = i / blocks, from = i % blocks * kMomentRows;
+        const int64_t to = std::min(length(item), from + kMomentRows);
+        double* sum = sums + i * channels;
+        std::fill(sum, sum + channels, 0.0);
+        for (int64_t t = from; t < to; t++) {
+          const auto* row = run.at<const float>(x, item * time + t);
+          if (squares) {
+            const float* mean = means + item * channels;
+            for (int64_t c = 0; c < channels; c++) {
+              const float d = row[c] - mean[c];
+              sum[c] += double(d) * d;
+            }
+          } else {
+            for (int64_t c = 0; c < channels; c++) sum[c] += row[c];
+          }
+        }
+      });
+    };
+    const auto of_group = [&](int64_t item, int64_t group) {
+      double total = 0;
+      for (int64_t b = 0; b < blocks; b++)
+        for (int64_t c = group * per; c < (group + 1) * per; c++)
+          total += sums[(item * blocks + b) * channels + c];
+      return total / double(std::max<int64_t>(1, length(item) * per));
+    };
+    sum_up(false);
+    for (int64_t item = 0; item < batch; item++)
+      for (int64_t g = 0; g < groups; g++) {
+        const float mean = float(of_group(item, g));
+        std::fill_n(means + item * channels + g * per, per, mean);
+      }
+    sum_up(true);
+    for (int64_t item = 0; item < batch; item++)
+      for (int64_t g = 0; g < groups; g++) {
+        const float factor = 1 / std::sqrt(float(of_group(item, g)) + eps);
+        for (int64_t c = g * per; c < (g + 1) * per; c++) {
+          float& mean = means[item * channels + c];
+          run.at<float>(shift, item)[c] = bias[c] - mean * factor * weight[c];
+          mean = factor * weight[c];
+        }
+      }
+  });
+}
+
+void Plan::lstm(Place gates, Place y, Place work, std::array<const Matrix*, 4> weights,
+                int64_t batch, int64_t time, int64_t hidden, bool reverse, Place lengths) {
+  stage([=](const Run& run) {
+    const int64_t wide = round_up(hidden, kernels_.panel), panels = wide / kernels_.panel;
+    const int64_t share = (panels + threads_ - 1) / threads_;
+    const int64_t size = batch * wide;
+    float* const cell = run.at<float>(work, 0);
+    float* const states[2] = {cell + size, cell + 2 * size};
+    float* const sums = cell + 3 * size;  // [4, batch, wide]
+    std::fill(cell, cell + 7 * size, 0.0f);
+    for (int64_t item = 0; item < batch; item++)
+      for (int64_t t = numbers(run, lengths)[item]; t < time; t++)
+        std::memset(run.at<float>(y, item * time + t), 0, 4 * hidden);
+    for (int64_t t = 0; t < time; t++) {
+      const float* last = states[t % 2];
+      float* now = states[1 - t % 2];
+      Pool::shared().run(threads_, [&](int64_t i, int) {
+        const int64_t begin = i * share, end = std::min(panels, begin + share);
+        if (begin >= end) return;
+        for (int g = 0; g < 4; g++)
+          kernels_.multiply(last, wide, batch, *weights[g], begin, end, sums + g * size, wide, {});
+        const int64_t unit = begin * kernels_.panel;
+        const int64_t count = std::min(hidden, end * kernels_.panel) - unit;
+        for (int64_t item = 0; item < batch; item++) {
+          const int64_t length = numbers(run, lengths)[item];
+          if (t >= length) continue;
+          const int64_t frame = item * time + (reverse ? length - 1 - t : t);
+          float* gate[4];
+          for (int g = 0; g < 4; g++) {
+            gate[g] = sums + g * size + item * wide + unit;
+            kernels_.add(gate[g], run.at<const float>(gates, frame) + g * hidden + unit, count,
+                         gate[g]);
+          }
+          float* state = now + item * wide + unit;
+          kernels_.lstm(gate[0], gate[1], gate[2], gate[3], count, cell + item * wide + unit,
+                        state);
+          std::memcpy(run.at<float>(y, frame) + unit, state, 4 * count);
+        }
+      });
+    }
+  });
+}
+
+void Plan::write(Place cache, Place x, Place starts, int64_t batch, int64_t time,
+                 int64_t capacity, int64_t bytes) {
+  stage([=](const Run& run) {
+    for (int64_t item = 0; item < batch; item++)
+      for (int64_t t = 0; t < time; t++)
+        std::memcpy(run.at<uint8_t>(
+                        cache, item * capacity + within(numbers(run, starts)[item] + t, capacity)),
+                    run.at<const uint8_t>(x, item * time + t), bytes);
+  });
+}
+
+void Plan::lengths(Place x, Place y, int64_t size, int64_t add, int64_t divide, int64_t plus,
+                   int64_t times) {
+  stage([=](const Run& run) {
+    for (int64_t i = 0; i < size; i++) {
+      const int64_t n = numbers(run, x)[i] + add;
+      const int64_t quotient = n / divide - (n % divide < 0);
+      run.at<int64_t>(y, 0)[i] = std::max<int64_t>(0, quotient + plus) * times;
+    }
+  });
+}
+
+void Plan::positions(Place starts, Place y, int64_t size, int64_t count) {
+  stage([=](const Run& run) {
+    for (int64_t i = 0; i < size; i++)
+      for (int64_t j = 0; j < count; j++)
+        run.at<int64_t>(y, 0)[i * count + j] = numbers(run, starts)[i] + j;
+  });
+}
+
+}  // namespace tynda

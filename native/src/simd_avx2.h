@@ -1,0 +1,73 @@
+// AVX2 with FMA.
+#pragma once
+#include <immintrin.h>
+
+namespace tynda {
+namespace TYNDA_ISA {
+
+constexpr int kLanes = 8, kVectors = 2, kTile = 6;
+constexpr int kZero = 0;
+
+struct F { __m256 v; };
+struct I { __m256i v; };
+struct A { __m256i signs, sizes; };  // four codes of one row, in every lane
+
+static inline __m256i first(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline F all(float x) { return {_mm256_set1_ps(x)}; }
+static inline F load(const float* p) { return {_mm256_loadu_ps(p)}; }
+static inline F load(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
+static inline void store(float* p, F x) { _mm256_storeu_ps(p, x.v); }
+static inline void store(float* p, F x, int n) { _mm256_maskstore_ps(p, first(n), x.v); }
+static inline F operator+(F a, F b) { return {_mm256_add_ps(a.v, b.v)}; }
+static inline F operator-(F a, F b) { return {_mm256_sub_ps(a.v, b.v)}; }
+static inline F operator*(F a, F b) { return {_mm256_mul_ps(a.v, b.v)}; }
+static inline F operator/(F a, F b) { return {_mm256_div_ps(a.v, b.v)}; }
+static inline F fma(F a, F b, F c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+static inline F max(F a, F b) { return {_mm256_max_ps(a.v, b.v)}; }
+static inline F min(F a, F b) { return {_mm256_min_ps(a.v, b.v)}; }
+static inline F abs(F a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+static inline F copysign(F size, F sign) {
+  const __m256 bit = _mm256_set1_ps(-0.0f);
+  return {_mm256_or_ps(_mm256_andnot_ps(bit, size.v), _mm256_and_ps(bit, sign.v))};
+}
+static inline float sum(F a) {
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+static inline float greatest(F a) {
+  __m128 x = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+
+static inline I none() { return {_mm256_setzero_si256()}; }
+static inline I load(const int32_t* p) { return {_mm256_loadu_si256((const __m256i*)p)}; }
+static inline I nearest(F a) { return {_mm256_cvtps_epi32(a.v)}; }  // ties to even
+static inline F real(I a) { return {_mm256_cvtepi32_ps(a.v)}; }
+static inline F power_of_2(I n) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.v, _mm256_set1_epi32(127)), 23))};
+}
+static inline void store_codes(uint8_t* p, I q, int n) {
+  alignas(32) int32_t codes[kLanes];
+  _mm256_store_si256((__m256i*)codes, q.v);
+  for (int i = 0; i < n; i++) p[i] = uint8_t(codes[i] + kZero);
+}
+static inline A spread(const uint8_t* p) {
+  int32_t codes;
+  std::memcpy(&codes, p, 4);
+  const __m256i a = _mm256_set1_epi32(codes);
+  return {a, _mm256_abs_epi8(a)};
+}
+// No code is -128, so that no pair of products leaves 16 bits.
+static inline I dot(I sum, A a, const uint8_t* w) {
+  const __m256i signed_w = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i*)w), a.signs);
+  const __m256i pairs = _mm256_maddubs_epi16(a.sizes, signed_w);
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
+
+}  // namespace TYNDA_ISA
+}  // namespace tynda

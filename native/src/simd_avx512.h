@@ -1,0 +1,59 @@
+// AVX-512 with VNNI.
+#pragma once
+#include <immintrin.h>
+
+namespace tynda {
+namespace TYNDA_ISA {
+
+constexpr int kLanes = 16, kVectors = 2, kTile = 12;
+constexpr int kZero = 128;  // vpdpbusd takes activations without sign
+
+struct F { __m512 v; };
+struct I { __m512i v; };
+struct A { __m512i v; };  // four codes of one row, in every lane
+
+static inline __mmask16 first(int n) { return __mmask16((1u << n) - 1); }
+
+static inline F all(float x) { return {_mm512_set1_ps(x)}; }
+static inline F load(const float* p) { return {_mm512_loadu_ps(p)}; }
+static inline F load(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+static inline void store(float* p, F x) { _mm512_storeu_ps(p, x.v); }
+static inline void store(float* p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x.v); }
+static inline F operator+(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }
+static inline F operator-(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
+static inline F operator*(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
+static inline F operator/(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
+static inline F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+static inline F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
+static inline F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
+static inline F abs(F a) { return {_mm512_abs_ps(a.v)}; }
+static inline F copysign(F size, F sign) {
+  const __m512i bit = _mm512_set1_epi32(int(0x80000000));
+  return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(
+      bit, _mm512_castps_si512(sign.v), _mm512_castps_si512(size.v), 0xca))};
+}
+static inline float sum(F a) { return _mm512_reduce_add_ps(a.v); }
+static inline float greatest(F a) { return _mm512_reduce_max_ps(a.v); }
+
+static inline I none() { return {_mm512_setzero_si512()}; }
+static inline I load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+static inline I nearest(F a) { return {_mm512_cvtps_epi32(a.v)}; }  // ties to even
+static inline F real(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
+static inline F power_of_2(I n) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
+}
+static inline void store_codes(uint8_t* p, I q, int n) {
+  const __m512i codes = _mm512_add_epi32(q.v, _mm512_set1_epi32(kZero));
+  _mm512_mask_cvtepi32_storeu_epi8(p, first(n), codes);
+}
+static inline A spread(const uint8_t* p) {
+  int32_t codes;
+  std::memcpy(&codes, p, 4);
+  return {_mm512_set1_epi32(codes)};
+}
+static inline I dot(I sum, A a, const uint8_t* w) {
+  return {_mm512_dpbusd_epi32(sum.v, a.v, _mm512_loadu_si512(w))};
+}
+
+}  // namespace TYNDA_ISA
+}  // namespace tynda

@@ -1,0 +1,64 @@
+// NEON with dot product (Armv8.2).
+#pragma once
+#include <arm_neon.h>
+
+namespace tynda {
+namespace TYNDA_ISA {
+
+constexpr int kLanes = 4, kVectors = 2, kTile = 12;
+constexpr int kZero = 0;
+
+struct F { float32x4_t v; };
+struct I { int32x4_t v; };
+struct A { int8x16_t v; };  // four codes of one row, in every lane
+
+static inline F all(float x) { return {vdupq_n_f32(x)}; }
+static inline F load(const float* p) { return {vld1q_f32(p)}; }
+static inline F load(const float* p, int n) {
+  float x[kLanes] = {};
+  std::memcpy(x, p, sizeof(float) * n);
+  return load(x);
+}
+static inline void store(float* p, F x) { vst1q_f32(p, x.v); }
+static inline void store(float* p, F x, int n) {
+  float y[kLanes];
+  store(y, x);
+  std::memcpy(p, y, sizeof(float) * n);
+}
+static inline F operator+(F a, F b) { return {vaddq_f32(a.v, b.v)}; }
+static inline F operator-(F a, F b) { return {vsubq_f32(a.v, b.v)}; }
+static inline F operator*(F a, F b) { return {vmulq_f32(a.v, b.v)}; }
+static inline F operator/(F a, F b) { return {vdivq_f32(a.v, b.v)}; }
+static inline F fma(F a, F b, F c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+static inline F max(F a, F b) { return {vmaxq_f32(a.v, b.v)}; }
+static inline F min(F a, F b) { return {vminq_f32(a.v, b.v)}; }
+static inline F abs(F a) { return {vabsq_f32(a.v)}; }
+static inline F copysign(F size, F sign) {
+  return {vbslq_f32(vdupq_n_u32(0x80000000), sign.v, size.v)};
+}
+static inline float sum(F a) { return vaddvq_f32(a.v); }
+static inline float greatest(F a) { return vmaxvq_f32(a.v); }
+
+static inline I none() { return {vdupq_n_s32(0)}; }
+static inline I load(const int32_t* p) { return {vld1q_s32(p)}; }
+static inline I nearest(F a) { return {vcvtnq_s32_f32(a.v)}; }  // ties to even
+static inline F real(I a) { return {vcvtq_f32_s32(a.v)}; }
+static inline F power_of_2(I n) {
+  return {vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n.v, vdupq_n_s32(127)), 23))};
+}
+static inline void store_codes(uint8_t* p, I q, int n) {
+  int32_t codes[kLanes];
+  vst1q_s32(codes, q.v);
+  for (int i = 0; i < n; i++) p[i] = uint8_t(codes[i] + kZero);
+}
+static inline A spread(const uint8_t* p) {
+  int32_t codes;
+  std::memcpy(&codes, p, 4);
+  return {vreinterpretq_s8_s32(vdupq_n_s32(codes))};
+}
+static inline I dot(I sum, A a, const uint8_t* w) {
+  return {vdotq_s32(sum.v, a.v, vld1q_s8((const int8_t*)w))};
+}
+
+}  // namespace TYNDA_ISA
+}  // namespace tynda

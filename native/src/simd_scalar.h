@@ -1,0 +1,75 @@
+// Plain C++, for any compiler and processor.
+#pragma once
+#include <cmath>
+
+namespace tynda {
+namespace TYNDA_ISA {
+
+constexpr int kLanes = 4, kVectors = 2, kTile = 4;
+constexpr int kZero = 0;
+
+struct F { float v[kLanes]; };
+struct I { int32_t v[kLanes]; };
+struct A { int8_t v[4]; };  // four codes of one row
+
+template <class Result, class Each>
+static inline Result each(Each f) {
+  Result y;
+  for (int i = 0; i < kLanes; i++) y.v[i] = f(i);
+  return y;
+}
+
+static inline F all(float x) { return each<F>([=](int) { return x; }); }
+static inline F load(const float* p) { return each<F>([=](int i) { return p[i]; }); }
+static inline F load(const float* p, int n) {
+  return each<F>([=](int i) { return i < n ? p[i] : 0.0f; });
+}
+static inline void store(float* p, F x, int n) {
+  for (int i = 0; i < n; i++) p[i] = x.v[i];
+}
+static inline void store(float* p, F x) { store(p, x, kLanes); }
+static inline F operator+(F a, F b) { return each<F>([&](int i) { return a.v[i] + b.v[i]; }); }
+static inline F operator-(F a, F b) { return each<F>([&](int i) { return a.v[i] - b.v[i]; }); }
+static inline F operator*(F a, F b) { return each<F>([&](int i) { return a.v[i] * b.v[i]; }); }
+static inline F operator/(F a, F b) { return each<F>([&](int i) { return a.v[i] / b.v[i]; }); }
+static inline F fma(F a, F b, F c) { return a * b + c; }
+static inline F max(F a, F b) {
+  return each<F>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+static inline F min(F a, F b) {
+  return each<F>([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+static inline F abs(F a) { return each<F>([&](int i) { return std::fabs(a.v[i]); }); }
+static inline F copysign(F size, F sign) {
+  return each<F>([&](int i) { return std::copysign(size.v[i], sign.v[i]); });
+}
+static inline float sum(F a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
+static inline float greatest(F a) {
+  float x = a.v[0];
+  for (int i = 1; i < kLanes; i++) x = a.v[i] > x ? a.v[i] : x;
+  return x;
+}
+
+static inline I none() { return {}; }
+static inline I load(const int32_t* p) { return each<I>([=](int i) { return p[i]; }); }
+static inline I nearest(F a) {  // ties to even
+  return each<I>([&](int i) { return int32_t(std::nearbyint(a.v[i])); });
+}
+static inline F real(I a) { return each<F>([&](int i) { return float(a.v[i]); }); }
+static inline F power_of_2(I n) { return each<F>([&](int i) { return std::ldexp(1.0f, n.v[i]); }); }
+static inline void store_codes(uint8_t* p, I q, int n) {
+  for (int i = 0; i < n; i++) p[i] = uint8_t(q.v[i] + kZero);
+}
+static inline A spread(const uint8_t* p) {
+  A a;
+  std::memcpy(a.v, p, 4);
+  return a;
+}
+static inline I dot(I sum, A a, const uint8_t* w) {
+  for (int i = 0; i < kLanes; i++)
+    for (int j = 0; j < 4; j++) sum.v[i] += int32_t(a.v[j]) * int32_t(int8_t(w[4 * i + j]));
+  return sum;
+}
+
+}  // namespace TYNDA_ISA
+}  // namespace tynda

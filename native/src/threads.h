@@ -1,0 +1,45 @@
+// One pool of threads for the whole process.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace tynda {
+
+// Models that run at once take turns, one parallel loop each, so that there are never more
+// threads at work than were asked for.
+class Pool {
+ public:
+  static Pool& shared();
+
+  ~Pool();
+  int size() const { return int(workers_.size()) + 1; }
+  void resize(int threads);  // waits for what is running
+  // Calls task(i, thread) for i in [0, count), in any order, and returns when all are
+  // done. What a task throws is thrown here.
+  void run(int64_t count, const std::function<void(int64_t, int)>& task);
+
+ private:
+  void work(int thread, uint64_t seen);
+  void take(int thread);
+  void stop();
+
+  std::mutex turn_;  // held by the loop that is running
+  std::vector<std::thread> workers_;
+  std::mutex sleep_;
+  std::condition_variable wake_;
+  const std::function<void(int64_t, int)>* task_ = nullptr;
+  int64_t count_ = 0;
+  std::atomic<int64_t> next_{0};
+  std::atomic<uint64_t> round_{0};
+  std::atomic<int> busy_{0};
+  std::atomic<bool> ending_{false};
+  std::exception_ptr error_;  // guarded by sleep_
+};
+
+}  // namespace tynda

@@ -1,0 +1,241 @@
+"""The native backend: a model's functions, traced once for each shape and run in C++.
+
+What a function means is said by the NumPy backend; how it runs by ``ops.lowering`` and
+``ops.plan``. A weight is rearranged for the kernels when it is first used, and held only so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.ops.lowering import Lowering
+from tynda.ops.plan import Machine, View
+from tynda.ops.trace import Value, trace_call
+from tynda.ops.tree import leaves, map_tree
+from tynda.quant.weight import Quantized
+
+try:
+    _native: Any = import_module("tynda._native")
+except ImportError:  # installed where there was no compiler
+    _native = None
+
+__all__ = ["Compiled", "Native", "available", "instruction_sets"]
+
+# Plans that are kept: recordings come in many lengths.
+_PLANS = 64
+
+
+def available() -> bool:
+    """Whether the kernels were compiled."""
+    return _native is not None
+
+
+def instruction_sets() -> list[str]:
+    """Those that there are kernels for and this processor has, best first."""
+    return list(_native.instruction_sets())
+
+
+class Native:
+    """A model's weights in the hands of the kernels.
+
+    ``weights``: name -> float32 array or `Quantized`. ``instructions``: one of
+    `instruction_sets`, the best by default. Not safe to share between threads.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, Any], threads: int, instructions: str | None = None
+    ) -> None:
+        self.kernels = _native.kernels(instructions or instruction_sets()[0])
+        self.machine = Machine(self.kernels.panel, self.kernels.tile, threads)
+        self.arena = _native.Arena()
+        _native.set_threads(threads)
+        self._weights = dict(weights)
+        self._shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        self._matrices: dict[tuple[str, str], Any] = {}
+        self._plans: dict[Any, Compiled] = {}
+
+    def run(self, function: Callable[..., Any], config: Any, *inputs: Any) -> Any:
+        """``function(ops, weights, config, *inputs)``, on NumPy arrays.
+
+        ``inputs`` and the result are arrays or structures of them (``ops.tree``). A cache
+        that is written to is changed in place.
+        """
+        arrays = [_plain(array) for array in leaves(inputs)]
+        each = iter(arrays)
+        shapes = repr(map_tree(lambda _: (*(a := next(each)).shape, a.dtype.kind), inputs))
+        key = (function, config, shapes)
+        if (compiled := self._plans.get(key)) is None:
+            if len(self._plans) >= _PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            compiled = self._plans[key] = Compiled(self, function, config, inputs)
+        return compiled.run(arrays)
+
+    def array(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Its tensors are arrays."""
+        return tensor
+
+    def matrix(self, name: str, form: str) -> Any:
+        """A weight as a product reads it; ``form`` as ``ops.lowering`` names them."""
+        if (name, form) not in self._matrices:
+            weight = self._weights[name]
+            kind, *numbers = form.split()
+            if kind == "gate":
+                rows = _dense(weight)
+                hidden = rows.shape[1]
+                start = int(numbers[0]) * hidden
+                matrix = self._pack(rows[start : start + hidden])
+            elif isinstance(weight, Quantized):
+                codes, part = _rows(weight.codes, numbers)
+                scale = np.ascontiguousarray(weight.scale[part], np.float32)
+                matrix = _native.pack_8(self.kernels, codes, scale)
+            else:
+                matrix = self._pack(_rows(weight, numbers)[0])
+            self._matrices[name, form] = matrix
+        return self._matrices[name, form]
+
+    def _pack(self, rows: NDArray[np.float32]) -> Any:
+        return _native.pack(self.kernels, np.ascontiguousarray(rows, np.float32))
+
+    def compile(self, function: Callable[..., Any], config: Any, inputs: Any) -> Any:
+        """The lowered program and the structure of its result."""
+        values = map_tree(
+            lambda a: Value(np.shape(a), is_integer=np.asarray(a).dtype.kind in "iu"), inputs
+        )
+        program, result = trace_call(function, self._shapes, config, *values)
+        return Lowering(program, self._weights, self.machine), result
+
+
+class Compiled:
+    """A function for inputs of certain shapes."""
+
+    def __init__(
+        self, native: Native, function: Callable[..., Any], config: Any, inputs: Any
+    ) -> None:
+        self._native = native
+        lowering, self._result = native.compile(function, config, inputs)
+        self._outputs = [view.buffer.argument for view in lowering.outputs]
+        count = sum(1 for _ in leaves(inputs))
+        self._room = {
+            buffer.argument: (value.shape, np.int64 if value.is_integer else np.float32)
+            for buffer, value in zip(
+                (view.buffer for view in lowering.outputs), leaves(self._result), strict=True
+            )
+            if buffer.argument is not None and buffer.argument >= count
+        }
+        layout = lowering.layout
+        self.bytes = layout.bytes
+        self._plan = _Plan(native, layout.arena, layout.local)
+        for stage in lowering.stages:
+            if stage.rows is not None:
+                self._plan.strip(stage.rows, layout.blocks[stage])
+            for node in stage.nodes:
+                node.emit(self._plan, self._plan.place)
+
+    def run(self, arrays: list[NDArray[Any]]) -> Any:
+        """The result for inputs of the right shapes and types."""
+        made = {i: np.empty(shape, dtype) for i, (shape, dtype) in self._room.items()}
+        everything = [*arrays, *(made[i] for i in sorted(made))]
+        self._plan.native.run(self._native.arena, everything)
+        outputs = iter(self._outputs)
+        return map_tree(lambda v: everything[next(outputs)].reshape(v.shape), self._result)
+
+
+class _Plan:
+    """``_native.Plan`` with its arguments as ``ops.lowering`` has them."""
+
+    def __init__(self, owner: Native, arena: int, local: int) -> None:
+        self._owner = owner
+        self.native = _native.Plan(owner.kernels, arena, local, owner.machine.threads)
+        self._constants: dict[int, int] = {}
+        self._kept: list[Any] = []  # what the native plan points to
+
+    def place(self, view: View) -> Any:
+        buffer, space, index = view.buffer, _native.Space, 0
+        if buffer.argument is not None:
+            kind, index = space.ARGUMENT, buffer.argument
+        elif buffer.constant is not None:
+            kind, index = space.CONSTANT, self._constant(buffer.constant)
+        else:
+            kind = space.LOCAL if buffer.local else space.ARENA
+        return _native.Place(kind, index, buffer.offset + view.offset, view.row)
+
+    def _constant(self, array: NDArray[Any]) -> int:
+        if id(array) not in self._constants:
+            self._constants[id(array)] = self.native.constant(array)
+            self._kept.append(array)
+        return self._constants[id(array)]
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.native, name)
+
+        def call(*arguments: Any) -> None:
+            self._kept += [a for a in arguments if isinstance(a, np.ndarray)]
+            method(*arguments)
+
+        return call
+
+    def windows(self, x: Any, y: Any, windows: Mapping[str, int]) -> None:
+        self.native.windows(x, y, _native.Windows(**windows))
+
+    def depthwise(self, x: Any, y: Any, windows: Mapping[str, int], taps: Any, bias: Any) -> None:
+        self._kept += [taps, bias]
+        self.native.depthwise(x, y, _native.Windows(**windows), taps, bias)
+
+    def multiply(
+        self,
+        x: Any,
+        scales: Any,
+        y: Any,
+        weight: tuple[str, str],
+        bias: Any,
+        activation: str,
+        factor: float,
+        residual: Any,
+    ) -> None:
+        matrix = self._owner.matrix(*weight)
+        self._kept += [matrix, bias]
+        kind = getattr(_native.Activation, activation.upper())
+        self.native.multiply(x, scales, y, matrix, bias, kind, factor, residual)
+
+    def activate(self, x: Any, y: Any, width: int, kind: str) -> None:
+        self.native.activate(x, y, width, getattr(_native.Activation, kind.upper()))
+
+    def lookup(self, ids: Any, y: Any, name: str) -> None:
+        matrix = self._owner.matrix(name, "linear")
+        self._kept.append(matrix)
+        self.native.lookup(ids, y, matrix)
+
+    def attention(self, q: Any, k: Any, v: Any, y: Any, heads: Any, lengths: Any) -> None:
+        self.native.attention(q, k, v, y, _native.Heads(**heads), lengths)
+
+    def attention_weights(self, q: Any, k: Any, y: Any, heads: Any, lengths: Any) -> None:
+        self.native.attention_weights(q, k, y, _native.Heads(**heads), lengths)
+
+    def lstm(
+        self, gates: Any, y: Any, work: Any, weights: list[tuple[str, str]], *rest: Any
+    ) -> None:
+        matrices = [self._owner.matrix(*weight) for weight in weights]
+        self._kept += matrices
+        self.native.lstm(gates, y, work, *matrices, *rest)
+
+
+def _plain(array: Any) -> NDArray[Any]:
+    """As native code reads it."""
+    array = np.asarray(array)
+    return np.ascontiguousarray(array, np.int64 if array.dtype.kind in "iu" else np.float32)
+
+
+def _rows(weight: NDArray[Any], numbers: list[str]) -> tuple[NDArray[Any], slice]:
+    """Some or all outputs of a weight, inputs as a window has them: ``[out, taps * in]``."""
+    part = slice(int(numbers[0]), int(numbers[0]) + int(numbers[1])) if numbers else slice(None)
+    chosen = np.moveaxis(np.asarray(weight[part]), 1, -1)
+    return np.ascontiguousarray(chosen.reshape(len(chosen), -1)), part
+
+
+def _dense(weight: Any) -> NDArray[np.float32]:
+    return weight.dequantize() if isinstance(weight, Quantized) else np.asarray(weight)

@@ -1,0 +1,345 @@
+"""Every kernel equals its NumPy twin, on every instruction set that this processor has."""
+
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from test_ops import SIZES, Draw
+from tynda.models import conformer, whisper
+from tynda.ops import native
+from tynda.ops.base import conv_length
+from tynda.ops.native import Native
+from tynda.ops.numpy import NumpyOps
+from tynda.quant.weight import Quantized, quantize
+
+pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
+SETS = native.instruction_sets() if native.available() else []
+NUMPY = NumpyOps()
+SEEDS = st.integers(0, 2**32 - 1)
+# Below, at and above a vector, a panel and a tile of each instruction set; primes.
+WIDTHS = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 31, 32, 33, 64, 67])
+ROWS = st.sampled_from([0, 1, 2, 3, 5, 11, 12, 13, 24, 29, 131])
+quick = settings(max_examples=30, deadline=None)
+WEIGHTS = "weight bias mean variance weight_ih weight_hh bias_ih bias_hh".split()
+
+
+def engine(weights, instructions, threads=2):
+    return Native(weights, threads, instructions)
+
+
+def run(name, instructions, *args, **options):
+    """One operation on the native backend."""
+    bound = inspect.signature(getattr(NUMPY, name)).bind(*args, **options)
+    names = list(bound.arguments)
+    if "shape" in names:  # *shape
+        return engine({}, instructions).run(
+            lambda ops, weights, config, x: ops.reshape(x, *bound.arguments["shape"]),
+            None,
+            bound.arguments["x"],
+        )
+    arrays = {k: v for k, v in bound.arguments.items() if isinstance(v, np.ndarray | Quantized)}
+    weights = {k: v for k, v in arrays.items() if k in WEIGHTS}
+    inputs = {k: v for k, v in arrays.items() if k not in WEIGHTS}
+
+    def function(ops, weights, config, *tensors):
+        given = bound.arguments | weights | dict(zip(inputs, tensors, strict=True))
+        return getattr(ops, name)(**given)
+
+    return engine(weights, instructions).run(function, None, *inputs.values())
+
+
+def same(name, *args, exact=False, tolerance=1e-4, **options):
+    """The result of one operation, after checking that all kernels agree with NumPy."""
+    copies = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    expected = getattr(NUMPY, name)(*copies, **options)
+    for instructions in SETS:
+        copies = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        found = run(name, instructions, *copies, **options)
+        assert found.shape == expected.shape
+        if exact:
+            np.testing.assert_array_equal(found, expected, instructions)
+        else:
+            size = np.abs(expected).max(initial=1e-3)
+            np.testing.assert_allclose(
+                found, expected, rtol=tolerance, atol=tolerance * size, err_msg=instructions
+            )
+    return expected
+
+
+@given(SEEDS, ROWS, WIDTHS, WIDTHS, st.booleans())
+@quick
+def test_linear(seed, rows, inner, outer, biased):
+    draw = Draw(seed)
+    bias = draw(outer) if biased else None
+    same("linear", draw(1, rows, inner), draw(outer, inner), bias, tolerance=1e-5)
+
+
+@given(SEEDS, ROWS, WIDTHS, WIDTHS, st.booleans(), st.sampled_from([1e-30, 1, 1e30]))
+@quick
+def test_linear_in_8_bits_to_the_last_bit(seed, rows, inner, outer, biased, size):
+    draw = Draw(seed)
+    x = np.float32(size) * draw(1, rows, inner)
+    x[:, ::3] = 0  # rows of zeros among them
+    weight = quantize(draw(outer, inner))
+    same("linear", x, weight, draw(outer) if biased else None, exact=True)
+
+
+def test_codes_at_their_ends_are_summed_exactly():
+    # The most that two neighbours can come to, again and again.
+    codes = np.full((5, 4096), 127, np.int8)
+    codes[1], codes[2, ::2] = -127, -127
+    weight = Quantized(codes, np.ones(5, np.float32))
+    x = np.ones((1, 3, 4096), np.float32)
+    x[:, 1] = -1
+    y = same("linear", x, weight, exact=True)
+    np.testing.assert_allclose(y[0, 0], [4096 * 127, -4096 * 127, 0, 4096 * 127, 4096 * 127])
+
+
+@given(SEEDS, SIZES, ROWS, WIDTHS, SIZES, SIZES, st.integers(1, 3), st.integers(0, 4), st.data())
+@quick
+def test_conv1d(seed, batch, time, inner, outer, kernel, stride, padding, data):
+    draw, groups = Draw(seed), data.draw(st.sampled_from([1, 1, 2, 3]))
+    x, bias = draw(batch, time, groups * inner), draw(groups * outer)
+    weight = draw(groups * outer, inner, kernel)
+    settings = {"stride": stride, "padding": padding, "groups": groups}
+    same("conv1d", x, weight, bias, **settings)
+    if inner > 1:
+        same("conv1d", x, quantize(weight), bias, exact=True, **settings)
+
+
+@given(SEEDS, SIZES, ROWS, WIDTHS, SIZES, st.integers(1, 3), st.integers(0, 4))
+@quick
+def test_depthwise(seed, batch, time, channels, kernel, stride, padding):
+    draw = Draw(seed)
+    settings = {"stride": stride, "padding": padding, "groups": channels}
+    x, weight = draw(batch, time, channels), draw(channels, 1, kernel)
+    same("conv1d", x, weight, draw(channels), **settings)
+    same("conv1d", x, weight, **settings)
+
+
+@given(SEEDS, SIZES, ROWS, SIZES, st.integers(1, 4), SIZES, st.data())
+@quick
+def test_conv2d(seed, batch, time, bins, inner, outer, data):
+    draw = Draw(seed)
+    pair = lambda low, high: tuple(data.draw(st.integers(low, high)) for _ in range(2))  # noqa: E731
+    kernel, stride, padding = pair(1, 5), pair(1, 3), pair(0, 3)
+    x, weight = draw(batch, time, bins, inner), draw(outer, inner, *kernel)
+    settings = {"stride": stride, "padding": padding}
+    same("conv2d", x, weight, draw(outer), **settings)
+    same("conv2d", x, quantize(weight), draw(outer), exact=True, **settings)
+    assert conv_length(time, kernel[0], stride[0], padding[0]) >= 0
+
+
+@given(SEEDS, SIZES, ROWS, WIDTHS)
+@quick
+def test_norms(seed, batch, time, channels):
+    draw = Draw(seed)
+    x, scale, shift = 3 * draw(batch, time, channels) + 1, draw(channels), draw(channels)
+    # Of a constant row nothing is left but what rounding makes of it.
+    wide = x if channels > 1 else 0 * x
+    same("layer_norm", wide, scale, shift)
+    lengths = draw.lengths(batch, time)
+    same("batch_norm", x, scale, shift, draw(channels), np.square(draw(channels)), lengths)
+    groups = 1 if channels % 2 else 2
+    if channels > 1:
+        lengths = np.maximum(lengths, min(2, time))
+        y = NUMPY.group_norm(x, scale, shift, groups=groups, lengths=lengths)
+        for instructions in SETS:
+            found = run("group_norm", instructions, x, scale, shift, groups=groups, lengths=lengths)
+            for item, length in enumerate(lengths):
+                np.testing.assert_allclose(
+                    found[item, :length], y[item, :length], rtol=1e-4, atol=1e-4
+                )
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "silu", "glu", "log_softmax"])
+@given(SEEDS, ROWS, WIDTHS, st.sampled_from([0.1, 1, 30]))
+@quick
+def test_elementwise(name, seed, rows, channels, spread):
+    same(name, np.float32(spread) * Draw(seed)(1, rows, 2 * channels))
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "silu", "log_softmax"])
+def test_elementwise_extremes(name):
+    y = same(name, np.float32([[-1e4, -200, -90, -0.0, 0, 90, 200, 1e4]]))
+    assert np.isfinite(y).all()
+
+
+@given(SEEDS, SIZES, ROWS, ROWS, st.integers(1, 3), WIDTHS, WIDTHS)
+@quick
+def test_attention(seed, batch, queries, keys, heads, width, values):
+    draw = Draw(seed)
+    q, k = draw(batch, queries, heads * width), draw(batch, keys, heads * width)
+    v, lengths = draw(batch, keys, heads * values), draw.lengths(batch, keys)
+    same("attention", q, k, v, heads=heads, lengths=lengths)
+    same("attention_weights", q, k, heads=heads, lengths=lengths)
+
+
+@pytest.mark.parametrize("queries", [1, 30])
+def test_attention_over_many_blocks_of_keys_and_scores_of_any_size(queries):
+    draw = Draw(0)
+    q, k, v = 30 * draw(1, queries, 16), 30 * draw(1, 777, 16), draw(1, 777, 16)
+    same("attention", q, k, v, heads=2, lengths=np.array([700]))
+    same("attention", 0 * q, k, v, heads=2, lengths=np.array([777]))
+
+
+@given(SEEDS, SIZES, st.integers(0, 30), st.integers(0, 30), st.integers(1, 3), WIDTHS)
+@quick
+def test_causal_attention(seed, batch, queries, before, heads, width):
+    draw = Draw(seed)
+    q, k, v = (
+        draw(batch, queries, heads * width),
+        draw(batch, before + queries, heads * width),
+        draw(batch, before + queries, 3 * heads),
+    )
+    starts = draw.rng.integers(0, before + 1, batch)
+    same("causal_attention", q, k, v, heads=heads, starts=starts)
+
+
+@given(SEEDS, SIZES, ROWS, WIDTHS, WIDTHS, st.booleans())
+@quick
+def test_lstm(seed, batch, time, inner, hidden, reverse):
+    draw = Draw(seed)
+    x, lengths = draw(batch, time, inner), draw.lengths(batch, time)
+    weights = draw(4 * hidden, inner), draw(4 * hidden, hidden), draw(4 * hidden), draw(4 * hidden)
+    same("lstm", x, *weights, lengths=lengths, reverse=reverse)
+
+
+@given(SEEDS, SIZES, st.integers(0, 4), WIDTHS, st.floats(-3, 3, width=32))
+@quick
+def test_what_only_moves_or_adds(seed, batch, time, channels, factor):
+    draw = Draw(seed)
+    x, starts = draw(batch, time, channels), draw.rng.integers(0, 3, batch)
+    exact = {"exact": True}
+    same("positions", starts, time, **exact)
+    same("embedding", draw.rng.integers(0, 9, (batch, time)), draw(9, channels), **exact)
+    table = quantize(draw(9, channels))
+    same("embedding", draw.rng.integers(0, 9, (batch, time)), table, **exact)
+    same("take", x, draw.rng.integers(0, batch, 5), **exact)
+    same("take", starts, draw.rng.integers(0, batch, 5), **exact)
+    same("slice", x, time // 2, time, **exact)
+    same("slice", x[0], 0, time // 2, **exact)
+    same("add", x, x, **exact)
+    same("add", x, draw(time, channels), **exact)
+    same("scale", x, factor, **exact)
+    same("concat", x, draw(batch, time, 3), **exact)
+    same("reshape", x, batch, time * channels, 1, **exact)
+    same("write", draw(batch, time + 2, channels), x, starts, **exact)
+    same("mask", x, draw.lengths(batch, time), **exact)
+    same("mask", draw(batch, time, 3, channels), draw.lengths(batch, time), **exact)
+    same("conv_lengths", draw.rng.integers(0, 30, batch), 3, 2, 1, **exact)
+    same("multiply_lengths", starts, 3, **exact)
+
+
+def test_numbers_that_name_nothing_are_refused():
+    with pytest.raises(IndexError):
+        run("embedding", SETS[0], np.array([[9]]), np.zeros((9, 4), np.float32))
+    cache, x = np.zeros((1, 3, 4), np.float32), np.zeros((1, 2, 4), np.float32)
+    with pytest.raises(IndexError):
+        run("write", SETS[0], cache, x, np.array([2]))
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_becomes_part_of_a_product_stays_the_same(instructions, threads):
+    draw = Draw(1)
+    weights = {"a": draw(40, 20), "b": draw(40), "c": draw(20, 40), "d": draw(20)}
+
+    def block(ops, weights, config, x, y):
+        h = ops.gelu(ops.linear(x, weights["a"], weights["b"]))
+        z = ops.add(x, ops.scale(ops.linear(h, weights["c"], weights["d"]), 0.5))
+        both = ops.add(ops.linear(y, weights["c"]), ops.linear(y, weights["c"]))
+        return z, ops.add(z, ops.relu(z)), ops.silu(ops.add(both, z)), h
+
+    x, y = draw(2, 35, 20), draw(2, 35, 40)
+    found = engine(weights, instructions, threads).run(block, None, x, y)
+    for mine, other in zip(found, block(NUMPY, weights, None, x, y), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
+
+
+def conformer_model():
+    config = conformer.Config(bins=40, channels=48, layers=2, heads=3, hidden=64)
+    draw = Draw(3)
+    specs = conformer.specs(config)
+    return config, {k: 0.3 * draw(*s.shape) + (s.init == "ones") for k, s in specs.items()}
+
+
+def test_the_arena_is_as_large_as_was_foreseen_and_is_used_again():
+    config, weights = conformer_model()
+    one = engine(weights, SETS[0])
+    for frames in (300, 500, 100):
+        x, n = Draw(0)(1, frames, 40), np.array([frames])
+        first = one.run(conformer.encode, config, x, n)
+        again = one.run(conformer.encode, config, x, n)
+        np.testing.assert_array_equal(first[0], again[0])
+    foreseen = [compiled.bytes for compiled in one._plans.values()]
+    assert one.arena.bytes == max(foreseen) == foreseen[1]
+
+
+def test_threads_do_not_change_a_bit():
+    config, weights = conformer_model()
+    x, n = Draw(0)(2, 301, 40), np.array([301, 100])
+    results = [engine(weights, SETS[0], t).run(conformer.encode, config, x, n) for t in (1, 2, 5)]
+    for y, frames in results[1:]:
+        np.testing.assert_array_equal(y, results[0][0])
+        np.testing.assert_array_equal(frames, results[0][1])
+
+
+def test_models_may_run_at_once():
+    from concurrent.futures import ThreadPoolExecutor
+
+    config, weights = conformer_model()
+    x, n = Draw(0)(1, 200, 40), np.array([200])
+    alone = engine(weights, SETS[0]).run(conformer.encode, config, x, n)[0]
+
+    def listen(_):
+        one = engine(weights, SETS[0])
+        return [one.run(conformer.encode, config, x, n)[0] for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for results in pool.map(listen, range(4)):
+            for y in results:
+                np.testing.assert_array_equal(y, alone)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_whispers_decoder_step_by_step(instructions):
+    config = whisper.Config(
+        bins=8,
+        vocab=70,
+        channels=32,
+        layers=1,
+        heads=2,
+        hidden=48,
+        frames=60,
+        context=12,
+        decoder_layers=2,
+        decoder_heads=2,
+        decoder_hidden=48,
+    )
+    draw = Draw(5)
+    weights = {
+        k: 0.2 * draw(*s.shape) + (s.init == "ones") for k, s in whisper.specs(config).items()
+    }
+    mel, lengths = draw(2, 120, 8), np.array([120, 70])
+    one = engine(weights, instructions)
+    heard = one.run(whisper.listen, config, *one.run(whisper.encode, config, mel, lengths))
+    states, frames = whisper.encode(NUMPY, weights, config, mel, lengths)
+    ours = whisper.listen(NUMPY, weights, config, states, frames)
+
+    def empty():
+        zeros = [np.zeros((4, 12, 32), np.float32) for _ in range(4)]
+        return whisper.Cache(zeros[:2], zeros[2:])
+
+    cache, expected_cache, starts = empty(), empty(), np.zeros(4, np.int64)
+    for count in (3, 1, 1, 2):
+        tokens = draw.rng.integers(0, 70, (4, count))
+        y, cache = one.run(whisper.decode, config, tokens, starts, heard, cache)
+        expected, expected_cache = whisper.decode(
+            NUMPY, weights, config, tokens, starts, ours, expected_cache
+        )
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+        starts = starts + count
