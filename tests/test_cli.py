@@ -561,6 +561,6 @@ def test_names_that_are_empty(tynda_, folder):
 def test_help_names_defaults_and_standard_input():
     text = ended(CliRunner().invoke(main, ["transcribe", "--help"]), 0).stdout
     assert "standard input" in text
-    for default in ("[default: txt]", "[default: numpy]", "1 by\n"):
+    for default in ("[default: txt]", "1 by\n"):
         assert default in text
     assert "[default: table]" in CliRunner().invoke(main, ["evaluate", "--help"]).stdout

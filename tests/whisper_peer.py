@@ -154,7 +154,7 @@ def pair(seed=0, multilingual=True, ends=1.0, **changes):
     weights = random_weights(config, tokenizer, seed, ends)
     layers, heads = range(config.decoder_layers // 2, config.decoder_layers), config.decoder_heads
     alignment = [(layer, head) for layer in layers for head in range(heads)]  # openai's default
-    network = Network(open_engine("numpy", weights), config, tokenizer, alignment)
+    network = Network(open_engine(weights, {}), config, tokenizer, alignment)
     return to_openai(config, weights), network
 
 

@@ -135,10 +135,14 @@ NB_MODULE(_native, m) {
       .def_ro("name", &Kernels::name)
       .def_ro("panel", &Kernels::panel)
       .def_ro("tile", &Kernels::tile)
-      .def("attention_scratch", [](const Kernels& k, int64_t queries, int64_t keys, int64_t width,
-                                   int64_t v_width) {
-        return 4 * k.attention_scratch(queries, keys, width, v_width);
-      });
+      .def("attention_scratch",
+           [](const Kernels& k, int64_t queries, int64_t keys, int64_t width, int64_t v_width) {
+             return k.attention_scratch(queries, keys, width, v_width);
+           })
+      .def("attention_8_scratch",
+           [](const Kernels& k, int64_t keys, int64_t width, int64_t v_width) {
+             return k.attention_8_scratch(keys, width, v_width);
+           });
   m.def("kernels", &kernels, "name"_a, nb::rv_policy::reference);
   m.def("instruction_sets", &instruction_sets);
   m.def("set_threads", [](int threads) { Pool::shared().resize(threads); },
@@ -162,9 +166,9 @@ NB_MODULE(_native, m) {
            "frame_bins"_a, "taps"_a, "taps_bins"_a, "stride"_a, "stride_bins"_a, "padding"_a,
            "padding_bins"_a);
   nb::class_<Heads>(m, "Heads")
-      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, int64_t>(),
+      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, int64_t>(),
            "batch"_a, "heads"_a, "queries"_a, "keys"_a, "channels"_a, "v_channels"_a, "causal"_a,
-           "chunks"_a);
+           "integer"_a, "chunks"_a);
 
   nb::class_<Arena>(m, "Arena").def(nb::init<>()).def_ro("bytes", &Arena::bytes);
   // The caller keeps alive what a plan was told of: matrices, vectors, constants.

@@ -26,7 +26,7 @@ struct Attention {
   int64_t queries, keys, width, v_width;  // widths: channels of one head
   bool causal;
   int64_t first;  // causal: query i sees the keys up to first + i; else it sees all `keys`
-  float* scratch;  // attention_scratch(...) floats
+  uint8_t* scratch;  // attention_scratch(...) bytes
 };
 
 struct Kernels {
@@ -47,6 +47,9 @@ struct Kernels {
                    uint8_t* codes, float* scale);
   void (*attention)(const Attention&);
   int64_t (*attention_scratch)(int64_t queries, int64_t keys, int64_t width, int64_t v_width);
+  // Both products of attention in 8 bits; not causal.
+  void (*attention_8)(const Attention&);
+  int64_t (*attention_8_scratch)(int64_t keys, int64_t width, int64_t v_width);
   // y [queries, columns]: the weights themselves, 0 for what is not seen; no scratch.
   void (*attention_weights)(const Attention&, int64_t columns);
   void (*layer_norm)(const float* x, int64_t rows, int64_t width, const float* weight,

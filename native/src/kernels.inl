@@ -14,10 +14,11 @@ constexpr int kPanel = kLanes * kVectors;
 
 // ---- functions of one vector
 
-// exp(x) within 2 ulp; 0 and infinity only where float has no better (Cody & Waite's reduction,
-// Cephes' polynomial).
+// exp(x) within 2 ulp for x from -87.3 to 87.3, and beyond as at these ends: what follows meets
+// neither infinity nor numbers below the least normal one, which processors are slow with
+// (Cody & Waite's reduction, Cephes' polynomial).
 inline F exp(F x) {
-  x = min(max(x, all(-87.3f)), all(88.0f));
+  x = min(max(x, all(-87.3f)), all(87.3f));
   const I n = nearest(x * all(1.44269504f));
   F r = fma(real(n), all(-0.693359375f), x);
   r = fma(real(n), all(2.12194440e-4f), r);
@@ -41,7 +42,8 @@ inline F gelu(F x) {
   const F t = all(1) / fma(size, all(0.3275911f), all(1));
   F y = all(1.061405429f);
   for (float c : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) y = fma(y, t, all(c));
-  const F erf = copysign(all(1) - y * t * exp(all(0) - z * z), z);
+  // From 5 on the error function is 1 in float.
+  const F erf = copysign(all(1) - y * t * exp(all(0) - min(z * z, all(25))), z);
   return all(0.5f) * x * (all(1) + erf);
 }
 
@@ -89,9 +91,11 @@ struct Whole {
   template <int Rows>
   static inline void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
                           const uint8_t* w) {
+    B b[kVectors];
+    for (int j = 0; j < kVectors; j++) b[j] = load_codes(w + 4 * j * kLanes);
     for (int i = 0; i < Rows; i++) {
       const A a = spread(x + i * ldx);
-      for (int j = 0; j < kVectors; j++) sums[i][j] = dot(sums[i][j], a, w + 4 * j * kLanes);
+      for (int j = 0; j < kVectors; j++) sums[i][j] = dot(sums[i][j], a, b[j]);
     }
   }
 };
@@ -192,9 +196,9 @@ constexpr int64_t kKeys = 256;
 constexpr int64_t kFewQueries = 4;
 
 int64_t attention_scratch(int64_t queries, int64_t keys, int64_t width, int64_t v_width) {
-  if (queries < kFewQueries) return keys;
+  if (queries < kFewQueries) return 4 * keys;
   const int64_t panels = round_up(keys, kPanel) * width + keys * round_up(v_width, kPanel);
-  return panels + kTile * (width + kKeys + round_up(v_width, kPanel));
+  return 4 * (panels + kTile * (width + kKeys + round_up(v_width, kPanel)));
 }
 
 inline int64_t seen(const Attention& a, int64_t query) {
@@ -254,11 +258,12 @@ void attend_few(const Attention& a) {
   for (int64_t i = 0; i < a.queries; i++) {
     float* y = a.y + i * a.ldy;
     const int64_t count = seen(a, i);
-    const float total = count ? scores(a, i, a.scratch) : 1;
+    float* const weights = reinterpret_cast<float*>(a.scratch);
+    const float total = count ? scores(a, i, weights) : 1;
     vectors(a.v_width, [&](int64_t c, int n) {
       F s[2] = {all(0), all(0)};
       for (int64_t j = 0; j < count; j++)
-        s[j % 2] = fma(all(a.scratch[j]), load_some(a.v + j * a.ldv + c, n), s[j % 2]);
+        s[j % 2] = fma(all(weights[j]), load_some(a.v + j * a.ldv + c, n), s[j % 2]);
       store_some(y + c, (s[0] + s[1]) / all(total), n);
     });
   }
@@ -269,7 +274,7 @@ void attend_few(const Attention& a) {
 void attend_many(const Attention& a) {
   const int64_t most = a.queries ? seen(a, a.queries - 1) : 0;
   const int64_t v_wide = round_up(a.v_width, kPanel);
-  float* const k_panels = a.scratch;  // [keys / panel][width][panel]
+  auto* const k_panels = reinterpret_cast<float*>(a.scratch);  // [keys / panel][width][panel]
   float* const v_panels = k_panels + round_up(a.keys, kPanel) * a.width;  // [v / panel][keys][panel]
   float* const q = v_panels + a.keys * v_wide;
   float* const weights = q + kTile * a.width;
@@ -343,6 +348,162 @@ void attend_many(const Attention& a) {
 }
 
 void attention(const Attention& a) { a.queries < kFewQueries ? attend_few(a) : attend_many(a); }
+
+// ---- attention in 8 bits
+
+int64_t attention_8_scratch(int64_t keys, int64_t width, int64_t v_width) {
+  const int64_t k_wide = round_up(keys, kPanel), depth = round_up(width, 4);
+  const int64_t v_wide = round_up(v_width, kPanel), v_deep = round_up(keys, kKeys);
+  return k_wide * depth + 8 * k_wide + v_deep * v_wide + 4 * (v_deep / kKeys * v_wide) +
+         kTile * (depth + 4 + 5 * kKeys + 4 * v_wide) + kPanel * depth;
+}
+
+// 2 to the power of x, for codes of seven bits; x from -30 to 30.
+inline F rough_exp2(F x) {
+  const I n = nearest(x);
+  const F r = x - real(n);
+  F y = fma(all(0.0096181291f), r, all(0.0555041087f));
+  y = fma(y, r, all(0.2402265069f));
+  y = fma(y, r, all(0.6931471806f));
+  return fma(y, r, all(1)) * power_of_2(n);
+}
+
+// Queries and keys have a scale for each row; values one for each channel and block of keys.
+// Weights are rounded to 127ths of the greatest of their row and block, and the blocks are put
+// together as in attend_many. tynda/quant/attention.py is the twin.
+void attention_8(const Attention& a) {
+  const int64_t depth = round_up(a.width, 4), k_wide = round_up(a.keys, kPanel);
+  const int64_t v_wide = round_up(a.v_width, kPanel), v_deep = round_up(a.keys, kKeys);
+  auto* const k_scale = reinterpret_cast<float*>(a.scratch);  // [keys]
+  auto* const k_start = reinterpret_cast<int32_t*>(k_scale + k_wide);
+  auto* const v_scale = reinterpret_cast<float*>(k_start + k_wide);  // [blocks, v_wide]
+  float* const q_scale = v_scale + v_deep / kKeys * v_wide;
+  float* const weights = q_scale + kTile;
+  float* const sums = weights + kTile * kKeys;
+  auto* const k_codes = reinterpret_cast<uint8_t*>(sums + kTile * v_wide);
+  uint8_t* const v_codes = k_codes + k_wide * depth;  // [blocks][v_wide / panel][keys / 4][panel][4]
+  uint8_t* const q_codes = v_codes + v_deep * v_wide;
+  uint8_t* const w_codes = q_codes + kTile * depth;
+  uint8_t* const rows = w_codes + kTile * kKeys;  // [panel, depth]
+
+  for (int64_t j = 0; j < k_wide; j += kPanel) {
+    const int64_t count = std::min<int64_t>(kPanel, a.keys - j);
+    quantize(a.k + j * a.ldk, a.ldk, count, a.width, depth, rows, k_scale + j);
+    std::fill(rows + count * depth, rows + kPanel * depth, uint8_t(kZero));
+    std::fill(k_scale + j + count, k_scale + j + kPanel, 0.0f);
+    for (int64_t i = 0; i < kPanel; i++) {
+      int32_t start = 0;
+      for (int64_t c = 0; c < depth; c += 4) {
+        uint8_t* to = k_codes + j * depth + (c * kPanel + 4 * i);
+        for (int64_t d = 0; d < 4; d++) {
+          const int code = int(rows[i * depth + c + d]) - kZero;
+          to[d] = uint8_t(code);
+          start -= kZero * int(int8_t(to[d]));
+        }
+      }
+      k_start[j + i] = start;
+    }
+  }
+  for (int64_t from = 0; from < a.keys; from += kKeys) {
+    const int64_t keys = std::min(kKeys, a.keys - from);
+    float* const scale = v_scale + from / kKeys * v_wide;
+    for (int64_t p = 0; p < v_wide; p += kLanes) {
+      const int n = int(std::clamp<int64_t>(a.v_width - p, 0, kLanes));
+      F most = all(0);
+      for (int64_t j = 0; j < keys && n; j++)
+        most = max(most, abs(load_some(a.v + (from + j) * a.ldv + p, n)));
+      const F factor = all(127) / max(most, all(FLT_MIN));
+      store(scale + p, most * all(1.0f / 127));
+      uint8_t* const panel = v_codes + from * v_wide + p / kPanel * kKeys * kPanel + p % kPanel * 4;
+      for (int64_t j = 0; j < kKeys; j++) {
+        alignas(64) uint8_t codes[kLanes] = {};
+        if (j < keys && n)
+          store_plain_codes(
+              codes, nearest(load_some(a.v + (from + j) * a.ldv + p, n) * factor), kLanes);
+        uint8_t* to = panel + j / 4 * 4 * kPanel + j % 4;
+        for (int i = 0; i < kLanes; i++) to[4 * i] = codes[i];
+      }
+    }
+  }
+
+  // Scores are in powers of two.
+  const float scale = 1.44269504f / std::sqrt(float(a.width));
+  const F top_code = all(6.98868469f);  // log2(127)
+  for (int64_t r = 0; r < a.queries; r += kTile)
+    with_rows<kTile>(std::min<int64_t>(kTile, a.queries - r), [&](auto count) {
+      constexpr int kRows = count();
+      quantize(a.q + r * a.ldq, a.ldq, kRows, a.width, depth, q_codes, q_scale);
+      std::fill(sums, sums + kRows * v_wide, 0.0f);
+      float top[kRows], total[kRows];
+      std::fill(top, top + kRows, -FLT_MAX);
+      std::fill(total, total + kRows, 0.0f);
+      for (int64_t from = 0; from < a.keys; from += kKeys) {
+        const int64_t keys = std::min(kKeys, a.keys - from);
+        for (int64_t p = 0; p < keys; p += kPanel) {
+          I s[kRows][kVectors];
+          for (auto& row : s)
+            for (int j = 0; j < kVectors; j++) row[j] = load(k_start + from + p + j * kLanes);
+          accumulate<Whole, kRows>(s, q_codes, depth, k_codes + (from + p) * depth, depth);
+          for (int j = 0; j < kVectors; j++) {
+            const F keys_scale = load(k_scale + from + p + j * kLanes) * all(scale);
+            for (int i = 0; i < kRows; i++)
+              store(weights + i * kKeys + p + j * kLanes,
+                    real(s[i][j]) * (all(q_scale[i]) * keys_scale));
+          }
+        }
+        float share[kRows];  // of this block's codes in the sums
+        for (int i = 0; i < kRows; i++) {
+          float* const row = weights + i * kKeys;
+          uint8_t* const codes = w_codes + i * kKeys;
+          const float here = top_of(row, keys, -FLT_MAX);
+          const F shift = top_code - all(here);
+          I codes_sum = none();
+          int64_t j = 0;
+          for (; j + kLanes <= keys; j += kLanes) {
+            const I code = nearest(rough_exp2(max(load(row + j) + shift, all(-30))));
+            codes_sum = codes_sum + code;
+            store_plain_codes(codes + j, code, kLanes);
+          }
+          float block = sum(real(codes_sum));
+          for (; j < keys; j++) {
+            const float x = std::max(row[j] - here, -30.0f);
+            codes[j] = uint8_t(std::nearbyint(127 * std::exp2(x)));
+            block += codes[j];
+          }
+          std::fill(codes + keys, codes + round_up(keys, 4), uint8_t(0));
+          const float higher = std::max(top[i], here);
+          const float kept = std::exp2(top[i] - higher);
+          share[i] = std::exp2(here - higher);
+          if (kept != 1 && from > 0)
+            vectors(v_wide, [&](int64_t c, int) {
+              store(sums + i * v_wide + c, load(sums + i * v_wide + c) * all(kept));
+            });
+          total[i] = total[i] * kept + block * share[i];
+          top[i] = higher;
+        }
+        for (int64_t p = 0; p < v_wide; p += kPanel) {
+          I s[kRows][kVectors];
+          for (auto& row : s)
+            for (I& x : row) x = none();
+          accumulate<Whole, kRows>(s, w_codes, kKeys, v_codes + from * v_wide + p * kKeys,
+                                   round_up(keys, 4));
+          for (int j = 0; j < kVectors; j++) {
+            const F values = load(v_scale + from / kKeys * v_wide + p + j * kLanes);
+            for (int i = 0; i < kRows; i++) {
+              float* const to = sums + i * v_wide + p + j * kLanes;
+              store(to, fma(real(s[i][j]), all(share[i]) * values, load(to)));
+            }
+          }
+        }
+      }
+      for (int i = 0; i < kRows; i++) {
+        const F part = all(total[i] > 0 ? 1 / total[i] : 0);
+        vectors(a.v_width, [&](int64_t c, int n) {
+          store_some(a.y + (r + i) * a.ldy + c, load_some(sums + i * v_wide + c, n) * part, n);
+        });
+      }
+    });
+}
 
 // ---- rows and elements
 
@@ -445,7 +606,7 @@ void lstm(const float* i, const float* f, const float* g, const float* o, int64_
 
 constexpr Kernels kKernels = {
     TYNDA_NAME, kPanel,    kZero,     kTile,       multiply,    multiply_8,
-    quantize,   attention, attention_scratch,      attention_weights,
+    quantize,   attention, attention_scratch, attention_8, attention_8_scratch, attention_weights,
     layer_norm, log_softmax, activate, glu,        add,         scale,
     affine,     depthwise, lstm,
 };

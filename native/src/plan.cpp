@@ -283,8 +283,8 @@ void Plan::attention(Place q, Place k, Place v, Place y, const Heads& h, Place l
       a.ldv = v.row / 4;
       a.y = part.at<float>(y, item * h.queries + from) + head * a.v_width;
       a.ldy = y.row / 4;
-      a.scratch = reinterpret_cast<float*>(part.local);
-      kernels_.attention(a);
+      a.scratch = part.local;
+      (h.integer ? kernels_.attention_8 : kernels_.attention)(a);
     });
   });
 }

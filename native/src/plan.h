@@ -56,6 +56,7 @@ struct Windows {
 struct Heads {
   int64_t batch, heads, queries, keys, channels, v_channels;
   bool causal;     // `lengths` then says where the queries of an item start
+  bool integer;    // products in 8 bits
   int64_t chunks;  // parts of the queries that are done apart
 };
 

@@ -11,6 +11,7 @@ constexpr int kZero = 0;
 struct F { __m256 v; };
 struct I { __m256i v; };
 struct A { __m256i signs, sizes; };  // four codes of one row, in every lane
+struct B { __m256i v; };  // four codes of a weight for each lane
 
 static inline __m256i first(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -51,20 +52,23 @@ static inline F real(I a) { return {_mm256_cvtepi32_ps(a.v)}; }
 static inline F power_of_2(I n) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.v, _mm256_set1_epi32(127)), 23))};
 }
-static inline void store_codes(uint8_t* p, I q, int n) {
-  alignas(32) int32_t codes[kLanes];
-  _mm256_store_si256((__m256i*)codes, q.v);
-  for (int i = 0; i < n; i++) p[i] = uint8_t(codes[i] + kZero);
+static inline I operator+(I a, I b) { return {_mm256_add_epi32(a.v, b.v)}; }
+static inline void store_plain_codes(uint8_t* p, I q, int n) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q.v), _mm256_extracti128_si256(q.v, 1));
+  const int64_t codes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));
+  std::memcpy(p, &codes, n);
 }
+static inline void store_codes(uint8_t* p, I q, int n) { store_plain_codes(p, q, n); }
 static inline A spread(const uint8_t* p) {
   int32_t codes;
   std::memcpy(&codes, p, 4);
   const __m256i a = _mm256_set1_epi32(codes);
   return {a, _mm256_abs_epi8(a)};
 }
+static inline B load_codes(const uint8_t* w) { return {_mm256_loadu_si256((const __m256i*)w)}; }
 // No code is -128, so that no pair of products leaves 16 bits.
-static inline I dot(I sum, A a, const uint8_t* w) {
-  const __m256i signed_w = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i*)w), a.signs);
+static inline I dot(I sum, A a, B w) {
+  const __m256i signed_w = _mm256_sign_epi8(w.v, a.signs);
   const __m256i pairs = _mm256_maddubs_epi16(a.sizes, signed_w);
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
 }

@@ -11,6 +11,7 @@ constexpr int kZero = 128;  // vpdpbusd takes activations without sign
 struct F { __m512 v; };
 struct I { __m512i v; };
 struct A { __m512i v; };  // four codes of one row, in every lane
+struct B { __m512i v; };  // four codes of a weight for each lane
 
 static inline __mmask16 first(int n) { return __mmask16((1u << n) - 1); }
 
@@ -42,17 +43,30 @@ static inline F real(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 static inline F power_of_2(I n) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
 }
+static inline I operator+(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
+static inline void store_plain_codes(uint8_t* p, I q, int n) {
+  if (n == kLanes) {
+    _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(q.v));
+  } else {
+    _mm512_mask_cvtepi32_storeu_epi8(p, first(n), q.v);
+  }
+}
 static inline void store_codes(uint8_t* p, I q, int n) {
-  const __m512i codes = _mm512_add_epi32(q.v, _mm512_set1_epi32(kZero));
-  _mm512_mask_cvtepi32_storeu_epi8(p, first(n), codes);
+  store_plain_codes(p, q + I{_mm512_set1_epi32(kZero)}, n);
 }
 static inline A spread(const uint8_t* p) {
   int32_t codes;
   std::memcpy(&codes, p, 4);
   return {_mm512_set1_epi32(codes)};
 }
-static inline I dot(I sum, A a, const uint8_t* w) {
-  return {_mm512_dpbusd_epi32(sum.v, a.v, _mm512_loadu_si512(w))};
+static inline B load_codes(const uint8_t* w) { return {_mm512_loadu_si512(w)}; }
+static inline I dot(I sum, A a, B w) {
+#if defined(__GNUC__)  // GCC 12 would copy each sum before it adds to it
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(w.v));
+  return sum;
+#else
+  return {_mm512_dpbusd_epi32(sum.v, a.v, w.v)};
+#endif
 }
 
 }  // namespace TYNDA_ISA

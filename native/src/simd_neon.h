@@ -11,6 +11,7 @@ constexpr int kZero = 0;
 struct F { float32x4_t v; };
 struct I { int32x4_t v; };
 struct A { int8x16_t v; };  // four codes of one row, in every lane
+struct B { int8x16_t v; };  // four codes of a weight for each lane
 
 static inline F all(float x) { return {vdupq_n_f32(x)}; }
 static inline F load(const float* p) { return {vld1q_f32(p)}; }
@@ -46,19 +47,21 @@ static inline F real(I a) { return {vcvtq_f32_s32(a.v)}; }
 static inline F power_of_2(I n) {
   return {vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n.v, vdupq_n_s32(127)), 23))};
 }
-static inline void store_codes(uint8_t* p, I q, int n) {
-  int32_t codes[kLanes];
-  vst1q_s32(codes, q.v);
-  for (int i = 0; i < n; i++) p[i] = uint8_t(codes[i] + kZero);
+static inline I operator+(I a, I b) { return {vaddq_s32(a.v, b.v)}; }
+static inline void store_plain_codes(uint8_t* p, I q, int n) {
+  const int16x4_t words = vmovn_s32(q.v);
+  const int8x8_t codes = vmovn_s16(vcombine_s16(words, words));
+  const uint32_t four = vget_lane_u32(vreinterpret_u32_s8(codes), 0);
+  std::memcpy(p, &four, n);
 }
+static inline void store_codes(uint8_t* p, I q, int n) { store_plain_codes(p, q, n); }
 static inline A spread(const uint8_t* p) {
   int32_t codes;
   std::memcpy(&codes, p, 4);
   return {vreinterpretq_s8_s32(vdupq_n_s32(codes))};
 }
-static inline I dot(I sum, A a, const uint8_t* w) {
-  return {vdotq_s32(sum.v, a.v, vld1q_s8((const int8_t*)w))};
-}
+static inline B load_codes(const uint8_t* w) { return {vld1q_s8((const int8_t*)w)}; }
+static inline I dot(I sum, A a, B w) { return {vdotq_s32(sum.v, a.v, w.v)}; }
 
 }  // namespace TYNDA_ISA
 }  // namespace tynda

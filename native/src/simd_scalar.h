@@ -10,7 +10,8 @@ constexpr int kZero = 0;
 
 struct F { float v[kLanes]; };
 struct I { int32_t v[kLanes]; };
-struct A { int8_t v[4]; };  // four codes of one row
+struct A { int8_t v[4]; };           // four codes of one row
+struct B { int8_t v[4 * kLanes]; };  // four codes of a weight for each lane
 
 template <class Result, class Each>
 static inline Result each(Each f) {
@@ -57,17 +58,24 @@ static inline I nearest(F a) {  // ties to even
 }
 static inline F real(I a) { return each<F>([&](int i) { return float(a.v[i]); }); }
 static inline F power_of_2(I n) { return each<F>([&](int i) { return std::ldexp(1.0f, n.v[i]); }); }
-static inline void store_codes(uint8_t* p, I q, int n) {
-  for (int i = 0; i < n; i++) p[i] = uint8_t(q.v[i] + kZero);
+static inline I operator+(I a, I b) { return each<I>([&](int i) { return a.v[i] + b.v[i]; }); }
+static inline void store_plain_codes(uint8_t* p, I q, int n) {
+  for (int i = 0; i < n; i++) p[i] = uint8_t(q.v[i]);
 }
+static inline void store_codes(uint8_t* p, I q, int n) { store_plain_codes(p, q, n); }
 static inline A spread(const uint8_t* p) {
   A a;
   std::memcpy(a.v, p, 4);
   return a;
 }
-static inline I dot(I sum, A a, const uint8_t* w) {
+static inline B load_codes(const uint8_t* w) {
+  B b;
+  std::memcpy(b.v, w, sizeof b.v);
+  return b;
+}
+static inline I dot(I sum, A a, B w) {
   for (int i = 0; i < kLanes; i++)
-    for (int j = 0; j < 4; j++) sum.v[i] += int32_t(a.v[j]) * int32_t(int8_t(w[4 * i + j]));
+    for (int j = 0; j < 4; j++) sum.v[i] += int32_t(a.v[j]) * int32_t(w.v[4 * i + j]);
   return sum;
 }
 

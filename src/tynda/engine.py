@@ -102,9 +102,9 @@ def open_engine(
     else:
         weights = dense(weights)
     if backend == "native":
-        return Native(weights, threads or _processors())
+        return Native(weights, threads or _processors(), bits=bits)
     if backend == "numpy":
-        return Eager(NumpyOps(), weights)
+        return Eager(NumpyOps(bits), weights)
     try:
         import torch
     except ImportError:

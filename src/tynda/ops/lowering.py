@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tynda.ops.base import conv_length
 from tynda.ops.plan import Buffer, Layout, Machine, Node, Stage, View, group
 from tynda.ops.trace import Program, Step, Value
+from tynda.quant.attention import KEYS, LEAST_QUERIES
 from tynda.quant.weight import Quantized
 
 __all__ = ["Lowering"]
@@ -25,7 +26,9 @@ _FLOAT = 4
 _INTEGER = 8
 _ACTIVATIONS = ("relu", "gelu", "silu")
 _PRODUCTS = ("linear", "conv1d", "conv2d")
-_MOMENT_ROWS = 256  # as in plan.cpp
+# As in plan.cpp and kernels.inl.
+_MOMENT_ROWS = 256
+_FEW_QUERIES = 4
 
 
 class Lowering:
@@ -428,7 +431,7 @@ class Lowering:
         q, k, v, lengths = (self._view(step.tensors[name]) for name in names)
         y = self._new(step.result)
         heads = self._heads(step)
-        local = _attention_scratch(-(-heads["queries"] // heads["chunks"]), heads, self._machine)
+        local = _attention_scratch(heads, self._machine)
 
         def emit(plan: Any, at: Any) -> None:
             plan.attention(at(q), at(k), at(v), at(y), heads, at(lengths))
@@ -460,6 +463,11 @@ class Lowering:
             "channels": channels,
             "v_channels": step.tensors["v"].shape[2] if "v" in step.tensors else channels,
             "causal": step.operation == "causal_attention",
+            "integer": (
+                self._machine.bits == 8
+                and step.operation == "attention"
+                and queries >= LEAST_QUERIES
+            ),
             "chunks": 1 if even else min(threads, most),
         }
 
@@ -508,11 +516,19 @@ def _dense(weight: Any) -> Any:
     return weight.dequantize() if isinstance(weight, Quantized) else weight
 
 
-def _attention_scratch(queries: int, heads: Mapping[str, int], machine: Machine) -> int:
-    """Bytes, as ``Kernels::attention_scratch`` has them."""
-    keys, width = heads["keys"], heads["channels"] // heads["heads"]
-    v_width = heads["v_channels"] // heads["heads"]
-    if queries < 4:
+def _attention_scratch(heads: Mapping[str, int], machine: Machine) -> int:
+    """Bytes, as ``Kernels`` has them."""
+    queries, keys = -(-heads["queries"] // heads["chunks"]), heads["keys"]
+    width, v_width = (heads[name] // heads["heads"] for name in ("channels", "v_channels"))
+
+    def panels(n: int) -> int:
+        return -(-n // machine.panel) * machine.panel
+
+    v_wide, tile = panels(v_width), machine.tile
+    if heads["integer"]:
+        depth, blocks = -(-width // 4) * 4, -(-keys // KEYS)
+        rows = tile * (depth + 4 + 5 * KEYS + 4 * v_wide) + machine.panel * depth
+        return panels(keys) * (depth + 8) + blocks * v_wide * (KEYS + _FLOAT) + rows
+    if queries < _FEW_QUERIES:
         return keys * _FLOAT
-    v_wide, k_wide = (-(-n // machine.panel) * machine.panel for n in (v_width, keys))
-    return (k_wide * width + keys * v_wide + machine.tile * (width + 256 + v_wide)) * _FLOAT
+    return (panels(keys) * width + keys * v_wide + tile * (width + KEYS + v_wide)) * _FLOAT

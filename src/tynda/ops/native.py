@@ -44,14 +44,19 @@ class Native:
     """A model's weights in the hands of the kernels.
 
     ``weights``: name -> float32 array or `Quantized`. ``instructions``: one of
-    `instruction_sets`, the best by default. Not safe to share between threads.
+    `instruction_sets`, the best by default. ``bits``: see `Machine`. Not safe to share between
+    threads.
     """
 
     def __init__(
-        self, weights: Mapping[str, Any], threads: int, instructions: str | None = None
+        self,
+        weights: Mapping[str, Any],
+        threads: int,
+        instructions: str | None = None,
+        bits: int = 32,
     ) -> None:
         self.kernels = _native.kernels(instructions or instruction_sets()[0])
-        self.machine = Machine(self.kernels.panel, self.kernels.tile, threads)
+        self.machine = Machine(self.kernels.panel, self.kernels.tile, threads, bits)
         self.arena = _native.Arena()
         _native.set_threads(threads)
         self._weights = dict(weights)

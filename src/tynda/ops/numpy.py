@@ -18,6 +18,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tynda.ops.base import conv_length
+from tynda.quant.attention import LEAST_QUERIES
+from tynda.quant.attention import attention as attention_8
 from tynda.quant.weight import Quantized
 
 __all__ = ["Array", "NumpyOps"]
@@ -29,7 +31,13 @@ _LOWEST = np.finfo(np.float32).min
 
 
 class NumpyOps:
-    """Operations of ``tynda.ops.base`` on float32 arrays."""
+    """Operations of ``tynda.ops.base`` on float32 arrays.
+
+    ``bits``: 8, where attention is to be simulated in 8 bits as well.
+    """
+
+    def __init__(self, bits: int = 32) -> None:
+        self._bits = bits
 
     def linear(self, x: Array, weight: Array | Quantized, bias: Array | None = None) -> Array:
         return _shift(_product(x, weight), bias)
@@ -143,6 +151,8 @@ class NumpyOps:
         return cast(Array, x - np.log(np.exp(x).sum(-1, keepdims=True)))
 
     def attention(self, q: Array, k: Array, v: Array, *, heads: int, lengths: Array) -> Array:
+        if self._bits == 8 and q.shape[1] >= LEAST_QUERIES:
+            return attention_8(q, k, v, heads, lengths)
         valid = np.arange(k.shape[1]) < lengths[:, None]
         # An item without a key weighs all its values alike, and they are all zero.
         v = np.where(valid[..., None], v, np.float32(0))

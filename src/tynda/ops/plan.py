@@ -34,6 +34,8 @@ class Machine:
     tile: int
     """Rows of it."""
     threads: int
+    bits: int = 32
+    """Of the numbers in attention's products; of others their weights decide."""
 
 
 @dataclass(eq=False)
