@@ -14,6 +14,7 @@ from tynda.ops.base import conv_length
 from tynda.ops.native import Native
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.plan import Machine
+from tynda.ops.trace import Value
 from tynda.quant.weight import Quantized, quantize
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
@@ -226,17 +227,53 @@ def test_attention_in_8_bits_over_many_blocks(instructions):
 def test_the_scratch_of_attention_is_what_kernels_ask_for(instructions, integer):
     kernels = native._native.kernels(instructions)
     machine = Machine(kernels.panel, kernels.tile, 1)
+    asked = kernels.attention_8 if integer else kernels.attention
     for queries, keys, width, v_width in ((1, 7, 5, 3), (16, 300, 40, 64), (100, 1500, 64, 64)):
-        heads = {
-            **{"queries": queries, "chunks": 1, "keys": keys, "heads": 2, "integer": integer},
-            **{"channels": 2 * width, "v_channels": 2 * v_width},
-        }
-        asked = (
-            kernels.attention_8_scratch(keys, width, v_width)
-            if integer
-            else kernels.attention_scratch(queries, keys, width, v_width)
-        )
-        assert lowering._attention_scratch(heads, machine) == asked
+        for packed in (False, True):
+            heads = {
+                **{"queries": queries, "chunks": 1, "keys": keys, "heads": 2, "integer": integer},
+                **{"channels": 2 * width, "v_channels": 2 * v_width, "packed": packed},
+            }
+            expected = asked.scratch(queries, keys, width, v_width, packed)
+            assert lowering.attention_scratch(heads, machine) == expected
+        for kind, size, channels in (
+            ("keys", asked.key_bytes, width),
+            ("values", asked.value_bytes, v_width),
+        ):
+            value = Value((3, keys, 2 * channels), remembered=f"{kind} 2")
+            machine = Machine(kernels.panel, kernels.tile, 1, 8 if integer else 32)
+            assert lowering.remembered_bytes(value, machine) == 2 * size(keys, channels)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("bits", [8, 32])
+@pytest.mark.parametrize("queries", [1, 5, 30])
+def test_remembered_keys_and_values(instructions, bits, queries):
+    draw, heads = Draw(2), 3
+    q, k, v = draw(2, queries, 60), draw(2, 300, 60), draw(2, 300, 90) + 1
+    lengths = np.array([300, 41])
+    one, twin = engine({}, instructions, bits=bits), NumpyOps(bits)
+
+    def remember(ops, weights, config, k, v, lengths):
+        about = {"heads": heads, "lengths": lengths}
+        return ops.remember_keys(k, **about), ops.remember_values(v, **about)
+
+    def recall(ops, weights, config, q, k, v, lengths):
+        about = {"heads": heads, "lengths": lengths}
+        return ops.attention(q, k, v, **about), ops.attention_weights(q, k, **about)
+
+    kept = one.run(remember, None, k, v, lengths)
+    assert [part.shape for part in kept] == [k.shape, v.shape]
+    y, weights = one.run(recall, None, q, *kept, lengths)
+    ours = remember(twin, {}, None, k, v, lengths)
+    expected, expected_weights = recall(twin, {}, None, q, *ours, lengths)
+    tolerance = 1e-5 if bits == 32 else 0.02
+    np.testing.assert_allclose(y, expected, atol=tolerance)
+    np.testing.assert_allclose(weights, expected_weights, atol=tolerance)
+    # One of two: what was taken is what was asked for.
+    kept = one.run(whisper.take, None, list(kept), np.array([1]))
+    again, _ = one.run(recall, None, q[1:], *kept, lengths[1:])
+    np.testing.assert_array_equal(again, y[1:])
 
 
 @given(SEEDS, SIZES, st.integers(0, 30), st.integers(0, 30), st.integers(1, 3), WIDTHS)

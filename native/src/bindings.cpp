@@ -135,14 +135,19 @@ NB_MODULE(_native, m) {
       .def_ro("name", &Kernels::name)
       .def_ro("panel", &Kernels::panel)
       .def_ro("tile", &Kernels::tile)
-      .def("attention_scratch",
-           [](const Kernels& k, int64_t queries, int64_t keys, int64_t width, int64_t v_width) {
-             return k.attention_scratch(queries, keys, width, v_width);
-           })
-      .def("attention_8_scratch",
-           [](const Kernels& k, int64_t keys, int64_t width, int64_t v_width) {
-             return k.attention_8_scratch(keys, width, v_width);
-           });
+      .def_ro("attention", &Kernels::attention)
+      .def_ro("attention_8", &Kernels::attention_8);
+  nb::class_<AttentionKernels>(m, "AttentionKernels")
+      .def("key_bytes", [](const AttentionKernels& k, int64_t room, int64_t width) {
+        return k.key_bytes(room, width);
+      })
+      .def("value_bytes", [](const AttentionKernels& k, int64_t room, int64_t v_width) {
+        return k.value_bytes(room, v_width);
+      })
+      .def("scratch", [](const AttentionKernels& k, int64_t queries, int64_t room, int64_t width,
+                         int64_t v_width, bool packed) {
+        return k.scratch(queries, room, width, v_width, packed);
+      });
   m.def("kernels", &kernels, "name"_a, nb::rv_policy::reference);
   m.def("instruction_sets", &instruction_sets);
   m.def("set_threads", [](int threads) { Pool::shared().resize(threads); },
@@ -166,9 +171,9 @@ NB_MODULE(_native, m) {
            "frame_bins"_a, "taps"_a, "taps_bins"_a, "stride"_a, "stride_bins"_a, "padding"_a,
            "padding_bins"_a);
   nb::class_<Heads>(m, "Heads")
-      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, int64_t>(),
+      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, bool, int64_t>(),
            "batch"_a, "heads"_a, "queries"_a, "keys"_a, "channels"_a, "v_channels"_a, "causal"_a,
-           "integer"_a, "chunks"_a);
+           "integer"_a, "packed"_a, "chunks"_a);
 
   nb::class_<Arena>(m, "Arena").def(nb::init<>()).def_ro("bytes", &Arena::bytes);
   // The caller keeps alive what a plan was told of: matrices, vectors, constants.
@@ -220,6 +225,7 @@ NB_MODULE(_native, m) {
       .def("attention", &Plan::attention, "q"_a, "k"_a, "v"_a, "y"_a, "heads"_a, "lengths"_a)
       .def("attention_weights", &Plan::attention_weights, "q"_a, "k"_a, "y"_a, "heads"_a,
            "lengths"_a)
+      .def("remember", &Plan::remember, "x"_a, "y"_a, "heads"_a, "values"_a, "lengths"_a)
       .def("moments",
            [](Plan& p, Place x, Place scale, Place shift, Place work, int64_t batch, int64_t time,
               int64_t channels, int64_t groups, Array<float, 1> weight, Array<float, 1> bias,

@@ -18,15 +18,31 @@ struct Epilogue {
   int64_t ld_residual = 0;
 };
 
-// One head of attention, for some of its queries.
+// One head of attention, for some of its queries. Keys and values are rows, or packed.
 struct Attention {
   const float *q, *k, *v;
+  const uint8_t *packed_k, *packed_v;
   float* y;
   int64_t ldq, ldk, ldv, ldy;
-  int64_t queries, keys, width, v_width;  // widths: channels of one head
+  int64_t queries, keys, room;  // room: keys that there would be at most
+  int64_t width, v_width;       // channels of one head
   bool causal;
   int64_t first;  // causal: query i sees the keys up to first + i; else it sees all `keys`
-  uint8_t* scratch;  // attention_scratch(...) bytes
+  uint8_t* scratch;
+};
+
+// Attention in float32, or with both products in 8 bits.
+struct AttentionKernels {
+  int64_t (*key_bytes)(int64_t room, int64_t width);
+  int64_t (*value_bytes)(int64_t room, int64_t v_width);
+  void (*pack_keys)(const float* k, int64_t ldk, int64_t keys, int64_t room, int64_t width,
+                    uint8_t* packed);
+  void (*pack_values)(const float* v, int64_t ldv, int64_t keys, int64_t room, int64_t v_width,
+                      uint8_t* packed);
+  int64_t (*scratch)(int64_t queries, int64_t room, int64_t width, int64_t v_width, bool packed);
+  void (*attend)(const Attention&);
+  // y [queries, columns]: the weights themselves, 0 for what is not seen.
+  void (*weights)(const Attention&, int64_t columns);
 };
 
 struct Kernels {
@@ -45,13 +61,7 @@ struct Kernels {
   // Codes round(x * 127 / max |x|) + zero of each row, zeros up to `depth`, and scales max / 127.
   void (*quantize)(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth,
                    uint8_t* codes, float* scale);
-  void (*attention)(const Attention&);
-  int64_t (*attention_scratch)(int64_t queries, int64_t keys, int64_t width, int64_t v_width);
-  // Both products of attention in 8 bits; not causal.
-  void (*attention_8)(const Attention&);
-  int64_t (*attention_8_scratch)(int64_t keys, int64_t width, int64_t v_width);
-  // y [queries, columns]: the weights themselves, 0 for what is not seen; no scratch.
-  void (*attention_weights)(const Attention&, int64_t columns);
+  AttentionKernels attention, attention_8;
   void (*layer_norm)(const float* x, int64_t rows, int64_t width, const float* weight,
                      const float* bias, float eps, float* y);
   void (*log_softmax)(const float* x, int64_t rows, int64_t width, float* y);
@@ -76,5 +86,6 @@ const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* neon_kernels();
+bool neon_supported();  // by this processor
 
 }  // namespace tynda

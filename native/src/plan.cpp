@@ -250,27 +250,41 @@ void Plan::lookup_rows(Place ids, Place y, Place table, int64_t size, int64_t by
 namespace {
 
 // The part of one head that item `item` has, with queries [from, to).
-Attention head_of(const Run& run, const Heads& h, const Place& q, const Place& k, Place lengths,
-                  int64_t item, int64_t head, int64_t from, int64_t to) {
+Attention head_of(const Run& run, const AttentionKernels& kernels, const Heads& h, const Place& q,
+                  const Place& k, const Place* v, Place lengths, int64_t item, int64_t head,
+                  int64_t from, int64_t to) {
   Attention a{};
   a.width = h.channels / h.heads;
   a.v_width = h.v_channels / h.heads;
   a.q = run.at<const float>(q, item * h.queries + from) + head * a.width;
-  a.k = run.at<const float>(k, item * h.keys) + head * a.width;
   a.ldq = q.row / 4;
-  a.ldk = k.row / 4;
   a.queries = to - from;
+  if (h.packed) {
+    a.packed_k = run.at<const uint8_t>(k, item) + head * kernels.key_bytes(h.keys, a.width);
+    if (v)
+      a.packed_v = run.at<const uint8_t>(*v, item) + head * kernels.value_bytes(h.keys, a.v_width);
+  } else {
+    a.k = run.at<const float>(k, item * h.keys) + head * a.width;
+    a.ldk = k.row / 4;
+    if (v) {
+      a.v = run.at<const float>(*v, item * h.keys) + head * a.v_width;
+      a.ldv = v->row / 4;
+    }
+  }
   const int64_t length = numbers(run, lengths)[item];
   a.causal = h.causal;
   a.first = length + from;
-  a.keys = h.causal ? h.keys : std::min(h.keys, std::max<int64_t>(0, length));
+  a.keys = h.causal ? h.keys : std::clamp<int64_t>(length, 0, h.keys);
+  a.room = h.keys;
+  a.scratch = run.local;
   return a;
 }
 
 }  // namespace
 
 void Plan::attention(Place q, Place k, Place v, Place y, const Heads& h, Place lengths) {
-  stage([=](const Run& run) {
+  const AttentionKernels& kernels = h.integer ? kernels_.attention_8 : kernels_.attention;
+  stage([=, &kernels](const Run& run) {
     const int64_t share = (h.queries + h.chunks - 1) / h.chunks;
     Pool::shared().run(h.batch * h.heads * h.chunks, [&](int64_t i, int thread) {
       const int64_t chunk = i % h.chunks, head = i / h.chunks % h.heads;
@@ -278,24 +292,38 @@ void Plan::attention(Place q, Place k, Place v, Place y, const Heads& h, Place l
       const int64_t from = chunk * share, to = std::min(h.queries, from + share);
       if (from >= to) return;
       const Run part = of_thread(run, thread);
-      Attention a = head_of(part, h, q, k, lengths, item, head, from, to);
-      a.v = part.at<const float>(v, item * h.keys) + head * a.v_width;
-      a.ldv = v.row / 4;
+      Attention a = head_of(part, kernels, h, q, k, &v, lengths, item, head, from, to);
       a.y = part.at<float>(y, item * h.queries + from) + head * a.v_width;
       a.ldy = y.row / 4;
-      a.scratch = part.local;
-      (h.integer ? kernels_.attention_8 : kernels_.attention)(a);
+      kernels.attend(a);
     });
   });
 }
 
 void Plan::attention_weights(Place q, Place k, Place y, const Heads& h, Place lengths) {
-  stage([=](const Run& run) {
-    Pool::shared().run(h.batch * h.heads, [&](int64_t i, int) {
-      Attention a = head_of(run, h, q, k, lengths, i / h.heads, i % h.heads, 0, h.queries);
-      a.y = run.at<float>(y, i * h.queries);
+  const AttentionKernels& kernels = h.integer ? kernels_.attention_8 : kernels_.attention;
+  stage([=, &kernels](const Run& run) {
+    Pool::shared().run(h.batch * h.heads, [&](int64_t i, int thread) {
+      const Run part = of_thread(run, thread);
+      Attention a = head_of(part, kernels, h, q, k, nullptr, lengths, i / h.heads, i % h.heads, 0,
+                            h.queries);
+      a.y = part.at<float>(y, i * h.queries);
       a.ldy = h.keys;
-      kernels_.attention_weights(a, h.keys);
+      kernels.weights(a, h.keys);
+    });
+  });
+}
+
+void Plan::remember(Place x, Place y, const Heads& h, bool values, Place lengths) {
+  const AttentionKernels& kernels = h.integer ? kernels_.attention_8 : kernels_.attention;
+  stage([=, &kernels](const Run& run) {
+    Pool::shared().run(h.batch * h.heads, [&](int64_t i, int) {
+      const int64_t item = i / h.heads, head = i % h.heads, width = h.channels / h.heads;
+      const int64_t keys = std::clamp<int64_t>(numbers(run, lengths)[item], 0, h.keys);
+      const int64_t size = (values ? kernels.value_bytes : kernels.key_bytes)(h.keys, width);
+      const float* from = run.at<const float>(x, item * h.keys) + head * width;
+      (values ? kernels.pack_values : kernels.pack_keys)(
+          from, x.row / 4, keys, h.keys, width, run.at<uint8_t>(y, item) + head * size);
     });
   });
 }

@@ -57,6 +57,7 @@ struct Heads {
   int64_t batch, heads, queries, keys, channels, v_channels;
   bool causal;     // `lengths` then says where the queries of an item start
   bool integer;    // products in 8 bits
+  bool packed;     // keys and values come from `remember`
   int64_t chunks;  // parts of the queries that are done apart
 };
 
@@ -97,6 +98,9 @@ class Plan {
   // Stages of their own.
   void attention(Place q, Place k, Place v, Place y, const Heads& h, Place lengths);
   void attention_weights(Place q, Place k, Place y, const Heads& h, Place lengths);
+  // Keys or values [batch, keys, channels] in the form in which `attention` reads them again
+  // and again: an item is a row of y.
+  void remember(Place x, Place y, const Heads& h, bool values, Place lengths);
   // Mean and variance of x [batch, time, channels] over time and each of `groups` parts of the
   // channels, as weight / sqrt(variance + eps) and what shifts the mean to bias: both
   // [batch, channels]. `work`: partial sums, see moments_bytes.

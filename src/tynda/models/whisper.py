@@ -173,7 +173,7 @@ class Heard(Generic[T]):
     """Encoded sound, as the decoder's layers look at it."""
 
     keys: Sequence[T]
-    """``[items, frames, channels]`` for each layer."""
+    """``[items, frames, channels]`` for each layer, remembered."""
     values: Sequence[T]
     lengths: T
     """Frames that count ``[items]``."""
@@ -183,10 +183,14 @@ def listen(ops: Ops[T], weights: Weights[T], config: Config, states: T, lengths:
     """Keys and values of the cross-attention, once for all steps of the decoder."""
     keys, values = (
         [
-            dense(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states)
+            remember(
+                dense(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states),
+                heads=config.decoder_heads,
+                lengths=lengths,
+            )
             for i in range(config.decoder_layers)
         ]
-        for part in ("k_proj", "v_proj")
+        for part, remember in (("k_proj", ops.remember_keys), ("v_proj", ops.remember_values))
     )
     return Heard(keys, values, lengths)
 

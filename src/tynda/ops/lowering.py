@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.ops.base import conv_length
-from tynda.ops.plan import Buffer, Layout, Machine, Node, Stage, View, group
+from tynda.ops.plan import ALIGN, Buffer, Layout, Machine, Node, Stage, View, group
 from tynda.ops.trace import Program, Step, Value
 from tynda.quant.attention import KEYS, LEAST_QUERIES
 from tynda.quant.weight import Quantized
 
-__all__ = ["Lowering"]
+__all__ = ["Lowering", "attention_scratch", "remembered_bytes"]
 
 _FLOAT = 4
 _INTEGER = 8
@@ -66,9 +66,11 @@ class Lowering:
 
     def _new(self, value: Value, size: int = _FLOAT) -> View:
         """Room for a value that an operation makes."""
-        width = value.shape[-1] if value.shape else 1
-        rows = math.prod(value.shape[:-1])
-        view = _room(rows, width * size)
+        if value.remembered:
+            view = _room(value.shape[0], remembered_bytes(value, self._machine))
+        else:
+            width = value.shape[-1] if value.shape else 1
+            view = _room(math.prod(value.shape[:-1]), width * size)
         self._views[value] = view
         return view
 
@@ -382,6 +384,8 @@ class Lowering:
         x = self._view(value)
         each = _INTEGER if value.is_integer else _FLOAT
         count, size = value.shape[0], math.prod(value.shape[1:]) * each
+        if value.remembered:
+            size = x.row
         y = self._new(step.result, each)
         table = View(x.buffer, count, size, x.offset)
         rows = View(y.buffer, step.result.shape[0], size)
@@ -431,11 +435,11 @@ class Lowering:
         q, k, v, lengths = (self._view(step.tensors[name]) for name in names)
         y = self._new(step.result)
         heads = self._heads(step)
-        local = _attention_scratch(heads, self._machine)
 
         def emit(plan: Any, at: Any) -> None:
             plan.attention(at(q), at(k), at(v), at(y), heads, at(lengths))
 
+        local = attention_scratch(heads, self._machine)
         self._node(emit, rows=None, reads=[q, k, v, lengths], writes=[y], local=local)
 
     _causal_attention = _attention
@@ -448,11 +452,33 @@ class Lowering:
             rows=None,
             reads=[q, k, lengths],
             writes=[y],
+            local=attention_scratch(heads, self._machine),
         )
+
+    def _remember(self, i: int, step: Step) -> None:
+        values = step.operation == "remember_values"
+        x = self._view(step.tensors["v" if values else "k"])
+        lengths = self._view(step.tensors["lengths"])
+        batch, keys, channels = step.result.shape
+        heads = {
+            **{"batch": batch, "heads": step.settings["heads"], "queries": 0, "keys": keys},
+            **{"channels": channels, "v_channels": channels, "causal": False},
+            **{"integer": self._machine.bits == 8, "packed": True, "chunks": 1},
+        }
+        y = self._new(step.result)
+        self._node(
+            lambda plan, at: plan.remember(at(x), at(y), heads, values, at(lengths)),
+            rows=None,
+            reads=[x, lengths],
+            writes=[y],
+        )
+
+    _remember_keys = _remember_values = _remember
 
     def _heads(self, step: Step) -> dict[str, int]:
         batch, queries, channels = step.tensors["q"].shape
         keys, heads = step.tensors["k"].shape[1], step.settings["heads"]
+        packed = bool(step.tensors["k"].remembered)
         # Parts of the queries, so that the heads' work comes out even on the threads; each
         # rearranges the keys for itself, which has to pay.
         threads = self._machine.threads
@@ -463,11 +489,10 @@ class Lowering:
             "channels": channels,
             "v_channels": step.tensors["v"].shape[2] if "v" in step.tensors else channels,
             "causal": step.operation == "causal_attention",
-            "integer": (
-                self._machine.bits == 8
-                and step.operation == "attention"
-                and queries >= LEAST_QUERIES
-            ),
+            "integer": self._machine.bits == 8
+            and step.operation != "causal_attention"
+            and (packed or (queries >= LEAST_QUERIES and step.operation == "attention")),
+            "packed": packed,
             "chunks": 1 if even else min(threads, most),
         }
 
@@ -516,19 +541,43 @@ def _dense(weight: Any) -> Any:
     return weight.dequantize() if isinstance(weight, Quantized) else weight
 
 
-def _attention_scratch(heads: Mapping[str, int], machine: Machine) -> int:
-    """Bytes, as ``Kernels`` has them."""
+def remembered_bytes(value: Value, machine: Machine) -> int:
+    """Of an item, as ``AttentionKernels`` has them."""
+    what, heads = value.remembered.split()
+    _, room, channels = value.shape
+    size = _key_bytes if what == "keys" else _value_bytes
+    return int(heads) * size(room, channels // int(heads), machine.bits == 8, machine.panel)
+
+
+def _key_bytes(room: int, width: int, integer: bool, panel: int) -> int:
+    wide = _up(room, panel)
+    return wide * (8 + _up(width, 4)) if integer else wide * width * _FLOAT
+
+
+def _value_bytes(room: int, width: int, integer: bool, panel: int) -> int:
+    wide = _up(width, panel)
+    return _up(room, KEYS) // KEYS * wide * (_FLOAT + KEYS) if integer else room * wide * _FLOAT
+
+
+def attention_scratch(heads: Mapping[str, int], machine: Machine) -> int:
+    """Bytes for each thread, as ``AttentionKernels`` has them."""
     queries, keys = -(-heads["queries"] // heads["chunks"]), heads["keys"]
     width, v_width = (heads[name] // heads["heads"] for name in ("channels", "v_channels"))
-
-    def panels(n: int) -> int:
-        return -(-n // machine.panel) * machine.panel
-
-    v_wide, tile = panels(v_width), machine.tile
-    if heads["integer"]:
-        depth, blocks = -(-width // 4) * 4, -(-keys // KEYS)
-        rows = tile * (depth + 4 + 5 * KEYS + 4 * v_wide) + machine.panel * depth
-        return panels(keys) * (depth + 8) + blocks * v_wide * (KEYS + _FLOAT) + rows
-    if queries < _FEW_QUERIES:
+    if not heads["packed"] and queries < _FEW_QUERIES:
         return keys * _FLOAT
-    return (panels(keys) * width + keys * v_wide + tile * (width + KEYS + v_wide)) * _FLOAT
+    integer, panel, tile = bool(heads["integer"]), machine.panel, machine.tile
+    weight = 1 if integer else _FLOAT
+    parts = (
+        0 if heads["packed"] else _key_bytes(keys, width, integer, panel),
+        0 if heads["packed"] else _value_bytes(keys, v_width, integer, panel),
+        tile * (_up(width, 4) if integer else width) * weight,
+        tile * _FLOAT,
+        tile * KEYS * _FLOAT,
+        tile * KEYS * weight,
+        tile * _up(v_width, panel) * _FLOAT,
+    )
+    return sum(_up(part, ALIGN) for part in parts)
+
+
+def _up(n: int, step: int) -> int:
+    return -(-n // step) * step

@@ -7,6 +7,7 @@ What a function means is said by the NumPy backend; how it runs by ``ops.lowerin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.ops.lowering import Lowering
-from tynda.ops.plan import Machine, View
+from tynda.ops.plan import Buffer, Machine, View
 from tynda.ops.trace import Value, trace_call
 from tynda.ops.tree import leaves, map_tree
 from tynda.quant.weight import Quantized
@@ -38,6 +39,16 @@ def available() -> bool:
 def instruction_sets() -> list[str]:
     """Those that there are kernels for and this processor has, best first."""
     return list(_native.instruction_sets())
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Keys or values in the kernels' form; ``data`` is bytes ``[items, size]``."""
+
+    shape: tuple[int, ...]
+    """As if it were an array."""
+    remembered: str
+    data: NDArray[np.uint8]
 
 
 class Native:
@@ -71,9 +82,7 @@ class Native:
         that is written to is changed in place.
         """
         arrays = [_plain(array) for array in leaves(inputs)]
-        each = iter(arrays)
-        shapes = repr(map_tree(lambda _: (*(a := next(each)).shape, a.dtype.kind), inputs))
-        key = (function, config, shapes)
+        key = (function, config, repr(map_tree(_value, inputs)))
         if (compiled := self._plans.get(key)) is None:
             if len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))
@@ -108,9 +117,7 @@ class Native:
 
     def compile(self, function: Callable[..., Any], config: Any, inputs: Any) -> Any:
         """The lowered program and the structure of its result."""
-        values = map_tree(
-            lambda a: Value(np.shape(a), is_integer=np.asarray(a).dtype.kind in "iu"), inputs
-        )
+        values = map_tree(_value, inputs)
         program, result = trace_call(function, self._shapes, config, *values)
         return Lowering(program, self._weights, self.machine), result
 
@@ -126,7 +133,7 @@ class Compiled:
         self._outputs = [view.buffer.argument for view in lowering.outputs]
         count = sum(1 for _ in leaves(inputs))
         self._room = {
-            buffer.argument: (value.shape, np.int64 if value.is_integer else np.float32)
+            buffer.argument: _room(value, buffer)
             for buffer, value in zip(
                 (view.buffer for view in lowering.outputs), leaves(self._result), strict=True
             )
@@ -147,7 +154,14 @@ class Compiled:
         everything = [*arrays, *(made[i] for i in sorted(made))]
         self._plan.native.run(self._native.arena, everything)
         outputs = iter(self._outputs)
-        return map_tree(lambda v: everything[next(outputs)].reshape(v.shape), self._result)
+
+        def result(value: Value) -> Any:
+            array = everything[next(outputs)]
+            if value.remembered:
+                return Packed(value.shape, value.remembered, array)
+            return array.reshape(value.shape)
+
+        return map_tree(result, self._result)
 
 
 class _Plan:
@@ -221,6 +235,9 @@ class _Plan:
     def attention_weights(self, q: Any, k: Any, y: Any, heads: Any, lengths: Any) -> None:
         self.native.attention_weights(q, k, y, _native.Heads(**heads), lengths)
 
+    def remember(self, x: Any, y: Any, heads: Any, values: bool, lengths: Any) -> None:
+        self.native.remember(x, y, _native.Heads(**heads), values, lengths)
+
     def lstm(
         self, gates: Any, y: Any, work: Any, weights: list[tuple[str, str]], *rest: Any
     ) -> None:
@@ -229,10 +246,26 @@ class _Plan:
         self.native.lstm(gates, y, work, *matrices, *rest)
 
 
+def _value(array: Any) -> Value:
+    if isinstance(array, Packed):
+        return Value(array.shape, remembered=array.remembered)
+    array = np.asarray(array)
+    return Value(array.shape, is_integer=array.dtype.kind in "iu")
+
+
 def _plain(array: Any) -> NDArray[Any]:
     """As native code reads it."""
+    if isinstance(array, Packed):
+        return array.data
     array = np.asarray(array)
     return np.ascontiguousarray(array, np.int64 if array.dtype.kind in "iu" else np.float32)
+
+
+def _room(value: Value, buffer: Buffer) -> tuple[tuple[int, ...], Any]:
+    """Shape and type of an array for a result."""
+    if value.remembered:
+        return (buffer.rows, buffer.row), np.uint8
+    return value.shape, np.int64 if value.is_integer else np.float32
 
 
 def _rows(weight: NDArray[Any], numbers: list[str]) -> tuple[NDArray[Any], slice]:

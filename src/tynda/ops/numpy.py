@@ -30,6 +30,10 @@ Array = NDArray[Any]
 _LOWEST = np.finfo(np.float32).min
 
 
+class _Remembered(np.ndarray[Any, Any]):
+    """Keys or values that stay, and are kept in 8 bits where attention is."""
+
+
 class NumpyOps:
     """Operations of ``tynda.ops.base`` on float32 arrays.
 
@@ -151,8 +155,9 @@ class NumpyOps:
         return cast(Array, x - np.log(np.exp(x).sum(-1, keepdims=True)))
 
     def attention(self, q: Array, k: Array, v: Array, *, heads: int, lengths: Array) -> Array:
-        if self._bits == 8 and q.shape[1] >= LEAST_QUERIES:
-            return attention_8(q, k, v, heads, lengths)
+        if self._bits == 8 and (q.shape[1] >= LEAST_QUERIES or isinstance(k, _Remembered)):
+            return attention_8(q, np.asarray(k), np.asarray(v), heads, lengths)
+        k, v = np.asarray(k), np.asarray(v)
         valid = np.arange(k.shape[1]) < lengths[:, None]
         # An item without a key weighs all its values alike, and they are all zero.
         v = np.where(valid[..., None], v, np.float32(0))
@@ -164,7 +169,12 @@ class NumpyOps:
 
     def attention_weights(self, q: Array, k: Array, *, heads: int, lengths: Array) -> Array:
         valid = np.arange(k.shape[1]) < lengths[:, None]
-        return _softmax(_scores(q, k, heads), valid[:, None, None])
+        return _softmax(_scores(q, np.asarray(k), heads), valid[:, None, None])
+
+    def remember_keys(self, k: Array, *, heads: int, lengths: Array) -> Array:
+        return k.view(_Remembered)
+
+    remember_values = remember_keys
 
     def embedding(self, ids: Array, weight: Array | Quantized) -> Array:
         return _dense(weight[ids])

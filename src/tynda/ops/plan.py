@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Buffer", "Layout", "Machine", "Node", "Stage", "View", "group"]
+__all__ = ["ALIGN", "Buffer", "Layout", "Machine", "Node", "Stage", "View", "group"]
 
-_ALIGN = 64
+ALIGN = 64
+"""Bytes: where a tensor may begin."""
 # Rows that a thread takes at a time: enough to use a weight often once it is in the cache,
 _MOST_ROWS = 64
 # and few enough that they stay in the second cache.
@@ -196,4 +197,4 @@ def _place(buffers: dict[Buffer, tuple[tuple[int, int], int]]) -> int:
 
 
 def _aligned(size: int) -> int:
-    return -(-size // _ALIGN) * _ALIGN
+    return -(-size // ALIGN) * ALIGN

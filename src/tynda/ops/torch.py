@@ -139,6 +139,11 @@ class TorchOps:
     def attention_weights(self, q: Tensor, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return _softmax(_scores(q, k, heads), _within(k, lengths)[:, None, None])
 
+    def remember_keys(self, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
+        return k
+
+    remember_values = remember_keys
+
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         return F.embedding(ids, weight)
 

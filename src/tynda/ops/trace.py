@@ -47,6 +47,8 @@ class Value:
     is_weight: bool = False
     is_integer: bool = False
     """Of whole numbers: lengths, places, tokens."""
+    remembered: str = ""
+    """``keys`` or ``values``, of how many heads: as `remember_keys` gives them."""
 
     @property
     def size(self) -> int:
@@ -252,6 +254,17 @@ class TraceOps:
         shape = (batch, heads, queries, k.shape[1])
         return self._step("attention_weights", shape, {"heads": heads}, q=q, k=k, lengths=lengths)
 
+    def remember_keys(self, k: Value, *, heads: int, lengths: Value) -> Value:
+        return self._remember("keys", heads, k=k, lengths=lengths)
+
+    def remember_values(self, v: Value, *, heads: int, lengths: Value) -> Value:
+        return self._remember("values", heads, v=v, lengths=lengths)
+
+    def _remember(self, what: str, heads: int, **tensors: Value) -> Value:
+        x = tensors[what[0]]
+        _expect(x.shape[-1] % heads == 0, x)
+        return self._step(f"remember_{what}", x.shape, {"heads": heads}, **tensors)
+
     def embedding(self, ids: Value, weight: Value) -> Value:
         return self._step("embedding", (*ids.shape, weight.shape[1]), ids=ids, weight=weight)
 
@@ -345,7 +358,11 @@ class TraceOps:
         elif operation in INTEGERS:
             result = Value(shape, "", is_integer=True)
         elif operation == "take":
-            result = Value(shape, given["x"].name, is_integer=given["x"].is_integer)
+            x = given["x"]
+            result = Value(shape, x.name, False, x.is_integer, x.remembered)
+        elif operation.startswith("remember_"):
+            remembered = f"{operation.partition('_')[2]} {step.settings['heads']}"
+            result = Value(shape, step.activations[0].name, remembered=remembered)
         elif step.weights:
             result = Value(shape, step.weights[0].name.rpartition(".")[0])
         else:

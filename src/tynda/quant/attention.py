@@ -23,7 +23,8 @@ Floats = NDArray[np.float32]
 KEYS = 256
 """In a block."""
 LEAST_QUERIES = 16
-"""With fewer, products in 8 bits save nothing: attention is then in float32."""
+"""With fewer, products in 8 bits save nothing, unless the keys have been brought to 8 bits for
+many calls (``remember_keys``): attention is then in float32."""
 
 
 def attention(q: Floats, k: Floats, v: Floats, heads: int, lengths: NDArray[Any]) -> Floats:

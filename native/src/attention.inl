@@ -1,0 +1,428 @@
+// Attention, in float32 or with both products in 8 bits; part of kernels.inl.
+//
+// Keys and values are first brought into panels, as a Matrix has them: by the one who calls, for
+// those that are looked at again and again, or on the way. The softmax goes over blocks of keys,
+// and the sums are brought up to date with each (Milakov & Gimelshein 2018; Dao et al. 2022,
+// section 3.1), so that there are never more than kTile x kKeys scores.
+#pragma once
+
+namespace tynda {
+namespace TYNDA_ISA {
+namespace {
+
+constexpr int64_t kKeys = 256;
+// With fewer queries than this, keys and values are not worth being brought into panels.
+constexpr int64_t kFewQueries = 4;
+
+inline int64_t seen(const Attention& a, int64_t query) {
+  return a.causal ? std::min(a.keys, a.first + query + 1) : a.keys;
+}
+
+// x = exp(x - top); gives the sum.
+inline float exp_row(float* x, int64_t count, float top) {
+  F total = all(0);
+  vectors(count, [&](int64_t i, int n) {
+    store_some(x + i, exp(load_some(x + i, n) - all(top)), n);
+    total = total + load_some(x + i, n);
+  });
+  return sum(total);
+}
+
+inline float top_of(const float* x, int64_t count, float top) {
+  F most = all(top);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) most = max(most, load(x + i));
+  top = greatest(most);
+  for (; i < count; i++) top = std::max(top, x[i]);
+  return top;
+}
+
+// 2 to the power of x, for codes of seven bits; x from -30 to 30.
+inline F rough_exp2(F x) {
+  const I n = nearest(x);
+  const F r = x - real(n);
+  F y = fma(all(0.0096181291f), r, all(0.0555041087f));
+  y = fma(y, r, all(0.2402265069f));
+  y = fma(y, r, all(0.6931471806f));
+  return fma(y, r, all(1)) * power_of_2(n);
+}
+
+// ---- float32: keys as [room / panel][width][panel], values as [v_width / panel][room][panel]
+
+struct Floats {
+  using Kind = Real;
+  using Weight = float;
+
+  static int64_t depth(int64_t width) { return width; }
+  static int64_t key_bytes(int64_t room, int64_t width) { return 4 * round_up(room, kPanel) * width; }
+  static int64_t value_bytes(int64_t room, int64_t v_width) {
+    return 4 * room * round_up(v_width, kPanel);
+  }
+
+  static void pack_keys(const float* k, int64_t ldk, int64_t keys, int64_t, int64_t width,
+                        uint8_t* to) {
+    auto* panels = reinterpret_cast<float*>(to);
+    for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
+      float* row = panels + j / kPanel * kPanel * width + j % kPanel;
+      for (int64_t c = 0; c < width; c++) row[c * kPanel] = j < keys ? k[j * ldk + c] : 0;
+    }
+  }
+  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t room, int64_t v_width,
+                          uint8_t* to) {
+    auto* panels = reinterpret_cast<float*>(to);
+    for (int64_t p = 0; p < round_up(v_width, kPanel); p += kPanel)
+      for (int64_t j = 0; j < keys; j++)
+        vectors(kPanel, [&](int64_t i, int) {
+          const int n = int(std::clamp<int64_t>(v_width - p - i, 0, kLanes));
+          store(panels + p * room + j * kPanel + i, n ? load_some(v + j * ldv + p + i, n) : all(0));
+        });
+  }
+
+  static void take_queries(const Attention& a, int64_t from, int64_t count, float* q, float*) {
+    const F scale = all(1 / std::sqrt(float(a.width)));
+    for (int64_t i = 0; i < count; i++)
+      vectors(a.width, [&](int64_t c, int n) {
+        store_some(q + i * a.width + c, load_some(a.q + (from + i) * a.ldq + c, n) * scale, n);
+      });
+  }
+
+  // Scores of a panel of keys.
+  template <int Rows>
+  static void score(const Attention& a, const float* q, const float*, int64_t key, float* y) {
+    F s[Rows][kVectors];
+    for (auto& row : s)
+      for (F& x : row) x = all(0);
+    accumulate<Real, Rows>(s, q, a.width,
+                           reinterpret_cast<const float*>(a.packed_k) + key * a.width, a.width);
+    for (int i = 0; i < Rows; i++)
+      for (int j = 0; j < kVectors; j++) store(y + i * kKeys + j * kLanes, s[i][j]);
+  }
+
+  // Weights of a block's keys beside a top, and their sum.
+  static float weigh(const float* scores, int64_t count, int64_t keys, float top, float* weights) {
+    F total = all(0);
+    float some = 0;
+    vectors(count, [&](int64_t i, int n) {
+      const F e = exp(load_some(scores + i, n) - all(top));
+      store_some(weights + i, e, n);
+      if (n == kLanes) {
+        total = total + e;
+      } else {
+        for (int j = 0; j < n; j++) some += weights[i + j];
+      }
+    });
+    std::fill(weights + count, weights + keys, 0.0f);
+    return some + sum(total);
+  }
+  static constexpr bool kOwnTop = false;  // weights are beside the top so far
+  static float power(float x) { return std::exp(x); }
+
+  // Adds the weighted values of a block to the sums, of one panel of channels.
+  template <int Rows>
+  static void add_values(const Attention& a, const float* weights, int64_t from, int64_t keys,
+                         int64_t p, const float*, float* sums, int64_t wide) {
+    F s[Rows][kVectors];
+    for (int i = 0; i < Rows; i++)
+      for (int j = 0; j < kVectors; j++) s[i][j] = load(sums + i * wide + p + j * kLanes);
+    const auto* v = reinterpret_cast<const float*>(a.packed_v) + p * a.room + from * kPanel;
+    accumulate<Real, Rows>(s, weights, kKeys, v, keys);
+    for (int i = 0; i < Rows; i++)
+      for (int j = 0; j < kVectors; j++) store(sums + i * wide + p + j * kLanes, s[i][j]);
+  }
+};
+
+// ---- 8 bits; tynda/quant/attention.py is the twin
+//
+// Queries and keys have a scale for each row; values one for each channel and block of keys.
+// Weights are rounded to 127ths of the greatest of their row and block.
+
+struct Codes {
+  using Kind = Whole;
+  using Weight = uint8_t;
+
+  // Keys: scales and starts [room up], codes [room / panel][width / 4][panel][4].
+  static int64_t depth(int64_t width) { return round_up(width, 4); }
+  static int64_t key_bytes(int64_t room, int64_t width) {
+    return round_up(room, kPanel) * (8 + depth(width));
+  }
+  // Values: scales [blocks][v_width up], codes [blocks][v_width / panel][kKeys / 4][panel][4].
+  static int64_t value_bytes(int64_t room, int64_t v_width) {
+    return round_up(room, kKeys) / kKeys * round_up(v_width, kPanel) * (4 + kKeys);
+  }
+
+  static void pack_keys(const float* k, int64_t ldk, int64_t keys, int64_t room, int64_t width,
+                        uint8_t* to) {
+    const int64_t wide = round_up(room, kPanel), deep = depth(width);
+    auto* scales = reinterpret_cast<float*>(to);
+    auto* starts = reinterpret_cast<int32_t*>(scales + wide);
+    uint8_t* codes = to + 8 * wide;
+    for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
+      uint8_t* panel = codes + j / kPanel * kPanel * deep + j % kPanel * 4;
+      float largest = 0;
+      if (j < keys) largest = top_of_sizes(k + j * ldk, width);
+      scales[j] = largest / 127;
+      const F factor = all(largest < FLT_MIN ? 0 : 127 / largest);
+      int32_t start = 0;
+      for (int64_t c = 0; c < deep; c += kLanes) {
+        alignas(64) uint8_t some[kLanes] = {};
+        const int n = int(std::clamp<int64_t>(width - c, 0, kLanes));
+        if (j < keys && n)
+          store_plain_codes(some, nearest(load_some(k + j * ldk + c, n) * factor), kLanes);
+        for (int64_t d = 0; d < kLanes && c + d < deep; d++) {
+          panel[(c + d) / 4 * 4 * kPanel + d % 4] = some[d];
+          start -= kZero * int(int8_t(some[d]));
+        }
+      }
+      starts[j] = start;
+    }
+  }
+  static float top_of_sizes(const float* x, int64_t width) {
+    F most = all(0);
+    vectors(width, [&](int64_t i, int n) { most = max(most, abs(load_some(x + i, n))); });
+    return greatest(most);
+  }
+
+  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t room, int64_t v_width,
+                          uint8_t* to) {
+    const int64_t wide = round_up(v_width, kPanel);
+    auto* scales = reinterpret_cast<float*>(to);
+    uint8_t* const codes = to + 4 * (round_up(room, kKeys) / kKeys) * wide;
+    for (int64_t from = 0; from < keys; from += kKeys) {
+      const int64_t count = std::min(kKeys, keys - from);
+      for (int64_t p = 0; p < wide; p += kLanes) {
+        const int n = int(std::clamp<int64_t>(v_width - p, 0, kLanes));
+        F most = all(0);
+        for (int64_t j = 0; j < count && n; j++)
+          most = max(most, abs(load_some(v + (from + j) * ldv + p, n)));
+        const F factor = all(127) / max(most, all(FLT_MIN));
+        store(scales + from / kKeys * wide + p, most * all(1.0f / 127));
+        uint8_t* panel = codes + from * wide + p / kPanel * kKeys * kPanel + p % kPanel * 4;
+        for (int64_t j = 0; j < round_up(count, 4); j++) {
+          alignas(64) uint8_t some[kLanes] = {};
+          if (j < count && n)
+            store_plain_codes(some, nearest(load_some(v + (from + j) * ldv + p, n) * factor),
+                              kLanes);
+          uint8_t* row = panel + j / 4 * 4 * kPanel + j % 4;
+          for (int i = 0; i < kLanes; i++) row[4 * i] = some[i];
+        }
+      }
+    }
+  }
+
+  static void take_queries(const Attention& a, int64_t from, int64_t count, uint8_t* q,
+                           float* scales) {
+    quantize(a.q + from * a.ldq, a.ldq, count, a.width, depth(a.width), q, scales);
+  }
+
+  template <int Rows>
+  static void score(const Attention& a, const uint8_t* q, const float* q_scales, int64_t key,
+                    float* y) {
+    const int64_t wide = round_up(a.room, kPanel), deep = depth(a.width);
+    const auto* scales = reinterpret_cast<const float*>(a.packed_k);
+    const auto* starts = reinterpret_cast<const int32_t*>(scales + wide);
+    I s[Rows][kVectors];
+    for (auto& row : s)
+      for (int j = 0; j < kVectors; j++) row[j] = load(starts + key + j * kLanes);
+    accumulate<Whole, Rows>(s, q, deep, a.packed_k + 8 * wide + key * deep, deep);
+    const F share = all(1 / std::sqrt(float(a.width)));
+    for (int j = 0; j < kVectors; j++) {
+      const F of_keys = load(scales + key + j * kLanes) * share;
+      for (int i = 0; i < Rows; i++)
+        store(y + i * kKeys + j * kLanes, real(s[i][j]) * (all(q_scales[i]) * of_keys));
+    }
+  }
+
+  static float weigh(const float* scores, int64_t count, int64_t keys, float top,
+                     uint8_t* weights) {
+    const F log2e = all(1.44269504f), shift = all(6.98868469f - 1.44269504f * top);  // log2(127)
+    I codes_sum = none();
+    int64_t j = 0;
+    for (; j + kLanes <= count; j += kLanes) {
+      const F x = max(fma(load(scores + j), log2e, shift), all(-30));
+      const I code = nearest(rough_exp2(x));
+      codes_sum = codes_sum + code;
+      store_plain_codes(weights + j, code, kLanes);
+    }
+    float total = sum(real(codes_sum));
+    for (; j < count; j++) {
+      weights[j] = uint8_t(std::nearbyint(127 * std::exp(scores[j] - top)));
+      total += weights[j];
+    }
+    std::fill(weights + count, weights + round_up(keys, 4), uint8_t(0));
+    return total;
+  }
+  static constexpr bool kOwnTop = true;  // weights are beside the top of their block
+  static float power(float x) { return std::exp(x); }
+
+  template <int Rows>
+  static void add_values(const Attention& a, const uint8_t* weights, int64_t from, int64_t keys,
+                         int64_t p, const float* shares, float* sums, int64_t wide) {
+    const auto* scales = reinterpret_cast<const float*>(a.packed_v) + from / kKeys * wide + p;
+    const uint8_t* codes = a.packed_v + 4 * (round_up(a.room, kKeys) / kKeys) * wide;
+    I s[Rows][kVectors];
+    for (auto& row : s)
+      for (I& x : row) x = none();
+    accumulate<Whole, Rows>(s, weights, kKeys, codes + from * wide + p * kKeys, round_up(keys, 4));
+    for (int j = 0; j < kVectors; j++) {
+      const F scale = load(scales + j * kLanes);
+      for (int i = 0; i < Rows; i++) {
+        float* to = sums + i * wide + p + j * kLanes;
+        store(to, fma(real(s[i][j]), all(shares[i]) * scale, load(to)));
+      }
+    }
+  }
+};
+
+// ---- both
+
+// Bytes for queries, their scales, scores, weights and sums of a tile, and for what is not
+// packed yet. Each part begins at a multiple of kAlign.
+template <class Form>
+struct Scratch {
+  int64_t keys, values, queries, scales, scores, weights, sums, end;
+
+  Scratch(const Attention& a)
+      : Scratch(a.room, a.width, a.v_width, a.packed_k != nullptr) {}
+  Scratch(int64_t room, int64_t width, int64_t v_width, bool packed) {
+    int64_t at = 0;
+    const auto take = [&](int64_t bytes) { return std::exchange(at, round_up(at + bytes, kAlign)); };
+    keys = take(packed ? 0 : Form::key_bytes(room, width));
+    values = take(packed ? 0 : Form::value_bytes(room, v_width));
+    queries = take(kTile * Form::depth(width) * int64_t(sizeof(typename Form::Weight)));
+    scales = take(4 * kTile);
+    scores = take(4 * kTile * kKeys);
+    weights = take(kTile * kKeys * int64_t(sizeof(typename Form::Weight)));
+    sums = take(4 * kTile * round_up(v_width, kPanel));
+    end = at;
+  }
+};
+
+template <class Form>
+int64_t attention_scratch(int64_t queries, int64_t room, int64_t width, int64_t v_width,
+                          bool packed) {
+  if (!packed && queries < kFewQueries) return 4 * room;
+  return Scratch<Form>(room, width, v_width, packed).end;
+}
+
+template <class Form, int Rows>
+inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) {
+  using Weight = typename Form::Weight;
+  const int64_t wide = round_up(a.v_width, kPanel), end = seen(a, r + Rows - 1);
+  auto* const q = reinterpret_cast<Weight*>(a.scratch + at.queries);
+  auto* const q_scales = reinterpret_cast<float*>(a.scratch + at.scales);
+  auto* const scores = reinterpret_cast<float*>(a.scratch + at.scores);
+  auto* const weights = reinterpret_cast<Weight*>(a.scratch + at.weights);
+  auto* const sums = reinterpret_cast<float*>(a.scratch + at.sums);
+  Form::take_queries(a, r, Rows, q, q_scales);
+  std::fill(sums, sums + Rows * wide, 0.0f);
+  float top[Rows], total[Rows], share[Rows];
+  std::fill(top, top + Rows, -FLT_MAX);
+  std::fill(total, total + Rows, 0.0f);
+  for (int64_t from = 0; from < end; from += kKeys) {
+    const int64_t keys = std::min(kKeys, end - from);
+    for (int64_t p = 0; p < keys; p += kPanel)
+      Form::template score<Rows>(a, q, q_scales, from + p, scores + p);
+    for (int i = 0; i < Rows; i++) {
+      const float* row = scores + i * kKeys;
+      const int64_t count = std::clamp<int64_t>(seen(a, r + i) - from, 0, keys);
+      const float here = top_of(row, count, -FLT_MAX), higher = std::max(top[i], here);
+      const float own = Form::kOwnTop ? here : higher;
+      const float block = Form::weigh(row, count, keys, own, weights + i * kKeys);
+      const float kept = from ? Form::power(top[i] - higher) : 1;
+      share[i] = Form::kOwnTop && count ? Form::power(here - higher) : 1;
+      if (kept != 1)
+        vectors(wide, [&](int64_t c, int) {
+          store(sums + i * wide + c, load(sums + i * wide + c) * all(kept));
+        });
+      total[i] = total[i] * kept + block * share[i];
+      top[i] = higher;
+    }
+    for (int64_t p = 0; p < wide; p += kPanel)
+      Form::template add_values<Rows>(a, weights, from, keys, p, share, sums, wide);
+  }
+  for (int i = 0; i < Rows; i++) {
+    const F part = all(total[i] > 0 ? 1 / total[i] : 0);
+    vectors(a.v_width, [&](int64_t c, int n) {
+      store_some(a.y + (r + i) * a.ldy + c, load_some(sums + i * wide + c, n) * part, n);
+    });
+  }
+}
+
+inline float inner(const float* x, const float* y, int64_t width) {
+  F s = all(0);
+  vectors(width, [&](int64_t i, int n) { s = fma(load_some(x + i, n), load_some(y + i, n), s); });
+  return sum(s);
+}
+
+// Scores of one query and keys that are not packed.
+inline void plain_scores(const Attention& a, int64_t query, int64_t count, float* y) {
+  const float scale = 1 / std::sqrt(float(a.width));
+  for (int64_t j = 0; j < count; j++)
+    y[j] = inner(a.q + query * a.ldq, a.k + j * a.ldk, a.width) * scale;
+}
+
+inline void attend_few(const Attention& a) {
+  auto* const weights = reinterpret_cast<float*>(a.scratch);
+  for (int64_t i = 0; i < a.queries; i++) {
+    const int64_t count = seen(a, i);
+    plain_scores(a, i, count, weights);
+    const float total = exp_row(weights, count, top_of(weights, count, -FLT_MAX));
+    const F part = all(count ? 1 / total : 0);
+    vectors(a.v_width, [&](int64_t c, int n) {
+      F s[2] = {all(0), all(0)};
+      for (int64_t j = 0; j < count; j++)
+        s[j % 2] = fma(all(weights[j]), load_some(a.v + j * a.ldv + c, n), s[j % 2]);
+      store_some(a.y + i * a.ldy + c, (s[0] + s[1]) * part, n);
+    });
+  }
+}
+
+template <class Form>
+void attention(const Attention& given) {
+  Attention a = given;
+  if (!a.packed_k && a.queries < kFewQueries) return attend_few(a);
+  const Scratch<Form> at(a);
+  if (!a.packed_k) {
+    const int64_t most = a.queries ? seen(a, a.queries - 1) : 0;
+    Form::pack_keys(a.k, a.ldk, most, a.room, a.width, a.scratch + at.keys);
+    Form::pack_values(a.v, a.ldv, most, a.room, a.v_width, a.scratch + at.values);
+    a.packed_k = a.scratch + at.keys;
+    a.packed_v = a.scratch + at.values;
+  }
+  for (int64_t r = 0; r < a.queries; r += kTile)
+    with_rows<kTile>(std::min<int64_t>(kTile, a.queries - r), [&](auto rows) {
+      attend_rows<Form, rows()>(a, r, at);
+    });
+}
+
+template <class Form>
+void attention_weights(const Attention& a, int64_t columns) {
+  for (int64_t i = 0; i < a.queries; i++) {
+    float* const y = a.y + i * a.ldy;
+    const int64_t count = seen(a, i);
+    if (count == 0) {  // as in the twin: where nothing is seen, all weigh alike
+      std::fill(y, y + columns, 1 / float(columns));
+      continue;
+    }
+    if (a.packed_k) {
+      const Scratch<Form> at(a);
+      auto* const q = reinterpret_cast<typename Form::Weight*>(a.scratch + at.queries);
+      auto* const scale = reinterpret_cast<float*>(a.scratch + at.scales);
+      auto* const scores = reinterpret_cast<float*>(a.scratch + at.scores);
+      Form::take_queries(a, i, 1, q, scale);
+      for (int64_t p = 0; p < count; p += kPanel) {
+        Form::template score<1>(a, q, scale, p, scores);
+        std::copy_n(scores, std::min<int64_t>(kPanel, count - p), y + p);
+      }
+    } else {
+      plain_scores(a, i, count, y);
+    }
+    const float share = 1 / exp_row(y, count, top_of(y, count, -FLT_MAX));
+    for (int64_t j = 0; j < count; j++) y[j] *= share;
+    std::fill(y + count, y + columns, 0.0f);
+  }
+}
+
+}  // namespace
+}  // namespace TYNDA_ISA
+}  // namespace tynda

@@ -1,0 +1,36 @@
+// The instruction sets that there are kernels for and this processor has.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace tynda {
+
+// Null where this processor has not got it.
+inline const Kernels* find_kernels(const std::string& name) {
+  if (name == "scalar") return scalar_kernels();
+#if defined(TYNDA_X86)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 =
+      avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512vnni");
+  if (name == "avx2" && avx2) return avx2_kernels();
+  if (name == "avx512" && avx512) return avx512_kernels();
+#elif defined(TYNDA_ARM)
+  if (name == "neon" && neon_supported()) return neon_kernels();
+#endif
+  return nullptr;
+}
+
+// Best first.
+inline std::vector<std::string> instruction_sets() {
+  std::vector<std::string> found;
+  for (const char* name : {"avx512", "avx2", "neon", "scalar"})
+    if (find_kernels(name)) found.push_back(name);
+  return found;
+}
+
+}  // namespace tynda

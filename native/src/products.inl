@@ -1,0 +1,129 @@
+// Products with a packed weight; part of kernels.inl.
+#pragma once
+
+namespace tynda {
+namespace TYNDA_ISA {
+namespace {
+
+struct Real {
+  using Code = float;
+  using Sum = F;
+  static constexpr int kDeep = 1;  // values of k in one step
+  template <int Rows>
+  static inline void step(F (&sums)[Rows][kVectors], const float* x, int64_t ldx, const float* w) {
+    F b[kVectors];
+    for (int j = 0; j < kVectors; j++) b[j] = load(w + j * kLanes);
+    for (int i = 0; i < Rows; i++) {
+      const F a = all(x[i * ldx]);
+      for (int j = 0; j < kVectors; j++) sums[i][j] = fma(a, b[j], sums[i][j]);
+    }
+  }
+};
+
+struct Whole {
+  using Code = uint8_t;
+  using Sum = I;
+  static constexpr int kDeep = 4;
+  template <int Rows>
+  static inline void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
+                          const uint8_t* w) {
+    B b[kVectors];
+    for (int j = 0; j < kVectors; j++) b[j] = load_codes(w + 4 * j * kLanes);
+    for (int i = 0; i < Rows; i++) {
+      const A a = spread(x + i * ldx);
+      for (int j = 0; j < kVectors; j++) sums[i][j] = dot(sums[i][j], a, b[j]);
+    }
+  }
+};
+
+// Sums of `depth` products for Rows rows of x and one panel w; the sums start where they are.
+template <class Kind, int Rows>
+inline void accumulate(typename Kind::Sum (&sums)[Rows][kVectors], const typename Kind::Code* x,
+                       int64_t ldx, const typename Kind::Code* w, int64_t depth) {
+  for (int64_t k = 0; k < depth; k += Kind::kDeep)
+    Kind::template step<Rows>(sums, x + k, ldx, w + k * kPanel);
+}
+
+// Calls f with std::integral_constant<int, rows>, rows being 1 to kTile.
+template <int Most, class Use>
+inline void with_rows(int64_t rows, Use f) {
+  if constexpr (Most > 1) {
+    if (rows < Most) return with_rows<Most - 1>(rows, f);
+  }
+  f(std::integral_constant<int, Most>());
+}
+
+template <int Rows>
+inline void finish(F (&sums)[Rows][kVectors], int64_t column, int64_t n, int64_t row, float* y,
+                   int64_t ldy, const Epilogue& e) {
+  for (int j = 0; j < kVectors; j++) {
+    const int64_t at = column + j * kLanes;
+    const int count = int(std::min<int64_t>(kLanes, n - at));
+    if (count <= 0) return;
+    const F bias = e.bias ? load_some(e.bias + at, count) : all(0);
+    for (int i = 0; i < Rows; i++) {
+      F x = sums[i][j];
+      if (e.bias) x = x + bias;
+      x = activated(x, e.activation);
+      if (e.factor != 1) x = x * all(e.factor);
+      if (e.residual) x = load_some(e.residual + (row + i) * e.ld_residual + at, count) + x;
+      store_some(y + (row + i) * ldy + at, x, count);
+    }
+  }
+}
+
+void multiply(const float* x, int64_t ldx, int64_t rows, const Matrix& w, int64_t begin,
+              int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
+  for (int64_t p = begin; p < end; p++) {
+    const float* panel = reinterpret_cast<const float*>(w.data.get()) + p * w.k * kPanel;
+    for (int64_t r = 0; r < rows; r += kTile)
+      with_rows<kTile>(std::min<int64_t>(kTile, rows - r), [&](auto count) {
+        F sums[count()][kVectors];
+        for (auto& row : sums)
+          for (F& s : row) s = all(0);
+        accumulate<Real, count()>(sums, x + r * ldx, ldx, panel, w.k);
+        finish<count()>(sums, p * kPanel, w.n, r, y, ldy, epilogue);
+      });
+  }
+}
+
+void multiply_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
+                int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
+  const int64_t depth = w.depth();
+  for (int64_t p = begin; p < end; p++) {
+    const uint8_t* panel = w.data.get() + p * depth * kPanel;
+    for (int64_t r = 0; r < rows; r += kTile)
+      with_rows<kTile>(std::min<int64_t>(kTile, rows - r), [&](auto count) {
+        I sums[count()][kVectors];
+        for (auto& row : sums)
+          for (int j = 0; j < kVectors; j++) row[j] = load(&w.start[p * kPanel + j * kLanes]);
+        accumulate<Whole, count()>(sums, x + r * ldx, ldx, panel, depth);
+        F out[count()][kVectors];
+        for (int i = 0; i < count(); i++)
+          for (int j = 0; j < kVectors; j++)
+            out[i][j] = real(sums[i][j]) *
+                        (all(scale[r + i]) * load(&w.scale[p * kPanel + j * kLanes]));
+        finish<count()>(out, p * kPanel, w.n, r, y, ldy, epilogue);
+      });
+  }
+}
+
+void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth, uint8_t* codes,
+              float* scale) {
+  for (int64_t r = 0; r < rows; r++, x += ldx, codes += depth) {
+    F most = all(0);
+    vectors(k, [&](int64_t i, int n) { most = max(most, abs(load_some(x + i, n))); });
+    const float largest = greatest(most);
+    scale[r] = largest / 127;
+    // Below this, 127 / largest is infinite: such a row counts as zeros.
+    const F factor = all(largest < FLT_MIN ? 0 : 127 / largest);
+    vectors(k, [&](int64_t i, int n) {
+      store_codes(codes + i, nearest(load_some(x + i, n) * factor), n);
+    });
+    for (int64_t i = k; i < depth; i++) codes[i] = kZero;
+  }
+}
+
+}  // namespace
+}  // namespace TYNDA_ISA
+}  // namespace tynda

@@ -1,0 +1,107 @@
+// What is done row by row or element by element; part of kernels.inl.
+#pragma once
+
+namespace tynda {
+namespace TYNDA_ISA {
+namespace {
+
+void layer_norm(const float* x, int64_t rows, int64_t width, const float* weight,
+                const float* bias, float eps, float* y) {
+  for (int64_t r = 0; r < rows; r++, x += width, y += width) {
+    F total = all(0);
+    vectors(width, [&](int64_t i, int n) { total = total + load_some(x + i, n); });
+    const float mean = sum(total) / float(width);
+    float squares = 0;
+    F whole = all(0);
+    vectors(width, [&](int64_t i, int n) {
+      const F d = load_some(x + i, n) - all(mean);
+      if (n == kLanes) {
+        whole = fma(d, d, whole);
+      } else {  // what is past the end is not the mean
+        float part[kLanes];
+        store(part, d * d);
+        for (int j = 0; j < n; j++) squares += part[j];
+      }
+    });
+    squares += sum(whole);
+    const F scale = all(1 / std::sqrt(squares / float(width) + eps));
+    vectors(width, [&](int64_t i, int n) {
+      const F normal = (load_some(x + i, n) - all(mean)) * scale;
+      store_some(y + i, fma(normal, load_some(weight + i, n), load_some(bias + i, n)), n);
+    });
+  }
+}
+
+void log_softmax(const float* x, int64_t rows, int64_t width, float* y) {
+  for (int64_t r = 0; r < rows; r++, x += width, y += width) {
+    const float top = top_of(x, width, -FLT_MAX);
+    float total = 0;
+    F whole = all(0);
+    vectors(width, [&](int64_t i, int n) {
+      const F e = exp(load_some(x + i, n) - all(top));
+      if (n == kLanes) {
+        whole = whole + e;
+      } else {
+        float part[kLanes];
+        store(part, e);
+        for (int j = 0; j < n; j++) total += part[j];
+      }
+    });
+    const F shift = all(top + std::log(total + sum(whole)));
+    vectors(width, [&](int64_t i, int n) { store_some(y + i, load_some(x + i, n) - shift, n); });
+  }
+}
+
+void activate(const float* x, int64_t size, Activation kind, float* y) {
+  vectors(size, [&](int64_t i, int n) { store_some(y + i, activated(load_some(x + i, n), kind), n); });
+}
+
+void glu(const float* x, int64_t rows, int64_t width, float* y) {
+  for (int64_t r = 0; r < rows; r++, x += 2 * width, y += width)
+    vectors(width, [&](int64_t i, int n) {
+      store_some(y + i, load_some(x + i, n) * sigmoid(load_some(x + width + i, n)), n);
+    });
+}
+
+void add(const float* x, const float* y, int64_t size, float* sum) {
+  vectors(size, [&](int64_t i, int n) {
+    store_some(sum + i, load_some(x + i, n) + load_some(y + i, n), n);
+  });
+}
+
+void scale(const float* x, int64_t size, float factor, float* y) {
+  vectors(size, [&](int64_t i, int n) { store_some(y + i, load_some(x + i, n) * all(factor), n); });
+}
+
+void affine(const float* x, int64_t rows, int64_t width, const float* weight, const float* bias,
+            float* y) {
+  for (int64_t r = 0; r < rows; r++, x += width, y += width)
+    vectors(width, [&](int64_t i, int n) {
+      const F product = load_some(x + i, n) * load_some(weight + i, n);
+      store_some(y + i, product + load_some(bias + i, n), n);
+    });
+}
+
+void depthwise(const float* x, int64_t ldx, int64_t first, int64_t last, int64_t width,
+               const float* weight, const float* bias, float* y) {
+  vectors(width, [&](int64_t i, int n) {
+    F s = bias ? load_some(bias + i, n) : all(0);
+    for (int64_t tap = first; tap < last; tap++)
+      s = fma(load_some(x + (tap - first) * ldx + i, n), load_some(weight + tap * width + i, n), s);
+    store_some(y + i, s, n);
+  });
+}
+
+void lstm(const float* i, const float* f, const float* g, const float* o, int64_t size,
+          float* cell, float* hidden) {
+  vectors(size, [&](int64_t u, int n) {
+    const F kept = sigmoid(load_some(f + u, n)) * load_some(cell + u, n);
+    const F now = kept + sigmoid(load_some(i + u, n)) * tanh(load_some(g + u, n));
+    store_some(cell + u, now, n);
+    store_some(hidden + u, sigmoid(load_some(o + u, n)) * tanh(now), n);
+  });
+}
+
+}  // namespace
+}  // namespace TYNDA_ISA
+}  // namespace tynda
