@@ -51,13 +51,15 @@ $(VENV)/.made:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml $(VENV)/.made
-	@echo 'installing tynda into $(VENV) ...' >&2
+NATIVE := $(wildcard native/CMakeLists.txt native/src/*)
+
+$(VENV)/.demo: pyproject.toml $(NATIVE) $(VENV)/.made
+	@echo 'compiling and installing tynda into $(VENV) ...' >&2
 	@$(INSTALL) -e '.[lm]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml requirements-dev.txt $(VENV)/.made
-	@echo 'installing tynda and its test tools into $(VENV) (torch is large) ...' >&2
+$(VENV)/.test: pyproject.toml requirements-dev.txt $(NATIVE) $(VENV)/.made
+	@echo 'compiling tynda, installing it and its test tools into $(VENV) (torch is large) ...' >&2
 	@$(INSTALL) -e '.[dev]' -r requirements-dev.txt
 	@$(INSTALL) --no-deps openai-whisper==20250625  # it asks for a GPU compiler, unused here
 	@touch $(VENV)/.demo $@

@@ -6,7 +6,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <stdexcept>
 
 #include "plan.h"
@@ -75,41 +74,53 @@ struct Arena {
   }
 };
 
-Matrix empty(const Kernels& kernels, int64_t n, int64_t k, bool integer) {
-  Matrix m{n, k, kernels.panel, integer, nullptr, {}, {}};
-  const int64_t size = m.panels() * m.panel_bytes();
-  m.data = aligned_bytes(size);
-  std::fill(m.data.get(), m.data.get() + size, uint8_t(0));
-  return m;
+template <class T>
+void check(const Matrix& m, int64_t first, const Array<T, 2>& rows, bool integer) {
+  const auto count = int64_t(rows.shape(0));
+  if (m.integer != integer || int64_t(rows.shape(1)) != m.k || first < 0 || first + count > m.n)
+    throw std::invalid_argument("the rows do not fit the matrix");
 }
 
-Matrix pack(const Kernels& kernels, Array<float, 2> weight) {
-  Matrix m = empty(kernels, int64_t(weight.shape(0)), int64_t(weight.shape(1)), false);
+// Rows from `first` on.
+void put(Matrix& m, int64_t first, Array<float, 2> weight) {
+  check(m, first, weight, false);
   auto* to = reinterpret_cast<float*>(m.data.get());
   const float* from = weight.data();
-  for (int64_t i = 0; i < m.n; i++)
+  for (int64_t i = first; i < first + int64_t(weight.shape(0)); i++)
     for (int64_t j = 0; j < m.k; j++)
-      to[(i / m.width * m.k + j) * m.width + i % m.width] = from[i * m.k + j];
-  return m;
+      to[(i / m.width * m.k + j) * m.width + i % m.width] = *from++;
 }
 
-Matrix pack_8(const Kernels& kernels, Array<int8_t, 2> codes, Array<float, 1> scale) {
-  Matrix m = empty(kernels, int64_t(codes.shape(0)), int64_t(codes.shape(1)), true);
-  if (int64_t(scale.shape(0)) != m.n) throw std::invalid_argument("a scale for each row is needed");
-  m.scale.assign(m.panels() * m.width, 0);
-  m.start.assign(m.panels() * m.width, 0);
+void put_code(Matrix& m, int64_t row, int64_t column, int8_t code) {
+  uint8_t* panel = m.data.get() + row / m.width * m.panel_bytes();
+  panel[(column / 4 * m.width + row % m.width) * 4 + column % 4] = uint8_t(code);
+  m.start[row] -= m.zero * code;
+}
+
+void put_8(Matrix& m, int64_t first, Array<int8_t, 2> codes, Array<float, 1> scale) {
+  check(m, first, codes, true);
+  if (scale.shape(0) != codes.shape(0))
+    throw std::invalid_argument("a scale for each row is needed");
   const int8_t* from = codes.data();
-  for (int64_t i = 0; i < m.n; i++) {
-    uint8_t* panel = m.data.get() + i / m.width * m.panel_bytes();
-    m.scale[i] = scale.data()[i];
+  for (int64_t i = 0; i < int64_t(codes.shape(0)); i++) {
+    m.scale[first + i] = scale.data()[i];
     for (int64_t j = 0; j < m.k; j++) {
-      const int8_t code = from[i * m.k + j];
-      if (code == -128) throw std::invalid_argument("codes must be from -127 to 127");
-      panel[(j / 4 * m.width + i % m.width) * 4 + j % 4] = uint8_t(code);
-      m.start[i] -= kernels.zero * code;
+      if (*from == -128) throw std::invalid_argument("codes must be from -127 to 127");
+      put_code(m, first + i, j, *from++);
     }
   }
-  return m;
+}
+
+// The same of numbers that are rounded here, as activations are.
+void put_rounded(Matrix& m, const Kernels& kernels, int64_t first, Array<float, 2> weight) {
+  check(m, first, weight, true);
+  std::vector<uint8_t> codes(m.depth());
+  for (int64_t i = 0; i < int64_t(weight.shape(0)); i++) {
+    kernels.quantize(weight.data() + i * m.k, m.k, 1, m.k, m.depth(), codes.data(),
+                     &m.scale[first + i]);
+    for (int64_t j = 0; j < m.k; j++)
+      put_code(m, first + i, j, int8_t(int(codes[j]) - m.zero));
+  }
 }
 
 }  // namespace
@@ -154,13 +165,16 @@ NB_MODULE(_native, m) {
         nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Matrix>(m, "Matrix")
+      .def(nb::init<const Kernels&, int64_t, int64_t, bool>(), "kernels"_a, "n"_a, "k"_a,
+           "integer"_a)
+      .def("put", &put, "first"_a, "weight"_a)
+      .def("put_8", &put_8, "first"_a, "codes"_a, "scale"_a)
+      .def("put_rounded", &put_rounded, "kernels"_a, "first"_a, "weight"_a)
       .def_ro("n", &Matrix::n)
       .def_ro("k", &Matrix::k)
       .def_ro("integer", &Matrix::integer)
       .def_prop_ro("depth", &Matrix::depth)
       .def_prop_ro("bytes", &Matrix::bytes);
-  m.def("pack", &pack, "kernels"_a, "weight"_a);
-  m.def("pack_8", &pack_8, "kernels"_a, "codes"_a, "scale"_a);
 
   nb::class_<Place>(m, "Place")
       .def(nb::init<Space, int64_t, int64_t, int64_t>(), "space"_a, "index"_a, "offset"_a, "row"_a);

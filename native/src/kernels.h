@@ -3,6 +3,8 @@
 // x, y and the like are rows of float32; ldx is the distance from one row to the next, in
 // elements. No pointer need be aligned. y may be x where nothing else is said.
 #pragma once
+#include <cstring>
+
 #include "matrix.h"
 
 namespace tynda {
@@ -81,6 +83,13 @@ struct Kernels {
   void (*lstm)(const float* i, const float* f, const float* g, const float* o, int64_t size,
                float* cell, float* hidden);
 };
+
+inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, bool integer)
+    : n(n), k(k), width(kernels.panel), integer(integer), zero(kernels.zero),
+      data(aligned_bytes(panels() * panel_bytes())),
+      scale(integer ? panels() * width : 0), start(integer ? panels() * width : 0) {
+  std::memset(data.get(), 0, panels() * panel_bytes());
+}
 
 const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();

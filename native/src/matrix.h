@@ -7,6 +7,8 @@
 
 namespace tynda {
 
+struct Kernels;
+
 constexpr int64_t kAlign = 64;
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -26,9 +28,13 @@ inline Bytes aligned_bytes(int64_t size) {
 struct Matrix {
   int64_t n, k, width;
   bool integer;
+  int zero;  // see Kernels
   Bytes data;
-  std::vector<float> scale;   // 8 bits: of each output, n rounded up
-  std::vector<int32_t> start; // 8 bits: where each sum starts, see Kernels::zero
+  std::vector<float> scale;    // 8 bits: of each output, n rounded up
+  std::vector<int32_t> start;  // 8 bits: where each sum starts, so that `zero` falls out
+
+  // Zeros.
+  Matrix(const Kernels& kernels, int64_t n, int64_t k, bool integer);
 
   int64_t panels() const { return round_up(n, width) / width; }
   // k as it is stored, and as a row of activations has to be.

@@ -98,7 +98,7 @@ def open_engine(
     if bits == 8:
         if backend == "torch":
             raise TyndaError("torch computes in 32 bits: take the native or the numpy backend")
-        weights = quantize_all(weights, trainable)
+        weights = quantize_all(weights, trainable, later=backend == "native")
     else:
         weights = dense(weights)
     if backend == "native":

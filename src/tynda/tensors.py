@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from tynda.errors import TyndaError
 
-__all__ = ["map_tensors"]
+__all__ = ["forget", "map_tensors"]
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -38,6 +39,21 @@ def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
         raise TyndaError(f"{path} is damaged or no safetensors file: get it again") from None
     header.pop("__metadata__", None)
     return {name: _tensor(path, data, name, entry) for name, entry in header.items()}
+
+
+def forget(tensor: Any) -> None:
+    """Let the memory go that a tensor from `map_tensors` has taken; the file still has it."""
+    base = tensor
+    while isinstance(base, np.ndarray) and not isinstance(base.base, mmap.mmap):
+        base = base.base
+    if base is None or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    # Whole pages alone: their neighbours hold other tensors.
+    start = tensor.ctypes.data - base.ctypes.data + base.offset % mmap.ALLOCATIONGRANULARITY
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (start + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first:
+        base.base.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def _tensor(

@@ -285,7 +285,7 @@ class _Rules:
         if options.suppress_tokens:
             never |= {t.transcribe, t.translate, t.sot, t.sot_prev, t.sot_lm, t.no_speech}
         self._never = sorted(x for x in never if x < network.config.vocab)
-        self._first = [*t.encode(" "), t.eot] if options.suppress_blank else []
+        self._first = [*t.spell(" "), t.eot] if options.suppress_blank else []
         self._latest = (
             None
             if options.max_initial_timestamp is None

@@ -18,7 +18,8 @@ from tynda.ops.lowering import Lowering
 from tynda.ops.plan import Buffer, Machine, View
 from tynda.ops.trace import Value, trace_call
 from tynda.ops.tree import leaves, map_tree
-from tynda.quant.weight import Quantized
+from tynda.quant.weight import Pending, Quantized
+from tynda.tensors import forget
 
 try:
     _native: Any = import_module("tynda._native")
@@ -29,6 +30,8 @@ __all__ = ["Compiled", "Native", "available", "instruction_sets"]
 
 # Plans that are kept: recordings come in many lengths.
 _PLANS = 64
+# Of a weight, that are rearranged at a time.
+_ROWS = 2048
 
 
 def available() -> bool:
@@ -81,8 +84,10 @@ class Native:
         ``inputs`` and the result are arrays or structures of them (``ops.tree``). A cache
         that is written to is changed in place.
         """
-        arrays = [_plain(array) for array in leaves(inputs)]
-        key = (function, config, repr(map_tree(_value, inputs)))
+        tensors = list(leaves(inputs))
+        arrays = [_plain(tensor) for tensor in tensors]
+        shapes = tuple((t.shape, a.dtype.char) for t, a in zip(tensors, arrays, strict=True))
+        key = (function, config, shapes)
         if (compiled := self._plans.get(key)) is None:
             if len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))
@@ -98,22 +103,36 @@ class Native:
         if (name, form) not in self._matrices:
             weight = self._weights[name]
             kind, *numbers = form.split()
+            first, stop = 0, weight.shape[0]
             if kind == "gate":
-                rows = _dense(weight)
-                hidden = rows.shape[1]
-                start = int(numbers[0]) * hidden
-                matrix = self._pack(rows[start : start + hidden])
-            elif isinstance(weight, Quantized):
-                codes, part = _rows(weight.codes, numbers)
-                scale = np.ascontiguousarray(weight.scale[part], np.float32)
-                matrix = _native.pack_8(self.kernels, codes, scale)
-            else:
-                matrix = self._pack(_rows(weight, numbers)[0])
-            self._matrices[name, form] = matrix
+                hidden = weight.shape[0] // 4
+                first = int(numbers[0]) * hidden
+                stop = first + hidden
+            elif kind == "conv":
+                first = int(numbers[0])
+                stop = first + int(numbers[1])
+            self._matrices[name, form] = self._pack(weight, first, stop, kind != "gate")
         return self._matrices[name, form]
 
-    def _pack(self, rows: NDArray[np.float32]) -> Any:
-        return _native.pack(self.kernels, np.ascontiguousarray(rows, np.float32))
+    def _pack(self, weight: Any, first: int, stop: int, integer: bool) -> Any:
+        """Outputs ``first`` to ``stop``, some at a time: a large weight is never held twice."""
+        integer = integer and isinstance(weight, Quantized)
+        inputs = int(np.prod(weight.shape[1:]))
+        matrix = _native.Matrix(self.kernels, stop - first, inputs, integer)
+        for row in range(first, stop, _ROWS):
+            rows, at = slice(row, min(row + _ROWS, stop)), row - first
+            if integer and isinstance(weight, Pending):
+                part = weight.weight[rows]
+                matrix.put_rounded(self.kernels, at, _inputs_last(part))
+                forget(part)
+            elif integer:
+                scale = np.ascontiguousarray(weight.scale[rows], np.float32)
+                matrix.put_8(at, _inputs_last(weight.codes[rows]), scale)
+            else:
+                part = _dense(weight[rows])
+                matrix.put(at, _inputs_last(part).astype(np.float32, copy=False))
+                forget(part)
+        return matrix
 
     def compile(self, function: Callable[..., Any], config: Any, inputs: Any) -> Any:
         """The lowered program and the structure of its result."""
@@ -268,11 +287,9 @@ def _room(value: Value, buffer: Buffer) -> tuple[tuple[int, ...], Any]:
     return value.shape, np.int64 if value.is_integer else np.float32
 
 
-def _rows(weight: NDArray[Any], numbers: list[str]) -> tuple[NDArray[Any], slice]:
-    """Some or all outputs of a weight, inputs as a window has them: ``[out, taps * in]``."""
-    part = slice(int(numbers[0]), int(numbers[0]) + int(numbers[1])) if numbers else slice(None)
-    chosen = np.moveaxis(np.asarray(weight[part]), 1, -1)
-    return np.ascontiguousarray(chosen.reshape(len(chosen), -1)), part
+def _inputs_last(rows: NDArray[Any]) -> NDArray[Any]:
+    """``[out, in, ...taps]`` as a window has its inputs: ``[out, taps * in]``."""
+    return np.ascontiguousarray(np.moveaxis(rows, 1, -1).reshape(len(rows), -1))
 
 
 def _dense(weight: Any) -> NDArray[np.float32]:

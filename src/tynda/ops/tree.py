@@ -24,6 +24,11 @@ def map_tree(function: Callable[[Any], Any], tree: Any) -> Any:
 
 def leaves(tree: Any) -> Iterator[Any]:
     """The tensors, in the order in which `map_tree` comes by them."""
-    found: list[Any] = []
-    map_tree(found.append, tree)
-    yield from found
+    if isinstance(tree, list | tuple):
+        for part in tree:
+            yield from leaves(part)
+    elif dataclasses.is_dataclass(tree) and not hasattr(tree, "shape"):
+        for field in dataclasses.fields(tree):
+            yield from leaves(getattr(tree, field.name))
+    elif tree is not None:
+        yield tree

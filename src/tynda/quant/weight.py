@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Quantized", "dense", "quantize", "quantize_all", "quantize_rows"]
+__all__ = ["Pending", "Quantized", "dense", "quantize", "quantize_all", "quantize_rows"]
 
 Floats = NDArray[np.float32]
 _LARGEST = np.float32(127)
@@ -74,6 +74,29 @@ def quantize_rows(x: Floats) -> tuple[NDArray[np.int8], Floats]:
     return codes, most / _LARGEST
 
 
+class Pending(Quantized):
+    """A weight that is brought to 8 bits some rows at a time, when it is needed."""
+
+    weight: Floats
+
+    def __init__(self, weight: Floats) -> None:
+        object.__setattr__(self, "weight", weight)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight."""
+        shape: tuple[int, ...] = self.weight.shape
+        return shape
+
+    def __getitem__(self, index: Any) -> Quantized:
+        """Some of the rows."""
+        return quantize(self.weight[index])
+
+    def dequantize(self) -> Floats:
+        """The weight as float32."""
+        return quantize(self.weight).dequantize()
+
+
 def quantize(weight: Floats) -> Quantized:
     """Round a weight ``[out, ...]`` to 8 bits, each row by its greatest size."""
     codes, scale = quantize_rows(weight.reshape(len(weight), -1))
@@ -89,12 +112,14 @@ def dense(weights: Mapping[str, Any]) -> dict[str, Floats]:
 
 
 def quantize_all(
-    weights: Mapping[str, Any], trainable: Mapping[str, bool]
+    weights: Mapping[str, Any], trainable: Mapping[str, bool], *, later: bool = False
 ) -> dict[str, Floats | Quantized]:
     """Those weights of a model in 8 bits that products with many inputs are made with.
 
-    ``trainable``: whether a tensor is learnt; constants (positions) stay as they are.
+    ``trainable``: whether a tensor is learnt; constants (positions) stay as they are. ``later``:
+    give `Pending` ones.
     """
+    make = Pending if later else quantize
 
     def fits(name: str, weight: Any) -> bool:
         inputs = int(np.prod(weight.shape[1:]))
@@ -102,7 +127,7 @@ def quantize_all(
 
     def convert(name: str, weight: Any) -> Floats | Quantized:
         if fits(name, weight):
-            return weight if isinstance(weight, Quantized) else quantize(weight)
+            return weight if isinstance(weight, Quantized) else make(weight)
         return weight.dequantize() if isinstance(weight, Quantized) else weight
 
     return {name: convert(name, weight) for name, weight in weights.items()}

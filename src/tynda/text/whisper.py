@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from string import punctuation
 from typing import Any
@@ -38,6 +39,7 @@ def _byte_table() -> dict[str, int]:
 
 
 _BYTES = _byte_table()
+_LETTERS = {byte: letter for letter, byte in _BYTES.items()}
 
 
 class WhisperTokenizer:
@@ -88,6 +90,24 @@ class WhisperTokenizer:
         """The tokens of a plain text; what looks like a special token is text as well."""
         return list(self._bpe.encode(text).ids)
 
+    def spell(self, text: str) -> list[int]:
+        """`encode` of a single word or symbol, in few steps and without a library to load.
+
+        As openai's tokenizer does it: of all neighbours that make a token together, those that
+        make the one with the least number are joined first.
+        """
+        pieces = [_LETTERS[byte] for byte in text.encode()]
+        while True:
+            joined = [
+                (token, i)
+                for i, pair in enumerate(pairwise(pieces))
+                if (token := self._vocab.get("".join(pair))) is not None
+            ]
+            if not joined:
+                return [self._vocab[piece] for piece in pieces]
+            _, i = min(joined)
+            pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens without the special ones; broken UTF-8 becomes U+FFFD."""
         return self._text([t for t in tokens if t < self.eot])
@@ -128,11 +148,11 @@ class WhisperTokenizer:
     def non_speech(self) -> frozenset[int]:
         """Tokens of symbols that are not said: brackets, notes, dashes before a speaker's turn."""
         # A small vocabulary may spell them with a space alone, which many words begin with.
-        space = self.encode(" ")[0]
-        tokens = {self.encode(" -")[0], self.encode(" '")[0]} - {space}
+        space = self.spell(" ")[0]
+        tokens = {self.spell(" -")[0], self.spell(" '")[0]} - {space}
         for symbol in (*_SYMBOLS, *_NOTES):
             for text in (symbol, " " + symbol):
-                encoded = self.encode(text)
+                encoded = self.spell(text)
                 # The notes share their first bytes with nothing but their like.
                 if len(encoded) == 1 or symbol in _NOTES:
                     tokens.add(encoded[0])
