@@ -1,6 +1,7 @@
 """Tensors of safetensors files, mapped."""
 
 import contextlib
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from tynda.errors import TyndaError
-from tynda.tensors import map_tensors
+from tynda.tensors import forget, map_tensors
 
 KINDS = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -34,6 +35,34 @@ def test_f32_stays_on_disk(tmp_path):
     while isinstance(base.base, np.ndarray):
         base = base.base
     assert isinstance(base, np.memmap)
+
+
+def resident():
+    """Bytes of files that lie in this process's memory."""
+    with open("/proc/self/status") as status:
+        return next(int(x.split()[1]) for x in status if x.startswith("RssFile")) * 1024
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_is_forgotten_leaves_memory_and_comes_again(tmp_path):
+    torch.manual_seed(0)
+    tensors = {"a": torch.randn(1000), "b": torch.randn(4 << 20), "c": torch.randn(1000)}
+    save_file(tensors, tmp_path / "m.safetensors")
+    found = map_tensors(tmp_path / "m.safetensors")
+    for value in found.values():
+        value.sum()
+    before = resident()
+    forget(found["b"][1000:-1000])
+    assert before - resident() > 12 << 20
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(found[name], value.numpy())
+
+
+def test_what_is_in_no_file_is_not_forgotten():
+    for tensor in (np.ones(5000, np.float32), np.frombuffer(b"abcd" * 5000, np.float32)):
+        before = tensor.copy()
+        forget(tensor)
+        np.testing.assert_array_equal(tensor, before)
 
 
 def test_other_types_are_refused(tmp_path):

@@ -69,6 +69,16 @@ def test_encoding_and_decoding(pair, text):
     assert ours.decode([*tokens, ours.eot, ours.timestamp_begin + 3]) == text
 
 
+@given(
+    st.sampled_from(["", " "]),
+    st.text("abcdeghinorstü", min_size=1) | st.text("-'\"([{<*♪", min_size=1),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_single_word_or_symbol_is_spelt_without_the_library(pair, space, word):
+    theirs, ours = pair
+    assert ours.spell(space + word) == ours.encode(space + word) == theirs.encode(space + word)
+
+
 @given(st.lists(st.integers(0, 50255), max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_decoding_any_tokens(pair, tokens):

@@ -8,6 +8,8 @@
 
 #include <stdexcept>
 
+#include "isa.h"
+#include "pack.h"
 #include "plan.h"
 #include "threads.h"
 
@@ -23,40 +25,9 @@ using Vector = std::optional<Array<float, 1>>;
 
 const float* data(const Vector& v) { return v ? v->data() : nullptr; }
 
-bool supported(const std::string& name) {
-  if (name == "scalar") return true;
-#if defined(TYNDA_X86)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (name == "avx2") return avx2;
-  if (name == "avx512")
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
-#elif defined(TYNDA_ARM)
-  if (name == "neon") return neon_supported();
-#endif
-  return false;
-}
-
 const Kernels& kernels(const std::string& name) {
-  if (supported(name)) {
-    if (name == "scalar") return *scalar_kernels();
-#if defined(TYNDA_X86)
-    return *(name == "avx2" ? avx2_kernels() : avx512_kernels());
-#elif defined(TYNDA_ARM)
-    return *neon_kernels();
-#endif
-  }
+  if (const Kernels* found = find_kernels(name)) return *found;
   throw std::invalid_argument("this processor has no " + name);
-}
-
-// Best first.
-std::vector<std::string> instruction_sets() {
-  std::vector<std::string> found;
-  for (const char* name : {"avx512", "avx2", "neon", "scalar"})
-    if (supported(name)) found.push_back(name);
-  return found;
 }
 
 // Memory that plans run in, one after another; it grows to what the largest needs.
@@ -79,48 +50,6 @@ void check(const Matrix& m, int64_t first, const Array<T, 2>& rows, bool integer
   const auto count = int64_t(rows.shape(0));
   if (m.integer != integer || int64_t(rows.shape(1)) != m.k || first < 0 || first + count > m.n)
     throw std::invalid_argument("the rows do not fit the matrix");
-}
-
-// Rows from `first` on.
-void put(Matrix& m, int64_t first, Array<float, 2> weight) {
-  check(m, first, weight, false);
-  auto* to = reinterpret_cast<float*>(m.data.get());
-  const float* from = weight.data();
-  for (int64_t i = first; i < first + int64_t(weight.shape(0)); i++)
-    for (int64_t j = 0; j < m.k; j++)
-      to[(i / m.width * m.k + j) * m.width + i % m.width] = *from++;
-}
-
-void put_code(Matrix& m, int64_t row, int64_t column, int8_t code) {
-  uint8_t* panel = m.data.get() + row / m.width * m.panel_bytes();
-  panel[(column / 4 * m.width + row % m.width) * 4 + column % 4] = uint8_t(code);
-  m.start[row] -= m.zero * code;
-}
-
-void put_8(Matrix& m, int64_t first, Array<int8_t, 2> codes, Array<float, 1> scale) {
-  check(m, first, codes, true);
-  if (scale.shape(0) != codes.shape(0))
-    throw std::invalid_argument("a scale for each row is needed");
-  const int8_t* from = codes.data();
-  for (int64_t i = 0; i < int64_t(codes.shape(0)); i++) {
-    m.scale[first + i] = scale.data()[i];
-    for (int64_t j = 0; j < m.k; j++) {
-      if (*from == -128) throw std::invalid_argument("codes must be from -127 to 127");
-      put_code(m, first + i, j, *from++);
-    }
-  }
-}
-
-// The same of numbers that are rounded here, as activations are.
-void put_rounded(Matrix& m, const Kernels& kernels, int64_t first, Array<float, 2> weight) {
-  check(m, first, weight, true);
-  std::vector<uint8_t> codes(m.depth());
-  for (int64_t i = 0; i < int64_t(weight.shape(0)); i++) {
-    kernels.quantize(weight.data() + i * m.k, m.k, 1, m.k, m.depth(), codes.data(),
-                     &m.scale[first + i]);
-    for (int64_t j = 0; j < m.k; j++)
-      put_code(m, first + i, j, int8_t(int(codes[j]) - m.zero));
-  }
 }
 
 }  // namespace
@@ -167,9 +96,26 @@ NB_MODULE(_native, m) {
   nb::class_<Matrix>(m, "Matrix")
       .def(nb::init<const Kernels&, int64_t, int64_t, bool>(), "kernels"_a, "n"_a, "k"_a,
            "integer"_a)
-      .def("put", &put, "first"_a, "weight"_a)
-      .def("put_8", &put_8, "first"_a, "codes"_a, "scale"_a)
-      .def("put_rounded", &put_rounded, "kernels"_a, "first"_a, "weight"_a)
+      .def("put",
+           [](Matrix& m, int64_t first, Array<float, 2> weight) {
+             check(m, first, weight, false);
+             put(m, first, int64_t(weight.shape(0)), weight.data());
+           },
+           "first"_a, "weight"_a)
+      .def("put_8",
+           [](Matrix& m, int64_t first, Array<int8_t, 2> codes, Array<float, 1> scale) {
+             check(m, first, codes, true);
+             if (scale.shape(0) != codes.shape(0))
+               throw std::invalid_argument("a scale for each row is needed");
+             put_8(m, first, int64_t(codes.shape(0)), codes.data(), scale.data());
+           },
+           "first"_a, "codes"_a, "scale"_a)
+      .def("put_rounded",
+           [](Matrix& m, const Kernels& kernels, int64_t first, Array<float, 2> weight) {
+             check(m, first, weight, true);
+             put_rounded(m, kernels, first, int64_t(weight.shape(0)), weight.data());
+           },
+           "kernels"_a, "first"_a, "weight"_a)
       .def_ro("n", &Matrix::n)
       .def_ro("k", &Matrix::k)
       .def_ro("integer", &Matrix::integer)

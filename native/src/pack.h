@@ -1,46 +1,45 @@
-// Brings weights [n, k] into the panels of a Matrix.
+// Brings rows of weights into the panels of a Matrix.
 #pragma once
-#include <algorithm>
 #include <stdexcept>
 
 #include "kernels.h"
 
 namespace tynda {
 
-inline Matrix empty_matrix(const Kernels& kernels, int64_t n, int64_t k, bool integer) {
-  Matrix m{n, k, kernels.panel, integer, nullptr, {}, {}};
-  const int64_t size = m.panels() * m.panel_bytes();
-  m.data = aligned_bytes(size);
-  std::fill(m.data.get(), m.data.get() + size, uint8_t(0));
-  return m;
-}
-
-inline Matrix pack(const Kernels& kernels, const float* weight, int64_t n, int64_t k) {
-  Matrix m = empty_matrix(kernels, n, k, false);
+// Rows [first, first + count) from numbers [count, k].
+inline void put(Matrix& m, int64_t first, int64_t count, const float* from) {
   auto* to = reinterpret_cast<float*>(m.data.get());
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < k; j++)
-      to[(i / m.width * k + j) * m.width + i % m.width] = weight[i * k + j];
-  return m;
+  for (int64_t i = first; i < first + count; i++)
+    for (int64_t j = 0; j < m.k; j++)
+      to[(i / m.width * m.k + j) * m.width + i % m.width] = *from++;
 }
 
-// `scale`: of each output.
-inline Matrix pack_8(const Kernels& kernels, const int8_t* codes, const float* scale, int64_t n,
-                     int64_t k) {
-  Matrix m = empty_matrix(kernels, n, k, true);
-  m.scale.assign(m.panels() * m.width, 0);
-  m.start.assign(m.panels() * m.width, 0);
-  for (int64_t i = 0; i < n; i++) {
-    uint8_t* panel = m.data.get() + i / m.width * m.panel_bytes();
-    m.scale[i] = scale[i];
-    for (int64_t j = 0; j < k; j++) {
-      const int8_t code = codes[i * k + j];
-      if (code == -128) throw std::invalid_argument("codes must be from -127 to 127");
-      panel[(j / 4 * m.width + i % m.width) * 4 + j % 4] = uint8_t(code);
-      m.start[i] -= kernels.zero * code;
+inline void put_code(Matrix& m, int64_t row, int64_t column, int8_t code) {
+  uint8_t* panel = m.data.get() + row / m.width * m.panel_bytes();
+  panel[(column / 4 * m.width + row % m.width) * 4 + column % 4] = uint8_t(code);
+  m.start[row] -= m.zero * code;
+}
+
+// The same from codes, with a scale for each row.
+inline void put_8(Matrix& m, int64_t first, int64_t count, const int8_t* from,
+                  const float* scale) {
+  for (int64_t i = 0; i < count; i++) {
+    m.scale[first + i] = scale[i];
+    for (int64_t j = 0; j < m.k; j++) {
+      if (*from == -128) throw std::invalid_argument("codes must be from -127 to 127");
+      put_code(m, first + i, j, *from++);
     }
   }
-  return m;
+}
+
+// The same from numbers that are rounded here, as activations are.
+inline void put_rounded(Matrix& m, const Kernels& kernels, int64_t first, int64_t count,
+                        const float* from) {
+  std::vector<uint8_t> codes(m.depth());
+  for (int64_t i = 0; i < count; i++) {
+    kernels.quantize(from + i * m.k, m.k, 1, m.k, m.depth(), codes.data(), &m.scale[first + i]);
+    for (int64_t j = 0; j < m.k; j++) put_code(m, first + i, j, int8_t(int(codes[j]) - m.zero));
+  }
 }
 
 }  // namespace tynda

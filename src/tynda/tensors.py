@@ -42,12 +42,15 @@ def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
 
 
 def forget(tensor: Any) -> None:
-    """Let the memory go that a tensor from `map_tensors` has taken; the file still has it."""
+    """Let the memory go that a tensor from `map_tensors` has taken; the file still has it.
+
+    Any other tensor stays as it is.
+    """
     base = tensor
     while isinstance(base, np.ndarray) and not isinstance(base.base, mmap.mmap):
         base = base.base
-    if base is None or not hasattr(mmap, "MADV_DONTNEED"):
-        return
+    if not isinstance(base, np.memmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return  # it is in no file, or this system knows no way
     # Whole pages alone: their neighbours hold other tensors.
     start = tensor.ctypes.data - base.ctypes.data + base.offset % mmap.ALLOCATIONGRANULARITY
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE

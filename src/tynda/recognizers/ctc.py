@@ -189,9 +189,12 @@ class CTCRecognizer(Recognizer[Decoding]):
         features = self._model.frontend(samples)
         if not len(features):
             return np.zeros((0, self._model.config.vocab), np.float32)
+        # A backend may plan for each length that comes: half seconds leave few.
+        step = max(1, SAMPLE_RATE // 2 // self._model.frontend.hop)
+        room = np.pad(features, ((0, -len(features) % step), (0, 0)))
         engine, lengths = self._engine, np.array([len(features)])
-        log_probs, _ = engine.run(self._family.encode, self._model.config, features[None], lengths)
-        result: Floats = engine.array(log_probs)[0]
+        log_probs, frames = engine.run(self._family.encode, self._model.config, room[None], lengths)
+        result: Floats = engine.array(log_probs)[0, : int(engine.array(frames)[0])]
         return result
 
     def _decode(self, log_probs: Floats, decoding: Decoding) -> Sequence[ctc.Hypothesis]:
