@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "isa.h"
@@ -50,6 +51,15 @@ void check(const Matrix& m, int64_t first, const Array<T, 2>& rows, bool integer
   const auto count = int64_t(rows.shape(0));
   if (m.integer != integer || int64_t(rows.shape(1)) != m.k || first < 0 || first + count > m.n)
     throw std::invalid_argument("the rows do not fit the matrix");
+}
+
+// Calls put(row, count) for rows [0, rows) in parts, on all threads.
+template <class Put>
+void by_panels(const Matrix& m, int64_t rows, Put put) {
+  const int64_t part = 8 * m.width;
+  Pool::shared().run((rows + part - 1) / part, [&](int64_t i, int) {
+    put(i * part, std::min(part, rows - i * part));
+  });
 }
 
 }  // namespace
@@ -99,7 +109,9 @@ NB_MODULE(_native, m) {
       .def("put",
            [](Matrix& m, int64_t first, Array<float, 2> weight) {
              check(m, first, weight, false);
-             put(m, first, int64_t(weight.shape(0)), weight.data());
+             by_panels(m, int64_t(weight.shape(0)), [&](int64_t row, int64_t count) {
+               put(m, first + row, count, weight.data() + row * m.k);
+             });
            },
            "first"_a, "weight"_a)
       .def("put_8",
@@ -107,13 +119,17 @@ NB_MODULE(_native, m) {
              check(m, first, codes, true);
              if (scale.shape(0) != codes.shape(0))
                throw std::invalid_argument("a scale for each row is needed");
-             put_8(m, first, int64_t(codes.shape(0)), codes.data(), scale.data());
+             by_panels(m, int64_t(codes.shape(0)), [&](int64_t row, int64_t count) {
+               put_8(m, first + row, count, codes.data() + row * m.k, scale.data() + row);
+             });
            },
            "first"_a, "codes"_a, "scale"_a)
       .def("put_rounded",
            [](Matrix& m, const Kernels& kernels, int64_t first, Array<float, 2> weight) {
              check(m, first, weight, true);
-             put_rounded(m, kernels, first, int64_t(weight.shape(0)), weight.data());
+             by_panels(m, int64_t(weight.shape(0)), [&](int64_t row, int64_t count) {
+               put_rounded(m, kernels, first + row, count, weight.data() + row * m.k);
+             });
            },
            "kernels"_a, "first"_a, "weight"_a)
       .def_ro("n", &Matrix::n)
