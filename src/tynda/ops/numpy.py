@@ -174,7 +174,8 @@ class NumpyOps:
     def remember_keys(self, k: Array, *, heads: int, lengths: Array) -> Array:
         return k.view(_Remembered)
 
-    remember_values = remember_keys
+    def remember_values(self, v: Array, *, heads: int, lengths: Array) -> Array:
+        return v.view(_Remembered)
 
     def embedding(self, ids: Array, weight: Array | Quantized) -> Array:
         return _dense(weight[ids])

@@ -142,7 +142,8 @@ class TorchOps:
     def remember_keys(self, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return k
 
-    remember_values = remember_keys
+    def remember_values(self, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
+        return v
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         return F.embedding(ids, weight)
