@@ -46,7 +46,7 @@ def forget(tensor: Any) -> None:
 
     Any other tensor stays as it is.
     """
-    base = tensor
+    base: Any = tensor
     while isinstance(base, np.ndarray) and not isinstance(base.base, mmap.mmap):
         base = base.base
     if not isinstance(base, np.memmap) or not hasattr(mmap, "MADV_DONTNEED"):
@@ -56,7 +56,8 @@ def forget(tensor: Any) -> None:
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     last = (start + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if last > first:
-        base.base.madvise(mmap.MADV_DONTNEED, first, last - first)
+        file: Any = base.base
+        file.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def _tensor(
