@@ -1,0 +1,230 @@
+"""Full-size models with random weights, in the formats of the engines that `peers.py` times.
+
+    python bench/peer_models.py huggingface whisper-tiny OUT
+    python bench/peer_models.py openvino int8 OUT FOLDER
+
+Speed does not depend on what weights are worth. FOLDER is what the first command made; formats
+and precisions: openvino, onnx and ctranslate2 in f32 and int8, ggml in f16 and q4_0.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import string
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIZES = {"whisper-tiny": (384, 4, 6), "whisper-base": (512, 6, 8), "wav2vec2-base": (768, 12, 12)}
+"""Channels, layers (of the encoder, and of the decoder), heads."""
+EOT = 50257
+PROMPT = [50258, 50259, 50359, 50363]
+"""Start, English, transcribe, no time stamps."""
+
+# Bytes as GPT-2 numbers and spells them: first those that can be printed.
+_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [b for b in range(256) if b not in _PRINTED]
+_BYTES = {chr(b): b for b in _PRINTED} | {chr(256 + i): b for i, b in enumerate(_OTHERS)}
+
+
+def noise(wav2vec2: bool) -> Any:
+    """10 s of samples ``[1, n]``, or the log-mel ``[1, bins, frames]`` of 30 s."""
+    shape = (1, 160000) if wav2vec2 else (1, 80, 3000)
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def module(folder: Path) -> Any:
+    """Whisper's encoder, or all of wav2vec 2.0: one tensor in, one out."""
+    import torch
+    import transformers as t
+
+    class First(torch.nn.Module):
+        def __init__(self, whole: Any) -> None:
+            super().__init__()
+            self.whole = whole
+
+        def forward(self, x: Any) -> Any:
+            return self.whole(x)[0]
+
+    if "wav2vec2" in folder.name:
+        return First(t.Wav2Vec2ForCTC.from_pretrained(folder)).eval()
+    return First(t.WhisperForConditionalGeneration.from_pretrained(folder).model.encoder).eval()
+
+
+def huggingface(name: str, folder: Path) -> None:
+    """The model as the Hugging Face hub has it."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    (_wav2vec2 if "wav2vec2" in name else _whisper)(transformers, folder, *SIZES[name])
+
+
+def openvino(kind: str, path: Path, folder: Path) -> None:
+    import openvino as ov
+    import torch
+
+    x = noise("wav2vec2" in folder.name)
+    graph = ov.convert_model(module(folder), example_input=torch.from_numpy(x))
+    graph.reshape(list(x.shape))
+    if kind == "int8":  # weights and activations
+        import nncf
+
+        kinds, data = nncf.ModelType, nncf.Dataset([x] * 3)
+        graph = nncf.quantize(graph, data, subset_size=3, model_type=kinds.TRANSFORMER)
+    ov.save_model(graph, path / "model.xml", compress_to_fp16=False)
+
+
+def onnx(kind: str, path: Path, folder: Path) -> None:
+    import torch
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    x, model = torch.from_numpy(noise("wav2vec2" in folder.name)), path / "model.onnx"
+    torch.onnx.export(module(folder), (x,), str(model), dynamo=False, opset_version=17)
+    if kind == "int8":  # of convolutions it would be slower
+        only = {"op_types_to_quantize": ["MatMul"], "weight_type": QuantType.QInt8}
+        quantize_dynamic(model, model, **only)
+
+
+def ctranslate2(kind: str, path: Path, folder: Path) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    files = ["tokenizer.json", "preprocessor_config.json"]
+    converter = TransformersConverter(str(folder), copy_files=files)
+    converter.convert(str(path), quantization=kind.replace("f32", "float32"), force=True)
+
+
+def ggml(kind: str, path: Path, folder: Path) -> None:
+    """The file of whisper.cpp."""
+    from safetensors.numpy import load_file
+    from transformers import WhisperFeatureExtractor
+
+    width, layers, heads = SIZES[folder.name]
+    sizes = (51865, 1500, width, heads, layers, 448, width, heads, layers, 80)
+    mel = WhisperFeatureExtractor.from_pretrained(folder).mel_filters.T.astype("<f4")
+    tokens = _tokens(_merges())
+    with (path / "model.bin").open("wb") as file:
+        # 2002: q4_0, in the second version of quantisation.
+        file.write(struct.pack("12i", 0x67676D6C, *sizes, 1 if kind == "f16" else 2002))
+        file.write(struct.pack("2i", *mel.shape) + mel.tobytes())
+        file.write(struct.pack("i", len(tokens)))
+        for token in tokens:
+            spelt = bytes(_BYTES[c] for c in token)
+            file.write(struct.pack("i", len(spelt)) + spelt)
+        for name, value in load_file(folder / "model.safetensors").items():
+            if name == "proj_out.weight":  # the embeddings again
+                continue
+            name = name.removeprefix("model.")
+            for theirs, ours in _NAMES.items():
+                name = name.replace(theirs, ours)
+            if name in ("encoder.conv1.bias", "encoder.conv2.bias"):
+                value = value[:, None]
+            stored, data = _stored(name, value, kind)
+            file.write(struct.pack("3i", value.ndim, len(name), stored))
+            file.write(struct.pack(f"{value.ndim}i", *value.shape[::-1]) + name.encode() + data)
+
+
+# Part of a name -> what whisper.cpp calls it, to be replaced in this order.
+_NAMES = {
+    "embed_positions.weight": "positional_embedding",
+    "embed_tokens": "token_embedding",
+    "encoder.layer_norm": "encoder.ln_post",
+    "decoder.layer_norm": "decoder.ln",
+    "layers": "blocks",
+    "self_attn_layer_norm": "attn_ln",
+    "encoder_attn_layer_norm": "cross_attn_ln",
+    "final_layer_norm": "mlp_ln",
+    "encoder_attn": "cross_attn",
+    "self_attn": "attn",
+    **{"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"},
+    **{"fc1": "mlp.0", "fc2": "mlp.2"},
+}
+
+
+def _stored(name: str, value: Any, kind: str) -> tuple[int, bytes]:
+    """The number of a tensor's type, and its bytes."""
+    if value.ndim == 1 or name.endswith("bias") or "positional" in name:
+        return 0, value.astype("<f4").tobytes()
+    if kind == "f16" or value.ndim == 3:  # convolutions are not quantised
+        return 1, value.astype("<f2").tobytes()
+    # Blocks of 32: a scale, which takes what is furthest from 0 to -8, then 32 halves of bytes.
+    blocks = value.reshape(-1, 32)
+    scale = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1) / -8
+    codes = (blocks / np.where(scale == 0, 1, scale) + 8.5).clip(0, 15).astype(np.uint8)
+    packed = codes[:, :16] | codes[:, 16:] << 4
+    return 2, np.concatenate([scale.astype("<f2").view(np.uint8), packed], 1).tobytes()
+
+
+def _merges() -> list[tuple[str, str]]:
+    """Letters in twos, threes and fours, as many as Whisper has tokens behind the bytes."""
+    letters = string.ascii_lowercase
+    pairs = ["".join(pair) for pair in itertools.product(letters, letters)]
+    ways = itertools.chain.from_iterable(
+        itertools.product(*way) for way in ((letters, letters), (pairs, letters), (pairs, pairs))
+    )
+    return list(itertools.islice(ways, EOT - 256))
+
+
+def _tokens(merges: list[tuple[str, str]]) -> list[str]:
+    return [*_BYTES, *map("".join, merges)]
+
+
+def _whisper(t: Any, folder: Path, width: int, layers: int, heads: int) -> None:
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    sides = {
+        f"{side}_{what}": size
+        for side in ("encoder", "decoder")
+        for what, size in (("layers", layers), ("attention_heads", heads), ("ffn_dim", 4 * width))
+    }
+    ends = {f"{what}_token_id": EOT for what in ("bos", "eos", "pad")}
+    start = {"decoder_start_token_id": PROMPT[0]}
+    config = t.WhisperConfig(vocab_size=51865, d_model=width, **sides, **ends, **start)
+    model = t.WhisperForConditionalGeneration(config)
+    # Special tokens have the logit 0, never the highest: no text ends before its time.
+    model.model.decoder.embed_tokens.weight.data[EOT:] = 0
+    model.save_pretrained(folder)
+    t.WhisperFeatureExtractor().save_pretrained(folder)
+
+    names = ["endoftext", "startoftranscript", *list(LANGUAGES)[:99], "translate", "transcribe"]
+    names += ["startoflm", "startofprev", "nospeech", "notimestamps"]
+    special = [f"<|{x}|>" for x in [*names, *(f"{i * 0.02:.2f}" for i in range(1501))]]
+    merges = _merges()
+    vocab = {token: i for i, token in enumerate([*_tokens(merges), special[0]])}
+    lines = ["#version: 0.2", *map(" ".join, merges)]
+    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    _write(folder / "vocab.json", vocab)
+    _write(folder / "added_tokens.json", {x: EOT + i for i, x in enumerate(special) if i})
+    tokenizer = {"tokenizer_class": "WhisperTokenizer", "additional_special_tokens": special}
+    tokenizer |= dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), special[0])
+    _write(folder / "tokenizer_config.json", tokenizer)
+    t.WhisperTokenizer.from_pretrained(folder).save_pretrained(folder)  # tokenizer.json
+
+
+def _wav2vec2(t: Any, folder: Path, width: int, layers: int, heads: int) -> None:
+    config = t.Wav2Vec2Config(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+    )
+    t.Wav2Vec2ForCTC(config).save_pretrained(folder)
+    t.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    symbols = ["<pad>", "<s>", "</s>", "<unk>", "|", *string.ascii_uppercase, "'"]
+    _write(folder / "vocab.json", {symbol: i for i, symbol in enumerate(symbols)})
+    _write(folder / "tokenizer_config.json", {"tokenizer_class": "Wav2Vec2CTCTokenizer"})
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    kind, paths = sys.argv[2], [Path(path) for path in sys.argv[3:]]
+    paths[0].mkdir(parents=True, exist_ok=True)
+    formats: tuple[Any, ...] = (huggingface, openvino, onnx, ctranslate2, ggml)
+    {make.__name__: make for make in formats}[sys.argv[1]](kind, *paths)
