@@ -79,7 +79,7 @@ def test_linear(seed, rows, inner, outer, biased):
     same("linear", draw(1, rows, inner), draw(outer, inner), bias, tolerance=1e-5)
 
 
-@given(SEEDS, ROWS, WIDTHS, WIDTHS, st.booleans(), st.sampled_from([1e-30, 1, 1e30]))
+@given(SEEDS, ROWS, WIDTHS, WIDTHS, st.booleans(), st.sampled_from([1e-38, 3e-37, 1e-30, 1, 1e30]))
 @quick
 def test_linear_in_8_bits_to_the_last_bit(seed, rows, inner, outer, biased, size):
     draw = Draw(seed)
@@ -378,6 +378,17 @@ def test_threads_do_not_change_a_bit():
     for y, frames in results[1:]:
         np.testing.assert_array_equal(y, results[0][0])
         np.testing.assert_array_equal(frames, results[0][1])
+
+
+def test_a_model_keeps_to_its_threads_beside_one_with_more():
+    config, weights = conformer_model()
+    x, n = Draw(0)(1, 301, 40), np.array([301])
+    one = engine(weights, SETS[0], threads=1)
+    expected = one.run(conformer.encode, config, x, n)[0]
+    many = engine(weights, SETS[0], threads=7)
+    for _ in range(5):
+        np.testing.assert_array_equal(one.run(conformer.encode, config, x, n)[0], expected)
+        np.testing.assert_array_equal(many.run(conformer.encode, config, x, n)[0], expected)
 
 
 def test_models_may_run_at_once():

@@ -161,7 +161,7 @@ struct Codes {
       float largest = 0;
       if (j < keys) largest = top_of_sizes(k + j * ldk, width);
       scales[j] = largest / 127;
-      const F factor = all(largest < FLT_MIN ? 0 : 127 / largest);
+      const F factor = all(largest < kLeast ? 0 : 127 / largest);
       int32_t start = 0;
       for (int64_t c = 0; c < deep; c += kLanes) {
         alignas(64) uint8_t some[kLanes] = {};
@@ -194,7 +194,8 @@ struct Codes {
         F most = all(0);
         for (int64_t j = 0; j < count && n; j++)
           most = max(most, abs(load_some(v + (from + j) * ldv + p, n)));
-        const F factor = all(127) / max(most, all(FLT_MIN));
+        most = max(most, all(127 * FLT_MIN));
+        const F factor = all(127) / most;
         store(scales + from / kKeys * wide + p, most * all(1.0f / 127));
         uint8_t* panel = codes + from * wide + p / kPanel * kKeys * kPanel + p % kPanel * 4;
         for (int64_t j = 0; j < round_up(count, 4); j++) {
@@ -234,11 +235,11 @@ struct Codes {
 
   static float weigh(const float* scores, int64_t count, int64_t keys, float top,
                      uint8_t* weights) {
-    const F log2e = all(1.44269504f), shift = all(6.98868469f - 1.44269504f * top);  // log2(127)
+    const F log2e = all(1.44269504f), shift = all(6.98868469f);  // log2(127)
     I codes_sum = none();
     int64_t j = 0;
     for (; j + kLanes <= count; j += kLanes) {
-      const F x = max(fma(load(scores + j), log2e, shift), all(-30));
+      const F x = max(fma(load(scores + j) - all(top), log2e, shift), all(-30));
       const I code = nearest(rough_exp2(x));
       codes_sum = codes_sum + code;
       store_plain_codes(weights + j, code, kLanes);

@@ -63,7 +63,7 @@ void Plan::run_strip(const Stage& stage, const Run& run) const {
       part.first = block * stage.block;
       part.count = std::min(stage.block, stage.rows - part.first);
       for (const Step& step : stage.steps) step.run(part);
-    });
+    }, threads_);
     return;
   }
   // Few rows: the threads share each product instead.
@@ -78,7 +78,7 @@ void Plan::run_strip(const Stage& stage, const Run& run) const {
       Pool::shared().run(threads_, [&](int64_t i, int) {
         const int64_t begin = i * share, end = std::min(begin + share, step.parts);
         if (begin < end) step.part(part, begin, end);
-      });
+      }, threads_);
     }
   }
 }
@@ -296,7 +296,7 @@ void Plan::attention(Place q, Place k, Place v, Place y, const Heads& h, Place l
       a.y = part.at<float>(y, item * h.queries + from) + head * a.v_width;
       a.ldy = y.row / 4;
       kernels.attend(a);
-    });
+    }, threads_);
   });
 }
 
@@ -310,7 +310,7 @@ void Plan::attention_weights(Place q, Place k, Place y, const Heads& h, Place le
       a.y = part.at<float>(y, i * h.queries);
       a.ldy = h.keys;
       kernels.weights(a, h.keys);
-    });
+    }, threads_);
   });
 }
 
@@ -324,7 +324,7 @@ void Plan::remember(Place x, Place y, const Heads& h, bool values, Place lengths
       const float* from = run.at<const float>(x, item * h.keys) + head * width;
       (values ? kernels.pack_values : kernels.pack_keys)(
           from, x.row / 4, keys, h.keys, width, run.at<uint8_t>(y, item) + head * size);
-    });
+    }, threads_);
   });
 }
 
@@ -343,7 +343,7 @@ void Plan::moments(Place x, Place scale, Place shift, Place work, int64_t batch,
       return std::clamp<int64_t>(numbers(run, lengths)[item], 0, time);
     };
     // Sums over time of x, or of the squares of its distance from the means.
-    const auto sum_up = [&](bool squares) {
+    const auto sum_up = [&, this](bool squares) {
       Pool::shared().run(batch * blocks, [&](int64_t i, int) {
         const int64_t item = i / blocks, from = i % blocks * kMomentRows;
         const int64_t to = std::min(length(item), from + kMomentRows);
@@ -361,7 +361,7 @@ void Plan::moments(Place x, Place scale, Place shift, Place work, int64_t batch,
             for (int64_t c = 0; c < channels; c++) sum[c] += row[c];
           }
         }
-      });
+      }, threads_);
     };
     const auto of_group = [&](int64_t item, int64_t group) {
       double total = 0;
@@ -427,7 +427,7 @@ void Plan::lstm(Place gates, Place y, Place work, std::array<const Matrix*, 4> w
                         state);
           std::memcpy(run.at<float>(y, frame) + unit, state, 4 * count);
         }
-      });
+      }, threads_);
     }
   });
 }

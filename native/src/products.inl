@@ -108,6 +108,9 @@ void multiply_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
   }
 }
 
+// Below this, 127 / x is infinite: such a row counts as zeros.
+constexpr float kLeast = 4e-37f;
+
 void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth, uint8_t* codes,
               float* scale) {
   for (int64_t r = 0; r < rows; r++, x += ldx, codes += depth) {
@@ -115,8 +118,7 @@ void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t dept
     vectors(k, [&](int64_t i, int n) { most = max(most, abs(load_some(x + i, n))); });
     const float largest = greatest(most);
     scale[r] = largest / 127;
-    // Below this, 127 / largest is infinite: such a row counts as zeros.
-    const F factor = all(largest < FLT_MIN ? 0 : 127 / largest);
+    const F factor = all(largest < kLeast ? 0 : 127 / largest);
     vectors(k, [&](int64_t i, int n) {
       store_codes(codes + i, nearest(load_some(x + i, n) * factor), n);
     });

@@ -61,13 +61,14 @@ void Pool::take(int thread) {
   }
 }
 
-void Pool::run(int64_t count, const std::function<void(int64_t, int)>& task) {
+void Pool::run(int64_t count, const std::function<void(int64_t, int)>& task, int threads) {
   std::lock_guard<std::mutex> turn(turn_);
-  if (count == 1 || workers_.empty()) {
+  if (count == 1 || threads == 1 || workers_.empty()) {
     for (int64_t i = 0; i < count; i++) task(i, 0);
     return;
   }
   task_ = &task;
+  threads_ = threads;
   count_ = count;
   next_ = 0;
   busy_ = int(workers_.size());
@@ -97,7 +98,7 @@ void Pool::work(int thread, uint64_t seen) {
     }
     if (round_.load() == seen) return;  // ending
     seen = round_.load();
-    take(thread);
+    if (thread < threads_) take(thread);
     busy_--;
   }
 }

@@ -22,7 +22,9 @@ class Pool {
   void resize(int threads);  // waits for what is running
   // Calls task(i, thread) for i in [0, count), in any order, and returns when all are
   // done. What a task throws is thrown here.
-  void run(int64_t count, const std::function<void(int64_t, int)>& task);
+  // `threads`: how many may take part, the caller among them; the pool may have more, for
+  // another model.
+  void run(int64_t count, const std::function<void(int64_t, int)>& task, int threads);
 
  private:
   void work(int thread, uint64_t seen);
@@ -35,6 +37,7 @@ class Pool {
   std::condition_variable wake_;
   const std::function<void(int64_t, int)>* task_ = nullptr;
   int64_t count_ = 0;
+  int threads_ = 0;
   std::atomic<int64_t> next_{0};
   std::atomic<uint64_t> round_{0};
   std::atomic<int> busy_{0};

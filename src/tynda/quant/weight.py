@@ -19,6 +19,7 @@ __all__ = ["Pending", "Quantized", "dense", "quantize", "quantize_all", "quantiz
 
 Floats = NDArray[np.float32]
 _LARGEST = np.float32(127)
+_LEAST = np.float32(4e-37)
 # With fewer inputs than this, a product in 8 bits saves nothing and loses as much as any other.
 _LEAST_INPUTS = 32
 
@@ -65,11 +66,11 @@ def quantize_rows(x: Floats) -> tuple[NDArray[np.int8], Floats]:
     """Codes ``[..., n]`` and scales ``[...]`` of the rows ``x [..., n]``.
 
     The scale is the greatest size over 127; codes are rounded to the nearest, ties to even. A
-    row whose greatest size is below the least normal number counts as zeros.
+    row whose greatest size is below 4e-37 counts as zeros: 127 over it would be infinite.
     """
     most = np.abs(x).max(-1, initial=0)
     with np.errstate(divide="ignore", over="ignore"):
-        factor = np.where(most < np.finfo(np.float32).tiny, np.float32(0), _LARGEST / most)
+        factor = np.where(most < _LEAST, np.float32(0), _LARGEST / most)
     codes = np.rint(x * factor[..., None]).astype(np.int8)
     return codes, most / _LARGEST
 
