@@ -59,7 +59,7 @@ void by_panels(const Matrix& m, int64_t rows, Put put) {
   const int64_t part = 8 * m.width;
   Pool::shared().run((rows + part - 1) / part, [&](int64_t i, int) {
     put(i * part, std::min(part, rows - i * part));
-  }, Pool::shared().size());
+  });
 }
 
 }  // namespace

@@ -22,9 +22,9 @@ class Pool {
   void resize(int threads);  // waits for what is running
   // Calls task(i, thread) for i in [0, count), in any order, and returns when all are
   // done. What a task throws is thrown here.
-  // `threads`: how many may take part, the caller among them; the pool may have more, for
-  // another model.
-  void run(int64_t count, const std::function<void(int64_t, int)>& task, int threads);
+  // `threads`: how many may take part, all by default; the pool may have more than a model, for
+  // another one.
+  void run(int64_t count, const std::function<void(int64_t, int)>& task, int threads = 1 << 30);
 
  private:
   void work(int thread, uint64_t seen);
