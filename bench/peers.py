@@ -56,7 +56,7 @@ with wave.open(sys.argv[2], "wb") as file:
     file.setparams((1, 2, 16000, 0, "NONE", ""))
     file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
 """
-Turns = Generator[tuple[float, float]]
+Turns = Generator[tuple[float, float], None, None]
 """The milliseconds of each turn and the process's memory, at most, in MB, where that is counted;
 zeros at first, when all is prepared."""
 
