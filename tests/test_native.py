@@ -300,6 +300,17 @@ def test_lstm(seed, batch, time, inner, hidden, reverse):
     same("lstm", x, *weights, lengths=lengths, reverse=reverse)
 
 
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lstm_stays_within_its_frames_whatever_the_lengths_say(instructions, reverse):
+    draw = Draw(4)
+    x = draw(2, 10, 6)
+    weights = draw(20, 6), draw(20, 5) / np.float32(5), draw(20), draw(20)
+    found = run("lstm", instructions, x, *weights, lengths=np.array([-1, 100_000]), reverse=reverse)
+    expected = NUMPY.lstm(x, *weights, lengths=np.array([0, 10]), reverse=reverse)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @given(SEEDS, SIZES, st.integers(0, 4), WIDTHS, st.floats(-3, 3, width=32))
 @quick
 def test_what_only_moves_or_adds(seed, batch, time, channels, factor):

@@ -1,7 +1,8 @@
 // What one instruction set offers. Every kernel has a NumPy twin in tynda/ops/numpy.py.
 //
 // x, y and the like are rows of float32; ldx is the distance from one row to the next, in
-// elements. No pointer need be aligned. y may be x where nothing else is said.
+// elements. No pointer need be aligned. y may be x where nothing else is said; of a product, y may
+// be the residual alone.
 #pragma once
 #include <cstring>
 

@@ -399,8 +399,11 @@ void Plan::lstm(Place gates, Place y, Place work, std::array<const Matrix*, 4> w
     float* const states[2] = {cell + size, cell + 2 * size};
     float* const sums = cell + 3 * size;  // [4, batch, wide]
     std::fill(cell, cell + 7 * size, 0.0f);
+    const auto length_of = [&](int64_t item) {
+      return std::clamp<int64_t>(numbers(run, lengths)[item], 0, time);
+    };
     for (int64_t item = 0; item < batch; item++)
-      for (int64_t t = numbers(run, lengths)[item]; t < time; t++)
+      for (int64_t t = length_of(item); t < time; t++)
         std::memset(run.at<float>(y, item * time + t), 0, 4 * hidden);
     for (int64_t t = 0; t < time; t++) {
       const float* last = states[t % 2];
@@ -413,7 +416,7 @@ void Plan::lstm(Place gates, Place y, Place work, std::array<const Matrix*, 4> w
         const int64_t unit = begin * kernels_.panel;
         const int64_t count = std::min(hidden, end * kernels_.panel) - unit;
         for (int64_t item = 0; item < batch; item++) {
-          const int64_t length = numbers(run, lengths)[item];
+          const int64_t length = length_of(item);
           if (t >= length) continue;
           const int64_t frame = item * time + (reverse ? length - 1 - t : t);
           float* gate[4];

@@ -20,6 +20,8 @@ class Pool {
   ~Pool();
   int size() const { return int(workers_.size()) + 1; }
   void resize(int threads);  // waits for what is running
+  // No task may call this again, nor a process that was forked from one with a pool: both wait
+  // for ever.
   // Calls task(i, thread) for i in [0, count), in any order, and returns when all are
   // done. What a task throws is thrown here.
   // `threads`: how many may take part, all by default; the pool may have more than a model, for
