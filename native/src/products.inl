@@ -111,14 +111,22 @@ void multiply_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
 // Below this, 127 / x is infinite: such a row counts as zeros.
 constexpr float kLeast = 4e-37f;
 
+inline float largest(const float* x, int64_t size) {
+  F most = all(0);
+  vectors(size, [&](int64_t i, int n) { most = max(most, abs(load_some(x + i, n))); });
+  return greatest(most);
+}
+
+// What brings numbers up to `largest` to codes; `scale` brings them back.
+inline float rounding(float largest, float* scale) {
+  *scale = largest / 127;
+  return largest < kLeast ? 0 : 127 / largest;
+}
+
 void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth, uint8_t* codes,
               float* scale) {
   for (int64_t r = 0; r < rows; r++, x += ldx, codes += depth) {
-    F most = all(0);
-    vectors(k, [&](int64_t i, int n) { most = max(most, abs(load_some(x + i, n))); });
-    const float largest = greatest(most);
-    scale[r] = largest / 127;
-    const F factor = all(largest < kLeast ? 0 : 127 / largest);
+    const F factor = all(rounding(largest(x, k), &scale[r]));
     vectors(k, [&](int64_t i, int n) {
       store_codes(codes + i, nearest(load_some(x + i, n) * factor), n);
     });

@@ -15,17 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.ops.base import conv_length
-from tynda.ops.plan import ALIGN, Buffer, Layout, Machine, Node, Stage, View, group
+from tynda.ops.plan import ALIGN, Buffer, Layout, Machine, Node, Stage, View, group, up
 from tynda.ops.trace import Program, Step, Value
 from tynda.quant.attention import KEYS, LEAST_QUERIES
-from tynda.quant.weight import Quantized
+from tynda.quant.weight import Quantized, floats
 
 __all__ = ["Lowering", "attention_scratch", "remembered_bytes"]
 
 _FLOAT = 4
 _INTEGER = 8
 _ACTIVATIONS = ("relu", "gelu", "silu")
-_PRODUCTS = ("linear", "conv1d", "conv2d")
 # As in plan.cpp and kernels.inl.
 _MOMENT_ROWS = 256
 _FEW_QUERIES = 4
@@ -76,7 +75,7 @@ class Lowering:
 
     def _view(self, value: Value) -> View:
         if value not in self._views:  # a weight
-            array = np.ascontiguousarray(_dense(self._weights[value.name]))
+            array = np.ascontiguousarray(floats(self._weights[value.name]))
             buffer = Buffer(math.prod(array.shape[:-1]), array.shape[-1] * _FLOAT, constant=array)
             self._views[value] = View(buffer, buffer.rows, buffer.row)
         return self._views[value]
@@ -95,7 +94,7 @@ class Lowering:
 
     def _vector(self, value: Value) -> NDArray[np.float32]:
         """A weight of one axis."""
-        return np.ascontiguousarray(_dense(self._weights[value.name]), np.float32)
+        return np.ascontiguousarray(floats(self._weights[value.name]), np.float32)
 
     def _bias(self, step: Step) -> NDArray[np.float32] | None:
         return self._vector(step.tensors["bias"]) if "bias" in step.tensors else None
@@ -172,7 +171,7 @@ class Lowering:
 
     def _depthwise(self, step: Step, windows: dict[str, int]) -> None:
         x, y = self._view(step.tensors["x"]), self._new(step.result)
-        weight = _dense(self._weights[step.tensors["weight"].name])
+        weight = floats(self._weights[step.tensors["weight"].name])
         taps = np.ascontiguousarray(weight[:, 0].T)
         bias = self._bias(step)
         part = windows | {"first_channel": 0, "used_channels": windows["channels"]}
@@ -191,7 +190,7 @@ class Lowering:
         width = x.row // _FLOAT
         if isinstance(self._weights[name], Quantized):
             if value is None or value not in self._codes:
-                depth = -(-width // 4) * 4
+                depth = up(width, 4)
                 codes, scales = _room(x.rows, depth), _room(x.rows, _FLOAT)
                 floats = x
 
@@ -504,7 +503,7 @@ class Lowering:
         name = step.tensors["weight_ih"].name
         bias = b_ih + b_hh
         self._product(value, self._view(value), name, "linear", gates, _Ending(bias))
-        wide = -(-hidden // self._machine.panel) * self._machine.panel
+        wide = up(hidden, self._machine.panel)
         y, work = self._new(step.result), _room(7 * batch, wide * _FLOAT)
         weights = [(step.tensors["weight_hh"].name, f"gate {g}") for g in range(4)]
         reverse = step.settings["reverse"]
@@ -537,10 +536,6 @@ def _room(rows: int, row: int) -> View:
     return View(Buffer(rows, row), rows, row)
 
 
-def _dense(weight: Any) -> Any:
-    return weight.dequantize() if isinstance(weight, Quantized) else weight
-
-
 def remembered_bytes(value: Value, machine: Machine) -> int:
     """Of an item, as ``AttentionKernels`` has them."""
     what, heads = value.remembered.split()
@@ -550,13 +545,13 @@ def remembered_bytes(value: Value, machine: Machine) -> int:
 
 
 def _key_bytes(room: int, width: int, integer: bool, panel: int) -> int:
-    wide = _up(room, panel)
-    return wide * (8 + _up(width, 4)) if integer else wide * width * _FLOAT
+    wide = up(room, panel)
+    return wide * (8 + up(width, 4)) if integer else wide * width * _FLOAT
 
 
 def _value_bytes(room: int, width: int, integer: bool, panel: int) -> int:
-    wide = _up(width, panel)
-    return _up(room, KEYS) // KEYS * wide * (_FLOAT + KEYS) if integer else room * wide * _FLOAT
+    wide = up(width, panel)
+    return up(room, KEYS) // KEYS * wide * (_FLOAT + KEYS) if integer else room * wide * _FLOAT
 
 
 def attention_scratch(heads: Mapping[str, int], machine: Machine) -> int:
@@ -570,14 +565,10 @@ def attention_scratch(heads: Mapping[str, int], machine: Machine) -> int:
     parts = (
         0 if heads["packed"] else _key_bytes(keys, width, integer, panel),
         0 if heads["packed"] else _value_bytes(keys, v_width, integer, panel),
-        tile * (_up(width, 4) if integer else width) * weight,
+        tile * (up(width, 4) if integer else width) * weight,
         tile * _FLOAT,
         tile * KEYS * _FLOAT,
         tile * KEYS * weight,
-        tile * _up(v_width, panel) * _FLOAT,
+        tile * up(v_width, panel) * _FLOAT,
     )
-    return sum(_up(part, ALIGN) for part in parts)
-
-
-def _up(n: int, step: int) -> int:
-    return -(-n // step) * step
+    return sum(up(part, ALIGN) for part in parts)

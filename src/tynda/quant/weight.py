@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Pending", "Quantized", "dense", "quantize", "quantize_all", "quantize_rows"]
+__all__ = [
+    "Pending",
+    "Quantized",
+    "by_tap",
+    "dense",
+    "floats",
+    "quantize",
+    "quantize_all",
+    "quantize_rows",
+]
 
 Floats = NDArray[np.float32]
 _LARGEST = np.float32(127)
@@ -51,7 +60,7 @@ class Quantized:
 
     def by_tap(self) -> Quantized:
         """A convolution's ``[out, in, ...taps]`` as ``[out, taps * in]``."""
-        return Quantized(np.moveaxis(self.codes, 1, -1).reshape(len(self.codes), -1), self.scale)
+        return Quantized(by_tap(self.codes), self.scale)
 
     def product(self, x: Floats) -> Floats:
         """``x [..., in]`` in 8 bits times the weight ``[out, in]``, transposed: ``[..., out]``."""
@@ -104,12 +113,19 @@ def quantize(weight: Floats) -> Quantized:
     return Quantized(codes.reshape(weight.shape), scale)
 
 
+def by_tap(weight: NDArray[Any]) -> NDArray[Any]:
+    """``[out, in, ...taps]`` as ``[out, taps * in]``: in the order of a window's numbers."""
+    return np.ascontiguousarray(np.moveaxis(weight, 1, -1).reshape(len(weight), -1))
+
+
+def floats(weight: Any) -> Floats:
+    """A weight as float32; one in few bits as it counts."""
+    return weight.dequantize() if isinstance(weight, Quantized) else np.asarray(weight)
+
+
 def dense(weights: Mapping[str, Any]) -> dict[str, Floats]:
-    """The weights of a model as float32, those in few bits as they count."""
-    return {
-        name: weight.dequantize() if isinstance(weight, Quantized) else weight
-        for name, weight in weights.items()
-    }
+    """All weights of a model as `floats`."""
+    return {name: floats(weight) for name, weight in weights.items()}
 
 
 def quantize_all(
@@ -129,6 +145,6 @@ def quantize_all(
     def convert(name: str, weight: Any) -> Floats | Quantized:
         if fits(name, weight):
             return weight if isinstance(weight, Quantized) else make(weight)
-        return weight.dequantize() if isinstance(weight, Quantized) else weight
+        return floats(weight)
 
     return {name: convert(name, weight) for name, weight in weights.items()}
