@@ -23,6 +23,7 @@ from tynda import checkpoint, frontend, manifest, models
 from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.manifest import Utterance
+from tynda.quant.grid import Grid
 from tynda.quant.weight import dense
 from tynda.recognizers import CTCRecognizer
 from tynda.score import score
@@ -33,6 +34,7 @@ from tynda.train.curve import draw
 from tynda.train.objective import Objective
 from tynda.train.phones import Lexicon
 from tynda.train.recipe import Optimizer, Recipe
+from tynda.train.rounding import Rounder
 from tynda.train.seq2seq import Seq2Seq
 from tynda.train.splice import Splicer, find_words
 from tynda.train.teacher import Teacher
@@ -166,12 +168,19 @@ class Trainer:
         fresh = initial_weights(specs, o.seed)
         if init is not None:
             fresh |= self._initial_model(init)
+        self.rounder = None
+        if rounding := self.recipe.rounding:
+            self.rounder = Rounder(rounding, self.objective.family.specs(self.objective.config))
+            fresh |= self.rounder.factors
         self.weights = {k: v.to(self.device) for k, v in fresh.items()}
-        trained = {k: v for k, v in self.weights.items() if specs[k].trainable}
-        # Norms and biases are not decayed, as is usual (Loshchilov & Hutter 2019 leave it open).
+        fixed = {k for k, spec in specs.items() if not spec.trainable}
+        trained = {k: v for k, v in self.weights.items() if k not in fixed}
+        # Norms, biases and steps are not decayed, as is usual (Loshchilov & Hutter 2019 leave it
+        # open).
+        decayed = [k for k, v in trained.items() if v.ndim > 1 and k in specs]
         groups = [
-            {"params": [v for v in trained.values() if v.ndim > 1], "weight_decay": o.weight_decay},
-            {"params": [v for v in trained.values() if v.ndim == 1], "weight_decay": 0.0},
+            {"params": [trained[k] for k in decayed], "weight_decay": o.weight_decay},
+            {"params": [v for k, v in trained.items() if k not in decayed], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=o.betas, fused=True)
         self.average = {k: v.clone() for k, v in self.weights.items()}
@@ -308,12 +317,14 @@ class Trainer:
         # another number of epochs or batches still cools down at its end.
         total = self.at.step + len(batches) * (o.epochs - self.at.epoch)
         losses: list[float] = []
+        grids = self.rounder.grids if self.rounder else [None]
         with self._progress() as progress:
             title = f"epoch {self.at.epoch + 1}/{o.epochs}"
             task = progress.add_task(title, total=len(batches), loss="")
             for batch in train_data.iterate(dataset, self.workers):
                 rate = learning_rate(self.at.step, total, o)
-                losses.append(self._step(batch.to(self.device), rate, views))
+                grid = grids[int(rng.integers(len(grids)))]
+                losses.append(self._step(batch.to(self.device), rate, views, grid))
                 self.at.step += 1
                 progress.update(task, advance=1, loss=f"loss {np.mean(losses[-50:]):.3f}")
         finite = [loss for loss in losses if math.isfinite(loss)]
@@ -327,11 +338,11 @@ class Trainer:
             f"({self.recipe.optimizer.lr:g}); what was saved before stays"
         )
 
-    def _step(self, batch: train_data.Batch, rate: float, views: int) -> float:
+    def _step(self, batch: train_data.Batch, rate: float, views: int, grid: Grid | None) -> float:
         o = self.recipe.optimizer
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, plain = self.objective.loss(self.weights, batch, views)
+        loss, plain = self.objective.loss(self._rounded(self.weights, grid), batch, views)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.trained, o.clip)
@@ -344,6 +355,12 @@ class Trainer:
             )
         return float(plain.detach())
 
+    def _rounded(self, weights: dict[str, Tensor], grid: Grid | None) -> dict[str, Tensor]:
+        """The weights as the model will have them."""
+        if self.rounder is None or grid is None:
+            return weights
+        return self.rounder(weights, grid)
+
     @torch.no_grad()
     def _score_dev(self) -> dict[str, float]:
         """Plain loss of each label, WER and CER of the averaged weights, without a search."""
@@ -351,12 +368,14 @@ class Trainer:
         objective, rng = self.objective, np.random.default_rng(0)
         pairs: list[tuple[str, str]] = []
         loss, count = 0.0, 0
+        grid = self.rounder.grids[0] if self.rounder else None
+        weights = self._rounded(self.average, grid)
         for features, said in self.dev.batches(self.recipe.data.batch_seconds * 2):
             texts = [s.text for s in said]
             labels = [objective.labels([s], rng) for s in said]
             batch = train_data.collate(features, labels, [[] for _ in texts]).to(self.device)
             try:
-                part, number, heard = objective.hear(self.average, batch)
+                part, number, heard = objective.hear(weights, batch)
             except FloatingPointError:
                 raise self._diverged() from None
             loss, count = loss + part, count + number
