@@ -7,7 +7,7 @@ import warnings
 import click
 
 import tynda
-from tynda.cli import evaluate, models, train, transcribe
+from tynda.cli import evaluate, models, quantize, train, transcribe
 from tynda.cli.console import Commands, say
 
 __all__ = ["main"]
@@ -22,5 +22,6 @@ def main() -> None:
 
 main.add_command(transcribe.transcribe)
 main.add_command(evaluate.evaluate)
+main.add_command(quantize.quantize)
 main.add_command(train.train)
 main.add_command(models.models)
