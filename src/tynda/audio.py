@@ -15,7 +15,6 @@ from typing import BinaryIO, Protocol
 
 import av
 import numpy as np
-import soxr
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -313,6 +312,8 @@ def _resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:
                 yield resampler.resample_chunk(nothing, last=True)
             rate, resampler = next_rate, None
             if rate != SAMPLE_RATE:
+                import soxr
+
                 resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
         yield samples if resampler is None else resampler.resample_chunk(samples)
     if resampler is not None:

@@ -1,9 +1,10 @@
 """A model on disk: one ``.safetensors`` file, tensors and a JSON header.
 
 The header stands under the key ``tynda`` of the safetensors metadata. Weights of two or more
-axes are stored in 8 bits (symmetric, one f16 scale for each output row, beside the codes as
-``NAME.scale``) or as they are; the language model, if any, is the byte tensor ``lm``. Nothing
-in a file is ever executed, and no size in its header is trusted before it is checked.
+axes are stored in 8 bits (symmetric, one scale for each output row, beside the codes as
+``NAME.scale``) or as they are; the language model, if any, is the byte tensor ``lm``; arrays in
+the description of the tokenizer are tensors ``tokenizer.KEY``. Nothing in a file is ever
+executed, and no size in its header is trusted before it is checked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tynda.errors import TyndaError
 from tynda.files import check_readable, write_whole
 from tynda.frontend import FrontEnd
 from tynda.quant.weight import Quantized
+from tynda.tensors import Stored, places
 from tynda.text.tokenizer import CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
 
@@ -35,6 +37,8 @@ FORMAT = 1
 """Version of the header's layout; a newer one is refused."""
 
 _LM = "lm"
+_TOKENIZER = {"pieces": "U8", "ends": "I32", "merges": "I32"}
+"""Arrays that may be in its description, and their types."""
 # f16 ends at 65504. In 8 bits the scales and vectors are f16.
 _LARGEST = {8: 65504.0, 16: 65504.0, 32: float(np.finfo(np.float32).max)}
 
@@ -82,14 +86,15 @@ class Checkpoint:
 def save_model(
     path: Path,
     header: Header,
-    weights: Mapping[str, NDArray[np.float32]],
+    weights: Mapping[str, NDArray[np.float32] | Quantized],
     *,
     bits: int = 32,
     lm: bytes | None = None,
 ) -> None:
     """Write a model file, whole or not at all.
 
-    ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32). Raises ValueError
+    ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32); a weight that is in
+    8 bits already stays as it is. Raises ValueError
     for other widths; `TyndaError` when a weight is not finite, or too great for its width, and
     when the file cannot be written.
     """
@@ -97,6 +102,9 @@ def save_model(
         raise ValueError(f"weights are stored in 8, 16 or 32 bits, not {bits}")
     tensors: dict[str, NDArray[Any]] = {}
     for name, value in weights.items():
+        if isinstance(value, Quantized):
+            tensors[name], tensors[f"{name}.scale"] = value.codes, value.scale
+            continue
         if not np.abs(value).max(initial=0) <= _LARGEST[bits]:
             raise TyndaError(f"tensor {name} has values that {bits} bits cannot hold, or NaN")
         if bits == 8 and value.ndim > 1:
@@ -105,13 +113,21 @@ def save_model(
             tensors[name] = value.astype(np.float32 if bits == 32 else np.float16)
     if lm is not None:
         tensors[_LM] = np.frombuffer(lm, np.uint8)
-    metadata = {"tynda": json.dumps(asdict(header), ensure_ascii=False, sort_keys=True)}
+    plain = dict(header.tokenizer)
+    for key in _TOKENIZER:
+        if isinstance(plain.get(key), np.ndarray):
+            tensors[f"tokenizer.{key}"] = plain.pop(key)
+    stated = asdict(replace(header, tokenizer=plain))
+    metadata = {"tynda": json.dumps(stated, ensure_ascii=False, sort_keys=True)}
     # safetensors writes an array's memory as it lies, whatever its strides.
     write_whole(path, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
 
 
 def read_header(path: Path) -> Header:
-    """The header alone, without the tensors. Raises `TyndaError` as `load` does."""
+    """The header alone, without tensors, not even the tokenizer's.
+
+    Raises `TyndaError` as `load` does.
+    """
     with _open(path) as file:
         return _parse_header(path, file.metadata())
 
@@ -124,6 +140,10 @@ def load(path: Path) -> Checkpoint:
     """
     with _open(path) as file:
         header = _parse_header(path, file.metadata())
+        stored = set(file.keys())
+        for key, kind in _TOKENIZER.items():
+            if (name := f"tokenizer.{key}") in stored:
+                header.tokenizer[key] = _typed(path, file, name, kind)
         try:
             module = models.family(header.family)
             config = models.configure(module, header.config)
@@ -136,18 +156,17 @@ def load(path: Path) -> Checkpoint:
                 f"{path}: the model's {config.bins} bins and {config.vocab} symbols do not fit "
                 f"its front end ({front.bins}) and tokenizer ({symbols})"
             )
-        stored = set(file.keys())
         layers = config.layers + getattr(config, "decoder_layers", 0)
         if layers > len(stored):  # before as many specs are made
             raise TyndaError(f"{path}: most of the {layers} layers are missing")
-        weights = {}
+        weights, codes = {}, _Codes(path)
         for name, spec in module.specs(config).items():
             if name not in stored:
                 raise TyndaError(f"{path}: tensor {name} is missing; the file is damaged")
             shape = tuple(file.get_slice(name).get_shape())
             if shape != spec.shape:
                 raise TyndaError(f"{path}: tensor {name} is {shape}, should be {spec.shape}")
-            weights[name] = _read(path, file, stored, name)
+            weights[name] = _read(path, file, stored, name, shape, codes)
         lm = _typed(path, file, _LM, "U8").tobytes() if _LM in stored else None
     return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size, path)
 
@@ -167,7 +186,8 @@ def _tokenizer(header: Header, config: Any) -> tuple[CharTokenizer | WhisperToke
         layer >= config.decoder_layers or head >= config.decoder_heads for layer, head in heads
     ):
         raise TyndaError("alignment_heads in the header are none of the decoder's")
-    return tokenizer, tokenizer.timestamp_begin + config.frames + 1
+    # Checkpoints of the hub may have outputs to spare.
+    return tokenizer, max(tokenizer.timestamp_begin + config.frames + 1, config.vocab)
 
 
 def _open(path: Path) -> Any:
@@ -251,19 +271,32 @@ def _to_8_bits(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
     return np.clip(codes, -127, 127).astype(np.int8).reshape(value.shape), scale
 
 
-def _read(path: Path, file: Any, stored: set[str], name: str) -> NDArray[np.float32] | Quantized:
-    value = _typed(path, file, name, "I8", "F16", "F32")
-    if value.dtype == np.int8:
+class _Codes:
+    """Weights in 8 bits that stay in a model file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._places = path.open("rb"), places(path)
+
+    def __call__(self, name: str, shape: tuple[int, ...], scale: NDArray[np.float32]) -> Quantized:
+        weight = Stored(self._file, self._places[name], shape, scale)
+        if weight.codes.min() == -128:  # no code of ours, and kernels rely on it
+            return Quantized(np.maximum(weight.codes, np.int8(-127)), scale)
+        return weight
+
+
+def _read(
+    path: Path, file: Any, stored: set[str], name: str, shape: tuple[int, ...], codes: _Codes
+) -> NDArray[np.float32] | Quantized:
+    if file.get_slice(name).get_dtype() == "I8":
         if f"{name}.scale" not in stored:
             raise TyndaError(f"{path}: tensor {name}.scale is missing; the file is damaged")
-        scale = _typed(path, file, f"{name}.scale", "F16")
-        if scale.shape != value.shape[:1]:
+        scale = _typed(path, file, f"{name}.scale", "F16", "F32")
+        if scale.shape != shape[:1]:
             raise TyndaError(f"{path}: tensor {name}.scale does not fit {name}")
         if not np.isfinite(scale).all():
             raise TyndaError(f"{path}: tensor {name} has scales that are not finite; it is damaged")
-        # -128 is no code of ours, and kernels rely on it.
-        codes = np.maximum(value, np.int8(-127))
-        return Quantized(codes, scale.astype(np.float32))
+        return codes(name, shape, scale.astype(np.float32))
+    value = _typed(path, file, name, "I8", "F16", "F32")
     if not np.isfinite(value).all():
         raise TyndaError(f"{path}: tensor {name} has values that are not finite; it is damaged")
     return np.asarray(value, np.float32)

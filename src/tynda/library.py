@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
-from tynda import checkpoint, hub, huggingface
+from tynda import checkpoint, hub
 from tynda.checkpoint import Checkpoint, Header, read_header
 from tynda.errors import TyndaError
 
@@ -23,7 +22,7 @@ DEFAULT = "sentences-en"
 
 def bundled() -> dict[str, Path]:
     """Name -> file of the models inside the package."""
-    return _models(Path(str(resources.files("tynda") / "bundled")))
+    return _models(Path(__file__).parent / "bundled")
 
 
 def cached() -> dict[str, Path]:
@@ -37,7 +36,7 @@ def cached() -> dict[str, Path]:
 def load(name: str | Path) -> Checkpoint:
     """The model of that name, as `find` knows it. Raises `TyndaError` when it is damaged, too."""
     path = find(name)
-    return huggingface.load(path) if path.is_dir() else checkpoint.load(path)
+    return _of_the_hub(path) if path.is_dir() else checkpoint.load(path)
 
 
 def find(name: str | Path, *, pull: bool = True) -> Path:
@@ -131,10 +130,16 @@ def _row(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _read(path: Path) -> tuple[Header, dict[str, Any], int]:
     """What describes a model: header, sizes and bytes, without its weights."""
     if path.is_dir():
-        model = huggingface.load(path, weights=False)
+        model = _of_the_hub(path, weights=False)
         return model.header, asdict(model.config), model.bytes
     header = read_header(path)
     return header, header.config, path.stat().st_size
+
+
+def _of_the_hub(path: Path, *, weights: bool = True) -> Checkpoint:
+    from tynda import huggingface  # a model file is quicker to start without
+
+    return huggingface.load(path, weights=weights)
 
 
 def _models(folder: Path) -> dict[str, Path]:

@@ -7,7 +7,6 @@ import warnings
 import click
 
 import tynda
-from tynda.cli import evaluate, models, train, transcribe
 from tynda.cli.console import Commands, say
 
 __all__ = ["main"]
@@ -18,9 +17,3 @@ __all__ = ["main"]
 def main() -> None:
     """Speech recognition made small, fast and private."""
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
-
-
-main.add_command(transcribe.transcribe)
-main.add_command(evaluate.evaluate)
-main.add_command(train.train)
-main.add_command(models.models)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 import tynda
@@ -68,6 +67,8 @@ def evaluate(
 
 
 def _print_report(report: Report, listed: Sequence[Result]) -> None:
+    from rich.table import Table
+
     table = Table("source", "utterances", "words", "WER", "CER", "sub", "ins", "del", box=None)
     for name, s in (*report.sources.items(), ("all", report.overall)):
         counts = (s.substitutions, s.insertions, s.deletions)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from tynda import checks
 from tynda.engine import BITS, Backend
-from tynda.recognizers import Recognizer
+
+if TYPE_CHECKING:
+    from tynda.recognizers import Recognizer
 
 __all__ = ["SIZE", "decoder_options", "model_options", "table_or_json"]
 
