@@ -1,4 +1,4 @@
-"""A weight on a `Grid`: how it is stored in few bits, and rounding to it."""
+"""A weight on a `Grid`: how it is held in few bits, and rounding to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tynda.quant.grid import Grid
 from tynda.quant.pack import pack, unpack
 from tynda.quant.weight import Floats, Quantized, by_tap
 
-__all__ = ["Coded", "Steps", "nearest", "settle", "spread", "symmetric", "to_grid"]
+__all__ = ["Coded", "Steps", "coded", "nearest", "settle", "spread", "symmetric", "to_grid"]
 
 # The least f16 that divides without losing digits.
 _LEAST = np.float32(6.2e-5)
@@ -26,6 +26,13 @@ class Steps(NamedTuple):
     """``[out, groups]``, at least 1. (With a table, 1: its numbers take the codes' place.)"""
     offset: NDArray[np.int8]
     """``[out, groups]``."""
+
+    def within(self, grid: Grid) -> bool:
+        """Whether all values lie from -127 to 127, whatever the codes are."""
+        if grid.table:
+            return True
+        last = self.offset + (grid.levels - 1) * self.step.astype(np.int32)
+        return bool((self.step > 0).all() and (self.offset > -128).all() and (last <= 127).all())
 
 
 class Coded(Quantized):
@@ -87,6 +94,8 @@ def spread(parts: NDArray[Any], grid: Grid, inputs: int) -> NDArray[Any]:
 
 def symmetric(grid: Grid, step: NDArray[Any]) -> NDArray[np.int8]:
     """The offsets with which the values of whole-numbered steps lie about 0."""
+    if grid.table:
+        return np.zeros(step.shape, np.int8)
     return (-(step.astype(np.int32) * (grid.levels - 1) // 2)).astype(np.int8)
 
 
@@ -121,12 +130,20 @@ def nearest(rows: Floats, grid: Grid, scale: Floats, step: Any, offset: Any) -> 
     return np.clip(np.rint(exact), 0, grid.levels - 1).astype(np.uint8)
 
 
-def to_grid(weight: Floats, grid: Grid, steps: Steps) -> Coded:
+def to_grid(weight: Floats, grid: Grid, steps: Steps) -> Quantized:
     """Each value of ``weight [out, ...]`` as the nearest one that its row and group have."""
     rows = by_tap(weight)
     step, offset = (spread(v, grid, rows.shape[1]).astype(np.float32) for v in steps[1:])
     levels = nearest(rows, grid, steps.scale[:, None], step, offset)
-    return Coded(weight.shape, grid, steps, pack(levels, grid.bits))
+    return coded(weight.shape, grid, steps, levels)
+
+
+def coded(shape: tuple[int, ...], grid: Grid, steps: Steps, levels: NDArray[np.uint8]) -> Quantized:
+    """A weight of codes ``[out, in]`` by tap: `Coded`, or in 8 bits as ever."""
+    if grid.bits < 8:
+        return Coded(shape, grid, steps, pack(levels, grid.bits))
+    codes = _values(levels, grid, steps).reshape(shape[0], *shape[2:], shape[1])
+    return Quantized(np.moveaxis(codes, -1, 1), steps.scale)
 
 
 def _values(levels: NDArray[np.uint8], grid: Grid, steps: Steps) -> NDArray[np.int8]:
@@ -135,4 +152,5 @@ def _values(levels: NDArray[np.uint8], grid: Grid, steps: Steps) -> NDArray[np.i
         values: NDArray[np.int8] = np.array(grid.table, np.int8)[levels]
         return values
     step, offset = (spread(v, grid, levels.shape[1]) for v in steps[1:])
-    return (levels.astype(np.int16) * step + offset).astype(np.int8)
+    whole: NDArray[np.int8] = (levels.astype(np.int16) * step + offset).astype(np.int8)
+    return whole

@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.quant.coded import Coded, Steps, nearest, spread
+from tynda.quant.coded import Steps, coded, nearest, spread
 from tynda.quant.grid import Grid
-from tynda.quant.pack import pack
-from tynda.quant.weight import Floats, by_tap
+from tynda.quant.weight import Floats, Quantized, by_tap
 
 __all__ = ["gptq"]
 
@@ -23,7 +22,7 @@ _DAMPING = 0.01
 _BLOCK = 128
 
 
-def gptq(weight: Floats, grid: Grid, steps: Steps, hessian: NDArray[np.float64]) -> Coded:
+def gptq(weight: Floats, grid: Grid, steps: Steps, hessian: NDArray[np.float64]) -> Quantized:
     """Round ``weight [out, ...]``.
 
     ``hessian [in, in]``: mean of the products of any two inputs, over calibration data.
@@ -49,7 +48,7 @@ def gptq(weight: Floats, grid: Grid, steps: Steps, hessian: NDArray[np.float64])
         rows[:, end:] -= errors @ root[begin:end, end:]
     unsorted = np.empty_like(levels)
     unsorted[:, order] = levels
-    return Coded(weight.shape, grid, steps, pack(unsorted, grid.bits))
+    return coded(weight.shape, grid, steps, unsorted)
 
 
 def _inverse_root(hessian: NDArray[np.float64]) -> Floats:

@@ -15,10 +15,10 @@ from tynda.checkpoint import Checkpoint
 from tynda.errors import TyndaError
 from tynda.quant import fit, fold
 from tynda.quant.calibrate import Calibration, Seen
-from tynda.quant.coded import Coded, to_grid
+from tynda.quant.coded import to_grid
 from tynda.quant.gptq import gptq
 from tynda.quant.grid import NF4, Grid
-from tynda.quant.weight import Floats, by_tap, floats
+from tynda.quant.weight import Floats, Quantized, by_tap, floats
 
 __all__ = ["CALIBRATED", "METHODS", "quantize"]
 
@@ -40,7 +40,7 @@ def quantize(
     done: Mapping[str, Any] | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """All tensors of a model, those of ``plan`` as `Coded`.
+    """The tensors of ``plan`` in few bits, and those that had to change with them.
 
     ``done``: tensors that an earlier run has finished. ``on_progress`` is given all that are
     finished, whenever there are more. Raises `TyndaError` for a method that is unknown, lacks
@@ -59,14 +59,14 @@ def quantize(
             if name not in finished
         )
     elif calibration is None:
-        raise TyndaError(f"{method} needs speech to listen to: --calibration MANIFEST")
+        raise TyndaError(f"{method} needs speech to listen to")
     else:
         rounds = _listening(weights, plan, method, calibration, finished)
     for some in rounds:
         finished |= some
         if on_progress:
             on_progress(finished)
-    return weights | finished
+    return finished
 
 
 def _listening(
@@ -80,7 +80,7 @@ def _listening(
         moved = fold.moved(weights, plan, method, calibration)
         yield moved
     order = [name for name in calibration.order(weights | done) if name in plan]
-    left = [name for name in order if not isinstance(done.get(name), Coded)]
+    left = [name for name in order if not isinstance(done.get(name), Quantized)]
     while left:
         part = [name for i, name in enumerate(left) if _fits(left[: i + 1], weights) or i == 0]
         seen = calibration.watch(weights | done, part)
@@ -97,7 +97,7 @@ def _fits(names: list[str], weights: Mapping[str, Floats]) -> bool:
     return sum(int(np.prod(weights[name].shape[1:])) ** 2 * 8 for name in names) <= _ROOM
 
 
-def _round(weight: Floats, grid: Grid, method: str, seen: Seen | None = None) -> Coded:
+def _round(weight: Floats, grid: Grid, method: str, seen: Seen | None = None) -> Quantized:
     rows = by_tap(weight)
     counts = None if seen is None else np.diag(seen.hessian).astype(np.float32)
     if method == "nf4":

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from tynda.models import Spec
-from tynda.quant.coded import Coded, Steps, to_grid
+from tynda.quant.coded import Steps, to_grid
 from tynda.quant.grid import Grid
-from tynda.quant.weight import is_product
+from tynda.quant.weight import Quantized, is_product
 from tynda.train.recipe import Rounding
 
 __all__ = ["Rounder", "round_weight"]
@@ -58,7 +58,7 @@ class Rounder:
             rounded[name] = round_weight(weights[name], factors, grid)
         return rounded
 
-    def coded(self, weights: Mapping[str, Tensor], grid: Grid) -> dict[str, Coded]:
+    def coded(self, weights: Mapping[str, Tensor], grid: Grid) -> dict[str, Quantized]:
         """Those that are rounded, as they are stored."""
         found = {}
         for name in self.names:
