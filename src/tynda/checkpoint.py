@@ -362,22 +362,21 @@ def _read_coded(
     counts = (shape[0], grid.groups(inputs))
     if len(shape) < 2 or not inputs:
         raise TyndaError(f"{path}: tensor {name} cannot be in few bits")
-    parts = []
+    parts: dict[str, Any] = {}
     for part, kind in _STEPS.items():
-        if f"{name}.{part}" not in stored:
-            if part == "offset":
-                parts.append(symmetric(grid, parts[-1]))
-                continue
+        if f"{name}.{part}" in stored:
+            parts[part] = _typed(path, file, f"{name}.{part}", kind)
+        elif part == "offset":
+            parts[part] = symmetric(grid, parts["step"])
+        else:
             raise TyndaError(f"{path}: tensor {name}.{part} is missing; the file is damaged")
-        parts.append(_typed(path, file, f"{name}.{part}", kind))
-        if parts[-1].shape != (counts[:1] if part == "scale" else counts):
+        if parts[part].shape != (counts[:1] if part == "scale" else counts):
             raise TyndaError(f"{path}: tensor {name}.{part} does not fit {name}")
-    scale, step, offset = parts
     room = (shape[0], row_bytes(grid.bits, inputs))
     if file.get_slice(name).get_dtype() != "U8" or tuple(file.get_slice(name).get_shape()) != room:
         raise TyndaError(f"{path}: tensor {name} should be U8 {room}; the file is damaged")
-    steps = Steps(scale.astype(np.float32), step, offset)
-    if not np.isfinite(scale).all() or not steps.within(grid):
+    steps = Steps(parts["scale"].astype(np.float32), parts["step"], parts["offset"])
+    if not np.isfinite(steps.scale).all() or not steps.within(grid):
         raise TyndaError(f"{path}: tensor {name} has steps that cannot be; it is damaged")
     packed = np.memmap(path, np.uint8, "r", places(path)[name], room)
     return Coded(shape, grid, steps, packed)

@@ -81,8 +81,7 @@ def quantize(
 
 def _override(text: str) -> tuple[str, float]:
     pattern, _, bits = text.rpartition("=")
-    if not pattern or bits not in _BITS[:-2]:
-        raise TyndaError(
-            f"--override {text}: write PATTERN=BITS with BITS of {', '.join(_BITS[:-2])}"
-        )
+    known = _BITS[:-2]
+    if not pattern or bits not in known:
+        raise TyndaError(f"--override {text}: write PATTERN=BITS, BITS one of {', '.join(known)}")
     return pattern, float(bits) if bits == "1.58" else int(bits)
