@@ -14,9 +14,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
-
-from platformdirs import user_cache_path
 
 from tynda.errors import TyndaError
 from tynda.files import write_whole
@@ -117,10 +114,14 @@ def _parse(name: str) -> tuple[str, str | None]:
 
 
 def _notes() -> Path:
+    from platformdirs import user_cache_path
+
     return user_cache_path("tynda") / "hub"
 
 
 def _note_path(name: str) -> Path:
+    from urllib.parse import quote
+
     return _notes() / f"{quote(name, safe='')}.json"
 
 
