@@ -46,7 +46,10 @@ def cached(name: str) -> Path | None:
 
 def pulled() -> dict[str, Path]:
     """Name -> folder of all earlier pulls; what has been damaged since is among them."""
-    notes = [_read(path) for path in sorted(_notes().glob("*.json"))]
+    try:
+        notes = [_read(path) for path in sorted(_notes().glob("*.json"))]
+    except (OSError, RuntimeError):  # as in `library.cached`
+        return {}
     folders = {note["name"]: Path(note["folder"]) for note in notes if note}
     return {name: folder for name, folder in folders.items() if folder.exists()}
 
