@@ -89,7 +89,7 @@ constexpr Kernels kKernels = {
      attention_scratch<Floats>, attention<Floats>, attention_weights<Floats>},
     {Codes::key_bytes, Codes::value_bytes, Codes::pack_keys, Codes::pack_values,
      attention_scratch<Codes>, attention<Codes>, attention_weights<Codes>},
-    layer_norm, log_softmax, activate, glu, add, scale, affine, depthwise, lstm,
+    layer_norm, log_softmax, activate, glu, add, scale, affine, moments, depthwise, lstm,
 };
 
 }  // namespace
