@@ -134,8 +134,8 @@ def check_new(output: Path) -> None:
 
 def choose(model: Checkpoint, bits: float, group: int = 32) -> dict[str, Grid]:
     """A grid for each tensor that products are made with."""
-    grid, kept = Grid(bits, group if bits < 8 else 0), Grid(8)
-    return {name: kept if fnmatchcase(name, _KEPT) else grid for name in products(model)}
+    grid = Grid(bits, group if bits < 8 else 0)
+    return {name: grid for name in products(model) if not fnmatchcase(name, _KEPT)}
 
 
 def products(model: Checkpoint) -> list[str]:

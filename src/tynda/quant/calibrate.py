@@ -137,13 +137,13 @@ class Calibration:
         following, _ = trace_call(_follow, shapes, config, count, one, heard)
         return [program, listening, following]
 
-    def order(self, weights: Weights) -> list[str]:
-        """The weights that products are made with, by their first use."""
+    def order(self, weights: Weights, names: Collection[str]) -> list[str]:
+        """Those of the ``names`` that products are made with, by their first use."""
         found: dict[str, None] = {}
 
         def looked(name: str, weight: Any) -> Any:
-            if len(weight.shape) < 2:
-                return weight
+            if name not in names:
+                return floats(weight)
             return _Watched(floats(weight), lambda _: found.setdefault(name))
 
         self.run({name: looked(name, weight) for name, weight in weights.items()}, 1)

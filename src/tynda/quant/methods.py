@@ -79,7 +79,7 @@ def _listening(
     if method in ("awq", "smooth") and not done:
         moved = fold.moved(weights, plan, method, calibration)
         yield moved
-    order = [name for name in calibration.order(weights | done) if name in plan]
+    order = calibration.order(weights | done, plan)
     left = [name for name in order if not isinstance(done.get(name), Quantized)]
     while left:
         part = [name for i, name in enumerate(left) if _fits(left[: i + 1], weights) or i == 0]
