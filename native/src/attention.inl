@@ -50,7 +50,6 @@ inline F rough_exp2(F x) {
 // ---- float32: keys as [room / panel][width][panel], values as [v_width / panel][room][panel]
 
 struct Floats {
-  using Kind = Real;
   using Weight = float;
 
   static int64_t depth(int64_t width) { return width; }
@@ -115,7 +114,6 @@ struct Floats {
     return some + sum(total);
   }
   static constexpr bool kOwnTop = false;  // weights are beside the top so far
-  static float power(float x) { return std::exp(x); }
 
   // Adds the weighted values of a block to the sums, of one panel of channels.
   template <int Rows>
@@ -137,7 +135,6 @@ struct Floats {
 // Weights are rounded to 127ths of the greatest of their row and block.
 
 struct Codes {
-  using Kind = Whole;
   using Weight = uint8_t;
 
   // Keys: scales and starts [room up], codes [room / panel][width / 4][panel][4].
@@ -158,10 +155,7 @@ struct Codes {
     uint8_t* codes = to + 8 * wide;
     for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
       uint8_t* panel = codes + j / kPanel * kPanel * deep + j % kPanel * 4;
-      float largest = 0;
-      if (j < keys) largest = top_of_sizes(k + j * ldk, width);
-      scales[j] = largest / 127;
-      const F factor = all(largest < kLeast ? 0 : 127 / largest);
+      const F factor = all(rounding(j < keys ? largest(k + j * ldk, width) : 0, &scales[j]));
       int32_t start = 0;
       for (int64_t c = 0; c < deep; c += kLanes) {
         alignas(64) uint8_t some[kLanes] = {};
@@ -175,11 +169,6 @@ struct Codes {
       }
       starts[j] = start;
     }
-  }
-  static float top_of_sizes(const float* x, int64_t width) {
-    F most = all(0);
-    vectors(width, [&](int64_t i, int n) { most = max(most, abs(load_some(x + i, n))); });
-    return greatest(most);
   }
 
   static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t room, int64_t v_width,
@@ -253,7 +242,6 @@ struct Codes {
     return total;
   }
   static constexpr bool kOwnTop = true;  // weights are beside the top of their block
-  static float power(float x) { return std::exp(x); }
 
   template <int Rows>
   static void add_values(const Attention& a, const uint8_t* weights, int64_t from, int64_t keys,
@@ -329,8 +317,8 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
       const float here = top_of(row, count, -FLT_MAX), higher = std::max(top[i], here);
       const float own = Form::kOwnTop ? here : higher;
       const float block = Form::weigh(row, count, keys, own, weights + i * kKeys);
-      const float kept = from ? Form::power(top[i] - higher) : 1;
-      share[i] = Form::kOwnTop && count ? Form::power(here - higher) : 1;
+      const float kept = from ? std::exp(top[i] - higher) : 1;
+      share[i] = Form::kOwnTop && count ? std::exp(here - higher) : 1;
       if (kept != 1)
         vectors(wide, [&](int64_t c, int) {
           store(sums + i * wide + c, load(sums + i * wide + c) * all(kept));
@@ -390,10 +378,7 @@ void attention(const Attention& given) {
     a.packed_k = a.scratch + at.keys;
     a.packed_v = a.scratch + at.values;
   }
-  for (int64_t r = 0; r < a.queries; r += kTile)
-    with_rows<kTile>(std::min<int64_t>(kTile, a.queries - r), [&](auto rows) {
-      attend_rows<Form, rows()>(a, r, at);
-    });
+  tiles(a.queries, [&](int64_t r, auto rows) { attend_rows<Form, rows()>(a, r, at); });
 }
 
 template <class Form>

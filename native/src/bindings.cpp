@@ -135,7 +135,6 @@ NB_MODULE(_native, m) {
       .def_ro("n", &Matrix::n)
       .def_ro("k", &Matrix::k)
       .def_ro("integer", &Matrix::integer)
-      .def_prop_ro("depth", &Matrix::depth)
       .def_prop_ro("bytes", &Matrix::bytes);
 
   nb::class_<Place>(m, "Place")
@@ -187,7 +186,8 @@ NB_MODULE(_native, m) {
              p.layer_norm(x, y, width, weight.data(), bias.data(), eps);
            },
            "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "eps"_a)
-      .def("affine", &Plan::affine, "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "period"_a)
+      .def("affine", &Plan::affine, "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "period"_a,
+           "kind"_a)
       .def("activate", &Plan::activate, "x"_a, "y"_a, "width"_a, "kind"_a)
       .def("glu", &Plan::glu, "x"_a, "y"_a, "width"_a)
       .def("log_softmax", &Plan::log_softmax, "x"_a, "y"_a, "width"_a)
@@ -211,7 +211,6 @@ NB_MODULE(_native, m) {
            },
            "x"_a, "scale"_a, "shift"_a, "work"_a, "batch"_a, "time"_a, "channels"_a, "groups"_a,
            "weight"_a, "bias"_a, "eps"_a, "lengths"_a)
-      .def_static("moments_bytes", &Plan::moments_bytes, "batch"_a, "time"_a, "channels"_a)
       .def("lstm",
            [](Plan& p, Place gates, Place y, Place work, const Matrix& i, const Matrix& f,
               const Matrix& g, const Matrix& o, int64_t batch, int64_t time, int64_t hidden,

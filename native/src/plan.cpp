@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -13,10 +14,13 @@ namespace {
 
 // Bytes of weights below which a product is not worth a second thread.
 constexpr int64_t kSmallProduct = 32 << 10;
-// Rows that one thread sums up at a time, see moments.
-constexpr int64_t kMomentRows = 256;
 
 const int64_t* numbers(const Run& run, const Place& p) { return run.at<const int64_t>(p, 0); }
+
+// How much of an item there is, of `most`.
+int64_t length_of(const Run& run, const Place& lengths, int64_t item, int64_t most) {
+  return std::clamp<int64_t>(numbers(run, lengths)[item], 0, most);
+}
 
 int64_t within(int64_t index, int64_t size) {
   if (index < 0 || index >= size)
@@ -169,11 +173,12 @@ void Plan::layer_norm(Place x, Place y, int64_t width, const float* weight, cons
   });
 }
 
-void Plan::affine(Place x, Place y, int64_t width, Place weight, Place bias, int64_t period) {
+void Plan::affine(Place x, Place y, int64_t width, Place weight, Place bias, int64_t period,
+                  Activation kind) {
   step([=](const Run& run) {
     for (int64_t r = run.first; r < run.first + run.count; r++)
       kernels_.affine(run.at<const float>(x, r), 1, width, run.at<const float>(weight, r / period),
-                      run.at<const float>(bias, r / period), run.at<float>(y, r));
+                      run.at<const float>(bias, r / period), kind, run.at<float>(y, r));
   });
 }
 
@@ -271,10 +276,9 @@ Attention head_of(const Run& run, const AttentionKernels& kernels, const Heads& 
       a.ldv = v->row / 4;
     }
   }
-  const int64_t length = numbers(run, lengths)[item];
   a.causal = h.causal;
-  a.first = length + from;
-  a.keys = h.causal ? h.keys : std::clamp<int64_t>(length, 0, h.keys);
+  a.first = numbers(run, lengths)[item] + from;
+  a.keys = h.causal ? h.keys : length_of(run, lengths, item, h.keys);
   a.room = h.keys;
   a.scratch = run.local;
   return a;
@@ -319,7 +323,7 @@ void Plan::remember(Place x, Place y, const Heads& h, bool values, Place lengths
   stage([=, &kernels](const Run& run) {
     Pool::shared().run(h.batch * h.heads, [&](int64_t i, int) {
       const int64_t item = i / h.heads, head = i % h.heads, width = h.channels / h.heads;
-      const int64_t keys = std::clamp<int64_t>(numbers(run, lengths)[item], 0, h.keys);
+      const int64_t keys = length_of(run, lengths, item, h.keys);
       const int64_t size = (values ? kernels.value_bytes : kernels.key_bytes)(h.keys, width);
       const float* from = run.at<const float>(x, item * h.keys) + head * width;
       (values ? kernels.pack_values : kernels.pack_keys)(
@@ -328,64 +332,38 @@ void Plan::remember(Place x, Place y, const Heads& h, bool values, Place lengths
   });
 }
 
-int64_t Plan::moments_bytes(int64_t batch, int64_t time, int64_t channels) {
-  return batch * (round_up(time, kMomentRows) / kMomentRows) * channels * 8 + channels * 4;
-}
-
 void Plan::moments(Place x, Place scale, Place shift, Place work, int64_t batch, int64_t time,
                    int64_t channels, int64_t groups, const float* weight, const float* bias,
                    float eps, Place lengths) {
   stage([=](const Run& run) {
     const int64_t blocks = round_up(time, kMomentRows) / kMomentRows, per = channels / groups;
-    auto* sums = run.at<double>(work, 0);  // [batch, blocks, channels]
-    auto* means = run.at<float>(scale, 0);
-    const auto length = [&](int64_t item) {
-      return std::clamp<int64_t>(numbers(run, lengths)[item], 0, time);
-    };
-    // Sums over time of x, or of the squares of its distance from the means.
-    const auto sum_up = [&, this](bool squares) {
-      Pool::shared().run(batch * blocks, [&](int64_t i, int) {
-        const int64_t item = i / blocks, from = i % blocks * kMomentRows;
-        const int64_t to = std::min(length(item), from + kMomentRows);
-        double* sum = sums + i * channels;
-        std::fill(sum, sum + channels, 0.0);
-        for (int64_t t = from; t < to; t++) {
-          const auto* row = run.at<const float>(x, item * time + t);
-          if (squares) {
-            const float* mean = means + item * channels;
-            for (int64_t c = 0; c < channels; c++) {
-              const float d = row[c] - mean[c];
-              sum[c] += double(d) * d;
-            }
-          } else {
-            for (int64_t c = 0; c < channels; c++) sum[c] += row[c];
-          }
-        }
-      }, threads_);
-    };
-    const auto of_group = [&](int64_t item, int64_t group) {
-      double total = 0;
-      for (int64_t b = 0; b < blocks; b++)
-        for (int64_t c = group * per; c < (group + 1) * per; c++)
-          total += sums[(item * blocks + b) * channels + c];
-      return total / double(std::max<int64_t>(1, length(item) * per));
-    };
-    sum_up(false);
-    for (int64_t item = 0; item < batch; item++)
-      for (int64_t g = 0; g < groups; g++) {
-        const float mean = float(of_group(item, g));
-        std::fill_n(means + item * channels + g * per, per, mean);
-      }
-    sum_up(true);
-    for (int64_t item = 0; item < batch; item++)
-      for (int64_t g = 0; g < groups; g++) {
-        const float factor = 1 / std::sqrt(float(of_group(item, g)) + eps);
-        for (int64_t c = g * per; c < (g + 1) * per; c++) {
-          float& mean = means[item * channels + c];
-          run.at<float>(shift, item)[c] = bias[c] - mean * factor * weight[c];
-          mean = factor * weight[c];
+    auto* const sums = run.at<double>(work, 0);  // and those of squares: [batch, blocks, 2, channels]
+    Pool::shared().run(batch * blocks, [&, this](int64_t i, int) {
+      const int64_t item = i / blocks, from = i % blocks * kMomentRows;
+      const int64_t to = std::min(length_of(run, lengths, item, time), from + kMomentRows);
+      double* const sum = sums + 2 * i * channels;
+      std::fill(sum, sum + 2 * channels, 0.0);
+      kernels_.moments(run.at<const float>(x, item * time + from), to - from, channels, sum,
+                       sum + channels);
+    }, threads_);
+    for (int64_t item = 0; item < batch; item++) {
+      double* const total = sums + 2 * item * blocks * channels;
+      for (int64_t block = 1; block < blocks; block++)
+        for (int64_t c = 0; c < 2 * channels; c++) total[c] += total[2 * block * channels + c];
+      const double count = double(std::max<int64_t>(1, length_of(run, lengths, item, time) * per));
+      for (int64_t from = 0; from < channels; from += per) {
+        const double* const squares = total + channels + from;
+        const double mean = std::accumulate(total + from, total + from + per, 0.0) / count;
+        const double square = std::accumulate(squares, squares + per, 0.0) / count;
+        // Doubles leave enough of the difference, however far the mean is from zero.
+        const float variance = float(std::max(0.0, square - mean * mean));
+        const float factor = 1 / std::sqrt(variance + eps);
+        for (int64_t c = from; c < from + per; c++) {
+          run.at<float>(scale, item)[c] = factor * weight[c];
+          run.at<float>(shift, item)[c] = bias[c] - float(mean) * factor * weight[c];
         }
       }
+    }
   });
 }
 
@@ -399,11 +377,8 @@ void Plan::lstm(Place gates, Place y, Place work, std::array<const Matrix*, 4> w
     float* const states[2] = {cell + size, cell + 2 * size};
     float* const sums = cell + 3 * size;  // [4, batch, wide]
     std::fill(cell, cell + 7 * size, 0.0f);
-    const auto length_of = [&](int64_t item) {
-      return std::clamp<int64_t>(numbers(run, lengths)[item], 0, time);
-    };
     for (int64_t item = 0; item < batch; item++)
-      for (int64_t t = length_of(item); t < time; t++)
+      for (int64_t t = length_of(run, lengths, item, time); t < time; t++)
         std::memset(run.at<float>(y, item * time + t), 0, 4 * hidden);
     for (int64_t t = 0; t < time; t++) {
       const float* last = states[t % 2];
@@ -416,7 +391,7 @@ void Plan::lstm(Place gates, Place y, Place work, std::array<const Matrix*, 4> w
         const int64_t unit = begin * kernels_.panel;
         const int64_t count = std::min(hidden, end * kernels_.panel) - unit;
         for (int64_t item = 0; item < batch; item++) {
-          const int64_t length = length_of(item);
+          const int64_t length = length_of(run, lengths, item, time);
           if (t >= length) continue;
           const int64_t frame = item * time + (reverse ? length - 1 - t : t);
           float* gate[4];

@@ -61,6 +61,9 @@ struct Heads {
   int64_t chunks;  // parts of the queries that are done apart
 };
 
+// Rows that one thread sums up at a time, see `Plan::moments`.
+constexpr int64_t kMomentRows = 256;
+
 class Plan {
  public:
   Plan(const Kernels& kernels, int64_t arena, int64_t local, int threads);
@@ -79,8 +82,9 @@ class Plan {
   void depthwise(Place x, Place y, const Windows& w, const float* weight, const float* bias);
   void layer_norm(Place x, Place y, int64_t width, const float* weight, const float* bias,
                   float eps);
-  // x * weight + bias, which have a row for each `period` rows of x.
-  void affine(Place x, Place y, int64_t width, Place weight, Place bias, int64_t period);
+  // activation(x * weight + bias), which have a row for each `period` rows of x.
+  void affine(Place x, Place y, int64_t width, Place weight, Place bias, int64_t period,
+              Activation kind);
   void activate(Place x, Place y, int64_t width, Activation kind);
   void glu(Place x, Place y, int64_t width);
   void log_softmax(Place x, Place y, int64_t width);
@@ -103,13 +107,12 @@ class Plan {
   void remember(Place x, Place y, const Heads& h, bool values, Place lengths);
   // Mean and variance of x [batch, time, channels] over time and each of `groups` parts of the
   // channels, as weight / sqrt(variance + eps) and what shifts the mean to bias: both
-  // [batch, channels]. `work`: partial sums, see moments_bytes.
+  // [batch, channels]. `work`: doubles [batch, time / kMomentRows rounded up, 2 channels].
   void moments(Place x, Place scale, Place shift, Place work, int64_t batch, int64_t time,
                int64_t channels, int64_t groups, const float* weight, const float* bias,
                float eps, Place lengths);
-  static int64_t moments_bytes(int64_t batch, int64_t time, int64_t channels);
   // gates [batch, time, 4 hidden] are the inputs' share; weights are those of each gate. `work`:
-  // 8 * batch * round_up(hidden, panel) floats.
+  // 7 * batch * round_up(hidden, panel) floats.
   void lstm(Place gates, Place y, Place work, std::array<const Matrix*, 4> weights,
             int64_t batch, int64_t time, int64_t hidden, bool reverse, Place lengths);
   void write(Place cache, Place x, Place starts, int64_t batch, int64_t time, int64_t capacity,

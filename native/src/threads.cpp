@@ -14,6 +14,7 @@ namespace {
 // a model comes within microseconds, and waking takes longer.
 constexpr auto kPatience = std::chrono::microseconds(100);
 
+// Times that the caller looks for the others to end before it lets other processes run.
 constexpr int kTurns = 10000;
 
 inline void pause() {

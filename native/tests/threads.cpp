@@ -155,7 +155,7 @@ struct Model {
     const Place quantized = local.take(block, depth), scales = local.take(block, 4);
     const Place z = arena.take(kRows, 4 * kWidth), mixed = arena.take(kRows, 4 * kWidth);
     const Place factor = arena.take(1, 4 * kWidth), moved = arena.take(1, 4 * kWidth);
-    const Place work = arena.take(Plan::moments_bytes(1, kRows, kWidth), 1);
+    const Place work = arena.take(round_up(kRows, kMomentRows) / kMomentRows * kWidth * 8, 1);
     const Place sums = arena.take(kRows, 16 * kCells);
     const Place cells = arena.take(8 * round_up(kCells, kernels.panel), 4);
     Heads heads{};

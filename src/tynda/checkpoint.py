@@ -2,14 +2,16 @@
 
 The header stands under the key ``tynda`` of the safetensors metadata. Weights of two or more
 axes are stored in 8 bits (symmetric, one scale for each output row, beside the codes as
-``NAME.scale``) or as they are; the language model, if any, is the byte tensor ``lm``; arrays in
-the description of the tokenizer are tensors ``tokenizer.KEY``. Nothing in a file is ever
-executed, and no size in its header is trusted before it is checked.
+``NAME.scale``), in fewer on a grid (``tynda.quant.grid``), or as they are; the language model,
+if any, is the byte tensor ``lm``; arrays in the description of the tokenizer are tensors
+``tokenizer.KEY``. Nothing in a file is ever executed, and no size in its header is trusted
+before it is checked.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -26,17 +28,22 @@ from tynda.checks import is_number, is_whole
 from tynda.errors import TyndaError
 from tynda.files import check_readable, write_whole
 from tynda.frontend import FrontEnd
+from tynda.quant.coded import Coded, Steps, symmetric
+from tynda.quant.grid import Grid
+from tynda.quant.pack import row_bytes
 from tynda.quant.weight import Quantized
 from tynda.tensors import Stored, places
 from tynda.text.tokenizer import CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
 
-__all__ = ["FORMAT", "Checkpoint", "Header", "load", "read_header", "save_model"]
+__all__ = ["FORMAT", "Checkpoint", "Header", "load", "load_tensors", "read_header", "save_model"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the header's layout; a newer one is refused."""
 
 _LM = "lm"
+_STEPS = {"scale": "F16", "step": "U8", "offset": "I8"}
+"""What there is of a tensor in few bits beside its codes, and their types."""
 _TOKENIZER = {"pieces": "U8", "ends": "I32", "merges": "I32"}
 """Arrays that may be in its description, and their types."""
 # f16 ends at 65504. In 8 bits the scales and vectors are f16.
@@ -60,6 +67,8 @@ class Header:
     """Recipe, command, seed and data."""
     scores: dict[str, Any] = field(default_factory=dict)
     """Word and character error rates, by manifest."""
+    grids: dict[str, Any] = field(default_factory=dict)
+    """Of each tensor in few bits; `save_model` sees to it."""
     format: int = FORMAT
 
 
@@ -94,14 +103,22 @@ def save_model(
     """Write a model file, whole or not at all.
 
     ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32); a weight that is in
-    8 bits already stays as it is. Raises ValueError
-    for other widths; `TyndaError` when a weight is not finite, or too great for its width, and
-    when the file cannot be written.
+    8 bits or fewer already stays as it is. Raises ValueError for other widths; `TyndaError` when
+    a weight is not finite, or too great for its width, and when the file cannot be written.
     """
     if bits not in (8, 16, 32):
         raise ValueError(f"weights are stored in 8, 16 or 32 bits, not {bits}")
     tensors: dict[str, NDArray[Any]] = {}
+    grids: dict[str, Any] = {}
     for name, value in weights.items():
+        if isinstance(value, Coded):
+            scale, step, offset = value.steps
+            tensors |= {name: value.packed, f"{name}.scale": scale.astype(np.float16)}
+            tensors[f"{name}.step"] = step
+            if (offset != symmetric(value.grid, step)).any():
+                tensors[f"{name}.offset"] = offset
+            grids[name] = asdict(value.grid)
+            continue
         if isinstance(value, Quantized):
             tensors[name], tensors[f"{name}.scale"] = value.codes, value.scale
             continue
@@ -117,7 +134,10 @@ def save_model(
     for key in _TOKENIZER:
         if isinstance(plain.get(key), np.ndarray):
             tensors[f"tokenizer.{key}"] = plain.pop(key)
-    stated = asdict(replace(header, tokenizer=plain))
+    # What has no grid is read by those who know none.
+    stated = asdict(replace(header, tokenizer=plain, grids=grids, format=2 if grids else 1))
+    if not grids:
+        del stated["grids"]
     metadata = {"tynda": json.dumps(stated, ensure_ascii=False, sort_keys=True)}
     # safetensors writes an array's memory as it lies, whatever its strides.
     write_whole(path, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
@@ -159,16 +179,41 @@ def load(path: Path) -> Checkpoint:
         layers = config.layers + getattr(config, "decoder_layers", 0)
         if layers > len(stored):  # before as many specs are made
             raise TyndaError(f"{path}: most of the {layers} layers are missing")
-        weights, codes = {}, _Codes(path)
-        for name, spec in module.specs(config).items():
-            if name not in stored:
-                raise TyndaError(f"{path}: tensor {name} is missing; the file is damaged")
-            shape = tuple(file.get_slice(name).get_shape())
-            if shape != spec.shape:
-                raise TyndaError(f"{path}: tensor {name} is {shape}, should be {spec.shape}")
-            weights[name] = _read(path, file, stored, name, shape, codes)
+        specs = module.specs(config)
+        if lacking := next((name for name in specs if name not in stored), None):
+            raise TyndaError(f"{path}: tensor {lacking} is missing; the file is damaged")
+        weights = _tensors(path, file, header, {k: v.shape for k, v in specs.items()})
         lm = _typed(path, file, _LM, "U8").tobytes() if _LM in stored else None
     return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size, path)
+
+
+def load_tensors(path: Path, model: Checkpoint) -> tuple[Header, dict[str, Any]]:
+    """Header and weights of a model file that has but some of those of ``model``.
+
+    Raises `TyndaError` as `load` does.
+    """
+    with _open(path) as file:
+        header = _parse_header(path, file.metadata())
+        stored = set(file.keys())
+        shapes = {k: tuple(v.shape) for k, v in model.weights.items() if k in stored}
+        return header, _tensors(path, file, header, shapes)
+
+
+def _tensors(
+    path: Path, file: Any, header: Header, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any]:
+    """Weights of these names, all of which the file has."""
+    weights: dict[str, Any] = {}
+    stored, codes = set(file.keys()), _Codes(path)
+    for name, shape in shapes.items():
+        if name in header.grids:
+            weights[name] = _read_coded(path, file, stored, header.grids[name], name, shape)
+            continue
+        found = tuple(file.get_slice(name).get_shape())
+        if found != shape:
+            raise TyndaError(f"{path}: tensor {name} is {found}, should be {shape}")
+        weights[name] = _read(path, file, stored, name, shape, codes)
+    return weights
 
 
 def _tokenizer(header: Header, config: Any) -> tuple[CharTokenizer | WhisperTokenizer, int]:
@@ -228,6 +273,7 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
         "decoding": dict,
         "training": dict,
         "scores": dict,
+        "grids": dict,
     }
     for key, kind in kinds.items():
         if not isinstance(getattr(header, key), kind):
@@ -300,6 +346,40 @@ def _read(
     if not np.isfinite(value).all():
         raise TyndaError(f"{path}: tensor {name} has values that are not finite; it is damaged")
     return np.asarray(value, np.float32)
+
+
+def _read_coded(
+    path: Path, file: Any, stored: set[str], about: Any, name: str, shape: tuple[int, ...]
+) -> Coded:
+    """A weight in few bits, its codes mapped."""
+    try:
+        grid = Grid(about["bits"], about["group"], tuple(about["table"]))
+    except (TyndaError, TypeError, KeyError):
+        raise TyndaError(
+            f"{path}: tensor {name} has a grid that cannot be; it is damaged"
+        ) from None
+    inputs = math.prod(shape[1:])
+    counts = (shape[0], grid.groups(inputs))
+    if len(shape) < 2 or not inputs:
+        raise TyndaError(f"{path}: tensor {name} cannot be in few bits")
+    parts: dict[str, Any] = {}
+    for part, kind in _STEPS.items():
+        if f"{name}.{part}" in stored:
+            parts[part] = _typed(path, file, f"{name}.{part}", kind)
+        elif part == "offset":
+            parts[part] = symmetric(grid, parts["step"])
+        else:
+            raise TyndaError(f"{path}: tensor {name}.{part} is missing; the file is damaged")
+        if parts[part].shape != (counts[:1] if part == "scale" else counts):
+            raise TyndaError(f"{path}: tensor {name}.{part} does not fit {name}")
+    room = (shape[0], row_bytes(grid.bits, inputs))
+    if file.get_slice(name).get_dtype() != "U8" or tuple(file.get_slice(name).get_shape()) != room:
+        raise TyndaError(f"{path}: tensor {name} should be U8 {room}; the file is damaged")
+    steps = Steps(parts["scale"].astype(np.float32), parts["step"], parts["offset"])
+    if not np.isfinite(steps.scale).all() or not steps.within(grid):
+        raise TyndaError(f"{path}: tensor {name} has steps that cannot be; it is damaged")
+    packed = np.memmap(path, np.uint8, "r", places(path)[name], room)
+    return Coded(shape, grid, steps, packed)
 
 
 def _typed(path: Path, file: Any, name: str, *types: str) -> NDArray[Any]:

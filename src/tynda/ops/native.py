@@ -18,7 +18,7 @@ from tynda.ops.lowering import Lowering
 from tynda.ops.plan import Buffer, Machine, View
 from tynda.ops.trace import Value, trace_call
 from tynda.ops.tree import leaves, map_tree
-from tynda.quant.weight import Pending, Quantized
+from tynda.quant.weight import Pending, Quantized, by_tap, floats
 from tynda.tensors import forget
 
 try:
@@ -123,14 +123,15 @@ class Native:
             rows, at = slice(row, min(row + _ROWS, stop)), row - first
             if integer and isinstance(weight, Pending):
                 part = weight.weight[rows]
-                matrix.put_rounded(self.kernels, at, _inputs_last(part))
+                matrix.put_rounded(self.kernels, at, by_tap(part))
                 forget(part)
             elif integer:
-                scale = np.ascontiguousarray(weight.scale[rows], np.float32)
-                matrix.put_8(at, _inputs_last(weight.codes[rows]), scale)
+                part = weight[rows].by_tap()
+                scale = np.ascontiguousarray(part.scale, np.float32)
+                matrix.put_8(at, np.ascontiguousarray(part.codes), scale)
             else:
-                part = _dense(weight[rows])
-                matrix.put(at, _inputs_last(part).astype(np.float32, copy=False))
+                part = floats(weight[rows])
+                matrix.put(at, by_tap(part).astype(np.float32, copy=False))
                 forget(part)
         return matrix
 
@@ -243,6 +244,10 @@ class _Plan:
     def activate(self, x: Any, y: Any, width: int, kind: str) -> None:
         self.native.activate(x, y, width, getattr(_native.Activation, kind.upper()))
 
+    def affine(self, *arguments: Any) -> None:
+        *places, kind = arguments
+        self.native.affine(*places, getattr(_native.Activation, kind.upper()))
+
     def lookup(self, ids: Any, y: Any, name: str) -> None:
         matrix = self._owner.matrix(name, "linear")
         self._kept.append(matrix)
@@ -285,12 +290,3 @@ def _room(value: Value, buffer: Buffer) -> tuple[tuple[int, ...], Any]:
     if value.remembered:
         return (buffer.rows, buffer.row), np.uint8
     return value.shape, np.int64 if value.is_integer else np.float32
-
-
-def _inputs_last(rows: NDArray[Any]) -> NDArray[Any]:
-    """``[out, in, ...taps]`` as a window has its inputs: ``[out, taps * in]``."""
-    return np.ascontiguousarray(np.moveaxis(rows, 1, -1).reshape(len(rows), -1))
-
-
-def _dense(weight: Any) -> NDArray[np.float32]:
-    return weight.dequantize() if isinstance(weight, Quantized) else np.asarray(weight)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tynda.ops.base import conv_length
 from tynda.quant.attention import LEAST_QUERIES
 from tynda.quant.attention import attention as attention_8
-from tynda.quant.weight import Quantized
+from tynda.quant.weight import Quantized, floats
 
 __all__ = ["Array", "NumpyOps"]
 
@@ -57,7 +57,7 @@ class NumpyOps:
         groups: int = 1,
     ) -> Array:
         if weight.shape[:2] == (groups, 1):
-            return _shift(_depthwise(x, _dense(weight)[:, 0], stride, padding), bias)
+            return _shift(_depthwise(x, floats(weight)[:, 0], stride, padding), bias)
         out = weight.shape[0] // groups
         parts = [
             self.conv2d(
@@ -178,7 +178,7 @@ class NumpyOps:
         return v.view(_Remembered)
 
     def embedding(self, ids: Array, weight: Array | Quantized) -> Array:
-        return _dense(weight[ids])
+        return floats(weight[ids])
 
     def positions(self, starts: Array, count: int) -> Array:
         return starts[:, None] + np.arange(count)
@@ -209,7 +209,7 @@ class NumpyOps:
             x = _reverse(x, lengths)
         batch, frames, _ = x.shape
         inputs = _product(x, weight_ih) + (bias_ih + bias_hh)
-        weight_hh = _dense(weight_hh)
+        weight_hh = floats(weight_hh)
         hidden = cell = np.zeros((batch, weight_hh.shape[1]), np.float32)
         y = np.empty((batch, frames, weight_hh.shape[1]), np.float32)
         for t in range(frames):
@@ -254,10 +254,6 @@ def _product(x: Array, weight: Array | Quantized) -> Array:
         return weight.product(x)
     y: Array = x @ weight.T
     return y
-
-
-def _dense(weight: Array | Quantized) -> Array:
-    return weight.dequantize() if isinstance(weight, Quantized) else weight
 
 
 def _shift(x: Array, bias: Array | None) -> Array:

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ALIGN", "Buffer", "Layout", "Machine", "Node", "Stage", "View", "group"]
+__all__ = ["ALIGN", "Buffer", "Layout", "Machine", "Node", "Stage", "View", "group", "up"]
 
 ALIGN = 64
 """Bytes: where a tensor may begin."""
 # Rows that a thread takes at a time: enough to use a weight often once it is in the cache,
 _MOST_ROWS = 64
 # and few enough that they stay in the second cache.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Layout:
     @property
     def bytes(self) -> int:
         """All that a run needs beside weights, inputs and outputs."""
-        return _aligned(self.arena) + self._machine.threads * _aligned(self.local)
+        return up(self.arena, ALIGN) + self._machine.threads * up(self.local, ALIGN)
 
     def _place_locals(self, stage: Stage) -> int:
         spans: dict[Buffer, tuple[int, int]] = {}
@@ -191,10 +191,11 @@ def _place(buffers: dict[Buffer, tuple[tuple[int, int], int]]) -> int:
                     break
                 offset = max(offset, stop)
         buffer.offset = offset
-        placed.append((offset, offset + _aligned(size), first, last))
-        end = max(end, offset + _aligned(size))
+        placed.append((offset, offset + up(size, ALIGN), first, last))
+        end = max(end, offset + up(size, ALIGN))
     return end
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGN) * ALIGN
+def up(n: int, step: int) -> int:
+    """The least multiple of ``step`` that is not below ``n``."""
+    return -(-n // step) * step

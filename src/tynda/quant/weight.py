@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Pending", "Quantized", "dense", "quantize", "quantize_all", "quantize_rows"]
+__all__ = [
+    "Pending",
+    "Quantized",
+    "by_tap",
+    "dense",
+    "floats",
+    "is_product",
+    "quantize",
+    "quantize_all",
+    "quantize_rows",
+]
 
 Floats = NDArray[np.float32]
 _LARGEST = np.float32(127)
@@ -51,7 +61,7 @@ class Quantized:
 
     def by_tap(self) -> Quantized:
         """A convolution's ``[out, in, ...taps]`` as ``[out, taps * in]``."""
-        return Quantized(np.moveaxis(self.codes, 1, -1).reshape(len(self.codes), -1), self.scale)
+        return Quantized(by_tap(self.codes), self.scale)
 
     def product(self, x: Floats) -> Floats:
         """``x [..., in]`` in 8 bits times the weight ``[out, in]``, transposed: ``[..., out]``."""
@@ -104,12 +114,24 @@ def quantize(weight: Floats) -> Quantized:
     return Quantized(codes.reshape(weight.shape), scale)
 
 
+def by_tap(weight: NDArray[Any]) -> NDArray[Any]:
+    """``[out, in, ...taps]`` as ``[out, taps * in]``: in the order of a window's numbers."""
+    return np.ascontiguousarray(np.moveaxis(weight, 1, -1).reshape(len(weight), -1))
+
+
+def floats(weight: Any) -> Floats:
+    """A weight as float32; one in few bits as it counts."""
+    return weight.dequantize() if isinstance(weight, Quantized) else np.asarray(weight)
+
+
 def dense(weights: Mapping[str, Any]) -> dict[str, Floats]:
-    """The weights of a model as float32, those in few bits as they count."""
-    return {
-        name: weight.dequantize() if isinstance(weight, Quantized) else weight
-        for name, weight in weights.items()
-    }
+    """All weights of a model as `floats`."""
+    return {name: floats(weight) for name, weight in weights.items()}
+
+
+def is_product(shape: tuple[int, ...], trainable: bool) -> bool:
+    """Whether products in few bits with a weight of this shape are worth while."""
+    return len(shape) > 1 and int(np.prod(shape[1:])) >= _LEAST_INPUTS and trainable
 
 
 def quantize_all(
@@ -122,13 +144,9 @@ def quantize_all(
     """
     make = Pending if later else quantize
 
-    def fits(name: str, weight: Any) -> bool:
-        inputs = int(np.prod(weight.shape[1:]))
-        return len(weight.shape) > 1 and inputs >= _LEAST_INPUTS and trainable[name]
-
     def convert(name: str, weight: Any) -> Floats | Quantized:
-        if fits(name, weight):
+        if is_product(weight.shape, trainable[name]):
             return weight if isinstance(weight, Quantized) else make(weight)
-        return weight.dequantize() if isinstance(weight, Quantized) else weight
+        return floats(weight)
 
     return {name: convert(name, weight) for name, weight in weights.items()}
