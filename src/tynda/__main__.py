@@ -1,13 +1,10 @@
 """``python -m tynda`` is the command ``tynda``."""
 
-import atexit
-import gc
 import sys
 
 
 def main() -> None:
     """Run the command; an interrupt ends it quietly, even while modules are imported."""
-    atexit.register(gc.freeze)  # or all there is would be looked through for garbage at the end
     try:
         from tynda.cli import main
 
