@@ -69,7 +69,8 @@ class Header:
     """Word and character error rates, by manifest."""
     grids: dict[str, Any] = field(default_factory=dict)
     """Of each tensor in few bits; `save_model` sees to it."""
-    format: int = FORMAT
+    format: int = 1
+    """2 where there are grids."""
 
 
 @dataclass

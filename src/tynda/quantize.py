@@ -185,11 +185,11 @@ def _few(
     done = _read_partial(partial, model, settings)
 
     def finished(tensors: dict[str, Any]) -> None:
-        if on_progress:
-            on_progress(sum(name in tensors for name in plan), len(plan))
         if method in CALIBRATED:
             header = replace(model.header, training={"quantizing": settings}, tokenizer={})
             save_model(partial, header, tensors)
+        if on_progress:
+            on_progress(sum(name in tensors for name in plan), len(plan))
 
     heard = Calibration(model, calibration, utterances) if calibration else None
     return methods.quantize(model, plan, method, heard, done, finished)
