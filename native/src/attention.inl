@@ -294,28 +294,38 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
   auto* const sums = reinterpret_cast<float*>(a.scratch + at.sums);
   Form::take_queries(a, r, Rows, q, q_scales);
   std::fill(sums, sums + Rows * wide, 0.0f);
-  float top[Rows], total[Rows], share[Rows];
-  std::fill(top, top + Rows, -FLT_MAX);
-  std::fill(total, total + Rows, 0.0f);
+  // Of each row: the greatest score so far and in this block, and what sums and weights, which
+  // are beside these, count for beside the greatest of both.
+  constexpr int kWide = (Rows + kLanes - 1) / kLanes * kLanes;
+  float top[kWide], here[kWide], kept[kWide], share[kWide], total[Rows] = {};
+  std::fill(top, top + kWide, -FLT_MAX);
+  std::fill(here, here + kWide, -FLT_MAX);
   for (int64_t from = 0; from < end; from += kKeys) {
     const int64_t keys = std::min(kKeys, end - from);
     for (int64_t p = 0; p < keys; p += kPanel)
       Form::template score<Rows>(a, q, q_scales, from + p, scores + p);
+    const auto count = [&](int i) {
+      return std::clamp<int64_t>(seen(a, r + i) - from, 0, keys);
+    };
     for (int i = 0; i < Rows; i++) {
-      float* row = scores + i * kKeys;
-      const int64_t count = std::clamp<int64_t>(seen(a, r + i) - from, 0, keys);
-      std::fill(row + count, row + round_up(count, kLanes), -FLT_MAX);  // whole vectors
-      const float here = top_of(row, count, -FLT_MAX), higher = std::max(top[i], here);
-      const float own = Form::kOwnTop ? here : higher;
-      const float block = Form::weigh(row, count, keys, own, weights + i * kKeys);
-      const float kept = from ? std::exp(top[i] - higher) : 1;
-      share[i] = Form::kOwnTop && count ? std::exp(here - higher) : 1;
-      if (kept != 1)
+      float* const row = scores + i * kKeys;
+      std::fill(row + count(i), row + round_up(count(i), kLanes), -FLT_MAX);  // whole vectors
+      here[i] = top_of(row, round_up(count(i), kLanes), -FLT_MAX);
+    }
+    for (int i = 0; i < kWide; i += kLanes) {
+      const F before = load(top + i), now = load(here + i), higher = max(before, now);
+      store(kept + i, exp(before - higher));
+      store(share + i, Form::kOwnTop ? exp(now - higher) : all(1));
+      store(top + i, higher);
+    }
+    for (int i = 0; i < Rows; i++) {
+      const float block = Form::weigh(scores + i * kKeys, count(i), keys,
+                                      Form::kOwnTop ? here[i] : top[i], weights + i * kKeys);
+      if (kept[i] != 1)
         vectors(wide, [&](int64_t c, int) {
-          store(sums + i * wide + c, load(sums + i * wide + c) * all(kept));
+          store(sums + i * wide + c, load(sums + i * wide + c) * all(kept[i]));
         });
-      total[i] = total[i] * kept + block * share[i];
-      top[i] = higher;
+      total[i] = total[i] * kept[i] + block * share[i];
     }
     for (int64_t p = 0; p < wide; p += kPanel)
       Form::template add_values<Rows>(a, weights, from, keys, p, share, sums, wide);
