@@ -221,10 +221,12 @@ struct Codes {
 
   static float weigh(const float* scores, int64_t count, int64_t keys, float top,
                      uint8_t* weights) {
-    const F log2e = all(1.44269504f), shift = all(6.98868469f - top * 1.44269504f);  // log2(127)
+    const F log2e = all(1.44269504f), shift = all(6.98868469f);  // log2(127)
     I total = none();
     for (int64_t j = 0; j < count; j += kLanes) {
-      const I code = nearest(rough_exp2(max(fma(load(scores + j), log2e, shift), all(-30))));
+      // The difference first: of large scores it alone is exact, and no code may be above 127.
+      const F x = max(fma(load(scores + j) - all(top), log2e, shift), all(-30));
+      const I code = nearest(rough_exp2(x));
       total = total + code;
       store_plain_codes(weights + j, code, kLanes);
     }
