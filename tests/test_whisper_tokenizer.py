@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -45,7 +46,7 @@ def _halves(piece, rank, ranks):
 @pytest.fixture(scope="module", params=[True, False], ids=["multilingual", "english"])
 def pair(request):
     theirs, *ours = from_openai(request.param)
-    return theirs, WhisperTokenizer(*ours, multilingual=request.param)
+    return theirs, WhisperTokenizer.spelt(*ours, multilingual=request.param)
 
 
 def test_special_tokens(pair):
@@ -126,9 +127,22 @@ def small():
 
 
 def test_from_a_description_and_back():
-    ours = WhisperTokenizer.from_dict(small())
-    assert ours.encode("aab") == [0, 2]
-    assert ours.to_dict() == small()
+    for merges in (["a b"], [["a", "b"]]):
+        ours = WhisperTokenizer.from_dict(small() | {"merges": merges})
+        assert ours.encode("aab") == [0, 2]
+        same(WhisperTokenizer.from_dict(ours.to_dict()), ours)
+
+
+def same(one, other):
+    np.testing.assert_equal(one.to_dict(), other.to_dict())
+
+
+def test_tokens_that_are_none_stand_for_nothing():
+    ours = WhisperTokenizer.from_dict(small() | {"vocab": {"a": 7, "b": 1, "ab": 2}})
+    assert ours.names == ["", "b", "ab", "", "", "", "", "a"]
+    assert ours.encode("ab") == [2]
+    assert ours.decode([-1, 0, 1, 2, 999]) == "bab"
+    assert ours.highest == 11
 
 
 def test_from_a_folder_old_or_new(tmp_path):
@@ -138,7 +152,7 @@ def test_from_a_folder_old_or_new(tmp_path):
     added = {k: v for k, v in data["special"].items() if v != 3}
     (tmp_path / "added_tokens.json").write_text(json.dumps(added))
     old = WhisperTokenizer.from_folder(tmp_path, multilingual=False)
-    assert old.to_dict() == data
+    same(old, WhisperTokenizer.from_dict(data))
     for merges in (["a b"], [["a", "b"]]):
         new = {
             "model": {"vocab": data["vocab"], "merges": merges},
@@ -146,7 +160,7 @@ def test_from_a_folder_old_or_new(tmp_path):
         }
         (tmp_path / "tokenizer.json").write_text(json.dumps(new))
         again = WhisperTokenizer.from_folder(tmp_path, multilingual=False)
-        assert again.to_dict() == data
+        same(again, old)
 
 
 @pytest.mark.parametrize(
@@ -172,9 +186,39 @@ def test_damaged_folders(tmp_path, name, content, says):
 
 @pytest.mark.parametrize("key", ["type", "vocab", "merges", "special", "multilingual"])
 def test_damaged_descriptions(key):
-    for value in (None, "x", [1], {"a": "b"}):
+    for value in (None, "x", [1], ["a a a"], {"a": "b"}, {"a": -1}, {"a": 2**70}, {"a": 0, "b": 0}):
         with pytest.raises(TyndaError):
             WhisperTokenizer.from_dict(small() | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pieces", None),
+        ("pieces", np.zeros(3, np.uint8)),
+        ("pieces", np.zeros((2, 2), np.uint8)),
+        ("pieces", np.zeros(4, np.int32)),
+        ("ends", np.array([], np.int32)),
+        ("ends", np.array([1, 2, 3], np.int32)),
+        ("ends", np.array([-1, 2, 4], np.int32)),
+        ("ends", np.array([2, 1, 4], np.int32)),
+        ("ends", np.array([2**31 - 1, -(2**31), 4], np.int32)),
+        ("merges", np.array([[0, 3]], np.int32)),
+        ("merges", np.array([[-1, 0]], np.int32)),
+        ("merges", np.array([[0, 1, 2]], np.int32)),
+    ],
+)
+def test_damaged_arrays(key, value):
+    good = WhisperTokenizer.from_dict(small()).to_dict()
+    with pytest.raises(TyndaError, match="readable"):
+        WhisperTokenizer.from_dict(good | {key: value})
+
+
+def test_a_byte_is_missing_or_spelt_strangely():
+    with pytest.raises(TyndaError, match="no token for a byte of 'x'"):
+        WhisperTokenizer.from_dict(small()).spell("x")
+    with pytest.raises(TyndaError, match="spells a byte as GRINNING FACE"):
+        WhisperTokenizer.from_dict(small() | {"vocab": {"a": 0, "b": 1, "😀": 2}})
 
 
 def test_damaged_merges():

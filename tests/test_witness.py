@@ -10,7 +10,6 @@ import tynda
 from helpers import RATE
 from tynda import audio, manifest
 from tynda.score import score
-from tynda.text.whisper import _BYTES
 from whisper_peer import openai, same_as_openai, same_dice, to_openai  # noqa: F401 (a fixture)
 
 DATA = Path(__file__).parent / "data"
@@ -60,13 +59,13 @@ def theirs(whisper, monkeypatch):
     }.items():
         for name, value in names.items():
             monkeypatch.setattr(sys.modules[f"whisper.{part}"], name, value)
-    stated, zero = tokenizer.to_dict(), tokenizer.timestamp_begin
+    special, zero = tokenizer.to_dict()["special"], tokenizer.timestamp_begin
     stamps = {f"<|{i * 0.02:.2f}|>": zero + i for i in range(config.frames + 1)}
     encoding = tiktoken.Encoding(
         "witness",
         pat_str=r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
-        mergeable_ranks={bytes(_BYTES[c] for c in k): t for k, t in stated["vocab"].items()},
-        special_tokens=stated["special"] | stamps,
+        mergeable_ranks={tokenizer._piece(t): t for t in range(tokenizer.eot)},
+        special_tokens=special | stamps,
     )
     spelling = openai.tokenizer.Tokenizer(encoding=encoding, num_languages=1)
     for part in ("transcribe", "decoding"):

@@ -78,7 +78,7 @@ def published_tokenizer(multilingual=True):
     from test_whisper_tokenizer import from_openai
 
     _, vocab, merges, special = from_openai(multilingual)
-    return WhisperTokenizer(vocab, merges, special, multilingual=multilingual)
+    return WhisperTokenizer.spelt(vocab, merges, special, multilingual=multilingual)
 
 
 def random_weights(config, tokenizer, seed, ends=1.0):
@@ -122,7 +122,7 @@ def write_folder(folder, seed=0, multilingual=True, dtype=np.float32, **changes)
     tokenizer = published_tokenizer(multilingual)
     weights = random_weights(config, tokenizer, seed, 1.3)
     weights = {name: value.astype(dtype) for name, value in weights.items()}
-    description = tokenizer.to_dict()
+    names, description = tokenizer.names, tokenizer.to_dict()
     settings = {
         "model_type": "whisper",
         "num_mel_bins": config.bins,
@@ -139,7 +139,8 @@ def write_folder(folder, seed=0, multilingual=True, dtype=np.float32, **changes)
         "eos_token_id": tokenizer.eot,
     }
     added = [{"content": name, "id": i} for name, i in description["special"].items()]
-    model = {"vocab": description["vocab"], "merges": description["merges"]}
+    merges = [f"{names[left]} {names[right]}" for left, right in description["merges"]]
+    model = {"vocab": {name: i for i, name in enumerate(names)}, "merges": merges}
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": added}))

@@ -1,17 +1,20 @@
 """A model on disk: one ``.safetensors`` file, tensors and a JSON header.
 
 The header stands under the key ``tynda`` of the safetensors metadata. Weights of two or more
-axes are stored in 8 bits (symmetric, one f16 scale for each output row, beside the codes as
-``NAME.scale``) or as they are; the language model, if any, is the byte tensor ``lm``. Nothing
-in a file is ever executed, and no size in its header is trusted before it is checked.
+axes are stored in 8 bits (symmetric, one scale for each output row, beside the codes as
+``NAME.scale``), in fewer on a grid (``tynda.quant.grid``), or as they are; the language model,
+if any, is the byte tensor ``lm``; arrays in the description of the tokenizer are tensors
+``tokenizer.KEY``. Nothing in a file is ever executed, and no size in its header is trusted
+before it is checked.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +28,24 @@ from tynda.checks import is_number, is_whole
 from tynda.errors import TyndaError
 from tynda.files import check_readable, write_whole
 from tynda.frontend import FrontEnd
+from tynda.quant.coded import Coded, Steps, symmetric
+from tynda.quant.grid import Grid
+from tynda.quant.pack import row_bytes
 from tynda.quant.weight import Quantized
+from tynda.tensors import Stored, places
 from tynda.text.tokenizer import CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
 
-__all__ = ["FORMAT", "Checkpoint", "Header", "load", "read_header", "save_model"]
+__all__ = ["FORMAT", "Checkpoint", "Header", "load", "load_tensors", "read_header", "save_model"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the header's layout; a newer one is refused."""
 
 _LM = "lm"
+_STEPS = {"scale": "F16", "step": "U8", "offset": "I8"}
+"""What there is of a tensor in few bits beside its codes, and their types."""
+_TOKENIZER = {"pieces": "U8", "ends": "I32", "merges": "I32"}
+"""Arrays that may be in its description, and their types."""
 # f16 ends at 65504. In 8 bits the scales and vectors are f16.
 _LARGEST = {8: 65504.0, 16: 65504.0, 32: float(np.finfo(np.float32).max)}
 
@@ -56,6 +67,8 @@ class Header:
     """Recipe, command, seed and data."""
     scores: dict[str, Any] = field(default_factory=dict)
     """Word and character error rates, by manifest."""
+    grids: dict[str, Any] = field(default_factory=dict)
+    """Of each tensor in few bits; `save_model` sees to it."""
     format: int = FORMAT
 
 
@@ -82,21 +95,33 @@ class Checkpoint:
 def save_model(
     path: Path,
     header: Header,
-    weights: Mapping[str, NDArray[np.float32]],
+    weights: Mapping[str, NDArray[np.float32] | Quantized],
     *,
     bits: int = 32,
     lm: bytes | None = None,
 ) -> None:
     """Write a model file, whole or not at all.
 
-    ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32). Raises ValueError
-    for other widths; `TyndaError` when a weight is not finite, or too great for its width, and
-    when the file cannot be written.
+    ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32); a weight that is in
+    8 bits or fewer already stays as it is. Raises ValueError for other widths; `TyndaError` when
+    a weight is not finite, or too great for its width, and when the file cannot be written.
     """
     if bits not in (8, 16, 32):
         raise ValueError(f"weights are stored in 8, 16 or 32 bits, not {bits}")
     tensors: dict[str, NDArray[Any]] = {}
+    grids: dict[str, Any] = {}
     for name, value in weights.items():
+        if isinstance(value, Coded):
+            scale, step, offset = value.steps
+            tensors |= {name: value.packed, f"{name}.scale": scale.astype(np.float16)}
+            tensors[f"{name}.step"] = step
+            if (offset != symmetric(value.grid, step)).any():
+                tensors[f"{name}.offset"] = offset
+            grids[name] = asdict(value.grid)
+            continue
+        if isinstance(value, Quantized):
+            tensors[name], tensors[f"{name}.scale"] = value.codes, value.scale
+            continue
         if not np.abs(value).max(initial=0) <= _LARGEST[bits]:
             raise TyndaError(f"tensor {name} has values that {bits} bits cannot hold, or NaN")
         if bits == 8 and value.ndim > 1:
@@ -105,13 +130,24 @@ def save_model(
             tensors[name] = value.astype(np.float32 if bits == 32 else np.float16)
     if lm is not None:
         tensors[_LM] = np.frombuffer(lm, np.uint8)
-    metadata = {"tynda": json.dumps(asdict(header), ensure_ascii=False, sort_keys=True)}
+    plain = dict(header.tokenizer)
+    for key in _TOKENIZER:
+        if isinstance(plain.get(key), np.ndarray):
+            tensors[f"tokenizer.{key}"] = plain.pop(key)
+    # What has no grid is read by those who know none.
+    stated = asdict(replace(header, tokenizer=plain, grids=grids, format=2 if grids else 1))
+    if not grids:
+        del stated["grids"]
+    metadata = {"tynda": json.dumps(stated, ensure_ascii=False, sort_keys=True)}
     # safetensors writes an array's memory as it lies, whatever its strides.
     write_whole(path, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
 
 
 def read_header(path: Path) -> Header:
-    """The header alone, without the tensors. Raises `TyndaError` as `load` does."""
+    """The header alone, without tensors, not even the tokenizer's.
+
+    Raises `TyndaError` as `load` does.
+    """
     with _open(path) as file:
         return _parse_header(path, file.metadata())
 
@@ -124,6 +160,10 @@ def load(path: Path) -> Checkpoint:
     """
     with _open(path) as file:
         header = _parse_header(path, file.metadata())
+        stored = set(file.keys())
+        for key, kind in _TOKENIZER.items():
+            if (name := f"tokenizer.{key}") in stored:
+                header.tokenizer[key] = _typed(path, file, name, kind)
         try:
             module = models.family(header.family)
             config = models.configure(module, header.config)
@@ -136,20 +176,44 @@ def load(path: Path) -> Checkpoint:
                 f"{path}: the model's {config.bins} bins and {config.vocab} symbols do not fit "
                 f"its front end ({front.bins}) and tokenizer ({symbols})"
             )
-        stored = set(file.keys())
         layers = config.layers + getattr(config, "decoder_layers", 0)
         if layers > len(stored):  # before as many specs are made
             raise TyndaError(f"{path}: most of the {layers} layers are missing")
-        weights = {}
-        for name, spec in module.specs(config).items():
-            if name not in stored:
-                raise TyndaError(f"{path}: tensor {name} is missing; the file is damaged")
-            shape = tuple(file.get_slice(name).get_shape())
-            if shape != spec.shape:
-                raise TyndaError(f"{path}: tensor {name} is {shape}, should be {spec.shape}")
-            weights[name] = _read(path, file, stored, name)
+        specs = module.specs(config)
+        if lacking := next((name for name in specs if name not in stored), None):
+            raise TyndaError(f"{path}: tensor {lacking} is missing; the file is damaged")
+        weights = _tensors(path, file, header, {k: v.shape for k, v in specs.items()})
         lm = _typed(path, file, _LM, "U8").tobytes() if _LM in stored else None
     return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size, path)
+
+
+def load_tensors(path: Path, model: Checkpoint) -> tuple[Header, dict[str, Any]]:
+    """Header and weights of a model file that has but some of those of ``model``.
+
+    Raises `TyndaError` as `load` does.
+    """
+    with _open(path) as file:
+        header = _parse_header(path, file.metadata())
+        stored = set(file.keys())
+        shapes = {k: tuple(v.shape) for k, v in model.weights.items() if k in stored}
+        return header, _tensors(path, file, header, shapes)
+
+
+def _tensors(
+    path: Path, file: Any, header: Header, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any]:
+    """Weights of these names, all of which the file has."""
+    weights: dict[str, Any] = {}
+    stored, codes = set(file.keys()), _Codes(path)
+    for name, shape in shapes.items():
+        if name in header.grids:
+            weights[name] = _read_coded(path, file, stored, header.grids[name], name, shape)
+            continue
+        found = tuple(file.get_slice(name).get_shape())
+        if found != shape:
+            raise TyndaError(f"{path}: tensor {name} is {found}, should be {shape}")
+        weights[name] = _read(path, file, stored, name, shape, codes)
+    return weights
 
 
 def _tokenizer(header: Header, config: Any) -> tuple[CharTokenizer | WhisperTokenizer, int]:
@@ -167,7 +231,8 @@ def _tokenizer(header: Header, config: Any) -> tuple[CharTokenizer | WhisperToke
         layer >= config.decoder_layers or head >= config.decoder_heads for layer, head in heads
     ):
         raise TyndaError("alignment_heads in the header are none of the decoder's")
-    return tokenizer, tokenizer.timestamp_begin + config.frames + 1
+    # Checkpoints of the hub may have outputs to spare.
+    return tokenizer, max(tokenizer.timestamp_begin + config.frames + 1, config.vocab)
 
 
 def _open(path: Path) -> Any:
@@ -208,6 +273,7 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
         "decoding": dict,
         "training": dict,
         "scores": dict,
+        "grids": dict,
     }
     for key, kind in kinds.items():
         if not isinstance(getattr(header, key), kind):
@@ -251,22 +317,69 @@ def _to_8_bits(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
     return np.clip(codes, -127, 127).astype(np.int8).reshape(value.shape), scale
 
 
-def _read(path: Path, file: Any, stored: set[str], name: str) -> NDArray[np.float32] | Quantized:
-    value = _typed(path, file, name, "I8", "F16", "F32")
-    if value.dtype == np.int8:
+class _Codes:
+    """Weights in 8 bits that stay in a model file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._places = path.open("rb"), places(path)
+
+    def __call__(self, name: str, shape: tuple[int, ...], scale: NDArray[np.float32]) -> Quantized:
+        weight = Stored(self._file, self._places[name], shape, scale)
+        if weight.codes.min() == -128:  # no code of ours, and kernels rely on it
+            return Quantized(np.maximum(weight.codes, np.int8(-127)), scale)
+        return weight
+
+
+def _read(
+    path: Path, file: Any, stored: set[str], name: str, shape: tuple[int, ...], codes: _Codes
+) -> NDArray[np.float32] | Quantized:
+    if file.get_slice(name).get_dtype() == "I8":
         if f"{name}.scale" not in stored:
             raise TyndaError(f"{path}: tensor {name}.scale is missing; the file is damaged")
-        scale = _typed(path, file, f"{name}.scale", "F16")
-        if scale.shape != value.shape[:1]:
+        scale = _typed(path, file, f"{name}.scale", "F16", "F32")
+        if scale.shape != shape[:1]:
             raise TyndaError(f"{path}: tensor {name}.scale does not fit {name}")
         if not np.isfinite(scale).all():
             raise TyndaError(f"{path}: tensor {name} has scales that are not finite; it is damaged")
-        # -128 is no code of ours, and kernels rely on it.
-        codes = np.maximum(value, np.int8(-127))
-        return Quantized(codes, scale.astype(np.float32))
+        return codes(name, shape, scale.astype(np.float32))
+    value = _typed(path, file, name, "I8", "F16", "F32")
     if not np.isfinite(value).all():
         raise TyndaError(f"{path}: tensor {name} has values that are not finite; it is damaged")
     return np.asarray(value, np.float32)
+
+
+def _read_coded(
+    path: Path, file: Any, stored: set[str], about: Any, name: str, shape: tuple[int, ...]
+) -> Coded:
+    """A weight in few bits, its codes mapped."""
+    try:
+        grid = Grid(about["bits"], about["group"], tuple(about["table"]))
+    except (TyndaError, TypeError, KeyError):
+        raise TyndaError(
+            f"{path}: tensor {name} has a grid that cannot be; it is damaged"
+        ) from None
+    inputs = math.prod(shape[1:])
+    counts = (shape[0], grid.groups(inputs))
+    if len(shape) < 2 or not inputs:
+        raise TyndaError(f"{path}: tensor {name} cannot be in few bits")
+    parts: dict[str, Any] = {}
+    for part, kind in _STEPS.items():
+        if f"{name}.{part}" in stored:
+            parts[part] = _typed(path, file, f"{name}.{part}", kind)
+        elif part == "offset":
+            parts[part] = symmetric(grid, parts["step"])
+        else:
+            raise TyndaError(f"{path}: tensor {name}.{part} is missing; the file is damaged")
+        if parts[part].shape != (counts[:1] if part == "scale" else counts):
+            raise TyndaError(f"{path}: tensor {name}.{part} does not fit {name}")
+    room = (shape[0], row_bytes(grid.bits, inputs))
+    if file.get_slice(name).get_dtype() != "U8" or tuple(file.get_slice(name).get_shape()) != room:
+        raise TyndaError(f"{path}: tensor {name} should be U8 {room}; the file is damaged")
+    steps = Steps(parts["scale"].astype(np.float32), parts["step"], parts["offset"])
+    if not np.isfinite(steps.scale).all() or not steps.within(grid):
+        raise TyndaError(f"{path}: tensor {name} has steps that cannot be; it is damaged")
+    packed = np.memmap(path, np.uint8, "r", places(path)[name], room)
+    return Coded(shape, grid, steps, packed)
 
 
 def _typed(path: Path, file: Any, name: str, *types: str) -> NDArray[Any]:

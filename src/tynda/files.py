@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,8 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises `TyndaError` when the folder is missing, not writable or full; an older file at
     ``path`` then stays as it was.
     """
+    import secrets  # with all that hashes: to read takes none of it
+
     # Not tempfile: its files are readable by their owner only, and stay so when renamed. The
     # name is short, since that of the target may be as long as the file system allows.
     partial = path.with_name(f".{secrets.token_hex(6)}.part")

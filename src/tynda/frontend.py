@@ -150,8 +150,8 @@ class LogMel(FrontEnd):
     def _features(self, samples: Floats) -> Floats:
         frames = len(samples) // self.hop
         edge = self.fft // 2
-        # A reflection needs one sample more than it mirrors.
-        samples = np.pad(samples, (0, max(0, edge + 1 - len(samples))))
+        if len(samples) <= edge:  # a reflection needs one sample more than it mirrors
+            samples = np.pad(samples, (0, edge + 1 - len(samples)))
         samples = np.pad(samples, edge, mode="reflect")
         # A short window sits in the middle of the FFT; the power does not depend on where.
         samples = samples[(self.fft - self.window) // 2 :]
@@ -254,10 +254,14 @@ def _spectra(
     features = np.empty((max(0, frames), bins), np.float32)
     if frames <= 0:
         return features
+    silence = then(np.zeros((1, fft // 2 + 1), np.float32))
     strided = np.lib.stride_tricks.sliding_window_view(samples, window)[::hop]
     hann = _hann(window)
     for start in range(0, frames, _FRAMES_AT_ONCE):
         stop = min(start + _FRAMES_AT_ONCE, frames)
+        if not samples[start * hop : (stop - 1) * hop + window].any():
+            features[start:stop] = silence  # as it would be; short recordings are mostly that
+            continue
         spectrum = np.fft.rfft(strided[start:stop] * hann, fft)
         power: Floats = np.square(spectrum.real) + np.square(spectrum.imag)
         features[start:stop] = then(power)

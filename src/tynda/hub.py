@@ -1,28 +1,22 @@
 """Models of the Hugging Face hub: pulled once, into the hub's own cache, and read from there.
 
 A finished pull is noted in tynda's cache folder (``tynda/hub``): finding it again takes neither
-the network nor ``huggingface_hub``, which is imported only to pull and to remove.
+the network nor ``huggingface_hub``, which, like all else that a pull takes, is imported for it.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import re
-import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
-
-from platformdirs import user_cache_path
 
 from tynda.errors import TyndaError
 from tynda.files import write_whole
-from tynda.huggingface import ADAPTER, CONVERT, FILES, PICKLED, check_kind
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -52,7 +46,10 @@ def cached(name: str) -> Path | None:
 
 def pulled() -> dict[str, Path]:
     """Name -> folder of all earlier pulls; what has been damaged since is among them."""
-    notes = [_read(path) for path in sorted(_notes().glob("*.json"))]
+    try:
+        notes = [_read(path) for path in sorted(_notes().glob("*.json"))]
+    except (OSError, RuntimeError):  # as in `library.cached`
+        return {}
     folders = {note["name"]: Path(note["folder"]) for note in notes if note}
     return {name: folder for name, folder in folders.items() if folder.exists()}
 
@@ -67,6 +64,8 @@ def pull(name: str, languages: Sequence[str] = ()) -> Path:
     repo, revision = _parse(name)
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its client
+
+    from tynda.huggingface import ADAPTER
 
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_SECONDS)
@@ -94,6 +93,8 @@ def remove(name: str) -> None:
     folder = pulled().get(name)
     if folder is None:
         raise TyndaError(f"{name} has not been pulled")
+    import shutil
+
     from huggingface_hub import scan_cache_dir
 
     store = folder.parents[1]
@@ -116,10 +117,14 @@ def _parse(name: str) -> tuple[str, str | None]:
 
 
 def _notes() -> Path:
+    from platformdirs import user_cache_path
+
     return user_cache_path("tynda") / "hub"
 
 
 def _note_path(name: str) -> Path:
+    from urllib.parse import quote
+
     return _notes() / f"{quote(name, safe='')}.json"
 
 
@@ -144,6 +149,8 @@ def _size(path: Path) -> int | None:
 
 def _wanted(name: str, info: ModelInfo, adapters: Collection[str]) -> list[RepoSibling]:
     """The files to get, once it is clear that they make a model which tynda can read."""
+    from tynda.huggingface import CONVERT, FILES, PICKLED, check_kind
+
     there = {file.rfilename: file for file in info.siblings or []}
     if missing := sorted(set(adapters) - set(there)):
         raise TyndaError(f"{name} has no {missing[0]}: it does not know that language")
@@ -177,6 +184,8 @@ def _fetch_large(repo: str, commit: str | None, files: Sequence[RepoSibling]) ->
     ``snapshot_download`` then finds them there. By itself it throws half a file away (seen in
     huggingface_hub 2.4): over a bad line, a large model would never arrive.
     """
+    import shutil
+
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
@@ -228,6 +237,8 @@ def _check(name: str, folder: Path, files: Sequence[RepoSibling]) -> None:
 
 
 def _whole(path: Path, file: RepoSibling) -> bool:
+    import hashlib
+
     size = _size(path)
     if size is None or (file.size is not None and size != file.size):
         return False

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
-from tynda import checkpoint, hub, huggingface
+from tynda import checkpoint, hub
 from tynda.checkpoint import Checkpoint, Header, read_header
 from tynda.errors import TyndaError
 
@@ -23,11 +20,13 @@ DEFAULT = "sentences-en"
 
 def bundled() -> dict[str, Path]:
     """Name -> file of the models inside the package."""
-    return _models(Path(str(resources.files("tynda") / "bundled")))
+    return _models(Path(__file__).parent / "bundled")
 
 
 def cached() -> dict[str, Path]:
     """Name -> file of the models in the user's cache folder (``tynda/models``)."""
+    from platformdirs import user_cache_path  # a model that is given by its path needs none
+
     try:
         return _models(user_cache_path("tynda") / "models")
     except (OSError, RuntimeError):  # it may not be read, or nobody knows where home is
@@ -37,7 +36,7 @@ def cached() -> dict[str, Path]:
 def load(name: str | Path) -> Checkpoint:
     """The model of that name, as `find` knows it. Raises `TyndaError` when it is damaged, too."""
     path = find(name)
-    return huggingface.load(path) if path.is_dir() else checkpoint.load(path)
+    return _of_the_hub(path) if path.is_dir() else checkpoint.load(path)
 
 
 def find(name: str | Path, *, pull: bool = True) -> Path:
@@ -46,9 +45,8 @@ def find(name: str | Path, *, pull: bool = True) -> Path:
     A model of the hub is pulled when it has not been, unless ``pull`` is False. Raises
     `TyndaError` when there is none, naming those that are there.
     """
-    known = cached() | bundled()
-    if str(name) in known:
-        return known[str(name)]
+    if not os.path.dirname(name) and (path := (cached() | bundled()).get(str(name))):
+        return path
     if os.path.exists(name):
         return Path(name)
     if isinstance(name, str) and hub.is_name(name):
@@ -64,7 +62,8 @@ def find(name: str | Path, *, pull: bool = True) -> Path:
                 f"{name} is not here, and {error}; {command} gets it when the hub can be "
                 f"reached, and {DEFAULT} comes with tynda"
             ) from error
-    known_names = [f"one of {', '.join(known)}"] if known else []
+    known = ", ".join(cached() | bundled())
+    known_names = [f"one of {known}"] if known else []
     raise TyndaError(
         f"no model {str(name)!r}: give "
         + " or ".join(["a .safetensors file", "owner/name on the hub", *known_names])
@@ -131,10 +130,16 @@ def _row(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _read(path: Path) -> tuple[Header, dict[str, Any], int]:
     """What describes a model: header, sizes and bytes, without its weights."""
     if path.is_dir():
-        model = huggingface.load(path, weights=False)
+        model = _of_the_hub(path, weights=False)
         return model.header, asdict(model.config), model.bytes
     header = read_header(path)
     return header, header.config, path.stat().st_size
+
+
+def _of_the_hub(path: Path, *, weights: bool = True) -> Checkpoint:
+    from tynda import huggingface  # a model file is quicker to start without
+
+    return huggingface.load(path, weights=weights)
 
 
 def _models(folder: Path) -> dict[str, Path]:

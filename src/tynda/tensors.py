@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from tynda.errors import TyndaError
+from tynda.quant.weight import Quantized
 
-__all__ = ["forget", "map_tensors"]
+__all__ = ["Stored", "forget", "map_tensors", "places"]
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+class Stored(Quantized):
+    """A weight in 8 bits that stays in its file.
+
+    The codes are mapped anew whenever they are asked for: their memory goes with the last who
+    holds them.
+    """
+
+    _place: tuple[BinaryIO, int]
+    _shape: tuple[int, ...]
+
+    def __init__(
+        self, file: BinaryIO, offset: int, shape: tuple[int, ...], scale: NDArray[np.float32]
+    ) -> None:
+        """``offset``: of the codes, int8, in ``file``."""
+        for name, value in (("_place", (file, offset)), ("_shape", shape), ("scale", scale)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight."""
+        return self._shape
+
+    @property
+    def codes(self) -> NDArray[np.int8]:
+        """From -127 to 127; not to be written to."""
+        file, offset = self._place
+        size, skip = math.prod(self._shape), offset % mmap.ALLOCATIONGRANULARITY
+        data = mmap.mmap(file.fileno(), skip + size, access=mmap.ACCESS_READ, offset=offset - skip)
+        return np.frombuffer(data, np.int8, size, skip).reshape(self._shape)
+
+
+def places(path: Path) -> dict[str, int]:
+    """Where in a file, a whole one, each of its tensors begins."""
+    with path.open("rb") as file:
+        header, start = _header(file)
+    return {name: start + entry["data_offsets"][0] for name, entry in header.items()}
 
 
 def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
@@ -28,16 +68,14 @@ def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
     """
     try:
         with path.open("rb") as file, safe_open(path, framework="np"):  # checks header and size
-            size = int.from_bytes(file.read(8), "little")
-            header: dict[str, Any] = json.loads(file.read(size))
-        data = np.memmap(path, np.uint8, "c", offset=8 + size)  # torch wants to write
+            header, start = _header(file)
+        data = np.memmap(path, np.uint8, "c", offset=start)  # torch wants to write
     except FileNotFoundError:
         raise TyndaError(f"{path} is missing") from None
     except PermissionError:
         raise TyndaError(f"no permission to read {path}: change its mode") from None
     except (OSError, ValueError, SafetensorError):
         raise TyndaError(f"{path} is damaged or no safetensors file: get it again") from None
-    header.pop("__metadata__", None)
     return {name: _tensor(path, data, name, entry) for name, entry in header.items()}
 
 
@@ -58,6 +96,14 @@ def forget(tensor: Any) -> None:
     if last > first:
         file: Any = base.base
         file.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """What a file says of each tensor, and where their data begins."""
+    size = int.from_bytes(file.read(8), "little")
+    header: dict[str, Any] = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    return header, 8 + size
 
 
 def _tensor(

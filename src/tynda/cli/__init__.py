@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import click
 
 import tynda
-from tynda.cli import evaluate, models, train, transcribe
 from tynda.cli.console import Commands, say
 
 __all__ = ["main"]
+
+# Idle threads of NumPy's OpenBLAS spin for 2**28 cycles before they sleep, on the processors that
+# the kernels' threads are to run on; 2**20 are enough to wait for a next product. It is read when
+# NumPy is imported, which no module above does.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,9 +23,3 @@ __all__ = ["main"]
 def main() -> None:
     """Speech recognition made small, fast and private."""
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
-
-
-main.add_command(transcribe.transcribe)
-main.add_command(evaluate.evaluate)
-main.add_command(train.train)
-main.add_command(models.models)

@@ -8,23 +8,21 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from tynda.errors import TyndaError
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 __all__ = ["Commands", "print_table", "print_text", "progress", "rate", "say", "visible"]
 
-# Wide, or what is not a terminal would cut tables at 80 columns.
-tables = Console(
-    width=1000, color_system=None, highlight=False, markup=False, emoji=False, soft_wrap=True
-)
-stderr = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
+# Rich is imported where something is drawn: it takes as long to start as the rest of this.
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
+_VERBS = ("transcribe", "evaluate", "quantize", "train", "models")
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 # Control characters, which could do anything to a terminal, as JSON spells them.
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160))}
@@ -32,7 +30,21 @@ _IN_TEXT = {code: name for code, name in _CONTROLS.items() if chr(code) not in "
 
 
 class Commands(click.Group):
-    """Errors that a user can mend become one line and exit code 1."""
+    """A module for each command, imported when it is called.
+
+    Errors that a user can mend become one line and exit code 1.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the help."""
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name."""
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = getattr(import_module(f"tynda.cli.{cmd_name}"), cmd_name)
+        return command
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line as ``click.Group`` does, but for the errors."""
@@ -73,7 +85,7 @@ class _Closed(io.TextIOBase):
 def say(line: str) -> None:
     """All that goes to standard error, a line at a time."""
     with suppress(OSError):  # nobody is left to tell
-        stderr.print(visible(" ".join(line.split())))
+        print(visible(" ".join(line.split())), file=sys.stderr, flush=True)
 
 
 def print_text(text: str) -> None:
@@ -83,8 +95,12 @@ def print_text(text: str) -> None:
 
 def print_table(table: Table) -> None:
     """A table to standard output, as wide as it has to be."""
-    with tables.capture() as captured:
-        tables.print(table)
+    from rich.console import Console
+
+    # Wide, or what is not a terminal would cut tables at 80 columns.
+    console = Console(width=1000, color_system=None, **_PLAIN)
+    with console.capture() as captured:
+        console.print(table)
     print_text(captured.get())
 
 
@@ -107,14 +123,19 @@ def rate(value: float | None) -> str:
 @contextmanager
 def progress(title: str, unit: str = "seconds") -> Iterator[Callable[..., None]]:
     """A line on stderr, on a terminal only: ``advance(done)`` or ``advance(done, total)``."""
+    if not sys.stderr.isatty():
+        yield lambda done, total=None: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f} " + unit),
         TimeElapsedColumn(),
-        console=stderr,
+        console=Console(stderr=True, **_PLAIN),
         transient=True,
-        disable=not stderr.is_terminal,
     ) as bar:
         task = bar.add_task(visible(title), total=None)
         yield lambda done, total=None: bar.update(task, completed=done, total=total)

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.table import Table
-from threadpoolctl import threadpool_limits
 
 import tynda
 from tynda.cli.console import print_table, print_text, progress, rate, say, visible
-from tynda.cli.options import decoder_options, model_options, table_or_json
+from tynda.cli.options import decoder_options, limited, model_options, table_or_json
 from tynda.evaluation import Report, Result
 from tynda.text.normalize import NORMALIZERS
 
@@ -53,7 +51,7 @@ def evaluate(
     """Score MODEL on MANIFESTs: word and character error rates, real-time factor."""
     recognizer = tynda.load(model, backend=backend, bits=bits, threads=threads)
     options = decoder_options(recognizer, **decoding)
-    with threadpool_limits(threads), progress("evaluating", "utterances") as advance:
+    with limited(threads), progress("evaluating", "utterances") as advance:
         report = tynda.evaluate(
             recognizer, manifests, options, normalizer=normalizer, on_progress=advance
         )
@@ -68,6 +66,8 @@ def evaluate(
 
 
 def _print_report(report: Report, listed: Sequence[Result]) -> None:
+    from rich.table import Table
+
     table = Table("source", "utterances", "words", "WER", "CER", "sub", "ins", "del", box=None)
     for name, s in (*report.sources.items(), ("all", report.overall)):
         counts = (s.substitutions, s.insertions, s.deletions)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.table import Table
 
 from tynda import hub, library
 from tynda.cli.console import print_table, print_text, rate
@@ -29,6 +28,8 @@ def list_models(format_: str) -> None:
     if format_ == "json":
         print_text(json.dumps(rows, indent=2, ensure_ascii=False))
         return
+    from rich.table import Table
+
     table = Table("name", "", "bytes", "family", "languages", "licence", "scores", box=None)
     for row in rows:
         where = "default" if row["default"] else "bundled" if row["bundled"] else "cached"
@@ -53,6 +54,8 @@ def show_model(name: str, format_: str) -> None:
     if format_ == "json":
         print_text(json.dumps(row, indent=2, ensure_ascii=False))
         return
+    from rich.table import Table
+
     table = Table(box=None, show_header=False)
     for key in ("name", "path", "bytes", "family", "languages", "licence", "scores"):
         value = {"languages": " ".join(row["languages"]), "scores": _scores(row)}.get(key)

@@ -342,7 +342,8 @@ class _Draws:
 
     def __init__(self, temperature: float, seed: int, eot: int) -> None:
         self._temperature, self._eot = temperature, eot
-        self._rng = np.random.default_rng(seed)
+        # NumPy imports its generators when they are asked for, and it takes long.
+        self._rng = np.random.default_rng(seed) if temperature else None
 
     def choose(
         self, logs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
@@ -360,7 +361,7 @@ class _Draws:
 
     def _perturbed(self, row: Floats) -> Floats:
         """The largest of logits with Gumbel noise is a draw from their softmax (Gumbel 1954)."""
-        if self._temperature == 0:
+        if self._rng is None:
             return row
         noise = self._rng.gumbel(size=len(row)).astype(np.float32)
         return row / np.float32(self._temperature) + noise

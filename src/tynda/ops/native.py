@@ -126,8 +126,9 @@ class Native:
                 matrix.put_rounded(self.kernels, at, by_tap(part))
                 forget(part)
             elif integer:
-                scale = np.ascontiguousarray(weight.scale[rows], np.float32)
-                matrix.put_8(at, by_tap(weight.codes[rows]), scale)
+                part = weight[rows].by_tap()
+                scale = np.ascontiguousarray(part.scale, np.float32)
+                matrix.put_8(at, np.ascontiguousarray(part.codes), scale)
             else:
                 part = floats(weight[rows])
                 matrix.put(at, by_tap(part).astype(np.float32, copy=False))

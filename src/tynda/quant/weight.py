@@ -21,6 +21,7 @@ __all__ = [
     "by_tap",
     "dense",
     "floats",
+    "is_product",
     "quantize",
     "quantize_all",
     "quantize_rows",
@@ -128,6 +129,11 @@ def dense(weights: Mapping[str, Any]) -> dict[str, Floats]:
     return {name: floats(weight) for name, weight in weights.items()}
 
 
+def is_product(shape: tuple[int, ...], trainable: bool) -> bool:
+    """Whether products in few bits with a weight of this shape are worth while."""
+    return len(shape) > 1 and int(np.prod(shape[1:])) >= _LEAST_INPUTS and trainable
+
+
 def quantize_all(
     weights: Mapping[str, Any], trainable: Mapping[str, bool], *, later: bool = False
 ) -> dict[str, Floats | Quantized]:
@@ -138,12 +144,8 @@ def quantize_all(
     """
     make = Pending if later else quantize
 
-    def fits(name: str, weight: Any) -> bool:
-        inputs = int(np.prod(weight.shape[1:]))
-        return len(weight.shape) > 1 and inputs >= _LEAST_INPUTS and trainable[name]
-
     def convert(name: str, weight: Any) -> Floats | Quantized:
-        if fits(name, weight):
+        if is_product(weight.shape, trainable[name]):
             return weight if isinstance(weight, Quantized) else make(weight)
         return floats(weight)
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tynda import library
 from tynda.engine import Backend
 from tynda.errors import TyndaError
 from tynda.recognizers.base import Recognizer
-from tynda.recognizers.ctc import CTCRecognizer, Decoding
-from tynda.recognizers.whisper import WhisperRecognizer
+
+if TYPE_CHECKING:
+    from tynda.recognizers.ctc import CTCRecognizer, Decoding
+    from tynda.recognizers.whisper import WhisperRecognizer
 
 __all__ = ["CTCRecognizer", "Decoding", "Recognizer", "WhisperRecognizer", "load"]
+
+_HOMES = {"CTCRecognizer": "ctc", "Decoding": "ctc", "WhisperRecognizer": "whisper"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a kind of recogniser when it is asked for: a model is of one."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tynda.recognizers' has no attribute {name!r}")
+    return getattr(import_module(f"tynda.recognizers.{_HOMES[name]}"), name)
 
 
 def load(
@@ -34,5 +46,6 @@ def load(
     if not isinstance(name, str | PathLike):
         raise TyndaError(f"a model is named by a string or a path, not {name!r}")
     model = library.load(name)
-    kind = WhisperRecognizer if model.header.family == "whisper" else CTCRecognizer
-    return kind(model, backend=backend, bits=bits, threads=threads)
+    kind = "WhisperRecognizer" if model.header.family == "whisper" else "CTCRecognizer"
+    recognizer: type[Recognizer[Any]] = __getattr__(kind)
+    return recognizer(model, backend=backend, bits=bits, threads=threads)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from num2words import num2words
-
 from tynda.errors import TyndaError
 
 __all__ = ["NORMALIZERS", "basic", "english_letters"]
@@ -69,6 +67,12 @@ NORMALIZERS: Final[Mapping[str, Callable[[], Callable[[str], str]]]] = {
 
 The last two are those of Radford et al. 2022, appendix C, by the package ``whisper-normalizer``.
 """
+
+
+def _words(number: int, to: str = "cardinal") -> str:
+    from num2words import num2words  # takes long to import, and few texts have figures
+
+    return str(num2words(number, to=to))
 
 
 def _plain(text: str) -> str:
@@ -148,7 +152,7 @@ def _cardinal(figures: str) -> str:
     if is_code or len(plain) > 15:
         return _digits(plain)
     is_year = not has_commas and len(plain) == 4 and 1100 <= int(plain) < 2100
-    return str(num2words(int(plain), to="year" if is_year else "cardinal"))
+    return _words(int(plain), to="year" if is_year else "cardinal")
 
 
 def _decimal(figures: str) -> str:
@@ -161,8 +165,8 @@ def _time(match: re.Match[str]) -> str:
     hour, minute, half = int(match[1]), int(match[2]), match[3]
     if minute == 0:
         exact = "" if half else "o'clock" if 1 <= hour <= 12 else "hundred"
-        return f"{num2words(hour)} {exact}{half or ''}"
-    return f"{num2words(hour)} {'oh ' if minute < 10 else ''}{num2words(minute)}{half or ''}"
+        return f"{_words(hour)} {exact}{half or ''}"
+    return f"{_words(hour)} {'oh ' if minute < 10 else ''}{_words(minute)}{half or ''}"
 
 
 def _money(match: re.Match[str]) -> str:
@@ -177,13 +181,13 @@ def _money(match: re.Match[str]) -> str:
     if cents == 0 or whole != "0":
         parts.append(f"{_cardinal(whole)} {one if whole == '1' else many}")
     if cents:
-        parts.append(f"{num2words(cents)} {small_one if cents == 1 else small_many}")
+        parts.append(f"{_words(cents)} {small_one if cents == 1 else small_many}")
     return " and ".join(parts)
 
 
 def _ordinal(match: re.Match[str]) -> str:
     plain = match[1].replace(",", "")
-    return _digits(plain) if len(plain) > 15 else str(num2words(int(plain), to="ordinal"))
+    return _digits(plain) if len(plain) > 15 else _words(int(plain), to="ordinal")
 
 
 def _decade(match: re.Match[str]) -> str:

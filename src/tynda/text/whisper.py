@@ -2,7 +2,9 @@
 
 Byte-level byte pair encoding as in GPT-2 (Radford et al. 2019, section 2.2) through
 ``tokenizers``; special tokens as in Whisper (Radford et al. 2022, section 2.3 and figure 1).
-Decoding needs the vocabulary alone: ``tokenizers`` is loaded when a text is first encoded.
+Fifty thousand pieces are held as one string of bytes: as Python's objects they would take more
+memory than the weights of a small model, and longer to make than a sentence to hear. Decoding
+reads them there; ``tokenizers`` is loaded, and given them, when a text is first encoded.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 from string import punctuation
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 from tynda.files import read_json
@@ -39,27 +44,35 @@ def _byte_table() -> dict[str, int]:
 
 
 _BYTES = _byte_table()
-_LETTERS = {byte: letter for letter, byte in _BYTES.items()}
+_LETTERS = np.array([ord(letter) for letter in sorted(_BYTES, key=_BYTES.__getitem__)], "<u4")
+_CODES = np.full(_LETTERS.max() + 2, -1, np.int16)  # letter -> byte; the last stands for others
+_CODES[_LETTERS] = range(256)
+# No vocabulary is as large: a number in a file may not ask for gigabytes.
+_MOST_TOKENS = 1 << 22
+_UNREADABLE = "the tokenizer's description is not readable: get the model again"
 
 
 class WhisperTokenizer:
     """Text to tokens and back, and the numbers of the special tokens.
 
-    ``vocab`` maps each piece of text, in GPT-2's spelling of bytes, to its token; ``merges``
-    lists the pairs ``"left right"`` in the order in which they are joined; ``special`` maps
-    ``"<|endoftext|>"`` and its like to tokens. Raises `TyndaError` where a special token that
-    decoding needs is missing.
+    ``pieces [bytes]`` has what the tokens stand for, one behind the other, uint8, and
+    ``ends [tokens]`` where each ends, int32; a token that is none stands for nothing.
+    ``merges [n, 2]``, int32, lists the pairs of tokens in the order in which they are joined;
+    ``special`` maps ``"<|endoftext|>"`` and its like to tokens. Raises `TyndaError` where a
+    special token that decoding needs is missing.
     """
 
     def __init__(
         self,
-        vocab: Mapping[str, int],
-        merges: Sequence[str],
+        pieces: NDArray[np.uint8],
+        ends: NDArray[np.int32],
+        merges: NDArray[np.int32],
         special: Mapping[str, int],
         *,
         multilingual: bool,
     ) -> None:
-        self._vocab, self._merges, self._special = dict(vocab), list(merges), dict(special)
+        self._pieces, self._ends, self._merges = pieces, ends, merges
+        self._special = dict(special)
         self.multilingual = multilingual
         self.eot = self._token("<|endoftext|>")
         self.sot = self._token("<|startoftranscript|>")
@@ -75,10 +88,42 @@ class WhisperTokenizer:
         self.languages = {between[t]: t for t in sorted(between)}
         """Language code -> token."""
 
+    @classmethod
+    def spelt(
+        cls,
+        vocab: Mapping[str, int],
+        merges: Iterable[str | Sequence[str]],
+        special: Mapping[str, int],
+        *,
+        multilingual: bool,
+    ) -> WhisperTokenizer:
+        """The tokenizer of pieces in GPT-2's spelling of bytes.
+
+        ``vocab`` maps each piece to its token; ``merges`` are pairs, or ``"left right"``. Raises
+        `TyndaError` where a piece or a merge is damaged.
+        """
+        tokens = list(vocab.values())
+        if len(set(tokens)) < len(tokens) or max(tokens, default=0) >= _MOST_TOKENS:
+            raise TyndaError(_UNREADABLE)
+        try:
+            pairs = [m.split(" ") if isinstance(m, str) else m for m in merges]
+            joined = [(vocab[left], vocab[right]) for left, right in pairs]
+        except (KeyError, TypeError, ValueError):
+            raise TyndaError("the tokenizer's merges are damaged: get the model again") from None
+        lengths = np.zeros(max(tokens, default=-1) + 1, np.int32)
+        lengths[tokens] = [len(piece) for piece in vocab]
+        return cls(
+            _to_bytes("".join(sorted(vocab, key=vocab.__getitem__))),
+            np.cumsum(lengths, dtype=np.int32),
+            np.array(joined, np.int32).reshape(-1, 2),
+            special,
+            multilingual=multilingual,
+        )
+
     @property
     def highest(self) -> int:
         """The greatest token that has a name."""
-        return max([*self._vocab.values(), *self._special.values()])
+        return max(len(self._ends) - 1, *self._special.values())
 
     def _token(self, name: str) -> int:
         try:
@@ -91,22 +136,8 @@ class WhisperTokenizer:
         return list(self._bpe.encode(text).ids)
 
     def spell(self, text: str) -> list[int]:
-        """`encode` of a single word or symbol, in few steps and without a library to load.
-
-        As openai's tokenizer does it: of all neighbours that make a token together, those that
-        make the one with the least number are joined first.
-        """
-        pieces = [_LETTERS[byte] for byte in text.encode()]
-        while True:
-            joined = [
-                (token, i)
-                for i, pair in enumerate(pairwise(pieces))
-                if (token := self._vocab.get("".join(pair))) is not None
-            ]
-            if not joined:
-                return [self._vocab[piece] for piece in pieces]
-            _, i = min(joined)
-            pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+        """`encode` of a single word or symbol, in few steps and without a library to load."""
+        return _spell(text, self._made_of(text))
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens without the special ones; broken UTF-8 becomes U+FFFD."""
@@ -147,22 +178,30 @@ class WhisperTokenizer:
     @cached_property
     def non_speech(self) -> frozenset[int]:
         """Tokens of symbols that are not said: brackets, notes, dashes before a speaker's turn."""
+        known = self._made_of(" -'" + "".join(_SYMBOLS) + _NOTES)
         # A small vocabulary may spell them with a space alone, which many words begin with.
-        space = self.spell(" ")[0]
-        tokens = {self.spell(" -")[0], self.spell(" '")[0]} - {space}
+        (space,) = _spell(" ", known)
+        tokens = {_spell(" -", known)[0], _spell(" '", known)[0]} - {space}
         for symbol in (*_SYMBOLS, *_NOTES):
             for text in (symbol, " " + symbol):
-                encoded = self.spell(text)
+                encoded = _spell(text, known)
                 # The notes share their first bytes with nothing but their like.
                 if len(encoded) == 1 or symbol in _NOTES:
                     tokens.add(encoded[0])
         return frozenset(tokens)
 
+    @property
+    def names(self) -> list[str]:
+        """The pieces by token, in GPT-2's spelling."""
+        letters = _LETTERS[self._pieces].tobytes().decode("utf-32-le")
+        return [letters[a:b] for a, b in pairwise([0, *self._ends.tolist()])]
+
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads back; plain enough for JSON."""
+        """What `from_dict` reads back: plain enough for JSON, but for the arrays."""
         return {
             "type": "whisper",
-            "vocab": self._vocab,
+            "pieces": self._pieces,
+            "ends": self._ends,
             "merges": self._merges,
             "special": self._special,
             "multilingual": self.multilingual,
@@ -170,20 +209,29 @@ class WhisperTokenizer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WhisperTokenizer:
-        """The tokenizer that `to_dict` described; `TyndaError` if ``data`` describes none."""
-        vocab: Any = data.get("vocab")
+        """The tokenizer that `to_dict` described, or one as `spelt` takes it.
+
+        Raises `TyndaError` if ``data`` describes none.
+        """
         special: Any = data.get("special")
-        merges: Any = data.get("merges")
+        multilingual: Any = data.get("multilingual")
         if (
             data.get("type") != "whisper"
-            or not _is_vocab(vocab)
             or not _is_vocab(special)
-            or not isinstance(merges, list)
-            or not all(isinstance(m, str) for m in merges)
-            or not isinstance(data.get("multilingual"), bool)
+            or not isinstance(multilingual, bool)
         ):
-            raise TyndaError("the tokenizer's description is not readable: get the model again")
-        return cls(vocab, merges, special, multilingual=data["multilingual"])
+            raise TyndaError(_UNREADABLE)
+        if "vocab" in data:
+            vocab, merges = data["vocab"], data.get("merges")
+            if not _is_vocab(vocab) or not isinstance(merges, list):
+                raise TyndaError(_UNREADABLE)
+            return cls.spelt(vocab, merges, special, multilingual=multilingual)
+        pieces: Any = data.get("pieces")
+        ends: Any = data.get("ends")
+        pairs: Any = data.get("merges")
+        if not _fit(pieces, ends, pairs):
+            raise TyndaError(_UNREADABLE)
+        return cls(pieces, ends, pairs, special, multilingual=multilingual)
 
     @classmethod
     def from_folder(cls, folder: Path, *, multilingual: bool) -> WhisperTokenizer:
@@ -221,32 +269,35 @@ class WhisperTokenizer:
         try:
             vocab, merges = data["model"]["vocab"], data["model"]["merges"]
             special = {t["content"]: t["id"] for t in data["added_tokens"]}
-            merges = [m if isinstance(m, str) else " ".join(m) for m in merges]
-        except (KeyError, TypeError):
+            vocab = {k: t for k, t in vocab.items() if k not in special}
+        except (KeyError, TypeError, AttributeError):
             raise TyndaError("tokenizer.json is no byte pair encoding") from None
         return cls.from_dict(
             {
                 "type": "whisper",
-                "vocab": {k: t for k, t in vocab.items() if k not in special},
+                "vocab": vocab,
                 "merges": merges,
                 "special": special,
                 "multilingual": multilingual,
             }
         )
 
-    @cached_property
-    def _pieces(self) -> dict[int, str]:
-        return {token: piece for piece, token in self._vocab.items()}
-
     def _text(self, tokens: Iterable[int]) -> str:
-        try:
-            return bytes(_BYTES[c] for t in tokens for c in self._pieces.get(t, "")).decode(
-                "utf-8", "replace"
-            )
-        except KeyError as unknown:
-            raise TyndaError(
-                f"the tokenizer spells a byte as {unicodedata.name(unknown.args[0], 'unknown')}"
-            ) from None
+        return b"".join(map(self._piece, tokens)).decode("utf-8", "replace")
+
+    def _piece(self, token: int) -> bytes:
+        if not 0 <= token < len(self._ends):
+            return b""
+        return self._pieces[self._ends[token - 1] if token else 0 : self._ends[token]].tobytes()
+
+    def _made_of(self, text: str) -> dict[bytes, int]:
+        """Piece -> token, of those pieces that have no other bytes than ``text``."""
+        foreign = np.ones(256, bool)
+        foreign[list(text.encode())] = False
+        before = np.append(0, np.cumsum(foreign[self._pieces], dtype=np.int32))
+        starts = np.append(0, self._ends[:-1])
+        own = (before[self._ends] == before[starts]) & (self._ends > starts)
+        return {self._piece(token): token for token in np.flatnonzero(own).tolist()}
 
     @cached_property
     def _bpe(self) -> Any:
@@ -254,13 +305,55 @@ class WhisperTokenizer:
         from tokenizers.models import BPE
         from tokenizers.pre_tokenizers import ByteLevel
 
+        names = self.names
         try:
-            pairs = [(left, right) for left, right in (m.split(" ") for m in self._merges)]
-            bpe = Tokenizer(BPE(vocab=self._vocab, merges=pairs))
-        except Exception as error:  # ValueError of ours, or what the library raises for bad merges
+            pairs = [(names[left], names[right]) for left, right in self._merges.tolist()]
+            vocab = {name: token for token, name in enumerate(names) if name}
+            bpe = Tokenizer(BPE(vocab=vocab, merges=pairs))
+        except Exception as error:  # as the library says that merges are bad
             raise TyndaError(f"the tokenizer's merges are damaged: {error}") from None
         bpe.pre_tokenizer = ByteLevel(add_prefix_space=False)
         return bpe
+
+
+def _spell(text: str, known: Mapping[bytes, int]) -> list[int]:
+    """The tokens of a word, where ``known`` has all of its pieces.
+
+    As openai's tokenizer does it: of all neighbours that make a token together, those that
+    make the one with the least number are joined first.
+    """
+    pieces = [bytes([byte]) for byte in text.encode()]
+    while joined := [
+        (known[pair], i) for i, pair in enumerate(map(b"".join, pairwise(pieces))) if pair in known
+    ]:
+        _, i = min(joined)
+        pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+    try:
+        return [known[piece] for piece in pieces]
+    except KeyError:
+        raise TyndaError(f"the tokenizer has no token for a byte of {text!r}") from None
+
+
+def _to_bytes(text: str) -> NDArray[np.uint8]:
+    """What GPT-2 spells so."""
+    letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    codes: NDArray[np.int16] = _CODES[np.minimum(letters, len(_CODES) - 1)]
+    if len(unknown := letters[codes < 0]):
+        name = unicodedata.name(chr(unknown[0]), "unknown")
+        raise TyndaError(f"the tokenizer spells a byte as {name}")
+    return codes.astype(np.uint8)
+
+
+def _fit(pieces: Any, ends: Any, merges: Any) -> bool:
+    """Whether these arrays make a tokenizer."""
+    arrays = (pieces, ends, merges)
+    if not all(isinstance(array, np.ndarray) for array in arrays):
+        return False
+    if [(a.dtype, a.ndim) for a in arrays] != [(np.uint8, 1), (np.int32, 1), (np.int32, 2)]:
+        return False
+    places = np.concatenate([[0], ends, [len(pieces)]])
+    fits = (places[1:] >= places[:-1]).all() and places[-2] == len(pieces)
+    return bool(fits and merges.shape[1] == 2 and ((merges >= 0) & (merges < len(ends))).all())
 
 
 def _is_special(piece: str) -> bool:

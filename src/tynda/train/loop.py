@@ -23,6 +23,7 @@ from tynda import checkpoint, frontend, manifest, models
 from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.manifest import Utterance
+from tynda.quant.grid import Grid
 from tynda.quant.weight import dense
 from tynda.recognizers import CTCRecognizer
 from tynda.score import score
@@ -33,6 +34,7 @@ from tynda.train.curve import draw
 from tynda.train.objective import Objective
 from tynda.train.phones import Lexicon
 from tynda.train.recipe import Optimizer, Recipe
+from tynda.train.rounding import Rounder
 from tynda.train.seq2seq import Seq2Seq
 from tynda.train.splice import Splicer, find_words
 from tynda.train.teacher import Teacher
@@ -90,7 +92,8 @@ class Trainer:
     """A run of ``recipe`` on the manifests under ``folder``, kept in ``output``.
 
     The weights start at random, or as in the model file ``init``. ``output`` holds ``last.pt``
-    (to resume), ``best.safetensors`` (the averaged weights with the best dev CER so far),
+    (to resume), ``best.safetensors`` (the averaged weights with the best dev CER so far; of a
+    training through the rounding, ``best-3bit.safetensors`` and the like for its other widths),
     ``log.json`` and ``curve.png``.
     """
 
@@ -166,12 +169,19 @@ class Trainer:
         fresh = initial_weights(specs, o.seed)
         if init is not None:
             fresh |= self._initial_model(init)
+        self.rounder = None
+        if rounding := self.recipe.rounding:
+            self.rounder = Rounder(rounding, self.objective.family.specs(self.objective.config))
+            fresh |= self.rounder.factors
         self.weights = {k: v.to(self.device) for k, v in fresh.items()}
-        trained = {k: v for k, v in self.weights.items() if specs[k].trainable}
-        # Norms and biases are not decayed, as is usual (Loshchilov & Hutter 2019 leave it open).
+        fixed = {k for k, spec in specs.items() if not spec.trainable}
+        trained = {k: v for k, v in self.weights.items() if k not in fixed}
+        # Norms, biases and steps are not decayed, as is usual (Loshchilov & Hutter 2019 leave it
+        # open).
+        decayed = [k for k, v in trained.items() if v.ndim > 1 and k in specs]
         groups = [
-            {"params": [v for v in trained.values() if v.ndim > 1], "weight_decay": o.weight_decay},
-            {"params": [v for v in trained.values() if v.ndim == 1], "weight_decay": 0.0},
+            {"params": [trained[k] for k in decayed], "weight_decay": o.weight_decay},
+            {"params": [v for k, v in trained.items() if k not in decayed], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=o.betas, fused=True)
         self.average = {k: v.clone() for k, v in self.weights.items()}
@@ -265,12 +275,12 @@ class Trainer:
             score = entry.get("dev_cer", loss), entry.get("dev_loss", loss)
             if score < self.at.best_score:
                 self.at.best_score, self.at.best_epoch = score, self.at.epoch
-                self.export(self.output / "best.safetensors", entry)
+                self.export(entry)
             entry["seconds"] = round(time.monotonic() - started, 1)
             self.at.history.append(entry)
             self._save()
             self._say("  ".join(f"{k} {_short(v)}" for k, v in entry.items()))
-        return self.output / "best.safetensors"
+        return self.best(self.grids[0])
 
     def _train_epoch(self) -> dict[str, float]:
         o, d = self.recipe.optimizer, self.recipe.data
@@ -313,7 +323,8 @@ class Trainer:
             task = progress.add_task(title, total=len(batches), loss="")
             for batch in train_data.iterate(dataset, self.workers):
                 rate = learning_rate(self.at.step, total, o)
-                losses.append(self._step(batch.to(self.device), rate, views))
+                grid = self.grids[int(rng.integers(len(self.grids)))]
+                losses.append(self._step(batch.to(self.device), rate, views, grid))
                 self.at.step += 1
                 progress.update(task, advance=1, loss=f"loss {np.mean(losses[-50:]):.3f}")
         finite = [loss for loss in losses if math.isfinite(loss)]
@@ -327,11 +338,11 @@ class Trainer:
             f"({self.recipe.optimizer.lr:g}); what was saved before stays"
         )
 
-    def _step(self, batch: train_data.Batch, rate: float, views: int) -> float:
+    def _step(self, batch: train_data.Batch, rate: float, views: int, grid: Grid | None) -> float:
         o = self.recipe.optimizer
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, plain = self.objective.loss(self.weights, batch, views)
+        loss, plain = self.objective.loss(self._rounded(self.weights, grid), batch, views)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.trained, o.clip)
@@ -344,6 +355,12 @@ class Trainer:
             )
         return float(plain.detach())
 
+    def _rounded(self, weights: dict[str, Tensor], grid: Grid | None) -> dict[str, Tensor]:
+        """The weights as the model will have them."""
+        if self.rounder is None or grid is None:
+            return weights
+        return self.rounder(weights, grid)
+
     @torch.no_grad()
     def _score_dev(self) -> dict[str, float]:
         """Plain loss of each label, WER and CER of the averaged weights, without a search."""
@@ -351,12 +368,13 @@ class Trainer:
         objective, rng = self.objective, np.random.default_rng(0)
         pairs: list[tuple[str, str]] = []
         loss, count = 0.0, 0
+        weights = self._rounded(self.average, self.grids[0])
         for features, said in self.dev.batches(self.recipe.data.batch_seconds * 2):
             texts = [s.text for s in said]
             labels = [objective.labels([s], rng) for s in said]
             batch = train_data.collate(features, labels, [[] for _ in texts]).to(self.device)
             try:
-                part, number, heard = objective.hear(self.average, batch)
+                part, number, heard = objective.hear(weights, batch)
             except FloatingPointError:
                 raise self._diverged() from None
             loss, count = loss + part, count + number
@@ -368,8 +386,18 @@ class Trainer:
             "dev_cer": result.cer or 0,
         }
 
-    def export(self, path: Path, scores: dict[str, float]) -> None:
-        """Write the averaged weights as a model file in f32."""
+    @property
+    def grids(self) -> Sequence[Grid | None]:
+        """What the weights are rounded to, the first of which is scored; None: not at all."""
+        return self.rounder.grids if self.rounder else [None]
+
+    def best(self, grid: Grid | None) -> Path:
+        """The model file with the best weights so far."""
+        width = f"-{grid.bits:g}bit" if grid and grid != self.grids[0] else ""
+        return self.output / f"best{width}.safetensors"
+
+    def export(self, scores: dict[str, float]) -> None:
+        """Write the averaged weights as model files: in f32, or rounded to each grid."""
         recipe, objective = self.recipe, self.objective
         header = checkpoint.Header(
             name=recipe.name,
@@ -383,8 +411,11 @@ class Trainer:
             training={"command": self.command, "recipe": asdict(recipe), **scores},
         )
         names = objective.family.specs(objective.config)
-        weights = {k: self.average[k].detach().cpu().numpy() for k in names}
-        checkpoint.save_model(path, header, weights)
+        weights: dict[str, Any] = {k: self.average[k].detach().cpu().numpy() for k in names}
+        for grid in self.grids:
+            if self.rounder and grid:
+                weights |= self.rounder.coded(self.average, grid)
+            checkpoint.save_model(self.best(grid), header, weights)
 
     def _save(self) -> None:
         state = {

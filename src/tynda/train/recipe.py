@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tynda.errors import TyndaError
 from tynda.models import CTC_FAMILIES, FAMILIES
+from tynda.quant.grid import BITS
 
 __all__ = [
     "Augment",
@@ -26,6 +27,7 @@ __all__ = [
     "Optimizer",
     "Phones",
     "Recipe",
+    "Rounding",
     "Source",
     "bundled",
     "load",
@@ -55,6 +57,8 @@ Window = Annotated[str, _Rule("'exact' or 'fit'", lambda x: x in ("exact", "fit"
 Family = Annotated[str, _Rule(f"one of {', '.join(FAMILIES)}", lambda x: x in FAMILIES)]
 Language = Annotated[str, _Rule("'en': training writes English letters only", lambda x: x == "en")]
 Bits = Annotated[int, _Rule("8, 16 or 32", lambda x: x in (8, 16, 32))]
+Width = Annotated[float, _Rule(f"one of {', '.join(f'{b:g}' for b in BITS)}", lambda x: x in BITS)]
+Group = Annotated[int, _Rule("0 or a multiple of 32", lambda x: x >= 0 and x % 32 == 0)]
 Tokens = Annotated[int, _Rule("from 256 to 50000", lambda x: 256 <= x <= 50000)]
 FileName = Annotated[
     str,
@@ -156,6 +160,22 @@ class Distill:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """Training through the rounding to few bits, see ``train/rounding.py``."""
+
+    bits: tuple[Width, ...]
+    """Widths that the weights are to serve; of several, each batch draws one. The first is
+    scored."""
+    group: Group = 32
+    """Inputs that share a step; 0: a whole row."""
+    keep: tuple[str, ...] = ("*embed_positions*",)
+    """Patterns of tensors that stay in 8 bits."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.bits) > 0, "bits must not be empty")
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """AdamW, linear warm-up, a constant rate, and a linear way down to zero at the end."""
 
@@ -211,6 +231,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     phones: Phones | None = None
     distill: Distill | None = None
+    rounding: Rounding | None = None
     lm: NGram | None = None
     tokens: Tokens = 500
     """Byte pairs that a model with a decoder learns from its texts; 256 of them are the bytes."""
@@ -242,6 +263,7 @@ _SECTIONS: dict[str, type] = {
     "augment": Augment,
     "phones": Phones,
     "distill": Distill,
+    "rounding": Rounding,
     "lm": NGram,
 }
 

@@ -32,6 +32,6 @@ def learn_tokens(texts: Sequence[str], pieces: int) -> WhisperTokenizer:
     )
     learner.train_from_iterator((f" {text}" for text in texts), trainer)
     model = json.loads(learner.to_str())["model"]
-    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     special = {f"<|{name}|>": len(model["vocab"]) + i for i, name in enumerate(_SPECIAL)}
-    return WhisperTokenizer(model["vocab"], merges, special, multilingual=False)
+    vocab, merges = model["vocab"], model["merges"]
+    return WhisperTokenizer.spelt(vocab, merges, special, multilingual=False)

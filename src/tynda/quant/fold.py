@@ -1,0 +1,109 @@
+"""Scales that move from activations into weights, through the norm between them.
+
+Where a norm's result is only looked at by products, its inputs to them can be divided by any
+factors if the weights are multiplied with them: the model stays the same, and its weights or its
+activations may be easier to round.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tynda.ops.trace import Program, Step, Value
+from tynda.quant.calibrate import Calibration, Seen
+from tynda.quant.coded import to_grid
+from tynda.quant.fit import clipped
+from tynda.quant.grid import Grid
+from tynda.quant.weight import Floats, floats
+
+__all__ = ["moved"]
+
+
+def moved(
+    weights: Mapping[str, Any], plan: Mapping[str, Grid], method: str, calibration: Calibration
+) -> dict[str, Floats]:
+    """The tensors of a model that change, with scales moved by ``awq`` or ``smooth``."""
+    found = [link for link in _links(calibration.programs()) if plan.keys() >= set(link.weights)]
+    seen = calibration.watch(weights, {link.weights[0] for link in found})
+    changed: dict[str, Floats] = {}
+    for link in found:
+        heard = seen[link.weights[0]]
+        if method == "awq":
+            factors = _awq(weights, link, heard, plan[link.weights[0]])
+        else:
+            factors = _smooth(weights, link, heard)
+        changed |= {name: floats(weights[name]) / factors for name in link.norm}
+        changed |= {name: floats(weights[name]) * factors for name in link.weights}
+    return changed
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A norm's two tensors, and the weights ``[out, channels]`` that see what it gives."""
+
+    norm: tuple[str, str]
+    weights: tuple[str, ...]
+
+
+def _links(programs: Iterable[Program]) -> list[_Link]:
+    """Those of a traced model."""
+    programs = list(programs)
+    reads = Counter(v.name for p in programs for step in p.steps for v in step.weights)
+    found = []
+    for program in programs:
+        users: dict[Value, list[Step]] = {}
+        for step in program.steps:
+            for value in step.tensors.values():
+                users.setdefault(value, []).append(step)
+        for step in program.steps:
+            after = users.get(step.result, [])
+            if step.operation != "layer_norm" or step.result in program.outputs or not after:
+                continue
+            names = [s.tensors["weight"].name for s in after if s.operation == "linear"]
+            if len(names) == len(after) and all(reads[name] == 1 for name in names):
+                norm = step.tensors["weight"].name, step.tensors["bias"].name
+                found.append(_Link(norm, tuple(names)))
+    return found
+
+
+def _smooth(weights: Mapping[str, Any], link: _Link, seen: Seen, share: float = 0.5) -> Floats:
+    """Factors that share the outliers of activations with the weights.
+
+    Xiao et al. 2023, "SmoothQuant", equation 4.
+    """
+    peaks = np.max([np.abs(floats(weights[name])).max(0) for name in link.weights], axis=0)
+    factors = np.maximum(seen.peak, 1e-5) ** share / np.maximum(peaks, 1e-5) ** (1 - share)
+    return _centred(factors)
+
+
+def _awq(weights: Mapping[str, Any], link: _Link, seen: Seen, grid: Grid) -> Floats:
+    """Factors with which rounding to the grid harms the products least.
+
+    Lin et al. 2024, "AWQ", equations 4 and 5: powers of the activations' sizes, of 11.
+    """
+    sizes = np.sqrt(np.maximum(np.diag(seen.mean), 1e-12))
+    tried = [_centred(sizes**power) for power in np.linspace(0, 1, 11)]
+    return tried[int(np.argmin([_harm(weights, link, seen, grid, f) for f in tried]))]
+
+
+def _harm(
+    weights: Mapping[str, Any], link: _Link, seen: Seen, grid: Grid, factors: Floats
+) -> float:
+    """The mean square of what rounding changes in the products."""
+    total = 0.0
+    for name in link.weights:
+        weight = floats(weights[name]) * factors
+        steps = clipped(weight, grid, (np.diag(seen.mean) / factors**2).astype(np.float32))
+        change = (to_grid(weight, grid, steps).dequantize() - weight) / factors
+        total += float(np.sum((change @ seen.mean) * change))
+    return total
+
+
+def _centred(factors: Any) -> Floats:
+    scaled: Floats = (factors / np.exp(np.log(factors).mean())).astype(np.float32)
+    return scaled

@@ -1,0 +1,79 @@
+"""Grids: the values that a weight in few bits may have.
+
+A row of a weight has a scale, as in 8 bits, and each group of its inputs a whole-numbered step:
+code ``u`` of a group counts ``step * u + offset`` in whole numbers from -127 to 127, which are
+those of a weight in 8 bits. So products are computed just as in 8 bits, to the last bit,
+whatever a weight is stored in. (Lin et al. 2024, "QServe", section 4.1: progressive group
+quantization.) Or a code looks its whole number up in a table that the weight has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tynda.errors import TyndaError
+
+__all__ = ["BITS", "NF4", "Grid"]
+
+BITS = (1.58, 2, 3, 4, 5, 6, 8)
+"""Widths that weights are stored in; 1.58 is log2(3): three values."""
+
+# The step at which a uniform quantizer of Gaussian numbers errs least, in mean sizes of them
+# (Max 1960, table II, over the square root of 2 / pi); that of three values as in BitNet b1.58
+# (Ma et al. 2024, equation 3).
+_STEPS = {1.58: 1.0, 2: 1.248, 3: 0.734, 4: 0.420, 5: 0.236, 6: 0.130, 8: 0.0386}
+
+NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)
+"""The table of NormalFloat (Dettmers et al. 2023, "QLoRA", appendix E), in 127ths."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How many values there are, and how many inputs share a step.
+
+    ``bits``: one of `BITS`. ``group``: inputs, a multiple of 32; 0: a whole row. ``table``: the
+    values in whole numbers from -127 to 127, rising, where they are not evenly apart; a row's
+    inputs then share its scale. Raises `TyndaError` for others.
+    """
+
+    bits: float
+    group: int = 0
+    table: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises `TyndaError` for what is no grid."""
+        if self.bits not in BITS:
+            raise TyndaError(
+                f"weights are stored in {', '.join(f'{b:g}' for b in BITS)} bits, not {self.bits}"
+            )
+        if self.group < 0 or self.group % 32:
+            raise TyndaError(f"a group has 32, 64, 96, ... inputs, or 0 for all, not {self.group}")
+        if self.table and (
+            self.group
+            or len(self.table) != self.levels
+            or list(self.table) != sorted(self.table)
+            or max(map(abs, self.table)) > 127
+        ):
+            raise TyndaError(
+                f"a table for {self.bits:g} bits has {self.levels} rising numbers from -127 to "
+                "127, and no groups"
+            )
+
+    @property
+    def levels(self) -> int:
+        """How many values a code has."""
+        return {1.58: 3, 8: 255}.get(self.bits) or 2 ** int(self.bits)
+
+    @property
+    def most(self) -> int:
+        """The largest step whose values all lie from -127 to 127."""
+        return 254 // (self.levels - 1)
+
+    @property
+    def gaussian(self) -> float:
+        """The step that suits Gaussian numbers, in their mean sizes."""
+        return _STEPS[self.bits]
+
+    def groups(self, inputs: int) -> int:
+        """How many a row of ``inputs`` has; the last may be short."""
+        return -(-inputs // self.group) if self.group else 1

@@ -1,0 +1,118 @@
+"""Training through the rounding: a model learns with the weights that it will have.
+
+The loss is computed with rounded weights, and what it says of them is taught to the ones that
+they were rounded from (straight-through, Bengio et al. 2013, section 3.1). A step follows the
+sizes of its weights, as in BitNet b1.58 (Ma et al. 2024), times a factor that is learnt (Esser
+et al. 2020, "Learned step size quantization").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tynda.models import Spec
+from tynda.quant.coded import Steps, to_grid
+from tynda.quant.grid import Grid
+from tynda.quant.weight import Quantized, is_product
+from tynda.train.recipe import Rounding
+
+__all__ = ["Rounder", "round_weight"]
+
+_LEAST = 6.2e-5
+
+
+class Rounder:
+    """Which weights of a model are rounded, to which grids, and the factors of their steps.
+
+    Several widths share the weights: each has factors of its own (Yu et al. 2021, "Any-precision
+    deep neural networks").
+    """
+
+    def __init__(self, recipe: Rounding, specs: Mapping[str, Spec]) -> None:
+        self.grids = [Grid(bits, recipe.group) for bits in recipe.bits]
+        self.names = [
+            name
+            for name, spec in specs.items()
+            if is_product(spec.shape, spec.trainable)
+            and not any(fnmatchcase(name, pattern) for pattern in recipe.keep)
+        ]
+        self.factors = {
+            f"{name}.step{grid.bits:g}": torch.ones(
+                specs[name].shape[0], grid.groups(int(np.prod(specs[name].shape[1:])))
+            )
+            for name in self.names
+            for grid in self.grids
+        }
+        """Beside the model's own weights: trained as they are."""
+
+    def __call__(self, weights: Mapping[str, Tensor], grid: Grid) -> dict[str, Tensor]:
+        """The model's weights as they will be; ``weights`` holds the factors too."""
+        rounded = dict(weights)
+        for name in self.names:
+            factors = weights[f"{name}.step{grid.bits:g}"]
+            rounded[name] = round_weight(weights[name], factors, grid)
+        return rounded
+
+    def coded(self, weights: Mapping[str, Tensor], grid: Grid) -> dict[str, Quantized]:
+        """Those that are rounded, as they are stored."""
+        found = {}
+        for name in self.names:
+            weight = weights[name].detach().cpu()
+            factors = weights[f"{name}.step{grid.bits:g}"].detach().cpu()
+            rows = weight.movedim(1, -1).flatten(1)
+            scale, step, offset, _ = _steps(rows, factors, grid)
+            steps = Steps(
+                scale[:, 0].numpy(),
+                step.numpy().astype(np.uint8),
+                offset.numpy().astype(np.int8),
+            )
+            found[name] = to_grid(weight.numpy(), grid, steps)
+        return found
+
+
+def round_weight(weight: Tensor, factors: Tensor, grid: Grid) -> Tensor:
+    """``weight [out, ...]`` as it is when it comes back from a file.
+
+    ``factors [out, groups]`` of the steps. Gradients go to both.
+    """
+    rows = weight.movedim(1, -1).flatten(1)
+    inputs = rows.shape[1]
+    with torch.no_grad():
+        scale, step, offset, sizes = _steps(rows, factors, grid)
+        whole, zero = (_spread(v, grid, inputs) for v in (step, offset))
+        codes = ((rows / scale - zero) / whole).round().clamp(0, grid.levels - 1)
+        exact = scale * (codes * whole + zero)
+        half = (grid.levels - 1) / 2
+    # The same in plain numbers, for the gradients alone.
+    width = _spread(factors * sizes, grid, inputs)
+    place = (rows / width).clamp(-half - 0.5, half + 0.5)
+    smooth = width * (place + (codes - half - place).detach())
+    rounded = smooth + (exact - smooth).detach()
+    return rounded.reshape(len(weight), *weight.shape[2:], weight.shape[1]).movedim(-1, 1)
+
+
+def _steps(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scale ``[out, 1]``; step, offset ``[out, groups]`` in whole numbers; and what a factor of 1
+    makes of the step. As ``tynda.quant.coded.settle`` does it."""
+    inputs = rows.shape[1]
+    size = grid.group or inputs
+    count = factors.shape[1]
+    padded = torch.nn.functional.pad(rows.abs(), (0, count * size - inputs))
+    members = torch.full((count,), float(size))
+    members[-1] = inputs - (count - 1) * size
+    sizes = grid.gaussian * padded.reshape(-1, count, size).sum(-1) / members.to(rows.device)
+    sizes = sizes.clamp(min=_LEAST * 0.1)
+    wanted = factors * sizes
+    scale = (wanted.amax(1, keepdim=True) / grid.most).clamp(min=_LEAST).half().float()
+    step = (wanted / scale).round().clamp(1, grid.most)
+    offset = -torch.floor(step * (grid.levels - 1) / 2)
+    return scale, step, offset, sizes
+
+
+def _spread(parts: Tensor, grid: Grid, inputs: int) -> Tensor:
+    return parts.repeat_interleave(grid.group or inputs, 1)[:, :inputs]
