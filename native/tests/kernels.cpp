@@ -489,7 +489,7 @@ void simple(const Kernels& kernels, Random& random) {
   const Floats x = row_of(size, random), other = row_of(size, random);
   const Floats weight(width, random), bias(width, random);
   const float factor = random.number(3);
-  at("%s add, scale and affine [%d, %d]", kernels.name, int(rows), int(width));
+  at("%s add, scale, affine and moments [%d, %d]", kernels.name, int(rows), int(width));
   Floats sum(size), scaled(size), moved(size), y(size), z(x);
   for (int64_t i = 0; i < size; i++) {
     sum[i] = x[i] + other[i];
@@ -506,11 +506,21 @@ void simple(const Kernels& kernels, Random& random) {
   Floats in_place(x), moved_in_place(x);
   kernels.scale(in_place.begin(), size, factor, in_place.begin());
   same(in_place, scaled);
-  kernels.affine(x.begin(), rows, width, weight.begin(), bias.begin(), y.begin());
+  kernels.affine(x.begin(), rows, width, weight.begin(), bias.begin(), Activation::none, y.begin());
   same(y, moved);
   kernels.affine(moved_in_place.begin(), rows, width, weight.begin(), bias.begin(),
-                 moved_in_place.begin());
+                 Activation::none, moved_in_place.begin());
   same(moved_in_place, moved);
+  for (int64_t i = 0; i < size; i++) moved[i] = std::max(moved[i], 0.0f);
+  kernels.affine(x.begin(), rows, width, weight.begin(), bias.begin(), Activation::relu, y.begin());
+  same(y, moved);
+  std::vector<double> sums(2 * width, 1.0), expected(2 * width, 1.0);  // added to what is there
+  for (int64_t i = 0; i < size; i++) {
+    expected[i % width] += x[i];
+    expected[width + i % width] += double(x[i]) * x[i];
+  }
+  kernels.moments(x.begin(), rows, width, sums.data(), sums.data() + width);
+  expect(sums == expected, "moments differ");
 }
 
 void depthwise(const Kernels& kernels, Random& random) {
