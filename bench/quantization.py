@@ -1,6 +1,7 @@
 """What few bits cost in words: methods and bits on one model, beside the model in f32.
 
     python bench/quantization.py MODEL MANIFEST --calibration MANIFEST --output FILE.json
+    python bench/quantization.py MODEL MANIFEST --kinds --output FILE.json
     python bench/quantization.py --figure FILE.json... --output docs/quantization.png
 
 Every way is `tynda quantize`'s; all are heard greedily by the native engine with the same
@@ -11,6 +12,7 @@ the difference, and kept in FILE.json, from which a later call goes on.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import time
 from pathlib import Path
@@ -19,7 +21,8 @@ from typing import Any
 
 import tynda
 from tynda import library
-from tynda.quantize import mixed, quantize
+from tynda.quant.mixed import Mixer
+from tynda.quantize import products, quantize
 from tynda.score import change, score
 
 WAYS = [
@@ -31,10 +34,17 @@ WAYS = [
     *((method, 1.58) for method in ("absmean", "gptq")),
 ]
 CALIBRATED = ("gptq", "awq", "mixed")
+# Which tensors are attention's, and so on, in any family; the others keep 8 bits.
+KINDS = {
+    "attention": ("*attention*", "*attn*"),
+    "feed-forward": ("*.ff?.*", "*feed_forward*", "*.fc?.*"),
+    "convolutions": ("*conv*",),
+    "embedding, output": ("head.*", "lm_head.*", "*embed_tokens*", "upsample.*"),
+}
 
 
 def heard(name: str | Path, manifest: str, each: int, bits: int | None) -> list[tuple[str, str]]:
-    model = tynda.load(name, bits=bits)
+    model = tynda.load(name, bits=bits, threads=1)
     whisper = model.header.family == "whisper"
     greedy = {"temperature": (0.0,), "language": "en"} if whisper else {"beam_size": 1}
     options = model.options(**greedy)
@@ -53,10 +63,22 @@ def written(args: argparse.Namespace, method: str, bits: float, output: Path) ->
         with TemporaryDirectory() as folder:  # as many bytes as with the same bits for all
             quantize(args.model, Path(folder) / "m.safetensors", bits)
             size = (Path(folder) / "m.safetensors").stat().st_size
-        plan = mixed(args.model, size, calibration)
+        plan = Mixer(args.model, calibration).for_size(size)
         quantize(args.model, output, plan, method="gptq", calibration=calibration)
+    elif method in KINDS:
+        names = products(library.load(args.model))
+        patterns = [p for p in KINDS[method] if fnmatch.filter(names, p)]
+        overrides = [(pattern, bits) for pattern in patterns]
+        quantize(args.model, output, 8, method="clip", overrides=overrides)
     else:
-        quantize(args.model, output, bits, method=method, calibration=calibration)
+        quantize(
+            args.model,
+            output,
+            bits,
+            method=method,
+            calibration=calibration,
+            group=0 if bits == 1.58 else 32,
+        )
     return time.perf_counter() - started
 
 
@@ -75,6 +97,8 @@ def measure(args: argparse.Namespace) -> None:
         kept.write_text(json.dumps(found))
     print(f"f32: WER {found['wer']:.4f}, {found['bytes']:,} bytes")
     ways = [tuple(way.split(":")) for way in args.ways] if args.ways else WAYS
+    if args.kinds:
+        ways = [(kind, bits) for kind in KINDS for bits in (4, 3, 2)]
     for method, width in ways:
         bits = float(width) if "." in str(width) else int(width)
         key = f"{method} {bits:g}"
@@ -133,6 +157,7 @@ def main() -> None:
     parser.add_argument("--calibration")
     parser.add_argument("--each", type=int, default=1, help="every so manieth utterance")
     parser.add_argument("--ways", nargs="*", help="METHOD:BITS, such as gptq:3; all by default")
+    parser.add_argument("--kinds", action="store_true", help="one kind of layer at a time")
     parser.add_argument("--figure", nargs="+", metavar="FILE", help="draw what was measured")
     parser.add_argument("--output", required=True)
     args = parser.parse_args()

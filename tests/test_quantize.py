@@ -21,9 +21,10 @@ from tynda.quant import fit, fold, methods
 from tynda.quant.calibrate import Calibration
 from tynda.quant.coded import Coded, to_grid
 from tynda.quant.grid import BITS, Grid
+from tynda.quant.mixed import Mixer
 from tynda.quant.plan import Sensitivity, allocate, read_plan, save_plan, weight_bytes
 from tynda.quant.weight import Quantized, by_tap, dense
-from tynda.quantize import choose, mixed, products, quantize
+from tynda.quantize import choose, products, quantize
 from tynda.tensors import Stored
 from whisper_peer import write_folder
 
@@ -311,14 +312,37 @@ def test_mixed_bits_fill_the_size_with_least_harm(folder, tmp_path, speech):
     pytest.importorskip("scipy")
     quantize(folder, tmp_path / "3", 3)
     size = (tmp_path / "3").stat().st_size
-    plan = mixed(folder, size, speech)
+    mixer = Mixer(folder, speech)
+    plan = mixer.for_size(size)
     quantize(folder, tmp_path / "mixed", plan)
     assert 0.9 * size < (tmp_path / "mixed").stat().st_size <= size
     assert len({grid.bits for grid in plan.values()}) > 1
     save_plan(tmp_path / "plan.json", plan)
     assert read_plan(tmp_path / "plan.json", list(plan)) == plan
     with pytest.raises(TyndaError, match="MB at least"):
-        mixed(folder, 1000, speech)
+        mixer.for_size(1000)
+
+
+def test_the_smallest_plan_within_a_loss_is_found(tmp_path, speech, monkeypatch):
+    """The loss of words is said to begin below four bits on average."""
+    pytest.importorskip("scipy")
+    source = save_tiny(tmp_path / "tiny.safetensors")
+    mixer, tried = Mixer(source, speech), []
+
+    def heard(name, bits):
+        if bits is None:
+            grids = read_raw(name)[1].get("grids", {})
+            tried.append(np.mean([grids.get(k, {"bits": 8})["bits"] for k in mixer._found]))
+        return [("a b", "a" if bits is None and tried[-1] < 4 else "a b")]
+
+    monkeypatch.setattr(mixer, "_pairs", heard)
+    plan = mixer.for_loss(1)
+    assert len(tried) >= 4
+    assert np.mean([grid.bits for grid in plan.values()]) == min(t for t in tried if t >= 4)
+    assert mixer.for_loss(50)
+    monkeypatch.setattr(mixer, "_pairs", lambda name, bits: [("a", "a" if bits else "")])
+    with pytest.raises(TyndaError, match="no bits lose as little"):
+        mixer.for_loss(1)
 
 
 def test_bits_are_given_where_they_help_most_by_hand():
@@ -358,8 +382,10 @@ def test_a_few_tensors_may_have_bits_of_their_own(folder, tmp_path):
         (["--bits", "4", "--calibration", "nothing"], 1, "error: nothing: cannot read"),
         (["--plan", "nothing"], 1, "error: nothing is missing"),
         (["--plan", "P", "--bits", "4"], 2, "leave --bits out"),
-        (["--bits", "mixed"], 2, "need each other"),
-        (["--target-size", "3"], 2, "need each other"),
+        (["--bits", "mixed"], 2, "needs either"),
+        (["--max-wer-loss", "1"], 2, "needs either"),
+        (["--bits", "mixed", "--max-wer-loss", "1", "--target-size", "3"], 2, "needs either"),
+        (["--target-size", "3"], 2, "needs either"),
         (["--bits", "mixed", "--target-size", "3"], 2, "mixed bits need speech"),
         (["--bits", "mixed", "--target-size", "0.01", "--calibration", "M"], 1, "MB at least"),
         (["--bits", "7"], 2, "7"),

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tynda import library, models
 from tynda.checkpoint import Checkpoint, Header, load_tensors, save_model
@@ -20,7 +17,16 @@ from tynda.quant.grid import BITS, Grid
 from tynda.quant.methods import CALIBRATED
 from tynda.quant.weight import dense, is_product, quantize_all
 
-__all__ = ["STORED", "check_new", "choose", "mixed", "products", "quantize", "trainable"]
+__all__ = [
+    "STORED",
+    "check_new",
+    "choose",
+    "new_header",
+    "overridden",
+    "products",
+    "quantize",
+    "trainable",
+]
 
 STORED = (*BITS, 16, 32)
 """Widths that a file's weights can have."""
@@ -40,7 +46,7 @@ def quantize(
     method: str | None = None,
     group: int = 32,
     calibration: Path | None = None,
-    utterances: int = 48,
+    utterances: int = 128,
     overrides: Overrides = (),
     on_progress: Progress | None = None,
 ) -> None:
@@ -63,10 +69,10 @@ def quantize(
     if bits in (16, 32):
         if method or overrides or calibration:
             raise TyndaError(f"{bits:g} bits are not rounded: leave method and overrides out")
-        save_model(output, _header(model), dense(model.weights), bits=int(bits), lm=model.lm)
+        save_model(output, new_header(model), dense(model.weights), bits=int(bits), lm=model.lm)
         return
     plan = dict(bits) if isinstance(bits, Mapping) else choose(model, bits, group)
-    plan |= _overridden(model, group, overrides)
+    plan |= overridden(model, group, overrides)
     plain = all(grid.bits == 8 for grid in plan.values())
     if method is None:
         method = "gptq" if calibration else "rtn" if plain else "clip"
@@ -81,49 +87,8 @@ def quantize(
         few = _few(model, plan, method, calibration, utterances, output, on_progress)
         weights = quantize_all(rest, trainable(model)) | few
     # What is rounded so much has no use for norms and biases in 32 bits.
-    save_model(output, _header(model), weights, bits=32 if plain else 16, lm=model.lm)
+    save_model(output, new_header(model), weights, bits=32 if plain else 16, lm=model.lm)
     _partial(output).unlink(missing_ok=True)
-
-
-def mixed(
-    name: str | Path,
-    size: int,
-    calibration: Path,
-    *,
-    group: int = 32,
-    utterances: int = 48,
-    overrides: Overrides = (),
-    on_progress: Progress | None = None,
-) -> dict[str, Grid]:
-    """The plan with which a model's file has at most ``size`` bytes and loses least.
-
-    ``overrides`` and all other arguments as of `quantize`. Raises `TyndaError` where there is
-    none.
-    """
-    from tynda.quant.calibrate import Calibration
-    from tynda.quant.plan import allocate, measure, weight_bytes
-
-    model = library.load(name)
-    fixed = _overridden(model, group, overrides)
-    names = [name for name in choose(model, 8) if name not in fixed]
-    shapes = {name: tuple(weight.shape) for name, weight in model.weights.items()}
-    taken = sum(weight_bytes(shapes[name], grid) for name, grid in fixed.items())
-    taken += sum(2 * math.prod(s) for k, s in shapes.items() if k not in fixed and k not in names)
-    heard = Calibration(model, calibration, utterances)
-    found = measure(model, names, group, heard, trainable(model), on_progress)
-    return allocate(found, group, size - taken - _overhead(model)) | fixed
-
-
-def _overhead(model: Checkpoint) -> int:
-    """Bytes of a file that are no weights: language model, tokenizer, header."""
-    header = _header(model)
-    arrays = [v for v in header.tokenizer.values() if isinstance(v, np.ndarray)]
-    plain = {k: v for k, v in header.tokenizer.items() if not isinstance(v, np.ndarray)}
-    told = json.dumps(asdict(replace(header, tokenizer=plain)))
-    # Names, places and grids of the tensors and of their steps.
-    names = sum(2 * len(name) + 100 for name in model.weights)
-    names += sum(4 * len(name) + 350 for name in products(model))
-    return len(told) + names + sum(a.nbytes for a in arrays) + len(model.lm or b"")
 
 
 def check_new(output: Path) -> None:
@@ -150,7 +115,11 @@ def trainable(model: Checkpoint) -> dict[str, bool]:
     return {name: spec.trainable for name, spec in specs.items()}
 
 
-def _overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str, Grid]:
+def overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str, Grid]:
+    """The grids of the tensors that match a pattern, the last that does.
+
+    Raises `TyndaError` for one that none matches.
+    """
     plan: dict[str, Grid] = {}
     names = products(model)
     for pattern, bits in overrides:
@@ -161,7 +130,8 @@ def _overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str
     return plan
 
 
-def _header(model: Checkpoint) -> Header:
+def new_header(model: Checkpoint) -> Header:
+    """What a file of the model says of itself."""
     header = replace(model.header, config=asdict(model.config), tokenizer=model.tokenizer.to_dict())
     if getattr(model.config, "adapter", None) is not None:
         header.languages = header.languages[:1]

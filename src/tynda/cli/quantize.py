@@ -14,6 +14,7 @@ from tynda.cli.console import print_text, progress, say
 from tynda.errors import TyndaError
 from tynda.quant.grid import Grid
 from tynda.quant.methods import METHODS
+from tynda.quant.mixed import Mixer
 from tynda.quant.plan import read_plan
 from tynda.quant.plan import save_plan as write_plan
 
@@ -31,7 +32,7 @@ _FEW = _BITS[:-2]
 @click.option(
     "--bits",
     type=click.Choice([*_BITS, "mixed"]),
-    help="Of a weight; mixed: of each its own, for --target-size. 8 by default.",
+    help="Of a weight; mixed: each its own, for --target-size or --max-wer-loss. 8 by default.",
 )
 @click.option(
     "--method", type=click.Choice(METHODS), help="By default gptq with --calibration, else clip."
@@ -48,11 +49,17 @@ _FEW = _BITS[:-2]
 @click.option(
     "--utterances",
     type=click.IntRange(1),
-    default=48,
+    default=128,
     show_default=True,
     help="Of the manifest, evenly taken.",
 )
 @click.option("--target-size", type=click.FloatRange(0, min_open=True), help="Of the file, MB.")
+@click.option(
+    "--max-wer-loss",
+    type=click.FloatRange(0),
+    metavar="POINTS",
+    help="Of the word error rate, in hundredths, on the calibration's utterances.",
+)
 @click.option(
     "--override",
     "overrides",
@@ -67,6 +74,7 @@ def quantize(
     output: Path,
     bits: str | None,
     target_size: float | None,
+    max_wer_loss: float | None,
     overrides: Sequence[str],
     plan: Path | None,
     save_plan: Path | None,
@@ -76,8 +84,10 @@ def quantize(
 
     It starts faster than a folder of the hub and takes less memory.
     """
-    if (bits == "mixed") != (target_size is not None):
-        raise click.UsageError("--bits mixed and --target-size need each other")
+    if (bits == "mixed") != ((target_size is None) != (max_wer_loss is None)):
+        raise click.UsageError(
+            "--bits mixed needs either --target-size or --max-wer-loss, and they need it"
+        )
     if plan and bits:
         raise click.UsageError("--plan says all about bits: leave --bits out")
     if bits == "mixed" and how["calibration"] is None:
@@ -88,10 +98,13 @@ def quantize(
     with progress("quantizing", "tensors") as advance:
         if plan:
             used = read_plan(plan, quantizing.products(library.load(model)))
-        elif target_size is not None:
-            size, heard = round(target_size * 1e6), ("group", "calibration", "utterances")
-            settings = {key: how[key] for key in heard}
-            used = quantizing.mixed(model, size, overrides=changes, on_progress=advance, **settings)
+        elif bits == "mixed":
+            settings = {key: how[key] for key in ("group", "calibration", "utterances")}
+            mixer = Mixer(model, overrides=changes, on_progress=advance, **settings)
+            if target_size is not None:
+                used = mixer.for_size(round(target_size * 1e6))
+            else:
+                used = mixer.for_loss(max_wer_loss or 0)
         elif save_plan and used < 16:
             used = quantizing.choose(library.load(model), used, how["group"])
         if isinstance(used, dict):

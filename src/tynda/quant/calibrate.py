@@ -20,6 +20,7 @@ from tynda.decode.options import Options
 from tynda.decode.whisper import Network, decode, start_tokens
 from tynda.engine import Eager, Engine
 from tynda.errors import TyndaError
+from tynda.manifest import Utterance
 from tynda.models import whisper
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.trace import Program, Value, trace_call
@@ -67,17 +68,19 @@ class Calibration:
     itself. Raises `TyndaError` for a manifest without a recording that can be read.
     """
 
-    def __init__(self, model: Checkpoint, path: Path, utterances: int = 48) -> None:
+    def __init__(self, model: Checkpoint, path: Path, utterances: int = 128) -> None:
         self.model = model
         self._family = models.family(model.header.family)
         listed = manifest.read(path)
         step = max(1, len(listed) // utterances)
         self.heard: list[tuple[Floats, str]] = []
         """Features ``[frames, bins]`` and text."""
+        self.utterances: list[Utterance] = []
         for utterance in listed[::step][:utterances]:
             samples = audio.load(utterance.audio)[: int(_SECONDS * SAMPLE_RATE)]
             if len(samples):
                 self.heard.append((self._features(samples), utterance.text))
+                self.utterances.append(utterance)
         if not self.heard:
             raise TyndaError(f"{path} has no sound in it to calibrate with")
 
