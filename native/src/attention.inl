@@ -378,10 +378,7 @@ void attention(const Attention& given) {
     a.packed_k = a.scratch + at.keys;
     a.packed_v = a.scratch + at.values;
   }
-  for (int64_t r = 0; r < a.queries; r += kTile)
-    with_rows<kTile>(std::min<int64_t>(kTile, a.queries - r), [&](auto rows) {
-      attend_rows<Form, rows()>(a, r, at);
-    });
+  tiles(a.queries, [&](int64_t r, auto rows) { attend_rows<Form, rows()>(a, r, at); });
 }
 
 template <class Form>

@@ -186,7 +186,8 @@ NB_MODULE(_native, m) {
              p.layer_norm(x, y, width, weight.data(), bias.data(), eps);
            },
            "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "eps"_a)
-      .def("affine", &Plan::affine, "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "period"_a)
+      .def("affine", &Plan::affine, "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "period"_a,
+           "kind"_a)
       .def("activate", &Plan::activate, "x"_a, "y"_a, "width"_a, "kind"_a)
       .def("glu", &Plan::glu, "x"_a, "y"_a, "width"_a)
       .def("log_softmax", &Plan::log_softmax, "x"_a, "y"_a, "width"_a)

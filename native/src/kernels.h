@@ -73,9 +73,11 @@ struct Kernels {
   void (*glu)(const float* x, int64_t rows, int64_t width, float* y);
   void (*add)(const float* x, const float* y, int64_t size, float* sum);
   void (*scale)(const float* x, int64_t size, float factor, float* y);
-  // y = x * weight + bias, both [width].
+  // y = activation(x * weight + bias), both [width].
   void (*affine)(const float* x, int64_t rows, int64_t width, const float* weight,
-                 const float* bias, float* y);
+                 const float* bias, Activation, float* y);
+  // Adds the rows of x to sums [width], and their squares to squares [width].
+  void (*moments)(const float* x, int64_t rows, int64_t width, double* sums, double* squares);
   // One frame [width] of a depthwise convolution: taps [first, last) of weight [taps, width]
   // with the rows of x from `first` on. y is not x.
   void (*depthwise)(const float* x, int64_t ldx, int64_t first, int64_t last, int64_t width,

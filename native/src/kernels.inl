@@ -37,15 +37,17 @@ inline F tanh(F x) {
   return copysign((all(1) - e) / (all(1) + e), x);
 }
 
-// x * Phi(x), the error function by Abramowitz & Stegun 7.1.26 as in the NumPy twin.
+// x * Phi(x): a polynomial in x * x instead of an exponential and a division. Phi is within 6e-7,
+// and beyond 5.3 it is 0 or 1 exactly (least greatest error, on Chebyshev nodes).
 inline F gelu(F x) {
-  const F z = x * all(0.70710678f), size = abs(z);
-  const F t = all(1) / fma(size, all(0.3275911f), all(1));
-  F y = all(1.061405429f);
-  for (float c : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) y = fma(y, t, all(c));
-  // From 5 on the error function is 1 in float.
-  const F erf = copysign(all(1) - y * t * exp(all(0) - min(z * z, all(25))), z);
-  return all(0.5f) * x * (all(1) + erf);
+  const F near = min(max(x, all(-5.3f)), all(5.3f));
+  const F u = fma(near * near, all(2 / (5.3f * 5.3f)), all(-1));
+  F y = all(1.413520426e-3f);
+  for (float c : {-3.424717579e-3f, 2.625679597e-3f, -3.133652266e-3f, 8.883976378e-3f,
+                  -1.469799224e-2f, 1.900819317e-2f, -2.489127405e-2f, 3.204883635e-2f,
+                  -3.963554651e-2f, 4.926713929e-2f, -6.651699543e-2f, 1.333925277e-1f})
+    y = fma(y, u, all(c));
+  return x * min(max(fma(near, y, all(0.5f)), all(0)), all(1));
 }
 
 inline F activated(F x, Activation kind) {
@@ -87,7 +89,7 @@ constexpr Kernels kKernels = {
      attention_scratch<Floats>, attention<Floats>, attention_weights<Floats>},
     {Codes::key_bytes, Codes::value_bytes, Codes::pack_keys, Codes::pack_values,
      attention_scratch<Codes>, attention<Codes>, attention_weights<Codes>},
-    layer_norm, log_softmax, activate, glu, add, scale, affine, depthwise, lstm,
+    layer_norm, log_softmax, activate, glu, add, scale, affine, moments, depthwise, lstm,
 };
 
 }  // namespace

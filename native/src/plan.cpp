@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -172,11 +173,12 @@ void Plan::layer_norm(Place x, Place y, int64_t width, const float* weight, cons
   });
 }
 
-void Plan::affine(Place x, Place y, int64_t width, Place weight, Place bias, int64_t period) {
+void Plan::affine(Place x, Place y, int64_t width, Place weight, Place bias, int64_t period,
+                  Activation kind) {
   step([=](const Run& run) {
     for (int64_t r = run.first; r < run.first + run.count; r++)
       kernels_.affine(run.at<const float>(x, r), 1, width, run.at<const float>(weight, r / period),
-                      run.at<const float>(bias, r / period), run.at<float>(y, r));
+                      run.at<const float>(bias, r / period), kind, run.at<float>(y, r));
   });
 }
 
@@ -335,52 +337,33 @@ void Plan::moments(Place x, Place scale, Place shift, Place work, int64_t batch,
                    float eps, Place lengths) {
   stage([=](const Run& run) {
     const int64_t blocks = round_up(time, kMomentRows) / kMomentRows, per = channels / groups;
-    auto* sums = run.at<double>(work, 0);  // [batch, blocks, channels]
-    auto* means = run.at<float>(scale, 0);
-    // Sums over time of x, or of the squares of its distance from the means.
-    const auto sum_up = [&, this](bool squares) {
-      Pool::shared().run(batch * blocks, [&](int64_t i, int) {
-        const int64_t item = i / blocks, from = i % blocks * kMomentRows;
-        const int64_t to = std::min(length_of(run, lengths, item, time), from + kMomentRows);
-        double* sum = sums + i * channels;
-        std::fill(sum, sum + channels, 0.0);
-        for (int64_t t = from; t < to; t++) {
-          const auto* row = run.at<const float>(x, item * time + t);
-          if (squares) {
-            const float* mean = means + item * channels;
-            for (int64_t c = 0; c < channels; c++) {
-              const float d = row[c] - mean[c];
-              sum[c] += double(d) * d;
-            }
-          } else {
-            for (int64_t c = 0; c < channels; c++) sum[c] += row[c];
-          }
-        }
-      }, threads_);
-    };
-    const auto of_group = [&](int64_t item, int64_t group) {
-      double total = 0;
-      for (int64_t b = 0; b < blocks; b++)
-        for (int64_t c = group * per; c < (group + 1) * per; c++)
-          total += sums[(item * blocks + b) * channels + c];
-      return total / double(std::max<int64_t>(1, length_of(run, lengths, item, time) * per));
-    };
-    sum_up(false);
-    for (int64_t item = 0; item < batch; item++)
-      for (int64_t g = 0; g < groups; g++) {
-        const float mean = float(of_group(item, g));
-        std::fill_n(means + item * channels + g * per, per, mean);
-      }
-    sum_up(true);
-    for (int64_t item = 0; item < batch; item++)
-      for (int64_t g = 0; g < groups; g++) {
-        const float factor = 1 / std::sqrt(float(of_group(item, g)) + eps);
-        for (int64_t c = g * per; c < (g + 1) * per; c++) {
-          float& mean = means[item * channels + c];
-          run.at<float>(shift, item)[c] = bias[c] - mean * factor * weight[c];
-          mean = factor * weight[c];
+    auto* const sums = run.at<double>(work, 0);  // and those of squares: [batch, blocks, 2, channels]
+    Pool::shared().run(batch * blocks, [&, this](int64_t i, int) {
+      const int64_t item = i / blocks, from = i % blocks * kMomentRows;
+      const int64_t to = std::min(length_of(run, lengths, item, time), from + kMomentRows);
+      double* const sum = sums + 2 * i * channels;
+      std::fill(sum, sum + 2 * channels, 0.0);
+      kernels_.moments(run.at<const float>(x, item * time + from), to - from, channels, sum,
+                       sum + channels);
+    }, threads_);
+    for (int64_t item = 0; item < batch; item++) {
+      double* const total = sums + 2 * item * blocks * channels;
+      for (int64_t block = 1; block < blocks; block++)
+        for (int64_t c = 0; c < 2 * channels; c++) total[c] += total[2 * block * channels + c];
+      const double count = double(std::max<int64_t>(1, length_of(run, lengths, item, time) * per));
+      for (int64_t from = 0; from < channels; from += per) {
+        const double* const squares = total + channels + from;
+        const double mean = std::accumulate(total + from, total + from + per, 0.0) / count;
+        const double square = std::accumulate(squares, squares + per, 0.0) / count;
+        // Doubles leave enough of the difference, however far the mean is from zero.
+        const float variance = float(std::max(0.0, square - mean * mean));
+        const float factor = 1 / std::sqrt(variance + eps);
+        for (int64_t c = from; c < from + per; c++) {
+          run.at<float>(scale, item)[c] = factor * weight[c];
+          run.at<float>(shift, item)[c] = bias[c] - float(mean) * factor * weight[c];
         }
       }
+    }
   });
 }
 

@@ -82,8 +82,9 @@ class Plan {
   void depthwise(Place x, Place y, const Windows& w, const float* weight, const float* bias);
   void layer_norm(Place x, Place y, int64_t width, const float* weight, const float* bias,
                   float eps);
-  // x * weight + bias, which have a row for each `period` rows of x.
-  void affine(Place x, Place y, int64_t width, Place weight, Place bias, int64_t period);
+  // activation(x * weight + bias), which have a row for each `period` rows of x.
+  void affine(Place x, Place y, int64_t width, Place weight, Place bias, int64_t period,
+              Activation kind);
   void activate(Place x, Place y, int64_t width, Activation kind);
   void glu(Place x, Place y, int64_t width);
   void log_softmax(Place x, Place y, int64_t width);
@@ -106,7 +107,7 @@ class Plan {
   void remember(Place x, Place y, const Heads& h, bool values, Place lengths);
   // Mean and variance of x [batch, time, channels] over time and each of `groups` parts of the
   // channels, as weight / sqrt(variance + eps) and what shifts the mean to bias: both
-  // [batch, channels]. `work`: doubles [batch, time / kMomentRows rounded up, channels].
+  // [batch, channels]. `work`: doubles [batch, time / kMomentRows rounded up, 2 channels].
   void moments(Place x, Place scale, Place shift, Place work, int64_t batch, int64_t time,
                int64_t channels, int64_t groups, const float* weight, const float* bias,
                float eps, Place lengths);

@@ -36,12 +36,21 @@ struct Whole {
   }
 };
 
+// Bytes that a weight is asked for in advance. Most come from the last cache, which takes longer
+// to answer than the processor can look ahead; at the end of a panel it is the next one.
+constexpr int kAhead = 2048;
+
 // Sums of `depth` products for Rows rows of x and one panel w; the sums start where they are.
 template <class Kind, int Rows>
 inline void accumulate(typename Kind::Sum (&sums)[Rows][kVectors], const typename Kind::Code* x,
                        int64_t ldx, const typename Kind::Code* w, int64_t depth) {
-  for (int64_t k = 0; k < depth; k += Kind::kDeep)
-    Kind::template step<Rows>(sums, x + k, ldx, w + k * kPanel);
+  constexpr int kBytes = Kind::kDeep * kPanel * int(sizeof(typename Kind::Code));
+  for (int64_t k = 0; k < depth; k += Kind::kDeep) {
+    const auto* const now = w + k * kPanel;
+    for (int i = 0; i < kBytes; i += kAlign)
+      __builtin_prefetch(reinterpret_cast<const char*>(now) + kAhead + i);
+    Kind::template step<Rows>(sums, x + k, ldx, now);
+  }
 }
 
 // Calls f with std::integral_constant<int, rows>, rows being 1 to kTile.
@@ -51,6 +60,17 @@ inline void with_rows(int64_t rows, Use f) {
     if (rows < Most) return with_rows<Most - 1>(rows, f);
   }
   f(std::integral_constant<int, Most>());
+}
+
+// Calls f with the first row and that constant for tiles of `rows` that are as even as can be: a
+// product of one row takes as long as one of several.
+template <class Use>
+inline void tiles(int64_t rows, Use f) {
+  const int64_t count = (rows + kTile - 1) / kTile;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t first = i * rows / count;
+    with_rows<kTile>((i + 1) * rows / count - first, [&](auto size) { f(first, size); });
+  }
 }
 
 template <int Rows>
@@ -76,14 +96,13 @@ void multiply(const float* x, int64_t ldx, int64_t rows, const Matrix& w, int64_
               int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
   for (int64_t p = begin; p < end; p++) {
     const float* panel = reinterpret_cast<const float*>(w.data.get()) + p * w.k * kPanel;
-    for (int64_t r = 0; r < rows; r += kTile)
-      with_rows<kTile>(std::min<int64_t>(kTile, rows - r), [&](auto count) {
-        F sums[count()][kVectors];
-        for (auto& row : sums)
-          for (F& s : row) s = all(0);
-        accumulate<Real, count()>(sums, x + r * ldx, ldx, panel, w.k);
-        finish<count()>(sums, p * kPanel, w.n, r, y, ldy, epilogue);
-      });
+    tiles(rows, [&](int64_t r, auto count) {
+      F sums[count()][kVectors];
+      for (auto& row : sums)
+        for (F& s : row) s = all(0);
+      accumulate<Real, count()>(sums, x + r * ldx, ldx, panel, w.k);
+      finish<count()>(sums, p * kPanel, w.n, r, y, ldy, epilogue);
+    });
   }
 }
 
@@ -92,19 +111,18 @@ void multiply_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
   const int64_t depth = w.depth();
   for (int64_t p = begin; p < end; p++) {
     const uint8_t* panel = w.data.get() + p * depth * kPanel;
-    for (int64_t r = 0; r < rows; r += kTile)
-      with_rows<kTile>(std::min<int64_t>(kTile, rows - r), [&](auto count) {
-        I sums[count()][kVectors];
-        for (auto& row : sums)
-          for (int j = 0; j < kVectors; j++) row[j] = load(&w.start[p * kPanel + j * kLanes]);
-        accumulate<Whole, count()>(sums, x + r * ldx, ldx, panel, depth);
-        F out[count()][kVectors];
-        for (int i = 0; i < count(); i++)
-          for (int j = 0; j < kVectors; j++)
-            out[i][j] = real(sums[i][j]) *
-                        (all(scale[r + i]) * load(&w.scale[p * kPanel + j * kLanes]));
-        finish<count()>(out, p * kPanel, w.n, r, y, ldy, epilogue);
-      });
+    tiles(rows, [&](int64_t r, auto count) {
+      I sums[count()][kVectors];
+      for (auto& row : sums)
+        for (int j = 0; j < kVectors; j++) row[j] = load(&w.start[p * kPanel + j * kLanes]);
+      accumulate<Whole, count()>(sums, x + r * ldx, ldx, panel, depth);
+      F out[count()][kVectors];
+      for (int i = 0; i < count(); i++)
+        for (int j = 0; j < kVectors; j++)
+          out[i][j] = real(sums[i][j]) *
+                      (all(scale[r + i]) * load(&w.scale[p * kPanel + j * kLanes]));
+      finish<count()>(out, p * kPanel, w.n, r, y, ldy, epilogue);
+    });
   }
 }
 

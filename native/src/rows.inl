@@ -74,12 +74,22 @@ void scale(const float* x, int64_t size, float factor, float* y) {
 }
 
 void affine(const float* x, int64_t rows, int64_t width, const float* weight, const float* bias,
-            float* y) {
+            Activation kind, float* y) {
   for (int64_t r = 0; r < rows; r++, x += width, y += width)
     vectors(width, [&](int64_t i, int n) {
       const F product = load_some(x + i, n) * load_some(weight + i, n);
-      store_some(y + i, product + load_some(bias + i, n), n);
+      store_some(y + i, activated(product + load_some(bias + i, n), kind), n);
     });
+}
+
+// In double precision, which the compiler makes vectors of.
+void moments(const float* x, int64_t rows, int64_t width, double* sums, double* squares) {
+  for (int64_t r = 0; r < rows; r++, x += width)
+    for (int64_t i = 0; i < width; i++) {
+      const double value = x[i];
+      sums[i] += value;
+      squares[i] += value * value;
+    }
 }
 
 void depthwise(const float* x, int64_t ldx, int64_t first, int64_t last, int64_t width,

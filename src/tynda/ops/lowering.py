@@ -151,23 +151,44 @@ class Lowering:
     def _convolution(self, i: int, step: Step, windows: dict[str, int], groups: int) -> None:
         value, (result, ending) = step.tensors["x"], self._ending(i, step)
         x, y = self._view(value), self._new(result)
-        x = View(x.buffer, x.rows, windows["bins"] * windows["channels"] * _FLOAT, x.offset)
         used, out = windows["channels"] // groups, step.result.shape[-1] // groups
-        width = windows["taps"] * windows["taps_bins"] * used
-        for g in range(groups):
-            part = windows | {"first_channel": g * used, "used_channels": used}
-            patches = _room(y.rows, width * _FLOAT)
-
-            def emit(
-                plan: Any, at: Any, part: Mapping[str, int] = part, patches: View = patches
-            ) -> None:
-                plan.windows(at(x), at(patches), part)
-
-            self._node(emit, rows=y.rows, reads_whole=[x], writes=[patches])
-            name = step.tensors["weight"].name
+        parts = [
+            windows | {"first_channel": g * used, "used_channels": used} for g in range(groups)
+        ]
+        # Along one axis, the frames of one item are windows as they lie there.
+        overlapping = value.shape[0] == windows["bins"] == windows["taps_bins"] == 1
+        patches = [self._padded(x, part) for part in parts] if overlapping else []
+        name = step.tensors["weight"].name
+        for g, part in enumerate(parts):
+            if overlapping:
+                row = windows["stride"] * used * _FLOAT
+                rows = View(patches[g].buffer, y.rows, row, patches[g].offset)
+            else:
+                rows = self._windows(x, y.rows, part)
+            columns, ends = y.columns(g * out * _FLOAT), ending.part(g * out, out)
             form = f"conv {g * out} {out}"
-            columns = y.columns(g * out * _FLOAT)
-            self._product(None, patches, name, form, columns, ending.part(g * out, out))
+            self._product(None, rows, name, form, columns, ends, overlapping)
+
+    def _windows(self, x: View, rows: int, windows: dict[str, int]) -> View:
+        """A copy of what each row of a convolution's result is made of."""
+        x = View(x.buffer, x.rows, windows["bins"] * windows["channels"] * _FLOAT, x.offset)
+        taps = windows["taps"] * windows["taps_bins"]
+        y = _room(rows, taps * windows["used_channels"] * _FLOAT)
+        self._node(
+            lambda plan, at: plan.windows(at(x), at(y), windows),
+            rows=rows,
+            reads_whole=[x],
+            writes=[y],
+        )
+        return y
+
+    def _padded(self, x: View, windows: dict[str, int]) -> View:
+        """The frames that windows look at, with zeros around them and of their group alone."""
+        time, padding = windows["time"], windows["padding"]
+        if not padding and windows["used_channels"] == windows["channels"]:
+            return x
+        frames = time + 2 * padding
+        return self._windows(x, frames, windows | {"taps": 1, "stride": 1, "frames": frames})
 
     def _depthwise(self, step: Step, windows: dict[str, int]) -> None:
         x, y = self._view(step.tensors["x"]), self._new(step.result)
@@ -183,11 +204,23 @@ class Lowering:
         )
 
     def _product(
-        self, value: Value | None, x: View, name: str, form: str, y: View, ending: _Ending
+        self,
+        value: Value | None,
+        x: View,
+        name: str,
+        form: str,
+        y: View,
+        ending: _Ending,
+        overlapping: bool = False,
     ) -> None:
-        """Rows times a weight; ``value``: whose rows, where several products may share codes."""
+        """Rows times a weight.
+
+        ``value``: whose rows, where several products may share codes. ``overlapping``: a row goes
+        on in the next ones.
+        """
         scales = None
-        width = x.row // _FLOAT
+        width = math.prod(self._weights[name].shape[1:])
+        whole, rows = ([x], []) if overlapping else ([], [x])
         if isinstance(self._weights[name], Quantized):
             if value is None or value not in self._codes:
                 depth = up(width, 4)
@@ -197,12 +230,14 @@ class Lowering:
                 def quantize(plan: Any, at: Any) -> None:
                     plan.quantize(at(floats), at(codes), at(scales), width, depth)
 
-                self._node(quantize, rows=x.rows, reads=[x], writes=[codes, scales])
+                self._node(
+                    quantize, rows=x.rows, reads=rows, reads_whole=whole, writes=[codes, scales]
+                )
                 if value is not None:
                     self._codes[value] = codes, scales
             else:
                 codes, scales = self._codes[value]
-            x = codes
+            x, whole, rows = codes, [], [codes, scales]
         residual = ending.residual
         bias = ending.bias
 
@@ -218,8 +253,8 @@ class Lowering:
                 None if residual is None else at(residual),
             )
 
-        reads = [v for v in (x, scales, residual) if v is not None]
-        self._node(emit, rows=y.rows, reads=reads, writes=[y])
+        reads = rows if residual is None else [*rows, residual]
+        self._node(emit, rows=y.rows, reads=reads, reads_whole=whole, writes=[y])
 
     def _ending(self, i: int, step: Step) -> tuple[Value, _Ending]:
         """What a product can do on its way out, and the value that is then its result."""
@@ -262,17 +297,15 @@ class Lowering:
         )
         scale = weight / np.sqrt(variance + np.float32(step.settings["eps"]))
         shift = bias - mean * scale
-        x, y = self._view(step.tensors["x"]), self._new(step.result)
         views = [View(Buffer(1, v.nbytes, constant=v), 1, v.nbytes) for v in (scale, shift)]
-        self._affine(x, y, views[0], views[1], y.rows)
+        self._affine(step, views[0], views[1], math.prod(step.result.shape[:-1]))
 
     def _group_norm(self, i: int, step: Step) -> None:
-        x, y = self._view(step.tensors["x"]), self._new(step.result)
-        lengths = self._view(step.tensors["lengths"])
+        x, lengths = (self._view(step.tensors[name]) for name in ("x", "lengths"))
         batch, time, channels = step.result.shape
         weight, bias = (self._vector(step.tensors[name]) for name in ("weight", "bias"))
         scale, shift = (_room(batch, channels * _FLOAT) for _ in range(2))
-        work = _room(batch * -(-time // _MOMENT_ROWS), channels * 8)
+        work = _room(batch * -(-time // _MOMENT_ROWS), 2 * channels * 8)
         groups, eps = step.settings["groups"], step.settings["eps"]
 
         def emit(plan: Any, at: Any) -> None:
@@ -281,11 +314,21 @@ class Lowering:
             plan.moments(*places, *sizes, weight, bias, eps, at(lengths))
 
         self._node(emit, rows=None, reads=[x, lengths], writes=[scale, shift, work])
-        self._affine(x, y, scale, shift, time)
+        self._affine(step, scale, shift, time)
 
-    def _affine(self, x: View, y: View, scale: View, shift: View, period: int) -> None:
+    def _affine(self, step: Step, scale: View, shift: View, period: int) -> None:
+        """With the activation that follows, if one does."""
+        result, activation = step.result, "none"
+        if (user := self._only_user(result)) is not None:
+            after = self._program.steps[user]
+            if after.operation in _ACTIVATIONS:
+                self._done.add(user)
+                result, activation = after.result, after.operation
+        x, y = self._view(step.tensors["x"]), self._new(result)
+
         def emit(plan: Any, at: Any) -> None:
-            plan.affine(at(x), at(y), y.row // _FLOAT, at(scale), at(shift), max(period, 1))
+            places = at(scale), at(shift), max(period, 1)
+            plan.affine(at(x), at(y), y.row // _FLOAT, *places, activation)
 
         self._node(emit, rows=y.rows, reads=[x], reads_whole=[scale, shift], writes=[y])
 

@@ -244,6 +244,10 @@ class _Plan:
     def activate(self, x: Any, y: Any, width: int, kind: str) -> None:
         self.native.activate(x, y, width, getattr(_native.Activation, kind.upper()))
 
+    def affine(self, *arguments: Any) -> None:
+        *places, kind = arguments
+        self.native.affine(*places, getattr(_native.Activation, kind.upper()))
+
     def lookup(self, ids: Any, y: Any, name: str) -> None:
         matrix = self._owner.matrix(name, "linear")
         self._kept.append(matrix)

@@ -23,7 +23,7 @@ ALIGN = 64
 # Rows that a thread takes at a time: enough to use a weight often once it is in the cache,
 _MOST_ROWS = 64
 # and few enough that they stay in the second cache.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
