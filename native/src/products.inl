@@ -29,6 +29,11 @@ struct Whole {
                           const uint8_t* w) {
     B b[kVectors];
     for (int j = 0; j < kVectors; j++) b[j] = load_codes(w + 4 * j * kLanes);
+    step<Rows>(sums, x, ldx, b);
+  }
+  template <int Rows>
+  static inline void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
+                          const B (&b)[kVectors]) {
     for (int i = 0; i < Rows; i++) {
       const A a = spread(x + i * ldx);
       for (int j = 0; j < kVectors; j++) sums[i][j] = dot(sums[i][j], a, b[j]);
@@ -106,6 +111,18 @@ void multiply(const float* x, int64_t ldx, int64_t rows, const Matrix& w, int64_
   }
 }
 
+// Rows from `row` on of what codes come to, from their sums.
+template <int Rows>
+inline void finish_8(const I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel,
+                     const float* scale, int64_t row, float* y, int64_t ldy, const Epilogue& e) {
+  F out[Rows][kVectors];
+  for (int i = 0; i < Rows; i++)
+    for (int j = 0; j < kVectors; j++)
+      out[i][j] = real(sums[i][j]) *
+                  (all(scale[row + i]) * load(&w.scale[panel * kPanel + j * kLanes]));
+  finish<Rows>(out, panel * kPanel, w.n, row, y, ldy, e);
+}
+
 void multiply_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
                 int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
   const int64_t depth = w.depth();
@@ -116,12 +133,7 @@ void multiply_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
       for (auto& row : sums)
         for (int j = 0; j < kVectors; j++) row[j] = load(&w.start[p * kPanel + j * kLanes]);
       accumulate<Whole, count()>(sums, x + r * ldx, ldx, panel, depth);
-      F out[count()][kVectors];
-      for (int i = 0; i < count(); i++)
-        for (int j = 0; j < kVectors; j++)
-          out[i][j] = real(sums[i][j]) *
-                      (all(scale[r + i]) * load(&w.scale[p * kPanel + j * kLanes]));
-      finish<count()>(out, p * kPanel, w.n, r, y, ldy, epilogue);
+      finish_8<count()>(sums, w, p, scale, r, y, ldy, epilogue);
     });
   }
 }

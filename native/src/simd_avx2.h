@@ -66,6 +66,25 @@ static inline A spread(const uint8_t* p) {
   return {a, _mm256_abs_epi8(a)};
 }
 static inline B load_codes(const uint8_t* w) { return {_mm256_loadu_si256((const __m256i*)w)}; }
+static inline B operator|(B a, B b) { return {_mm256_or_si256(a.v, b.v)}; }
+// Each byte moved down by Shift bits, or up; of these Mask.
+template <int Shift, int Mask>
+static inline B field(B w) {
+  if constexpr (Shift > 0) w.v = _mm256_srli_epi16(w.v, Shift);
+  if constexpr (Shift < 0) w.v = _mm256_slli_epi16(w.v, -Shift);
+  return {_mm256_and_si256(w.v, _mm256_set1_epi8(Mask))};
+}
+// kLanes bytes, each for four codes.
+static inline B four_times(const uint8_t* p) {
+  const __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadl_epi64((const __m128i*)p));
+  return {_mm256_shuffle_epi8(bytes, _mm256_setr_epi32(0, 0x01010101, 0x02020202, 0x03030303, 0x04040404,
+                                                       0x05050505, 0x06060606, 0x07070707))};
+}
+// codes * step + offset. No code times its step leaves 8 bits, so that two are multiplied in 16.
+static inline B scaled(B codes, B step, B offset) {
+  const __m256i one = _mm256_and_si256(step.v, _mm256_set1_epi16(0xff));
+  return {_mm256_add_epi8(_mm256_mullo_epi16(codes.v, one), offset.v)};
+}
 // No code is -128, so that no pair of products leaves 16 bits.
 static inline I dot(I sum, A a, B w) {
   const __m256i signed_w = _mm256_sign_epi8(w.v, a.signs);

@@ -61,6 +61,25 @@ static inline A spread(const uint8_t* p) {
   return {vreinterpretq_s8_s32(vdupq_n_s32(codes))};
 }
 static inline B load_codes(const uint8_t* w) { return {vld1q_s8((const int8_t*)w)}; }
+static inline B operator|(B a, B b) { return {vorrq_s8(a.v, b.v)}; }
+// Each byte moved down by Shift bits, or up; of these Mask.
+template <int Shift, int Mask>
+static inline B field(B w) {
+  uint8x16_t v = vreinterpretq_u8_s8(w.v);
+  if constexpr (Shift > 0) v = vshrq_n_u8(v, Shift);
+  if constexpr (Shift < 0) v = vshlq_n_u8(v, -Shift);
+  return {vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(Mask)))};
+}
+// kLanes bytes, each for four codes.
+static inline B four_times(const uint8_t* p) {
+  uint32_t four;
+  std::memcpy(&four, p, 4);
+  const int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(four));
+  const int8x8_t twice = vzip_s8(bytes, bytes).val[0];
+  return {vcombine_s8(vzip_s8(twice, twice).val[0], vzip_s8(twice, twice).val[1])};
+}
+// codes * step + offset.
+static inline B scaled(B codes, B step, B offset) { return {vmlaq_s8(offset.v, codes.v, step.v)}; }
 static inline I dot(I sum, A a, B w) { return {vdotq_s32(sum.v, a.v, w.v)}; }
 
 }  // namespace TYNDA_ISA

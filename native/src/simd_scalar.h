@@ -1,5 +1,6 @@
 // Plain C++, for any compiler and processor.
 #pragma once
+#include <algorithm>
 #include <cmath>
 
 namespace tynda {
@@ -17,6 +18,13 @@ template <class Result, class Each>
 static inline Result each(Each f) {
   Result y;
   for (int i = 0; i < kLanes; i++) y.v[i] = f(i);
+  return y;
+}
+
+template <class Each>
+static inline B bytes(Each f) {
+  B y;
+  for (int i = 0; i < 4 * kLanes; i++) y.v[i] = int8_t(f(i));
   return y;
 }
 
@@ -72,6 +80,23 @@ static inline B load_codes(const uint8_t* w) {
   B b;
   std::memcpy(b.v, w, sizeof b.v);
   return b;
+}
+static inline B operator|(B a, B b) { return bytes([&](int i) { return a.v[i] | b.v[i]; }); }
+// Each byte moved down by Shift bits, or up; of these Mask.
+template <int Shift, int Mask>
+static inline B field(B w) {
+  return bytes([&](int i) {
+    const int byte = uint8_t(w.v[i]);
+    return (Shift < 0 ? byte << -std::min(Shift, 0) : byte >> std::max(Shift, 0)) & Mask;
+  });
+}
+// kLanes bytes, each for four codes.
+static inline B four_times(const uint8_t* p) {
+  return bytes([=](int i) { return p[i / 4]; });
+}
+// codes * step + offset.
+static inline B scaled(B codes, B step, B offset) {
+  return bytes([&](int i) { return codes.v[i] * uint8_t(step.v[i]) + offset.v[i]; });
 }
 static inline I dot(I sum, A a, B w) {
   for (int i = 0; i < kLanes; i++)

@@ -96,7 +96,7 @@ void multiply(const Kernels& kernels, Random& random) {
       }
       expected[i * s.ldy + j] = {y, 1e-5 * size};
     }
-  Matrix m(kernels, s.n, s.k, false);
+  Matrix m(kernels, s.n, s.k, 32);
   put(m, 0, s.n / 2, weight.begin());
   put(m, s.n / 2, s.n - s.n / 2, weight.begin() + s.n / 2 * s.k);
   Floats y(s.span(s.ldy, s.n));
@@ -153,7 +153,7 @@ void multiply_8(const Kernels& kernels, Random& random, const Shape& s, bool end
       if (e.residual) out = e.residual[i * s.ldy + j] + out;
       expected[i * s.ldy + j] = out;
     }
-  Matrix m(kernels, s.n, s.k, true);
+  Matrix m(kernels, s.n, s.k, 8);
   put_8(m, 0, s.n / 2, codes.begin(), scale.begin());
   put_8(m, s.n / 2, s.n - s.n / 2, codes.begin() + s.n / 2 * s.k, scale.begin() + s.n / 2);
   in_two(m, [&](int64_t begin, int64_t end) {
