@@ -18,7 +18,7 @@ inline B code(const uint8_t* planes) {
 
 // Calls use(k, b) for the fours of inputs from k on of a block, b being what they count.
 template <int Bits, class Use, int... S>
-inline void decode_block(const uint8_t* planes, const uint8_t* step, const uint8_t* offset,
+TYNDA_INLINE void decode_block(const uint8_t* planes, const uint8_t* step, const uint8_t* offset,
                          int64_t k, int64_t end, Use use, std::integer_sequence<int, S...>) {
   B steps[kVectors], offsets[kVectors];
   for (int j = 0; j < kVectors; j++) {
@@ -37,7 +37,7 @@ inline void decode_block(const uint8_t* planes, const uint8_t* step, const uint8
 
 // The same for inputs [k, end) of a panel; k begins a block.
 template <int Bits, class Use>
-inline void decode(const Matrix& w, int64_t panel, int64_t k, int64_t end, Use use) {
+TYNDA_INLINE void decode(const Matrix& w, int64_t panel, int64_t k, int64_t end, Use use) {
   constexpr int kBytes = Bits * 4 * kPanel;  // of a block
   const uint8_t* planes = w.data.get() + panel * w.panel_bytes() + k / kBlockInputs * kBytes;
   for (; k < end; k += kBlockInputs, planes += kBytes) {
@@ -49,53 +49,61 @@ inline void decode(const Matrix& w, int64_t panel, int64_t k, int64_t end, Use u
 }
 
 // With fewer rows, codes go from their planes right into a product;
-constexpr int kFewRows = std::max(1, kTile / 3);
+constexpr int kFewRows = kTile / 2;
 // with more, so many inputs of them are brought to 8 bits at a time,
 constexpr int64_t kPiece = 512;
 // for so many rows.
 constexpr int64_t kManyRows = 64;
 
+// Part of the sums of a panel.
+template <int Rows>
+TYNDA_INLINE void copy(I (&to)[Rows][kVectors], const I (*from)[kVectors]) {
+  for (int i = 0; i < Rows; i++)
+    for (int j = 0; j < kVectors; j++) to[i][j] = from[i][j];
+}
+
 template <int Bits>
 void multiply_few(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
                   int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
   const int64_t depth = w.depth();
-  const auto start = [&](I(&row)[kVectors], int64_t p) {
-    for (int j = 0; j < kVectors; j++) row[j] = load(&w.start[p * kPanel + j * kLanes]);
-  };
-  for (int64_t p = begin; p < end && rows > 0 && rows <= kFewRows; p++)
-    with_rows<kFewRows>(rows, [&](auto count) {
-      I sums[count()][kVectors];
-      for (auto& row : sums) start(row, p);
-      decode<Bits>(w, p, 0, depth, [&](int64_t k, const B(&b)[kVectors]) {
-        Whole::step<count()>(sums, x + k, ldx, b);
+  if (rows <= kFewRows) {
+    for (int64_t p = begin; p < end && rows; p++)
+      with_rows<kFewRows>(rows, [&](auto count) {
+        I sums[count()][kVectors];
+        start(sums, w, p);
+        decode<Bits>(w, p, 0, depth, [&](int64_t k, const B(&b)[kVectors]) {
+          Whole::step<count()>(sums, x + k, ldx, b);
+        });
+        finish_8<count()>(sums, w, p, scale, 0, y, ldy, epilogue);
       });
-      finish_8<count()>(sums, w, p, scale, 0, y, ldy, epilogue);
-    });
-  if (rows <= kFewRows) return;
+    return;
+  }
   alignas(kAlign) uint8_t codes[kPiece * kPanel];
-  I sums[kManyRows][kVectors];
+  I all[kManyRows][kVectors];
   for (int64_t p = begin; p < end; p++)
-    for (int64_t first = 0; first < rows; first += kManyRows) {
-      const int64_t many = std::min(kManyRows, rows - first);
-      for (int64_t i = 0; i < many; i++) start(sums[i], p);
+    for (int64_t first = 0; first < rows; first += kManyRows)
       for (int64_t k = 0; k < depth; k += kPiece) {
         const int64_t stop = std::min(depth, k + kPiece);
         decode<Bits>(w, p, k, stop, [&](int64_t at, const B(&b)[kVectors]) {
-          std::memcpy(codes + (at - k) * kPanel, b, sizeof b);
+          for (int j = 0; j < kVectors; j++)
+            std::memcpy(codes + (at - k) * kPanel + 4 * j * kLanes, &b[j], sizeof(B));
         });
-        tiles(many, [&](int64_t r, auto count) {
-          I part[count()][kVectors];
-          std::memcpy(part, sums + r, sizeof part);
-          accumulate<Whole, count()>(part, x + (first + r) * ldx + k, ldx, codes, stop - k);
-          std::memcpy(sums + r, part, sizeof part);
+        tiles(std::min(kManyRows, rows - first), [&](int64_t r, auto count) {
+          I sums[count()][kVectors];
+          if (k == 0) {
+            start(sums, w, p);
+          } else {
+            copy(sums, all + r);
+          }
+          accumulate<Whole, count()>(sums, x + (first + r) * ldx + k, ldx, codes, stop - k);
+          if (stop == depth) {
+            finish_8<count()>(sums, w, p, scale, first + r, y, ldy, epilogue);
+          } else {
+            for (int i = 0; i < count(); i++)
+              for (int j = 0; j < kVectors; j++) all[r + i][j] = sums[i][j];
+          }
         });
       }
-      tiles(many, [&](int64_t r, auto count) {
-        I part[count()][kVectors];
-        std::memcpy(part, sums + r, sizeof part);
-        finish_8<count()>(part, w, p, scale, first + r, y, ldy, epilogue);
-      });
-    }
 }
 
 void multiply_codes(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,

@@ -13,6 +13,9 @@ namespace {
 
 constexpr int kPanel = kLanes * kVectors;
 
+// Where sums are handed on: they stay in registers only if nothing is called.
+#define TYNDA_INLINE [[gnu::always_inline]] inline
+
 // ---- functions of one vector
 
 // exp(x) within 2 ulp for x from -87.3 to 87.3, and beyond as at these ends: what follows meets
