@@ -93,7 +93,7 @@ inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, in
       group(group ? group : std::max(kBlockInputs, round_up(k, kBlockInputs))),
       zero(kernels.zero), data(aligned_bytes(panels() * panel_bytes())),
       scale(bits == 32 ? 0 : panels() * width), start(scale.size()),
-      step(few() ? panels() * groups() * width : 0), offset(step.size()) {
+      steps(few() ? 2 * panels() * groups() * width : 0) {
   std::memset(data.get(), 0, panels() * panel_bytes());
 }
 

@@ -42,8 +42,7 @@ struct Matrix {
   Bytes data;
   std::vector<float> scale;    // from 8 bits down: of each output, n rounded up
   std::vector<int32_t> start;  // the same: where each sum starts, so that `zero` falls out
-  std::vector<uint8_t> step;   // below 8 bits: [n / width][groups][width]
-  std::vector<int8_t> offset;
+  std::vector<int8_t> steps;   // below 8 bits: step, offset; [n / width][groups][width][2]
 
   // Zeros. `group` 0: a whole row.
   Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group = 0);
@@ -53,9 +52,9 @@ struct Matrix {
   int64_t blocks() const { return round_up(k, kBlockInputs) / kBlockInputs; }
   int64_t block_bytes() const { return kBlockInputs * width * bits / 8; }
   int64_t groups() const { return std::max<int64_t>(1, round_up(k, group) / group); }
-  // Where the steps of an output's first group are; those of the next are `width` further.
-  int64_t group_of(int64_t output) const {
-    return output / width * groups() * width + output % width;
+  // Step and offset of a group of output `i`.
+  int64_t steps_of(int64_t i, int64_t g) const {
+    return 2 * ((i / width * groups() + g) * width + i % width);
   }
   // k as products read it, and as a row of activations has to be.
   int64_t depth() const { return bits == 32 ? k : round_up(k, 4); }
@@ -86,8 +85,8 @@ struct Matrix {
       return block[(plane + s % size) * 4 * width] >> (s / size * size) & ((1 << size) - 1);
     };
     const int code = bits == 3 ? part(0, 2) | part(2, 1) << 2 : part(0, bits);
-    const int64_t g = group_of(i) + j / group * width;
-    return step[g] * code + offset[g];
+    const int8_t* step = &steps[steps_of(i, j / group)];
+    return step[0] * code + step[1];
   }
 };
 

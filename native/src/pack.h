@@ -64,8 +64,8 @@ inline void put_row(Matrix& m, int64_t row, const uint8_t* codes, const uint8_t*
     int32_t all = 0;
     for (int64_t j = first; j < last; j++) all += codes[j];
     sum += step[g] * all + offset[g] * int32_t(last - first);
-    m.step[m.group_of(row) + g * m.width] = step[g];
-    m.offset[m.group_of(row) + g * m.width] = offset[g];
+    m.steps[m.steps_of(row, g)] = int8_t(step[g]);  // at most 127, as what it leads to
+    m.steps[m.steps_of(row, g) + 1] = offset[g];
   }
   m.start[row] = -m.zero * sum;
 }

@@ -10,7 +10,8 @@ struct Real {
   using Sum = F;
   static constexpr int kDeep = 1;  // values of k in one step
   template <int Rows>
-  TYNDA_INLINE static void step(F (&sums)[Rows][kVectors], const float* x, int64_t ldx, const float* w) {
+  TYNDA_INLINE static void step(F (&sums)[Rows][kVectors], const float* x, int64_t ldx,
+                                const float* w) {
     F b[kVectors];
     for (int j = 0; j < kVectors; j++) b[j] = load(w + j * kLanes);
     for (int i = 0; i < Rows; i++) {
@@ -47,8 +48,9 @@ constexpr int kAhead = 2048;
 
 // Sums of `depth` products for Rows rows of x and one panel w; the sums start where they are.
 template <class Kind, int Rows>
-TYNDA_INLINE void accumulate(typename Kind::Sum (&sums)[Rows][kVectors], const typename Kind::Code* x,
-                       int64_t ldx, const typename Kind::Code* w, int64_t depth) {
+TYNDA_INLINE void accumulate(typename Kind::Sum (&sums)[Rows][kVectors],
+                             const typename Kind::Code* x, int64_t ldx,
+                             const typename Kind::Code* w, int64_t depth) {
   constexpr int kBytes = Kind::kDeep * kPanel * int(sizeof(typename Kind::Code));
   for (int64_t k = 0; k < depth; k += Kind::kDeep) {
     const auto* const now = w + k * kPanel;
@@ -122,7 +124,8 @@ TYNDA_INLINE void start(I (&sums)[Rows][kVectors], const Matrix& w, int64_t pane
 // Rows from `row` on of what codes come to, from their sums.
 template <int Rows>
 TYNDA_INLINE void finish_8(const I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel,
-                     const float* scale, int64_t row, float* y, int64_t ldy, const Epilogue& e) {
+                           const float* scale, int64_t row, float* y, int64_t ldy,
+                           const Epilogue& e) {
   F out[Rows][kVectors];
   for (int i = 0; i < Rows; i++)
     for (int j = 0; j < kVectors; j++)

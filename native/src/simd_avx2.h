@@ -74,16 +74,26 @@ static inline B field(B w) {
   if constexpr (Shift < 0) w.v = _mm256_slli_epi16(w.v, -Shift);
   return {_mm256_and_si256(w.v, _mm256_set1_epi8(Mask))};
 }
-// kLanes bytes, each for four codes.
-static inline B four_times(const uint8_t* p) {
-  const __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadl_epi64((const __m128i*)p));
-  return {_mm256_shuffle_epi8(bytes, _mm256_setr_epi32(0, 0x01010101, 0x02020202, 0x03030303, 0x04040404,
-                                                       0x05050505, 0x06060606, 0x07070707))};
+// A step and an offset for each lane, in 16 bits.
+static inline I load_steps(const int8_t* p) {
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p))};
 }
 // codes * step + offset. No code times its step leaves 8 bits, so that two are multiplied in 16.
-static inline B scaled(B codes, B step, B offset) {
-  const __m256i one = _mm256_and_si256(step.v, _mm256_set1_epi16(0xff));
-  return {_mm256_add_epi8(_mm256_mullo_epi16(codes.v, one), offset.v)};
+static inline B scaled(B codes, I steps) {
+  const __m256i step = _mm256_shuffle_epi8(
+      steps.v, _mm256_broadcastsi128_si256(
+                   _mm_setr_epi32(0x01000100, 0x05040504, 0x09080908, 0x0d0c0d0c)));
+  const __m256i offset = _mm256_shuffle_epi8(
+      steps.v, _mm256_broadcastsi128_si256(
+                   _mm_setr_epi32(0x02020202, 0x06060606, 0x0a0a0a0a, 0x0e0e0e0e)));
+  return {_mm256_add_epi8(_mm256_mullo_epi16(codes.v, step), offset)};
+}
+// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
+// 65536 times what is meant.
+static inline I begin(int32_t) { return none(); }
+static inline I weigh(I total, I sum, int32_t x, I steps) {
+  const __m256i both = _mm256_blend_epi16(sum.v, _mm256_set1_epi32(x), 0xaa);
+  return {_mm256_add_epi32(total.v, _mm256_madd_epi16(both, steps.v))};
 }
 // No code is -128, so that no pair of products leaves 16 bits.
 static inline I dot(I sum, A a, B w) {

@@ -70,16 +70,25 @@ static inline B field(B w) {
   if constexpr (Shift < 0) v = vshlq_n_u8(v, -Shift);
   return {vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(Mask)))};
 }
-// kLanes bytes, each for four codes.
-static inline B four_times(const uint8_t* p) {
-  uint32_t four;
-  std::memcpy(&four, p, 4);
-  const int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(four));
-  const int8x8_t twice = vzip_s8(bytes, bytes).val[0];
-  return {vcombine_s8(vzip_s8(twice, twice).val[0], vzip_s8(twice, twice).val[1])};
+// A step and an offset for each lane, in 16 bits.
+static inline I load_steps(const int8_t* p) {
+  return {vreinterpretq_s32_s16(vmovl_s8(vld1_s8(p)))};
 }
 // codes * step + offset.
-static inline B scaled(B codes, B step, B offset) { return {vmlaq_s8(offset.v, codes.v, step.v)}; }
+static inline B scaled(B codes, I steps) {
+  const int8x16_t bytes = vreinterpretq_s8_s32(steps.v);
+  const int8x16_t even = vtrn1q_s8(bytes, bytes);  // without the signs' bytes
+  const int16x8_t twice = vreinterpretq_s16_s8(even);
+  return {vmlaq_s8(vreinterpretq_s8_s16(vtrn2q_s16(twice, twice)), codes.v,
+                   vreinterpretq_s8_s16(vtrn1q_s16(twice, twice)))};
+}
+// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
+// 65536 times what is meant.
+static inline I begin(int32_t) { return none(); }
+static inline I weigh(I total, I sum, int32_t x, I steps) {
+  const int32x4_t part = vmlal_s16(total.v, vmovn_s32(sum.v), vmovn_s32(steps.v));
+  return {vmlal_n_s16(part, vshrn_n_s32(steps.v, 16), int16_t(x / 65536))};
+}
 static inline I dot(I sum, A a, B w) { return {vdotq_s32(sum.v, a.v, w.v)}; }
 
 }  // namespace TYNDA_ISA

@@ -90,13 +90,23 @@ static inline B field(B w) {
     return (Shift < 0 ? byte << -std::min(Shift, 0) : byte >> std::max(Shift, 0)) & Mask;
   });
 }
-// kLanes bytes, each for four codes.
-static inline B four_times(const uint8_t* p) {
-  return bytes([=](int i) { return p[i / 4]; });
+// A step and an offset for each lane, in 16 bits.
+static inline I load_steps(const int8_t* p) {
+  return each<I>([=](int i) { return p[2 * i + 1] * 65536 + p[2 * i]; });
 }
+static inline int32_t step_of(I steps, int i) { return int16_t(steps.v[i]); }
+static inline int32_t offset_of(I steps, int i) { return (steps.v[i] - step_of(steps, i)) / 65536; }
 // codes * step + offset.
-static inline B scaled(B codes, B step, B offset) {
-  return bytes([&](int i) { return codes.v[i] * uint8_t(step.v[i]) + offset.v[i]; });
+static inline B scaled(B codes, I steps) {
+  return bytes([&](int i) { return codes.v[i] * step_of(steps, i / 4) + offset_of(steps, i / 4); });
+}
+// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
+// 65536 times what is meant.
+static inline I begin(int32_t) { return none(); }
+static inline I weigh(I total, I sum, int32_t x, I steps) {
+  return each<I>([&](int i) {
+    return total.v[i] + step_of(steps, i) * sum.v[i] + offset_of(steps, i) * (x / 65536);
+  });
 }
 static inline I dot(I sum, A a, B w) {
   for (int i = 0; i < kLanes; i++)
