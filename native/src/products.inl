@@ -36,7 +36,11 @@ struct Whole {
   TYNDA_INLINE static void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
                                 const B (&b)[kVectors]) {
     for (int i = 0; i < Rows; i++) {
-      const A a = spread(x + i * ldx);
+      if (i % 3 == 0 && i > 0) {  // or the compiler keeps the places of more rows than it can
+        x += 3 * ldx;
+        __asm__("" : "+r"(x));
+      }
+      const A a = spread(x + i % 3 * ldx);
       for (int j = 0; j < kVectors; j++) sums[i][j] = dot(sums[i][j], a, b[j]);
     }
   }
