@@ -275,7 +275,13 @@ def cold_turns(job: Job, log: Any) -> Turns:
     make(job, peers, log)
     command = [peers, __file__, "once", json.dumps(asdict(job))]
     if job.engine == "tynda":
-        options = f"--model {job.path} --backend {job.backend} --bits {BITS[job.kind]}"
+        model = job.path
+        if job.kind == "int8":  # a file of that, as the peers have
+            model += "-tynda-int8.safetensors"
+            if not os.path.exists(model):
+                quantize = [sys.executable, "-m", "tynda", "quantize", job.path, "-o", model]
+                subprocess.run(quantize, check=True, stdout=log, stderr=log)
+        options = f"--model {model} --backend {job.backend} --bits {BITS[job.kind]}"
         options += f" --threads {job.threads} --max-new-tokens {CLIP_TOKENS} --temperature 0"
         options += " --language en --without-timestamps"
         command = [sys.executable, "-m", "tynda", "transcribe", *options.split(), job.clip]
@@ -358,6 +364,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=lambda x: x.split(","), default=list(TASKS))
     parser.add_argument("--backend", default="native", help="of tynda")
     args = parser.parse_args()
+    # What is installed has its bytecode; tynda in a working tree would be compiled at every start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for names, known in ((args.only, ENGINES), (args.tasks, TASKS)):
         if unknown := [x for x in names if x not in known]:
             parser.error(f"no {unknown[0]}: there are {', '.join(known)}")

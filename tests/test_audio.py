@@ -4,6 +4,8 @@ import gc
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -168,6 +170,57 @@ def test_sixteen_kilohertz_is_left_alone():
     np.testing.assert_array_equal(
         load(wav(np.array([-32768, 0, 16384]), kind=1)), np.array([-1, 0, 0.5], np.float32)
     )
+
+
+def plain(channels=1, samples=100_000, before=b"", after=b"", odd=b"", **changes):
+    """A WAV of 16 bits at 16 kHz, and what its data are."""
+    values = {"code": 1, "channels": channels, "rate": 16_000, "align": 2 * channels, "bits": 16}
+    values |= changes
+    code, count, rate, align, bits = values.values()
+    data = np.random.default_rng(0).integers(-(2**15), 2**15, samples * channels).astype("<i2")
+    form = struct.pack("<HHIIHH", code, count, rate, rate * align, align, bits)
+    body = b"WAVEfmt " + struct.pack("<I", 16) + form + before
+    body += b"data" + struct.pack("<I", data.nbytes + len(odd)) + data.tobytes() + odd + after
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"channels": channels} for channels in (1, 2, 3)),
+        {"samples": 3, "before": b"LIST\x11\0\0\0INFOISFT\x05\0\0\0abcd\0\0"},
+        {"before": b"junk" + struct.pack("<I", 5000) + bytes(5000)},  # data behind the head
+        {"after": b"LIST" + struct.pack("<I", 4) + b"abcd"},
+        {"channels": 2, "odd": b"abc"},
+        {"rate": 8_000},
+        {"rate": 16_001},
+        {"samples": 0},
+        {"samples": 20, "align": 4},
+    ],
+)
+@pytest.mark.parametrize("end", [None, -7])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of what is cut short
+def test_a_plain_wav_is_read_as_ffmpeg_does(changes, end):
+    data = plain(**changes)[:end]
+    results = []
+    for source in (data, Pipe(data)):  # a pipe is FFmpeg's
+        try:
+            results.append(load(source).tolist())
+        except TyndaError as error:
+            results.append(str(error))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_plain_wav_needs_no_library(channels, tmp_path):
+    (tmp_path / "a.wav").write_bytes(plain(channels))
+    code = (
+        "import sys, tynda.audio as a; a.load(sys.argv[1]); print({'av', 'soxr'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.wav"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "set()\n")
 
 
 def test_what_lies_above_8_khz_is_filtered_out():

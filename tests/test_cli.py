@@ -245,7 +245,7 @@ def test_options_reach_whispers_decoder(told, args, expected):
 def test_every_option_of_a_decoder_is_on_the_command_line(kind):
     wanted = {field.name for field in fields(kind)}
     for command, without in (("transcribe", set()), ("evaluate", {"n_best"})):
-        there = {param.name for param in main.commands[command].params}
+        there = {param.name for param in main.get_command(None, command).params}
         assert wanted - there == wanted & without
 
 
@@ -316,7 +316,7 @@ def test_wrong_usage_ends_with_two(args):
     assert "Usage:" in result.output
 
 
-@pytest.mark.parametrize("args", [[], ["transcribe"], ["evaluate"], ["train"], ["models"]])
+@pytest.mark.parametrize("args", [[], *([name] for name in main.list_commands(None))])
 def test_every_command_has_help(args):
     assert "Usage:" in ended(CliRunner().invoke(main, [*args, "--help"]), 0).stdout
 
@@ -494,6 +494,27 @@ def test_an_interrupt_ends_with_130(tynda_, folder, monkeypatch):
     monkeypatch.setattr(tynda, "load", interrupt, raising=False)
     result = ended(tynda_("transcribe", "a.wav"), 130)
     assert (result.stdout, result.stderr) == ("", "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("imported", "without"),
+    [
+        ("tynda.cli", {"numpy"}),
+        ("tynda.cli.transcribe, tynda.recognizers.whisper", {"tynda.recognizers.ctc"}),
+    ],
+)
+def test_what_starts_quickly_imports_little(imported, without):
+    """Each of these would take as long as a second of sound, or more, at every start."""
+    slow = {"av", "soxr", "rich", "num2words", "huggingface_hub", "tokenizers", "torch", "kenlm"}
+    slow |= {"platformdirs", "threadpoolctl", "hashlib", "numpy.random", "tynda.huggingface"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {imported}; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert not (slow | without) & {*done.stdout.split()}
 
 
 def test_an_interrupt_while_modules_are_imported_ends_with_130(tmp_path):

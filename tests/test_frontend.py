@@ -148,3 +148,14 @@ def test_what_is_wrong_is_said_in_one_line(config, says):
 def test_stereo_is_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match="one channel"):
         LogMel()(np.zeros((100, 2), np.float32))
+
+
+@pytest.mark.parametrize("front_end", [f for f in FRONT_ENDS if f.bins > 1], ids=lambda f: f.kind)
+def test_silence_is_what_it_would_be_if_it_were_looked_at(front_end, monkeypatch):
+    samples = np.zeros(30 * 16000, np.float32)
+    samples[20000:90000] = np.random.default_rng(0).uniform(-1, 1, 70000)
+    quick = front_end(samples)
+    monkeypatch.setattr("tynda.frontend._FRAMES_AT_ONCE", 10_000)  # no block of silence alone
+    exact = front_end(samples)
+    np.testing.assert_array_equal(quick[-1000:], exact[-1000:])
+    np.testing.assert_allclose(quick, exact, rtol=1e-4, atol=1e-5)

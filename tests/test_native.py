@@ -8,17 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from test_ops import SIZES, Draw
-from tynda.models import conformer, whisper
+from tynda.models import conformer, wav2vec2, whisper
 from tynda.ops import lowering, native
 from tynda.ops.base import conv_length
+from tynda.ops.count import count
 from tynda.ops.native import Native
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.plan import Machine
 from tynda.ops.trace import Value
 from tynda.quant import fit
-from tynda.quant.coded import Coded, Steps, coded, to_grid
+from tynda.quant.coded import to_grid
 from tynda.quant.grid import NF4, Grid
-from tynda.quant.weight import Quantized, by_tap, quantize
+from tynda.quant.weight import Quantized, by_tap, quantize, quantize_all
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
 SETS = native.instruction_sets() if native.available() else []
@@ -410,6 +411,30 @@ def test_the_arena_is_as_large_as_was_foreseen_and_is_used_again():
         np.testing.assert_array_equal(first[0], again[0])
     foreseen = [compiled.bytes for compiled in one._plans.values()]
     assert one.arena.bytes == max(foreseen) == foreseen[1]
+    assert count(conformer, config, 500, machine=one.machine).arena_bytes == one.arena.bytes
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+@pytest.mark.parametrize("module", [conformer, wav2vec2, whisper])
+def test_the_memory_that_is_counted_is_what_the_arena_takes(module, bits):
+    small = {"channels": 48, "layers": 2, "heads": 3, "hidden": 64}
+    more = {
+        conformer: {"bins": 40},
+        wav2vec2: {"conv_channels": (40,) * 7, "position_kernel": 12, "position_groups": 4},
+        whisper: {"bins": 8, "frames": 300, "decoder_layers": 0},
+    }
+    config = module.Config(**small, **more[module])
+    specs, draw = module.specs(config), Draw(0)
+    weights = {name: draw(*spec.shape) for name, spec in specs.items()}
+    if bits == 8:
+        weights = quantize_all(weights, {name: spec.trainable for name, spec in specs.items()})
+    frames = 600 if config.bins > 1 else 60_000
+    for instructions in SETS:
+        one = engine(weights, instructions, bits=bits)
+        x = draw(2, frames, config.bins)
+        one.run(module.encode, config, x, np.array([frames, frames]))
+        counted = count(module, config, frames, 2, machine=one.machine)
+        assert counted.arena_bytes == one.arena.bytes
 
 
 def test_threads_do_not_change_a_bit():
@@ -479,11 +504,11 @@ def test_whispers_decoder_step_by_step(instructions):
         return whisper.Cache(zeros[:2], zeros[2:])
 
     cache, expected_cache, starts = empty(), empty(), np.zeros(4, np.int64)
-    for count in (3, 1, 1, 2):
-        tokens = draw.rng.integers(0, 70, (4, count))
+    for size in (3, 1, 1, 2):
+        tokens = draw.rng.integers(0, 70, (4, size))
         y, cache = one.run(whisper.decode, config, tokens, starts, heard, cache)
         expected, expected_cache = whisper.decode(
             NUMPY, weights, config, tokens, starts, ours, expected_cache
         )
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
-        starts = starts + count
+        starts = starts + size

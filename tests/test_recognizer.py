@@ -299,7 +299,7 @@ def test_a_cache_that_cannot_be_read_is_no_trouble(monkeypatch, tiny_file, error
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("tynda.library.user_cache_path", fail)
+    monkeypatch.setattr("platformdirs.user_cache_path", fail)
     assert tynda.load(tiny_file)
     assert library.cached() == {}
     assert library.describe()

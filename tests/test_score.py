@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tynda.score import Errors, errors, score
+from tynda.score import Errors, change, errors, score
 
 texts = st.lists(st.sampled_from(["a", "b", "ab", "ba", "c"]), max_size=8).map(" ".join)
 
@@ -70,3 +70,34 @@ def test_rates_equal_those_of_jiwer(pairs: list[tuple[str, str]]) -> None:
 def test_swapping_the_texts_swaps_insertions_and_deletions(a: str, b: str) -> None:
     there, back = errors(a, b), errors(b, a)
     assert there == Errors(back.substitutions, back.deletions, back.insertions)
+
+
+def test_a_change_of_error_rates_by_hand():
+    said = [("a b", "a b"), ("a b c d", "a b c d")]
+    worse = [("a b", "a"), ("a b c d", "a b c d")]
+    found = change(said, worse)
+    assert found.wer == pytest.approx(1 / 6)
+    # The first is drawn twice, once or never.
+    assert found.low == 0
+    assert found.high == pytest.approx(1 / 2)
+    assert found.is_noise
+    assert change(worse, said).wer == pytest.approx(-1 / 6)
+    assert change(said, said).wer == 0
+
+
+def test_a_change_is_told_from_noise():
+    said = [("a b c", "a b c")] * 200
+    some = [("a b c", "a b" if i % 4 == 0 else "a b c") for i in range(200)]
+    found = change(said, some)
+    assert not found.is_noise
+    # 50 of 600 words: the binomial's deviation is 0.25 ** 0.5 * 0.75 ** 0.5 / 200 ** 0.5 / 3.
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.0102, rel=0.1)
+
+
+def test_changes_are_of_the_same_utterances():
+    with pytest.raises(ValueError, match="differ"):
+        change([("a", "a")], [("b", "a")])
+    with pytest.raises(ValueError, match="no word"):
+        change([("", "a")], [("", "a")])
+    with pytest.raises(ValueError, match="shorter"):
+        change([("a", "a")], [])

@@ -97,21 +97,17 @@ struct Floats {
       for (int j = 0; j < kVectors; j++) store(y + i * kKeys + j * kLanes, s[i][j]);
   }
 
-  // Weights of a block's keys beside a top, and their sum.
+  // Weights of a block's keys beside a top, and their sum. Past `count`, up to a whole vector,
+  // scores are -FLT_MAX, whose weights count nothing.
   static float weigh(const float* scores, int64_t count, int64_t keys, float top, float* weights) {
     F total = all(0);
-    float some = 0;
-    vectors(count, [&](int64_t i, int n) {
-      const F e = exp(load_some(scores + i, n) - all(top));
-      store_some(weights + i, e, n);
-      if (n == kLanes) {
-        total = total + e;
-      } else {
-        for (int j = 0; j < n; j++) some += weights[i + j];
-      }
-    });
+    for (int64_t i = 0; i < count; i += kLanes) {
+      const F e = exp(load(scores + i) - all(top));
+      store(weights + i, e);
+      total = total + e;
+    }
     std::fill(weights + count, weights + keys, 0.0f);
-    return some + sum(total);
+    return sum(total);
   }
   static constexpr bool kOwnTop = false;  // weights are beside the top so far
 
@@ -156,18 +152,19 @@ struct Codes {
     for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
       uint8_t* panel = codes + j / kPanel * kPanel * deep + j % kPanel * 4;
       const F factor = all(rounding(j < keys ? largest(k + j * ldk, width) : 0, &scales[j]));
-      int32_t start = 0;
+      I total = none();
       for (int64_t c = 0; c < deep; c += kLanes) {
         alignas(64) uint8_t some[kLanes] = {};
         const int n = int(std::clamp<int64_t>(width - c, 0, kLanes));
-        if (j < keys && n)
-          store_plain_codes(some, nearest(load_some(k + j * ldk + c, n) * factor), kLanes);
-        for (int64_t d = 0; d < kLanes && c + d < deep; d++) {
-          panel[(c + d) / 4 * 4 * kPanel + d % 4] = some[d];
-          start -= kZero * int(int8_t(some[d]));
+        if (j < keys && n) {
+          const I q = nearest(load_some(k + j * ldk + c, n) * factor);
+          total = total + q;
+          store_plain_codes(some, q, kLanes);
         }
+        for (int64_t d = 0; d < kLanes && c + d < deep; d += 4)
+          std::memcpy(panel + (c + d) * kPanel, some + d, 4);
       }
-      starts[j] = start;
+      starts[j] = -kZero * int32_t(sum(real(total)));
     }
   }
 
@@ -187,13 +184,13 @@ struct Codes {
         const F factor = all(127) / most;
         store(scales + from / kKeys * wide + p, most * all(1.0f / 127));
         uint8_t* panel = codes + from * wide + p / kPanel * kKeys * kPanel + p % kPanel * 4;
-        for (int64_t j = 0; j < round_up(count, 4); j++) {
-          alignas(64) uint8_t some[kLanes] = {};
-          if (j < count && n)
-            store_plain_codes(some, nearest(load_some(v + (from + j) * ldv + p, n) * factor),
-                              kLanes);
-          uint8_t* row = panel + j / 4 * 4 * kPanel + j % 4;
-          for (int i = 0; i < kLanes; i++) row[4 * i] = some[i];
+        for (int64_t j = 0; j < count; j += 4, panel += 4 * kPanel) {
+          alignas(64) uint8_t some[4][kLanes] = {};
+          for (int64_t d = 0; d < 4 && j + d < count && n; d++)
+            store_plain_codes(some[d],
+                              nearest(load_some(v + (from + j + d) * ldv + p, n) * factor), kLanes);
+          for (int i = 0; i < kLanes; i++)
+            for (int d = 0; d < 4; d++) panel[4 * i + d] = some[d][i];
         }
       }
     }
@@ -225,21 +222,16 @@ struct Codes {
   static float weigh(const float* scores, int64_t count, int64_t keys, float top,
                      uint8_t* weights) {
     const F log2e = all(1.44269504f), shift = all(6.98868469f);  // log2(127)
-    I codes_sum = none();
-    int64_t j = 0;
-    for (; j + kLanes <= count; j += kLanes) {
+    I total = none();
+    for (int64_t j = 0; j < count; j += kLanes) {
+      // The difference first: of large scores it alone is exact, and no code may be above 127.
       const F x = max(fma(load(scores + j) - all(top), log2e, shift), all(-30));
       const I code = nearest(rough_exp2(x));
-      codes_sum = codes_sum + code;
+      total = total + code;
       store_plain_codes(weights + j, code, kLanes);
     }
-    float total = sum(real(codes_sum));
-    for (; j < count; j++) {
-      weights[j] = uint8_t(std::nearbyint(127 * std::exp(scores[j] - top)));
-      total += weights[j];
-    }
     std::fill(weights + count, weights + round_up(keys, 4), uint8_t(0));
-    return total;
+    return sum(real(total));
   }
   static constexpr bool kOwnTop = true;  // weights are beside the top of their block
 
@@ -304,27 +296,38 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
   auto* const sums = reinterpret_cast<float*>(a.scratch + at.sums);
   Form::take_queries(a, r, Rows, q, q_scales);
   std::fill(sums, sums + Rows * wide, 0.0f);
-  float top[Rows], total[Rows], share[Rows];
-  std::fill(top, top + Rows, -FLT_MAX);
-  std::fill(total, total + Rows, 0.0f);
+  // Of each row: the greatest score so far and in this block, and what sums and weights, which
+  // are beside these, count for beside the greatest of both.
+  constexpr int kWide = (Rows + kLanes - 1) / kLanes * kLanes;
+  float top[kWide], here[kWide], kept[kWide], share[kWide], total[Rows] = {};
+  std::fill(top, top + kWide, -FLT_MAX);
+  std::fill(here, here + kWide, -FLT_MAX);
   for (int64_t from = 0; from < end; from += kKeys) {
     const int64_t keys = std::min(kKeys, end - from);
     for (int64_t p = 0; p < keys; p += kPanel)
       Form::template score<Rows>(a, q, q_scales, from + p, scores + p);
+    const auto count = [&](int i) {
+      return std::clamp<int64_t>(seen(a, r + i) - from, 0, keys);
+    };
     for (int i = 0; i < Rows; i++) {
-      const float* row = scores + i * kKeys;
-      const int64_t count = std::clamp<int64_t>(seen(a, r + i) - from, 0, keys);
-      const float here = top_of(row, count, -FLT_MAX), higher = std::max(top[i], here);
-      const float own = Form::kOwnTop ? here : higher;
-      const float block = Form::weigh(row, count, keys, own, weights + i * kKeys);
-      const float kept = from ? std::exp(top[i] - higher) : 1;
-      share[i] = Form::kOwnTop && count ? std::exp(here - higher) : 1;
-      if (kept != 1)
+      float* const row = scores + i * kKeys;
+      std::fill(row + count(i), row + round_up(count(i), kLanes), -FLT_MAX);  // whole vectors
+      here[i] = top_of(row, round_up(count(i), kLanes), -FLT_MAX);
+    }
+    for (int i = 0; i < kWide; i += kLanes) {
+      const F before = load(top + i), now = load(here + i), higher = max(before, now);
+      store(kept + i, exp(before - higher));
+      store(share + i, Form::kOwnTop ? exp(now - higher) : all(1));
+      store(top + i, higher);
+    }
+    for (int i = 0; i < Rows; i++) {
+      const float block = Form::weigh(scores + i * kKeys, count(i), keys,
+                                      Form::kOwnTop ? here[i] : top[i], weights + i * kKeys);
+      if (kept[i] != 1)
         vectors(wide, [&](int64_t c, int) {
-          store(sums + i * wide + c, load(sums + i * wide + c) * all(kept));
+          store(sums + i * wide + c, load(sums + i * wide + c) * all(kept[i]));
         });
-      total[i] = total[i] * kept + block * share[i];
-      top[i] = higher;
+      total[i] = total[i] * kept[i] + block * share[i];
     }
     for (int64_t p = 0; p < wide; p += kPanel)
       Form::template add_values<Rows>(a, weights, from, keys, p, share, sums, wide);

@@ -54,10 +54,9 @@ inline void decode(const Matrix& w, int64_t panel, int64_t first, int64_t end, u
   blocks<Bits>(w, panel, first, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
     uint8_t* to = codes + (k - first) * kPanel;
     fours([&](auto s) {
-      for (int j = 0; j < kVectors; j++) {
-        const B b = scaled(code<Bits, s()>(planes + 4 * j * kLanes), steps[j]);
-        std::memcpy(to + 4 * (s() * kPanel + j * kLanes), &b, sizeof b);
-      }
+      for (int j = 0; j < kVectors; j++)
+        store(to + 4 * (s() * kPanel + j * kLanes),
+              scaled(code<Bits, s()>(planes + 4 * j * kLanes), steps[j]));
     });
   });
 }
@@ -124,7 +123,7 @@ void multiply_few(const uint8_t* x, int64_t ldx, const float* scale, int64_t row
   I all[kManyRows][kVectors];
   for (int64_t p = begin; p < end; p++)
     for (int64_t first = 0; first < rows; first += kManyRows)
-      for (int64_t k = 0; k < depth; k += kPiece) {
+      for (int64_t k = 0; k == 0 || k < depth; k += kPiece) {  // once if there are no inputs
         const int64_t stop = std::min(depth, k + kPiece);
         decode<Bits>(w, p, k, stop, codes);
         tiles(std::min(kManyRows, rows - first), [&](int64_t r, auto count) {

@@ -57,8 +57,8 @@ struct Kernels {
   // y [rows, n] = x [rows, k] times the panels [begin, end) of a Matrix, transposed.
   void (*multiply)(const float* x, int64_t ldx, int64_t rows, const Matrix&, int64_t begin,
                    int64_t end, float* y, int64_t ldy, const Epilogue&);
-  // The same of codes [rows, depth] with a scale for each row, and a Matrix in 8 bits or fewer;
-  // exact until it leaves integers.
+  // The same of codes [rows, depth], zeros from k on, with a scale for each row, and a Matrix in
+  // 8 bits or fewer; exact until it leaves integers.
   void (*multiply_8)(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
                      const Matrix&, int64_t begin, int64_t end, float* y, int64_t ldy,
                      const Epilogue&);

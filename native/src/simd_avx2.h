@@ -66,6 +66,7 @@ static inline A spread(const uint8_t* p) {
   return {a, _mm256_abs_epi8(a)};
 }
 static inline B load_codes(const uint8_t* w) { return {_mm256_loadu_si256((const __m256i*)w)}; }
+static inline void store(uint8_t* p, B b) { _mm256_storeu_si256((__m256i*)p, b.v); }
 static inline B operator|(B a, B b) { return {_mm256_or_si256(a.v, b.v)}; }
 // Each byte moved down by Shift bits, or up; of these Mask.
 template <int Shift, int Mask>

@@ -60,6 +60,7 @@ static inline A spread(const uint8_t* p) {
   return {_mm512_set1_epi32(codes)};
 }
 static inline B load_codes(const uint8_t* w) { return {_mm512_loadu_si512(w)}; }
+static inline void store(uint8_t* p, B b) { _mm512_storeu_si512(p, b.v); }
 static inline B operator|(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
 // Each byte moved down by Shift bits, or up; of these Mask.
 template <int Shift, int Mask>

@@ -61,6 +61,7 @@ static inline A spread(const uint8_t* p) {
   return {vreinterpretq_s8_s32(vdupq_n_s32(codes))};
 }
 static inline B load_codes(const uint8_t* w) { return {vld1q_s8((const int8_t*)w)}; }
+static inline void store(uint8_t* p, B b) { vst1q_s8((int8_t*)p, b.v); }
 static inline B operator|(B a, B b) { return {vorrq_s8(a.v, b.v)}; }
 // Each byte moved down by Shift bits, or up; of these Mask.
 template <int Shift, int Mask>

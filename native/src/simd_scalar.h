@@ -1,7 +1,6 @@
-// Plain C++, for any compiler and processor.
+// Plain C++ for any processor. Vectors are those of GCC and Clang, who make of them what
+// instructions there are.
 #pragma once
-#include <algorithm>
-#include <cmath>
 
 namespace tynda {
 namespace TYNDA_ISA {
@@ -9,48 +8,40 @@ namespace TYNDA_ISA {
 constexpr int kLanes = 4, kVectors = 2, kTile = 4;
 constexpr int kZero = 0;
 
-struct F { float v[kLanes]; };
-struct I { int32_t v[kLanes]; };
-struct A { int8_t v[4]; };           // four codes of one row
-struct B { int8_t v[4 * kLanes]; };  // four codes of a weight for each lane
+typedef float Floats4 __attribute__((vector_size(16)));
+typedef int32_t Words __attribute__((vector_size(16)));
+typedef int16_t Halves __attribute__((vector_size(16)));
+typedef int8_t Eight __attribute__((vector_size(8)));
 
-template <class Result, class Each>
-static inline Result each(Each f) {
-  Result y;
-  for (int i = 0; i < kLanes; i++) y.v[i] = f(i);
-  return y;
-}
+struct F { Floats4 v; };
+struct I { Words v; };
+// Four codes for each lane, the first and third beside the second and fourth; of A the same four.
+struct A { Halves odd, even; };
+struct B { Halves odd, even; };
 
-template <class Each>
-static inline B bytes(Each f) {
-  B y;
-  for (int i = 0; i < 4 * kLanes; i++) y.v[i] = int8_t(f(i));
-  return y;
-}
-
-static inline F all(float x) { return each<F>([=](int) { return x; }); }
-static inline F load(const float* p) { return each<F>([=](int i) { return p[i]; }); }
+static inline F all(float x) { return {Floats4{x, x, x, x}}; }
 static inline F load(const float* p, int n) {
-  return each<F>([=](int i) { return i < n ? p[i] : 0.0f; });
+  F x = {};
+  std::memcpy(&x.v, p, sizeof(float) * n);
+  return x;
 }
-static inline void store(float* p, F x, int n) {
-  for (int i = 0; i < n; i++) p[i] = x.v[i];
-}
+static inline F load(const float* p) { return load(p, kLanes); }
+static inline void store(float* p, F x, int n) { std::memcpy(p, &x.v, sizeof(float) * n); }
 static inline void store(float* p, F x) { store(p, x, kLanes); }
-static inline F operator+(F a, F b) { return each<F>([&](int i) { return a.v[i] + b.v[i]; }); }
-static inline F operator-(F a, F b) { return each<F>([&](int i) { return a.v[i] - b.v[i]; }); }
-static inline F operator*(F a, F b) { return each<F>([&](int i) { return a.v[i] * b.v[i]; }); }
-static inline F operator/(F a, F b) { return each<F>([&](int i) { return a.v[i] / b.v[i]; }); }
-static inline F fma(F a, F b, F c) { return a * b + c; }
-static inline F max(F a, F b) {
-  return each<F>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+static inline F operator+(F a, F b) { return {a.v + b.v}; }
+static inline F operator-(F a, F b) { return {a.v - b.v}; }
+static inline F operator*(F a, F b) { return {a.v * b.v}; }
+static inline F operator/(F a, F b) { return {a.v / b.v}; }
+static inline F fma(F a, F b, F c) { return {a.v * b.v + c.v}; }
+static inline F choose(Words yes, F a, F b) {
+  return {Floats4((yes & Words(a.v)) | (~yes & Words(b.v)))};
 }
-static inline F min(F a, F b) {
-  return each<F>([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
-}
-static inline F abs(F a) { return each<F>([&](int i) { return std::fabs(a.v[i]); }); }
+static inline F max(F a, F b) { return choose(a.v > b.v, a, b); }
+static inline F min(F a, F b) { return choose(a.v < b.v, a, b); }
+static inline F abs(F a) { return {Floats4(Words(a.v) & 0x7fffffff)}; }
 static inline F copysign(F size, F sign) {
-  return each<F>([&](int i) { return std::copysign(size.v[i], sign.v[i]); });
+  const Words sizes = Words{} + 0x7fffffff;
+  return choose(sizes, size, sign);
 }
 static inline float sum(F a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
 static inline float greatest(F a) {
@@ -59,59 +50,68 @@ static inline float greatest(F a) {
   return x;
 }
 
-static inline I none() { return {}; }
-static inline I load(const int32_t* p) { return each<I>([=](int i) { return p[i]; }); }
-static inline I nearest(F a) {  // ties to even
-  return each<I>([&](int i) { return int32_t(std::nearbyint(a.v[i])); });
+static inline I none() { return {Words{}}; }
+static inline I load(const int32_t* p) {
+  I x;
+  std::memcpy(&x.v, p, sizeof x.v);
+  return x;
 }
-static inline F real(I a) { return each<F>([&](int i) { return float(a.v[i]); }); }
-static inline F power_of_2(I n) { return each<F>([&](int i) { return std::ldexp(1.0f, n.v[i]); }); }
-static inline I operator+(I a, I b) { return each<I>([&](int i) { return a.v[i] + b.v[i]; }); }
+// Ties to even: of a float this large, whole numbers are all that is left. Below 4 million.
+static inline I nearest(F a) {
+  const F large = all(12582912.0f);  // 1.5 * 2^23
+  return {Words((a + large).v) - Words(large.v)};
+}
+static inline F real(I a) { return {__builtin_convertvector(a.v, Floats4)}; }
+static inline F power_of_2(I n) { return {Floats4((n.v + 127) << 23)}; }
+static inline I operator+(I a, I b) { return {a.v + b.v}; }
 static inline void store_plain_codes(uint8_t* p, I q, int n) {
   for (int i = 0; i < n; i++) p[i] = uint8_t(q.v[i]);
 }
 static inline void store_codes(uint8_t* p, I q, int n) { store_plain_codes(p, q, n); }
-static inline A spread(const uint8_t* p) {
-  A a;
-  std::memcpy(a.v, p, 4);
-  return a;
-}
 static inline B load_codes(const uint8_t* w) {
-  B b;
-  std::memcpy(b.v, w, sizeof b.v);
-  return b;
+  Halves pairs;
+  std::memcpy(&pairs, w, sizeof pairs);
+  return {(pairs << 8) >> 8, pairs >> 8};
 }
-static inline B operator|(B a, B b) { return bytes([&](int i) { return a.v[i] | b.v[i]; }); }
+static inline void store(uint8_t* p, B b) {
+  const Halves pairs = (b.odd & 0xff) | (b.even << 8);
+  std::memcpy(p, &pairs, sizeof pairs);
+}
+static inline B operator|(B a, B b) { return {a.odd | b.odd, a.even | b.even}; }
 // Each byte moved down by Shift bits, or up; of these Mask.
 template <int Shift, int Mask>
 static inline B field(B w) {
-  return bytes([&](int i) {
-    const int byte = uint8_t(w.v[i]);
-    return (Shift < 0 ? byte << -std::min(Shift, 0) : byte >> std::max(Shift, 0)) & Mask;
-  });
+  constexpr int16_t kDown = Shift > 0 ? Shift : 0, kUp = Shift < 0 ? -Shift : 0, kMask = Mask;
+  return {(w.odd >> kDown << kUp) & kMask, (w.even >> kDown << kUp) & kMask};
 }
 // A step and an offset for each lane, in 16 bits.
 static inline I load_steps(const int8_t* p) {
-  return each<I>([=](int i) { return p[2 * i + 1] * 65536 + p[2 * i]; });
+  Eight bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return {Words(__builtin_convertvector(bytes, Halves))};
 }
-static inline int32_t step_of(I steps, int i) { return int16_t(steps.v[i]); }
-static inline int32_t offset_of(I steps, int i) { return (steps.v[i] - step_of(steps, i)) / 65536; }
 // codes * step + offset.
 static inline B scaled(B codes, I steps) {
-  return bytes([&](int i) { return codes.v[i] * step_of(steps, i / 4) + offset_of(steps, i / 4); });
+  const Halves step = Halves((steps.v & 0xffff) | (steps.v << 16));
+  const Halves offset = Halves((steps.v >> 16 & 0xffff) | (steps.v & ~0xffff));
+  return {codes.odd * step + offset, codes.even * step + offset};
 }
 // Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
 // 65536 times what is meant.
 static inline I begin(int32_t) { return none(); }
 static inline I weigh(I total, I sum, int32_t x, I steps) {
-  return each<I>([&](int i) {
-    return total.v[i] + step_of(steps, i) * sum.v[i] + offset_of(steps, i) * (x / 65536);
-  });
+  return {total.v + ((steps.v << 16) >> 16) * sum.v + (steps.v >> 16) * (x / 65536)};
 }
+static inline A spread(const uint8_t* p) {
+  int32_t codes;
+  std::memcpy(&codes, p, 4);
+  const Halves pairs = Halves(Words{codes, codes, codes, codes});
+  return {(pairs << 8) >> 8, pairs >> 8};
+}
+// No code is -128, so that no pair of products leaves 16 bits.
 static inline I dot(I sum, A a, B w) {
-  for (int i = 0; i < kLanes; i++)
-    for (int j = 0; j < 4; j++) sum.v[i] += int32_t(a.v[j]) * int32_t(w.v[4 * i + j]);
-  return sum;
+  const Words pairs = Words(a.odd * w.odd + a.even * w.even);
+  return {sum.v + ((pairs << 16) >> 16) + (pairs >> 16)};
 }
 
 }  // namespace TYNDA_ISA

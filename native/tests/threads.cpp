@@ -155,7 +155,7 @@ struct Model {
     const Place quantized = local.take(block, depth), scales = local.take(block, 4);
     const Place z = arena.take(kRows, 4 * kWidth), mixed = arena.take(kRows, 4 * kWidth);
     const Place factor = arena.take(1, 4 * kWidth), moved = arena.take(1, 4 * kWidth);
-    const Place work = arena.take(round_up(kRows, kMomentRows) / kMomentRows * kWidth * 8, 1);
+    const Place work = arena.take(round_up(kRows, kMomentRows) / kMomentRows * 2 * kWidth * 8, 1);
     const Place sums = arena.take(kRows, 16 * kCells);
     const Place cells = arena.take(8 * round_up(kCells, kernels.panel), 4);
     Heads heads{};
@@ -176,7 +176,7 @@ struct Model {
     p.moments(mixed, factor, moved, work, 1, kRows, kWidth, kWidth, bias.begin(), bias.begin(),
               1e-5f, lengths);
     p.strip(kRows, kRows);  // one block: products are shared out
-    p.affine(mixed, z, kWidth, factor, moved, kRows);
+    p.affine(mixed, z, kWidth, factor, moved, kRows, Activation::relu);
     p.multiply(z, y, wide, bias.begin(), Activation::none, 1, {}, false);
     p.multiply(z, sums, gates, nullptr, Activation::none, 1, {}, false);
     p.log_softmax(y, y, kWide);

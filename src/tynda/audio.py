@@ -1,26 +1,31 @@
 """Any sound to float32 mono samples at 16 kHz.
 
 Decoding is FFmpeg's, through PyAV; resampling is soxr's. Both work block by block, so that
-a ten-hour recording needs no more memory than a short one.
+a ten-hour recording needs no more memory than a short one, and are imported where they are
+needed: a plain WAV at 16 kHz is read without them.
 """
 
+from __future__ import annotations
+
 import io
+import struct
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-import av
 import numpy as np
-from av.audio.frame import AudioFrame
-from av.audio.stream import AudioStream
-from av.container import InputContainer
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
 
 __all__ = ["SAMPLE_RATE", "Source", "load", "stream"]
 
@@ -40,6 +45,7 @@ _SLOWEST, _FASTEST = 1_000, 1_000_000
 _FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**31}
 # First boxes of MP4 and QuickTime files, whose index may stand at the end.
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_READ = 1 << 18  # bytes of a plain WAV at a time, whole samples
 _HEAD = 4096  # bytes to look at first: in them nearly every WAV says how long it is
 # What FFmpeg calls video though it is a picture or a text.
 _PICTURES = ("image2", "gif", "apng", "ico", "tty")
@@ -86,10 +92,10 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
     if not block_seconds > 0:
         raise ValueError(f"block_seconds must be positive, not {block_seconds}")
     size = max(1, round(block_seconds * SAMPLE_RATE))
-    with _reader(source) as (file, name, head), _container(file, name) as (container, track):
+    with _reader(source) as (file, name, head), closing(_samples(file, name, head)) as heard:
         waiting: list[Floats] = []
         count = 0
-        for samples in _resampled(_frames(container, track, name, _stated(container, track, head))):
+        for samples in heard:
             if not np.isfinite(samples).all():
                 raise TyndaError(
                     f"{name} holds samples that are not finite numbers (NaN or infinity); "
@@ -181,9 +187,47 @@ def _rewound(file: BinaryIO, name: str) -> tuple[_Readable, bytes]:
     return _Pipe(head, file), head
 
 
+def _samples(file: _Readable, name: str, head: bytes) -> Generator[Floats, None, None]:
+    """All of a sound, at 16 kHz."""
+    if channels := _seek_plain_wav(file, head):
+        yield from _read_plain_wav(file, *channels)
+        return
+    with _container(file, name) as (container, track):
+        yield from _resampled(_frames(container, track, name, _stated(container, track, head)))
+
+
+def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
+    """Channels and bytes of a WAV of 16 bits at 16 kHz, its file at the first of them.
+
+    None for any other sound, and what FFmpeg has more to say of: damaged, cut short, or empty.
+    """
+    channels = 0
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE" or not isinstance(file, io.BufferedIOBase):
+        return None
+    for kind, at, size in _chunks(head):
+        if kind == b"fmt " and at + 16 <= len(head):
+            code, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", head, at)
+            if (code, rate, align, bits) != (1, SAMPLE_RATE, 2 * channels, 16):
+                return None
+        if kind == b"data":
+            whole = at + size <= file.seek(0, io.SEEK_END)
+            file.seek(at if (plain := whole and size and channels in (1, 2)) else 0)
+            return (channels, size - size % (2 * channels)) if plain else None
+    return None
+
+
+def _read_plain_wav(file: _Readable, channels: int, size: int) -> Iterator[Floats]:
+    while size and (data := file.read(min(size, _READ))):
+        size -= len(data)
+        yield _mixed(np.frombuffer(data, "<i2").reshape(-1, channels).T)
+
+
 @contextmanager
 def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, AudioStream]]:
     """The opened container and its best sound track."""
+    import av
+    from av.audio.stream import AudioStream
+
     try:
         # Tags in old encodings are common and of no interest here.
         container = av.open(
@@ -228,15 +272,22 @@ def _stated(container: InputContainer, track: AudioStream, head: bytes) -> float
 
 
 def _stated_wav(head: bytes) -> float:
-    at, rate = 12, 0
-    while at + 8 <= len(head):
-        kind, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
+    rate = 0
+    for kind, at, size in _chunks(head):
         if kind == b"fmt ":
-            rate = int.from_bytes(head[at + 16 : at + 20], "little")
+            rate = int.from_bytes(head[at + 8 : at + 12], "little")
         if kind == b"data":  # who writes to a pipe states the greatest size, or nearly so
             return size / rate if rate and size < 0x7FFF0000 else 0.0
-        at += 8 + size + size % 2
     return 0.0
+
+
+def _chunks(head: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, begin and bytes of the chunks of a WAV, those of which ``head`` has the begin."""
+    at = 20
+    while at <= len(head):
+        size = int.from_bytes(head[at - 4 : at], "little")
+        yield head[at - 8 : at - 4], at, size
+        at += size + size % 2 + 8
 
 
 def _frames(
@@ -246,6 +297,9 @@ def _frames(
 
     The header promised a sound of `stated` seconds.
     """
+    import av
+    from av.audio.frame import AudioFrame
+
     damaged = False
     seconds = 0.0
     try:
@@ -289,7 +343,13 @@ def _mono(frame: AudioFrame, name: str) -> Floats:
         raise TyndaError(
             f"{name} has samples of type {frame.format.name}; convert it to 16-bit WAV"
         ) from None
-    channels = array if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels).T
+    if frame.format.is_planar:
+        return _mixed(array)
+    return _mixed(array.reshape(-1, frame.layout.nb_channels).T)
+
+
+def _mixed(channels: NDArray[Any]) -> Floats:
+    """The mean over ``channels [channels, n]`` of any type: float32 `[n]`, full scale at ±1."""
     # What overflows becomes infinite, and is reported as such.
     with np.errstate(over="ignore", invalid="ignore"):
         if channels.dtype.kind == "u":

@@ -17,7 +17,7 @@ from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import map_tree
 from tynda.quant.weight import Quantized, dense, quantize_all
 
-__all__ = ["BITS", "Backend", "Eager", "Engine", "open_engine"]
+__all__ = ["BITS", "Backend", "Eager", "Engine", "open_engine", "processors"]
 
 Backend = Literal["native", "numpy", "torch"]
 Array = NDArray[Any]
@@ -102,7 +102,7 @@ def open_engine(
     else:
         weights = dense(weights)
     if backend == "native":
-        return Native(weights, threads or _processors(), bits=bits)
+        return Native(weights, threads or processors(), bits=bits)
     if backend == "numpy":
         return Eager(NumpyOps(bits), weights)
     try:
@@ -118,7 +118,7 @@ def open_engine(
     return Eager(TorchOps(), tensors, tensor, lambda x: x.numpy())
 
 
-def _processors() -> int:
+def processors() -> int:
     """Those that this process may use."""
     try:
         return len(os.sched_getaffinity(0))

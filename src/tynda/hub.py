@@ -14,9 +14,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
-
-from platformdirs import user_cache_path
 
 from tynda.errors import TyndaError
 from tynda.files import write_whole
@@ -49,7 +46,10 @@ def cached(name: str) -> Path | None:
 
 def pulled() -> dict[str, Path]:
     """Name -> folder of all earlier pulls; what has been damaged since is among them."""
-    notes = [_read(path) for path in sorted(_notes().glob("*.json"))]
+    try:
+        notes = [_read(path) for path in sorted(_notes().glob("*.json"))]
+    except (OSError, RuntimeError):  # as in `library.cached`
+        return {}
     folders = {note["name"]: Path(note["folder"]) for note in notes if note}
     return {name: folder for name, folder in folders.items() if folder.exists()}
 
@@ -117,10 +117,14 @@ def _parse(name: str) -> tuple[str, str | None]:
 
 
 def _notes() -> Path:
+    from platformdirs import user_cache_path
+
     return user_cache_path("tynda") / "hub"
 
 
 def _note_path(name: str) -> Path:
+    from urllib.parse import quote
+
     return _notes() / f"{quote(name, safe='')}.json"
 
 

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from tynda import checkpoint, hub
 from tynda.checkpoint import Checkpoint, Header, read_header
 from tynda.errors import TyndaError
@@ -27,6 +25,8 @@ def bundled() -> dict[str, Path]:
 
 def cached() -> dict[str, Path]:
     """Name -> file of the models in the user's cache folder (``tynda/models``)."""
+    from platformdirs import user_cache_path  # a model that is given by its path needs none
+
     try:
         return _models(user_cache_path("tynda") / "models")
     except (OSError, RuntimeError):  # it may not be read, or nobody knows where home is
@@ -45,9 +45,8 @@ def find(name: str | Path, *, pull: bool = True) -> Path:
     A model of the hub is pulled when it has not been, unless ``pull`` is False. Raises
     `TyndaError` when there is none, naming those that are there.
     """
-    known = cached() | bundled()
-    if str(name) in known:
-        return known[str(name)]
+    if not os.path.dirname(name) and (path := (cached() | bundled()).get(str(name))):
+        return path
     if os.path.exists(name):
         return Path(name)
     if isinstance(name, str) and hub.is_name(name):
@@ -63,7 +62,8 @@ def find(name: str | Path, *, pull: bool = True) -> Path:
                 f"{name} is not here, and {error}; {command} gets it when the hub can be "
                 f"reached, and {DEFAULT} comes with tynda"
             ) from error
-    known_names = [f"one of {', '.join(known)}"] if known else []
+    known = ", ".join(cached() | bundled())
+    known_names = [f"one of {known}"] if known else []
     raise TyndaError(
         f"no model {str(name)!r}: give "
         + " or ".join(["a .safetensors file", "owner/name on the hub", *known_names])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -10,15 +11,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tynda import library, models
 from tynda.checkpoint import Checkpoint, Header, load_tensors, save_model
 from tynda.errors import TyndaError
-from tynda.files import read_json, write_whole
 from tynda.quant.grid import BITS, Grid
-from tynda.quant.methods import CALIBRATED, METHODS
+from tynda.quant.methods import CALIBRATED
 from tynda.quant.weight import dense, is_product, quantize_all
 
-__all__ = ["STORED", "choose", "quantize", "read_plan", "save_plan"]
+__all__ = ["STORED", "check_new", "choose", "mixed", "products", "quantize", "trainable"]
 
 STORED = (*BITS, 16, 32)
 """Widths that a file's weights can have."""
@@ -26,6 +28,8 @@ STORED = (*BITS, 16, 32)
 _KEPT = "*embed_positions*"
 
 Plan = Mapping[str, Grid]
+Overrides = Sequence[tuple[str, float]]
+Progress = Callable[[int, int], None]
 
 
 def quantize(
@@ -37,94 +41,124 @@ def quantize(
     group: int = 32,
     calibration: Path | None = None,
     utterances: int = 48,
-    overrides: Sequence[tuple[str, float]] = (),
-    on_progress: Callable[[int, int], None] | None = None,
+    overrides: Overrides = (),
+    on_progress: Progress | None = None,
 ) -> None:
     """Write the model that `library.find` knows by ``name`` as a model file.
 
     ``bits``: 16 or 32, of all weights; 8, the codes and scales that a model is computed with at
-    ``bits=8``; fewer, or a plan with a grid for each tensor. Without a ``method`` (one of
-    `METHODS`) that is gptq where there is a ``calibration``, a manifest of which so many
-    ``utterances`` are heard, else clip, or for 8 bits rtn. ``overrides``: other bits for the
-    tensors whose names match a pattern, the last that does. Tensors that no product is made
-    with stay as they are. Of an MMS model, the file has the language of its own head.
+    ``bits=8``; fewer, or a plan with a grid for some tensors (the others get 8). Without a
+    ``method`` (one of `METHODS`) that is gptq where there is a ``calibration``, a manifest of
+    which so many ``utterances`` are heard, else clip, or for 8 bits rtn. ``overrides``: other
+    bits for the tensors whose names match a pattern, the last that does. Tensors that no
+    product is made with stay as they are, or become f16 where others have fewer than 8 bits. Of
+    an MMS model, the file has the language of its own head.
 
     What is finished is kept in ``OUTPUT.partial``, from which the same call goes on. Raises
     `TyndaError` where `library.load` and `save_model` do, when ``output`` is there, and for what
     does not go together.
     """
-    if os.path.lexists(output):
-        raise TyndaError(f"{output} is there already: choose another name, or remove it first")
-    if method not in (None, *METHODS):
-        raise TyndaError(f"no method {method!r}: take one of {', '.join(METHODS)}")
+    check_new(output)
     model = library.load(name)
-    header = _header(model)
     if bits in (16, 32):
         if method or overrides or calibration:
             raise TyndaError(f"{bits:g} bits are not rounded: leave method and overrides out")
-        save_model(output, header, dense(model.weights), bits=int(bits), lm=model.lm)
+        save_model(output, _header(model), dense(model.weights), bits=int(bits), lm=model.lm)
         return
-    plan = bits if isinstance(bits, Mapping) else choose(model, bits, group, overrides)
+    plan = dict(bits) if isinstance(bits, Mapping) else choose(model, bits, group)
+    plan |= _overridden(model, group, overrides)
+    plain = all(grid.bits == 8 for grid in plan.values())
     if method is None:
-        method = "gptq" if calibration else "clip"
-        if bits == 8 and not overrides and not calibration:
-            method = "rtn"
+        method = "gptq" if calibration else "rtn" if plain else "clip"
     if method in CALIBRATED and calibration is None:
         raise TyndaError(f"{method} needs speech to listen to: --calibration MANIFEST")
     if calibration is not None and method not in CALIBRATED:
         raise TyndaError(f"{method} listens to nothing: leave --calibration out")
-    others = {name: weight for name, weight in model.weights.items() if name not in plan}
-    weights = quantize_all(others, _trainable(model)) | _few(
-        model, plan, method, calibration, utterances, output, on_progress
-    )
+    if method == "rtn" and plain:
+        weights = quantize_all(model.weights, trainable(model))
+    else:
+        rest = {name: weight for name, weight in model.weights.items() if name not in plan}
+        few = _few(model, plan, method, calibration, utterances, output, on_progress)
+        weights = quantize_all(rest, trainable(model)) | few
     # What is rounded so much has no use for norms and biases in 32 bits.
-    few = any(grid.bits < 8 for grid in plan.values())
-    save_model(output, header, weights, bits=16 if few else 32, lm=model.lm)
+    save_model(output, _header(model), weights, bits=32 if plain else 16, lm=model.lm)
     _partial(output).unlink(missing_ok=True)
 
 
-def choose(
-    model: Checkpoint, bits: float, group: int = 32, overrides: Sequence[tuple[str, float]] = ()
+def mixed(
+    name: str | Path,
+    size: int,
+    calibration: Path,
+    *,
+    group: int = 32,
+    utterances: int = 48,
+    overrides: Overrides = (),
+    on_progress: Progress | None = None,
 ) -> dict[str, Grid]:
-    """A grid for each tensor that products are made with.
+    """The plan with which a model's file has at most ``size`` bytes and loses least.
 
-    Raises `TyndaError` for widths that are none, and for a pattern that no tensor matches.
+    ``overrides`` and all other arguments as of `quantize`. Raises `TyndaError` where there is
+    none.
     """
-    plan = {}
-    names = [name for name, fits in _products(model).items() if fits]
-    for pattern, _ in overrides:
-        if not any(fnmatchcase(name, pattern) for name in names):
+    from tynda.quant.calibrate import Calibration
+    from tynda.quant.plan import allocate, measure, weight_bytes
+
+    model = library.load(name)
+    fixed = _overridden(model, group, overrides)
+    names = [name for name in choose(model, 8) if name not in fixed]
+    shapes = {name: tuple(weight.shape) for name, weight in model.weights.items()}
+    taken = sum(weight_bytes(shapes[name], grid) for name, grid in fixed.items())
+    taken += sum(2 * math.prod(s) for k, s in shapes.items() if k not in fixed and k not in names)
+    heard = Calibration(model, calibration, utterances)
+    found = measure(model, names, group, heard, trainable(model), on_progress)
+    return allocate(found, group, size - taken - _overhead(model)) | fixed
+
+
+def _overhead(model: Checkpoint) -> int:
+    """Bytes of a file that are no weights: language model, tokenizer, header."""
+    header = _header(model)
+    arrays = [v for v in header.tokenizer.values() if isinstance(v, np.ndarray)]
+    plain = {k: v for k, v in header.tokenizer.items() if not isinstance(v, np.ndarray)}
+    told = json.dumps(asdict(replace(header, tokenizer=plain)))
+    # Names, places and grids of the tensors and of their steps.
+    names = sum(2 * len(name) + 100 for name in model.weights)
+    names += sum(4 * len(name) + 350 for name in products(model))
+    return len(told) + names + sum(a.nbytes for a in arrays) + len(model.lm or b"")
+
+
+def check_new(output: Path) -> None:
+    """Raise `TyndaError` where there is something already."""
+    if os.path.lexists(output):
+        raise TyndaError(f"{output} is there already: choose another name, or remove it first")
+
+
+def choose(model: Checkpoint, bits: float, group: int = 32) -> dict[str, Grid]:
+    """A grid for each tensor that products are made with."""
+    grid = Grid(bits, group if bits < 8 else 0)
+    return {name: grid for name in products(model) if not fnmatchcase(name, _KEPT)}
+
+
+def products(model: Checkpoint) -> list[str]:
+    """The tensors that products are made with."""
+    learnt = trainable(model)
+    return [name for name, w in model.weights.items() if is_product(w.shape, learnt[name])]
+
+
+def trainable(model: Checkpoint) -> dict[str, bool]:
+    """Whether each tensor is learnt."""
+    specs = models.family(model.header.family).specs(model.config)
+    return {name: spec.trainable for name, spec in specs.items()}
+
+
+def _overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str, Grid]:
+    plan: dict[str, Grid] = {}
+    names = products(model)
+    for pattern, bits in overrides:
+        matched = [name for name in names if fnmatchcase(name, pattern)]
+        if not matched:
             raise TyndaError(f"no weight is called {pattern}: names are such as {names[0]}")
-    for name in names:
-        width = 8 if fnmatchcase(name, _KEPT) else bits
-        for pattern, other in overrides:
-            if fnmatchcase(name, pattern):
-                width = other
-        plan[name] = Grid(width, group if width < 8 else 0)
+        plan |= dict.fromkeys(matched, Grid(bits, group if bits < 8 else 0))
     return plan
-
-
-def read_plan(path: Path, model: Checkpoint) -> dict[str, Grid]:
-    """The plan in a JSON file, as `save_plan` wrote it. Raises `TyndaError` for any other."""
-    found = read_json(path)
-    known = _products(model)
-    plan = {}
-    for name, about in found.items():
-        if not known.get(name):
-            raise TyndaError(f"{path}: the model has no weight {name} that can be in few bits")
-        try:
-            plan[name] = Grid(about["bits"], about["group"])
-        except (TyndaError, TypeError, KeyError):
-            raise TyndaError(
-                f"{path}: {name} should be like " + json.dumps({"bits": 4, "group": 32})
-            ) from None
-    return plan
-
-
-def save_plan(path: Path, plan: Plan) -> None:
-    """Write a plan as JSON: name -> bits and group, to be read and edited."""
-    lines = {name: {"bits": grid.bits, "group": grid.group} for name, grid in plan.items()}
-    write_whole(path, (json.dumps(lines, indent=1) + "\n").encode())
 
 
 def _header(model: Checkpoint) -> Header:
@@ -134,17 +168,6 @@ def _header(model: Checkpoint) -> Header:
     return header
 
 
-def _trainable(model: Checkpoint) -> dict[str, bool]:
-    specs = models.family(model.header.family).specs(model.config)
-    return {name: spec.trainable for name, spec in specs.items()}
-
-
-def _products(model: Checkpoint) -> dict[str, bool]:
-    """Whether each tensor is one that products are made with."""
-    trainable = _trainable(model)
-    return {name: is_product(w.shape, trainable[name]) for name, w in model.weights.items()}
-
-
 def _few(
     model: Checkpoint,
     plan: Plan,
@@ -152,12 +175,10 @@ def _few(
     calibration: Path | None,
     utterances: int,
     output: Path,
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Progress | None,
 ) -> dict[str, Any]:
     """The tensors of a plan, and those that had to change with them."""
-    if method == "rtn" and all(grid.bits == 8 for grid in plan.values()):
-        return quantize_all({name: model.weights[name] for name in plan}, _trainable(model))
-    from tynda.quant import methods  # what calibrates needs all of tynda
+    from tynda.quant import methods
     from tynda.quant.calibrate import Calibration
 
     partial, settings = _partial(output), _settings(model, plan, method, calibration, utterances)

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-__all__ = ["Errors", "Scores", "errors", "score"]
+__all__ = ["Change", "Errors", "Scores", "change", "errors", "score"]
 
 EDIT: Final = 1 << 32  # above any number of substitutions; int64 has room for 2**31 edits
 
@@ -102,6 +102,56 @@ def score(pairs: Iterable[tuple[str, str]]) -> Scores:
         deletions=deletions,
         char_errors=char_errors,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A difference of two word error rates on the same utterances, and its interval."""
+
+    wer: float
+    low: float
+    high: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether none may be there at all."""
+        return self.low <= 0 <= self.high
+
+
+def change(
+    before: Iterable[tuple[str, str]],
+    after: Iterable[tuple[str, str]],
+    *,
+    draws: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Change:
+    """How much the word error rate rises from one set of pairs to another.
+
+    Both are (reference, hypothesis) of the same utterances in the same order. The interval is
+    by a paired bootstrap over utterances: they are drawn anew with replacement, both results of
+    one together (Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in ASR
+    performance evaluation"). Raises ValueError where the references differ or have no word.
+    """
+    rows = []
+    for (reference, first), (same, second) in zip(before, after, strict=True):
+        if reference != same:
+            raise ValueError("the references differ: these are not the same utterances")
+        said = reference.split()
+        edits = [errors(said, heard.split()).total for heard in (first, second)]
+        rows.append((edits[1] - edits[0], len(said)))
+    more, words = np.array(rows, np.float64).reshape(-1, 2).T
+    if not words.sum():
+        raise ValueError("there is no word to get wrong")
+    # How often each utterance is drawn.
+    rng, share = np.random.default_rng(seed), np.full(len(words), 1 / len(words))
+    rates = []
+    for start in range(0, draws, 1000):
+        drawn = rng.multinomial(len(words), share, min(1000, draws - start))
+        rates.append(drawn @ more / np.maximum(drawn @ words, 1))
+    rest = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(rates), [rest, 1 - rest])
+    return Change(float(more.sum() / words.sum()), float(low), float(high))
 
 
 def _rate(count: int, of: int) -> float | None:

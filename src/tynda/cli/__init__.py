@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import click
@@ -10,6 +11,11 @@ import tynda
 from tynda.cli.console import Commands, say
 
 __all__ = ["main"]
+
+# Idle threads of NumPy's OpenBLAS spin for 2**28 cycles before they sleep, on the processors that
+# the kernels' threads are to run on; 2**20 are enough to wait for a next product. It is read when
+# NumPy is imported, which no module above does.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from threadpoolctl import threadpool_limits
 
 import tynda
 from tynda.cli.console import print_table, print_text, progress, rate, say, visible
-from tynda.cli.options import decoder_options, model_options, table_or_json
+from tynda.cli.options import decoder_options, limited, model_options, table_or_json
 from tynda.evaluation import Report, Result
 from tynda.text.normalize import NORMALIZERS
 
@@ -52,7 +51,7 @@ def evaluate(
     """Score MODEL on MANIFESTs: word and character error rates, real-time factor."""
     recognizer = tynda.load(model, backend=backend, bits=bits, threads=threads)
     options = decoder_options(recognizer, **decoding)
-    with threadpool_limits(threads), progress("evaluating", "utterances") as advance:
+    with limited(threads), progress("evaluating", "utterances") as advance:
         report = tynda.evaluate(
             recognizer, manifests, options, normalizer=normalizer, on_progress=advance
         )

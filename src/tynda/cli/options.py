@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from tynda import checks
-from tynda.engine import BITS, Backend
+from tynda.engine import BITS, Backend, processors
 
 if TYPE_CHECKING:
     from tynda.recognizers import Recognizer
 
-__all__ = ["SIZE", "decoder_options", "model_options", "table_or_json"]
+__all__ = ["SIZE", "decoder_options", "limited", "model_options", "table_or_json"]
 
 
 class _Number(click.FloatRange):
@@ -204,6 +205,16 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):  # the help lists the last one applied first
         command = option(command)
     return command
+
+
+def limited(threads: int | None) -> AbstractContextManager[Any]:
+    """A context in which NumPy's products take no more threads; by themselves they take all."""
+    if threads is None or threads >= processors():
+        return nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(threads)
+    return limits
 
 
 def decoder_options(recognizer: Recognizer[Any], **options: Any) -> Any:

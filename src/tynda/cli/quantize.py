@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from tynda.cli.console import print_text, progress
+from tynda import library
+from tynda import quantize as quantizing
+from tynda.cli.console import print_text, progress, say
 from tynda.errors import TyndaError
+from tynda.quant.grid import Grid
 from tynda.quant.methods import METHODS
-from tynda.quantize import STORED
-from tynda.quantize import quantize as run
+from tynda.quant.plan import read_plan
+from tynda.quant.plan import save_plan as write_plan
 
 __all__ = ["quantize"]
 
-_BITS = [f"{bits:g}" for bits in STORED]
+_BITS = [f"{bits:g}" for bits in quantizing.STORED]
+_FEW = _BITS[:-2]
 
 
 @click.command()
@@ -24,9 +29,13 @@ _BITS = [f"{bits:g}" for bits in STORED]
     "--output", "-o", type=click.Path(path_type=Path), required=True, help="A new model file."
 )
 @click.option(
-    "--bits", type=click.Choice(_BITS), default="8", show_default=True, help="Of a weight."
+    "--bits",
+    type=click.Choice([*_BITS, "mixed"]),
+    help="Of a weight; mixed: of each its own, for --target-size. 8 by default.",
 )
-@click.option("--method", type=click.Choice(METHODS), help="gptq with --calibration, else clip.")
+@click.option(
+    "--method", type=click.Choice(METHODS), help="By default gptq with --calibration, else clip."
+)
 @click.option(
     "--group", type=int, default=32, show_default=True, help="Inputs that share a step; 0: a row."
 )
@@ -34,7 +43,7 @@ _BITS = [f"{bits:g}" for bits in STORED]
     "--calibration",
     type=click.Path(path_type=Path),
     metavar="MANIFEST",
-    help="Speech that the model listens to, for gptq, awq and smooth.",
+    help="Speech that the model listens to, for gptq, awq, smooth and mixed bits.",
 )
 @click.option(
     "--utterances",
@@ -43,6 +52,7 @@ _BITS = [f"{bits:g}" for bits in STORED]
     show_default=True,
     help="Of the manifest, evenly taken.",
 )
+@click.option("--target-size", type=click.FloatRange(0, min_open=True), help="Of the file, MB.")
 @click.option(
     "--override",
     "overrides",
@@ -50,38 +60,67 @@ _BITS = [f"{bits:g}" for bits in STORED]
     metavar="PATTERN=BITS",
     help="Other bits for some tensors: 'head.*=8'.",
 )
+@click.option("--plan", type=click.Path(path_type=Path), help="Bits of each tensor, as JSON.")
+@click.option("--save-plan", type=click.Path(path_type=Path), help="Where to write the bits used.")
 def quantize(
     model: str,
     output: Path,
-    bits: str,
-    method: str | None,
-    group: int,
-    calibration: Path | None,
-    utterances: int,
+    bits: str | None,
+    target_size: float | None,
     overrides: Sequence[str],
+    plan: Path | None,
+    save_plan: Path | None,
+    **how: Any,
 ) -> None:
     """Write MODEL, a name, file or folder, as one file with weights in fewer bits.
 
     It starts faster than a folder of the hub and takes less memory.
     """
+    if (bits == "mixed") != (target_size is not None):
+        raise click.UsageError("--bits mixed and --target-size need each other")
+    if plan and bits:
+        raise click.UsageError("--plan says all about bits: leave --bits out")
+    if bits == "mixed" and how["calibration"] is None:
+        raise click.UsageError("mixed bits need speech to listen to: --calibration MANIFEST")
+    quantizing.check_new(output)
+    changes = [_override(text) for text in overrides]
+    used: Any = None if bits == "mixed" else _number(bits or "8")
     with progress("quantizing", "tensors") as advance:
-        run(
-            model,
-            output,
-            float(bits) if bits == "1.58" else int(bits),
-            method=method,
-            group=group,
-            calibration=calibration,
-            utterances=utterances,
-            overrides=[_override(text) for text in overrides],
-            on_progress=advance,
-        )
+        if plan:
+            used = read_plan(plan, quantizing.products(library.load(model)))
+        elif target_size is not None:
+            size, heard = round(target_size * 1e6), ("group", "calibration", "utterances")
+            settings = {key: how[key] for key in heard}
+            used = quantizing.mixed(model, size, overrides=changes, on_progress=advance, **settings)
+        elif save_plan and used < 16:
+            used = quantizing.choose(library.load(model), used, how["group"])
+        if isinstance(used, dict):
+            _tell(used)
+        if save_plan:
+            _keep(save_plan, used)
+        quantizing.quantize(model, output, used, overrides=changes, on_progress=advance, **how)
     print_text(click.format_filename(output))
+
+
+def _tell(plan: dict[str, Grid]) -> None:
+    """How many tensors have how many bits, and which."""
+    for bits in sorted({grid.bits for grid in plan.values()}):
+        names = [name for name, grid in plan.items() if grid.bits == bits]
+        say(f"{bits:g} bits: {len(names)} tensors, {', '.join(names)}")
+
+
+def _keep(path: Path, plan: Any) -> None:
+    if not isinstance(plan, dict):
+        raise TyndaError("--save-plan: there is no plan for 16 or 32 bits, leave it out")
+    write_plan(path, plan)
 
 
 def _override(text: str) -> tuple[str, float]:
     pattern, _, bits = text.rpartition("=")
-    known = _BITS[:-2]
-    if not pattern or bits not in known:
-        raise TyndaError(f"--override {text}: write PATTERN=BITS, BITS one of {', '.join(known)}")
-    return pattern, float(bits) if bits == "1.58" else int(bits)
+    if not pattern or bits not in _FEW:
+        raise TyndaError(f"--override {text}: write PATTERN=BITS, BITS one of {', '.join(_FEW)}")
+    return pattern, _number(bits)
+
+
+def _number(bits: str) -> float:
+    return float(bits) if "." in bits else int(bits)

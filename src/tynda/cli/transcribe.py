@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from threadpoolctl import threadpool_limits
 
 import tynda
 from tynda import library, writers
 from tynda.cli.console import print_text, progress, say, visible
-from tynda.cli.options import SIZE, decoder_options, model_options
+from tynda.cli.options import SIZE, decoder_options, limited, model_options
 from tynda.errors import TyndaError
 
 __all__ = ["transcribe"]
@@ -71,7 +70,7 @@ def transcribe(
     options = decoder_options(recognizer, **decoding)
     recognizer.prepare(options)  # what is wrong with the options is said once
     failed = 0
-    with threadpool_limits(threads):
+    with limited(threads):
         for path in paths:
             try:
                 with progress(path) as advance:

@@ -12,17 +12,24 @@ Conventions
   and frame beside its products. Moving data (concat, embedding, mask, reshape, slice, take,
   write) and what is done once per row or channel counts nothing.
 - Attention is counted in full: no kernel is said to skip what a query may not see.
-- Weights and activations are float32.
+- Weights and activations are float32, but in the native engine's memory, which is that of its
+  own plan.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
+from tynda.ops.lowering import Lowering
+from tynda.ops.plan import Machine
 from tynda.ops.trace import INTEGERS, VIEWS, Program, Step, Value, trace
+from tynda.quant.weight import quantize_all
 
 __all__ = ["Report", "Row", "count", "peak_bytes", "report"]
 
@@ -64,6 +71,8 @@ class Report:
     peak_activation_bytes: int
     """The most bytes of tensors passing between operations that live at one time, see
     `peak_bytes`."""
+    arena_bytes: int | None = None
+    """All that the native engine needs beside weights, inputs and outputs, if it was asked for."""
 
     @property
     def total_macs(self) -> int:
@@ -91,12 +100,25 @@ class Report:
         return dict(sorted(sums.items(), key=lambda item: -item[1].flops))
 
 
-def count(module: ModuleType, config: Any, frames: int, batch: int = 1) -> Report:
+def count(
+    module: ModuleType, config: Any, frames: int, batch: int = 1, machine: Machine | None = None
+) -> Report:
     """Count one run of a model family on features ``[batch, frames, config.bins]``.
 
-    As for `tynda.ops.trace.trace`.
+    As for `tynda.ops.trace.trace`. ``machine``: whose native engine's memory is to be counted
+    as well, with weights in as many bits: ``Native({}, threads, bits=bits).machine`` is this one.
     """
-    return report(trace(module, config, frames, batch))
+    program = trace(module, config, frames, batch)
+    if machine is None:
+        return report(program)
+    specs = module.specs(config)
+    weights: Mapping[str, Any] = {
+        name: np.broadcast_to(np.float32(0), spec.shape) for name, spec in specs.items()
+    }
+    if machine.bits == 8:
+        learnt = {name: spec.trainable for name, spec in specs.items()}
+        weights = quantize_all(weights, learnt, later=True)
+    return replace(report(program), arena_bytes=Lowering(program, weights, machine).layout.bytes)
 
 
 def report(program: Program) -> Report:

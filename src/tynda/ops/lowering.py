@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tynda.ops.base import conv_length
 from tynda.ops.plan import ALIGN, Buffer, Layout, Machine, Node, Stage, View, group, up
-from tynda.ops.trace import Program, Step, Value
+from tynda.ops.trace import VIEWS, Program, Step, Value
 from tynda.quant.attention import KEYS, LEAST_QUERIES
 from tynda.quant.weight import Quantized, floats
 
@@ -73,6 +73,19 @@ class Lowering:
         self._views[value] = view
         return view
 
+    def _over(self, value: Value, result: Value) -> View:
+        """Room for a result made row by row: that of ``value``, if nobody reads it again."""
+        maker = self._made.get(value)
+        if (
+            maker is None
+            or self._program.steps[maker].operation in (*VIEWS, "write")
+            or self._only_user(value) is None
+            or value.shape != result.shape
+        ):
+            return self._new(result)
+        self._views[result] = self._view(value)
+        return self._views[result]
+
     def _view(self, value: Value) -> View:
         if value not in self._views:  # a weight
             array = np.ascontiguousarray(floats(self._weights[value.name]))
@@ -104,7 +117,8 @@ class Lowering:
 
     def _rows(self, step: Step, emit: Callable[[Any, Any, Any, Any], None]) -> None:
         """A node that works row by row: ``emit(plan, x, y, width)``."""
-        x, y = self._view(step.tensors["x"]), self._new(step.result)
+        value = step.tensors["x"]
+        x, y = self._view(value), self._over(value, step.result)
         self._node(
             lambda plan, at: emit(plan, at(x), at(y), y.row // _FLOAT),
             rows=y.rows,
@@ -324,7 +338,8 @@ class Lowering:
             if after.operation in _ACTIVATIONS:
                 self._done.add(user)
                 result, activation = after.result, after.operation
-        x, y = self._view(step.tensors["x"]), self._new(result)
+        value = step.tensors["x"]
+        x, y = self._view(value), self._over(value, result)
 
         def emit(plan: Any, at: Any) -> None:
             places = at(scale), at(shift), max(period, 1)

@@ -36,24 +36,27 @@ _BEYOND = 4
 
 
 class Seen:
-    """The inputs of a product."""
+    """The inputs of a product.
 
-    def __init__(self, inputs: int) -> None:
+    ``each``: of their products only those with themselves, which take far less room.
+    """
+
+    def __init__(self, inputs: int, *, each: bool = False) -> None:
         self.count = 0
-        self.squares = np.zeros((inputs, inputs))
-        """``[in, in]``: sums of the products of any two."""
+        self.squares = np.zeros(inputs if each else (inputs, inputs))
+        """``[in, in]``: sums of the products of any two; or ``[in]``."""
         self.peak = np.zeros(inputs, np.float32)
         """``[in]``: the largest size."""
 
     def add(self, rows: Floats) -> None:
         """``rows [n, in]``."""
-        self.squares += rows.T @ rows
+        self.squares += np.square(rows).sum(0) if self.squares.ndim == 1 else rows.T @ rows
         self.peak = np.maximum(self.peak, np.abs(rows).max(0, initial=0))
         self.count += len(rows)
 
     @property
-    def hessian(self) -> NDArray[np.float64]:
-        """The mean of the products ``[in, in]``."""
+    def mean(self) -> NDArray[np.float64]:
+        """The mean of `squares`."""
         return self.squares / max(self.count, 1)
 
 
@@ -85,13 +88,17 @@ class Calibration:
         features = features[: 2 * self.model.config.frames]
         return np.pad(features, ((0, len(features) % 2), (0, 0)))
 
-    def outputs(self, engine: Engine, index: int) -> list[Floats]:
-        """What the model says of an utterance: log-probabilities or logits ``[n, vocab]``."""
+    def outputs(self, engine: Engine, index: int, *, free: bool = False) -> Floats:
+        """What the model says of an utterance: log-probabilities or logits ``[n, vocab]``.
+
+        A decoder's are those on the right text; ``free``: let it write by itself as well.
+        """
         features, text = self.heard[index]
         config, length = self.model.config, np.array([len(features)])
         states, frames = engine.run(self._family.encode, config, features[None], length)
         if self.model.header.family != "whisper":
-            return [engine.array(states)[0]]
+            log_probs: Floats = engine.array(states)[0]
+            return log_probs
         tokenizer = self.model.tokenizer
         network = Network(engine, config, tokenizer, ())
         heard = network.listen(states, frames)
@@ -100,10 +107,11 @@ class Calibration:
         tokens += [tokenizer.no_timestamps, *tokenizer.encode(" " + text.strip())]
         tokens = tokens[: config.context]
         ids, start = np.array([tokens], np.int64), np.zeros(1, np.int64)
-        logits = engine.array(engine.run(_follow, config, ids, start, heard))[0]
-        most = min(len(tokens) + _BEYOND, config.context // 2)
-        decode(network, heard, Options(max_new_tokens=most), [language])
-        return [logits]
+        logits: Floats = engine.array(engine.run(_follow, config, ids, start, heard))[0]
+        if free:
+            most = min(len(tokens) + _BEYOND, config.context // 2)
+            decode(network, heard, Options(max_new_tokens=most), [language])
+        return logits
 
     @property
     def _language(self) -> str | None:
@@ -114,7 +122,7 @@ class Calibration:
         """Let the model with these weights hear the utterances, or the first few of them."""
         engine = Eager(NumpyOps(), weights)
         for index in range(len(self.heard))[:most]:
-            self.outputs(engine, index)
+            self.outputs(engine, index, free=True)
 
     def programs(self) -> list[Program]:
         """What the model does, traced."""
@@ -129,25 +137,27 @@ class Calibration:
         following, _ = trace_call(_follow, shapes, config, count, one, heard)
         return [program, listening, following]
 
-    def order(self, weights: Weights) -> list[str]:
-        """The weights that products are made with, by their first use."""
+    def order(self, weights: Weights, names: Collection[str]) -> list[str]:
+        """Those of the ``names`` that products are made with, by their first use."""
         found: dict[str, None] = {}
 
         def looked(name: str, weight: Any) -> Any:
-            if len(weight.shape) < 2:
-                return weight
+            if name not in names:
+                return floats(weight)
             return _Watched(floats(weight), lambda _: found.setdefault(name))
 
         self.run({name: looked(name, weight) for name, weight in weights.items()}, 1)
         return list(found)
 
-    def watch(self, weights: Weights, names: Collection[str]) -> dict[str, Seen]:
-        """What the weights ``names`` are multiplied with."""
+    def watch(
+        self, weights: Weights, names: Collection[str], *, each: bool = False
+    ) -> dict[str, Seen]:
+        """What the weights ``names`` are multiplied with, those that come into use."""
         seen: dict[str, Seen] = {}
 
         def watched(name: str) -> _Watched:
             def tell(rows: Floats) -> None:
-                seen.setdefault(name, Seen(rows.shape[1])).add(rows)
+                seen.setdefault(name, Seen(rows.shape[1], each=each)).add(rows)
 
             return _Watched(floats(weights[name]), tell)
 

@@ -86,7 +86,7 @@ def _awq(weights: Mapping[str, Any], link: _Link, seen: Seen, grid: Grid) -> Flo
 
     Lin et al. 2024, "AWQ", equations 4 and 5: powers of the activations' sizes, of 11.
     """
-    sizes = np.sqrt(np.maximum(np.diag(seen.hessian), 1e-12))
+    sizes = np.sqrt(np.maximum(np.diag(seen.mean), 1e-12))
     tried = [_centred(sizes**power) for power in np.linspace(0, 1, 11)]
     return tried[int(np.argmin([_harm(weights, link, seen, grid, f) for f in tried]))]
 
@@ -98,9 +98,9 @@ def _harm(
     total = 0.0
     for name in link.weights:
         weight = floats(weights[name]) * factors
-        steps = clipped(weight, grid, (np.diag(seen.hessian) / factors**2).astype(np.float32))
+        steps = clipped(weight, grid, (np.diag(seen.mean) / factors**2).astype(np.float32))
         change = (to_grid(weight, grid, steps).dequantize() - weight) / factors
-        total += float(np.sum((change @ seen.hessian) * change))
+        total += float(np.sum((change @ seen.mean) * change))
     return total
 
 

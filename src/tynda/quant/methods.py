@@ -79,7 +79,7 @@ def _listening(
     if method in ("awq", "smooth") and not done:
         moved = fold.moved(weights, plan, method, calibration)
         yield moved
-    order = [name for name in calibration.order(weights | done) if name in plan]
+    order = calibration.order(weights | done, plan)
     left = [name for name in order if not isinstance(done.get(name), Quantized)]
     while left:
         part = [name for i, name in enumerate(left) if _fits(left[: i + 1], weights) or i == 0]
@@ -99,7 +99,7 @@ def _fits(names: list[str], weights: Mapping[str, Floats]) -> bool:
 
 def _round(weight: Floats, grid: Grid, method: str, seen: Seen | None = None) -> Quantized:
     rows = by_tap(weight)
-    counts = None if seen is None else np.diag(seen.hessian).astype(np.float32)
+    counts = None if seen is None else np.diag(seen.mean).astype(np.float32)
     if method == "nf4":
         grid = Grid(4, table=NF4)
     elif method == "kmeans":
@@ -113,5 +113,5 @@ def _round(weight: Floats, grid: Grid, method: str, seen: Seen | None = None) ->
     else:
         steps = fit.clipped(rows, grid, counts)
     if method == "gptq" and seen is not None:
-        return gptq(weight, grid, steps, seen.hessian)
+        return gptq(weight, grid, steps, seen.mean)
     return to_grid(weight, grid, steps)

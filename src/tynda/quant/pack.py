@@ -31,10 +31,11 @@ def pack(codes: Bytes, bits: float) -> Bytes:
     if codes.max(initial=0) >= (3 if bits == 1.58 else 2 ** int(bits)):
         raise ValueError(f"codes are too large for {bits} bits")
     if bits == 1.58:
-        digits = np.zeros((rows, row_bytes(bits, count) * 5), np.uint8)
+        size = row_bytes(bits, count)
+        digits = np.zeros((rows, size * 5), np.uint8)
         digits[:, :count] = codes
-        packed: Bytes = (digits.reshape(rows, -1, 5) * _DIGITS).sum(2, dtype=np.uint8)
-        return packed
+        fives: Bytes = (digits.reshape(rows, size, 5) * _DIGITS).sum(2, dtype=np.uint8)
+        return fives
     if bits == 8:
         return codes
     packed = np.empty((rows, row_bytes(bits, count)), np.uint8)
@@ -49,7 +50,8 @@ def unpack(packed: Bytes, bits: float, count: int) -> Bytes:
     """What `pack` was given; the last byte's rest is not looked at."""
     rows = len(packed)
     if bits == 1.58:
-        return (packed[:, :, None] // _DIGITS % 3).reshape(rows, -1)[:, :count]
+        digits = packed[:, :, None] // _DIGITS % 3
+        return digits.reshape(rows, packed.shape[1] * 5)[:, :count]
     if bits == 8:
         return packed
     width = int(bits)

@@ -15,7 +15,6 @@ from tynda.audio import Source
 from tynda.checkpoint import Checkpoint
 from tynda.engine import Engine, open_engine
 from tynda.errors import TyndaError, listed
-from tynda.text.normalize import basic, english_letters
 from tynda.transcript import Transcript
 
 __all__ = ["Recognizer"]
@@ -111,6 +110,8 @@ class Recognizer(ABC, Generic[O]):
     @property
     def normalize(self) -> Callable[[str], str]:
         """Brings a text to the spelling in which it is scored."""
+        from tynda.text.normalize import basic, english_letters
+
         return english_letters if self.header.languages == ["en"] else basic
 
 

@@ -20,7 +20,8 @@ from tynda.decode.beam import beam_search
 from tynda.decode.ngram import LanguageModel
 from tynda.errors import TyndaError
 from tynda.evaluation import evaluate
-from tynda.quant.weight import dense
+from tynda.quant.coded import Coded
+from tynda.quant.weight import floats
 from tynda.recognizers import CTCRecognizer, Decoding, Recognizer
 from tynda.score import score
 from tynda.text.normalize import english_letters
@@ -51,7 +52,8 @@ def check(recipe: Recipe, folder: Path) -> None:
 def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
     """Give the model at ``trained`` an n-gram, tuned on dev; store it by the recipe; score it.
 
-    Writes ``output / NAME.safetensors`` and gives its path.
+    Writes ``output / NAME.safetensors`` and gives its path; what is called ``best-3bit`` instead
+    of ``best`` becomes ``NAME-3bit``.
     """
     model = checkpoint.load(trained)
     header, lm = model.header, None
@@ -63,8 +65,9 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
         if dev:
             decoding |= tune(CTCRecognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
         header = replace(header, decoding=decoding)
-    path = output / f"{recipe.name}.safetensors"
-    weights = dense(model.weights)
+    path = output / f"{recipe.name}{trained.stem.removeprefix('best')}.safetensors"
+    # What training has rounded stays as it is.
+    weights = {name: w if isinstance(w, Coded) else floats(w) for name, w in model.weights.items()}
     checkpoint.save_model(path, header, weights, bits=recipe.bits, lm=lm)
     if dev:
         # What is scored is what is shipped: the file just written, read back.

@@ -92,7 +92,8 @@ class Trainer:
     """A run of ``recipe`` on the manifests under ``folder``, kept in ``output``.
 
     The weights start at random, or as in the model file ``init``. ``output`` holds ``last.pt``
-    (to resume), ``best.safetensors`` (the averaged weights with the best dev CER so far),
+    (to resume), ``best.safetensors`` (the averaged weights with the best dev CER so far; of a
+    training through the rounding, ``best-3bit.safetensors`` and the like for its other widths),
     ``log.json`` and ``curve.png``.
     """
 
@@ -274,12 +275,12 @@ class Trainer:
             score = entry.get("dev_cer", loss), entry.get("dev_loss", loss)
             if score < self.at.best_score:
                 self.at.best_score, self.at.best_epoch = score, self.at.epoch
-                self.export(self.output / "best.safetensors", entry)
+                self.export(entry)
             entry["seconds"] = round(time.monotonic() - started, 1)
             self.at.history.append(entry)
             self._save()
             self._say("  ".join(f"{k} {_short(v)}" for k, v in entry.items()))
-        return self.output / "best.safetensors"
+        return self.best(self.grids[0])
 
     def _train_epoch(self) -> dict[str, float]:
         o, d = self.recipe.optimizer, self.recipe.data
@@ -317,13 +318,12 @@ class Trainer:
         # another number of epochs or batches still cools down at its end.
         total = self.at.step + len(batches) * (o.epochs - self.at.epoch)
         losses: list[float] = []
-        grids = self.rounder.grids if self.rounder else [None]
         with self._progress() as progress:
             title = f"epoch {self.at.epoch + 1}/{o.epochs}"
             task = progress.add_task(title, total=len(batches), loss="")
             for batch in train_data.iterate(dataset, self.workers):
                 rate = learning_rate(self.at.step, total, o)
-                grid = grids[int(rng.integers(len(grids)))]
+                grid = self.grids[int(rng.integers(len(self.grids)))]
                 losses.append(self._step(batch.to(self.device), rate, views, grid))
                 self.at.step += 1
                 progress.update(task, advance=1, loss=f"loss {np.mean(losses[-50:]):.3f}")
@@ -368,8 +368,7 @@ class Trainer:
         objective, rng = self.objective, np.random.default_rng(0)
         pairs: list[tuple[str, str]] = []
         loss, count = 0.0, 0
-        grid = self.rounder.grids[0] if self.rounder else None
-        weights = self._rounded(self.average, grid)
+        weights = self._rounded(self.average, self.grids[0])
         for features, said in self.dev.batches(self.recipe.data.batch_seconds * 2):
             texts = [s.text for s in said]
             labels = [objective.labels([s], rng) for s in said]
@@ -387,8 +386,18 @@ class Trainer:
             "dev_cer": result.cer or 0,
         }
 
-    def export(self, path: Path, scores: dict[str, float]) -> None:
-        """Write the averaged weights as a model file in f32."""
+    @property
+    def grids(self) -> Sequence[Grid | None]:
+        """What the weights are rounded to, the first of which is scored; None: not at all."""
+        return self.rounder.grids if self.rounder else [None]
+
+    def best(self, grid: Grid | None) -> Path:
+        """The model file with the best weights so far."""
+        width = f"-{grid.bits:g}bit" if grid and grid != self.grids[0] else ""
+        return self.output / f"best{width}.safetensors"
+
+    def export(self, scores: dict[str, float]) -> None:
+        """Write the averaged weights as model files: in f32, or rounded to each grid."""
         recipe, objective = self.recipe, self.objective
         header = checkpoint.Header(
             name=recipe.name,
@@ -402,8 +411,11 @@ class Trainer:
             training={"command": self.command, "recipe": asdict(recipe), **scores},
         )
         names = objective.family.specs(objective.config)
-        weights = {k: self.average[k].detach().cpu().numpy() for k in names}
-        checkpoint.save_model(path, header, weights)
+        weights: dict[str, Any] = {k: self.average[k].detach().cpu().numpy() for k in names}
+        for grid in self.grids:
+            if self.rounder and grid:
+                weights |= self.rounder.coded(self.average, grid)
+            checkpoint.save_model(self.best(grid), header, weights)
 
     def _save(self) -> None:
         state = {

@@ -65,7 +65,10 @@ def train(
         trained = trainer.run()
     finally:
         torch.set_flush_denormal(False)
-    return finish(loaded, data, trained, output)
+    path = finish(loaded, data, trained, output)
+    for grid in trainer.grids[1:]:
+        finish(loaded, data, trainer.best(grid), output)
+    return path
 
 
 def _check_device(device: str) -> None:
