@@ -19,7 +19,7 @@ from tynda.ops.lowering import Lowering
 from tynda.ops.plan import Buffer, Machine, View
 from tynda.ops.trace import Value, trace_call
 from tynda.ops.tree import leaves, map_tree
-from tynda.quant.coded import Coded, Steps
+from tynda.quant.coded import Coded
 from tynda.quant.grid import Grid
 from tynda.quant.weight import Pending, Quantized, by_tap, floats
 from tynda.tensors import forget
