@@ -16,7 +16,10 @@ from tynda.ops.native import Native
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.plan import Machine
 from tynda.ops.trace import Value
-from tynda.quant.weight import Quantized, quantize, quantize_all
+from tynda.quant import fit
+from tynda.quant.coded import to_grid
+from tynda.quant.grid import NF4, Grid
+from tynda.quant.weight import Quantized, by_tap, quantize, quantize_all
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
 SETS = native.instruction_sets() if native.available() else []
@@ -101,6 +104,29 @@ def test_codes_at_their_ends_are_summed_exactly():
     np.testing.assert_allclose(y[0, 0], [4096 * 127, -4096 * 127, 0, 4096 * 127, 4096 * 127])
 
 
+GRIDS = [
+    *(Grid(bits, group) for bits in (1.58, 2, 3, 4, 5, 6) for group in (0, 32, 64)),
+    Grid(4, table=NF4),
+]
+
+
+def few(draw, grid, *shape):
+    """A weight whose groups lie far apart, about 0 or not."""
+    weight = draw(*shape) + draw(shape[0], *[1] * (len(shape) - 1))
+    find = fit.clipped if grid.table or draw.rng.integers(2) else fit.half_quadratic
+    return to_grid(weight, grid, find(by_tap(weight), grid))
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@given(SEEDS, st.integers(1, 20) | st.just(131), WIDTHS | st.just(1100), WIDTHS, st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_linear_in_few_bits_to_the_last_bit(grid, seed, rows, inner, outer, biased):
+    draw = Draw(seed)
+    weight, bias = few(draw, grid, outer, inner), draw(outer) if biased else None
+    same("linear", draw(1, rows, inner), weight, bias, exact=True)
+    same("embedding", draw.rng.integers(0, outer, (2, 3)), weight, exact=True)
+
+
 @given(SEEDS, SIZES, ROWS, WIDTHS, SIZES, SIZES, st.integers(1, 3), st.integers(0, 4), st.data())
 @quick
 def test_conv1d(seed, batch, time, inner, outer, kernel, stride, padding, data):
@@ -111,6 +137,8 @@ def test_conv1d(seed, batch, time, inner, outer, kernel, stride, padding, data):
     same("conv1d", x, weight, bias, **settings)
     if inner > 1:
         same("conv1d", x, quantize(weight), bias, exact=True, **settings)
+        coded = few(draw, data.draw(st.sampled_from(GRIDS)), *weight.shape)
+        same("conv1d", x, coded, bias, exact=True, **settings)
 
 
 @given(SEEDS, SIZES, ROWS, WIDTHS, SIZES, st.integers(1, 3), st.integers(0, 4))
@@ -133,6 +161,8 @@ def test_conv2d(seed, batch, time, bins, inner, outer, data):
     settings = {"stride": stride, "padding": padding}
     same("conv2d", x, weight, draw(outer), **settings)
     same("conv2d", x, quantize(weight), draw(outer), exact=True, **settings)
+    coded = few(draw, data.draw(st.sampled_from(GRIDS)), *weight.shape)
+    same("conv2d", x, coded, draw(outer), exact=True, **settings)
     assert conv_length(time, kernel[0], stride[0], padding[0]) >= 0
 
 

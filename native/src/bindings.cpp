@@ -47,9 +47,9 @@ struct Arena {
 };
 
 template <class T>
-void check(const Matrix& m, int64_t first, const Array<T, 2>& rows, bool integer) {
+void check(const Matrix& m, int64_t first, const Array<T, 2>& rows, int64_t width, bool right) {
   const auto count = int64_t(rows.shape(0));
-  if (m.integer != integer || int64_t(rows.shape(1)) != m.k || first < 0 || first + count > m.n)
+  if (!right || int64_t(rows.shape(1)) != width || first < 0 || first + count > m.n)
     throw std::invalid_argument("the rows do not fit the matrix");
 }
 
@@ -104,11 +104,18 @@ NB_MODULE(_native, m) {
         nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Matrix>(m, "Matrix")
-      .def(nb::init<const Kernels&, int64_t, int64_t, bool>(), "kernels"_a, "n"_a, "k"_a,
-           "integer"_a)
+      .def("__init__",
+           [](Matrix* m, const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group) {
+             constexpr int kBits[] = {32, 8, 4, 3, 2};
+             if (std::find(std::begin(kBits), std::end(kBits), bits) == std::end(kBits) ||
+                 group < 0 || group % kBlockInputs)
+               throw std::invalid_argument("no product has such a weight");
+             new (m) Matrix(kernels, n, k, bits, group);
+           },
+           "kernels"_a, "n"_a, "k"_a, "bits"_a, "group"_a = 0)
       .def("put",
            [](Matrix& m, int64_t first, Array<float, 2> weight) {
-             check(m, first, weight, false);
+             check(m, first, weight, m.k, m.bits == 32);
              by_panels(m, int64_t(weight.shape(0)), [&](int64_t row, int64_t count) {
                put(m, first + row, count, weight.data() + row * m.k);
              });
@@ -116,17 +123,30 @@ NB_MODULE(_native, m) {
            "first"_a, "weight"_a)
       .def("put_8",
            [](Matrix& m, int64_t first, Array<int8_t, 2> codes, Array<float, 1> scale) {
-             check(m, first, codes, true);
-             if (scale.shape(0) != codes.shape(0))
-               throw std::invalid_argument("a scale for each row is needed");
+             check(m, first, codes, m.k, m.bits == 8 && scale.shape(0) == codes.shape(0));
              by_panels(m, int64_t(codes.shape(0)), [&](int64_t row, int64_t count) {
                put_8(m, first + row, count, codes.data() + row * m.k, scale.data() + row);
              });
            },
            "first"_a, "codes"_a, "scale"_a)
+      .def("put_few",
+           [](Matrix& m, int64_t first, Array<uint8_t, 2> codes, bool ternary,
+              Array<float, 1> scale, Array<uint8_t, 2> step, Array<int8_t, 2> offset) {
+             const size_t rows = codes.shape(0);
+             const int64_t width = ternary ? (m.k + 4) / 5 : (m.k * m.bits + 7) / 8;
+             check(m, first, codes, width, scale.shape(0) == rows && (ternary ? m.bits == 2 : m.few()));
+             check(m, first, step, m.groups(), step.shape(0) == rows);
+             check(m, first, offset, m.groups(), offset.shape(0) == rows);
+             by_panels(m, int64_t(rows), [&](int64_t row, int64_t count) {
+               put_few(m, first + row, count, codes.data() + row * width, width, ternary,
+                       scale.data() + row, step.data() + row * m.groups(),
+                       offset.data() + row * m.groups());
+             });
+           },
+           "first"_a, "codes"_a, "ternary"_a, "scale"_a, "step"_a, "offset"_a)
       .def("put_rounded",
            [](Matrix& m, const Kernels& kernels, int64_t first, Array<float, 2> weight) {
-             check(m, first, weight, true);
+             check(m, first, weight, m.k, m.bits == 8);
              by_panels(m, int64_t(weight.shape(0)), [&](int64_t row, int64_t count) {
                put_rounded(m, kernels, first + row, count, weight.data() + row * m.k);
              });
@@ -134,7 +154,7 @@ NB_MODULE(_native, m) {
            "kernels"_a, "first"_a, "weight"_a)
       .def_ro("n", &Matrix::n)
       .def_ro("k", &Matrix::k)
-      .def_ro("integer", &Matrix::integer)
+      .def_ro("bits", &Matrix::bits)
       .def_prop_ro("bytes", &Matrix::bytes);
 
   nb::class_<Place>(m, "Place")

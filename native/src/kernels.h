@@ -57,7 +57,8 @@ struct Kernels {
   // y [rows, n] = x [rows, k] times the panels [begin, end) of a Matrix, transposed.
   void (*multiply)(const float* x, int64_t ldx, int64_t rows, const Matrix&, int64_t begin,
                    int64_t end, float* y, int64_t ldy, const Epilogue&);
-  // The same of codes [rows, depth] with a scale for each row; exact until it leaves integers.
+  // The same of codes [rows, depth], zeros from k on, with a scale for each row, and a Matrix in
+  // 8 bits or fewer; exact until it leaves integers.
   void (*multiply_8)(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
                      const Matrix&, int64_t begin, int64_t end, float* y, int64_t ldy,
                      const Epilogue&);
@@ -87,10 +88,12 @@ struct Kernels {
                float* cell, float* hidden);
 };
 
-inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, bool integer)
-    : n(n), k(k), width(kernels.panel), integer(integer), zero(kernels.zero),
-      data(aligned_bytes(panels() * panel_bytes())),
-      scale(integer ? panels() * width : 0), start(integer ? panels() * width : 0) {
+inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group)
+    : n(n), k(k), width(kernels.panel), bits(bits),
+      group(group ? group : std::max(kBlockInputs, round_up(k, kBlockInputs))),
+      zero(kernels.zero), data(aligned_bytes(panels() * panel_bytes())),
+      scale(bits == 32 ? 0 : panels() * width), start(scale.size()),
+      steps(few() ? 2 * panels() * groups() * width : 0) {
   std::memset(data.get(), 0, panels() * panel_bytes());
 }
 

@@ -13,6 +13,9 @@ namespace {
 
 constexpr int kPanel = kLanes * kVectors;
 
+// Where sums are handed on: they stay in registers only if nothing is called.
+#define TYNDA_INLINE [[gnu::always_inline]] inline
+
 // ---- functions of one vector
 
 // exp(x) within 2 ulp for x from -87.3 to 87.3, and beyond as at these ends: what follows meets
@@ -76,6 +79,7 @@ inline void store_some(float* p, F x, int n) { n == kLanes ? store(p, x) : store
 
 // clang-format off: each needs the one before
 #include "products.inl"
+#include "few.inl"
 #include "attention.inl"
 #include "rows.inl"
 
@@ -84,7 +88,7 @@ namespace TYNDA_ISA {
 namespace {
 
 constexpr Kernels kKernels = {
-    TYNDA_NAME, kPanel, kZero, kTile, multiply, multiply_8, quantize,
+    TYNDA_NAME, kPanel, kZero, kTile, multiply, multiply_codes, quantize,
     {Floats::key_bytes, Floats::value_bytes, Floats::pack_keys, Floats::pack_values,
      attention_scratch<Floats>, attention<Floats>, attention_weights<Floats>},
     {Codes::key_bytes, Codes::value_bytes, Codes::pack_keys, Codes::pack_values,

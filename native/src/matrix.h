@@ -1,5 +1,6 @@
 // A weight matrix as the products read it.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -10,6 +11,9 @@ namespace tynda {
 struct Kernels;
 
 constexpr int64_t kAlign = 64;
+
+// Inputs of a block of codes in less than 8 bits.
+constexpr int64_t kBlockInputs = 32;
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -25,31 +29,64 @@ inline Bytes aligned_bytes(int64_t size) {
 // [n, k], stored in panels of `width` outputs, whose values for one k (f32) or four (8 bits)
 // stand side by side: [n / width][k][width] or [n / width][k / 4][width][4]. What is past n or
 // k is zero.
+//
+// In 4, 3 or 2 bits, code u of a group of inputs counts step * u + offset in 8 bits. The codes of
+// 32 inputs are as many planes as they have bits: [n / width][k / 32][bits][width][4]. Of the
+// eight fours of inputs, four s is in plane s % bits, s / bits * bits bits up; in 3 bits it is so
+// with the lower two of them, and the third is bit s of the last plane.
 struct Matrix {
   int64_t n, k, width;
-  bool integer;
-  int zero;  // see Kernels
+  int bits;       // 32, 8, 4, 3 or 2
+  int64_t group;  // below 8 bits: inputs, a multiple of 32
+  int zero;       // see Kernels
   Bytes data;
-  std::vector<float> scale;    // 8 bits: of each output, n rounded up
-  std::vector<int32_t> start;  // 8 bits: where each sum starts, so that `zero` falls out
+  std::vector<float> scale;    // from 8 bits down: of each output, n rounded up
+  std::vector<int32_t> start;  // the same: where each sum starts, so that `zero` falls out
+  std::vector<int8_t> steps;   // below 8 bits: step, offset; [n / width][groups][width][2]
 
-  // Zeros.
-  Matrix(const Kernels& kernels, int64_t n, int64_t k, bool integer);
+  // Zeros. `group` 0: a whole row.
+  Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group = 0);
 
+  bool few() const { return bits < 8; }
   int64_t panels() const { return round_up(n, width) / width; }
-  // k as it is stored, and as a row of activations has to be.
-  int64_t depth() const { return integer ? round_up(k, 4) : k; }
-  int64_t panel_bytes() const { return depth() * width * (integer ? 1 : 4); }
+  int64_t blocks() const { return round_up(k, kBlockInputs) / kBlockInputs; }
+  int64_t block_bytes() const { return kBlockInputs * width * bits / 8; }
+  int64_t groups() const { return std::max<int64_t>(1, round_up(k, group) / group); }
+  // Step and offset of a group of output `i`.
+  int64_t steps_of(int64_t i, int64_t g) const {
+    return 2 * ((i / width * groups() + g) * width + i % width);
+  }
+  // k as products read it, and as a row of activations has to be.
+  int64_t depth() const { return bits == 32 ? k : round_up(k, 4); }
+  int64_t panel_bytes() const {
+    return few() ? blocks() * block_bytes() : depth() * width * bits / 8;
+  }
   // Output `i`: its weights as numbers [k].
   void row(int64_t i, float* y) const {
     const int64_t at = i % width;
     const uint8_t* panel = data.get() + i / width * panel_bytes();
     for (int64_t j = 0; j < k; j++)
-      y[j] = integer ? scale[i] * float(int8_t(panel[(j / 4 * width + at) * 4 + j % 4]))
-                     : reinterpret_cast<const float*>(panel)[j * width + at];
+      y[j] = bits == 32 ? reinterpret_cast<const float*>(panel)[j * width + at]
+                        : scale[i] * float(few() ? whole(i, j)
+                                                 : int8_t(panel[(j / 4 * width + at) * 4 + j % 4]));
   }
   int64_t bytes() const {
-    return panels() * (panel_bytes() + (integer ? 8 * width : 0));
+    return panels() * (panel_bytes() + (bits == 32 ? 0 : 8 * width) +
+                       (few() ? 2 * groups() * width : 0));
+  }
+
+ private:
+  // Below 8 bits: what the code of input `j` counts.
+  int whole(int64_t i, int64_t j) const {
+    const uint8_t* block = data.get() + i / width * panel_bytes() +
+                           j / kBlockInputs * block_bytes() + i % width * 4 + j % 4;
+    const auto part = [&](int64_t plane, int size) {
+      const int64_t s = j % kBlockInputs / 4;
+      return block[(plane + s % size) * 4 * width] >> (s / size * size) & ((1 << size) - 1);
+    };
+    const int code = bits == 3 ? part(0, 2) | part(2, 1) << 2 : part(0, bits);
+    const int8_t* step = &steps[steps_of(i, j / group)];
+    return step[0] * code + step[1];
   }
 };
 

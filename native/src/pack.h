@@ -1,5 +1,6 @@
 // Brings rows of weights into the panels of a Matrix.
 #pragma once
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
@@ -38,6 +39,60 @@ inline void put_8(Matrix& m, int64_t first, int64_t count, const int8_t* from,
     }
     m.scale[first + i] = scale[i];
     put_codes(m, first + i, codes.data());
+  }
+}
+
+// Row `row` from codes [blocks, 32] of few bits, and `step` and `offset` of its groups.
+inline void put_row(Matrix& m, int64_t row, const uint8_t* codes, const uint8_t* step,
+                    const int8_t* offset) {
+  uint8_t* to = m.data.get() + row / m.width * m.panel_bytes() + row % m.width * 4;
+  for (int64_t b = 0; b < m.blocks(); b++, codes += kBlockInputs, to += m.block_bytes()) {
+    uint32_t planes[4] = {};
+    for (int s = 0; s < 8; s++) {
+      uint32_t four;
+      std::memcpy(&four, codes + 4 * s, 4);
+      const int low = m.bits == 3 ? 2 : m.bits;
+      planes[s % low] |= (four & (0x01010101u * ((1 << low) - 1))) << (s / low * low);
+      if (m.bits == 3) planes[2] |= (four >> 2 & 0x01010101u) << s;
+    }
+    for (int i = 0; i < m.bits; i++) std::memcpy(to + i * 4 * m.width, planes + i, 4);
+  }
+  codes -= m.blocks() * kBlockInputs;
+  int32_t sum = 0;
+  for (int64_t g = 0; g < m.groups(); g++) {
+    const int64_t first = g * m.group, last = std::min(m.depth(), first + m.group);
+    int32_t all = 0;
+    for (int64_t j = first; j < last; j++) all += codes[j];
+    sum += step[g] * all + offset[g] * int32_t(last - first);
+    m.steps[m.steps_of(row, g)] = int8_t(step[g]);  // at most 127, as what it leads to
+    m.steps[m.steps_of(row, g) + 1] = offset[g];
+  }
+  m.start[row] = -m.zero * sum;
+}
+
+// The same from codes in few bits as quant/pack.py has them, `row_bytes` for each row; `ternary`:
+// digits to the base of 3. Steps and offsets are [count, groups].
+inline void put_few(Matrix& m, int64_t first, int64_t count, const uint8_t* from,
+                    int64_t row_bytes, bool ternary, const float* scale, const uint8_t* step,
+                    const int8_t* offset) {
+  const int most = ternary ? 2 : (1 << m.bits) - 1;
+  std::vector<uint8_t> codes(m.blocks() * kBlockInputs);
+  for (int64_t i = 0; i < count; i++, from += row_bytes, step += m.groups(), offset += m.groups()) {
+    for (int64_t g = 0; g < m.groups(); g++)
+      if (offset[g] == -128 || most * step[g] + offset[g] > 127)
+        throw std::invalid_argument("codes must count from -127 to 127");
+    for (int64_t j = 0; j < m.k; j++) {
+      if (ternary) {
+        constexpr uint8_t kPowers[] = {1, 3, 9, 27, 81};
+        codes[j] = from[j / 5] / kPowers[j % 5] % 3;
+      } else {
+        const int64_t bit = j * m.bits, byte = bit / 8;
+        const int two = from[byte] | (bit % 8 + m.bits > 8 ? from[byte + 1] << 8 : 0);
+        codes[j] = uint8_t(two >> bit % 8 & most);
+      }
+    }
+    m.scale[first + i] = scale[i];
+    put_row(m, first + i, codes.data(), step, offset);
   }
 }
 

@@ -10,7 +10,8 @@ struct Real {
   using Sum = F;
   static constexpr int kDeep = 1;  // values of k in one step
   template <int Rows>
-  static inline void step(F (&sums)[Rows][kVectors], const float* x, int64_t ldx, const float* w) {
+  TYNDA_INLINE static void step(F (&sums)[Rows][kVectors], const float* x, int64_t ldx,
+                                const float* w) {
     F b[kVectors];
     for (int j = 0; j < kVectors; j++) b[j] = load(w + j * kLanes);
     for (int i = 0; i < Rows; i++) {
@@ -25,12 +26,21 @@ struct Whole {
   using Sum = I;
   static constexpr int kDeep = 4;
   template <int Rows>
-  static inline void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
-                          const uint8_t* w) {
+  TYNDA_INLINE static void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
+                                const uint8_t* w) {
     B b[kVectors];
     for (int j = 0; j < kVectors; j++) b[j] = load_codes(w + 4 * j * kLanes);
+    step<Rows>(sums, x, ldx, b);
+  }
+  template <int Rows>
+  TYNDA_INLINE static void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
+                                const B (&b)[kVectors]) {
     for (int i = 0; i < Rows; i++) {
-      const A a = spread(x + i * ldx);
+      if (i % 3 == 0 && i > 0) {  // or the compiler keeps the places of more rows than it can
+        x += 3 * ldx;
+        __asm__("" : "+r"(x));
+      }
+      const A a = spread(x + i % 3 * ldx);
       for (int j = 0; j < kVectors; j++) sums[i][j] = dot(sums[i][j], a, b[j]);
     }
   }
@@ -42,8 +52,9 @@ constexpr int kAhead = 2048;
 
 // Sums of `depth` products for Rows rows of x and one panel w; the sums start where they are.
 template <class Kind, int Rows>
-inline void accumulate(typename Kind::Sum (&sums)[Rows][kVectors], const typename Kind::Code* x,
-                       int64_t ldx, const typename Kind::Code* w, int64_t depth) {
+TYNDA_INLINE void accumulate(typename Kind::Sum (&sums)[Rows][kVectors],
+                             const typename Kind::Code* x, int64_t ldx,
+                             const typename Kind::Code* w, int64_t depth) {
   constexpr int kBytes = Kind::kDeep * kPanel * int(sizeof(typename Kind::Code));
   for (int64_t k = 0; k < depth; k += Kind::kDeep) {
     const auto* const now = w + k * kPanel;
@@ -106,6 +117,27 @@ void multiply(const float* x, int64_t ldx, int64_t rows, const Matrix& w, int64_
   }
 }
 
+template <int Rows>
+TYNDA_INLINE void start(I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel) {
+  for (int j = 0; j < kVectors; j++) {
+    const I from = load(&w.start[panel * kPanel + j * kLanes]);
+    for (int i = 0; i < Rows; i++) sums[i][j] = from;
+  }
+}
+
+// Rows from `row` on of what codes come to, from their sums.
+template <int Rows>
+TYNDA_INLINE void finish_8(const I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel,
+                           const float* scale, int64_t row, float* y, int64_t ldy,
+                           const Epilogue& e) {
+  F out[Rows][kVectors];
+  for (int i = 0; i < Rows; i++)
+    for (int j = 0; j < kVectors; j++)
+      out[i][j] = real(sums[i][j]) *
+                  (all(scale[row + i]) * load(&w.scale[panel * kPanel + j * kLanes]));
+  finish<Rows>(out, panel * kPanel, w.n, row, y, ldy, e);
+}
+
 void multiply_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
                 int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
   const int64_t depth = w.depth();
@@ -113,15 +145,9 @@ void multiply_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
     const uint8_t* panel = w.data.get() + p * depth * kPanel;
     tiles(rows, [&](int64_t r, auto count) {
       I sums[count()][kVectors];
-      for (auto& row : sums)
-        for (int j = 0; j < kVectors; j++) row[j] = load(&w.start[p * kPanel + j * kLanes]);
+      start(sums, w, p);
       accumulate<Whole, count()>(sums, x + r * ldx, ldx, panel, depth);
-      F out[count()][kVectors];
-      for (int i = 0; i < count(); i++)
-        for (int j = 0; j < kVectors; j++)
-          out[i][j] = real(sums[i][j]) *
-                      (all(scale[r + i]) * load(&w.scale[p * kPanel + j * kLanes]));
-      finish<count()>(out, p * kPanel, w.n, r, y, ldy, epilogue);
+      finish_8<count()>(sums, w, p, scale, r, y, ldy, epilogue);
     });
   }
 }

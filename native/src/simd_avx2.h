@@ -66,6 +66,36 @@ static inline A spread(const uint8_t* p) {
   return {a, _mm256_abs_epi8(a)};
 }
 static inline B load_codes(const uint8_t* w) { return {_mm256_loadu_si256((const __m256i*)w)}; }
+static inline void store(uint8_t* p, B b) { _mm256_storeu_si256((__m256i*)p, b.v); }
+static inline B operator|(B a, B b) { return {_mm256_or_si256(a.v, b.v)}; }
+// Each byte moved down by Shift bits, or up; of these Mask.
+template <int Shift, int Mask>
+static inline B field(B w) {
+  if constexpr (Shift > 0) w.v = _mm256_srli_epi16(w.v, Shift);
+  if constexpr (Shift < 0) w.v = _mm256_slli_epi16(w.v, -Shift);
+  return {_mm256_and_si256(w.v, _mm256_set1_epi8(Mask))};
+}
+// A step and an offset for each lane, in 16 bits.
+static inline I load_steps(const int8_t* p) {
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p))};
+}
+// codes * step + offset. No code times its step leaves 8 bits, so that two are multiplied in 16.
+static inline B scaled(B codes, I steps) {
+  const __m256i step = _mm256_shuffle_epi8(
+      steps.v, _mm256_broadcastsi128_si256(
+                   _mm_setr_epi32(0x01000100, 0x05040504, 0x09080908, 0x0d0c0d0c)));
+  const __m256i offset = _mm256_shuffle_epi8(
+      steps.v, _mm256_broadcastsi128_si256(
+                   _mm_setr_epi32(0x02020202, 0x06060606, 0x0a0a0a0a, 0x0e0e0e0e)));
+  return {_mm256_add_epi8(_mm256_mullo_epi16(codes.v, step), offset)};
+}
+// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
+// 65536 times what is meant.
+static inline I begin(int32_t) { return none(); }
+static inline I weigh(I total, I sum, int32_t x, I steps) {
+  const __m256i both = _mm256_blend_epi16(sum.v, _mm256_set1_epi32(x), 0xaa);
+  return {_mm256_add_epi32(total.v, _mm256_madd_epi16(both, steps.v))};
+}
 // No code is -128, so that no pair of products leaves 16 bits.
 static inline I dot(I sum, A a, B w) {
   const __m256i signed_w = _mm256_sign_epi8(w.v, a.signs);

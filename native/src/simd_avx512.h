@@ -60,6 +60,33 @@ static inline A spread(const uint8_t* p) {
   return {_mm512_set1_epi32(codes)};
 }
 static inline B load_codes(const uint8_t* w) { return {_mm512_loadu_si512(w)}; }
+static inline void store(uint8_t* p, B b) { _mm512_storeu_si512(p, b.v); }
+static inline B operator|(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
+// Each byte moved down by Shift bits, or up; of these Mask.
+template <int Shift, int Mask>
+static inline B field(B w) {
+  if constexpr (Shift > 0) w.v = _mm512_srli_epi16(w.v, Shift);
+  if constexpr (Shift < 0) w.v = _mm512_slli_epi16(w.v, -Shift);
+  return {_mm512_and_si512(w.v, _mm512_set1_epi8(Mask))};
+}
+// A step and an offset for each lane, in 16 bits.
+static inline I load_steps(const int8_t* p) {
+  return {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p))};
+}
+// codes * step + offset. No code times its step leaves 8 bits, so that two are multiplied in 16.
+static inline B scaled(B codes, I steps) {
+  const __m512i step = _mm512_shuffle_epi8(
+      steps.v, _mm512_set4_epi32(0x0d0c0d0c, 0x09080908, 0x05040504, 0x01000100));
+  const __m512i offset = _mm512_shuffle_epi8(
+      steps.v, _mm512_set4_epi32(0x0e0e0e0e, 0x0a0a0a0a, 0x06060606, 0x02020202));
+  return {_mm512_add_epi8(_mm512_mullo_epi16(codes.v, step), offset)};
+}
+// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
+// 65536 times what is meant.
+static inline I begin(int32_t x) { return {_mm512_set1_epi32(x)}; }  // the sum is not negative
+static inline I weigh(I total, I sum, int32_t, I steps) {
+  return {_mm512_dpwssd_epi32(total.v, sum.v, steps.v)};
+}
 static inline I dot(I sum, A a, B w) {
 #if defined(__GNUC__)  // GCC 12 would copy each sum before it adds to it
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(w.v));

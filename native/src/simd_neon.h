@@ -61,6 +61,35 @@ static inline A spread(const uint8_t* p) {
   return {vreinterpretq_s8_s32(vdupq_n_s32(codes))};
 }
 static inline B load_codes(const uint8_t* w) { return {vld1q_s8((const int8_t*)w)}; }
+static inline void store(uint8_t* p, B b) { vst1q_s8((int8_t*)p, b.v); }
+static inline B operator|(B a, B b) { return {vorrq_s8(a.v, b.v)}; }
+// Each byte moved down by Shift bits, or up; of these Mask.
+template <int Shift, int Mask>
+static inline B field(B w) {
+  uint8x16_t v = vreinterpretq_u8_s8(w.v);
+  if constexpr (Shift > 0) v = vshrq_n_u8(v, Shift);
+  if constexpr (Shift < 0) v = vshlq_n_u8(v, -Shift);
+  return {vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(Mask)))};
+}
+// A step and an offset for each lane, in 16 bits.
+static inline I load_steps(const int8_t* p) {
+  return {vreinterpretq_s32_s16(vmovl_s8(vld1_s8(p)))};
+}
+// codes * step + offset.
+static inline B scaled(B codes, I steps) {
+  const int8x16_t bytes = vreinterpretq_s8_s32(steps.v);
+  const int8x16_t even = vtrn1q_s8(bytes, bytes);  // without the signs' bytes
+  const int16x8_t twice = vreinterpretq_s16_s8(even);
+  return {vmlaq_s8(vreinterpretq_s8_s16(vtrn2q_s16(twice, twice)), codes.v,
+                   vreinterpretq_s8_s16(vtrn1q_s16(twice, twice)))};
+}
+// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
+// 65536 times what is meant.
+static inline I begin(int32_t) { return none(); }
+static inline I weigh(I total, I sum, int32_t x, I steps) {
+  const int32x4_t part = vmlal_s16(total.v, vmovn_s32(sum.v), vmovn_s32(steps.v));
+  return {vmlal_n_s16(part, vshrn_n_s32(steps.v, 16), int16_t(x / 65536))};
+}
 static inline I dot(I sum, A a, B w) { return {vdotq_s32(sum.v, a.v, w.v)}; }
 
 }  // namespace TYNDA_ISA

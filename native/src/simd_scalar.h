@@ -11,6 +11,7 @@ constexpr int kZero = 0;
 typedef float Floats4 __attribute__((vector_size(16)));
 typedef int32_t Words __attribute__((vector_size(16)));
 typedef int16_t Halves __attribute__((vector_size(16)));
+typedef int8_t Eight __attribute__((vector_size(8)));
 
 struct F { Floats4 v; };
 struct I { Words v; };
@@ -71,6 +72,35 @@ static inline B load_codes(const uint8_t* w) {
   Halves pairs;
   std::memcpy(&pairs, w, sizeof pairs);
   return {(pairs << 8) >> 8, pairs >> 8};
+}
+static inline void store(uint8_t* p, B b) {
+  const Halves pairs = (b.odd & 0xff) | (b.even << 8);
+  std::memcpy(p, &pairs, sizeof pairs);
+}
+static inline B operator|(B a, B b) { return {a.odd | b.odd, a.even | b.even}; }
+// Each byte moved down by Shift bits, or up; of these Mask.
+template <int Shift, int Mask>
+static inline B field(B w) {
+  constexpr int16_t kDown = Shift > 0 ? Shift : 0, kUp = Shift < 0 ? -Shift : 0, kMask = Mask;
+  return {(w.odd >> kDown << kUp) & kMask, (w.even >> kDown << kUp) & kMask};
+}
+// A step and an offset for each lane, in 16 bits.
+static inline I load_steps(const int8_t* p) {
+  Eight bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return {Words(__builtin_convertvector(bytes, Halves))};
+}
+// codes * step + offset.
+static inline B scaled(B codes, I steps) {
+  const Halves step = Halves((steps.v & 0xffff) | (steps.v << 16));
+  const Halves offset = Halves((steps.v >> 16 & 0xffff) | (steps.v & ~0xffff));
+  return {codes.odd * step + offset, codes.even * step + offset};
+}
+// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
+// 65536 times what is meant.
+static inline I begin(int32_t) { return none(); }
+static inline I weigh(I total, I sum, int32_t x, I steps) {
+  return {total.v + ((steps.v << 16) >> 16) * sum.v + (steps.v >> 16) * (x / 65536)};
 }
 static inline A spread(const uint8_t* p) {
   int32_t codes;

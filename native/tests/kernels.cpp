@@ -44,6 +44,8 @@ struct Shape {
   Shape(Random& random, int64_t step)
       : rows(random.one_of(kRows)), k(random.one_of(kSizes)), n(random.one_of(kSizes)),
         ldx(round_up(k, step) + random.below(3)), ldy(n + random.below(3)) {}
+  Shape(int64_t rows, int64_t k, int64_t n)
+      : rows(rows), k(k), n(n), ldx(round_up(k, 4)), ldy(n) {}
   // Elements from the first to the last.
   int64_t span(int64_t ld, int64_t width) const {
     return rows && width ? (rows - 1) * ld + width : 0;
@@ -96,7 +98,7 @@ void multiply(const Kernels& kernels, Random& random) {
       }
       expected[i * s.ldy + j] = {y, 1e-5 * size};
     }
-  Matrix m(kernels, s.n, s.k, false);
+  Matrix m(kernels, s.n, s.k, 32);
   put(m, 0, s.n / 2, weight.begin());
   put(m, s.n / 2, s.n - s.n / 2, weight.begin() + s.n / 2 * s.k);
   Floats y(s.span(s.ldy, s.n));
@@ -153,7 +155,7 @@ void multiply_8(const Kernels& kernels, Random& random, const Shape& s, bool end
       if (e.residual) out = e.residual[i * s.ldy + j] + out;
       expected[i * s.ldy + j] = out;
     }
-  Matrix m(kernels, s.n, s.k, true);
+  Matrix m(kernels, s.n, s.k, 8);
   put_8(m, 0, s.n / 2, codes.begin(), scale.begin());
   put_8(m, s.n / 2, s.n - s.n / 2, codes.begin() + s.n / 2 * s.k, scale.begin() + s.n / 2);
   in_two(m, [&](int64_t begin, int64_t end) {
@@ -166,6 +168,72 @@ void multiply_8(const Kernels& kernels, Random& random, const Shape& s, bool end
     m.row(j, row.begin());
     for (int64_t k = 0; k < s.k; k++)
       expect(row[k] == scale[j] * float(codes[j * s.k + k]), "a row is another");
+  }
+}
+
+// Weights in few bits come to what they are in 8: packed as Python has them, a step and an offset
+// for each group.
+void multiply_few(const Kernels& kernels, Random& random) {
+  Shape s(random, 4);
+  const bool ternary = random.coin();
+  const int bits = ternary ? 2 : random.one_of({2, 3, 4});
+  const int64_t group = random.one_of({0, 32, 64});
+  if (random.below(8) == 0) s = Shape(s.rows, random.one_of({1000, 8200}), random.below(40));
+  if (random.below(8) == 0) s.rows = 131;
+  const int most = ternary ? 2 : (1 << bits) - 1;
+  Matrix few(kernels, s.n, s.k, bits, group), whole(kernels, s.n, s.k, 8);
+  const int64_t row_bytes = ternary ? (s.k + 4) / 5 : (s.k * bits + 7) / 8, groups = few.groups();
+  Buffer<uint8_t> packed(s.n * row_bytes), steps(s.n * groups);
+  Buffer<int8_t> offsets(s.n * groups), codes(s.n * s.k);
+  Floats scale(s.n, random), x_scale(s.rows, random);
+  std::fill(packed.begin(), packed.end(), uint8_t(0));
+  for (int64_t i = 0; i < s.n * groups; i++) {
+    steps[i] = uint8_t(1 + random.below(254 / most));
+    offsets[i] = int8_t(random.below(255 - most * steps[i]) - 127);
+  }
+  const bool ends = random.coin();  // all codes are the greatest
+  for (int64_t i = 0; i < s.n; i++)
+    for (int64_t k = 0, power = 1; k < s.k; k++) {
+      const int code = ends ? most : int(random.below(most + 1));
+      const int64_t g = i * groups + k / few.group;
+      codes[i * s.k + k] = int8_t(code * steps[g] + offsets[g]);
+      uint8_t* to = packed.begin() + i * row_bytes;
+      if (ternary) {
+        if (k % 5 == 0) power = 1;
+        to[k / 5] = uint8_t(to[k / 5] + code * power);
+        power *= 3;
+      } else {
+        for (int64_t b = 0; b < bits; b++)
+          to[(k * bits + b) / 8] |= uint8_t((code >> b & 1) << (k * bits + b) % 8);
+      }
+    }
+  at("%s multiply in %d bits [%d, %d] with [%d, %d], groups of %d", kernels.name, bits,
+     int(s.rows), int(s.k), int(s.n), int(s.k), int(group));
+  const auto put_part = [&](int64_t from, int64_t count) {
+    put_few(few, from, count, packed.begin() + from * row_bytes, row_bytes, ternary,
+            scale.begin() + from, steps.begin() + from * groups, offsets.begin() + from * groups);
+  };
+  put_part(0, s.n / 2);
+  put_part(s.n / 2, s.n - s.n / 2);
+  put_8(whole, 0, s.n, codes.begin(), scale.begin());
+  Buffer<uint8_t> x(s.span(s.ldx, round_up(s.k, 4)));
+  for (int64_t i = 0; i < s.rows; i++)
+    for (int64_t k = 0; k < round_up(s.k, 4); k++)
+      x[i * s.ldx + k] = uint8_t((k >= s.k ? 0 : ends ? 127 : random.code()) + kernels.zero);
+  const Ending ending(random, s, 1);
+  Floats y(s.span(s.ldy, s.n)), expected(y.size());
+  in_two(few, [&](int64_t begin, int64_t end) {
+    kernels.multiply_8(x.begin(), s.ldx, x_scale.begin(), s.rows, few, begin, end, y.begin(),
+                       s.ldy, ending.epilogue);
+  });
+  kernels.multiply_8(x.begin(), s.ldx, x_scale.begin(), s.rows, whole, 0, whole.panels(),
+                     expected.begin(), s.ldy, ending.epilogue);
+  same(y, expected);
+  Floats row(s.k), same_row(s.k);
+  for (int64_t j = 0; j < s.n; j++) {
+    few.row(j, row.begin());
+    whole.row(j, same_row.begin());
+    same(row, same_row);
   }
 }
 
@@ -572,6 +640,7 @@ void test(const Kernels& kernels) {
     shift = i % 2;
     multiply(kernels, random);
     multiply_8(kernels, random, Shape(random, 4), random.coin());
+    multiply_few(kernels, random);
     quantize(kernels, random);
     attention(kernels, random, random.one_of({0.0f, 1.0f, 5.0f}));
     layer_norm(kernels, random);

@@ -133,12 +133,12 @@ struct Model {
                   floats(kCells, kCells)} {}
 
   Matrix floats(int64_t n, int64_t k) {
-    Matrix m(kernels, n, k, false);
+    Matrix m(kernels, n, k, 32);
     put(m, 0, n, Floats(n * k, random, 0.3f).begin());
     return m;
   }
   Matrix codes(int64_t n, int64_t k) {
-    Matrix m(kernels, n, k, true);
+    Matrix m(kernels, n, k, 8);
     put_rounded(m, kernels, 0, n, Floats(n * k, random, 0.3f).begin());
     return m;
   }

@@ -6,6 +6,7 @@ What a function means is said by the NumPy backend; how it runs by ``ops.lowerin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +19,8 @@ from tynda.ops.lowering import Lowering
 from tynda.ops.plan import Buffer, Machine, View
 from tynda.ops.trace import Value, trace_call
 from tynda.ops.tree import leaves, map_tree
+from tynda.quant.coded import Coded
+from tynda.quant.grid import Grid
 from tynda.quant.weight import Pending, Quantized, by_tap, floats
 from tynda.tensors import forget
 
@@ -117,11 +120,19 @@ class Native:
     def _pack(self, weight: Any, first: int, stop: int, integer: bool) -> Any:
         """Outputs ``first`` to ``stop``, some at a time: a large weight is never held twice."""
         integer = integer and isinstance(weight, Quantized)
+        few = integer and isinstance(weight, Coded) and _held(weight.grid)
+        bits, group = 8 if integer else 32, 0
+        if few:
+            bits, group = math.ceil(weight.grid.bits), weight.grid.group
         inputs = int(np.prod(weight.shape[1:]))
-        matrix = _native.Matrix(self.kernels, stop - first, inputs, integer)
+        matrix = _native.Matrix(self.kernels, stop - first, inputs, bits, group)
         for row in range(first, stop, _ROWS):
             rows, at = slice(row, min(row + _ROWS, stop)), row - first
-            if integer and isinstance(weight, Pending):
+            if few:
+                part = weight[rows]
+                matrix.put_few(at, part.packed, part.grid.bits == 1.58, *part.steps)
+                forget(part.packed)
+            elif integer and isinstance(weight, Pending):
                 part = weight.weight[rows]
                 matrix.put_rounded(self.kernels, at, by_tap(part))
                 forget(part)
@@ -268,6 +279,11 @@ class _Plan:
         matrices = [self._owner.matrix(*weight) for weight in weights]
         self._kept += matrices
         self.native.lstm(gates, y, work, *matrices, *rest)
+
+
+def _held(grid: Grid) -> bool:
+    """Whether products are made with these codes as they are, and not with 8 bits of them."""
+    return grid.bits <= 4 and not grid.table
 
 
 def _value(array: Any) -> Value:

@@ -1,0 +1,90 @@
+"""How long a model takes in several widths of its weights, side by side.
+
+    for bits in 8 4 3 2 1.58; do tynda quantize FOLDER -o $bits.safetensors --bits $bits; done
+    python bench/few_bits.py 8.safetensors 4.safetensors 3.safetensors ...
+
+The files take turns, an encoder's pass and a token's after the other, on random features: the
+times do not depend on them. Of each, the median, and its ratio to the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tynda import library, models
+from tynda.models import whisper
+from tynda.ops.native import Native
+
+_ROUNDS = 15
+_TOKENS = 20  # of a round
+_BEFORE = 20  # that the decoder has in its cache
+
+
+def encoder(native: Native, model: Any) -> Callable[[], Any]:
+    """A pass over 30 s, or 10 s of a model that is none of Whisper's."""
+    config, family = model.config, models.family(model.header.family)
+    frames = 2 * config.frames if family is whisper else 1000 if config.bins > 1 else 160_000
+    x = np.random.default_rng(0).standard_normal((1, frames, config.bins), np.float32)
+    return lambda: native.run(family.encode, config, x, np.array([frames]))
+
+
+def decoder(native: Native, model: Any, encoded: Any) -> Callable[[], Any]:
+    """A token of one text."""
+    config = model.config
+    heard = native.run(whisper.listen, config, *encoded)
+    shape = (1, _BEFORE + 4, config.channels)
+    caches = ([np.zeros(shape, np.float32) for _ in range(config.decoder_layers)] for _ in range(2))
+    cache: Any = whisper.Cache(*caches)
+    token, start = np.array([[100]]), np.array([_BEFORE])
+    return lambda: native.run(whisper.decode, config, token, start, heard, cache)
+
+
+def ways(file: Path, threads: int) -> Iterator[tuple[str, int, Callable[[], Any]]]:
+    """What is timed of a file: a name, how often in a round, and the work."""
+    model = library.load(file)
+    native = Native(model.weights, threads, bits=8)
+    encode = encoder(native, model)
+    yield "encoder", 1, encode
+    if model.header.family == "whisper":
+        yield "token", _TOKENS, decoder(native, model, encode())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=_ROUNDS)
+    args = parser.parse_args()
+    works = {file.stem: list(ways(file, args.threads)) for file in args.files}
+    names = [name for name, *_ in works[args.files[0].stem]]
+    times: dict[tuple[str, str], list[float]] = {}
+    for round_ in range(args.rounds + 1):
+        for i, name in enumerate(names):
+            for file, timed in works.items():
+                _, count, work = timed[i]
+                for _ in range(count):
+                    started = time.perf_counter()
+                    work()
+                    if round_:  # the first packs the weights
+                        taken = time.perf_counter() - started
+                        times.setdefault((file, name), []).append(1e3 * taken)
+    print("| weights |" + "".join(f" {name}, ms | x |" for name in names))
+    print("|---|" + "---|---|" * len(names))
+    for file in works:
+        row = f"| {file} |"
+        for name in names:
+            median = statistics.median(times[file, name])
+            ratio = median / statistics.median(times[args.files[0].stem, name])
+            row += f" {median:.2f} | {ratio:.2f} |"
+        print(row)
+
+
+if __name__ == "__main__":
+    main()

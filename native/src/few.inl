@@ -1,0 +1,160 @@
+// Products with a weight in few bits; part of kernels.inl.
+#pragma once
+
+namespace tynda {
+namespace TYNDA_ISA {
+namespace {
+
+// Up to so many rows are multiplied with the codes as they are, and each sum by its step;
+constexpr int kFewRows = kTile / 2;
+constexpr int64_t kMostBlocks = 256;  // of a row, which are summed up before
+// with more rows, or inputs, so many inputs are brought to 8 bits at a time,
+constexpr int64_t kPiece = 512;
+// for so many rows.
+constexpr int64_t kManyRows = 64;
+
+// Four inputs S of a block, from its planes: those of one vector of outputs.
+template <int Bits, int S>
+inline B code(const uint8_t* planes) {
+  constexpr int kPlane = 4 * kPanel;
+  if constexpr (Bits == 3) {
+    return code<2, S>(planes) | field<S - 2, 4>(load_codes(planes + 2 * kPlane));
+  } else {
+    return field<S / Bits * Bits, (1 << Bits) - 1>(load_codes(planes + S % Bits * kPlane));
+  }
+}
+
+// Calls f with 0 to 7 as constants: the fours of a block.
+template <class Use, int... S>
+TYNDA_INLINE void fours(Use f, std::integer_sequence<int, S...>) {
+  (f(std::integral_constant<int, S>()), ...);
+}
+template <class Use>
+TYNDA_INLINE void fours(Use f) {
+  fours(f, std::make_integer_sequence<int, kBlockInputs / 4>());
+}
+
+// Calls use(k, planes, steps) for the blocks of a panel's inputs [k, end); k begins one.
+template <int Bits, class Use>
+TYNDA_INLINE void blocks(const Matrix& w, int64_t panel, int64_t k, int64_t end, Use use) {
+  constexpr int kBytes = Bits * 4 * kPanel;
+  const uint8_t* planes = w.data.get() + panel * w.panel_bytes() + k / kBlockInputs * kBytes;
+  for (; k < end; k += kBlockInputs, planes += kBytes) {
+    for (int i = 0; i < kBytes; i += kAlign) __builtin_prefetch(planes + kAhead + i);
+    const int8_t* from = &w.steps[w.steps_of(panel * kPanel, k / w.group)];
+    I steps[kVectors];
+    for (int j = 0; j < kVectors; j++) steps[j] = load_steps(from + 2 * j * kLanes);
+    use(k, planes, steps);
+  }
+}
+
+// The inputs [k, end) of a panel in 8 bits, as a Matrix has them.
+template <int Bits>
+inline void decode(const Matrix& w, int64_t panel, int64_t first, int64_t end, uint8_t* codes) {
+  blocks<Bits>(w, panel, first, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
+    uint8_t* to = codes + (k - first) * kPanel;
+    fours([&](auto s) {
+      for (int j = 0; j < kVectors; j++)
+        store(to + 4 * (s() * kPanel + j * kLanes),
+              scaled(code<Bits, s()>(planes + 4 * j * kLanes), steps[j]));
+    });
+  });
+}
+
+// Adds the products of Rows rows with the panel. What the codes of a group come to is
+//   sum of (step * code + offset) * x = step * (sum of code * x) + offset * (sum of x),
+// and `x_sums` are those of x in each block, times 65536.
+template <int Bits, int Rows>
+TYNDA_INLINE void accumulate_few(I (&totals)[Rows][kVectors], const uint8_t* x, int64_t ldx,
+                                 const int32_t (*x_sums)[kMostBlocks], const Matrix& w,
+                                 int64_t panel) {
+  // Fours whose sum stays within 16 bits: 255 times the greatest code, 4 * kRun times.
+  constexpr int kRun = 32 >> Bits;
+  const int64_t end = w.depth();
+  blocks<Bits>(w, panel, 0, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
+    I sums[Rows][kVectors];
+    fours([&](auto s) {
+      const auto of_x = [&](int i) { return s() < kRun ? x_sums[i][k / kBlockInputs] : 0; };
+      if constexpr (s() % kRun == 0)
+        for (int i = 0; i < Rows; i++)
+          for (int j = 0; j < kVectors; j++) sums[i][j] = begin(of_x(i));
+      if (k + 4 * s() < end) {
+        B b[kVectors];
+        for (int j = 0; j < kVectors; j++) b[j] = code<Bits, s()>(planes + 4 * j * kLanes);
+        Whole::step<Rows>(sums, x + k + 4 * s(), ldx, b);
+      }
+      if constexpr (s() % kRun == kRun - 1)
+        for (int i = 0; i < Rows; i++)
+          for (int j = 0; j < kVectors; j++)
+            totals[i][j] = weigh(totals[i][j], sums[i][j], of_x(i), steps[j]);
+    });
+  });
+}
+
+template <int Bits>
+void multiply_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+                       const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
+                       const Epilogue& epilogue) {
+  int32_t x_sums[kFewRows][kMostBlocks];
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t b = 0; b < w.blocks(); b++) {
+      int32_t sum = 0;
+      for (int64_t k = b * kBlockInputs; k < std::min(w.depth(), (b + 1) * kBlockInputs); k++)
+        sum += kZero ? x[i * ldx + k] : int8_t(x[i * ldx + k]);
+      x_sums[i][b] = sum * 65536;
+    }
+  for (int64_t p = begin; p < end; p++)
+    with_rows<kFewRows>(rows, [&](auto count) {
+      I sums[count()][kVectors];
+      start(sums, w, p);
+      accumulate_few<Bits, count()>(sums, x, ldx, x_sums, w, p);
+      finish_8<count()>(sums, w, p, scale, 0, y, ldy, epilogue);
+    });
+}
+
+template <int Bits>
+void multiply_few(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
+                  int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
+  if (rows == 0) return;
+  if (rows <= kFewRows && w.blocks() <= kMostBlocks)
+    return multiply_few_rows<Bits>(x, ldx, scale, rows, w, begin, end, y, ldy, epilogue);
+  const int64_t depth = w.depth();
+  alignas(kAlign) uint8_t codes[kPiece * kPanel];
+  I all[kManyRows][kVectors];
+  for (int64_t p = begin; p < end; p++)
+    for (int64_t first = 0; first < rows; first += kManyRows)
+      for (int64_t k = 0; k == 0 || k < depth; k += kPiece) {  // once if there are no inputs
+        const int64_t stop = std::min(depth, k + kPiece);
+        decode<Bits>(w, p, k, stop, codes);
+        tiles(std::min(kManyRows, rows - first), [&](int64_t r, auto count) {
+          I sums[count()][kVectors];
+          if (k == 0) {
+            start(sums, w, p);
+          } else {
+            for (int i = 0; i < count(); i++)
+              for (int j = 0; j < kVectors; j++) sums[i][j] = all[r + i][j];
+          }
+          accumulate<Whole, count()>(sums, x + (first + r) * ldx + k, ldx, codes, stop - k);
+          if (stop == depth) {
+            finish_8<count()>(sums, w, p, scale, first + r, y, ldy, epilogue);
+          } else {
+            for (int i = 0; i < count(); i++)
+              for (int j = 0; j < kVectors; j++) all[r + i][j] = sums[i][j];
+          }
+        });
+      }
+}
+
+void multiply_codes(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+                    const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
+                    const Epilogue& epilogue) {
+  const auto product = w.bits == 8   ? multiply_8
+                       : w.bits == 4 ? multiply_few<4>
+                       : w.bits == 3 ? multiply_few<3>
+                                     : multiply_few<2>;
+  product(x, ldx, scale, rows, w, begin, end, y, ldy, epilogue);
+}
+
+}  // namespace
+}  // namespace TYNDA_ISA
+}  // namespace tynda
