@@ -166,6 +166,11 @@ def test_conv2d(seed, batch, time, bins, inner, outer, data):
     assert conv_length(time, kernel[0], stride[0], padding[0]) >= 0
 
 
+def test_conv2d_of_one_bin_with_zeros_beside_it():
+    draw = Draw(0)
+    same("conv2d", draw(1, 5, 1, 3), draw(4, 3, 1, 1), draw(4), padding=(0, 1))
+
+
 @given(SEEDS, SIZES, ROWS, WIDTHS)
 @quick
 def test_norms(seed, batch, time, channels):

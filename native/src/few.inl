@@ -50,7 +50,7 @@ TYNDA_INLINE void blocks(const Matrix& w, int64_t panel, int64_t k, int64_t end,
 
 // The inputs [k, end) of a panel in 8 bits, as a Matrix has them.
 template <int Bits>
-inline void decode(const Matrix& w, int64_t panel, int64_t first, int64_t end, uint8_t* codes) {
+void decode(const Matrix& w, int64_t panel, int64_t first, int64_t end, uint8_t* codes) {
   blocks<Bits>(w, panel, first, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
     uint8_t* to = codes + (k - first) * kPanel;
     fours([&](auto s) {
@@ -95,6 +95,7 @@ template <int Bits>
 void multiply_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
                        const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                        const Epilogue& epilogue) {
+  if (rows == 0) return;
   int32_t x_sums[kFewRows][kMostBlocks];
   for (int64_t i = 0; i < rows; i++)
     for (int64_t b = 0; b < w.blocks(); b++) {
@@ -112,12 +113,10 @@ void multiply_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_
     });
 }
 
-template <int Bits>
-void multiply_few(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
-                  int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
-  if (rows == 0) return;
-  if (rows <= kFewRows && w.blocks() <= kMostBlocks)
-    return multiply_few_rows<Bits>(x, ldx, scale, rows, w, begin, end, y, ldy, epilogue);
+void multiply_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+                        const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
+                        const Epilogue& epilogue) {
+  const auto to_8_bits = w.bits == 4 ? decode<4> : w.bits == 3 ? decode<3> : decode<2>;
   const int64_t depth = w.depth();
   alignas(kAlign) uint8_t codes[kPiece * kPanel];
   I all[kManyRows][kVectors];
@@ -125,7 +124,7 @@ void multiply_few(const uint8_t* x, int64_t ldx, const float* scale, int64_t row
     for (int64_t first = 0; first < rows; first += kManyRows)
       for (int64_t k = 0; k == 0 || k < depth; k += kPiece) {  // once if there are no inputs
         const int64_t stop = std::min(depth, k + kPiece);
-        decode<Bits>(w, p, k, stop, codes);
+        to_8_bits(w, p, k, stop, codes);
         tiles(std::min(kManyRows, rows - first), [&](int64_t r, auto count) {
           I sums[count()][kVectors];
           if (k == 0) {
@@ -148,10 +147,12 @@ void multiply_few(const uint8_t* x, int64_t ldx, const float* scale, int64_t row
 void multiply_codes(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
                     const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                     const Epilogue& epilogue) {
+  const bool few = rows <= kFewRows && w.blocks() <= kMostBlocks;
   const auto product = w.bits == 8   ? multiply_8
-                       : w.bits == 4 ? multiply_few<4>
-                       : w.bits == 3 ? multiply_few<3>
-                                     : multiply_few<2>;
+                       : !few        ? multiply_many_rows
+                       : w.bits == 4 ? multiply_few_rows<4>
+                       : w.bits == 3 ? multiply_few_rows<3>
+                                     : multiply_few_rows<2>;
   product(x, ldx, scale, rows, w, begin, end, y, ldy, epilogue);
 }
 

@@ -170,7 +170,8 @@ class Lowering:
             windows | {"first_channel": g * used, "used_channels": used} for g in range(groups)
         ]
         # Along one axis, the frames of one item are windows as they lie there.
-        overlapping = value.shape[0] == windows["bins"] == windows["taps_bins"] == 1
+        one_axis = windows["bins"] == windows["taps_bins"] == 1 and not windows["padding_bins"]
+        overlapping = value.shape[0] == 1 and one_axis
         patches = [self._padded(x, part) for part in parts] if overlapping else []
         name = step.tensors["weight"].name
         for g, part in enumerate(parts):
