@@ -21,8 +21,8 @@ from typing import Any
 
 import tynda
 from tynda import library
-from tynda.quant.mixed import Mixer
-from tynda.quantize import products, quantize
+from tynda.quantization.mixed import Mixer
+from tynda.quantization.run import products, quantize
 from tynda.score import change, score
 
 WAYS = [

@@ -16,10 +16,10 @@ from tynda.ops.native import Native
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.plan import Machine
 from tynda.ops.trace import Value
-from tynda.quant import fit
 from tynda.quant.coded import to_grid
 from tynda.quant.grid import NF4, Grid
 from tynda.quant.weight import Quantized, by_tap, quantize, quantize_all
+from tynda.quantization import fit
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
 SETS = native.instruction_sets() if native.available() else []

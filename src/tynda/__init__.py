@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tynda.errors import TyndaError
     from tynda.evaluation import evaluate
+    from tynda.quantization.run import quantize
     from tynda.recognizers import Decoding, Recognizer, load
     from tynda.transcript import Segment, Transcript, Word
 
@@ -25,11 +26,13 @@ __all__ = [
     "Word",
     "evaluate",
     "load",
+    "quantize",
 ]
 
 _HOMES = {
     "errors": ("TyndaError",),
     "evaluation": ("evaluate",),
+    "quantization.run": ("quantize",),
     "recognizers": ("Decoding", "Recognizer", "load"),
     "transcript": ("Segment", "Transcript", "Word"),
 }

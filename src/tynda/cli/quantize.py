@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from tynda import library
-from tynda import quantize as quantizing
 from tynda.cli.console import print_text, progress, say
 from tynda.errors import TyndaError
 from tynda.quant.grid import Grid
-from tynda.quant.methods import METHODS
-from tynda.quant.mixed import Mixer
-from tynda.quant.plan import read_plan
-from tynda.quant.plan import save_plan as write_plan
+from tynda.quantization import run as quantizing
+from tynda.quantization.methods import METHODS
+from tynda.quantization.mixed import Mixer
+from tynda.quantization.plan import read_plan
+from tynda.quantization.plan import save_plan as write_plan
 
 __all__ = ["quantize"]
 

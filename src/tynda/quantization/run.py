@@ -14,8 +14,8 @@ from tynda import library, models
 from tynda.checkpoint import Checkpoint, Header, load_tensors, save_model
 from tynda.errors import TyndaError
 from tynda.quant.grid import BITS, Grid
-from tynda.quant.methods import CALIBRATED
 from tynda.quant.weight import dense, is_product, quantize_all
+from tynda.quantization.methods import CALIBRATED
 
 __all__ = [
     "STORED",
@@ -40,12 +40,12 @@ Progress = Callable[[int, int], None]
 
 def quantize(
     name: str | Path,
-    output: Path,
+    output: str | Path,
     bits: float | Plan = 8,
     *,
     method: str | None = None,
     group: int = 32,
-    calibration: Path | None = None,
+    calibration: str | Path | None = None,
     utterances: int = 128,
     overrides: Overrides = (),
     on_progress: Progress | None = None,
@@ -64,6 +64,8 @@ def quantize(
     `TyndaError` where `library.load` and `save_model` do, when ``output`` is there, and for what
     does not go together.
     """
+    output = Path(output)
+    calibration = Path(calibration) if calibration else None
     check_new(output)
     model = library.load(name)
     if bits in (16, 32):
@@ -148,8 +150,8 @@ def _few(
     on_progress: Progress | None,
 ) -> dict[str, Any]:
     """The tensors of a plan, and those that had to change with them."""
-    from tynda.quant import methods
-    from tynda.quant.calibrate import Calibration
+    from tynda.quantization import methods
+    from tynda.quantization.calibrate import Calibration
 
     partial, settings = _partial(output), _settings(model, plan, method, calibration, utterances)
     done = _read_partial(partial, model, settings)

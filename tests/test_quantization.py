@@ -17,14 +17,14 @@ from tynda.cli import main
 from tynda.engine import Eager
 from tynda.errors import TyndaError
 from tynda.ops.numpy import NumpyOps
-from tynda.quant import fit, fold, methods
-from tynda.quant.calibrate import Calibration
 from tynda.quant.coded import Coded, to_grid
 from tynda.quant.grid import BITS, Grid
-from tynda.quant.mixed import Mixer
-from tynda.quant.plan import Sensitivity, allocate, read_plan, save_plan, weight_bytes
 from tynda.quant.weight import Quantized, by_tap, dense
-from tynda.quantize import choose, products, quantize
+from tynda.quantization import fit, fold, methods
+from tynda.quantization.calibrate import Calibration
+from tynda.quantization.mixed import Mixer
+from tynda.quantization.plan import Sensitivity, allocate, read_plan, save_plan, weight_bytes
+from tynda.quantization.run import choose, products, quantize
 from tynda.tensors import Stored
 from whisper_peer import write_folder
 

@@ -15,12 +15,12 @@ from tynda.decode.whisper import log_softmax
 from tynda.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.files import read_json, write_whole
-from tynda.quant.calibrate import Calibration
 from tynda.quant.coded import to_grid
-from tynda.quant.fit import clipped
 from tynda.quant.grid import BITS, Grid
 from tynda.quant.pack import row_bytes
 from tynda.quant.weight import Floats, by_tap, floats
+from tynda.quantization.calibrate import Calibration
+from tynda.quantization.fit import clipped
 
 __all__ = ["Sensitivity", "allocate", "measure", "read_plan", "save_plan", "weight_bytes"]
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from tynda.checkpoint import Checkpoint
 from tynda.errors import TyndaError
-from tynda.quant import fit, fold
-from tynda.quant.calibrate import Calibration, Seen
 from tynda.quant.coded import to_grid
-from tynda.quant.gptq import gptq
 from tynda.quant.grid import NF4, Grid
 from tynda.quant.weight import Floats, Quantized, by_tap, floats
+from tynda.quantization import fit, fold
+from tynda.quantization.calibrate import Calibration, Seen
+from tynda.quantization.gptq import gptq
 
 __all__ = ["CALIBRATED", "METHODS", "quantize"]
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from tynda.ops.trace import Program, Step, Value
-from tynda.quant.calibrate import Calibration, Seen
 from tynda.quant.coded import to_grid
-from tynda.quant.fit import clipped
 from tynda.quant.grid import Grid
 from tynda.quant.weight import Floats, floats
+from tynda.quantization.calibrate import Calibration, Seen
+from tynda.quantization.fit import clipped
 
 __all__ = ["moved"]
 

@@ -15,10 +15,10 @@ import numpy as np
 from tynda import audio, library, recognizers
 from tynda.checkpoint import Checkpoint
 from tynda.errors import TyndaError
-from tynda.quant.calibrate import Calibration
 from tynda.quant.grid import Grid
-from tynda.quant.plan import allocate, measure, weight_bytes
-from tynda.quantize import (
+from tynda.quantization.calibrate import Calibration
+from tynda.quantization.plan import allocate, measure, weight_bytes
+from tynda.quantization.run import (
     Overrides,
     Progress,
     choose,
@@ -37,7 +37,7 @@ _TRIES = 6
 
 
 class Mixer:
-    """What a model minds, measured once; arguments as of `tynda.quantize.quantize`."""
+    """What a model minds, measured once; arguments as of `tynda.quantize`."""
 
     def __init__(
         self,
