@@ -183,6 +183,8 @@ def load(path: Path) -> Checkpoint:
         specs = module.specs(config)
         if lacking := next((name for name in specs if name not in stored), None):
             raise TyndaError(f"{path}: tensor {lacking} is missing; the file is damaged")
+        if foreign := next((name for name in header.grids if name not in specs), None):
+            raise TyndaError(f"{path}: the header has a grid for {foreign}, which is no tensor")
         weights = _tensors(path, file, header, {k: v.shape for k, v in specs.items()})
         lm = _typed(path, file, _LM, "U8").tobytes() if _LM in stored else None
     return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size, path)
@@ -281,6 +283,8 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
             raise TyndaError(f"{path}: {key} in the header should be a {kind.__name__}")
     if not all(isinstance(language, str) for language in header.languages):
         raise TyndaError(f"{path}: languages in the header should be names")
+    if header.grids and version < 2:
+        raise TyndaError(f"{path}: grids in the header need format 2, not {version}")
     for key, value in header.decoding.items():
         if not (key in _DECODING and _DECODING[key](value)):
             raise TyndaError(f"{path}: the decoder cannot be set to {key} {value!r}")
@@ -354,7 +358,10 @@ def _read_coded(
 ) -> Coded:
     """A weight in few bits, its codes mapped."""
     try:
-        grid = Grid(about["bits"], about["group"], tuple(about["table"]))
+        bits, group, table = (about[key] for key in ("bits", "group", "table"))
+        if len(about) > 3:
+            raise KeyError
+        grid = Grid(bits, group, tuple(table))
     except (TyndaError, TypeError, KeyError):
         raise TyndaError(
             f"{path}: tensor {name} has a grid that cannot be; it is damaged"

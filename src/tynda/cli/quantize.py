@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tynda.cli.console import print_text, progress, say
 from tynda.errors import TyndaError
 from tynda.quant.grid import Grid
 from tynda.quantization import run as quantizing
-from tynda.quantization.methods import METHODS
+from tynda.quantization.methods import CALIBRATED, METHODS
 from tynda.quantization.mixed import Mixer
 from tynda.quantization.plan import read_plan
 from tynda.quantization.plan import save_plan as write_plan
@@ -92,6 +93,10 @@ def quantize(
         raise click.UsageError("--plan says all about bits: leave --bits out")
     if bits == "mixed" and how["calibration"] is None:
         raise click.UsageError("mixed bits need speech to listen to: --calibration MANIFEST")
+    if bits == "mixed" and how["method"] not in (None, *CALIBRATED):
+        raise click.UsageError(f"mixed bits are rounded by {', '.join(CALIBRATED)}")
+    if not all(math.isfinite(x) for x in (target_size, max_wer_loss) if x is not None):
+        raise click.UsageError("--target-size and --max-wer-loss are finite numbers")
     quantizing.check_new(output)
     changes = [_override(text) for text in overrides]
     used: Any = None if bits == "mixed" else _number(bits or "8")
@@ -105,12 +110,13 @@ def quantize(
                 used = mixer.for_size(round(target_size * 1e6))
             else:
                 used = mixer.for_loss(max_wer_loss or 0)
+            _tell(used)
         elif save_plan and used < 16:
             used = quantizing.choose(library.load(model), used, how["group"])
-        if isinstance(used, dict):
-            _tell(used)
         if save_plan:
-            _keep(save_plan, used)
+            _keep(
+                save_plan, used, quantizing.overridden(library.load(model), how["group"], changes)
+            )
         quantizing.quantize(model, output, used, overrides=changes, on_progress=advance, **how)
     print_text(click.format_filename(output))
 
@@ -119,19 +125,21 @@ def _tell(plan: dict[str, Grid]) -> None:
     """How many tensors have how many bits, and which."""
     for bits in sorted({grid.bits for grid in plan.values()}):
         names = [name for name, grid in plan.items() if grid.bits == bits]
-        say(f"{bits:g} bits: {len(names)} tensors, {', '.join(names)}")
+        say(f"{bits:g} bits: {', '.join(names)}")
 
 
-def _keep(path: Path, plan: Any) -> None:
+def _keep(path: Path, plan: Any, changes: dict[str, Grid]) -> None:
     if not isinstance(plan, dict):
         raise TyndaError("--save-plan: there is no plan for 16 or 32 bits, leave it out")
-    write_plan(path, plan)
+    write_plan(path, plan | changes)
 
 
 def _override(text: str) -> tuple[str, float]:
     pattern, _, bits = text.rpartition("=")
     if not pattern or bits not in _FEW:
-        raise TyndaError(f"--override {text}: write PATTERN=BITS, BITS one of {', '.join(_FEW)}")
+        raise click.UsageError(
+            f"--override {text}: write PATTERN=BITS, BITS one of {', '.join(_FEW)}"
+        )
     return pattern, _number(bits)
 
 

@@ -30,7 +30,7 @@ class Steps(NamedTuple):
     def within(self, grid: Grid) -> bool:
         """Whether all values lie from -127 to 127, whatever the codes are."""
         if grid.table:
-            return True
+            return bool((self.step == 1).all() and (self.offset == 0).all())
         last = self.offset + (grid.levels - 1) * self.step.astype(np.int32)
         return bool((self.step > 0).all() and (self.offset > -128).all() and (last <= 127).all())
 
@@ -89,7 +89,7 @@ class Coded(Quantized):
 
 def spread(parts: NDArray[Any], grid: Grid, inputs: int) -> NDArray[Any]:
     """What each group has, ``[out, groups]``, for each of its inputs: ``[out, inputs]``."""
-    return np.repeat(parts, grid.group or inputs, axis=1)[:, :inputs]
+    return np.repeat(parts, grid.size(inputs), axis=1)[:, :inputs]
 
 
 def symmetric(grid: Grid, step: NDArray[Any]) -> NDArray[np.int8]:

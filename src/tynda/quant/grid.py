@@ -10,7 +10,9 @@ quantization.) Or a code looks its whole number up in a table that the weight ha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
+from tynda.checks import is_whole
 from tynda.errors import TyndaError
 
 __all__ = ["BITS", "NF4", "Grid"]
@@ -22,6 +24,8 @@ BITS = (1.58, 2, 3, 4, 5, 6, 8)
 # (Max 1960, table II, over the square root of 2 / pi); that of three values as in BitNet b1.58
 # (Ma et al. 2024, equation 3).
 _STEPS = {1.58: 1.0, 2: 1.248, 3: 0.734, 4: 0.420, 5: 0.236, 6: 0.130, 8: 0.0386}
+
+_LARGEST = 1 << 16
 
 NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)
 """The table of NormalFloat (Dettmers et al. 2023, "QLoRA", appendix E), in 127ths."""
@@ -42,17 +46,20 @@ class Grid:
 
     def __post_init__(self) -> None:
         """Raises `TyndaError` for what is no grid."""
-        if self.bits not in BITS:
+        if isinstance(self.bits, bool) or self.bits not in BITS:
             raise TyndaError(
                 f"weights are stored in {', '.join(f'{b:g}' for b in BITS)} bits, not {self.bits}"
             )
-        if self.group < 0 or self.group % 32:
-            raise TyndaError(f"a group has 32, 64, 96, ... inputs, or 0 for all, not {self.group}")
+        if not is_whole(self.group, 0, _LARGEST) or self.group % 32:
+            raise TyndaError(
+                f"a group has 32, 64, 96, ... inputs (65536 at most), or 0 for all, "
+                f"not {self.group}"
+            )
         if self.table and (
             self.group
             or len(self.table) != self.levels
-            or list(self.table) != sorted(self.table)
-            or max(map(abs, self.table)) > 127
+            or not all(is_whole(value, -127, 127) for value in self.table)
+            or any(a > b for a, b in pairwise(self.table))
         ):
             raise TyndaError(
                 f"a table for {self.bits:g} bits has {self.levels} rising numbers from -127 to "
@@ -74,6 +81,10 @@ class Grid:
         """The step that suits Gaussian numbers, in their mean sizes."""
         return _STEPS[self.bits]
 
+    def size(self, inputs: int) -> int:
+        """Inputs of a group in a row of ``inputs``."""
+        return min(self.group or inputs, inputs)
+
     def groups(self, inputs: int) -> int:
-        """How many a row of ``inputs`` has; the last may be short."""
+        """How many a row has; the last may be short."""
         return -(-inputs // self.group) if self.group else 1

@@ -6,6 +6,7 @@ operation has to know.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ Weights = Mapping[str, Any]
 
 # Of an utterance, that are listened to: more of one tells less than another.
 _SECONDS = 12.0
+_LEAST_SECONDS = 30.0
 # Tokens that a decoder goes on with by itself beyond those of the right text.
 _BEYOND = 4
 
@@ -83,6 +85,15 @@ class Calibration:
                 self.utterances.append(utterance)
         if not self.heard:
             raise TyndaError(f"{path} has no sound in it to calibrate with")
+        seconds = (
+            sum(len(features) for features, _ in self.heard) * model.frontend.hop / SAMPLE_RATE
+        )
+        if seconds < _LEAST_SECONDS:
+            warnings.warn(
+                f"calibrating on {seconds:.0f} s of speech alone: the model may be fitted to these "
+                "few sentences",
+                stacklevel=2,
+            )
 
     def _features(self, samples: Floats) -> Floats:
         features: Floats = self.model.frontend(samples)

@@ -116,7 +116,7 @@ def _table(grid: Grid) -> Floats:
 
 def _groups(rows: Floats, grid: Grid) -> Floats:
     """``[out, groups, size]``, zeros behind the last."""
-    size = grid.group or rows.shape[1]
+    size = max(1, grid.size(rows.shape[1]))
     short = -rows.shape[1] % size
     return np.pad(rows, ((0, 0), (0, short))).reshape(len(rows), -1, size)
 

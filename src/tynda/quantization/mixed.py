@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,6 +50,8 @@ class Mixer:
         overrides: Overrides = (),
         on_progress: Progress | None = None,
     ) -> None:
+        if find_spec("scipy") is None:
+            raise TyndaError("mixed bits need scipy: pip install scipy")
         self._name, self._manifest, self._group = name, calibration, group
         self._utterances = utterances
         self._model = library.load(name)

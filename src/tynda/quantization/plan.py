@@ -14,7 +14,7 @@ from tynda.checkpoint import Checkpoint
 from tynda.decode.whisper import log_softmax
 from tynda.engine import open_engine
 from tynda.errors import TyndaError
-from tynda.files import read_json, write_whole
+from tynda.files import write_whole
 from tynda.quant.coded import to_grid
 from tynda.quant.grid import BITS, Grid
 from tynda.quant.pack import row_bytes
@@ -93,10 +93,8 @@ def allocate(
 
     An integer programme, by ``scipy.optimize.milp``. Raises `TyndaError` where they do not fit.
     """
-    try:
-        from scipy.optimize import Bounds, LinearConstraint, milp
-    except ImportError:
-        raise TyndaError("mixed bits need scipy: pip install 'tynda[quantize]'") from None
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     widths = [bits for bits in BITS if bits >= least]
     grids = [Grid(bits, group if bits < 8 else 0) for bits in widths]
     names = list(sensitivities)
@@ -105,8 +103,8 @@ def allocate(
     smallest = int(size.min(1).sum())
     if smallest > most:
         raise TyndaError(
-            f"the weights take {smallest / 1e6:.2f} MB at least: {most / 1e6:.2f} MB are left for "
-            "them by the size that is asked for"
+            f"with the fewest bits the file is still {(smallest - most) / 1e6:.2f} MB too large: "
+            "ask for a larger one"
         )
     count, choices = harm.shape
     once = np.kron(np.eye(count), np.ones(choices))
@@ -138,16 +136,22 @@ def read_plan(path: Path, names: list[str]) -> dict[str, Grid]:
     Raises `TyndaError` for any other, or one with tensors that are not among ``names``.
     """
     try:
-        lines = read_json(path)
-    except FileNotFoundError:
-        raise TyndaError(f"{path} is missing") from None
+        lines = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise TyndaError(f"{path}: cannot read the plan ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise TyndaError(f"{path} is no JSON: {error}") from None
+    if not isinstance(lines, dict) or not lines:
+        raise TyndaError(f"{path} should be a JSON object with a line for each tensor")
     plan = {}
     for name, about in lines.items():
         if name not in names:
             raise TyndaError(f"{path}: the model has no weight {name} that can be in few bits")
         try:
-            plan[name] = Grid(about["bits"], about["group"])
-        except (TyndaError, TypeError, KeyError):
+            plan[name] = Grid(**about)
+        except TyndaError as error:
+            raise TyndaError(f"{path}: {name}: {error}") from None
+        except TypeError:
             form = json.dumps({"bits": 4, "group": 32})
             raise TyndaError(f"{path}: {name} should be like {form}") from None
     return plan

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tynda import library, models
 from tynda.checkpoint import Checkpoint, Header, load_tensors, save_model
 from tynda.errors import TyndaError
 from tynda.quant.grid import BITS, Grid
-from tynda.quant.weight import dense, is_product, quantize_all
+from tynda.quant.weight import dense, floats, is_product, quantize_all
 from tynda.quantization.methods import CALIBRATED
+
+if TYPE_CHECKING:
+    from tynda.quantization.calibrate import Calibration
 
 __all__ = [
     "STORED",
@@ -89,14 +94,24 @@ def quantize(
         few = _few(model, plan, method, calibration, utterances, output, on_progress)
         weights = quantize_all(rest, trainable(model)) | few
     # What is rounded so much has no use for norms and biases in 32 bits.
-    save_model(output, new_header(model), weights, bits=32 if plain else 16, lm=model.lm)
-    _partial(output).unlink(missing_ok=True)
+    header = new_header(model)
+    if not (plain and method == "rtn"):
+        header.scores = {}  # they were another file's
+        widths = sorted({grid.bits for grid in plan.values()})
+        header.training = header.training | {"quantized": {"method": method, "bits": widths}}
+    save_model(output, header, weights, bits=32 if plain else 16, lm=model.lm)
+    if method in CALIBRATED:
+        _partial(output).unlink(missing_ok=True)
 
 
 def check_new(output: Path) -> None:
-    """Raise `TyndaError` where there is something already."""
+    """Raise `TyndaError` where there is something already, or nothing can be written."""
+    if not output.name:
+        raise TyndaError("the output has no name: give a file")
     if os.path.lexists(output):
         raise TyndaError(f"{output} is there already: choose another name, or remove it first")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise TyndaError(f"cannot write {output}: its folder is missing or may not be written to")
 
 
 def choose(model: Checkpoint, bits: float, group: int = 32) -> dict[str, Grid]:
@@ -153,17 +168,19 @@ def _few(
     from tynda.quantization import methods
     from tynda.quantization.calibrate import Calibration
 
-    partial, settings = _partial(output), _settings(model, plan, method, calibration, utterances)
-    done = _read_partial(partial, model, settings)
+    heard = Calibration(model, calibration, utterances) if calibration else None
+    partial, settings, done = _partial(output), "", {}
+    if heard:
+        settings = _settings(model, plan, method, heard)
+        done = _read_partial(partial, model, settings)
 
     def finished(tensors: dict[str, Any]) -> None:
-        if method in CALIBRATED:
+        if heard:
             header = replace(model.header, training={"quantizing": settings}, tokenizer={})
             save_model(partial, header, tensors)
         if on_progress:
             on_progress(sum(name in tensors for name in plan), len(plan))
 
-    heard = Calibration(model, calibration, utterances) if calibration else None
     return methods.quantize(model, plan, method, heard, done, finished)
 
 
@@ -171,19 +188,26 @@ def _partial(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def _settings(model: Checkpoint, *others: Any) -> str:
-    """All that the result depends on, in a line."""
-    plan, *rest = others
-    grids = sorted((name, grid.bits, grid.group) for name, grid in plan.items())
-    return json.dumps([model.header.name, model.bytes, grids, *map(str, rest)])
+def _settings(model: Checkpoint, plan: Plan, method: str, heard: Calibration) -> str:
+    """All that the result depends on, as a digest."""
+    digest = hashlib.sha256(repr((method, sorted(plan.items()))).encode())
+    for name, weight in sorted(model.weights.items()):
+        digest.update(name.encode() + np.ascontiguousarray(floats(weight)).tobytes())
+    for features, text in heard.heard:
+        digest.update(text.encode() + np.ascontiguousarray(features).tobytes())
+    return digest.hexdigest()
 
 
 def _read_partial(path: Path, model: Checkpoint, settings: str) -> dict[str, Any]:
-    """What an earlier run with the same settings finished."""
-    if not path.exists():
+    """What an earlier run with the same settings finished.
+
+    Raises `TyndaError` where the file is none of ours.
+    """
+    if not os.path.lexists(path):
         return {}
     try:
         header, tensors = load_tensors(path, model)
-    except TyndaError:
-        return {}
-    return tensors if header.training.get("quantizing") == settings else {}
+        begun = header.training["quantizing"]
+    except (TyndaError, KeyError):
+        raise TyndaError(f"{path} is in the way: move it, or choose another output") from None
+    return tensors if begun == settings else {}

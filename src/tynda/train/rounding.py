@@ -100,7 +100,7 @@ def _steps(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, T
     """Scale ``[out, 1]``; step, offset ``[out, groups]`` in whole numbers; and what a factor of 1
     makes of the step. As ``tynda.quant.coded.settle`` does it."""
     inputs = rows.shape[1]
-    size = grid.group or inputs
+    size = grid.size(inputs)
     count = factors.shape[1]
     padded = torch.nn.functional.pad(rows.abs(), (0, count * size - inputs))
     members = torch.full((count,), float(size))
@@ -115,4 +115,4 @@ def _steps(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, T
 
 
 def _spread(parts: Tensor, grid: Grid, inputs: int) -> Tensor:
-    return parts.repeat_interleave(grid.group or inputs, 1)[:, :inputs]
+    return parts.repeat_interleave(grid.size(inputs), 1)[:, :inputs]
