@@ -324,6 +324,9 @@ def test_scores_are_those_of_a_file(tmp_path):
     header = checkpoint.read_header(tmp_path / "m")
     assert header.scores == {}
     assert header.training["quantized"] == {"method": "clip", "bits": [4]}
+    shown = CliRunner().invoke(main, ["models", "show", str(tmp_path / "m")]).stdout
+    assert "quantized" in shown
+    assert "bits [4], method clip" in shown
     quantize(source, tmp_path / "n", 32)
     assert checkpoint.read_header(tmp_path / "n").scores == scores
 

@@ -87,13 +87,13 @@ def describe() -> list[dict[str, Any]]:
 
 
 def show(name: str) -> dict[str, Any]:
-    """`describe`'s row of one model, with its path and the sizes of its config.
+    """`describe`'s row of one model, with its path, how its weights were rounded, its config.
 
     Raises `TyndaError` as `find` does, which pulls nothing here, and when it is damaged.
     """
     path = find(name, pull=False)
-    row, config = _row(name, path)
-    return row | {"path": str(path), "config": config}
+    row, quantized, config = _row(name, path)
+    return row | {"path": str(path), "quantized": quantized, "config": config}
 
 
 def remove(name: str) -> None:
@@ -112,7 +112,7 @@ def remove(name: str) -> None:
         raise TyndaError(f"no cached or pulled model {name!r}; there: {known}")
 
 
-def _row(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _row(name: str, path: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     header, config, size = _read(path)
     row = {
         "name": name,
@@ -124,7 +124,7 @@ def _row(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "licence": header.licence,
         "scores": header.scores,
     }
-    return row, config
+    return row, header.training.get("quantized"), config
 
 
 def _read(path: Path) -> tuple[Header, dict[str, Any], int]:

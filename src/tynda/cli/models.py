@@ -60,6 +60,8 @@ def show_model(name: str, format_: str) -> None:
     for key in ("name", "path", "bytes", "family", "languages", "licence", "scores"):
         value = {"languages": " ".join(row["languages"]), "scores": _scores(row)}.get(key)
         table.add_row(key, str(row[key]) if value is None else value)
+    if isinstance(done := row["quantized"], dict):
+        table.add_row("quantized", ", ".join(f"{key} {value}" for key, value in done.items()))
     for key, value in row["config"].items():
         table.add_row(f"  {key}", str(value))
     print_table(table)
