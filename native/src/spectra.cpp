@@ -6,10 +6,10 @@
 namespace tynda {
 namespace {
 
-void put_turn(std::vector<float>& to, int64_t i, int64_t n) {
+void put_turn(std::vector<double>& to, int64_t i, int64_t n) {
   const double angle = -2 * 3.14159265358979323846 * double(i % n) / double(n);
-  to.push_back(float(std::cos(angle)));
-  to.push_back(float(std::sin(angle)));
+  to.push_back(std::cos(angle));
+  to.push_back(std::sin(angle));
 }
 
 }  // namespace

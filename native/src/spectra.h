@@ -26,7 +26,7 @@ struct Spectra {
     int radix;
     int64_t part;  // length of the transforms that are joined
     // Of input q > 0 to output j: exp(-2 pi i j q / (radix * part)), [part, radix - 1, 2].
-    std::vector<float> turns;
+    std::vector<double> turns;
   };
 
   int64_t fft, points;        // of the complex transform
@@ -34,7 +34,7 @@ struct Spectra {
   std::vector<float> window;  // [size]; halved if the length is even
   std::vector<int64_t> place; // of each sample: twice the point, and 1 for the imaginary part
   std::vector<Pass> passes;
-  std::vector<float> halves;  // exp(-2 pi i k / fft), [points / 2 + 1, 2]; of even lengths
+  std::vector<double> halves;  // exp(-2 pi i k / fft), [points / 2 + 1, 2]; of even lengths
   std::vector<Filter> filters;
   Ending ending;
 

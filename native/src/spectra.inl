@@ -5,26 +5,34 @@ namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-// A complex number in each lane. In memory, all real parts come before all imaginary ones.
-struct C { F re, im; };
+// In double precision, or what rounding leaves of a loud tone would drown what is far below it; in
+// the compiler's own vectors, which hold half as many frames.
+constexpr int kHalf = kLanes / 2;
+typedef double Doubles __attribute__((vector_size(8 * kHalf)));
+typedef float Singles __attribute__((vector_size(4 * kHalf)));
 
-inline C operator+(C a, C b) { return {a.re + b.re, a.im + b.im}; }
-inline C operator-(C a, C b) { return {a.re - b.re, a.im - b.im}; }
-inline C operator*(float a, C b) { return {all(a) * b.re, all(a) * b.im}; }
-inline C fma(float a, C b, C c) { return {fma(all(a), b.re, c.re), fma(all(a), b.im, c.im)}; }
-inline C conj(C a) { return {a.re, all(0) - a.im}; }
-inline C down(C a) { return {a.im, all(0) - a.re}; }  // -i a
-inline C turned(C a, const float* by) {
-  const F re = all(by[0]), im = all(by[1]), minus = all(-by[1]);
-  return {fma(minus, a.im, re * a.re), fma(im, a.re, re * a.im)};
+// A complex number in each lane. In memory, all real parts come before all imaginary ones.
+struct C { Doubles re, im; };
+
+TYNDA_INLINE C operator+(C a, C b) { return {a.re + b.re, a.im + b.im}; }
+TYNDA_INLINE C operator-(C a, C b) { return {a.re - b.re, a.im - b.im}; }
+TYNDA_INLINE C operator*(double a, C b) { return {a * b.re, a * b.im}; }
+TYNDA_INLINE C conj(C a) { return {a.re, -a.im}; }
+TYNDA_INLINE C down(C a) { return {a.im, -a.re}; }  // -i a
+TYNDA_INLINE C turned(C a, const double* by) {
+  return {by[0] * a.re - by[1] * a.im, by[0] * a.im + by[1] * a.re};
 }
-inline F power(C a) { return fma(a.im, a.im, a.re * a.re); }
-inline C load_point(const float* z, int64_t i) {
-  return {load(z + 2 * i * kLanes), load(z + (2 * i + 1) * kLanes)};
+TYNDA_INLINE C load_point(const double* z, int64_t i) {
+  C a;
+  std::memcpy(&a, z + 2 * i * kHalf, sizeof a);
+  return a;
 }
-inline void store_point(float* z, int64_t i, C a) {
-  store(z + 2 * i * kLanes, a.re);
-  store(z + (2 * i + 1) * kLanes, a.im);
+TYNDA_INLINE void store_point(double* z, int64_t i, C a) {
+  std::memcpy(z + 2 * i * kHalf, &a, sizeof a);
+}
+TYNDA_INLINE void store_power(float* p, C a) {
+  const Singles power = __builtin_convertvector(a.re * a.re + a.im * a.im, Singles);
+  std::memcpy(p, &power, sizeof power);
 }
 
 // Fourier transforms of 2 to 5 numbers, in place.
@@ -35,8 +43,8 @@ TYNDA_INLINE void transform(C (&x)[2]) {
 }
 
 TYNDA_INLINE void transform(C (&x)[3]) {
-  const C sum = x[1] + x[2], rest = fma(-0.5f, sum, x[0]);
-  const C side = down(0.866025404f * (x[1] - x[2]));
+  const C sum = x[1] + x[2], rest = x[0] - 0.5 * sum;
+  const C side = down(0.86602540378443865 * (x[1] - x[2]));
   x[0] = x[0] + sum;
   x[1] = rest + side;
   x[2] = rest - side;
@@ -52,12 +60,13 @@ TYNDA_INLINE void transform(C (&x)[4]) {
 }
 
 TYNDA_INLINE void transform(C (&x)[5]) {
-  constexpr float c1 = 0.309016994f, c2 = -0.809016994f, s1 = 0.951056516f, s2 = 0.587785252f;
+  constexpr double c1 = 0.30901699437494742, c2 = -0.80901699437494742;
+  constexpr double s1 = 0.95105651629515357, s2 = 0.58778525229247313;
   const C outer = x[1] + x[4], inner = x[2] + x[3];
   const C outer_side = down(x[1] - x[4]), inner_side = down(x[2] - x[3]);
-  const C near = fma(c2, inner, fma(c1, outer, x[0])), far = fma(c1, inner, fma(c2, outer, x[0]));
-  const C near_side = fma(s2, inner_side, s1 * outer_side);
-  const C far_side = fma(-s1, inner_side, s2 * outer_side);
+  const C near = x[0] + c1 * outer + c2 * inner, far = x[0] + c2 * outer + c1 * inner;
+  const C near_side = s1 * outer_side + s2 * inner_side;
+  const C far_side = s2 * outer_side - s1 * inner_side;
   x[0] = x[0] + outer + inner;
   x[1] = near + near_side;
   x[2] = far + far_side;
@@ -67,9 +76,9 @@ TYNDA_INLINE void transform(C (&x)[5]) {
 
 // Joins each Radix transforms that stand side by side, in place.
 template <int Radix>
-void join(const Spectra::Pass& pass, int64_t points, float* z) {
+void join(const Spectra::Pass& pass, int64_t points, double* z) {
   for (int64_t j = 0; j < pass.part; j++) {
-    const float* turns = pass.turns.data() + j * 2 * (Radix - 1);
+    const double* turns = pass.turns.data() + j * 2 * (Radix - 1);
     for (int64_t i = j; i < points; i += Radix * pass.part) {
       C x[Radix];
       for (int q = 0; q < Radix; q++) {
@@ -82,17 +91,17 @@ void join(const Spectra::Pass& pass, int64_t points, float* z) {
   }
 }
 
-// z [fft or fft + 1, lanes]: the frames' samples, windowed and in the order of the first pass. The
-// lanes after `count` are silent.
-void spread(const Spectra& s, const float* x, int64_t hop, int count, float* z) {
+// z [points, 2, half the lanes]: the frames' samples, windowed and in the order of the first pass.
+// The lanes after `count` are silent.
+void spread(const Spectra& s, const float* x, int64_t hop, int count, double* z) {
   const auto size = int64_t(s.window.size());
-  std::memset(z, 0, sizeof(float) * 2 * s.points * kLanes);
+  std::memset(z, 0, sizeof(double) * 2 * s.points * kHalf);
   for (int lane = 0; lane < count; lane++, x += hop)
-    for (int64_t i = 0; i < size; i++) z[s.place[i] * kLanes + lane] = x[i] * s.window[i];
+    for (int64_t i = 0; i < size; i++) z[s.place[i] * kHalf + lane] = x[i] * s.window[i];
 }
 
-// p [fft / 2 + 1, lanes]: their power.
-void powers(const Spectra& s, float* z, float* p) {
+// p [fft / 2 + 1, lanes]: their power, in one half of the lanes.
+void powers(const Spectra& s, double* z, float* p) {
   for (const Spectra::Pass& pass : s.passes) {
     switch (pass.radix) {
       case 2: join<2>(pass, s.points, z); break;
@@ -102,7 +111,7 @@ void powers(const Spectra& s, float* z, float* p) {
     }
   }
   if (!s.even()) {
-    for (int64_t k = 0; k <= s.fft / 2; k++) store(p + k * kLanes, power(load_point(z, k)));
+    for (int64_t k = 0; k <= s.fft / 2; k++) store_power(p + k * kLanes, load_point(z, k));
     return;
   }
   // Even and odd samples were the real and imaginary parts. Their spectra, taken apart, are those
@@ -110,12 +119,12 @@ void powers(const Spectra& s, float* z, float* p) {
   for (int64_t k = 0; k <= s.points / 2; k++) {
     const C a = load_point(z, k), b = conj(load_point(z, k ? s.points - k : 0));
     const C even = a + b, odd = turned(down(a - b), s.halves.data() + 2 * k);
-    store(p + k * kLanes, power(even + odd));
-    store(p + (s.points - k) * kLanes, power(even - odd));
+    store_power(p + k * kLanes, even + odd);
+    store_power(p + (s.points - k) * kLanes, even - odd);
   }
 }
 
-// y [bins, lanes] of p, which it may be where there are no filters.
+// y [bins, lanes] of p.
 void finish(const Spectra& s, const float* p, float* y) {
   for (int64_t i = 0; i < s.bins; i++) {
     F e = all(0);
@@ -150,21 +159,25 @@ void finish(const Spectra& s, const float* p, float* y) {
 
 void spectra(const Spectra& s, const float* x, int64_t hop, int64_t frames, float* y) {
   const auto size = int64_t(s.window.size()), bins = s.fft / 2 + 1;
-  const Bytes memory = aligned_bytes(int64_t(sizeof(float)) * kLanes * (2 * s.points + bins));
-  auto* z = reinterpret_cast<float*>(memory.get());
-  float* p = z + 2 * s.points * kLanes;
+  const int64_t points = sizeof(C) * s.points, row = sizeof(F);
+  const Bytes memory = aligned_bytes(points + row * (bins + s.bins));
+  auto* z = reinterpret_cast<double*>(memory.get());
+  auto* p = reinterpret_cast<float*>(memory.get() + points);
+  float* result = p + bins * kLanes;
   for (int64_t first = 0; first < frames; first += kLanes, x += kLanes * hop) {
     const int count = int(std::min<int64_t>(kLanes, frames - first));
     // Digital silence needs no transform; short recordings in long windows are mostly that.
     if (std::all_of(x, x + (count - 1) * hop + size, [](float v) { return v == 0; })) {
-      std::memset(p, 0, sizeof(float) * bins * kLanes);
+      std::memset(p, 0, row * bins);
     } else {
-      spread(s, x, hop, count, z);
-      powers(s, z, p);
+      for (int lane = 0; lane < kLanes; lane += kHalf) {
+        spread(s, x + lane * hop, hop, std::min(kHalf, count - lane), z);
+        powers(s, z, p + lane);
+      }
     }
-    finish(s, p, z);
+    finish(s, p, result);
     for (int lane = 0; lane < count; lane++)
-      for (int64_t i = 0; i < s.bins; i++) *y++ = z[i * kLanes + lane];
+      for (int64_t i = 0; i < s.bins; i++) *y++ = result[i * kLanes + lane];
   }
 }
 
