@@ -17,7 +17,7 @@ struct Spectra {
   Spectra(const float* window, int64_t size, int64_t fft, const float* filters, int64_t count,
           Ending ending);
 
-  // Row `i` of the filters without the zeros at its ends.
+  // One of them without the zeros at its ends.
   struct Filter {
     int64_t first, last;         // bins of the spectrum
     std::vector<float> weights;  // [last - first]

@@ -642,7 +642,7 @@ void spectra(const Kernels& kernels, Random& random) {
   Floats filters(bins * count, random);
   for (float& f : filters) f = f < 0 ? 0 : f;
   const Spectra s(window.begin(), size, fft, count ? filters.begin() : nullptr, count,
-                  Ending::power);
+                  tynda::Ending::power);
   at("%s spectra of %d of %d", kernels.name, int(size), int(fft));
   std::vector<Expected> expected;
   for (int64_t i = 0; i < frames; i++) {

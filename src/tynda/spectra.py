@@ -1,7 +1,7 @@
 """Spectra of overlapping frames: what a front end spends its time on.
 
 A kernel makes them where the engine was compiled (`native/src/spectra.inl`), else NumPy, its
-twin. Float32 all the way: NumPy 2 keeps single precision in its FFT.
+twin. Both transform in double precision and give float32, as NumPy 2 does of float32.
 """
 
 from __future__ import annotations
