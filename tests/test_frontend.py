@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tynda import frontend, spectra
 from tynda.errors import TyndaError
 from tynda.frontend import LogMel, Raw, Spectrogram, from_config
 
@@ -18,6 +19,19 @@ FRONT_ENDS = [
     Raw(),
 ]
 whatever = pytest.mark.parametrize("front_end", FRONT_ENDS, ids=lambda f: f.kind)
+
+
+@pytest.fixture(scope="module", params=["native", "numpy"], autouse=True)
+def backend(request):
+    """Every test with the kernel, and with its twin."""
+    if request.param == "native" and spectra._native is None:
+        pytest.skip("installed without a compiler")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontend, "_mel_spectra", frontend._mel_spectra.__wrapped__)
+        patch.setattr(frontend, "_standard_spectra", frontend._standard_spectra.__wrapped__)
+        if request.param == "numpy":
+            patch.setattr(spectra, "_native", None)
+        yield
 
 
 def sound(n, seed=0):
@@ -155,7 +169,7 @@ def test_silence_is_what_it_would_be_if_it_were_looked_at(front_end, monkeypatch
     samples = np.zeros(30 * 16000, np.float32)
     samples[20000:90000] = np.random.default_rng(0).uniform(-1, 1, 70000)
     quick = front_end(samples)
-    monkeypatch.setattr("tynda.frontend._FRAMES_AT_ONCE", 10_000)  # no block of silence alone
+    monkeypatch.setattr("tynda.spectra._FRAMES_AT_ONCE", 10_000)  # no block of silence alone
     exact = front_end(samples)
     np.testing.assert_array_equal(quick[-1000:], exact[-1000:])
     np.testing.assert_allclose(quick, exact, rtol=1e-4, atol=1e-5)

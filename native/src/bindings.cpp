@@ -26,6 +26,9 @@ using Vector = std::optional<Array<float, 1>>;
 
 const float* data(const Vector& v) { return v ? v->data() : nullptr; }
 
+// Frames that a thread makes spectra of at a time.
+constexpr int64_t kFrames = 64;
+
 const Kernels& kernels(const std::string& name) {
   if (const Kernels* found = find_kernels(name)) return *found;
   throw std::invalid_argument("this processor has no " + name);
@@ -156,6 +159,41 @@ NB_MODULE(_native, m) {
       .def_ro("k", &Matrix::k)
       .def_ro("bits", &Matrix::bits)
       .def_prop_ro("bytes", &Matrix::bytes);
+
+  nb::enum_<Ending>(m, "Ending")
+      .value("POWER", Ending::power)
+      .value("LOG", Ending::log)
+      .value("LOG10", Ending::log10)
+      .value("STANDARD", Ending::standard);
+  nb::class_<Spectra>(m, "Spectra")
+      .def("__init__",
+           [](Spectra* s, Array<float, 1> window, int64_t fft,
+              std::optional<Array<float, 2>> filters, Ending ending) {
+             if (filters && int64_t(filters->shape(0)) != fft / 2 + 1)
+               throw std::invalid_argument("filters must have a row for each bin");
+             new (s) Spectra(window.data(), int64_t(window.shape(0)), fft,
+                             filters ? filters->data() : nullptr,
+                             filters ? int64_t(filters->shape(1)) : 0, ending);
+           },
+           "window"_a, "fft"_a, "filters"_a.none(), "ending"_a)
+      .def_ro("bins", &Spectra::bins)
+      .def("run",
+           [](const Spectra& s, const Kernels& kernels, Array<float, 1> samples, int64_t hop,
+              nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> y) {
+             const auto frames = int64_t(y.shape(0)), size = int64_t(s.window.size());
+             if (hop < 1 || int64_t(y.shape(1)) != s.bins ||
+                 (frames > 0 && (frames - 1) * hop + size > int64_t(samples.shape(0))))
+               throw std::invalid_argument("the frames do not fit the samples");
+             const float* x = samples.data();
+             float* to = y.data();
+             nb::gil_scoped_release release;
+             Pool::shared().run((frames + kFrames - 1) / kFrames, [&](int64_t i, int) {
+               const int64_t first = i * kFrames;
+               kernels.spectra(s, x + first * hop, hop, std::min(kFrames, frames - first),
+                               to + first * s.bins);
+             });
+           },
+           "kernels"_a, "samples"_a, "hop"_a, "y"_a);
 
   nb::class_<Place>(m, "Place")
       .def(nb::init<Space, int64_t, int64_t, int64_t>(), "space"_a, "index"_a, "offset"_a, "row"_a);

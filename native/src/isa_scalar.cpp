@@ -1,5 +1,6 @@
 #define TYNDA_ISA scalar
 #define TYNDA_NAME "scalar"
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 

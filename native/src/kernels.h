@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "matrix.h"
+#include "spectra.h"
 
 namespace tynda {
 
@@ -86,6 +87,8 @@ struct Kernels {
   // Cell and hidden state of `size` units from the sums of their gates.
   void (*lstm)(const float* i, const float* f, const float* g, const float* o, int64_t size,
                float* cell, float* hidden);
+  // y [frames, bins] of frames that are `hop` samples apart.
+  void (*spectra)(const Spectra&, const float* x, int64_t hop, int64_t frames, float* y);
 };
 
 inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group)

@@ -34,6 +34,19 @@ inline F exp(F x) {
   return y * power_of_2(n);
 }
 
+// log(x) of a normal number above 0, within 1 ulp or so: of 2^n m with m from sqrt(1/2) to sqrt(2),
+// so that it loses nothing around 1 (Cephes' polynomial).
+inline F log(F x) {
+  const F n = real(exponent(x * all(1.41421356f)));
+  const F m = x * power_of_2(nearest(all(0) - n)) - all(1);
+  F y = all(7.0376836292e-2f);
+  for (float c : {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                  -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f})
+    y = fma(y, m, all(c));
+  y = fma(n, all(-2.12194440e-4f), y * m * (m * m));
+  return fma(n, all(0.693359375f), m + fma(all(-0.5f), m * m, y));
+}
+
 inline F sigmoid(F x) { return all(1) / (all(1) + exp(all(0) - x)); }
 inline F tanh(F x) {
   const F e = exp(all(-2) * abs(x));
@@ -82,6 +95,7 @@ inline void store_some(float* p, F x, int n) { n == kLanes ? store(p, x) : store
 #include "few.inl"
 #include "attention.inl"
 #include "rows.inl"
+#include "spectra.inl"
 
 namespace tynda {
 namespace TYNDA_ISA {
@@ -94,6 +108,7 @@ constexpr Kernels kKernels = {
     {Codes::key_bytes, Codes::value_bytes, Codes::pack_keys, Codes::pack_values,
      attention_scratch<Codes>, attention<Codes>, attention_weights<Codes>},
     layer_norm, log_softmax, activate, glu, add, scale, affine, moments, depthwise, lstm,
+    spectra,
 };
 
 }  // namespace

@@ -30,6 +30,7 @@ static inline F fma(F a, F b, F c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 static inline F max(F a, F b) { return {_mm256_max_ps(a.v, b.v)}; }
 static inline F min(F a, F b) { return {_mm256_min_ps(a.v, b.v)}; }
 static inline F abs(F a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+static inline F sqrt(F a) { return {_mm256_sqrt_ps(a.v)}; }
 static inline F copysign(F size, F sign) {
   const __m256 bit = _mm256_set1_ps(-0.0f);
   return {_mm256_or_ps(_mm256_andnot_ps(bit, size.v), _mm256_and_ps(bit, sign.v))};
@@ -49,6 +50,10 @@ static inline I none() { return {_mm256_setzero_si256()}; }
 static inline I load(const int32_t* p) { return {_mm256_loadu_si256((const __m256i*)p)}; }
 static inline I nearest(F a) { return {_mm256_cvtps_epi32(a.v)}; }  // ties to even
 static inline F real(I a) { return {_mm256_cvtepi32_ps(a.v)}; }
+// Of a normal number above 0.
+static inline I exponent(F a) {
+  return {_mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(a.v), 23), _mm256_set1_epi32(127))};
+}
 static inline F power_of_2(I n) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.v, _mm256_set1_epi32(127)), 23))};
 }

@@ -28,6 +28,7 @@ static inline F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 static inline F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
 static inline F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
 static inline F abs(F a) { return {_mm512_abs_ps(a.v)}; }
+static inline F sqrt(F a) { return {_mm512_sqrt_ps(a.v)}; }
 static inline F copysign(F size, F sign) {
   const __m512i bit = _mm512_set1_epi32(int(0x80000000));
   return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(
@@ -40,6 +41,10 @@ static inline I none() { return {_mm512_setzero_si512()}; }
 static inline I load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 static inline I nearest(F a) { return {_mm512_cvtps_epi32(a.v)}; }  // ties to even
 static inline F real(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
+// Of a normal number above 0.
+static inline I exponent(F a) {
+  return {_mm512_sub_epi32(_mm512_srli_epi32(_mm512_castps_si512(a.v), 23), _mm512_set1_epi32(127))};
+}
 static inline F power_of_2(I n) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
 }

@@ -34,6 +34,7 @@ static inline F fma(F a, F b, F c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 static inline F max(F a, F b) { return {vmaxq_f32(a.v, b.v)}; }
 static inline F min(F a, F b) { return {vminq_f32(a.v, b.v)}; }
 static inline F abs(F a) { return {vabsq_f32(a.v)}; }
+static inline F sqrt(F a) { return {vsqrtq_f32(a.v)}; }
 static inline F copysign(F size, F sign) {
   return {vbslq_f32(vdupq_n_u32(0x80000000), sign.v, size.v)};
 }
@@ -44,6 +45,10 @@ static inline I none() { return {vdupq_n_s32(0)}; }
 static inline I load(const int32_t* p) { return {vld1q_s32(p)}; }
 static inline I nearest(F a) { return {vcvtnq_s32_f32(a.v)}; }  // ties to even
 static inline F real(I a) { return {vcvtq_f32_s32(a.v)}; }
+// Of a normal number above 0.
+static inline I exponent(F a) {
+  return {vsubq_s32(vshrq_n_s32(vreinterpretq_s32_f32(a.v), 23), vdupq_n_s32(127))};
+}
 static inline F power_of_2(I n) {
   return {vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n.v, vdupq_n_s32(127)), 23))};
 }

@@ -39,6 +39,10 @@ static inline F choose(Words yes, F a, F b) {
 static inline F max(F a, F b) { return choose(a.v > b.v, a, b); }
 static inline F min(F a, F b) { return choose(a.v < b.v, a, b); }
 static inline F abs(F a) { return {Floats4(Words(a.v) & 0x7fffffff)}; }
+static inline F sqrt(F a) {
+  for (int i = 0; i < kLanes; i++) a.v[i] = std::sqrt(a.v[i]);
+  return a;
+}
 static inline F copysign(F size, F sign) {
   const Words sizes = Words{} + 0x7fffffff;
   return choose(sizes, size, sign);
@@ -62,6 +66,7 @@ static inline I nearest(F a) {
   return {Words((a + large).v) - Words(large.v)};
 }
 static inline F real(I a) { return {__builtin_convertvector(a.v, Floats4)}; }
+static inline I exponent(F a) { return {(Words(a.v) >> 23) - 127}; }  // of a normal number above 0
 static inline F power_of_2(I n) { return {Floats4((n.v + 127) << 23)}; }
 static inline I operator+(I a, I b) { return {a.v + b.v}; }
 static inline void store_plain_codes(uint8_t* p, I q, int n) {

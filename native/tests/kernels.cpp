@@ -634,6 +634,41 @@ void lstm(const Kernels& kernels, Random& random) {
   close(hidden, states);
 }
 
+void spectra(const Kernels& kernels, Random& random) {
+  const int64_t fft = random.one_of({2, 3, 5, 9, 15, 16, 30, 40, 60});
+  const int64_t size = 1 + random.below(fft), hop = 1 + random.below(20), bins = fft / 2 + 1;
+  const int64_t frames = random.one_of(kRows), count = random.below(4);
+  const Floats x(frames ? (frames - 1) * hop + size : 0, random), window(size, random);
+  Floats filters(bins * count, random);
+  for (float& f : filters) f = f < 0 ? 0 : f;
+  const Spectra s(window.begin(), size, fft, count ? filters.begin() : nullptr, count,
+                  tynda::Ending::power);
+  at("%s spectra of %d of %d", kernels.name, int(size), int(fft));
+  std::vector<Expected> expected;
+  for (int64_t i = 0; i < frames; i++) {
+    std::vector<double> power(bins);
+    for (int64_t k = 0; k < bins; k++) {
+      double re = 0, im = 0;
+      for (int64_t j = 0; j < size; j++) {
+        const double angle = 2 * std::acos(-1.0) * double(j * k % fft) / double(fft);
+        const double sample = x[i * hop + j] * window[j];
+        re += sample * std::cos(angle);
+        im -= sample * std::sin(angle);
+      }
+      power[k] = re * re + im * im;
+    }
+    for (int64_t b = 0; b < s.bins; b++) {
+      double energy = 0;
+      for (int64_t k = 0; k < bins; k++)
+        energy += count ? power[k] * filters[k * count + b] : k == b ? power[k] : 0;
+      expected.push_back({energy, 1e-6 * energy + 1e-12});
+    }
+  }
+  Floats y(frames * s.bins);
+  kernels.spectra(s, x.begin(), hop, frames, y.begin());
+  close(y, expected);
+}
+
 void test(const Kernels& kernels) {
   Random random(1);
   for (int i = 0; i < 400; i++) {
@@ -650,6 +685,7 @@ void test(const Kernels& kernels) {
     simple(kernels, random);
     depthwise(kernels, random);
     lstm(kernels, random);
+    spectra(kernels, random);
   }
   // Scores far beyond what any model has.
   for (int i = 0; i < 50; i++) attention(kernels, random, 600);

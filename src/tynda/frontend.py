@@ -4,11 +4,11 @@ A front end is a small frozen dataclass that is called with samples at 16 kHz, f
 `[n]`, and gives features, float32 `[frames, bins]`. Its fields are its configuration; they
 travel in the header of the model file, so that training and recognition hear the same.
 
-NumPy alone, and float32 all the way: NumPy 2 keeps single precision in its FFT.
+What costs time is in `tynda.spectra`; the rest is NumPy, in float32.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -17,15 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.spectra import Spectra
 
 __all__ = ["FrontEnd", "LogMel", "Raw", "Spectrogram", "from_config"]
 
 Floats = NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
-# Spectra are made this many frames at a time: they then stay in the processor's cache, and
-# memory stays flat for long sound.
-_FRAMES_AT_ONCE = 256
 # A model file may come from anywhere: no field of it may ask for gigabytes.
 _LARGEST_FFT = 16_384
 
@@ -94,14 +92,7 @@ class Spectrogram(FrontEnd):
 
     def _features(self, samples: Floats) -> Floats:
         frames = 1 + (len(samples) - self.window) // self.hop
-
-        def standardise(power: Floats) -> Floats:
-            root = np.sqrt(np.sqrt(power))
-            root -= root.mean(axis=1, keepdims=True)
-            root /= root.std(axis=1, keepdims=True) + np.float32(1e-10)
-            return root
-
-        return _spectra(samples, frames, self.window, self.hop, self.fft, self.bins, standardise)
+        return _standard_spectra(self.window, self.fft)(samples, self.hop, frames)
 
 
 @dataclass(frozen=True)
@@ -155,18 +146,9 @@ class LogMel(FrontEnd):
         samples = np.pad(samples, edge, mode="reflect")
         # A short window sits in the middle of the FFT; the power does not depend on where.
         samples = samples[(self.fft - self.window) // 2 :]
-        filters = _mel_filters(self.bins, self.fft, self.fmin, self.fmax)
-        log = np.log if self.normalize == "utterance" else np.log10
-
-        def log_energies(power: Floats) -> Floats:
-            energies: Floats = power @ filters
-            np.maximum(energies, np.float32(1e-10), out=energies)
-            log(energies, out=energies)
-            return energies
-
-        features = _spectra(
-            samples, frames, self.window, self.hop, self.fft, self.bins, log_energies
-        )
+        log = "log" if self.normalize == "utterance" else "log10"
+        mel = (self.bins, self.fft, self.fmin, self.fmax)
+        features = _mel_spectra(self.window, log, *mel)(samples, self.hop, frames)
         if frames == 0:
             return features
         if self.normalize == "whisper":
@@ -241,41 +223,22 @@ def from_config(config: Mapping[str, Any]) -> FrontEnd:
     return front_end(**settings)
 
 
-def _spectra(
-    samples: Floats,
-    frames: int,
-    window: int,
-    hop: int,
-    fft: int,
-    bins: int,
-    then: Callable[[Floats], Floats],
-) -> Floats:
-    """`then` of the power spectra `[frames, fft // 2 + 1]` of windowed frames: `[frames, bins]`."""
-    features = np.empty((max(0, frames), bins), np.float32)
-    if frames <= 0:
-        return features
-    silence = then(np.zeros((1, fft // 2 + 1), np.float32))
-    strided = np.lib.stride_tricks.sliding_window_view(samples, window)[::hop]
-    hann = _hann(window)
-    for start in range(0, frames, _FRAMES_AT_ONCE):
-        stop = min(start + _FRAMES_AT_ONCE, frames)
-        if not samples[start * hop : (stop - 1) * hop + window].any():
-            features[start:stop] = silence  # as it would be; short recordings are mostly that
-            continue
-        spectrum = np.fft.rfft(strided[start:stop] * hann, fft)
-        power: Floats = np.square(spectrum.real) + np.square(spectrum.imag)
-        features[start:stop] = then(power)
-    return features
+@lru_cache
+def _standard_spectra(window: int, fft: int) -> Spectra:
+    return Spectra(_hann(window), fft, ending="standard")
 
 
 @lru_cache
+def _mel_spectra(window: int, log: str, bins: int, fft: int, fmin: float, fmax: float) -> Spectra:
+    return Spectra(_hann(window), fft, _mel_filters(bins, fft, fmin, fmax), log)
+
+
 def _hann(length: int) -> Floats:
     """Periodic Hann window `[length]`."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
     return window.astype(np.float32)
 
 
-@lru_cache
 def _mel_filters(bins: int, fft: int, fmin: float, fmax: float) -> Floats:
     """Slaney's triangular filters `[fft // 2 + 1, bins]`, each of area 1 over Hz.
 

@@ -1,0 +1,115 @@
+"""Spectra of overlapping frames: what a front end spends its time on.
+
+A kernel makes them where the engine was compiled (`native/src/spectra.inl`), else NumPy, its
+twin. Both transform in double precision and give float32, as NumPy 2 does of float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    _native: Any = import_module("tynda._native")
+except ImportError:  # installed where there was no compiler
+    _native = None
+
+__all__ = ["Spectra"]
+
+Floats = NDArray[np.float32]
+
+# NumPy makes spectra this many frames at a time: they then stay in the processor's cache, and
+# memory stays flat for long sound.
+_FRAMES_AT_ONCE = 256
+
+
+class Spectra:
+    """Called with samples `[n]`, it gives a row for each windowed frame: `[frames, bins]`.
+
+    `window` is float32 `[window]`; behind it come zeros, up to `fft` samples. Of a frame's power
+    spectrum `[fft // 2 + 1]`, or of its product with `filters` `[fft // 2 + 1, bins]`, `ending`
+    makes:
+    - `"power"`: nothing else.
+    - `"log"`, `"log10"`: the logarithm of no less than 1e-10.
+    - `"standard"`: the square root of the magnitudes, (x - mean) / (std + 1e-10).
+    """
+
+    def __init__(
+        self,
+        window: Floats,
+        fft: int,
+        filters: Floats | None = None,
+        ending: str = "power",
+        instructions: str | None = None,
+    ) -> None:
+        self.window, self.fft, self.filters, self.ending = window, fft, filters, ending
+        self.bins = fft // 2 + 1 if filters is None else filters.shape[1]
+        self._native = None
+        if _native is not None and _smooth(fft):
+            self._kernels = _native.kernels(instructions or _native.instruction_sets()[0])
+            which = getattr(_native.Ending, ending.upper())
+            self._native = _native.Spectra(window, fft, filters, which)
+
+    def __call__(self, samples: Floats, hop: int, frames: int) -> Floats:
+        """The first `frames` frames, `hop` samples apart; fewer than 0 are none."""
+        result = np.empty((max(0, frames), self.bins), np.float32)
+        if self._native is None:
+            self._by_numpy(samples, hop, result)
+        else:
+            self._native.run(self._kernels, np.ascontiguousarray(samples), hop, result)
+        return result
+
+    def _by_numpy(self, samples: Floats, hop: int, result: Floats) -> None:
+        if len(result) == 0:
+            return
+        window = len(self.window)
+        silence = self._finish(np.zeros((1, self.fft // 2 + 1), np.float32))
+        strided = np.lib.stride_tricks.sliding_window_view(samples, window)[::hop]
+        for start in range(0, len(result), _FRAMES_AT_ONCE):
+            stop = min(start + _FRAMES_AT_ONCE, len(result))
+            if not samples[start * hop : (stop - 1) * hop + window].any():
+                result[start:stop] = silence  # as it would be; short recordings are mostly that
+                continue
+            spectrum = np.fft.rfft(strided[start:stop] * self.window, self.fft)
+            power: Floats = np.square(spectrum.real) + np.square(spectrum.imag)
+            result[start:stop] = self._finish(power)
+
+    def _finish(self, power: Floats) -> Floats:
+        energies: Floats = power if self.filters is None else power @ self.filters
+        return _ENDINGS[self.ending](energies)
+
+
+def _logarithm(log: np.ufunc) -> Callable[[Floats], Floats]:
+    def ending(energies: Floats) -> Floats:
+        np.maximum(energies, np.float32(1e-10), out=energies)
+        log(energies, out=energies)
+        return energies
+
+    return ending
+
+
+def _standardise(power: Floats) -> Floats:
+    root = np.sqrt(np.sqrt(power))
+    root -= root.mean(axis=1, keepdims=True)
+    root /= root.std(axis=1, keepdims=True) + np.float32(1e-10)
+    return root
+
+
+_ENDINGS: dict[str, Callable[[Floats], Floats]] = {
+    "power": lambda power: power,
+    "log": _logarithm(np.log),
+    "log10": _logarithm(np.log10),
+    "standard": _standardise,
+}
+
+
+def _smooth(length: int) -> bool:
+    """Whether the kernel has passes for all its factors."""
+    for factor in (2, 3, 5):
+        while length % factor == 0:
+            length //= factor
+    return length == 1
