@@ -77,7 +77,6 @@ def written(args: argparse.Namespace, method: str, bits: float, output: Path) ->
             bits,
             method=method,
             calibration=calibration,
-            group=0 if bits == 1.58 else 32,
         )
     return time.perf_counter() - started
 
