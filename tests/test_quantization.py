@@ -165,6 +165,15 @@ def test_few_bits_come_back_from_their_file(folder, tmp_path, bits):
     assert one.transcribe_samples(noise(3), **COMMON).text
 
 
+def test_a_files_header_is_read_once_for_all_its_tensors(folder, tmp_path, monkeypatch):
+    quantize(folder, tmp_path / "m", 4)
+    read = []
+    places = checkpoint.places
+    monkeypatch.setattr(checkpoint, "places", lambda path: read.append(path) or places(path))
+    assert sum(isinstance(w, Coded) for w in checkpoint.load(tmp_path / "m").weights.values()) > 5
+    assert len(read) == 1
+
+
 def test_few_bits_take_few_bytes(folder, tmp_path):
     sizes = {}
     for bits in (*FEW, 32):

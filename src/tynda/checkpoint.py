@@ -29,7 +29,7 @@ from tynda.errors import TyndaError
 from tynda.files import check_readable, write_whole
 from tynda.frontend import FrontEnd
 from tynda.quant.coded import Coded, Steps, symmetric
-from tynda.quant.grid import Grid
+from tynda.quant.grid import LEAST_SCALE, Grid
 from tynda.quant.pack import row_bytes
 from tynda.quant.weight import Quantized
 from tynda.tensors import Stored, places
@@ -210,7 +210,7 @@ def _tensors(
     stored, codes = set(file.keys()), _Codes(path)
     for name, shape in shapes.items():
         if name in header.grids:
-            weights[name] = _read_coded(path, file, stored, header.grids[name], name, shape)
+            weights[name] = _read_coded(path, file, stored, header.grids[name], name, shape, codes)
             continue
         found = tuple(file.get_slice(name).get_shape())
         if found != shape:
@@ -316,17 +316,20 @@ def _is_rate(value: Any) -> bool:
 def _to_8_bits(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
     """Round to nearest, symmetric, one scale for each row of the first axis."""
     rows = value.reshape(len(value), -1)
-    # The smallest normal f16, so that a row of zeros has a scale to be divided by.
-    scale = np.maximum(np.abs(rows).max(1) / 127, 6.2e-5).astype(np.float16)
+    scale = np.maximum(np.abs(rows).max(1) / 127, LEAST_SCALE).astype(np.float16)
     codes = np.round(rows / scale[:, None].astype(np.float32))
     return np.clip(codes, -127, 127).astype(np.int8).reshape(value.shape), scale
 
 
 class _Codes:
-    """Weights in 8 bits that stay in a model file."""
+    """Weights in 8 bits, or codes of fewer, that stay in a model file."""
 
     def __init__(self, path: Path) -> None:
         self._file, self._places = path.open("rb"), places(path)
+
+    def packed(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The bytes of a tensor, mapped."""
+        return np.memmap(self._file, np.uint8, "r", self._places[name], shape)
 
     def __call__(self, name: str, shape: tuple[int, ...], scale: NDArray[np.float32]) -> Quantized:
         weight = Stored(self._file, self._places[name], shape, scale)
@@ -354,7 +357,13 @@ def _read(
 
 
 def _read_coded(
-    path: Path, file: Any, stored: set[str], about: Any, name: str, shape: tuple[int, ...]
+    path: Path,
+    file: Any,
+    stored: set[str],
+    about: Any,
+    name: str,
+    shape: tuple[int, ...],
+    codes: _Codes,
 ) -> Coded:
     """A weight in few bits, its codes mapped."""
     try:
@@ -386,8 +395,7 @@ def _read_coded(
     steps = Steps(parts["scale"].astype(np.float32), parts["step"], parts["offset"])
     if not np.isfinite(steps.scale).all() or not steps.within(grid):
         raise TyndaError(f"{path}: tensor {name} has steps that cannot be; it is damaged")
-    packed = np.memmap(path, np.uint8, "r", places(path)[name], room)
-    return Coded(shape, grid, steps, packed)
+    return Coded(shape, grid, steps, codes.packed(name, room))
 
 
 def _typed(path: Path, file: Any, name: str, *types: str) -> NDArray[Any]:

@@ -122,7 +122,7 @@ def quantize(
 
 
 def _tell(plan: dict[str, Grid]) -> None:
-    """How many tensors have how many bits, and which."""
+    """Which tensors have how many bits."""
     for bits in sorted({grid.bits for grid in plan.values()}):
         names = [name for name, grid in plan.items() if grid.bits == bits]
         say(f"{bits:g} bits: {', '.join(names)}")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 
-__all__ = ["CTC_FAMILIES", "FAMILIES", "Spec", "configure", "family", "sinusoids"]
+__all__ = ["CTC_FAMILIES", "FAMILIES", "Spec", "configure", "family", "sinusoids", "trainable"]
 
 CTC_FAMILIES = ("conformer", "n2", "wav2vec2")
 """Their ``encode`` gives log-probabilities, blank first."""
@@ -40,7 +40,7 @@ class Spec:
     """
 
     shape: tuple[int, ...]
-    init: Literal["uniform", "zeros", "ones", "sinusoids"] = "uniform"
+    init: Literal["uniform", "zeros", "ones", "sinusoids", "trainable"] = "uniform"
     trainable: bool = True
     gain: float = 1.0
 
@@ -54,6 +54,11 @@ def sinusoids(count: int, channels: int) -> NDArray[np.float32]:
     waves = np.exp(-np.log(10000.0) / (channels // 2 - 1) * np.arange(channels // 2))
     angles = np.arange(count)[:, None] * waves
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def trainable(module: ModuleType, config: Any) -> dict[str, bool]:
+    """Whether each tensor of a family's model is learnt, by name."""
+    return {name: spec.trainable for name, spec in module.specs(config).items()}
 
 
 def family(name: str) -> ModuleType:

@@ -7,14 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.quant.grid import Grid
+from tynda.quant.grid import LEAST_SCALE, Grid
 from tynda.quant.pack import pack, unpack
 from tynda.quant.weight import Floats, Quantized, by_tap
 
 __all__ = ["Coded", "Steps", "coded", "nearest", "settle", "spread", "symmetric", "to_grid"]
-
-# The least f16 that divides without losing digits.
-_LEAST = np.float32(6.2e-5)
 
 
 class Steps(NamedTuple):
@@ -107,12 +104,14 @@ def settle(grid: Grid, step: Floats, middle: Floats | None = None) -> Steps:
     """
     most = step.max(1)
     if grid.table:
-        scale = np.maximum(most / 127, _LEAST).astype(np.float16).astype(np.float32)
+        scale = np.maximum(most / 127, LEAST_SCALE).astype(np.float16).astype(np.float32)
         return Steps(scale, np.ones(step.shape, np.uint8), np.zeros(step.shape, np.int8))
     if middle is not None:  # the values to both sides must lie from -127 to 127
         reach = np.abs(middle) + step * np.float32((grid.levels - 1) / 2)
         most = np.maximum(most, reach.max(1) * np.float32(grid.most / 127))
-    scale = np.maximum(most / np.float32(grid.most), _LEAST).astype(np.float16).astype(np.float32)
+    scale = (
+        np.maximum(most / np.float32(grid.most), LEAST_SCALE).astype(np.float16).astype(np.float32)
+    )
     whole = np.clip(np.rint(step / scale[:, None]), 1, grid.most).astype(np.uint8)
     offset = symmetric(grid, whole)
     if middle is not None:

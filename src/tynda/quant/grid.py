@@ -15,7 +15,7 @@ from itertools import pairwise
 from tynda.checks import is_whole
 from tynda.errors import TyndaError
 
-__all__ = ["BITS", "NF4", "Grid"]
+__all__ = ["BITS", "LEAST_SCALE", "NF4", "Grid"]
 
 BITS = (1.58, 2, 3, 4, 5, 6, 8)
 """Widths that weights are stored in; 1.58 is log2(3): three values."""
@@ -25,6 +25,8 @@ BITS = (1.58, 2, 3, 4, 5, 6, 8)
 # (Ma et al. 2024, equation 3).
 _STEPS = {1.58: 1.0, 2: 1.248, 3: 0.734, 4: 0.420, 5: 0.236, 6: 0.130, 8: 0.0386}
 
+LEAST_SCALE = 6.2e-5
+"""Of a row: about the least f16 that has all its digits, so that zeros can be divided by it."""
 _LARGEST = 1 << 16
 
 NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)

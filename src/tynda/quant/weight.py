@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "POSITIONS",
     "Pending",
     "Quantized",
     "by_tap",
@@ -30,6 +31,9 @@ __all__ = [
 Floats = NDArray[np.float32]
 _LARGEST = np.float32(127)
 _LEAST = np.float32(4e-37)
+POSITIONS = "*embed_positions*"
+"""Names of tensors that are added, not multiplied: there is little of them, and all depends on
+it, so that they keep 8 bits."""
 # With fewer inputs than this, a product in 8 bits saves nothing and loses as much as any other.
 _LEAST_INPUTS = 32
 

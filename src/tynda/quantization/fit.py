@@ -87,12 +87,11 @@ def half_quadratic(rows: Floats, grid: Grid, rounds: int = 20) -> Steps:
     return settle(grid, step[..., 0].astype(np.float32), middle[..., 0].astype(np.float32))
 
 
-def kmeans(rows: Floats, bits: float, weight: Floats | None = None, rounds: int = 30) -> Grid:
+def kmeans(rows: Floats, bits: float, rounds: int = 30) -> Grid:
     """A table for a whole weight, its rows brought to the same largest value (Lloyd 1982)."""
     grid = Grid(bits)
-    share = np.broadcast_to(1 if weight is None else weight, rows.shape).ravel()
     values = (rows / np.maximum(np.abs(rows).max(1, keepdims=True), 1e-12)).ravel()
-    counts, edges = np.histogram(values, 4096, (-1, 1), weights=share)
+    counts, edges = np.histogram(values, 4096, (-1, 1))
     places = (edges[1:] + edges[:-1]) / 2
     passed = np.cumsum(counts) / max(counts.sum(), 1e-12)
     centres = np.interp((np.arange(grid.levels) + 0.5) / grid.levels, passed, places)

@@ -77,8 +77,7 @@ def _listening(
     done: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     if method in ("awq", "smooth") and not done:
-        moved = fold.moved(weights, plan, method, calibration)
-        yield moved
+        yield fold.moved(weights, plan, method, calibration)
     order = calibration.order(weights | done, plan)
     left = [name for name in order if not isinstance(done.get(name), Quantized)]
     while left:

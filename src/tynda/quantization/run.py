@@ -16,7 +16,7 @@ from tynda import library, models
 from tynda.checkpoint import Checkpoint, Header, load_tensors, save_model
 from tynda.errors import TyndaError
 from tynda.quant.grid import BITS, Grid
-from tynda.quant.weight import dense, floats, is_product, quantize_all
+from tynda.quant.weight import POSITIONS, dense, floats, is_product, quantize_all
 from tynda.quantization.methods import CALIBRATED
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ __all__ = [
 
 STORED = (*BITS, 16, 32)
 """Widths that a file's weights can have."""
-# Positions are added, not multiplied: there is little of them, and all depends on it.
-_KEPT = "*embed_positions*"
 
 Plan = Mapping[str, Grid]
 Overrides = Sequence[tuple[str, float]]
@@ -117,7 +115,7 @@ def check_new(output: Path) -> None:
 def choose(model: Checkpoint, bits: float, group: int = 32) -> dict[str, Grid]:
     """A grid for each tensor that products are made with."""
     grid = Grid(bits, group if bits < 8 else 0)
-    return {name: grid for name in products(model) if not fnmatchcase(name, _KEPT)}
+    return {name: grid for name in products(model) if not fnmatchcase(name, POSITIONS)}
 
 
 def products(model: Checkpoint) -> list[str]:
@@ -128,8 +126,7 @@ def products(model: Checkpoint) -> list[str]:
 
 def trainable(model: Checkpoint) -> dict[str, bool]:
     """Whether each tensor is learnt."""
-    specs = models.family(model.header.family).specs(model.config)
-    return {name: spec.trainable for name, spec in specs.items()}
+    return models.trainable(models.family(model.header.family), model.config)
 
 
 def overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str, Grid]:

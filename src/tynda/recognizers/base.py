@@ -36,8 +36,7 @@ class Recognizer(ABC, Generic[O]):
         self._engine = self._open(model)
 
     def _open(self, model: Checkpoint) -> Engine:
-        specs = models.family(model.header.family).specs(model.config)
-        trainable = {name: spec.trainable for name, spec in specs.items()}
+        trainable = models.trainable(models.family(model.header.family), model.config)
         return open_engine(model.weights, trainable, **self._compute)
 
     def options(self, **given: Any) -> O:

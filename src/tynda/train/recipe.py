@@ -18,6 +18,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from tynda.errors import TyndaError
 from tynda.models import CTC_FAMILIES, FAMILIES
 from tynda.quant.grid import BITS
+from tynda.quant.weight import POSITIONS
 
 __all__ = [
     "Augment",
@@ -168,7 +169,7 @@ class Rounding:
     scored."""
     group: Group = 32
     """Inputs that share a step; 0: a whole row."""
-    keep: tuple[str, ...] = ("*embed_positions*",)
+    keep: tuple[str, ...] = (POSITIONS,)
     """Patterns of tensors that stay in 8 bits."""
 
     def __post_init__(self) -> None:

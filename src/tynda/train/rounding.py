@@ -17,13 +17,11 @@ from torch import Tensor
 
 from tynda.models import Spec
 from tynda.quant.coded import Steps, to_grid
-from tynda.quant.grid import Grid
+from tynda.quant.grid import LEAST_SCALE, Grid
 from tynda.quant.weight import Quantized, is_product
 from tynda.train.recipe import Rounding
 
 __all__ = ["Rounder", "round_weight"]
-
-_LEAST = 6.2e-5
 
 
 class Rounder:
@@ -106,9 +104,9 @@ def _steps(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, T
     members = torch.full((count,), float(size))
     members[-1] = inputs - (count - 1) * size
     sizes = grid.gaussian * padded.reshape(-1, count, size).sum(-1) / members.to(rows.device)
-    sizes = sizes.clamp(min=_LEAST * 0.1)
+    sizes = sizes.clamp(min=LEAST_SCALE * 0.1)
     wanted = factors * sizes
-    scale = (wanted.amax(1, keepdim=True) / grid.most).clamp(min=_LEAST).half().float()
+    scale = (wanted.amax(1, keepdim=True) / grid.most).clamp(min=LEAST_SCALE).half().float()
     step = (wanted / scale).round().clamp(1, grid.most)
     offset = -torch.floor(step * (grid.levels - 1) / 2)
     return scale, step, offset, sizes
