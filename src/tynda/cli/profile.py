@@ -1,0 +1,209 @@
+"""``tynda profile``: what models cost in time, energy, memory and words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tynda.cli.console import print_table, print_text, say
+from tynda.cli.options import table_or_json
+from tynda.errors import TyndaError
+
+__all__ = ["profile"]
+
+
+class _Default(click.Group):
+    """``tynda profile MODEL`` is ``tynda profile run MODEL``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As `click.Group` does, with the command that goes without saying."""
+        if not args or args[0] not in self.commands:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Default)
+def profile() -> None:
+    """What models cost in time, energy, memory and words."""
+
+
+def _listed(kind: Any, least: float) -> Any:
+    def parse(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+        if text is None:
+            return None
+        try:
+            found = tuple(kind(part) for part in text.split(",") if part.strip())
+        except ValueError:
+            raise click.BadParameter(
+                f"{text!r} is not a list of numbers, parted by commas"
+            ) from None
+        if kind is not str and not all(least <= x < float("inf") for x in found):
+            raise click.BadParameter(f"{text!r}: take numbers of {least:g} or more")
+        return tuple(dict.fromkeys(found))
+
+    return parse
+
+
+_NAMES, _NUMBERS, _WHOLE = _listed(str, 0), _listed(float, 0.1), _listed(int, 1)
+
+
+@profile.command("run")
+@click.argument("models", nargs=-1, metavar="MODEL...")
+@click.option(
+    "--engines",
+    callback=_NAMES,
+    help="tynda by default; all: every one that there is. Those not installed are passed over.",
+)
+@click.option("--bits", callback=_NAMES, help="32, 16, bf16, 8 to 1.58, stored (as in the file).")
+@click.option("--devices", callback=_NAMES, default="cpu", show_default=True, help="cpu, cuda.")
+@click.option("--durations", callback=_NUMBERS, default="5,15,30,60", show_default=True)
+@click.option("--batches", callback=_WHOLE, default="1", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="All processors by default.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="Speech with texts: word errors, and what speed is measured on, noise by default.",
+)
+@click.option("--words-only", is_flag=True, help="Of the manifest, and no speed.")
+@click.option("--repeats", type=click.IntRange(1), default=10, show_default=True, help="Of a run.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, 86400),
+    default=10.0,
+    show_default=True,
+    help="Seconds after which a run is not repeated once more.",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(1, 86400),
+    default=600.0,
+    show_default=True,
+    help="Seconds after which an engine is stopped.",
+)
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(0.1, 7),
+    default=3.0,
+    show_default=True,
+    help="That a decoder says, whatever it hears.",
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where rows are kept, figures and a page made; what is there is not measured again.",
+)
+@click.option("--retry", is_flag=True, help="Measure again what has failed in the report.")
+@click.option(
+    "--again",
+    type=click.Path(path_type=Path),
+    metavar="RECORD",
+    help="Repeat the runs of a report's record.json, instead of MODEL and its options.",
+)
+@table_or_json
+def measure(
+    models: tuple[str, ...],
+    engines: tuple[str, ...] | None,
+    report: Path | None,
+    retry: bool,
+    again: Path | None,
+    format_: str,
+    words_only: bool,
+    tokens_per_second: float,
+    **how: Any,
+) -> None:
+    """Measure MODELs: files, folders of the Hugging Face hub, or names."""
+    from tynda.profiling.engines import ENGINES
+    from tynda.profiling.run import Plan
+    from tynda.profiling.run import profile as run
+
+    if bool(models) == bool(again):
+        raise click.UsageError("give models to measure, or --again RECORD")
+    if words_only and not how["manifest"]:
+        raise click.UsageError("--words-only needs speech with texts: --manifest FILE")
+    if retry and not report:
+        raise click.UsageError("--retry is of a report that is there: --report DIR")
+    if again:
+        plans = _plans(again)
+    else:
+        engines = tuple(ENGINES) if engines == ("all",) else engines or ("tynda",)
+        how |= {"manifest": how["manifest"] and str(how["manifest"]), "bits": how["bits"] or ()}
+        how |= {"durations": () if words_only else how["durations"], "tokens": tokens_per_second}
+        plans = [Plan(models, engines, **how)]
+
+    def tell(row: Any, done: int, count: int) -> None:
+        case = row.case
+        what = "words" if case.work == "words" else f"{case.seconds:g} s x {case.batch}"
+        about = f"{case.model} {case.engine} {case.bits} {case.device} {what}"
+        say(f"[{done}/{count}] {about}: {row.why or _short(row)}")
+
+    rows = [row for plan in plans for row in run(plan, report, retry=retry, on_row=tell)]
+    if format_ == "json":
+        print_text("\n".join(row.to_json() for row in rows))
+    else:
+        _print(rows)
+    if not any(row.status == "ok" for row in rows):
+        raise TyndaError("nothing could be measured: the lines above say why")
+
+
+def _plans(record: Path) -> list[Any]:
+    from tynda.files import read_json
+    from tynda.profiling.run import Plan
+
+    try:
+        runs = read_json(record).get("runs")
+    except FileNotFoundError:
+        raise TyndaError(f"no record at {record}: check the path") from None
+    if not isinstance(runs, list) or not runs:
+        raise TyndaError(f"{record} is no record of a profile: take a report's record.json")
+    return [Plan.from_dict(run.get("plan") if isinstance(run, dict) else run) for run in runs]
+
+
+def _short(row: Any) -> str:
+    values = row.values
+    if row.case.work == "words":
+        return f"WER {values['wer']:.4f} ({values['wer_low']:.4f} to {values['wer_high']:.4f})"
+    warning = values["machine"]["why_noisy"]
+    times = values["stages"]["whole"]
+    return f"{1e3 * times['p50']:.1f} ms" + (f", noisy: {warning}" if warning else "")
+
+
+def _print(rows: list[Any]) -> None:
+    from rich.table import Table
+
+    speed = [row for row in rows if row.case.work == "speed" and row.status == "ok"]
+    if speed:
+        table = Table(box=None, pad_edge=False)
+        for name in ("model", "engine", "bits", "device", "sound", "batch"):
+            table.add_column(name)
+        for name in ("ms", "95 %", "p95", "RTF", "J", "peak MB", ""):
+            table.add_column(name, justify="right")
+        for row in speed:
+            case, values = row.case, row.values
+            times, energy = values["stages"]["whole"], values["energy"]
+            table.add_row(
+                *(Path(case.model).name, case.engine, case.bits, case.device),
+                *(f"{case.seconds:g} s", str(case.batch), f"{1e3 * times['p50']:.1f}"),
+                f"{1e3 * times['low']:.1f} to {1e3 * times['high']:.1f}",
+                *(f"{1e3 * times['p95']:.1f}", f"{values['real_time_factor']:.4f}"),
+                f"{energy['joules']:.2f}{' est.' if energy['estimate'] else ''}",
+                f"{values['memory']['peak'] / 1e6:.0f}",
+                "noisy" * values["machine"]["noisy"] + " encoder only" * (not values["complete"]),
+            )
+        print_table(table)
+    heard = [row for row in rows if row.case.work == "words" and row.status == "ok"]
+    if heard:
+        table = Table(box=None, pad_edge=False)
+        for name in ("model", "engine", "bits", "utterances", "bytes", "WER", "95 %", "CER"):
+            table.add_column(name)
+        for row in heard:
+            case, values = row.case, row.values
+            table.add_row(
+                *(Path(case.model).name, case.engine, case.bits, str(values["utterances"])),
+                *(f"{values['bytes']:,}", f"{values['wer']:.4f}"),
+                f"{values['wer_low']:.4f} to {values['wer_high']:.4f}",
+                f"{values['cer']:.4f}",
+            )
+        print_table(table)

@@ -1,0 +1,158 @@
+"""Joules: counted by the hardware where it does, else estimated from the processors' time.
+
+The sources are codecarbon's: RAPL through Linux's powercap, NVML, and where the processor counts
+nothing, its rated power in codecarbon's table (4 W for each logical processor that is not there).
+codecarbon itself samples power every second or so; here the counters are read around the work,
+which takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+__all__ = ["Energy", "Meter", "Source", "detect"]
+
+POWERCAP = Path("/sys/class/powercap")
+UNKNOWN_WATTS = 4.0
+"""Of a logical processor that is in no table, as codecarbon has it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the figures come from."""
+
+    name: Literal["rapl", "estimate"]
+    """Of the processor's; a GPU's come from NVML."""
+    watts: float = 0.0
+    """For an estimate: rated power of a logical processor at work."""
+    of: str = ""
+    """For an estimate: whose rating that is."""
+    idle: float = 0.0
+    """Watts of a machine that does nothing. An estimate counts the work's own processor time
+    alone, so that there is nothing to subtract."""
+    idle_gpu: float = 0.0
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What some work took, that of idling left out."""
+
+    joules: float
+    seconds: float
+    source: str
+    estimate: bool
+    idle_watts: float
+    """Subtracted for each of the seconds."""
+
+
+def detect(gpu: bool = False) -> Source:
+    """This machine's source, with its idle power: two seconds are spent on that where power is
+    counted. The machine should do nothing else."""
+    if not _Rapl.domains():
+        idle_gpu = _idle(_gpu_joules()) if gpu else 0.0
+        return Source("estimate", *_rating(), idle_gpu=idle_gpu)
+    counter = _Rapl()
+    idle_gpu = _idle(_gpu_joules()) if gpu else 0.0
+    return Source("rapl", idle=_idle(counter.joules), idle_gpu=idle_gpu)
+
+
+class Meter:
+    """Counts the joules of this process, or of the machine where the hardware counts those."""
+
+    def __init__(self, source: Source, gpu: bool = False) -> None:
+        """Raises OSError where the counters may not be read."""
+        self._source = source
+        self._gpu = _gpu_joules() if gpu else None
+        self._rapl = _Rapl() if source.name == "rapl" else None
+        self._started = self._now()
+
+    def start(self) -> None:
+        """Count from here."""
+        self._started = self._now()
+
+    def stop(self) -> Energy:
+        """What it took since `start`."""
+        spent = [now - then for now, then in zip(self._now(), self._started, strict=True)]
+        seconds, cpu, gpu = spent
+        idle = self._source.idle + (self._source.idle_gpu if self._gpu else 0.0)
+        name = self._source.name + ("+nvml" if self._gpu else "")
+        joules = max(cpu + gpu - idle * seconds, 0.0)
+        return Energy(joules, seconds, name, self._source.name == "estimate", idle)
+
+    def _now(self) -> tuple[float, float, float]:
+        gpu = self._gpu() if self._gpu else 0.0
+        if self._rapl:
+            return time.perf_counter(), self._rapl.joules(), gpu
+        spent = psutil.Process().cpu_times()
+        return time.perf_counter(), self._source.watts * (spent.user + spent.system), gpu
+
+
+class _Rapl:
+    """The packages' counters (Linux, Intel and AMD), which start again when they are full."""
+
+    def __init__(self) -> None:
+        self._counters = [
+            (domain / "energy_uj", int((domain / "max_energy_range_uj").read_text()))
+            for domain in self.domains()
+        ]
+        self._last = [int(path.read_text()) for path, _ in self._counters]
+        self._total = 0
+
+    @staticmethod
+    def domains() -> list[Path]:
+        """Those of whole packages that may be read."""
+        found = []
+        for domain in sorted(POWERCAP.glob("intel-rapl:*")):
+            try:
+                if (domain / "name").read_text().startswith("package"):
+                    (domain / "energy_uj").read_text()
+                    found.append(domain)
+            except OSError:  # root's alone, since 2020
+                continue
+        return found
+
+    def joules(self) -> float:
+        """Since this counter was made, of all packages."""
+        for i, (path, size) in enumerate(self._counters):
+            now = int(path.read_text())
+            self._total += (now - self._last[i]) % (size + 1)
+            self._last[i] = now
+        return self._total / 1e6
+
+
+def _gpu_joules() -> Callable[[], float]:
+    """The first GPU's counter, or its power over the time where it has none."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+
+
+def _idle(joules: Callable[[], float], seconds: float = 2.0) -> float:
+    before = joules()
+    time.sleep(seconds)
+    return (joules() - before) / seconds
+
+
+def _rating() -> tuple[float, str]:
+    """Watts of a logical processor, and whose they are."""
+    count = psutil.cpu_count() or 1
+    try:
+        cpu: Any = import_module("codecarbon.core.cpu")
+        logging.getLogger("codecarbon").setLevel(logging.ERROR)
+        rated = cpu.TDP()
+    except Exception:  # it may be missing, or not know this machine in many ways
+        return UNKNOWN_WATTS, f"a processor that is in no table, {UNKNOWN_WATTS:g} W a thread"
+    # Its table is of whole processors, and this machine may be a part of one.
+    if rated.tdp == UNKNOWN_WATTS * count:
+        return UNKNOWN_WATTS, f"{rated.model}, unknown to codecarbon, {UNKNOWN_WATTS:g} W a thread"
+    return rated.tdp / count, f"{rated.model}, {rated.tdp:g} W by codecarbon's table"

@@ -1,0 +1,25 @@
+"""Engines by name: one file for each library."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from tynda.errors import TyndaError
+from tynda.profiling.engines.base import Engine
+
+__all__ = ["ENGINES", "engine"]
+
+ENGINES = {
+    "tynda": ("tynda", "Native"),
+    "tynda-numpy": ("tynda", "Numpy"),
+}
+"""Name -> module here and class."""
+
+
+def engine(name: str) -> Engine:
+    """Raises `TyndaError` for a name not in `ENGINES`."""
+    if name not in ENGINES:
+        raise TyndaError(f"no engine {name!r}: take one of {', '.join(ENGINES)}")
+    module, kind = ENGINES[name]
+    found: Engine = getattr(import_module(f"tynda.profiling.engines.{module}"), kind)()
+    return found

@@ -1,0 +1,138 @@
+"""What a measurement depends on, beside the case: the machine, its load, the libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tynda.engine import processors
+from tynda.ops import native
+
+__all__ = ["Watch", "describe", "digest", "model_digest", "noise"]
+
+LIBRARIES = (
+    *("tynda", "numpy", "torch", "transformers", "faster-whisper", "ctranslate2", "pywhispercpp"),
+    *("onnxruntime", "openvino", "nncf", "sherpa-onnx", "codecarbon", "tokenizers"),
+)
+_FLAGS = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "asimd", "asimddp", "i8mm", "bf16", "sve"),
+)
+BUSY = 0.1
+"""The share of the processors that others may take before a row says so."""
+SPREAD = 0.2
+"""Interquartile range over the median, likewise."""
+
+
+def describe() -> dict[str, Any]:
+    """This machine and what is installed; the same on every call, so that rows can share it."""
+    cpu = _cpu()
+    found: dict[str, Any] = {
+        "processor": cpu["model"],
+        "flags": cpu["flags"],
+        "processors": processors(),
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "turbo_off": _read("/sys/devices/system/cpu/intel_pstate/no_turbo"),
+        "memory": psutil.virtual_memory().total,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "instruction_sets": native.instruction_sets() if native.available() else [],
+        "libraries": {name: v for name in LIBRARIES if (v := _version(name))},
+        "gpu": _gpu(),
+    }
+    return found
+
+
+def digest(values: Any) -> str:
+    """A short name for JSON-able values."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def model_digest(path: Path) -> str:
+    """SHA-256 of a model's file, or of the files in its folder with their names."""
+    found = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        found.update(file.relative_to(path).as_posix().encode() if path.is_dir() else b"")
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()[:16]
+
+
+class Watch:
+    """Sees how much of the processors others take."""
+
+    def __init__(self) -> None:
+        self._started = self._now()
+
+    def busy(self) -> float:
+        """The share of all processors, since the watch was made, that neither this process nor
+        anyone idle had: other programs, and other machines on the same hardware (steal)."""
+        total, idle, own = (b - a for a, b in zip(self._started, self._now(), strict=True))
+        return max(total - idle - own, 0.0) / total if total > 0 else 0.0
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        machine, mine = psutil.cpu_times(), psutil.Process().cpu_times()
+        # Guests' time is in user's, too.
+        total = sum(machine) - getattr(machine, "guest", 0.0) - getattr(machine, "guest_nice", 0.0)
+        idle = machine.idle + getattr(machine, "iowait", 0.0)
+        return total, idle, mine.user + mine.system
+
+
+def noise(busy: float, relative: float, runs: int) -> str:
+    """Why a row cannot be trusted, or nothing."""
+    reasons = []
+    if busy > BUSY:
+        reasons.append(f"others took {busy:.0%} of the processors")
+    if runs > 2 and relative > SPREAD:
+        reasons.append(f"half of the runs lie {relative:.0%} apart")
+    return "; ".join(reasons)
+
+
+def _cpu() -> dict[str, Any]:
+    found: dict[str, Any] = {"model": platform.processor(), "flags": []}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return found
+    values: dict[str, str] = {}
+    for name, colon, value in (line.partition(":") for line in lines):
+        if colon:
+            values.setdefault(name.strip(), value.strip())
+    found["model"] = values.get("model name", found["model"])
+    flags = (values.get("flags") or values.get("Features") or "").split()
+    found["flags"] = [flag for flag in _FLAGS if flag in flags]
+    return found
+
+
+def _gpu() -> str | None:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
+    except Exception:  # no such library, no driver, no device
+        return None
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,186 @@
+"""Measures one case, in a process of its own: what it leaves, or breaks, harms no other.
+
+    python -m tynda.profiling.worker OUT < JOB
+
+JOB is `Job` as JSON; OUT becomes `Row.values` of the case as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda import audio, manifest
+from tynda.audio import SAMPLE_RATE
+from tynda.profiling import memory
+from tynda.profiling.case import Case
+from tynda.profiling.energy import Meter, Source
+from tynda.profiling.engines import engine
+from tynda.profiling.engines.base import Clock, Session
+from tynda.profiling.environment import Watch, noise
+from tynda.profiling.statistics import bootstrap, spread
+from tynda.score import errors, score
+from tynda.text.normalize import NORMALIZERS
+
+__all__ = ["Job", "main"]
+
+Floats = NDArray[np.float32]
+SEED = 0
+LEAST = 3
+"""Runs, however long they take."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker has to know."""
+
+    case: Case
+    model: str
+    """Path of the model, as it is."""
+    path: str
+    """Path of the model as the engine takes it; it is made if the task is to."""
+    prepare: bool = False
+    """Make ``path``, and measure nothing."""
+    started: float = 0.0
+    """When the process was started, by `time.time`."""
+    source: Source = field(default_factory=lambda: Source("estimate"))
+    repeats: int = 10
+    budget: float = 10.0
+    """Seconds after which runs are not repeated."""
+    manifest: str | None = None
+    normalizer: str = "basic"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Job:
+        """What ``asdict`` made."""
+        source, case = Source(**values["source"]), Case(**values["case"])
+        return cls(**values | {"case": case, "source": source})
+
+
+def main() -> None:
+    """Do the job on standard input."""
+    out, job = Path(sys.argv[1]), Job.from_dict(json.load(sys.stdin))
+    with suppress(OSError):  # where memory runs out, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    maker = engine(job.case.engine)
+    if job.prepare:
+        maker.prepare(job.case, Path(job.model), Path(job.path))
+        return
+    maker.load()
+    base, started = memory.resident(), time.perf_counter()
+    session = maker.open(job.case, Path(job.path))
+    load = time.perf_counter() - started
+    values = WORKS[job.case.work](job, session)
+    values |= {"kind": session.kind, "load": load}
+    values |= {"batched": session.batched, "complete": session.complete}
+    values.setdefault("memory", {}).update(session.memory(), peak=memory.peak(), base=base)
+    out.write_text(json.dumps(values, allow_nan=False))
+
+
+def speed(job: Job, session: Session) -> dict[str, Any]:
+    """Times, energy and load of the machine."""
+    case = job.case
+    samples = sound(case, job.manifest)
+    clock = _run(session, samples, case.tokens)
+    found: dict[str, Any] = {"cold": time.time() - job.started, "tokens": clock.tokens}
+    meter, watch = Meter(job.source, case.device == "cuda"), Watch()
+    stages: dict[str, list[float]] = {}
+    began = time.perf_counter()
+    meter.start()
+    runs = 0
+    while runs < job.repeats and (runs < LEAST or time.perf_counter() - began < job.budget):
+        for name, seconds in _run(session, samples, case.tokens).stages.items():
+            stages.setdefault(name, []).append(seconds)
+        runs += 1
+    energy, busy = meter.stop(), watch.busy()
+    if session.complete:
+        stages["first"] = stages["whole"]
+        if clock.tokens:  # of the first window, one token
+            size = round((session.window or case.seconds) * SAMPLE_RATE)
+            first = [_run(session, samples[:, :size], 0.0) for _ in range(LEAST)]
+            stages["first"] = [clock.stages["whole"] for clock in first]
+    spreads = {name: spread(times) for name, times in stages.items()}
+    whole, heard = spreads["whole"].p50, case.seconds * case.batch
+    if clock.tokens:
+        found["token"] = spreads["decoder"].p50 / clock.tokens
+    each = energy.joules / (runs * case.batch)
+    why = noise(busy, spreads["whole"].relative, runs)
+    return found | {
+        "stages": {name: asdict(times) for name, times in spreads.items()},
+        "real_time_factor": whole / heard,
+        "throughput": heard / whole,
+        "energy": {
+            "joules": each,
+            "joules_per_second": each / case.seconds,
+            "watts": energy.joules / energy.seconds,
+            "source": energy.source,
+            "estimate": energy.estimate,
+            "idle_watts": energy.idle_watts,
+        },
+        "machine": {"busy": busy, "noisy": bool(why), "why_noisy": why},
+    }
+
+
+def words(job: Job, session: Session) -> dict[str, Any]:
+    """Error rates on the manifest."""
+    assert job.manifest is not None
+    normalize = NORMALIZERS[job.normalizer]()
+    pairs, seconds, spent = [], 0.0, 0.0
+    for utterance in manifest.read(job.manifest):
+        samples = audio.load(utterance.audio)
+        started = time.perf_counter()
+        text = session.transcribe(samples)
+        spent += time.perf_counter() - started
+        seconds += len(samples) / SAMPLE_RATE
+        pairs.append((normalize(utterance.text), normalize(text)))
+    total = score(pairs)
+    found: dict[str, Any] = {"real_time_factor": spent / seconds, "seconds": seconds}
+    for name, rate, split in (("wer", total.wer, str.split), ("cer", total.cer, _letters)):
+        counts = [(errors(split(a), split(b)).total, len(split(a))) for a, b in pairs]
+        low, high = bootstrap(
+            np.array(counts, np.float64),
+            lambda drawn: drawn[:, 0].sum(-1) / np.maximum(drawn[:, 1].sum(-1), 1),
+        )
+        found |= {name: rate, f"{name}_low": low, f"{name}_high": high}
+    return found | {"utterances": len(pairs), "words": total.words}
+
+
+def sound(case: Case, path: str | None) -> Floats:
+    """``[batch, n]``: recordings of the manifest end to end, or noise where there is none."""
+    count = round(case.seconds * SAMPLE_RATE)
+    rng = np.random.default_rng(SEED)
+    if path is None:
+        return (0.1 * rng.standard_normal((case.batch, count))).astype(np.float32)
+    pieces: list[Floats] = []
+    for utterance in manifest.read(path):
+        if sum(map(len, pieces)) >= count * case.batch:
+            break
+        pieces.append(audio.load(utterance.audio))
+    joined = np.concatenate(pieces)
+    return np.resize(joined, (case.batch, count))  # again from the start where it is too short
+
+
+def _run(session: Session, samples: Floats, tokens: float) -> Clock:
+    clock = Clock(session.wait)
+    with clock.stage("whole"):
+        session.run(samples, tokens, clock)
+    return clock
+
+
+def _letters(text: str) -> str:
+    return " ".join(text.split())
+
+
+WORKS: dict[str, Callable[[Job, Session], dict[str, Any]]] = {"speed": speed, "words": words}
+
+if __name__ == "__main__":
+    main()
