@@ -91,8 +91,7 @@ class Meter:
         gpu = self._gpu() if self._gpu else 0.0
         if self._rapl:
             return time.perf_counter(), self._rapl.joules(), gpu
-        spent = psutil.Process().cpu_times()
-        return time.perf_counter(), self._source.watts * (spent.user + spent.system), gpu
+        return time.perf_counter(), self._source.watts * time.process_time(), gpu
 
 
 class _Rapl:
