@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tynda import library
+from tynda import library, manifest
 from tynda.engine import processors
 from tynda.errors import TyndaError
 from tynda.files import read_json, write_whole
@@ -88,6 +88,8 @@ def profile(
     for names, known in ((plan.engines, ENGINES), (plan.devices, ("cpu", "cuda"))):
         if unknown := [name for name in names if name not in known]:
             raise TyndaError(f"no {unknown[0]!r}: take some of {', '.join(known)}")
+    if plan.manifest:  # to be told at once, and not by every worker
+        list(manifest.read(plan.manifest))
     models = {name: Model(library.find(name)) for name in plan.models}
     cases = _cases(plan, models)
     store = _Store(folder)

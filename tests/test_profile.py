@@ -1,0 +1,351 @@
+"""What is measured, kept and printed of a profile; engines that break cost their own row only."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("psutil")
+
+from helpers import noise, write_manifest, write_wav
+from tynda.cli import main
+from tynda.errors import TyndaError
+from tynda.profiling import energy, environment
+from tynda.profiling.case import Case, Row, read_rows
+from tynda.profiling.engines.base import Clock, parts
+from tynda.profiling.run import RECORD, ROWS, Plan, profile
+from tynda.profiling.statistics import bootstrap, spread
+
+BROKEN = """
+import os, sys, time
+from types import ModuleType
+
+class Finder:  # puts three engines among the others, in the workers too
+    def find_spec(self, name, path=None, target=None):
+        if name != "tynda.profiling.engines.broken":
+            return None
+        from importlib.machinery import ModuleSpec
+        return ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        from tynda.profiling.engines import tynda
+
+        class Crash(tynda.Native):
+            name = "crash"
+            def open(self, case, path):
+                os.abort()
+
+        class Hang(tynda.Native):
+            name = "hang"
+            def open(self, case, path):
+                time.sleep(1000)
+
+        class Missing(tynda.Native):
+            name = "missing"
+            modules = {"no_such_module": "no-such-package"}
+
+        module.Crash, module.Hang, module.Missing = Crash, Hang, Missing
+
+sys.meta_path.append(Finder())
+import tynda.profiling.engines as engines
+engines.ENGINES |= {x: ("broken", x.title()) for x in ("crash", "hang", "missing")}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Engines that crash, hang and are not installed."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
+    from tynda.profiling.engines import ENGINES
+
+    kept = dict(ENGINES)
+    exec(BROKEN, {})
+    yield
+    ENGINES.clear()
+    ENGINES.update(kept)
+    sys.meta_path.pop()
+
+
+def plan(model, **changes):
+    return replace(Plan((str(model),), durations=(0.5,), repeats=3, threads=1), **changes)
+
+
+def test_spread_by_hand():
+    found = spread([3.0, 1.0, 2.0, 4.0, 5.0])
+    assert (found.runs, found.mean, found.p50) == (5, 3.0, 3.0)
+    assert found.p95 == pytest.approx(4.8)
+    assert found.relative == pytest.approx(2 / 3)
+    assert 1 <= found.low <= 3 <= found.high <= 5
+    assert spread([2.0]).low == spread([2.0]).high == 2.0
+
+
+def test_bootstrap_covers_the_mean():
+    hits = 0
+    for seed in range(60):
+        values = np.random.default_rng(seed).normal(7, 1, 30)
+        low, high = bootstrap(values, lambda drawn: drawn.mean(-1))
+        hits += low <= 7 <= high
+    assert hits >= 50  # 95 %, less what few values cost
+
+
+def test_bootstrap_of_pairs_draws_them_together():
+    pairs = np.array([[1.0, 10], [2, 20], [3, 30]])  # errors of words: always a tenth
+    low, high = bootstrap(pairs, lambda drawn: drawn[:, 0].sum(-1) / drawn[:, 1].sum(-1))
+    assert low == high == pytest.approx(0.1)
+
+
+@given(st.binary(max_size=300))
+def test_rows_are_read_from_anything(data):
+    assert read_rows(data.decode("utf-8", "replace")) == []
+
+
+@given(st.lists(st.text(max_size=20), max_size=5), st.data())
+def test_rows_come_back_though_the_last_was_cut(names, data):
+    rows = [Row(Case("speed", name, "tynda", "8"), "ok", "", {"a": 0.1}, "e") for name in names]
+    text = "".join(row.to_json() + "\n" for row in rows)
+    assert read_rows(text.replace("\n", "\n\n")) == rows
+    if rows:
+        cut = data.draw(st.integers(1, len(rows[-1].to_json())))
+        assert read_rows(text[: -cut - 1]) == rows[:-1]
+
+
+@given(st.integers(1, 500), st.floats(0.01, 1), st.integers(1, 3))
+def test_parts_hold_all_the_sound(count, window, batch):
+    samples = np.arange(batch * count, dtype=np.float32).reshape(batch, count)
+    found = list(parts(samples, window / 100, 3.0))
+    assert np.array_equal(np.concatenate([x for x, _ in found], 1), samples)
+    assert all(tokens >= 1 for _, tokens in found)
+
+
+def test_tokens_follow_the_sound():
+    samples = np.zeros((2, 16000 * 70), np.float32)
+    assert [tokens for _, tokens in parts(samples, 30.0, 3.0)] == [90, 90, 30]
+    assert [tokens for _, tokens in parts(samples, None, 3.0)] == [210]
+
+
+def test_the_clock_waits_for_the_device():
+    waited = []
+    clock = Clock(lambda: waited.append(1))
+    for _ in range(2):
+        with clock.stage("encoder"):
+            time.sleep(0.01)
+    assert len(waited) == 4
+    assert 0.02 <= clock.stages["encoder"] < 0.5
+
+
+def test_rapl_counts_on_when_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    for name, kind in (("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "core")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(kind + "\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("9999999\n")
+        (tmp_path / name / "energy_uj").write_text("9000000\n")
+    counter = tmp_path / "intel-rapl:0" / "energy_uj"
+    meter = energy.Meter(energy.Source("rapl", idle=0.0))
+    meter.start()
+    counter.write_text("9900000\n")
+    assert meter.stop().joules == pytest.approx(0.9)
+    counter.write_text("1000000\n")  # 100000 to the end, and 1000000 from the start
+    found = meter.stop()
+    assert found.joules == pytest.approx(2.0)
+    assert not found.estimate
+
+
+def test_idle_power_is_subtracted(tmp_path, monkeypatch):
+    (tmp_path / "intel-rapl:0").mkdir()
+    for name, text in (
+        ("name", "package-0"),
+        ("max_energy_range_uj", "1" * 12),
+        ("energy_uj", "0"),
+    ):
+        (tmp_path / "intel-rapl:0" / name).write_text(text)
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    meter = energy.Meter(energy.Source("rapl", idle=10.0))
+    meter.start()
+    time.sleep(0.1)
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("5000000")
+    found = meter.stop()
+    assert found.joules == pytest.approx(5 - 10 * found.seconds)
+    assert found.idle_watts == 10.0
+
+
+def test_an_estimate_is_of_this_process_alone():
+    meter = energy.Meter(energy.Source("estimate", watts=4.0))
+    meter.start()
+    time.sleep(0.2)
+    idle = meter.stop()
+    assert idle.estimate
+    assert idle.joules < 0.2
+    meter.start()
+    began = time.process_time()
+    while time.process_time() - began < 0.2:
+        pass
+    assert meter.stop().joules == pytest.approx(0.8, abs=0.1)
+
+
+def test_noise_is_named():
+    assert environment.noise(0.02, 0.05, 10) == ""
+    assert "30%" in environment.noise(0.3, 0.05, 10)
+    assert "50%" in environment.noise(0.0, 0.5, 10)
+
+
+def test_others_make_a_machine_busy():
+    watch = environment.Watch()
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    assert watch.busy() > 0.5 / (os.cpu_count() or 1) * 0.5
+
+
+def test_a_row_has_what_its_docstring_says(tiny_file):
+    (row,) = profile(plan(tiny_file, durations=(2.0,)))
+    values = row.values
+    assert row.status == "ok", row.why
+    assert set(values["stages"]) == {"whole", "frontend", "encoder", "decoder", "first"}
+    whole = values["stages"]["whole"]["p50"]
+    others = [values["stages"][x]["p50"] for x in ("frontend", "encoder", "decoder")]
+    assert sum(others) == pytest.approx(whole, rel=0.5)
+    assert values["cold"] > values["load"] > 0
+    assert values["real_time_factor"] == pytest.approx(whole / 2)
+    assert values["throughput"] == pytest.approx(2 / whole)
+    assert values["energy"]["joules"] > 0
+    assert values["memory"]["peak"] > values["memory"]["base"] > 1e6
+    assert values["bytes"] == Path(tiny_file).stat().st_size
+
+
+def test_words_are_those_of_evaluate(tiny_file, tmp_path):
+    write_wav(tmp_path / "a.wav", noise(2, seed=1))
+    write_wav(tmp_path / "b.wav", noise(2, seed=2))
+    manifest = write_manifest(tmp_path / "m.jsonl", [("a.wav", "one two"), ("b.wav", "three")])
+    import tynda
+
+    (row,) = profile(plan(tiny_file, durations=(), manifest=str(manifest)))
+    scores = tynda.evaluate(str(tiny_file), manifest).overall
+    assert row.case.work == "words"
+    assert row.values["wer"] == scores.wer
+    assert row.values["cer"] == scores.cer
+    assert row.values["wer_low"] <= scores.wer <= row.values["wer_high"]
+
+
+def test_what_is_there_is_not_measured_again(tiny_file, tmp_path):
+    half = profile(plan(tiny_file), tmp_path)
+    path = tmp_path / ROWS
+    path.write_bytes(path.read_bytes() + b'{"case": {"wor')  # interrupted while writing
+    more = plan(tiny_file, batches=(1, 2))
+    whole = profile(more, tmp_path)
+    assert whole[0] == half[0]
+    assert profile(more, tmp_path) == whole == read_rows(path.read_text())
+    record = json.loads((tmp_path / RECORD).read_text())
+    assert len(record["runs"]) == 3
+    assert list(record["environments"]) == [half[0].environment]
+    assert Plan.from_dict(record["runs"][1]["plan"]) == more
+
+
+def test_another_model_of_that_name_is_refused(tmp_path):
+    from helpers import save_tiny
+
+    model = save_tiny(tmp_path / "m.safetensors")
+    profile(plan(model), tmp_path / "report")
+    save_tiny(model, bits=8)
+    with pytest.raises(TyndaError, match="another model"):
+        profile(plan(model), tmp_path / "report")
+
+
+def test_a_broken_engine_costs_its_own_rows(tiny_file, tmp_path, broken):
+    """A crash, an endless loop and a library that is not there; then one that works."""
+    engines = ("crash", "hang", "missing", "tynda")
+    rows = profile(plan(tiny_file, engines=engines, time_limit=3.0), tmp_path)
+    assert [row.status for row in rows] == ["failed", "failed", "skipped", "ok"]
+    assert "SIGABRT" in rows[0].why
+    assert "3 s" in rows[1].why
+    assert "pip install no-such-package" in rows[2].why
+    again = profile(plan(tiny_file, engines=engines, time_limit=3.0), tmp_path)
+    assert again == rows
+    started = time.monotonic()
+    profile(plan(tiny_file, engines=("hang",), time_limit=1.0), tmp_path, retry=True)
+    assert time.monotonic() - started > 1
+
+
+def test_a_prepared_model_is_made_once(tiny_file, tmp_path):
+    (row,) = profile(plan(tiny_file, bits=("4",)), tmp_path)
+    assert row.status == "ok", row.why
+    (made,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("*.safetensors")
+    assert row.values["bytes"] == made.stat().st_size < Path(tiny_file).stat().st_size
+    before = made.stat().st_mtime_ns
+    profile(plan(tiny_file, bits=("4",), batches=(2,)), tmp_path)
+    assert made.stat().st_mtime_ns == before
+
+
+def test_an_interrupt_keeps_what_was_found(tiny_file, tmp_path):
+    command = [sys.executable, "-m", "tynda", "profile", tiny_file, "--repeats", "1"]
+    command += ["--durations", "0.5,1,60", "--batches", "1,64", "--report", tmp_path]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    path = tmp_path / ROWS
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_text().count("\n")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert 1 <= len(read_rows(path.read_text())) < 6
+
+
+def run(*args):
+    return CliRunner().invoke(main, ["profile", *map(str, args)])
+
+
+def failed(result, code, words):
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    assert words in result.output
+
+
+def test_the_command(tiny_file, tmp_path):
+    options = ["--durations", "0.5", "--repeats", "2", "--report", tmp_path / "a"]
+    result = run(tiny_file, *options)
+    assert result.exit_code == 0, result.output
+    assert "tiny.safetensors" in result.stdout
+    assert "est." in result.stdout or "rapl" in (tmp_path / "a" / ROWS).read_text()
+    again = run("--again", tmp_path / "a" / RECORD, "--report", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+    first, second = (read_rows((tmp_path / x / ROWS).read_text()) for x in "ab")
+    assert [row.case for row in first] == [row.case for row in second]
+
+
+def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
+    failed(run(), 2, "give models")
+    failed(run(tiny_file, "--engines", "nobody"), 1, "nobody")
+    failed(run(tiny_file, "--devices", "tpu"), 1, "tpu")
+    failed(run(tiny_file, "--durations", "x"), 2, "'x'")
+    failed(run(tiny_file, "--durations", "inf"), 2, "inf")
+    failed(run(tiny_file, "--bits", "7", "--durations", "1"), 1, "nothing could be measured")
+    failed(run("nowhere.safetensors"), 1, "no model")
+    failed(run(tiny_file, "--words-only"), 2, "--manifest")
+    failed(run(tiny_file, "--manifest", tmp_path / "no.jsonl"), 1, "no.jsonl")
+    (tmp_path / "bad.json").write_text("{}")
+    failed(run("--again", tmp_path / "bad.json"), 1, "no record")
+    (tmp_path / "file").touch()
+    failed(run(tiny_file, "--report", tmp_path / "file"), 2, "file")
