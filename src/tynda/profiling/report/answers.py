@@ -167,7 +167,7 @@ def _models(report: Report, names: Names, found: Sequence[Candidate]) -> str:
         )
         for c, value, text in wanted:
             sign = " ⚠" if c and c.noisy else ""
-            cells.append(c and Cell(f"{names.way(c.setup)}: {text(c)}{sign}", value(c)))
+            cells.append(Cell(f"{names.way(c.setup)}: {text(c)}{sign}", value(c)) if c else None)
         lines.append((None, cells))
     columns = ("model", "best words (WER)", "fastest", "least memory")
     return "<h3>Each model's best</h3>" + table(

@@ -111,7 +111,9 @@ def canvas(
         axes.set_axisbelow(True)
         yield drawing
         svg, png = io.StringIO(), io.BytesIO()
-        how: Any = {"bbox_inches": "tight", "pad_inches": 0.05}
+        # Asked for once: "tight" would draw all of it again for each file.
+        box = figure.get_tightbbox().padded(0.05)
+        how: Any = {"bbox_inches": box}
         figure.savefig(png, format="png", dpi=200, facecolor="white", **how)
         empty = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(svg, format="svg", transparent=True, metadata=empty, **how)
@@ -124,10 +126,10 @@ def decades(axis: Any, low: float, high: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ratio = high / low if low > 0 else 1e9
-    subs: list[float] = [1]
-    for most, those in ((3000, [1, 3]), (60, [1, 2, 5]), (4, [1, 1.5, 2, 3, 4, 5, 6, 8])):
+    subs: tuple[float, ...] = (1,)
+    for most, those in ((3000, (1, 3)), (60, (1, 2, 5)), (4, (1, 1.5, 2, 3, 4, 5, 6, 8))):
         subs = those if ratio < most else subs
-    axis.set_major_locator(LogLocator(subs=tuple(subs), numticks=12))
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda x, _: plain(x)))
     axis.set_minor_formatter(NullFormatter())
 
