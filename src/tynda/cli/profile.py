@@ -134,18 +134,120 @@ def measure(
         plans = [Plan(models, engines, **how)]
 
     def tell(row: Any, done: int, count: int) -> None:
-        case = row.case
-        what = "words" if case.work == "words" else f"{case.seconds:g} s x {case.batch}"
-        about = f"{case.model} {case.engine} {case.bits} {case.device} {what}"
-        say(f"[{done}/{count}] {about}: {row.why or _short(row)}")
+        say(f"[{done}/{count}] {_about(row.case)}: {row.why or _short(row)}")
 
     rows = [row for plan in plans for row in run(plan, report, retry=retry, on_row=tell)]
+    if report:
+        _write(report)
     if format_ == "json":
         print_text("\n".join(row.to_json() for row in rows))
     else:
         _print(rows)
     if not any(row.status == "ok" for row in rows):
         raise TyndaError("nothing could be measured: the lines above say why")
+
+
+def _write(report: Path) -> None:
+    """What was measured stays, whatever keeps its page from being made."""
+    from tynda.profiling.report import write
+
+    try:
+        say(f"report: {write(report)}")
+    except TyndaError as error:
+        say(f"no page was made: {error}")
+
+
+@profile.command("report")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--memory",
+    type=click.FloatRange(1, 1e7),
+    metavar="MB",
+    help="Of the device to choose for; some usual sizes by default.",
+)
+def report_(folder: Path, memory: float | None) -> None:
+    """Make tables, figures and the page of DIR anew, and measure nothing."""
+    from tynda.profiling.report import write
+
+    print_text(str(write(folder, memory and memory * 1e6)))
+
+
+@profile.command("diff")
+@click.argument("first", type=click.Path(path_type=Path), metavar="A")
+@click.argument("second", type=click.Path(path_type=Path), metavar="B")
+@click.option(
+    "--fail-above",
+    type=click.FloatRange(1),
+    metavar="RATIO",
+    help="Exit with 1 where B takes more of anything than so many times A, and it is no noise.",
+)
+@table_or_json
+@click.pass_context
+def diff(
+    context: click.Context, first: Path, second: Path, fail_above: float | None, format_: str
+) -> None:
+    """Compare the reports A and B case by case; ratios are of B to A."""
+    import json
+    from dataclasses import asdict
+
+    from tynda.profiling.report.diff import compare
+    from tynda.profiling.report.read import read
+
+    found = compare(read(first), read(second))
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    if format_ == "json":
+        lines = [asdict(c) | {"certain": c.certain} for c in found.changes]
+        print_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+    else:
+        _print_diff(found)
+    for name, cases in ((first, found.first), (second, found.second)):
+        if cases:
+            say(f"only in {name}: {len(cases)} cases")
+        for case in cases:
+            say(f"  {_about(case)}")
+    if not found.changes:
+        raise TyndaError(f"{first} and {second} have no case in common")
+    worst = max(change.worst() for change in found.changes)
+    if fail_above is not None and worst > fail_above:
+        say(f"{worst:.2f} times as much, over --fail-above {fail_above:g}")
+        context.exit(1)
+
+
+def _print_diff(found: Any) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "engine", "bits", "device", "what"):
+        table.add_column(name)
+    estimate = " (est.)" if any(c.estimate for c in found.changes) else ""
+    for name in ("time", "95 %", "memory", f"energy{estimate}", "WER"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for c in found.changes:
+        case = c.case
+        about = c.broken or (f"noisy, {c.noisy}" if c.noisy else "")
+        table.add_row(
+            *(case.model, case.engine, case.bits, case.device, _what(case)),
+            *(_times(c.time), "-" if c.low is None else f"{c.low:.3f} to {c.high:.3f}"),
+            *(_times(c.memory), _times(c.energy), "-" if c.wer is None else f"{c.wer:+.4f}"),
+            about or ("" if c.certain else "within noise"),
+        )
+    print_table(table)
+
+
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _what(case: Any) -> str:
+    if case.work != "speed":
+        return str(case.work)
+    return f"{case.seconds:g} s x {case.batch}"
+
+
+def _about(case: Any) -> str:
+    return f"{case.model} {case.engine} {case.bits} {case.device} {_what(case)}"
 
 
 def _plans(record: Path) -> list[Any]:

@@ -1,0 +1,37 @@
+"""The report of a profile: tables, figures, and a page that says what to choose.
+
+``read`` takes a folder of rows, ``tables`` makes them flat, ``choose`` picks, ``figures`` and
+``network`` draw, ``page`` puts all into one file, ``diff`` compares two folders.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from tynda.errors import TyndaError
+
+__all__ = ["check", "write"]
+
+
+def check() -> None:
+    """Raise `TyndaError` where a library is missing that tables or figures need."""
+    wanted = [name for name in ("pandas", "pyarrow", "matplotlib") if find_spec(name) is None]
+    if wanted:
+        raise TyndaError(f"a report needs {', '.join(wanted)}: pip install 'tynda[profile]'")
+
+
+def write(folder: Path, edge: float | None = None) -> Path:
+    """Make tables, figures and the page of the rows in ``folder``; the path of the page.
+
+    ``edge``: bytes of memory of the device to choose for; None: some usual sizes. Raises
+    `TyndaError` where there are no rows, or the record is damaged.
+    """
+    check()
+    from tynda.profiling.report import tables
+    from tynda.profiling.report.page import write as write_page
+    from tynda.profiling.report.read import read
+
+    report = read(folder)
+    tables.write(report)
+    return write_page(report, edge)

@@ -1,0 +1,192 @@
+"""The first screen: who wins which scenario, and why, in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tynda.profiling.report.choose import (
+    Candidate,
+    Choice,
+    at_reference,
+    balance,
+    choose,
+    edges,
+    reference,
+)
+from tynda.profiling.report.markup import Cell, esc, table
+from tynda.profiling.report.names import Names
+from tynda.profiling.report.read import Report, count
+from tynda.profiling.report.style import Palette, plain
+
+__all__ = ["answers", "reason"]
+
+MB = 1e6
+_Text = Callable[[Candidate], str]
+_NO_WORDS = "No words were measured: --manifest FILE does it."
+
+
+def answers(
+    report: Report,
+    names: Names,
+    palette: Palette,
+    found: Sequence[Candidate],
+    edge: float | None = None,
+) -> str:
+    """A list of scenarios with their winners, then the winners of each model."""
+    case = reference(found)
+    if case is None:
+        return (
+            '<p class="note">There is nothing to choose from: no speed of a whole recogniser was '
+            "measured.</p>"
+        )
+    heard = any(c.wer is not None for c in found)
+    small = [choose(found, "edge", edge)] if edge else edges(found)
+    asked = [
+        ("Most sound per second", choose(found, "throughput")),
+        ("Best words", choose(found, "quality")),
+        ("Balance", choose(found, "balance")),
+        *((f"Memory of {_size(c.limit)}", c) for c in small),
+        ("Least energy" + _estimate(found), choose(found, "energy")),
+    ]
+    lines = []
+    for title, choice in asked:
+        lines.append(_line(title, choice, found, names, palette, heard))
+    about = (
+        f"Words, balance and memory are compared at {case[0]:g} s × {case[1]} (duration × batch); "
+        "throughput and energy in the case that suits each best."
+    )
+    if heard:
+        about += " Balance: the worst of WER, time and size, each over the best one's, is smallest."
+    text = f'<dl class="choices">{"".join(lines)}</dl><p class="note">{esc(about)}</p>'
+    if len(report.models) > 1:
+        text += _models(report, names, found)
+    return text
+
+
+def reason(choice: Choice, found: Sequence[Candidate], names: Names) -> str:
+    """Why it is the winner, against the second, and how sure that is."""
+    winner, second = choice.winner, choice.second
+    if winner is None:
+        return ""
+    parts = [_figures(choice, winner, found)]
+    if second is None:
+        parts.append("nothing else to compare with")
+    else:
+        parts.append(f"then {names.full(second.setup)}: {_against(choice, winner, second, found)}")
+    if tied := choice.tied:
+        fast = tied[0]
+        if choice.scenario == "throughput":
+            parts.append(f"not told apart from {count(len(tied), 'other')}: the intervals overlap")
+        elif choice.scenario == "energy":
+            parts.append(f"as much as {count(len(tied), 'other')}")
+        elif choice.limit and fast.wer is None:
+            parts.append(f"not told apart from {count(len(tied), 'other')}")
+        else:
+            ratio = fast.throughput / winner.throughput
+            line = f"WER overlaps with {count(len(tied), 'other')} within the intervals"
+            if ratio > 1.05:
+                line += f"; of these {names.full(fast.setup)} is {plain(ratio, 2)} times as fast"
+            parts.append(line)
+    return "; ".join(parts) + "."
+
+
+def _line(
+    title: str,
+    choice: Choice,
+    found: Sequence[Candidate],
+    names: Names,
+    palette: Palette,
+    heard: bool,
+) -> str:
+    winner = choice.winner
+    head = f'<div class="choice"><dt>{esc(title)}</dt>'
+    if winner is None:
+        why = _NO_WORDS if not heard and choice.scenario != "energy" else "Nothing fits."
+        if choice.scenario == "energy":
+            why = "No energy was measured."
+        if choice.scenario == "edge":
+            least = min((c.memory for c in at_reference(found) if c.memory), default=None)
+            why = "Nothing fits." + (f" The least is {_size(least)}." if least else "")
+        return f'{head}<dd class="who">–</dd><dd class="why">{esc(why)}</dd></div>'
+    setup = winner.setup
+    warning = f' <span class="warn">⚠ noisy: {esc(winner.noisy)}</span>' if winner.noisy else ""
+    return (
+        f'{head}<dd class="who"><span style="background:{palette.css(setup.engine)}"></span>'
+        f"{esc(names.models[setup.model])}<small>{esc(names.way(setup))}</small></dd>"
+        f'<dd class="why">{esc(reason(choice, found, names))}{warning}</dd></div>'
+    )
+
+
+def _figures(choice: Choice, c: Candidate, found: Sequence[Candidate]) -> str:
+    sound = f"{c.seconds:g} s × {c.batch}"
+    speed = f"{plain(c.throughput)} s of sound per s"
+    if choice.scenario == "throughput":
+        text = f"{speed} ({plain(c.low)} to {plain(c.high)}; {sound})"
+        return text + (f", WER {_wer(c)}" if c.wer is not None else "")
+    if choice.scenario == "energy":
+        word = " (estimate)" if c.estimate else ""
+        return f"{plain(c.energy or 0)} J per s of sound{word} ({sound})"
+    text = f"WER {_wer(c)}, {speed}" if c.wer is not None else speed
+    if choice.scenario == "balance":
+        worst = next(r for r, other in balance(at_reference(found)) if other is c)
+        return f"{text}, {_size(c.bytes)}: no side worse than {plain(worst, 2)} times the best"
+    return f"{text}, peak {_size(c.memory)}" if choice.limit else text
+
+
+def _against(choice: Choice, a: Candidate, b: Candidate, found: Sequence[Candidate]) -> str:
+    if choice.scenario == "throughput":
+        return f"{plain(b.throughput)} ({plain(a.throughput / b.throughput)} times less)"
+    if choice.scenario == "energy":
+        ratio = f" ({plain(b.energy / a.energy)} times as much)" if a.energy and b.energy else ""
+        word = ", an estimate" if b.estimate and not a.estimate else ""
+        return f"{plain(b.energy or 0)} J{ratio}{word}"
+    if choice.scenario == "balance":
+        worst = next(r for r, other in balance(at_reference(found)) if other is b)
+        return f"{plain(worst, 2)} times"
+    if b.wer is None:
+        return f"{plain(b.throughput)} s of sound per s"
+    return f"{_wer(b)}"
+
+
+def _models(report: Report, names: Names, found: Sequence[Candidate]) -> str:
+    lines = []
+    for model in report.models:
+        mine = [c for c in found if c.setup.model == model]
+        if not mine:
+            continue
+        here = at_reference(mine)
+        speed, words = choose(mine, "throughput").winner, choose(mine, "quality").winner
+        energy = choose(mine, "energy").winner
+        light = min((c for c in here if c.memory), key=lambda c: c.memory or 0, default=None)
+        cells: list[Cell | str | None] = [report.names[model]]
+        wanted: tuple[tuple[Candidate | None, Callable[[Candidate], float | None], _Text], ...] = (
+            (words, lambda c: c.wer, _wer),
+            (speed, lambda c: c.throughput, lambda c: f"{plain(c.throughput)} s/s"),
+            (light, lambda c: c.memory, lambda c: _size(c.memory)),
+            (energy, lambda c: c.energy, lambda c: f"{plain(c.energy or 0)} J/s"),
+        )
+        for c, value, text in wanted:
+            sign = " ⚠" if c and c.noisy else ""
+            cells.append(Cell(f"{names.way(c.setup)}: {text(c)}{sign}", value(c)) if c else None)
+        lines.append((None, cells))
+    columns = ("model", "best words (WER)", "fastest", "least memory")
+    return "<h3>Each model's best</h3>" + table(
+        (*columns, f"least energy{_estimate(found)} per s of sound"), lines, left=5
+    )
+
+
+def _wer(c: Candidate) -> str:
+    return f"{c.wer or 0:.3f} ({c.wer_low or 0:.3f} to {c.wer_high or 0:.3f})"
+
+
+def _size(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{plain(value / 1e9)} GB" if value >= 1e9 else f"{plain(value / MB)} MB"
+
+
+def _estimate(found: Sequence[Candidate]) -> str:
+    kinds = {c.estimate for c in found if c.energy is not None}
+    if len(kinds) == 2:
+        return " (partly an estimate)"
+    return " (estimate)" if True in kinds else ""

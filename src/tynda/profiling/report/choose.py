@@ -1,0 +1,260 @@
+"""Which of the measured setups to take, and the Pareto front.
+
+Only what makes text is chosen from: encoder states alone are no answer. Setups are compared in
+one case, that which most of them were measured in (`reference`); throughput and energy in the
+case that suits each best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tynda.profiling.case import Row
+from tynda.profiling.report.read import Setup, mapping, number
+
+__all__ = [
+    *("EDGES", "Candidate", "Choice", "Scenario", "balance", "candidates", "choose", "edges"),
+    *("pareto", "reference"),
+]
+
+Scenario = Literal["throughput", "quality", "balance", "edge", "energy"]
+EDGES = tuple(2.0**n * 1e6 for n in range(6, 14))
+"""Bytes of memory that devices have: 64 MB to 8 GB."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A setup, with what was measured in one case of it. None: not measured."""
+
+    setup: Setup
+    seconds: float
+    """Of sound in a recording."""
+    batch: int
+    throughput: float
+    """Seconds of sound in a second."""
+    low: float
+    """The interval of that, 95 %."""
+    high: float
+    memory: float | None
+    """Peak bytes."""
+    energy: float | None
+    """Joules for a second of sound."""
+    estimate: bool
+    """Whether that is one."""
+    bytes: float | None
+    """Of the model's files."""
+    wer: float | None = None
+    wer_low: float | None = None
+    wer_high: float | None = None
+    words: float = 0.0
+    """That were compared."""
+    noisy: str = ""
+    """Why the figures cannot be trusted, or nothing."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The answer to a scenario."""
+
+    scenario: Scenario
+    winner: Candidate | None
+    """None: nothing that was measured serves."""
+    second: Candidate | None = None
+    """The best of another setup."""
+    tied: tuple[Candidate, ...] = ()
+    """That cannot be told apart from the winner: the intervals overlap. The fastest first."""
+    limit: float | None = None
+    """Of an edge device: bytes of memory."""
+
+
+def candidates(rows: Iterable[Row]) -> list[Candidate]:
+    """Every case in which speed was measured of what makes text, with its setup's words."""
+    rows = list(rows)
+    words: dict[tuple[str, str, str, str], Row] = {}
+    for row in rows:
+        if (
+            row.case.work == "words"
+            and row.status == "ok"
+            and number(row.values, "wer") is not None
+        ):
+            words[_heard(Setup.of(row.case))] = row
+    found = []
+    for row in rows:
+        values, case = row.values, row.case
+        times = mapping(values, "stages", "whole")
+        p50 = number(times, "p50")
+        if case.work != "speed" or row.status != "ok" or not p50 or not values.get("complete"):
+            continue
+        sound, setup = case.seconds * case.batch, Setup.of(case)
+        low, high = number(times, "low") or p50, number(times, "high") or p50
+        heard = words.get(_heard(setup))
+        said = heard.values if heard else {}
+        wer = number(said, "wer")
+        found.append(
+            Candidate(
+                setup,
+                case.seconds,
+                case.batch,
+                throughput=sound / p50,
+                low=sound / high,
+                high=sound / low,
+                memory=number(values, "memory", "peak"),
+                energy=number(values, "energy", "joules_per_second"),
+                estimate=bool(mapping(values, "energy").get("estimate")),
+                bytes=number(values, "bytes"),
+                wer=wer,
+                wer_low=_or(number(said, "wer_low"), wer),
+                wer_high=_or(number(said, "wer_high"), wer),
+                words=number(said, "words") or 0.0,
+                noisy=_noise(values),
+            )
+        )
+    return found
+
+
+def reference(found: Sequence[Candidate]) -> tuple[float, int] | None:
+    """The case, as seconds and batch, that most setups were measured in; of several the smallest
+    batch, then the one next to 30 s."""
+    counts = Counter((c.seconds, c.batch) for c in found)
+    return min(counts, key=lambda k: (-counts[k], k[1], abs(k[0] - 30), k[0]), default=None)
+
+
+def at_reference(found: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates of that case: one for each setup at most."""
+    case = reference(found)
+    return [c for c in found if (c.seconds, c.batch) == case]
+
+
+def pareto(points: Sequence[Sequence[float]]) -> list[int]:
+    """The indices of the points that no other is as good as in all and better in one; less is
+    better. Of equal points all are there."""
+
+    def beats(a: Sequence[float], b: Sequence[float]) -> bool:
+        return all(x <= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b)
+
+    return [i for i, b in enumerate(points) if not any(beats(a, b) for a in points)]
+
+
+def balance(found: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
+    """Candidates that have words, the most balanced first, each with its worst ratio: of its WER,
+    its time and its size to the best of each (minimax; Yu 1973). A WER is taken as at least that
+    of half a wrong word."""
+    having = [(c, _costs(c)) for c in found if c.wer is not None and c.bytes]
+    if not having:
+        return []
+    best = [min(costs[i] for _, costs in having) for i in range(3)]
+    scored = []
+    for candidate, costs in having:
+        ratios = [x / y for x, y in zip(costs, best, strict=True)]
+        scored.append((max(ratios), math.prod(ratios), candidate))
+    scored.sort(key=lambda x: (x[0], x[1], x[2].setup))
+    return [(worst, candidate) for worst, _, candidate in scored]
+
+
+def choose(found: Sequence[Candidate], scenario: Scenario, limit: float | None = None) -> Choice:
+    """The winner of a scenario:
+
+    - ``throughput``: the most seconds of sound in a second, whatever the words;
+    - ``quality``: the lowest WER; of equal ones the fastest;
+    - ``balance``: see `balance`;
+    - ``edge``: of those whose peak fits into ``limit`` bytes the lowest WER, or, where no words
+      were measured, the fastest;
+    - ``energy``: the fewest joules for a second of sound.
+    """
+    if scenario == "throughput":
+        return _choice(scenario, _best(found, _speed), _speed, _fast)
+    if scenario == "energy":
+        having = [c for c in found if c.energy is not None]
+        return _choice(scenario, _best(having, _joules), _joules, None)
+    here = at_reference(found)
+    if scenario == "balance":
+        ranked = [candidate for _, candidate in balance(here)]
+        return _choice(scenario, ranked, None, None)
+    if scenario == "edge":
+        assert limit is not None
+        here = [c for c in here if c.memory is not None and c.memory <= limit]
+    heard = [c for c in here if c.wer is not None]
+    if not heard and scenario == "edge":
+        return _choice(scenario, _best(here, _speed), _speed, _fast, limit)
+    return _choice(scenario, _best(heard, _errors), _errors, _hear, limit)
+
+
+def edges(found: Sequence[Candidate]) -> list[Choice]:
+    """Choices for the usual sizes of memory, as long as more memory gives a better one."""
+    chosen: list[Choice] = []
+    for limit in EDGES:
+        choice = choose(found, "edge", limit)
+        if choice.winner and (not chosen or choice.winner != chosen[-1].winner):
+            chosen.append(choice)
+    return chosen
+
+
+def _choice(
+    scenario: Scenario,
+    ranked: Sequence[Candidate],
+    key: Callable[[Candidate], tuple[float, ...]] | None,
+    interval: Callable[[Candidate], tuple[float, float]] | None,
+    limit: float | None = None,
+) -> Choice:
+    if not ranked:
+        return Choice(scenario, None, limit=limit)
+    winner, *rest = ranked
+    tied: list[Candidate] = []
+    if interval:
+        low, high = interval(winner)
+        tied = [c for c in rest if interval(c)[0] <= high and interval(c)[1] >= low]
+    elif key:
+        tied = [c for c in rest if key(c)[0] == key(winner)[0]]
+    tied.sort(key=_speed)
+    return Choice(scenario, winner, rest[0] if rest else None, tuple(tied), limit)
+
+
+def _best(
+    found: Iterable[Candidate], key: Callable[[Candidate], tuple[float, ...]]
+) -> list[Candidate]:
+    """The best case of each setup, the best first."""
+    best: dict[Setup, Candidate] = {}
+    for candidate in sorted(found, key=lambda c: (key(c), c.setup)):
+        best.setdefault(candidate.setup, candidate)
+    return list(best.values())
+
+
+def _speed(c: Candidate) -> tuple[float, ...]:
+    return (-c.throughput,)
+
+
+def _errors(c: Candidate) -> tuple[float, ...]:
+    return (math.inf if c.wer is None else c.wer, -c.throughput)
+
+
+def _joules(c: Candidate) -> tuple[float, ...]:
+    return (math.inf if c.energy is None else c.energy,)
+
+
+def _fast(c: Candidate) -> tuple[float, float]:
+    return c.low, c.high
+
+
+def _hear(c: Candidate) -> tuple[float, float]:
+    return c.wer_low or 0.0, c.wer_high or 0.0
+
+
+def _costs(c: Candidate) -> tuple[float, float, float]:
+    return max(c.wer or 0.0, 0.5 / max(c.words, 1.0)), 1 / c.throughput, c.bytes or 0.0
+
+
+def _heard(setup: Setup) -> tuple[str, str, str, str]:
+    return setup.model, setup.engine, setup.bits, setup.device
+
+
+def _noise(values: object) -> str:
+    machine = mapping(values, "machine")
+    return str(machine.get("why_noisy") or "noisy") if machine.get("noisy") else ""
+
+
+def _or(value: float | None, other: float | None) -> float | None:
+    return other if value is None else value

@@ -1,0 +1,197 @@
+"""Two reports, case by case: what became slower, bigger or worse, and what is noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.profiling.case import Case, Row
+from tynda.profiling.report.names import noise
+from tynda.profiling.report.read import Report, mapping, number, short_names
+
+__all__ = ["Change", "Diff", "compare", "ratio"]
+
+DRAWS, SEED = 2000, 0
+
+
+@dataclass(frozen=True)
+class Change:
+    """One case in both reports. Ratios are of the second to the first: over 1 is more."""
+
+    case: Case
+    """With its model's short name."""
+    time: float | None = None
+    """Of the medians."""
+    low: float | None = None
+    """The interval of that, 95 %, by bootstrap over the runs."""
+    high: float | None = None
+    memory: float | None = None
+    """Of the peaks. No interval: it is one number."""
+    energy: float | None = None
+    """Of joules for a recording, which are of all runs together: no interval."""
+    estimate: bool = False
+    """Whether a joule of either is one."""
+    wer: float | None = None
+    """The difference, second less first."""
+    apart: bool = False
+    """Whether the intervals of the two WERs do not touch."""
+    noisy: str = ""
+    """Why one of the two cannot be trusted, or nothing."""
+    broken: str = ""
+    """What became of one that could be measured in one report alone."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether times or words differ by more than noise."""
+        if self.noisy:
+            return False
+        moved = self.low is not None and self.high is not None and not self.low <= 1 <= self.high
+        return moved or self.apart
+
+    @property
+    def size(self) -> float:
+        """How much has changed: of time, or of WER."""
+        ratio = self.time or 1.0
+        return max(ratio, 1 / ratio) - 1 + abs(self.wer or 0.0)
+
+    def worst(self) -> float:
+        """The largest ratio that is not noise. Memory and energy have no interval, and count
+        unless the row is noisy."""
+        if self.noisy:
+            return 1.0
+        time = self.time if self.certain and self.time else 1.0
+        return max(time, self.memory or 1.0, self.energy or 1.0)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What two reports have in common, and what not."""
+
+    changes: list[Change]
+    """The most changed first."""
+    first: list[Case]
+    """Measured in the first alone."""
+    second: list[Case]
+    warnings: list[str]
+    """Why they may not be comparable."""
+
+
+def compare(a: Report, b: Report) -> Diff:
+    """Every case of both. Models are the same where their names' last parts are."""
+    ours, theirs = _cases(a), _cases(b)
+    changes = [_change(case, row, theirs[case]) for case, row in ours.items() if case in theirs]
+    changes = [c for c in changes if c.broken or c.time is not None or c.wer is not None]
+    changes.sort(key=lambda c: (not c.broken, -c.size))
+    return Diff(
+        changes,
+        [case for case, row in ours.items() if case not in theirs and row.status == "ok"],
+        [case for case, row in theirs.items() if case not in ours and row.status == "ok"],
+        _warnings(a, b),
+    )
+
+
+def ratio(a: list[float], b: list[float]) -> tuple[float, float, float]:
+    """The ratio of ``b``'s median to ``a``'s, with its 95 % interval: both are drawn anew."""
+    rng = np.random.default_rng(SEED)
+
+    def medians(values: list[float]) -> NDArray[np.float64]:
+        picks = rng.integers(0, len(values), (DRAWS, len(values)))
+        return np.asarray(np.median(np.array(values, np.float64)[picks], axis=1))
+
+    low, high = np.quantile(medians(b) / medians(a), [0.025, 0.975])
+    return float(np.median(b) / np.median(a)), float(low), float(high)
+
+
+def _cases(report: Report) -> dict[Case, Row]:
+    names = short_names(report.models)
+    return {
+        replace(row.case, model=names[row.case.model]): row
+        for row in report.rows
+        if row.case.work in ("speed", "words")
+    }
+
+
+def _change(case: Case, a: Row, b: Row) -> Change:
+    if a.status != "ok" or b.status != "ok":
+        if a.status == b.status:
+            return Change(case)
+        return Change(case, broken=f"{_status(a)}, then {_status(b)}")
+    noisy = "; ".join(f"{w}: {noise(r)}" for w, r in (("first", a), ("second", b)) if noise(r))
+    change = Change(case, noisy=noisy)
+    if case.work == "words":
+        before, after = number(a.values, "wer"), number(b.values, "wer")
+        if before is None or after is None:
+            return change
+        (low, high), (low2, high2) = _interval(a, before), _interval(b, after)
+        return replace(change, wer=after - before, apart=low2 > high or high2 < low)
+    ours, theirs = _runs(a), _runs(b)
+    if not ours or not theirs:
+        return change
+    time, low, high = ratio(ours, theirs)
+    return replace(
+        change,
+        time=time,
+        low=low,
+        high=high,
+        memory=_over(a, b, "memory", "peak"),
+        energy=_over(a, b, "energy", "joules"),
+        estimate=any(bool(mapping(r.values, "energy").get("estimate")) for r in (a, b)),
+    )
+
+
+def _runs(row: Row) -> list[float]:
+    values = mapping(row.values, "stages", "whole").get("values")
+    values = values if isinstance(values, list) else []
+    times = [number({"x": value}, "x") for value in values]
+    found = [time for time in times if time and time > 0]
+    median = number(row.values, "stages", "whole", "p50")
+    return found or ([median] if median and median > 0 else [])
+
+
+def _over(a: Row, b: Row, *path: str) -> float | None:
+    below, above = number(a.values, *path), number(b.values, *path)
+    return above / below if above is not None and below else None
+
+
+def _interval(row: Row, wer: float) -> tuple[float, float]:
+    low, high = number(row.values, "wer_low"), number(row.values, "wer_high")
+    return wer if low is None else low, wer if high is None else high
+
+
+def _status(row: Row) -> str:
+    return row.status if row.status == "ok" else f"{row.status} ({row.why})"
+
+
+def _warnings(a: Report, b: Report) -> list[str]:
+    found = []
+    for title, keys in (
+        ("machines", ("processor", "processors", "memory", "governor", "turbo_off", "gpu")),
+        ("libraries", ("libraries", "python")),
+    ):
+        ours, theirs = _machines(a, keys), _machines(b, keys)
+        if ours != theirs:
+            differing = [k for k in keys if _machines(a, (k,)) != _machines(b, (k,))]
+            found.append(f"the {title} differ in {', '.join(differing)}")
+    threads = [sorted({r.case.threads for r in report.rows}) for report in (a, b)]
+    if threads[0] != threads[1]:
+        before, after = (", ".join(map(str, x)) for x in threads)
+        found.append(f"threads differ: {before} and {after}; cases match only where they agree")
+    ours_, theirs_ = _digests(a), _digests(b)
+    for name in ours_.keys() & theirs_.keys():
+        if ours_[name] != theirs_[name]:
+            found.append(f"{name} is not the same model in both: its digests differ")
+    return found
+
+
+def _machines(report: Report, keys: Iterable[str]) -> set[str]:
+    used = {row.environment for row in report.rows}
+    machines: Mapping[str, Any] = report.record["environments"]
+    return {str([mapping(machines, key).get(k) for k in keys]) for key in used}
+
+
+def _digests(report: Report) -> dict[str, Any]:
+    return {name: report.about(model).get("digest") for model, name in report.names.items()}

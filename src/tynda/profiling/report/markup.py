@@ -1,0 +1,70 @@
+"""Pieces of HTML: whatever comes from names and reasons is escaped here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tynda.profiling.report.drawing import Figure
+
+__all__ = ["Cell", "Raw", "details", "esc", "figures", "table"]
+
+
+class Raw(str):
+    """HTML already."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Of a table: what is seen, and what it is sorted by."""
+
+    text: str
+    key: float | str | None = None
+    """None: the text."""
+
+
+def esc(text: object) -> str:
+    """For elements and attributes."""
+    return text if isinstance(text, Raw) else html.escape(str(text), quote=True)
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[tuple[str | None, Sequence[Cell | str | None]]],
+    left: int = 1,
+) -> Raw:
+    """Sortable; each row with the model it is of. The first ``left`` columns are texts, the others
+    figures; None is a dash."""
+    head = "".join(
+        f'<th scope="col"{"" if i < left else " class=n"}>{esc(name)}</th>'
+        for i, name in enumerate(columns)
+    )
+    body = []
+    for model, cells in rows:
+        shown = []
+        for i, cell in enumerate(cells):
+            cell = Cell("–", "") if cell is None else Cell(cell) if isinstance(cell, str) else cell
+            kind = "" if i < left else " class=n"
+            key = "" if cell.key is None else f' data-key="{esc(cell.key)}"'
+            shown.append(f"<td{kind}{key}>{esc(cell.text)}</td>")
+        of = "" if model is None else f' data-model="{esc(model)}"'
+        body.append(f"<tr{of}>{''.join(shown)}</tr>")
+    return Raw(
+        f'<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def figures(drawn: Iterable[Figure]) -> Raw:
+    """In a grid, each shown with its model."""
+    found = []
+    for figure in drawn:
+        of = "" if figure.model is None else f' data-model="{esc(figure.model)}"'
+        found.append(f"<figure{of}>{figure.svg}</figure>")
+    return Raw(f'<div class="figures">{"".join(found)}</div>') if found else Raw("")
+
+
+def details(title: str, body: str) -> Raw:
+    """Shut, until one asks."""
+    return Raw(f"<details><summary>{esc(title)}</summary>{esc(body)}</details>")

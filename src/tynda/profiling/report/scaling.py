@@ -1,0 +1,185 @@
+"""Time, energy and memory by duration and by batch; a GPU against the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tynda.profiling.case import Case, Row
+from tynda.profiling.report.drawing import Figure, canvas, decades, point, spread_labels, ticks
+from tynda.profiling.report.names import Names, energy_word, most, noise, order, places, slug
+from tynda.profiling.report.read import Report, Setup, number
+from tynda.profiling.report.style import MUTED, Palette, bits_order, line_style, plain
+
+__all__ = ["devices", "scaling"]
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class _Measure:
+    key: str
+    title: str
+    unit: str
+    value: Callable[[Row], float | None]
+
+
+def scaling(report: Report, names: Names, palette: Palette) -> list[Figure]:
+    """Time, energy and memory of a recording by its duration, and by the batch."""
+    found = []
+    for model, device in places(report.of("speed")):
+        rows = [r for r in report.of("speed") if (r.case.model, r.case.device) == (model, device)]
+        batch = most(r.case.batch for r in rows)
+        by_duration = [r for r in rows if r.case.batch == batch]
+        seconds = most((r.case.seconds for r in rows if r.case.batch > 1), near=30.0)
+        by_batch = [r for r in rows if r.case.seconds == seconds]
+        label = report.names[model] + (f" on {device}" if device != "cpu" else "")
+        for way, there, unit in (
+            ("duration", by_duration, f"duration, s (batch {batch})"),
+            ("batch", by_batch, f"batch (of {seconds:g} s)" if seconds else ""),
+        ):
+            if len({_x(way, r) for r in there}) < 2:
+                continue
+            for measure in _measures(there):
+                name = slug("scaling", order(report, model), label, way, measure.key)
+                title = f"{label}: {measure.title}"
+                figure = _lines(name, title, model, unit, way, measure, there, names, palette)
+                found += [figure] if figure else []
+    return found
+
+
+def _measures(rows: Sequence[Row]) -> list[_Measure]:
+    word = energy_word(rows)
+
+    def time(row: Row) -> float | None:
+        return _ratio(number(row.values, "stages", "whole", "p50"), row.case.batch)
+
+    def peak(row: Row) -> float | None:
+        return _ratio(number(row.values, "memory", "peak"), MB)
+
+    return [
+        _Measure("time", "time", "time, s per recording", time),
+        _Measure(
+            *("energy", f"energy{word}", f"energy{word}, J per recording"),
+            lambda row: number(row.values, "energy", "joules"),
+        ),
+        _Measure("memory", "memory", "peak memory, MB", peak),
+    ]
+
+
+def _lines(
+    name: str,
+    title: str,
+    model: str,
+    unit: str,
+    way: str,
+    measure: _Measure,
+    rows: Sequence[Row],
+    names: Names,
+    palette: Palette,
+) -> Figure | None:
+    series: dict[Setup, list[tuple[float, float, Row]]] = {}
+    for row in rows:
+        value = measure.value(row)
+        if value is not None and value > 0:
+            series.setdefault(Setup.of(row.case), []).append((_x(way, row), value, row))
+    if not series:
+        return None
+    with canvas(name, title, model, (4.0, max(2.7, 0.6 + 0.14 * len(series)))) as drawing:
+        axes, labels = drawing.axes, []
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for setup in sorted(series, key=lambda s: (s.engine, bits_order(s.bits))):
+            points = sorted(series[setup], key=lambda p: p[0])
+            colour = palette[setup.engine]
+            xs, ys = [p[0] for p in points], [p[1] for p in points]
+            complete = bool(points[0][2].values.get("complete"))
+            (line,) = axes.plot(
+                *(xs, ys),
+                color=colour,
+                lw=1.4,
+                ls=line_style(setup.bits),
+                alpha=1 if complete else 0.6,
+            )
+            drawing.mark(line, names.way(setup), setup.engine, setup.bits)
+            for x, y, row in points:
+                noisy = bool(noise(row))
+                point(drawing, setup, x, y, colour, noisy, f"{names.way(setup)}: {plain(y)}")
+            label = names.way(setup, device=False) + ("" if complete else " (encoder only)")
+            labels.append((xs[-1], ys[-1], label, colour))
+        every = sorted({x for points in series.values() for x, _, _ in points})
+        values = [y for points in series.values() for _, y, _ in points]
+        ticks(axes, every)
+        decades(axes.yaxis, min(values), max(values))
+        axes.set_xlabel(unit)
+        axes.set_ylabel(measure.unit)
+        axes.grid(axis="y")
+        spread_labels(axes, labels)
+    return drawing.done
+
+
+def devices(report: Report, names: Names, palette: Palette) -> list[Figure]:
+    """How many times as fast each engine is on a GPU, by duration and batch, for each model."""
+    rows = report.of("speed")
+    times = {r.case: number(r.values, "stages", "whole", "p50") for r in rows}
+    found = []
+    for model in report.models:
+        pairs = []
+        for row in rows:
+            if row.case.model != model or row.case.device != "cuda":
+                continue
+            cpu = next(
+                (
+                    t
+                    for case, t in times.items()
+                    if case.device == "cpu" and _but_device(case) == _but_device(row.case)
+                ),
+                None,
+            )
+            gpu = times[row.case]
+            if cpu and gpu:
+                pairs.append((row, cpu / gpu))
+        if not pairs:
+            continue
+        name, label = (
+            slug("devices", order(report, model), report.names[model]),
+            report.names[model],
+        )
+        sounds = sorted({(r.case.batch, r.case.seconds) for r, _ in pairs})
+        with canvas(name, f"{label}: GPU against CPU", model, (4.2, 3.0)) as drawing:
+            axes, labels = drawing.axes, []
+            groups: dict[Setup, list[tuple[int, float]]] = {}
+            for row, ratio in pairs:
+                at = sounds.index((row.case.batch, row.case.seconds))
+                groups.setdefault(Setup.of(row.case), []).append((at, ratio))
+            for setup, points in groups.items():
+                colour = palette[setup.engine]
+                xs, ys = zip(*sorted(points), strict=True)
+                axes.plot(xs, ys, color=colour, lw=0.8, ls=line_style(setup.bits))
+                for x, y in zip(xs, ys, strict=True):
+                    tip = f"{names.way(setup)}: {plain(y)} times as fast"
+                    point(drawing, setup, x, y, colour, False, tip)
+                labels.append((xs[-1], ys[-1], names.way(setup, device=False), colour))
+            axes.axhline(1, color=MUTED, lw=0.8)
+            axes.set_yscale("log")
+            values = [ratio for _, ratio in pairs] + [1.0]
+            decades(axes.yaxis, min(values), max(values))
+            axes.set_xticks(range(len(sounds)), [f"{s:g} s\n× {b}" for b, s in sounds])
+            axes.set_xlabel("duration × batch")
+            axes.set_ylabel("CPU's time / GPU's time")
+            axes.grid(axis="y")
+            spread_labels(axes, labels)
+        found += [drawing.done] if drawing.done else []
+    return found
+
+
+def _but_device(case: Case) -> tuple[object, ...]:
+    return case.model, case.engine, case.bits, case.seconds, case.batch, case.threads, case.tokens
+
+
+def _x(way: str, row: Row) -> float:
+    return row.case.seconds if way == "duration" else float(row.case.batch)
+
+
+def _ratio(value: float | None, by: float) -> float | None:
+    return None if value is None else value / by
