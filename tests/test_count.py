@@ -1,15 +1,11 @@
-"""Counts against arithmetic by hand and against torch's own counter."""
+"""Counts against arithmetic by hand; test_count_peers.py has torch's own counter."""
 
 import math
 
 import pytest
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from tynda.models import conformer, n2, wav2vec2
-from tynda.ops.count import count, report
-from tynda.ops.torch import TorchOps
+from tynda.models import conformer, n2, wav2vec2, whisper
+from tynda.ops.count import count, count_listen, count_step, count_text, report
 from tynda.ops.trace import Program, TraceOps, Value
 
 
@@ -232,19 +228,6 @@ def test_outputs_and_caches_live_on():
     assert report(Program((cache, x), steps, (kept,))).peak_activation_bytes == 2400
 
 
-def test_conformer_agrees_with_torchs_counter():
-    config, frames, batch = conformer.Config(layers=3), 403, 2
-    ours = count(conformer, config, frames, batch)
-    weights = {k: torch.zeros(s.shape) for k, s in conformer.specs(config).items()}
-    plain = sdpa_kernel(SDPBackend.MATH)  # the counter does not know the fused kernel of CPUs
-    with FlopCounterMode(display=False) as theirs, torch.no_grad(), plain:
-        features = torch.zeros(batch, frames, config.bins)
-        conformer.encode(TorchOps(), weights, config, features, torch.full((batch,), frames))
-    # torch counts products and convolutions alone.
-    assert 2 * ours.total_macs == pytest.approx(theirs.get_total_flops(), rel=0.01)
-    assert 2 * ours.total_macs < ours.total_flops < 2.2 * ours.total_macs
-
-
 @pytest.mark.parametrize("module", [conformer, n2, wav2vec2])
 def test_report_of_a_model(module):
     config = module.Config()
@@ -265,3 +248,33 @@ def test_conformer_peak_by_hand():
     # results. Nobody reads the features any more, nor their masked copy.
     report = count(conformer, conformer.Config(), 400)
     assert report.peak_activation_bytes == 4 * 2 * 200 * 40 * 32
+
+
+SMALL = whisper.Config(
+    **{"bins": 8, "vocab": 60, "channels": 32, "layers": 1, "heads": 2, "hidden": 16},
+    **{"frames": 60, "context": 12, "decoder_layers": 3, "decoder_heads": 2, "decoder_hidden": 20},
+)
+
+
+def test_a_step_of_a_decoder_by_hand():
+    # Once: keys and values of 3 layers, of 60 frames.
+    assert count_listen(whisper, SMALL, 60).total_macs == 3 * 2 * 60 * 32 * 32
+    # Behind 5 tokens: in each layer four products of its own and two (queries, output) with the
+    # sound, all 32 by 32, the two of the feed-forward part, 6 keys and 60 of sound; then 60 words.
+    layer = 6 * 32 * 32 + 2 * 32 * 20 + 2 * 32 * (6 + 60)
+    assert count_step(whisper, SMALL, 60, 5).total_macs == 3 * layer + 60 * 32
+    # Without a cache the 5 are run again, though words are asked of the last alone.
+    again = 6 * layer
+    assert count_step(whisper, SMALL, 60, 5, cached=False).total_macs == 3 * again + 60 * 32
+    assert count_step(whisper, SMALL, 60, 5, batch=4).total_macs == 4 * (3 * layer + 60 * 32)
+
+
+def test_a_text_is_the_sum_of_its_steps():
+    text = count_text(whisper, SMALL, 60, 5, prompt=4)
+    steps = [count_step(whisper, SMALL, 60, 0, 4)]
+    steps += [count_step(whisper, SMALL, 60, 4 + i) for i in range(5)]
+    for total in ("total_macs", "total_flops"):
+        assert getattr(text, total) == sum(getattr(step, total) for step in steps)
+    assert text.weight_bytes == max(step.weight_bytes for step in steps)
+    assert text.peak_activation_bytes == max(step.peak_activation_bytes for step in steps)
+    assert count_text(whisper, SMALL, 60, 0).rows == ()

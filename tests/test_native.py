@@ -442,6 +442,48 @@ def test_the_memory_that_is_counted_is_what_the_arena_takes(module, bits):
         assert counted.arena_bytes == one.arena.bytes
 
 
+@pytest.mark.parametrize("grid", [None, 8, Grid(2), Grid(3, 32), Grid(4, 64), Grid(6), GRIDS[-1]])
+@pytest.mark.parametrize("instructions", SETS)
+def test_weights_take_the_memory_that_is_counted(instructions, grid):
+    draw, bits = Draw(0), 32 if grid is None else 8
+    weights = {"conv": draw(70, 36, 3), "in": draw(65, 140), "out": draw(52, 13), "bias": draw(52)}
+    if grid is not None:
+        for name in ("conv", "in"):
+            weights[name] = (
+                quantize(weights[name]) if grid == 8 else few(draw, grid, *weights[name].shape)
+            )
+
+    def block(ops, weights, config, x):
+        x = ops.conv1d(x, weights["conv"])
+        x = ops.linear(ops.reshape(x, 1, -1, 140), weights["in"])
+        return ops.linear(ops.reshape(x, 1, -1, 13), weights["out"], weights["bias"])
+
+    one = engine(weights, instructions, bits=bits)
+    x = draw(1, 42, 36)
+    lowered, _ = one.compile(block, None, [x])
+    one.run(block, None, x)
+    assert one.weight_bytes == sum(lowered.matrices.values()) > 0
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("frames", [1, 10, 600])
+def test_a_run_with_a_clock_is_the_same_run(threads, frames):
+    config, weights = conformer_model()
+    one = engine(weights, SETS[0], threads)
+    x, n = Draw(0)(1, frames, 40), np.array([frames])
+    expected = one.run(conformer.encode, config, x, n)
+    found, seconds = one.timings(conformer.encode, config, x, n)
+    for mine, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, other)
+    lowered, _ = one.compile(conformer.encode, config, [x, n])
+    steps = lowered.program.steps
+    timed = {steps[i].operation for i in seconds}
+    assert {"conv1d", "conv2d", "linear", "attention", "layer_norm", "log_softmax"} <= timed
+    assert not timed & {"reshape", "relu"}  # a product does these on its way out
+    assert all(time >= 0 for time in seconds.values())
+    assert seconds[max(seconds, key=seconds.__getitem__)] > 0
+
+
 def test_threads_do_not_change_a_bit():
     config, weights = conformer_model()
     x, n = Draw(0)(2, 301, 40), np.array([301, 100])

@@ -284,11 +284,13 @@ NB_MODULE(_native, m) {
       .def("positions", &Plan::positions, "starts"_a, "y"_a, "size"_a, "count"_a)
       .def("run",
            [](const Plan& p, Arena& arena,
-              const std::vector<nb::ndarray<nb::c_contig, nb::device::cpu>>& arrays) {
+              const std::vector<nb::ndarray<nb::c_contig, nb::device::cpu>>& arrays, bool timed) {
              std::vector<uint8_t*> pointers;
              for (const auto& a : arrays) pointers.push_back(static_cast<uint8_t*>(a.data()));
+             std::vector<double> seconds(timed ? p.steps() : 0);
              nb::gil_scoped_release release;
-             p.run(arena.reserve(p.bytes()), pointers);
+             p.run(arena.reserve(p.bytes()), pointers, timed ? seconds.data() : nullptr);
+             return seconds;
            },
-           "arena"_a, "arguments"_a);
+           "arena"_a, "arguments"_a, "timed"_a = false);
 }

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -29,6 +30,15 @@ int64_t within(int64_t index, int64_t size) {
   return index;
 }
 
+// Does some work, and adds the time that it took, if somebody wants to know.
+template <class Work>
+void timed(double* seconds, Work work) {
+  if (!seconds) return work();
+  const auto started = std::chrono::steady_clock::now();
+  work();
+  *seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+}
+
 }  // namespace
 
 uint8_t* Run::base(const Place& p) const {
@@ -54,45 +64,59 @@ Run Plan::of_thread(Run run, int thread) const {
   return run;
 }
 
-void Plan::run(uint8_t* memory, const std::vector<uint8_t*>& arguments) const {
+void Plan::run(uint8_t* memory, const std::vector<uint8_t*>& arguments, double* seconds) const {
   const Run run{memory, memory + arena_, arguments.data(), constants_.data()};
-  for (const Stage& stage : stages_) stage.whole ? stage.whole(run) : run_strip(stage, run);
+  for (const Stage& stage : stages_) {
+    if (stage.whole) {
+      timed(seconds, [&] { stage.whole(run); });
+    } else {
+      run_strip(stage, run, seconds);
+    }
+    if (seconds) seconds += stage.whole ? 1 : stage.steps.size();
+  }
 }
 
-void Plan::run_strip(const Stage& stage, const Run& run) const {
+void Plan::run_strip(const Stage& stage, const Run& run, double* seconds) const {
   const int64_t blocks = stage.rows ? (stage.rows + stage.block - 1) / stage.block : 0;
+  const size_t count = stage.steps.size();
   if (blocks > 1) {
+    std::vector<double> spent(seconds ? threads_ * count : 0);  // by each thread
     Pool::shared().run(blocks, [&](int64_t block, int thread) {
       Run part = of_thread(run, thread);
       part.first = block * stage.block;
       part.count = std::min(stage.block, stage.rows - part.first);
-      for (const Step& step : stage.steps) step.run(part);
+      for (size_t i = 0; i < count; i++)
+        timed(seconds ? &spent[thread * count + i] : nullptr, [&] { stage.steps[i].run(part); });
     }, threads_);
+    for (size_t i = 0; i < spent.size(); i++) seconds[i % count] += spent[i] / threads_;
     return;
   }
   // Few rows: the threads share each product instead.
   Run part = run;
   part.count = stage.rows;
-  for (const Step& step : stage.steps) {
+  for (size_t i = 0; i < count && blocks; i++) {
+    const Step& step = stage.steps[i];
     const int64_t share = (step.parts + threads_ - 1) / threads_;
-    if (!blocks) break;
-    if (threads_ == 1 || step.parts == 1) {
-      step.run(part);
-    } else {
+    timed(seconds ? seconds + i : nullptr, [&] {
+      if (threads_ == 1 || step.parts == 1) return step.run(part);
       Pool::shared().run(threads_, [&](int64_t i, int) {
         const int64_t begin = i * share, end = std::min(begin + share, step.parts);
         if (begin < end) step.part(part, begin, end);
       }, threads_);
-    }
+    });
   }
 }
 
-void Plan::step(std::function<void(const Run&)> run) {
-  stages_.back().steps.push_back({std::move(run), 1, nullptr});
+void Plan::add_step(Step step) {
+  stages_.back().steps.push_back(std::move(step));
+  steps_++;
 }
+
+void Plan::step(std::function<void(const Run&)> run) { add_step({std::move(run), 1, nullptr}); }
 
 void Plan::stage(std::function<void(const Run&)> run) {
   stages_.push_back({0, 0, {}, std::move(run)});
+  steps_++;
 }
 
 void Plan::strip(int64_t rows, int64_t block) { stages_.push_back({rows, block, {}, nullptr}); }
@@ -128,8 +152,8 @@ void Plan::quantize(Place x, Place codes, Place scales, int64_t width, int64_t d
 template <class Product>
 void Plan::product(const Matrix& w, Product part) {
   const int64_t panels = w.panels();
-  stages_.back().steps.push_back({[=](const Run& run) { part(run, 0, panels); },
-                                  w.bytes() < kSmallProduct ? 1 : panels, part});
+  add_step({[=](const Run& run) { part(run, 0, panels); },
+            w.bytes() < kSmallProduct ? 1 : panels, part});
 }
 
 void Plan::multiply(Place x, Place y, const Matrix& w, const float* bias, Activation activation,

@@ -122,8 +122,12 @@ class Plan {
                int64_t times);
   void positions(Place starts, Place y, int64_t size, int64_t count);
 
-  // `memory`: bytes() of it, aligned to kAlign.
-  void run(uint8_t* memory, const std::vector<uint8_t*>& arguments) const;
+  // Operations that it was told of; each has a place in `seconds`.
+  int64_t steps() const { return steps_; }
+  // `memory`: bytes() of it, aligned to kAlign. `seconds`: what each operation took is added, that
+  // of blocks as the threads' sum over how many they are; none: nothing is timed.
+  void run(uint8_t* memory, const std::vector<uint8_t*>& arguments,
+           double* seconds = nullptr) const;
 
  private:
   struct Step {
@@ -138,9 +142,10 @@ class Plan {
     std::function<void(const Run&)> whole;  // or a stage of its own
   };
 
+  void add_step(Step step);
   void step(std::function<void(const Run&)> run);
   void stage(std::function<void(const Run&)> run);
-  void run_strip(const Stage& stage, const Run& run) const;
+  void run_strip(const Stage& stage, const Run& run, double* seconds) const;
   Run of_thread(Run run, int thread) const;
   template <class Product>
   void product(const Matrix& w, Product part);
@@ -148,6 +153,7 @@ class Plan {
   const Kernels& kernels_;
   int64_t arena_, local_;
   int threads_;
+  int64_t steps_ = 0;
   std::vector<const uint8_t*> constants_;
   std::vector<Stage> stages_;
 };

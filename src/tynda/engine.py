@@ -17,7 +17,7 @@ from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import map_tree
 from tynda.quant.weight import Quantized, dense, quantize_all
 
-__all__ = ["BITS", "Backend", "Eager", "Engine", "open_engine", "processors"]
+__all__ = ["BITS", "Backend", "Eager", "Engine", "as_held", "open_engine", "processors"]
 
 Backend = Literal["native", "numpy", "torch"]
 Array = NDArray[Any]
@@ -92,15 +92,7 @@ def open_engine(
                 "install it again with a C++ compiler",
                 stacklevel=2,
             )
-    if bits is None:
-        stored = any(isinstance(weight, Quantized) for weight in weights.values())
-        bits = 8 if stored and backend == "native" else 32
-    if bits == 8:
-        if backend == "torch":
-            raise TyndaError("torch computes in 32 bits: take the native or the numpy backend")
-        weights = quantize_all(weights, trainable, later=backend == "native")
-    else:
-        weights = dense(weights)
+    weights, bits = as_held(weights, trainable, backend, bits)
     if backend == "native":
         return Native(weights, threads or processors(), bits=bits)
     if backend == "numpy":
@@ -116,6 +108,26 @@ def open_engine(
 
     tensors = {name: tensor(value) for name, value in weights.items()}
     return Eager(TorchOps(), tensors, tensor, lambda x: x.numpy())
+
+
+def as_held(
+    weights: Mapping[str, Array | Quantized],
+    trainable: Mapping[str, bool],
+    backend: Backend,
+    bits: int | None = None,
+) -> tuple[dict[str, Any], int]:
+    """The weights as `open_engine` hands them to a backend, and in how many bits it computes.
+
+    Raises `TyndaError` where the backend has no such width.
+    """
+    if bits is None:
+        stored = any(isinstance(weight, Quantized) for weight in weights.values())
+        bits = 8 if stored and backend == "native" else 32
+    if bits == 32:
+        return dense(weights), bits
+    if backend == "torch":
+        raise TyndaError("torch computes in 32 bits: take the native or the numpy backend")
+    return quantize_all(weights, trainable, later=backend == "native"), bits
 
 
 def processors() -> int:

@@ -95,6 +95,11 @@ _NAMES, _NUMBERS, _WHOLE = _listed(str, 0), _listed(float, 0.1), _listed(int, 1)
     metavar="DIR",
     help="Where rows are kept, figures and a page made; what is there is not measured again.",
 )
+@click.option(
+    "--operations/--no-operations",
+    default=None,
+    help="What is computed, and where the time goes; done by default where a report is made.",
+)
 @click.option("--retry", is_flag=True, help="Measure again what has failed in the report.")
 @click.option(
     "--again",
@@ -112,6 +117,7 @@ def measure(
     format_: str,
     words_only: bool,
     tokens_per_second: float,
+    operations: bool | None,
     **how: Any,
 ) -> None:
     """Measure MODELs: files, folders of the Hugging Face hub, or names."""
@@ -131,6 +137,7 @@ def measure(
         engines = tuple(ENGINES) if engines == ("all",) else engines or ("tynda",)
         how |= {"manifest": how["manifest"] and str(how["manifest"]), "bits": how["bits"] or ()}
         how |= {"durations": () if words_only else how["durations"], "tokens": tokens_per_second}
+        how |= {"operations": bool(report) if operations is None else operations}
         plans = [Plan(models, engines, **how)]
 
     def tell(row: Any, done: int, count: int) -> None:
@@ -241,9 +248,8 @@ def _times(value: float | None) -> str:
 
 
 def _what(case: Any) -> str:
-    if case.work != "speed":
-        return str(case.work)
-    return f"{case.seconds:g} s x {case.batch}"
+    what = "" if case.work == "words" else f"{case.seconds:g} s x {case.batch}"
+    return what if case.work == "speed" else f"{case.work} {what}".strip()
 
 
 def _about(case: Any) -> str:
@@ -267,6 +273,13 @@ def _short(row: Any) -> str:
     values = row.values
     if row.case.work == "words":
         return f"WER {values['wer']:.4f} ({values['wer_low']:.4f} to {values['wer_high']:.4f})"
+    if row.case.work == "operations":
+        items = [item for part in values["parts"].values() for item in part]
+        return f"{sum(item['flops'] for item in items) / 1e9:.1f} GFLOPs"
+    if row.case.work == "cache":
+        last, whole = values["with_cache"][-1], values["without_cache"][-1]
+        place = values["positions"][-1]
+        return f"token {place}: {1e3 * last:.1f} ms, {1e3 * whole:.1f} ms without a cache"
     warning = values["machine"]["why_noisy"]
     times = values["stages"]["whole"]
     return f"{1e3 * times['p50']:.1f} ms" + (f", noisy: {warning}" if warning else "")

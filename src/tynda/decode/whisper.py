@@ -19,7 +19,6 @@ from tynda.decode.options import Options
 from tynda.engine import Engine
 from tynda.errors import TyndaError
 from tynda.models import whisper
-from tynda.ops.base import Ops, T, Weights
 from tynda.ops.numpy import NumpyOps
 from tynda.text.whisper import WhisperTokenizer
 
@@ -211,22 +210,6 @@ def start_tokens(tokenizer: WhisperTokenizer, language: str | None, task: str) -
     return [tokenizer.sot, tokenizer.languages[language], doing]
 
 
-def _advance(
-    ops: Ops[T],
-    weights: Weights[T],
-    config: whisper.Config,
-    tokens: T,
-    starts: T,
-    heard: whisper.Heard[T],
-    cache: whisper.Cache[T],
-) -> tuple[T, T, whisper.Cache[T] | None]:
-    """States behind all of the ``tokens [rows, n]``, logits ``[rows, vocab]`` behind the last."""
-    rows, count = ops.shape(tokens)
-    states, grown = whisper.decode(ops, weights, config, tokens, starts, heard, cache)
-    last = ops.reshape(ops.slice(states, count - 1, count), rows, config.channels)
-    return states, whisper.logits(ops, weights, config, last), grown
-
-
 class _Steps:
     """The decoder network, one step after another, with its cache."""
 
@@ -250,7 +233,7 @@ class _Steps:
         engine, config = self._network.engine, self._network.config
         new = np.array(tokens, np.int64)
         states, logits, self._cache = engine.run(
-            _advance, config, new, self._starts, self._heard, self._cache
+            whisper.advance, config, new, self._starts, self._heard, self._cache
         )
         self._starts = self._starts + new.shape[1]
         self._states = engine.array(states)

@@ -24,6 +24,7 @@ __all__ = [
     "Cache",
     "Config",
     "Heard",
+    "advance",
     "decode",
     "encode",
     "from_huggingface",
@@ -262,6 +263,23 @@ def take(ops: Ops[T], weights: Weights[T], config: None, part: Part, items: T) -
 def logits(ops: Ops[T], weights: Weights[T], config: Config, states: T) -> T:
     """Scores ``[..., vocab]`` of the token that follows each of ``states [..., channels]``."""
     return ops.linear(states, weights["model.decoder.embed_tokens.weight"])
+
+
+def advance(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    tokens: T,
+    starts: T,
+    heard: Heard[T],
+    cache: Cache[T] | None = None,
+) -> tuple[T, T, Cache[T] | None]:
+    """A step: as `decode`, and between states and cache the logits ``[batch, vocab]`` behind the
+    last token of each row."""
+    batch, count = ops.shape(tokens)
+    states, grown = decode(ops, weights, config, tokens, starts, heard, cache)
+    last = ops.reshape(ops.slice(states, count - 1, count), batch, config.channels)
+    return states, logits(ops, weights, config, last), grown
 
 
 def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:

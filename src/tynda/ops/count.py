@@ -11,15 +11,17 @@ Conventions
   difference, square, sum, product, scale, shift); batch norm 3; LSTM 22 for each hidden unit
   and frame beside its products. Moving data (concat, embedding, mask, reshape, slice, take,
   write) and what is done once per row or channel counts nothing.
-- Attention is counted in full: no kernel is said to skip what a query may not see.
-- Weights and activations are float32, but in the native engine's memory, which is that of its
-  own plan.
+- Attention is counted in full: no kernel is said to skip what a query may not see. A step of a
+  decoder sees the tokens before it and its own, whatever room its cache has.
+- Weights and activations are float32, but in the native engine: its memory is that of its own
+  plan, its weights are as its kernels hold them, and its products are in as many bits as it makes
+  them in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -28,13 +30,24 @@ import numpy as np
 
 from tynda.ops.lowering import Lowering
 from tynda.ops.plan import Machine
-from tynda.ops.trace import INTEGERS, VIEWS, Program, Step, Value, trace
+from tynda.ops.trace import INTEGERS, VIEWS, Program, Step, Value, trace_call
 from tynda.quant.weight import quantize_all
 
-__all__ = ["Report", "Row", "count", "peak_bytes", "report"]
+__all__ = [
+    "Report",
+    "Row",
+    "count",
+    "count_call",
+    "count_listen",
+    "count_step",
+    "count_text",
+    "peak_bytes",
+    "report",
+]
 
 _BYTES = 4
 _SOFTMAX, _LSTM = 5, 22
+_COSTS = ("macs", "flops", "weight_bytes", "input_bytes", "output_bytes")
 _EACH = {
     **{"relu": 1, "add": 1, "scale": 1, "gelu": 5, "silu": 5, "glu": 5, "log_softmax": 5},
     **{"layer_norm": 7, "group_norm": 7, "batch_norm": 3, "lstm": _LSTM},
@@ -58,6 +71,10 @@ class Row:
     """Activations read."""
     output_bytes: int
     """Activations written."""
+    bits: int = 32
+    """Of the numbers in its products. An LSTM is in 32: its recurrent half always is."""
+    step: int = 0
+    """Its place in the traced program."""
 
 
 @dataclass(frozen=True)
@@ -105,32 +122,133 @@ def count(
 ) -> Report:
     """Count one run of a model family on features ``[batch, frames, config.bins]``.
 
-    As for `tynda.ops.trace.trace`. ``machine``: whose native engine's memory is to be counted
-    as well, with weights in as many bits: ``Native({}, threads, bits=bits).machine`` is this one.
+    As for `tynda.ops.trace.trace`. ``machine``: whose native engine is to be counted, with
+    weights in as many bits: ``native.machine(threads, bits)`` is this one.
     """
-    program = trace(module, config, frames, batch)
-    if machine is None:
-        return report(program)
+    features, lengths = Value((batch, frames, config.bins)), Value((batch,), is_integer=True)
+    return count_call(module.encode, module, config, features, lengths, machine=machine)[0]
+
+
+def count_listen(
+    module: ModuleType, config: Any, frames: int, batch: int = 1, machine: Machine | None = None
+) -> Report:
+    """Count what a family's decoder makes once of encoded sound, ``frames`` of the encoder's."""
+    return _listen(module, config, frames, batch, machine)[0]
+
+
+def count_step(
+    module: ModuleType,
+    config: Any,
+    frames: int,
+    seen: int,
+    tokens: int = 1,
+    batch: int = 1,
+    machine: Machine | None = None,
+    *,
+    cached: bool = True,
+) -> Report:
+    """Count a step of a family's decoder: ``tokens`` more behind those that it has ``seen``, and
+    the logits behind the last of them.
+
+    Not ``cached``: all are run again, with nothing remembered but the sound.
+    """
+    heard = _listen(module, config, frames, batch, machine)[1]
+    count = tokens if cached else seen + tokens
+    inputs: list[Any] = [Value((batch, count), is_integer=True), Value((batch,), is_integer=True)]
+    cache = None
+    if cached:
+        shape = (batch, seen + tokens, config.channels)
+        rooms = [[Value(shape) for _ in range(config.decoder_layers)] for _ in range(2)]
+        cache = module.Cache(*rooms)
+    return count_call(module.advance, module, config, *inputs, heard, cache, machine=machine)[0]
+
+
+def count_text(
+    module: ModuleType,
+    config: Any,
+    frames: int,
+    tokens: int,
+    batch: int = 1,
+    machine: Machine | None = None,
+    *,
+    prompt: int = 0,
+) -> Report:
+    """Count all steps of a text: ``prompt`` tokens at once, then ``tokens`` one by one.
+
+    What a step costs grows by as much from each to the next: rows are the sums of as many times
+    the mean of the first and the last. Without `count_listen`.
+    """
+
+    def step(seen: int, count: int = 1) -> Report:
+        return count_step(module, config, frames, seen, count, batch, machine)
+
+    found = [step(0, prompt)] if prompt else []
+    rows = [row for report in found for row in report.rows]
+    if tokens:
+        first, last = step(prompt), step(prompt + tokens - 1)
+        found += [first, last]
+        rows += [
+            replace(
+                a, **{name: tokens * (getattr(a, name) + getattr(b, name)) // 2 for name in _COSTS}
+            )
+            for a, b in zip(first.rows, last.rows, strict=True)
+        ]
+    most = max((report.peak_activation_bytes for report in found), default=0)
+    return Report(
+        tuple(rows),
+        max((report.weight_bytes for report in found), default=0),
+        most,
+        max((report.arena_bytes for report in found if report.arena_bytes), default=None),
+    )
+
+
+def count_call(
+    function: Callable[..., Any],
+    module: ModuleType,
+    config: Any,
+    *inputs: Any,
+    machine: Machine | None = None,
+) -> tuple[Report, Any]:
+    """Count ``function(ops, weights, config, *inputs)`` of a family, on `Value` objects or
+    structures of them; with its result, which is such a structure."""
     specs = module.specs(config)
+    shapes = {name: spec.shape for name, spec in specs.items()}
+    program, result = trace_call(function, shapes, config, *inputs)
+    if machine is None:
+        return report(program), result
     weights: Mapping[str, Any] = {
-        name: np.broadcast_to(np.float32(0), spec.shape) for name, spec in specs.items()
+        name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()
     }
     if machine.bits == 8:
         learnt = {name: spec.trainable for name, spec in specs.items()}
         weights = quantize_all(weights, learnt, later=True)
-    return replace(report(program), arena_bytes=Lowering(program, weights, machine).layout.bytes)
+    return report(program, Lowering(program, weights, machine)), result
 
 
-def report(program: Program) -> Report:
-    """What a program costs."""
-    rows = [_row(s) for s in program.steps if s.operation not in (*VIEWS, *INTEGERS)]
+def report(program: Program, lowering: Lowering | None = None) -> Report:
+    """What a program costs; with how the native engine does it, what it costs there."""
+    held: dict[int, dict[str, int]] = {}
+    integer = set()
+    if lowering is not None:
+        for node in (node for stage in lowering.stages for node in stage.nodes):
+            sizes = held.setdefault(node.step, {})
+            for name, form in node.weights:
+                sizes[name] = sizes.get(name, 0) + lowering.matrices[name, form]
+            if node.integer:
+                integer.add(node.step)
+    rows: list[Row] = []
     read: dict[str, int] = {}
-    for step in program.steps:
+    for i, step in enumerate(program.steps):
+        if step.operation in VIEWS or step.operation in INTEGERS:
+            continue
+        weights = _weights_read(step, held.get(i, {}))
+        bits = 8 if i in integer and step.operation != "lstm" else 32
+        rows.append(_row(i, step, bits, sum(weights.values())))
         # An embedding, or a slice, reads a few rows of what others read whole.
-        for name, size in _weights_read(step).items():
-            if step.operation not in VIEWS:
-                read[name] = max(size, read.get(name, 0))
-    return Report(tuple(rows), sum(read.values()), peak_bytes(program))
+        for name, size in weights.items():
+            read[name] = max(size, read.get(name, 0))
+    arena = lowering.layout.bytes if lowering else None
+    return Report(tuple(rows), sum(read.values()), peak_bytes(program), arena)
 
 
 def peak_bytes(program: Program) -> int:
@@ -164,9 +282,17 @@ def peak_bytes(program: Program) -> int:
     return _BYTES * peak
 
 
-def _row(step: Step) -> Row:
+def _listen(
+    module: ModuleType, config: Any, frames: int, batch: int, machine: Machine | None
+) -> tuple[Report, Any]:
+    states = Value((batch, frames, config.channels))
+    lengths = Value((batch,), is_integer=True)
+    return count_call(module.listen, module, config, states, lengths, machine=machine)
+
+
+def _row(place: int, step: Step, bits: int, weight_bytes: int) -> Row:
     written = step.tensors["x"] if step.operation == "write" else step.result
-    weights, macs = _weights_read(step), _macs(step)
+    macs = _macs(step)
     activations = step.activations
     if step.operation == "embedding":
         activations = [step.tensors["ids"]]
@@ -177,17 +303,22 @@ def _row(step: Step) -> Row:
         layer=step.result.name,
         macs=macs,
         flops=2 * macs + _other(step),
-        weight_bytes=sum(weights.values()),
+        weight_bytes=weight_bytes,
         input_bytes=_BYTES * sum(x.size for x in activations),
         output_bytes=_BYTES * written.size,
+        bits=bits,
+        step=place,
     )
 
 
-def _weights_read(step: Step) -> dict[str, int]:
-    """Name -> bytes."""
+def _weights_read(step: Step, held: Mapping[str, int]) -> dict[str, int]:
+    """Name -> bytes; ``held``: of those that are matrices in the native engine's hands."""
+    sizes = {w.name: held.get(w.name, _BYTES * w.size) for w in step.weights}
     if step.operation == "embedding":
-        return {step.tensors["weight"].name: _BYTES * step.result.size}
-    return {w.name: _BYTES * w.size for w in step.weights}
+        table = step.tensors["weight"]
+        rows = step.result.size // table.shape[1]
+        return {table.name: sizes[table.name] * rows // table.shape[0]}
+    return sizes
 
 
 def _macs(step: Step) -> int:

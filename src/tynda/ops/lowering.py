@@ -18,9 +18,10 @@ from tynda.ops.base import conv_length
 from tynda.ops.plan import ALIGN, Buffer, Layout, Machine, Node, Stage, View, group, up
 from tynda.ops.trace import VIEWS, Program, Step, Value
 from tynda.quant.attention import KEYS, LEAST_QUERIES
+from tynda.quant.coded import Coded
 from tynda.quant.weight import Quantized, floats
 
-__all__ = ["Lowering", "attention_scratch", "remembered_bytes"]
+__all__ = ["Lowering", "attention_scratch", "held", "matrix_bytes", "remembered_bytes"]
 
 _FLOAT = 4
 _INTEGER = 8
@@ -28,6 +29,8 @@ _ACTIVATIONS = ("relu", "gelu", "silu")
 # As in plan.cpp and kernels.inl.
 _MOMENT_ROWS = 256
 _FEW_QUERIES = 4
+# As in matrix.h.
+_BLOCK_INPUTS = 32
 
 
 class Lowering:
@@ -38,10 +41,14 @@ class Lowering:
     arguments: list[Buffer]
     """Inputs, then those outputs that are none of them."""
     outputs: list[View]
+    matrices: dict[tuple[str, str], int]
+    """Weights as products read them, by name and form: the bytes that each takes."""
 
     def __init__(self, program: Program, weights: Mapping[str, Any], machine: Machine) -> None:
-        self._program, self._weights, self._machine = program, weights, machine
+        self.program, self._weights, self._machine = program, weights, machine
         self._nodes: list[Node] = []
+        self._step = 0
+        self.matrices = {}
         self._views: dict[Value, View] = {}
         self._codes: dict[Value, tuple[View, View]] = {}
         self._done: set[int] = set()
@@ -56,6 +63,7 @@ class Lowering:
             self._argument(self._new(value, size))
         for i, step in enumerate(program.steps):
             if i not in self._done:
+                self._step = i
                 getattr(self, f"_{step.operation}")(i, step)
         self.outputs = [self._output(value) for value in program.outputs]
         self.stages = group(self._nodes)
@@ -78,7 +86,7 @@ class Lowering:
         maker = self._made.get(value)
         if (
             maker is None
-            or self._program.steps[maker].operation in (*VIEWS, "write")
+            or self.program.steps[maker].operation in (*VIEWS, "write")
             or self._only_user(value) is None
             or value.shape != result.shape
         ):
@@ -113,7 +121,12 @@ class Lowering:
         return self._vector(step.tensors["bias"]) if "bias" in step.tensors else None
 
     def _node(self, emit: Callable[[Any, Any], None], **about: Any) -> None:
-        self._nodes.append(Node(emit, **about))
+        self._nodes.append(Node(emit, step=self._step, **about))
+
+    def _matrix(self, name: str, form: str) -> tuple[str, str]:
+        """Note that a weight is read in a form."""
+        self.matrices[name, form] = matrix_bytes(self._weights[name], form, self._machine)
+        return name, form
 
     def _rows(self, step: Step, emit: Callable[[Any, Any, Any, Any], None]) -> None:
         """A node that works row by row: ``emit(plan, x, y, width)``."""
@@ -255,13 +268,14 @@ class Lowering:
             x, whole, rows = codes, [], [codes, scales]
         residual = ending.residual
         bias = ending.bias
+        matrix = self._matrix(name, form)
 
         def emit(plan: Any, at: Any) -> None:
             plan.multiply(
                 at(x),
                 None if scales is None else at(scales),
                 at(y),
-                (name, form),
+                matrix,
                 bias,
                 ending.activation,
                 ending.factor,
@@ -269,14 +283,15 @@ class Lowering:
             )
 
         reads = rows if residual is None else [*rows, residual]
-        self._node(emit, rows=y.rows, reads=reads, reads_whole=whole, writes=[y])
+        about = {"weights": [matrix], "integer": scales is not None}
+        self._node(emit, rows=y.rows, reads=reads, reads_whole=whole, writes=[y], **about)
 
     def _ending(self, i: int, step: Step) -> tuple[Value, _Ending]:
         """What a product can do on its way out, and the value that is then its result."""
         ending = _Ending(self._bias(step))
         result, begin = step.result, i
         while (user := self._only_user(result)) is not None:
-            after = self._program.steps[user]
+            after = self.program.steps[user]
             plain = ending.factor == 1 and ending.residual is None
             if after.operation in _ACTIVATIONS and plain and ending.activation == "none":
                 ending.activation = after.operation
@@ -297,7 +312,7 @@ class Lowering:
 
     def _only_user(self, value: Value) -> int | None:
         users = self._users.get(value, [])
-        return users[0] if len(users) == 1 and value not in self._program.outputs else None
+        return users[0] if len(users) == 1 and value not in self.program.outputs else None
 
     # ---- rows and elements
 
@@ -335,7 +350,7 @@ class Lowering:
         """With the activation that follows, if one does."""
         result, activation = step.result, "none"
         if (user := self._only_user(result)) is not None:
-            after = self._program.steps[user]
+            after = self.program.steps[user]
             if after.operation in _ACTIVATIONS:
                 self._done.add(user)
                 result, activation = after.result, after.operation
@@ -420,7 +435,7 @@ class Lowering:
         x, time = self._view(value), value.shape[-2]
         if (start, stop) == (0, time):
             self._views[step.result] = x
-        elif math.prod(value.shape[:-2]) == 1 and step.result not in self._program.outputs:
+        elif math.prod(value.shape[:-2]) == 1 and step.result not in self.program.outputs:
             offset = x.offset + start * x.row
             self._views[step.result] = View(x.buffer, stop - start, x.row, offset)
         else:
@@ -435,6 +450,7 @@ class Lowering:
             rows=y.rows,
             reads_whole=[ids],
             writes=[y],
+            weights=[self._matrix(name, "linear")],
         )
 
     def _take(self, i: int, step: Step) -> None:
@@ -497,8 +513,8 @@ class Lowering:
         def emit(plan: Any, at: Any) -> None:
             plan.attention(at(q), at(k), at(v), at(y), heads, at(lengths))
 
-        local = attention_scratch(heads, self._machine)
-        self._node(emit, rows=None, reads=[q, k, v, lengths], writes=[y], local=local)
+        about = {"local": attention_scratch(heads, self._machine), "integer": heads["integer"]}
+        self._node(emit, rows=None, reads=[q, k, v, lengths], writes=[y], **about)
 
     _causal_attention = _attention
 
@@ -511,6 +527,7 @@ class Lowering:
             reads=[q, k, lengths],
             writes=[y],
             local=attention_scratch(heads, self._machine),
+            integer=bool(heads["integer"]),
         )
 
     def _remember(self, i: int, step: Step) -> None:
@@ -564,14 +581,14 @@ class Lowering:
         self._product(value, self._view(value), name, "linear", gates, _Ending(bias))
         wide = up(hidden, self._machine.panel)
         y, work = self._new(step.result), _room(7 * batch, wide * _FLOAT)
-        weights = [(step.tensors["weight_hh"].name, f"gate {g}") for g in range(4)]
+        weights = [self._matrix(step.tensors["weight_hh"].name, f"gate {g}") for g in range(4)]
         reverse = step.settings["reverse"]
 
         def emit(plan: Any, at: Any) -> None:
             places = (at(v) for v in (gates, y, work))
             plan.lstm(*places, weights, batch, time, hidden, reverse, at(lengths))
 
-        self._node(emit, rows=None, reads=[gates, lengths], writes=[y, work])
+        self._node(emit, rows=None, reads=[gates, lengths], writes=[y, work], weights=weights)
 
 
 class _Ending:
@@ -593,6 +610,33 @@ class _Ending:
 
 def _room(rows: int, row: int) -> View:
     return View(Buffer(rows, row), rows, row)
+
+
+def held(weight: Any, form: str) -> tuple[int, int]:
+    """In how many bits the kernels hold a weight, and in groups of how many inputs.
+
+    ``form``: ``linear``; ``conv FIRST COUNT``, of some outputs; ``gate G`` of an LSTM.
+    """
+    if not isinstance(weight, Quantized) or form.startswith("gate"):
+        return 32, 0
+    if isinstance(weight, Coded) and weight.grid.bits <= 4 and not weight.grid.table:
+        return math.ceil(weight.grid.bits), weight.grid.group
+    return 8, 0  # of more bits, or by a table, products would gain nothing
+
+
+def matrix_bytes(weight: Any, form: str, machine: Machine) -> int:
+    """Of a weight in the kernels' hands, as ``Matrix`` has them."""
+    bits, group = held(weight, form)
+    kind, *numbers = form.split()
+    rows: dict[str, int] = {"linear": weight.shape[0], "gate": weight.shape[0] // 4}
+    outputs = up(int(numbers[1]) if kind == "conv" else rows[kind], machine.panel)
+    inputs: int = math.prod(weight.shape[1:])
+    if bits == 32:
+        return outputs * inputs * _FLOAT
+    if bits == 8:
+        return outputs * (up(inputs, 4) + 8)  # each with a scale and where its sum starts
+    groups = max(1, -(-inputs // group)) if group else 1
+    return outputs * (up(inputs, _BLOCK_INPUTS) * bits // 8 + 8 + 2 * groups)
 
 
 def remembered_bytes(value: Value, machine: Machine) -> int:

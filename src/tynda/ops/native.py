@@ -6,7 +6,6 @@ What a function means is said by the NumPy backend; how it runs by ``ops.lowerin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,13 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.ops.lowering import Lowering
+from tynda.ops.lowering import Lowering, held
 from tynda.ops.plan import Buffer, Machine, View
 from tynda.ops.trace import Value, trace_call
 from tynda.ops.tree import leaves, map_tree
-from tynda.quant.coded import Coded
-from tynda.quant.grid import Grid
-from tynda.quant.weight import Pending, Quantized, by_tap, floats
+from tynda.quant.weight import Pending, by_tap, floats
 from tynda.tensors import forget
 
 try:
@@ -29,7 +26,7 @@ try:
 except ImportError:  # installed where there was no compiler
     _native = None
 
-__all__ = ["Compiled", "Native", "available", "instruction_sets"]
+__all__ = ["Compiled", "Native", "available", "instruction_sets", "machine"]
 
 # Plans that are kept: recordings come in many lengths.
 _PLANS = 64
@@ -45,6 +42,12 @@ def available() -> bool:
 def instruction_sets() -> list[str]:
     """Those that there are kernels for and this processor has, best first."""
     return list(_native.instruction_sets())
+
+
+def machine(threads: int, bits: int = 32, instructions: str | None = None) -> Machine:
+    """This processor; ``instructions``: one of `instruction_sets`, the best by default."""
+    kernels = _native.kernels(instructions or instruction_sets()[0])
+    return Machine(kernels.panel, kernels.tile, threads, bits)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Native:
         bits: int = 32,
     ) -> None:
         self.kernels = _native.kernels(instructions or instruction_sets()[0])
-        self.machine = Machine(self.kernels.panel, self.kernels.tile, threads, bits)
+        self.machine = machine(threads, bits, instructions)
         self.arena = _native.Arena()
         _native.set_threads(threads)
         self._weights = dict(weights)
@@ -87,6 +90,30 @@ class Native:
         ``inputs`` and the result are arrays or structures of them (``ops.tree``). A cache
         that is written to is changed in place.
         """
+        compiled, arrays = self._prepared(function, config, inputs)
+        return compiled.run(arrays)
+
+    def timings(
+        self, function: Callable[..., Any], config: Any, *inputs: Any
+    ) -> tuple[Any, dict[int, float]]:
+        """As `run`, and the seconds that each operation took, by its place in the program.
+
+        The program is that of ``compile(function, config, inputs)``. An operation that a product
+        does on its way out (an activation, a factor, a sum) has no time: it is in the product's,
+        as are the windows of a convolution and the rounding of what is multiplied in 8 bits. Where
+        threads take blocks of rows through several operations, an operation's time is the threads'
+        sum over how many they are: all times together are less than the whole by what threads
+        waited for each other.
+        """
+        compiled, arrays = self._prepared(function, config, inputs)
+        seconds: dict[int, float] = {}
+        result = compiled.run(arrays, seconds)
+        return result, seconds
+
+    def _prepared(
+        self, function: Callable[..., Any], config: Any, inputs: Any
+    ) -> tuple[Compiled, list[NDArray[Any]]]:
+        """The plan for such inputs, and what it is given."""
         tensors = list(leaves(inputs))
         arrays = [_plain(tensor) for tensor in tensors]
         shapes = tuple((t.shape, a.dtype.char) for t, a in zip(tensors, arrays, strict=True))
@@ -95,7 +122,12 @@ class Native:
             if len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))
             compiled = self._plans[key] = Compiled(self, function, config, inputs)
-        return compiled.run(arrays)
+        return compiled, arrays
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all weights that were used so far, as the kernels hold them."""
+        return sum(matrix.bytes for matrix in self._matrices.values())
 
     def array(self, tensor: NDArray[Any]) -> NDArray[Any]:
         """Its tensors are arrays."""
@@ -114,29 +146,24 @@ class Native:
             elif kind == "conv":
                 first = int(numbers[0])
                 stop = first + int(numbers[1])
-            self._matrices[name, form] = self._pack(weight, first, stop, kind != "gate")
+            self._matrices[name, form] = self._pack(weight, first, stop, *held(weight, form))
         return self._matrices[name, form]
 
-    def _pack(self, weight: Any, first: int, stop: int, integer: bool) -> Any:
+    def _pack(self, weight: Any, first: int, stop: int, bits: int, group: int) -> Any:
         """Outputs ``first`` to ``stop``, some at a time: a large weight is never held twice."""
-        integer = integer and isinstance(weight, Quantized)
-        few = integer and isinstance(weight, Coded) and _held(weight.grid)
-        bits, group = 8 if integer else 32, 0
-        if few:
-            bits, group = math.ceil(weight.grid.bits), weight.grid.group
         inputs = int(np.prod(weight.shape[1:]))
         matrix = _native.Matrix(self.kernels, stop - first, inputs, bits, group)
         for row in range(first, stop, _ROWS):
             rows, at = slice(row, min(row + _ROWS, stop)), row - first
-            if few:
+            if bits < 8:
                 part = weight[rows]
                 matrix.put_few(at, part.packed, part.grid.bits == 1.58, *part.steps)
                 forget(part.packed)
-            elif integer and isinstance(weight, Pending):
+            elif bits == 8 and isinstance(weight, Pending):
                 part = weight.weight[rows]
                 matrix.put_rounded(self.kernels, at, by_tap(part))
                 forget(part)
-            elif integer:
+            elif bits == 8:
                 part = weight[rows].by_tap()
                 scale = np.ascontiguousarray(part.scale, np.float32)
                 matrix.put_8(at, np.ascontiguousarray(part.codes), scale)
@@ -173,17 +200,22 @@ class Compiled:
         layout = lowering.layout
         self.bytes = layout.bytes
         self._plan = _Plan(native, layout.arena, layout.local)
+        self._steps: list[int] = []
         for stage in lowering.stages:
             if stage.rows is not None:
                 self._plan.strip(stage.rows, layout.blocks[stage])
             for node in stage.nodes:
                 node.emit(self._plan, self._plan.place)
+                self._steps.append(node.step)
 
-    def run(self, arrays: list[NDArray[Any]]) -> Any:
-        """The result for inputs of the right shapes and types."""
+    def run(self, arrays: list[NDArray[Any]], seconds: dict[int, float] | None = None) -> Any:
+        """The result for inputs of the right shapes and types; ``seconds``: see `timings`."""
         made = {i: np.empty(shape, dtype) for i, (shape, dtype) in self._room.items()}
         everything = [*arrays, *(made[i] for i in sorted(made))]
-        self._plan.native.run(self._native.arena, everything)
+        spent = self._plan.native.run(self._native.arena, everything, seconds is not None)
+        if seconds is not None:
+            for step, time in zip(self._steps, spent, strict=True):
+                seconds[step] = seconds.get(step, 0.0) + time
         outputs = iter(self._outputs)
 
         def result(value: Value) -> Any:
@@ -279,11 +311,6 @@ class _Plan:
         matrices = [self._owner.matrix(*weight) for weight in weights]
         self._kept += matrices
         self.native.lstm(gates, y, work, *matrices, *rest)
-
-
-def _held(grid: Grid) -> bool:
-    """Whether products are made with these codes as they are, and not with 8 bits of them."""
-    return grid.bits <= 4 and not grid.table
 
 
 def _value(array: Any) -> Value:

@@ -86,6 +86,12 @@ class Node:
     """Bytes that each thread needs meanwhile, of a stage of its own."""
     early: bool = False
     """Whether it only works with lengths and places: it then runs before everything."""
+    step: int = 0
+    """The place in the traced program of the operation that it belongs to."""
+    weights: Sequence[tuple[str, str]] = ()
+    """Matrices that it reads, by name and form."""
+    integer: bool = False
+    """Whether it makes products of codes."""
 
 
 @dataclass(eq=False)

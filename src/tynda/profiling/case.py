@@ -64,6 +64,20 @@ class Row:
     ``values`` of words: ``wer``, ``wer_low``, ``wer_high``, ``cer``, ``cer_low``, ``cer_high``
     (95 % by bootstrap over utterances), ``utterances``, ``words``, ``bytes`` (of the model's file
     or files), ``real_time_factor``.
+
+    ``values`` of operations:
+
+    - ``limits``: ``flops_32``, ``ops_8`` (two for a multiply-add), ``bandwidth``, each a second,
+      as `operations.limits` measures them;
+    - ``parts``: ``encoder``, ``decoder`` -> items of ``operation``, ``flops``, ``macs``,
+      ``weight_bytes`` (as the kernels hold them), ``input_bytes``, ``output_bytes``, ``bits``
+      (``32`` or ``8``: of products), ``calls``, ``seconds`` (None where all are done on the way out
+      of products, whose time has them: `Native.timings`); conventions in `ops.count`;
+    - ``layers``: the same by layer, with ``layer``.
+
+    ``values`` of cache: ``positions`` (of a token, from 1 on), and the seconds for it
+    ``with_cache`` (keys and values of the tokens before it remembered) and ``without_cache``
+    (the decoder run on all tokens so far).
     """
 
     case: Case

@@ -21,6 +21,7 @@ from tynda import library, manifest
 from tynda.engine import processors
 from tynda.errors import TyndaError
 from tynda.files import read_json, write_whole
+from tynda.models import CTC_FAMILIES
 from tynda.profiling import energy, environment
 from tynda.profiling.case import Case, Row, read_rows
 from tynda.profiling.engines import ENGINES, engine
@@ -53,6 +54,8 @@ class Plan:
     repeats: int = 10
     budget: float = 10.0
     """Seconds for one case, after which it is not repeated once more."""
+    operations: bool = False
+    """Whether to see what is computed and where the time goes, of engines that can tell."""
     time_limit: float = 600.0
     """Seconds, after which an engine is stopped and its row has failed."""
 
@@ -145,6 +148,18 @@ def _cases(plan: Plan, models: dict[str, Model]) -> list[Case]:
                 found.append(replace(case, work="words"))
             for seconds, batch in itertools.product(plan.durations, plan.batches):
                 found.append(replace(case, seconds=float(seconds), batch=batch))
+            if plan.operations and device == "cpu":
+                found += _studies(case, model, plan.durations)
+    return found
+
+
+def _studies(case: Case, model: Model, durations: tuple[float, ...]) -> list[Case]:
+    """Operations at each duration, and for a model with a decoder its cache."""
+    works, found = engine(case.engine).works, []
+    if "operations" in works:
+        found += [replace(case, work="operations", seconds=float(x)) for x in durations]
+    if "cache" in works and model.about["family"] not in CTC_FAMILIES and durations:
+        found.append(replace(case, work="cache", seconds=float(max(durations))))
     return found
 
 
@@ -180,7 +195,7 @@ def _measure(plan: Plan, case: Case, model: Model, store: _Store) -> Row:
         budget=plan.budget,
         manifest=plan.manifest,
     )
-    limit = plan.time_limit if case.work == "speed" else 100 * plan.time_limit
+    limit = 100 * plan.time_limit if case.work == "words" else plan.time_limit
     values, why = run(job, limit, log)
     if why:
         return row("failed", why)

@@ -27,6 +27,7 @@ from tynda.profiling.energy import Meter, Source
 from tynda.profiling.engines import engine
 from tynda.profiling.engines.base import Clock, Session
 from tynda.profiling.environment import Watch, noise
+from tynda.profiling.operations import limits, summed
 from tynda.profiling.statistics import bootstrap, spread
 from tynda.score import errors, score
 from tynda.text.normalize import NORMALIZERS
@@ -37,6 +38,8 @@ Floats = NDArray[np.float32]
 SEED = 0
 LEAST = 3
 """Runs, however long they take."""
+POSITIONS = (1, 2, 4, 8, 16, 32, 64, 128, 224)
+"""Of tokens whose time is taken."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,29 @@ def words(job: Job, session: Session) -> dict[str, Any]:
     return found | {"utterances": len(pairs), "words": total.words}
 
 
+def operations(job: Job, session: Session) -> dict[str, Any]:
+    """What is computed and where the time goes, beside what the machine could do."""
+    case = job.case
+    found = session.operations(sound(case, job.manifest), case.tokens)
+    return {
+        "limits": limits(case.threads),
+        "parts": {part: summed(each) for part, each in found.items()},
+        "layers": {part: summed(each, layers=True) for part, each in found.items()},
+    }
+
+
+def cache(job: Job, session: Session) -> dict[str, Any]:
+    """A decoder's time for a token, by its position, with the tokens before it remembered and
+    without."""
+    samples = sound(job.case, job.manifest)
+    positions = [position for position in POSITIONS if position <= session.most]
+    return {
+        "positions": positions,
+        "with_cache": session.steps(samples, positions, True),
+        "without_cache": session.steps(samples, positions, False),
+    }
+
+
 def sound(case: Case, path: str | None) -> Floats:
     """``[batch, n]``: recordings of the manifest end to end, or noise where there is none."""
     count = round(case.seconds * SAMPLE_RATE)
@@ -180,7 +206,9 @@ def _letters(text: str) -> str:
     return " ".join(text.split())
 
 
-WORKS: dict[str, Callable[[Job, Session], dict[str, Any]]] = {"speed": speed, "words": words}
+WORKS: dict[str, Callable[[Job, Session], dict[str, Any]]] = {
+    **{"speed": speed, "words": words, "operations": operations, "cache": cache}
+}
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.audio import SAMPLE_RATE
-from tynda.profiling.case import Case
+from tynda.profiling.case import Case, Work
+from tynda.profiling.operations import Operation
 
 __all__ = ["Clock", "Engine", "Session", "parts"]
 
@@ -52,6 +53,8 @@ class Session(ABC):
     """Whether text comes out, and not encoder states only."""
     window: float | None = None
     """Seconds that the model hears at once, whatever there is to hear; None: any length."""
+    most: int = 224
+    """Tokens that a decoder says for a window at the most."""
 
     @abstractmethod
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
@@ -65,6 +68,21 @@ class Session(ABC):
         """The text of ``samples [n]``, decoded as the engine does it by default.
 
         Raises NotImplementedError where the session is not `complete`.
+        """
+        raise NotImplementedError
+
+    def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
+        """What `run` does with the same arguments, operation by operation: ``encoder`` and
+        ``decoder``. Raises NotImplementedError where the engine cannot tell."""
+        raise NotImplementedError
+
+    def steps(self, samples: Floats, positions: Sequence[int], cached: bool) -> list[float]:
+        """Seconds that a decoder takes for the token at each of ``positions``, which rise from 1
+        on, of the first window of ``samples [1, n]``.
+
+        ``cached``: with the keys and values of the tokens before it remembered; else all of them
+        are run again. Those of the sound are remembered either way. Raises NotImplementedError
+        where there is no decoder, or no choice.
         """
         raise NotImplementedError
 
@@ -88,6 +106,8 @@ class Engine(ABC):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     modules: ClassVar[Mapping[str, str]] = {}
     """Modules that it needs -> what to install."""
+    works: ClassVar[tuple[Work, ...]] = ("speed", "words")
+    """What can be measured of it."""
     needs_folder: ClassVar[bool] = True
     """Whether the model must be a Hugging Face folder, and no file of tynda's."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +14,11 @@ from tynda import models
 from tynda.audio import SAMPLE_RATE
 from tynda.decode import ctc, whisper
 from tynda.decode.options import Options
+from tynda.models import whisper as model
 from tynda.ops import native
-from tynda.profiling.case import Case
+from tynda.profiling.case import Case, Work
 from tynda.profiling.engines.base import Clock, Engine, Session, parts
+from tynda.profiling.operations import Ledger, Operation, least
 from tynda.recognizers import CTCRecognizer, Recognizer, WhisperRecognizer, load
 
 __all__ = ["Native", "Numpy"]
@@ -33,6 +37,7 @@ class Native(Engine):
         **{x: f"int{x}" for x in ("8", "6", "5", "4", "3", "2", "1.58")},
     }
     families = models.FAMILIES
+    works: ClassVar[tuple[Work, ...]] = ("speed", "words", "operations", "cache")
     needs_folder = False
     backend: ClassVar[Any] = "native"
 
@@ -72,6 +77,7 @@ class Numpy(Native):
     """The reference."""
 
     name = "tynda-numpy"
+    works = ("speed", "words")
     backend = "numpy"
 
 
@@ -91,41 +97,110 @@ class _Whisper(_Tynda):
         super().__init__(recognizer, kind)
         self._network = recognizer._network
         self.window = self._config.frames * whisper.SECONDS_PER_FRAME
+        self.most = self._config.context // 2
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """All windows of a batch at once."""
-        network, tokenizer = self._network, self._network.tokenizer
-        language = next(iter(tokenizer.languages)) if tokenizer.multilingual else None
-        assert self.window is not None
-        size = round(self.window * SAMPLE_RATE)
+        network = self._network
         for part, count in parts(samples, self.window, tokens):
             with clock.stage("frontend"):
-                full = np.pad(part, ((0, 0), (0, size - part.shape[1])))
-                mel = np.stack([self._front(x) for x in full])
+                mel = self._features(part)
             with clock.stage("encoder"):
                 sound = network.encode(mel, np.full(len(mel), mel.shape[1]))
             with clock.stage("decoder"):
                 options = Options(
                     without_timestamps=True,
-                    max_new_tokens=min(count, self._config.context // 2),
-                    suppress_tokens=[tokenizer.eot],
+                    max_new_tokens=min(count, self.most),
+                    suppress_tokens=[network.tokenizer.eot],
                 )
                 heard = network.listen(*sound)
-                found = whisper.decode(network, heard, options, [language] * len(mel))
+                found = whisper.decode(network, heard, options, [self._language] * len(mel))
             clock.tokens += len(found[0].tokens)
+
+    def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
+        """See `Session.operations`."""
+        engine, config = self._recognizer._engine, self._config
+        encoder, decoder = Ledger(engine), Ledger(engine)
+        for part, count in parts(samples, self.window, tokens):
+            mel = self._features(part)
+            sound = encoder.run(model.encode, config, mel, np.full(len(mel), mel.shape[1]))
+            heard = decoder.run(model.listen, config, *sound)
+            start = self._start
+            text = [start, *[start[-1:]] * (min(count, self.most) - 1)]
+            caches, seen = self._cache(len(mel), len(start) + len(text)), 0
+            for new in text:
+                inputs = np.tile(new, (len(mel), 1)), np.full(len(mel), seen), heard
+                seen += len(new)
+                room = model.Cache(*([x[:, :seen] for x in half] for half in caches))
+                cache = model.Cache(*caches)
+                counted = (*inputs, room)
+                decoder.run(model.advance, config, *inputs, cache, counted=counted)
+        return {"encoder": encoder.operations, "decoder": decoder.operations}
+
+    def steps(self, samples: Floats, positions: Sequence[int], cached: bool) -> list[float]:
+        """See `Session.steps`."""
+        engine, config = self._recognizer._engine, self._config
+        part, _ = next(parts(samples, self.window, 1.0))
+        mel = self._features(part)
+        heard = self._network.listen(*self._network.encode(mel, np.array([mel.shape[1]])))
+        found = []
+        for position in positions:
+            tokens = np.resize(self._start, (1, position))
+            starts, cache = np.array([0]), None
+            if cached:
+                tokens, starts = tokens[:, -1:], np.array([position - 1])
+                cache = model.Cache(*self._cache(1, positions[-1]))
+            step = partial(engine.run, model.advance, config, tokens, starts, heard, cache)
+            found.append(least(step))
+        return found
+
+    @property
+    def _language(self) -> str | None:
+        tokenizer = self._network.tokenizer
+        return next(iter(tokenizer.languages)) if tokenizer.multilingual else None
+
+    @property
+    def _start(self) -> list[int]:
+        """What a text starts with, without time stamps."""
+        tokenizer = self._network.tokenizer
+        start = whisper.start_tokens(tokenizer, self._language, "transcribe")
+        return [*start, tokenizer.no_timestamps]
+
+    def _features(self, samples: Floats) -> Floats:
+        """Of a full window, one recording after another."""
+        assert self.window is not None
+        size = round(self.window * SAMPLE_RATE)
+        return np.stack([self._front(np.pad(x, (0, size - len(x)))) for x in samples])
+
+    def _cache(self, rows: int, room: int) -> list[list[Floats]]:
+        """Keys and values of nothing yet, for each layer."""
+        shape, layers = (rows, room, self._config.channels), range(self._config.decoder_layers)
+        return [[np.zeros(shape, np.float32) for _ in layers] for _ in range(2)]
 
 
 class _CTC(_Tynda):
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """A recording in one piece, however long."""
-        model, engine = self._recognizer._model, self._recognizer._engine
-        family = models.family(model.header.family)
+        engine = self._recognizer._engine
         with clock.stage("frontend"):
-            features = np.stack([self._front(x) for x in samples])
+            features, lengths = self._features(samples)
         with clock.stage("encoder"):
-            lengths = np.full(len(features), features.shape[1])
-            states, frames = engine.run(family.encode, self._config, features, lengths)
+            states, frames = engine.run(self._encode, self._config, features, lengths)
             log_probs, counts = engine.array(states), engine.array(frames)
         with clock.stage("decoder"):
             for row, count in zip(log_probs, counts, strict=True):
                 ctc.greedy(row[: int(count)], self._recognizer.tokenizer)
+
+    def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
+        """See `Session.operations`."""
+        encoder = Ledger(self._recognizer._engine)
+        encoder.run(self._encode, self._config, *self._features(samples))
+        return {"encoder": encoder.operations, "decoder": []}
+
+    @property
+    def _encode(self) -> Any:
+        return models.family(self._recognizer.header.family).encode
+
+    def _features(self, samples: Floats) -> tuple[Floats, Any]:
+        features = np.stack([self._front(x) for x in samples])
+        return features, np.full(len(features), features.shape[1])
