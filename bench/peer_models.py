@@ -19,7 +19,13 @@ from typing import Any
 
 import numpy as np
 
-SIZES = {"whisper-tiny": (384, 4, 6), "whisper-base": (512, 6, 8), "wav2vec2-base": (768, 12, 12)}
+SIZES = {
+    "whisper-tiny": (384, 4, 6),
+    "whisper-base": (512, 6, 8),
+    "whisper-small": (768, 12, 12),
+    "whisper-medium": (1024, 24, 16),
+    "wav2vec2-base": (768, 12, 12),
+}
 """Channels, layers (of the encoder, and of the decoder), heads."""
 EOT = 50257
 PROMPT = [50258, 50259, 50359, 50363]

@@ -12,6 +12,7 @@ __all__ = ["ENGINES", "engine"]
 ENGINES = {
     "tynda": ("tynda", "Native"),
     "tynda-numpy": ("tynda", "Numpy"),
+    "transformers": ("transformers", "Transformers"),
 }
 """Name -> module here and class."""
 
