@@ -4,7 +4,7 @@
     python bench/peer_models.py openvino int8 OUT FOLDER
 
 Speed does not depend on what weights are worth. FOLDER is what the first command made; formats
-and precisions: openvino, onnx and ctranslate2 in f32 and int8, ggml in f16 and q4_0.
+and precisions: openvino, onnx and ctranslate2 in f32 and int8, ggml in f16, q8_0, q5_0 and q4_0.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from __future__ import annotations
 import itertools
 import json
 import string
-import struct
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SIZES = {"whisper-tiny": (384, 4, 6), "whisper-base": (512, 6, 8), "wav2vec2-base": (768, 12, 12)}
+SIZES = {
+    "whisper-tiny": (384, 4, 6),
+    "whisper-base": (512, 6, 8),
+    "whisper-small": (768, 12, 12),
+    "whisper-medium": (1024, 24, 16),
+    "wav2vec2-base": (768, 12, 12),
+}
 """Channels, layers (of the encoder, and of the decoder), heads."""
 EOT = 50257
 PROMPT = [50258, 50259, 50359, 50363]
@@ -100,63 +105,9 @@ def ctranslate2(kind: str, path: Path, folder: Path) -> None:
 
 def ggml(kind: str, path: Path, folder: Path) -> None:
     """The file of whisper.cpp."""
-    from safetensors.numpy import load_file
-    from transformers import WhisperFeatureExtractor
+    from tynda.profiling.engines import ggml
 
-    width, layers, heads = SIZES[folder.name]
-    sizes = (51865, 1500, width, heads, layers, 448, width, heads, layers, 80)
-    mel = WhisperFeatureExtractor.from_pretrained(folder).mel_filters.T.astype("<f4")
-    tokens = _tokens(_merges())
-    with (path / "model.bin").open("wb") as file:
-        # 2002: q4_0, in the second version of quantisation.
-        file.write(struct.pack("12i", 0x67676D6C, *sizes, 1 if kind == "f16" else 2002))
-        file.write(struct.pack("2i", *mel.shape) + mel.tobytes())
-        file.write(struct.pack("i", len(tokens)))
-        for token in tokens:
-            spelt = bytes(_BYTES[c] for c in token)
-            file.write(struct.pack("i", len(spelt)) + spelt)
-        for name, value in load_file(folder / "model.safetensors").items():
-            if name == "proj_out.weight":  # the embeddings again
-                continue
-            name = name.removeprefix("model.")
-            for theirs, ours in _NAMES.items():
-                name = name.replace(theirs, ours)
-            if name in ("encoder.conv1.bias", "encoder.conv2.bias"):
-                value = value[:, None]
-            stored, data = _stored(name, value, kind)
-            file.write(struct.pack("3i", value.ndim, len(name), stored))
-            file.write(struct.pack(f"{value.ndim}i", *value.shape[::-1]) + name.encode() + data)
-
-
-# Part of a name -> what whisper.cpp calls it, to be replaced in this order.
-_NAMES = {
-    "embed_positions.weight": "positional_embedding",
-    "embed_tokens": "token_embedding",
-    "encoder.layer_norm": "encoder.ln_post",
-    "decoder.layer_norm": "decoder.ln",
-    "layers": "blocks",
-    "self_attn_layer_norm": "attn_ln",
-    "encoder_attn_layer_norm": "cross_attn_ln",
-    "final_layer_norm": "mlp_ln",
-    "encoder_attn": "cross_attn",
-    "self_attn": "attn",
-    **{"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"},
-    **{"fc1": "mlp.0", "fc2": "mlp.2"},
-}
-
-
-def _stored(name: str, value: Any, kind: str) -> tuple[int, bytes]:
-    """The number of a tensor's type, and its bytes."""
-    if value.ndim == 1 or name.endswith("bias") or "positional" in name:
-        return 0, value.astype("<f4").tobytes()
-    if kind == "f16" or value.ndim == 3:  # convolutions are not quantised
-        return 1, value.astype("<f2").tobytes()
-    # Blocks of 32: a scale, which takes what is furthest from 0 to -8, then 32 halves of bytes.
-    blocks = value.reshape(-1, 32)
-    scale = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1) / -8
-    codes = (blocks / np.where(scale == 0, 1, scale) + 8.5).clip(0, 15).astype(np.uint8)
-    packed = codes[:, :16] | codes[:, 16:] << 4
-    return 2, np.concatenate([scale.astype("<f2").view(np.uint8), packed], 1).tobytes()
+    ggml.write(folder, path / "model.bin", kind)
 
 
 def _merges() -> list[tuple[str, str]]:

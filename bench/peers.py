@@ -305,7 +305,8 @@ def make(job: Job, python: str, log: Any) -> None:
     wanted |= {job.path: [own, job.kind, f"{job.path}.part", source]} if own else {}
     for path, arguments in wanted.items():
         if not os.path.exists(path):
-            command: list[Any] = [python, Path(__file__).with_name("peer_models.py"), *arguments]
+            maker = sys.executable if arguments[0] == "ggml" else python  # tynda itself writes it
+            command: list[Any] = [maker, Path(__file__).with_name("peer_models.py"), *arguments]
             subprocess.run(command, check=True, stdout=log, stderr=log)
             os.rename(f"{path}.part", path)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tynda.errors import TyndaError
 from tynda.spectra import Spectra
 
-__all__ = ["FrontEnd", "LogMel", "Raw", "Spectrogram", "from_config"]
+__all__ = ["FrontEnd", "LogMel", "Raw", "Spectrogram", "from_config", "mel_filters"]
 
 Floats = NDArray[np.float32]
 
@@ -230,7 +230,7 @@ def _standard_spectra(window: int, fft: int) -> Spectra:
 
 @lru_cache
 def _mel_spectra(window: int, log: str, bins: int, fft: int, fmin: float, fmax: float) -> Spectra:
-    return Spectra(_hann(window), fft, _mel_filters(bins, fft, fmin, fmax), log)
+    return Spectra(_hann(window), fft, mel_filters(bins, fft, fmin, fmax), log)
 
 
 def _hann(length: int) -> Floats:
@@ -239,7 +239,7 @@ def _hann(length: int) -> Floats:
     return window.astype(np.float32)
 
 
-def _mel_filters(bins: int, fft: int, fmin: float, fmax: float) -> Floats:
+def mel_filters(bins: int, fft: int, fmin: float, fmax: float) -> Floats:
     """Slaney's triangular filters `[fft // 2 + 1, bins]`, each of area 1 over Hz.
 
     Slaney, Auditory Toolbox, Technical Report 1998-010: linear to 1 kHz (200/3 Hz for a

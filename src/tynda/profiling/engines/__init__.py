@@ -12,6 +12,9 @@ __all__ = ["ENGINES", "engine"]
 ENGINES = {
     "tynda": ("tynda", "Native"),
     "tynda-numpy": ("tynda", "Numpy"),
+    "transformers": ("transformers", "Transformers"),
+    "faster-whisper": ("faster_whisper", "FasterWhisper"),
+    "whisper.cpp": ("whisper_cpp", "WhisperCpp"),
 }
 """Name -> module here and class."""
 

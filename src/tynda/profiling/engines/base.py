@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Clock:
         self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - started
 
 
-class Session(ABC):
+class Session:
     """A model in an engine's hands."""
 
     kind: str
@@ -56,13 +56,34 @@ class Session(ABC):
     most: int = 224
     """Tokens that a decoder says for a window at the most."""
 
-    @abstractmethod
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """Recognise ``samples [batch, n]`` at 16 kHz greedily, stage by stage.
 
         A model with a decoder says ``tokens`` for each second of sound (`parts`), and never ends
-        before; a CTC model has none.
+        before; a CTC model has none. This is for sessions that have the three stages below.
         """
+        for at, heard in enumerate([samples] if self.batched else samples[:, None]):
+            for part, count in parts(heard, self.window, tokens):
+                with clock.stage("frontend"):
+                    features = self.frontend(part)
+                with clock.stage("encoder"):
+                    states = self.encoder(features)
+                if self.complete:
+                    with clock.stage("decoder"):
+                        said = self.decoder(states, count)
+                    clock.tokens += 0 if at else said
+
+    def frontend(self, samples: Floats) -> Any:
+        """What the encoder takes of ``samples [batch, n]``."""
+        raise NotImplementedError
+
+    def encoder(self, features: Any) -> Any:
+        """What the decoder takes."""
+        raise NotImplementedError
+
+    def decoder(self, states: Any, count: int) -> int:
+        """Say ``count`` tokens and make text of them; how many there were, 0 of a CTC model."""
+        raise NotImplementedError
 
     def transcribe(self, samples: Floats) -> str:
         """The text of ``samples [n]``, decoded as the engine does it by default.
@@ -90,8 +111,8 @@ class Session(ABC):
         """Bytes, after a run, of what the engine can tell: see `Row.values`' memory."""
         return {}
 
-    def wait(self) -> None:  # noqa: B027 - a processor is done when a call returns
-        """Return when the device has done what it was given."""
+    def wait(self) -> None:
+        """Return when the device has done what it was given: a processor has, after a call."""
 
 
 class Engine(ABC):
@@ -108,12 +129,15 @@ class Engine(ABC):
     """Modules that it needs -> what to install."""
     works: ClassVar[tuple[Work, ...]] = ("speed", "words")
     """What can be measured of it."""
+    converters: ClassVar[Mapping[str, str]] = {}
+    """Likewise, what only `prepare` needs beside them."""
     needs_folder: ClassVar[bool] = True
     """Whether the model must be a Hugging Face folder, and no file of tynda's."""
 
     def missing(self, case: Case) -> str | None:
         """Why this machine cannot run a case, in a line; None where it can."""
-        wanted = [package for module, package in self.modules.items() if not _is_there(module)]
+        needed = {**self.modules, **self.converters}
+        wanted = [package for module, package in needed.items() if not _is_there(module)]
         if wanted:
             return f"{self.name} is not installed: pip install {' '.join(dict.fromkeys(wanted))}"
         if case.device not in self.devices:

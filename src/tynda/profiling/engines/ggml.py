@@ -1,0 +1,133 @@
+"""Whisper in whisper.cpp's file: the first of ggml's formats, without a container.
+
+As ``models/convert-h5-to-ggml.py`` and ``examples/quantize`` of whisper.cpp write it. The blocks
+of few bits are ``ggml-quants.c``'s (``quantize_row_*_ref``): 32 weights of a row with a scale in
+f16 before them.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda import huggingface
+from tynda.errors import TyndaError
+from tynda.frontend import mel_filters
+from tynda.quant.weight import dense
+from tynda.text.whisper import WhisperTokenizer
+
+__all__ = ["BLOCK", "KINDS", "dequantize", "quantize", "write"]
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+MAGIC = 0x67676D6C
+BLOCK = 32
+KINDS = {"f32": (0, 0), "f16": (1, 1), "q4_0": (2, 2), "q5_0": (6, 8), "q8_0": (8, 7)}
+"""Name -> the number of a tensor's type, and that of a file's."""
+SECOND_VERSION = 2000
+"""Of quantisation: it is added to the number of a file's type."""
+
+# Part of a name -> what whisper.cpp calls it, to be replaced in this order.
+_NAMES = {
+    "embed_positions.weight": "positional_embedding",
+    "embed_tokens": "token_embedding",
+    "encoder.layer_norm": "encoder.ln_post",
+    "decoder.layer_norm": "decoder.ln",
+    "layers": "blocks",
+    "self_attn_layer_norm": "attn_ln",
+    "encoder_attn_layer_norm": "cross_attn_ln",
+    "final_layer_norm": "mlp_ln",
+    "encoder_attn": "cross_attn",
+    "self_attn": "attn",
+    **{"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"},
+    **{"fc1": "mlp.0", "fc2": "mlp.2"},
+}
+
+
+def write(folder: Path, path: Path, kind: str) -> None:
+    """Write a Hugging Face folder's Whisper to a file in one of `KINDS`.
+
+    Raises `TyndaError` where `tynda.huggingface.load` does, and for sizes that whisper.cpp has not.
+    """
+    model = huggingface.load(folder)
+    assert isinstance(model.tokenizer, WhisperTokenizer)
+    config, pieces = model.config, model.tokenizer.to_dict()
+    if {config.hidden, config.decoder_hidden} != {4 * config.channels}:
+        raise TyndaError(
+            f"{folder}: whisper.cpp has hidden layers of {4 * config.channels} channels only"
+        )
+    sizes = (
+        *(config.vocab, config.frames, config.channels, config.heads, config.layers),
+        *(config.context, config.channels, config.decoder_heads, config.decoder_layers),
+        config.bins,
+    )
+    filters = np.ascontiguousarray(mel_filters(config.bins, 400, 0.0, 8000.0).T)
+    file_kind = KINDS[kind][1] + SECOND_VERSION * kind.startswith("q")
+    with path.open("wb") as file:
+        file.write(struct.pack("<12i", MAGIC, *sizes, file_kind))
+        file.write(struct.pack("<2i", *filters.shape) + filters.astype("<f4").tobytes())
+        tokens = np.split(pieces["pieces"], pieces["ends"][: model.tokenizer.eot])[:-1]
+        file.write(struct.pack("<i", len(tokens)))
+        for token in tokens:
+            file.write(struct.pack("<i", len(token)) + token.tobytes())
+        for name, value in dense(model.weights).items():
+            name = name.removeprefix("model.")
+            for theirs, ours in _NAMES.items():
+                name = name.replace(theirs, ours)
+            if name in ("encoder.conv1.bias", "encoder.conv2.bias"):
+                value = value[:, None]
+            stored, data = _stored(name, value, kind)
+            file.write(struct.pack("<3i", value.ndim, len(name), stored))
+            file.write(struct.pack(f"<{value.ndim}i", *value.shape[::-1]) + name.encode() + data)
+
+
+def _stored(name: str, value: Floats, kind: str) -> tuple[int, bytes]:
+    """The number of a tensor's type, and its bytes."""
+    if value.ndim == 1 or name.endswith("bias") or "positional" in name:
+        return KINDS["f32"][0], value.astype("<f4").tobytes()
+    if kind == "f16" or value.ndim == 3 or value.shape[-1] % BLOCK:  # nor are convolutions
+        return KINDS["f16"][0], value.astype("<f2").tobytes()
+    return KINDS[kind][0], quantize(value, kind).tobytes()
+
+
+def quantize(value: Floats, kind: str) -> Bytes:
+    """Blocks ``[blocks, bytes]`` of weights, as many as fit in 32 each."""
+    blocks = np.asarray(value, np.float32).reshape(-1, BLOCK)
+    if kind == "q8_0":
+        scale: Floats = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
+        codes = np.rint(blocks * _inverse(scale)).astype(np.int8)
+        return np.concatenate([_half(scale), codes.view(np.uint8)], 1)
+    # What is furthest from 0 becomes the least code, which is one further than the greatest.
+    most = {"q4_0": 8, "q5_0": 16}[kind]
+    furthest = np.abs(blocks).argmax(1)[:, None]
+    scale = np.take_along_axis(blocks, furthest, 1) / np.float32(-most)
+    codes = (blocks * _inverse(scale) + (most + 0.5)).clip(0, 2 * most - 1).astype(np.uint8)
+    low = codes & 15
+    packed = [_half(scale), low[:, : BLOCK // 2] | low[:, BLOCK // 2 :] << 4]
+    if kind == "q5_0":
+        packed.insert(1, np.packbits(codes >> 4, axis=1, bitorder="little"))
+    return np.concatenate(packed, 1)
+
+
+def dequantize(packed: Bytes, kind: str) -> Floats:
+    """Weights ``[blocks, 32]`` of what `quantize` gave."""
+    scale = np.ascontiguousarray(packed[:, :2]).view("<f2").astype(np.float32)
+    if kind == "q8_0":
+        return scale * np.ascontiguousarray(packed[:, 2:]).view(np.int8)
+    halves = packed[:, -BLOCK // 2 :]
+    codes = np.concatenate([halves & 15, halves >> 4], 1).astype(np.int16)
+    if kind == "q5_0":
+        codes |= np.unpackbits(packed[:, 2:6], axis=1, bitorder="little").astype(np.int16) << 4
+    return scale * (codes - {"q4_0": 8, "q5_0": 16}[kind])
+
+
+def _inverse(scale: Floats) -> Floats:
+    return np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+
+
+def _half(scale: Floats) -> Bytes:
+    return scale.astype("<f2").view(np.uint8)

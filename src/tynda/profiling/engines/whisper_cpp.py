@@ -1,0 +1,91 @@
+"""whisper.cpp, through pywhispercpp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.profiling.case import Case
+from tynda.profiling.engines import ggml
+from tynda.profiling.engines.base import Engine, Session
+
+__all__ = ["WhisperCpp"]
+
+Floats = NDArray[np.float32]
+WINDOW = 30.0
+"""Seconds: a constant of whisper.cpp's."""
+SAID = 0
+"""A token of text."""
+
+
+class WhisperCpp(Engine):
+    """Whisper with weights in f16, or quantised in blocks of 32."""
+
+    name = "whisper.cpp"
+    bits: ClassVar = {"16": "f16", "8": "q8_0", "5": "q5_0", "4": "q4_0"}
+    families = ("whisper",)
+    modules: ClassVar = {"_pywhispercpp": "pywhispercpp", "pywhispercpp.model": "pywhispercpp"}
+
+    def format(self, case: Case) -> str:
+        """A file of its own kind."""
+        return f"ggml-{self.bits[case.bits]}.bin"
+
+    def prepare(self, case: Case, model: Path, path: Path) -> None:
+        """As whisper.cpp's own tools do it."""
+        ggml.write(model, path, self.bits[case.bits])
+
+    def open(self, case: Case, path: Path) -> Session:
+        """As users open it."""
+        return _Whisper(path, self.bits[case.bits], case.threads)
+
+
+class _Whisper(Session):
+    """The binding takes a token at a time, the prompt's too, and gives no logits: the decoder is
+    fed its prompt and then one token again and again. Its work is the same whatever it is fed,
+    but for the greatest of the logits, which is not looked for."""
+
+    batched = False
+    window = WINDOW
+
+    def __init__(self, path: Path, kind: str, threads: int) -> None:
+        import _pywhispercpp as core
+        from pywhispercpp.model import Model
+
+        self.kind, self._threads, self._core = kind, threads, core
+        quiet: dict[str, Any] = {"print_progress": False, "redirect_whispercpp_logs_to": None}
+        self._model = Model(str(path), n_threads=threads, **quiet)
+        context = self._model._ctx
+        self._start = [core.whisper_token_sot(context)]
+        if core.whisper_is_multilingual(context):
+            language = core.whisper_token_lang(context, core.whisper_lang_id("en"))
+            self._start += [language, core.whisper_token_transcribe(context)]
+        self._start.append(core.whisper_token_not(context))
+        self._room = core.whisper_n_text_ctx(context) - len(self._start)
+
+    def frontend(self, samples: Floats) -> None:
+        """Log-mel of ``samples [1, n]`` and of 30 s of silence behind them, kept inside."""
+        (one,) = samples
+        self._check(self._core.whisper_pcm_to_mel(self._model._ctx, one, len(one), self._threads))
+
+    def encoder(self, features: None) -> None:
+        """States, and keys and values of them for the decoder, kept inside."""
+        self._check(self._core.whisper_encode(self._model._ctx, 0, self._threads))
+
+    def decoder(self, states: None, count: int) -> int:
+        """So many tokens after the prompt."""
+        count = min(count, self._room)
+        for at, token in enumerate([*self._start, *[SAID] * (count - 1)]):
+            self._check(self._core.whisper_decode(self._model._ctx, token, 1, at, self._threads))
+        return count
+
+    def transcribe(self, samples: Floats) -> str:
+        """`Model.transcribe`."""
+        return " ".join(" ".join(x.text for x in self._model.transcribe(samples)).split())
+
+    @staticmethod
+    def _check(status: int) -> None:
+        if status:
+            raise RuntimeError(f"whisper.cpp failed with {status}")
