@@ -13,16 +13,28 @@ namespace {
 constexpr int64_t kKeys = 256;
 // With fewer queries than this, keys and values are not worth being brought into panels.
 constexpr int64_t kFewQueries = 4;
+constexpr int64_t kSoon = 12;  // keys in advance that are asked for
 
 inline int64_t seen(const Attention& a, int64_t query) {
   return a.causal ? std::min(a.keys, a.first + query + 1) : a.keys;
 }
 
-// x = exp(x - top); gives the sum.
-inline float exp_row(float* x, int64_t count, float top) {
+// What brings a product of a query and a key to a power of 2. It is left to the differences of
+// such scores, which are exact where it matters, however large the scores.
+inline float unit_of(const Attention& a) { return 1.44269504f / std::sqrt(float(a.width)); }
+
+// Rows of one head lie far apart, so that no processor asks for them in advance: they come from
+// the last cache just when they are needed. Asks for `count` of them.
+inline void ask(const float* x, int64_t ldx, int64_t count, int64_t width) {
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t c = 0; c < width; c += kAlign / 4) __builtin_prefetch(x + i * ldx + c);
+}
+
+// x = 2^(unit * (x - top)); gives the sum.
+inline float exp2_row(float* x, int64_t count, float top, float unit) {
   F total = all(0);
   vectors(count, [&](int64_t i, int n) {
-    store_some(x + i, exp(load_some(x + i, n) - all(top)), n);
+    store_some(x + i, exp2((load_some(x + i, n) - all(top)) * all(unit)), n);
     total = total + load_some(x + i, n);
   });
   return sum(total);
@@ -37,14 +49,13 @@ inline float top_of(const float* x, int64_t count, float top) {
   return top;
 }
 
-// 2 to the power of x, for codes of seven bits; x from -30 to 30.
-inline F rough_exp2(F x) {
-  const I n = nearest(x);
-  const F r = x - real(n);
-  F y = fma(all(0.0096181291f), r, all(0.0555041087f));
-  y = fma(y, r, all(0.2402265069f));
-  y = fma(y, r, all(0.6931471806f));
-  return fma(y, r, all(1)) * power_of_2(n);
+// 2^x to 127 for x up to 0, as whole numbers.
+inline I exp2_code(F x) {
+  x = max(x, all(-126));
+  const F r = fraction(x);
+  F y = fma(all(127 * 7.706705481e-2f), r, all(127 * 2.2764498e-1f));
+  y = fma(y, r, all(127 * 6.95116818e-1f));
+  return nearest(raised(fma(y, r, all(127)), x));
 }
 
 // ---- float32: keys as [room / panel][width][panel], values as [v_width / panel][room][panel]
@@ -62,6 +73,7 @@ struct Floats {
                         uint8_t* to) {
     auto* panels = reinterpret_cast<float*>(to);
     for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
+      if (j + kSoon < keys) ask(k + (j + kSoon) * ldk, ldk, 1, width);
       float* row = panels + j / kPanel * kPanel * width + j % kPanel;
       for (int64_t c = 0; c < width; c++) row[c * kPanel] = j < keys ? k[j * ldk + c] : 0;
     }
@@ -77,17 +89,16 @@ struct Floats {
         });
   }
 
-  static void take_queries(const Attention& a, int64_t from, int64_t count, float* q, float*) {
-    const F scale = all(1 / std::sqrt(float(a.width)));
+  static void take_queries(const Attention& a, int64_t from, int64_t count, float* q,
+                           float* units) {
     for (int64_t i = 0; i < count; i++)
-      vectors(a.width, [&](int64_t c, int n) {
-        store_some(q + i * a.width + c, load_some(a.q + (from + i) * a.ldq + c, n) * scale, n);
-      });
+      std::copy_n(a.q + (from + i) * a.ldq, a.width, q + i * a.width);
+    std::fill(units, units + count, unit_of(a));
   }
 
   // Scores of a panel of keys.
   template <int Rows>
-  static void score(const Attention& a, const float* q, const float*, int64_t key, float* y) {
+  static void score(const Attention& a, const float* q, int64_t key, float* y) {
     F s[Rows][kVectors];
     for (auto& row : s)
       for (F& x : row) x = all(0);
@@ -97,18 +108,20 @@ struct Floats {
       for (int j = 0; j < kVectors; j++) store(y + i * kKeys + j * kLanes, s[i][j]);
   }
 
-  // Weights of a block's keys beside a top, and their sum. Past `count`, up to a whole vector,
+  // Weights of a block's keys beside a top, and their sum. Past `count`, up to a multiple of kStep,
   // scores are -FLT_MAX, whose weights count nothing.
-  static float weigh(const float* scores, int64_t count, int64_t keys, float top, float* weights) {
+  static float weigh(const float* scores, int64_t count, int64_t keys, float top, float unit,
+                     float* weights) {
     F total = all(0);
     for (int64_t i = 0; i < count; i += kLanes) {
-      const F e = exp(load(scores + i) - all(top));
+      const F e = exp2((load(scores + i) - all(top)) * all(unit));
       store(weights + i, e);
       total = total + e;
     }
     std::fill(weights + count, weights + keys, 0.0f);
     return sum(total);
   }
+  static constexpr int kStep = kLanes;
   static constexpr bool kOwnTop = false;  // weights are beside the top so far
 
   // Adds the weighted values of a block to the sums, of one panel of channels.
@@ -150,6 +163,7 @@ struct Codes {
     auto* starts = reinterpret_cast<int32_t*>(scales + wide);
     uint8_t* codes = to + 8 * wide;
     for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
+      if (j + kSoon < keys) ask(k + (j + kSoon) * ldk, ldk, 1, width);
       uint8_t* panel = codes + j / kPanel * kPanel * deep + j % kPanel * 4;
       const F factor = all(rounding(j < keys ? largest(k + j * ldk, width) : 0, &scales[j]));
       I total = none();
@@ -185,25 +199,24 @@ struct Codes {
         store(scales + from / kKeys * wide + p, most * all(1.0f / 127));
         uint8_t* panel = codes + from * wide + p / kPanel * kKeys * kPanel + p % kPanel * 4;
         for (int64_t j = 0; j < count; j += 4, panel += 4 * kPanel) {
-          alignas(64) uint8_t some[4][kLanes] = {};
+          I some[4] = {none(), none(), none(), none()};
           for (int64_t d = 0; d < 4 && j + d < count && n; d++)
-            store_plain_codes(some[d],
-                              nearest(load_some(v + (from + j + d) * ldv + p, n) * factor), kLanes);
-          for (int i = 0; i < kLanes; i++)
-            for (int d = 0; d < 4; d++) panel[4 * i + d] = some[d][i];
+            some[d] = nearest(load_some(v + (from + j + d) * ldv + p, n) * factor);
+          store_fours(panel, some);
         }
       }
     }
   }
 
   static void take_queries(const Attention& a, int64_t from, int64_t count, uint8_t* q,
-                           float* scales) {
-    quantize(a.q + from * a.ldq, a.ldq, count, a.width, depth(a.width), q, scales);
+                           float* units) {
+    quantize(a.q + from * a.ldq, a.ldq, count, a.width, depth(a.width), q, units);
+    // So large that -FLT_MAX still weighs nothing; so small, a query is all zeros.
+    for (int64_t i = 0; i < count; i++) units[i] = std::max(units[i] * unit_of(a), 1e-36f);
   }
 
   template <int Rows>
-  static void score(const Attention& a, const uint8_t* q, const float* q_scales, int64_t key,
-                    float* y) {
+  static void score(const Attention& a, const uint8_t* q, int64_t key, float* y) {
     const int64_t wide = round_up(a.room, kPanel), deep = depth(a.width);
     const auto* scales = reinterpret_cast<const float*>(a.packed_k);
     const auto* starts = reinterpret_cast<const int32_t*>(scales + wide);
@@ -211,28 +224,27 @@ struct Codes {
     for (auto& row : s)
       for (int j = 0; j < kVectors; j++) row[j] = load(starts + key + j * kLanes);
     accumulate<Whole, Rows>(s, q, deep, a.packed_k + 8 * wide + key * deep, deep);
-    const F share = all(1 / std::sqrt(float(a.width)));
     for (int j = 0; j < kVectors; j++) {
-      const F of_keys = load(scales + key + j * kLanes) * share;
-      for (int i = 0; i < Rows; i++)
-        store(y + i * kKeys + j * kLanes, real(s[i][j]) * (all(q_scales[i]) * of_keys));
+      const F scale = load(scales + key + j * kLanes);
+      for (int i = 0; i < Rows; i++) store(y + i * kKeys + j * kLanes, real(s[i][j]) * scale);
     }
   }
 
-  static float weigh(const float* scores, int64_t count, int64_t keys, float top,
+  static float weigh(const float* scores, int64_t count, int64_t keys, float top, float unit,
                      uint8_t* weights) {
-    const F log2e = all(1.44269504f), shift = all(6.98868469f);  // log2(127)
     I total = none();
-    for (int64_t j = 0; j < count; j += kLanes) {
-      // The difference first: of large scores it alone is exact, and no code may be above 127.
-      const F x = max(fma(load(scores + j) - all(top), log2e, shift), all(-30));
-      const I code = nearest(rough_exp2(x));
-      total = total + code;
-      store_plain_codes(weights + j, code, kLanes);
+    for (int64_t j = 0; j < count; j += kStep) {
+      I codes[4];
+      for (int i = 0; i < 4; i++) {
+        codes[i] = exp2_code((load(scores + j + i * kLanes) - all(top)) * all(unit));
+        total = total + codes[i];
+      }
+      store_plain_codes(weights + j, codes);
     }
     std::fill(weights + count, weights + round_up(keys, 4), uint8_t(0));
     return sum(real(total));
   }
+  static constexpr int kStep = 4 * kLanes;
   static constexpr bool kOwnTop = true;  // weights are beside the top of their block
 
   template <int Rows>
@@ -256,11 +268,10 @@ struct Codes {
 
 // ---- both
 
-// Bytes for queries, their scales, scores, weights and sums of a tile, and for what is not
-// packed yet. Each part begins at a multiple of kAlign.
+// Bytes for queries, scores, weights and sums of a tile, and for what is not packed yet. Each part begins at a multiple of kAlign.
 template <class Form>
 struct Scratch {
-  int64_t keys, values, queries, scales, scores, weights, sums, end;
+  int64_t keys, values, queries, scores, weights, sums, end;
 
   Scratch(const Attention& a)
       : Scratch(a.room, a.width, a.v_width, a.packed_k != nullptr) {}
@@ -270,7 +281,6 @@ struct Scratch {
     keys = take(packed ? 0 : Form::key_bytes(room, width));
     values = take(packed ? 0 : Form::value_bytes(room, v_width));
     queries = take(kTile * Form::depth(width) * int64_t(sizeof(typename Form::Weight)));
-    scales = take(4 * kTile);
     scores = take(4 * kTile * kKeys);
     weights = take(kTile * kKeys * int64_t(sizeof(typename Form::Weight)));
     sums = take(4 * kTile * round_up(v_width, kPanel));
@@ -290,39 +300,39 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
   using Weight = typename Form::Weight;
   const int64_t wide = round_up(a.v_width, kPanel), end = seen(a, r + Rows - 1);
   auto* const q = reinterpret_cast<Weight*>(a.scratch + at.queries);
-  auto* const q_scales = reinterpret_cast<float*>(a.scratch + at.scales);
   auto* const scores = reinterpret_cast<float*>(a.scratch + at.scores);
   auto* const weights = reinterpret_cast<Weight*>(a.scratch + at.weights);
   auto* const sums = reinterpret_cast<float*>(a.scratch + at.sums);
-  Form::take_queries(a, r, Rows, q, q_scales);
   std::fill(sums, sums + Rows * wide, 0.0f);
-  // Of each row: the greatest score so far and in this block, and what sums and weights, which
-  // are beside these, count for beside the greatest of both.
+  // Of each row: the unit of its scores, the greatest so far and in this block, and what sums and
+  // weights, which are beside these, count for beside the greatest of both.
   constexpr int kWide = (Rows + kLanes - 1) / kLanes * kLanes;
-  float top[kWide], here[kWide], kept[kWide], share[kWide], total[Rows] = {};
+  float unit[kWide] = {}, top[kWide], here[kWide], kept[kWide], share[kWide], total[Rows] = {};
+  Form::take_queries(a, r, Rows, q, unit);
   std::fill(top, top + kWide, -FLT_MAX);
   std::fill(here, here + kWide, -FLT_MAX);
   for (int64_t from = 0; from < end; from += kKeys) {
     const int64_t keys = std::min(kKeys, end - from);
     for (int64_t p = 0; p < keys; p += kPanel)
-      Form::template score<Rows>(a, q, q_scales, from + p, scores + p);
+      Form::template score<Rows>(a, q, from + p, scores + p);
     const auto count = [&](int i) {
       return std::clamp<int64_t>(seen(a, r + i) - from, 0, keys);
     };
     for (int i = 0; i < Rows; i++) {
       float* const row = scores + i * kKeys;
-      std::fill(row + count(i), row + round_up(count(i), kLanes), -FLT_MAX);  // whole vectors
-      here[i] = top_of(row, round_up(count(i), kLanes), -FLT_MAX);
+      const int64_t whole = round_up(count(i), Form::kStep);
+      std::fill(row + count(i), row + whole, -FLT_MAX);
+      here[i] = top_of(row, whole, -FLT_MAX);
     }
     for (int i = 0; i < kWide; i += kLanes) {
       const F before = load(top + i), now = load(here + i), higher = max(before, now);
-      store(kept + i, exp(before - higher));
-      store(share + i, Form::kOwnTop ? exp(now - higher) : all(1));
+      store(kept + i, exp2((before - higher) * load(unit + i)));
+      store(share + i, Form::kOwnTop ? exp2((now - higher) * load(unit + i)) : all(1));
       store(top + i, higher);
     }
     for (int i = 0; i < Rows; i++) {
       const float block = Form::weigh(scores + i * kKeys, count(i), keys,
-                                      Form::kOwnTop ? here[i] : top[i], weights + i * kKeys);
+                                      Form::kOwnTop ? here[i] : top[i], unit[i], weights + i * kKeys);
       if (kept[i] != 1)
         vectors(wide, [&](int64_t c, int) {
           store(sums + i * wide + c, load(sums + i * wide + c) * all(kept[i]));
@@ -348,9 +358,8 @@ inline float inner(const float* x, const float* y, int64_t width) {
 
 // Scores of one query and keys that are not packed.
 inline void plain_scores(const Attention& a, int64_t query, int64_t count, float* y) {
-  const float scale = 1 / std::sqrt(float(a.width));
   for (int64_t j = 0; j < count; j++)
-    y[j] = inner(a.q + query * a.ldq, a.k + j * a.ldk, a.width) * scale;
+    y[j] = inner(a.q + query * a.ldq, a.k + j * a.ldk, a.width);
 }
 
 inline void attend_few(const Attention& a) {
@@ -358,7 +367,7 @@ inline void attend_few(const Attention& a) {
   for (int64_t i = 0; i < a.queries; i++) {
     const int64_t count = seen(a, i);
     plain_scores(a, i, count, weights);
-    const float total = exp_row(weights, count, top_of(weights, count, -FLT_MAX));
+    const float total = exp2_row(weights, count, top_of(weights, count, -FLT_MAX), unit_of(a));
     const F part = all(count ? 1 / total : 0);
     vectors(a.v_width, [&](int64_t c, int n) {
       F s[2] = {all(0), all(0)};
@@ -381,7 +390,12 @@ void attention(const Attention& given) {
     a.packed_k = a.scratch + at.keys;
     a.packed_v = a.scratch + at.values;
   }
-  tiles(a.queries, [&](int64_t r, auto rows) { attend_rows<Form, rows()>(a, r, at); });
+  tiles(a.queries, [&](int64_t r, auto rows) {
+    const int64_t next = r + rows();
+    ask(a.q + next * a.ldq, a.ldq, std::min<int64_t>(kTile, a.queries - next), a.width);
+    ask(a.y + r * a.ldy, a.ldy, rows(), a.v_width);
+    attend_rows<Form, rows()>(a, r, at);
+  });
 }
 
 template <class Form>
@@ -393,20 +407,20 @@ void attention_weights(const Attention& a, int64_t columns) {
       std::fill(y, y + columns, 1 / float(columns));
       continue;
     }
+    float unit = unit_of(a);
     if (a.packed_k) {
       const Scratch<Form> at(a);
       auto* const q = reinterpret_cast<typename Form::Weight*>(a.scratch + at.queries);
-      auto* const scale = reinterpret_cast<float*>(a.scratch + at.scales);
       auto* const scores = reinterpret_cast<float*>(a.scratch + at.scores);
-      Form::take_queries(a, i, 1, q, scale);
+      Form::take_queries(a, i, 1, q, &unit);
       for (int64_t p = 0; p < count; p += kPanel) {
-        Form::template score<1>(a, q, scale, p, scores);
+        Form::template score<1>(a, q, p, scores);
         std::copy_n(scores, std::min<int64_t>(kPanel, count - p), y + p);
       }
     } else {
       plain_scores(a, i, count, y);
     }
-    const float share = 1 / exp_row(y, count, top_of(y, count, -FLT_MAX));
+    const float share = 1 / exp2_row(y, count, top_of(y, count, -FLT_MAX), unit);
     for (int64_t j = 0; j < count; j++) y[j] *= share;
     std::fill(y + count, y + columns, 0.0f);
   }

@@ -34,6 +34,17 @@ inline F exp(F x) {
   return y * power_of_2(n);
 }
 
+// 2^x within 2e-7 of it for x up to 127, and below -126 as at this end. 2^0 is 1 exactly (least
+// greatest error).
+inline F exp2(F x) {
+  x = max(x, all(-126));
+  const F r = fraction(x);
+  F y = all(1.867130166e-3f);
+  for (float c : {9.017029777e-3f, 5.579991266e-2f, 2.401644439e-1f, 6.931512952e-1f, 1.0f})
+    y = fma(y, r, all(c));
+  return raised(y, x);
+}
+
 // log(x) of a normal number above 0, within 1 ulp or so: of 2^n m with m from sqrt(1/2) to sqrt(2),
 // so that it loses nothing around 1 (Cephes' polynomial).
 inline F log(F x) {

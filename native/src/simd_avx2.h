@@ -57,11 +57,29 @@ static inline I exponent(F a) {
 static inline F power_of_2(I n) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.v, _mm256_set1_epi32(127)), 23))};
 }
+// x - floor(x), and y * 2^floor(x).
+static inline F fraction(F x) { return {_mm256_sub_ps(x.v, _mm256_floor_ps(x.v))}; }
+static inline F raised(F y, F x) { return y * power_of_2(nearest({_mm256_floor_ps(x.v)})); }
 static inline I operator+(I a, I b) { return {_mm256_add_epi32(a.v, b.v)}; }
 static inline void store_plain_codes(uint8_t* p, I q, int n) {
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q.v), _mm256_extracti128_si256(q.v, 1));
   const int64_t codes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));
   std::memcpy(p, &codes, n);
+}
+// Of four vectors, four codes of each by turns.
+static inline __m256i by_fours(const I (&q)[4]) {
+  return _mm256_packs_epi16(_mm256_packs_epi32(q[0].v, q[1].v), _mm256_packs_epi32(q[2].v, q[3].v));
+}
+// Those of four vectors, one after the other.
+static inline void store_plain_codes(uint8_t* p, const I (&q)[4]) {
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256((__m256i*)p, _mm256_permutevar8x32_epi32(by_fours(q), order));
+}
+// For each lane, its codes in four vectors side by side.
+static inline void store_fours(uint8_t* p, const I (&q)[4]) {
+  const __m256i order = _mm256_broadcastsi128_si256(
+      _mm_setr_epi32(0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703));
+  _mm256_storeu_si256((__m256i*)p, _mm256_shuffle_epi8(by_fours(q), order));
 }
 static inline void store_codes(uint8_t* p, I q, int n) { store_plain_codes(p, q, n); }
 static inline A spread(const uint8_t* p) {

@@ -48,6 +48,11 @@ static inline I exponent(F a) {
 static inline F power_of_2(I n) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
 }
+// x - floor(x), and y * 2^floor(x); nothing below the least normal number comes of it.
+static inline F fraction(F x) {
+  return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+}
+static inline F raised(F y, F x) { return {_mm512_scalef_ps(y.v, x.v)}; }
 static inline I operator+(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
 static inline void store_plain_codes(uint8_t* p, I q, int n) {
   if (n == kLanes) {
@@ -55,6 +60,20 @@ static inline void store_plain_codes(uint8_t* p, I q, int n) {
   } else {
     _mm512_mask_cvtepi32_storeu_epi8(p, first(n), q.v);
   }
+}
+// Of four vectors, four codes of each by turns.
+static inline __m512i by_fours(const I (&q)[4]) {
+  return _mm512_packs_epi16(_mm512_packs_epi32(q[0].v, q[1].v), _mm512_packs_epi32(q[2].v, q[3].v));
+}
+// Those of four vectors, one after the other.
+static inline void store_plain_codes(uint8_t* p, const I (&q)[4]) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, by_fours(q)));
+}
+// For each lane, its codes in four vectors side by side.
+static inline void store_fours(uint8_t* p, const I (&q)[4]) {
+  const __m512i order = _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);
+  _mm512_storeu_si512(p, _mm512_shuffle_epi8(by_fours(q), order));
 }
 static inline void store_codes(uint8_t* p, I q, int n) {
   store_plain_codes(p, q + I{_mm512_set1_epi32(kZero)}, n);

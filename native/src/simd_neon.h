@@ -52,12 +52,26 @@ static inline I exponent(F a) {
 static inline F power_of_2(I n) {
   return {vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n.v, vdupq_n_s32(127)), 23))};
 }
+// x - floor(x), and y * 2^floor(x).
+static inline F fraction(F x) { return {vsubq_f32(x.v, vrndmq_f32(x.v))}; }
+static inline F raised(F y, F x) { return y * power_of_2({vcvtmq_s32_f32(x.v)}); }
 static inline I operator+(I a, I b) { return {vaddq_s32(a.v, b.v)}; }
 static inline void store_plain_codes(uint8_t* p, I q, int n) {
   const int16x4_t words = vmovn_s32(q.v);
   const int8x8_t codes = vmovn_s16(vcombine_s16(words, words));
   const uint32_t four = vget_lane_u32(vreinterpret_u32_s8(codes), 0);
   std::memcpy(p, &four, n);
+}
+// Those of four vectors, one after the other.
+static inline void store_plain_codes(uint8_t* p, const I (&q)[4]) {
+  const int16x8_t words = vcombine_s16(vmovn_s32(q[0].v), vmovn_s32(q[1].v));
+  const int16x8_t more = vcombine_s16(vmovn_s32(q[2].v), vmovn_s32(q[3].v));
+  vst1q_s8((int8_t*)p, vcombine_s8(vmovn_s16(words), vmovn_s16(more)));
+}
+// For each lane, its codes in four vectors side by side.
+static inline void store_fours(uint8_t* p, const I (&q)[4]) {
+  const int32x4_t low = vsliq_n_s32(q[0].v, q[1].v, 8), high = vsliq_n_s32(q[2].v, q[3].v, 8);
+  vst1q_s8((int8_t*)p, vreinterpretq_s8_s32(vsliq_n_s32(low, high, 16)));
 }
 static inline void store_codes(uint8_t* p, I q, int n) { store_plain_codes(p, q, n); }
 static inline A spread(const uint8_t* p) {

@@ -68,9 +68,22 @@ static inline I nearest(F a) {
 static inline F real(I a) { return {__builtin_convertvector(a.v, Floats4)}; }
 static inline I exponent(F a) { return {(Words(a.v) >> 23) - 127}; }  // of a normal number above 0
 static inline F power_of_2(I n) { return {Floats4((n.v + 127) << 23)}; }
+// x - floor(x), and y * 2^floor(x); of whole numbers perhaps 1 and the one below.
+static inline F fraction(F x) { return x - real(nearest(x - all(0.5f))); }
+static inline F raised(F y, F x) { return y * power_of_2(nearest(x - all(0.5f))); }
 static inline I operator+(I a, I b) { return {a.v + b.v}; }
 static inline void store_plain_codes(uint8_t* p, I q, int n) {
   for (int i = 0; i < n; i++) p[i] = uint8_t(q.v[i]);
+}
+// Those of four vectors, one after the other.
+static inline void store_plain_codes(uint8_t* p, const I (&q)[4]) {
+  for (int i = 0; i < 4; i++) store_plain_codes(p + i * kLanes, q[i], kLanes);
+}
+// For each lane, its codes in four vectors side by side.
+static inline void store_fours(uint8_t* p, const I (&q)[4]) {
+  const Words low = (q[0].v & 0xff) | (q[1].v & 0xff) << 8, high = (q[2].v & 0xff) | q[3].v << 8;
+  const Words fours = low | high << 16;
+  std::memcpy(p, &fours, sizeof fours);
 }
 static inline void store_codes(uint8_t* p, I q, int n) { store_plain_codes(p, q, n); }
 static inline B load_codes(const uint8_t* w) {

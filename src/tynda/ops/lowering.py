@@ -669,7 +669,6 @@ def attention_scratch(heads: Mapping[str, int], machine: Machine) -> int:
         0 if heads["packed"] else _key_bytes(keys, width, integer, panel),
         0 if heads["packed"] else _value_bytes(keys, v_width, integer, panel),
         tile * (up(width, 4) if integer else width) * weight,
-        tile * _FLOAT,
         tile * KEYS * _FLOAT,
         tile * KEYS * weight,
         tile * up(v_width, panel) * _FLOAT,
