@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tynda.profiling.report.choose import (
+    WORSE,
     Candidate,
     Choice,
     at_reference,
@@ -45,7 +46,7 @@ def answers(
         ("Most sound per second", choose(found, "throughput")),
         ("Best words", choose(found, "quality")),
         ("Balance", choose(found, "balance")),
-        *((f"Memory of {_size(c.limit)}", c) for c in small),
+        *((f"Within {_size(c.limit)}", c) for c in small),
         ("Least energy" + _estimate(found), choose(found, "energy")),
     ]
     lines = []
@@ -56,7 +57,10 @@ def answers(
         "throughput and energy in the case that suits each best."
     )
     if heard:
-        about += " Balance: the worst of WER, time and size, each over the best one's, is smallest."
+        about += (
+            f" Balance: of those with at most {WORSE:g} times the lowest WER, the one whose worst "
+            "of WER, time and size, each over the best one's, is smallest."
+        )
     text = f'<dl class="choices">{"".join(lines)}</dl><p class="note">{esc(about)}</p>'
     if len(report.models) > 1:
         text += _models(report, names, found)

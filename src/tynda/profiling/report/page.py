@@ -80,21 +80,21 @@ def _page(
     drawn: dict[str, list[Figure]],
     edge: float | None,
 ) -> str:
-    sections: list[tuple[str, str, str]] = [
-        ("scaling", "Scaling", _scaling(report, drawn["scaling"])),
-        ("devices", "CPU and GPU", _devices(report, drawn["devices"])),
-        ("roofline", "Roofline", _roofline(report, drawn["roofline"])),
-        ("front", "Size, words, speed", _front(found, drawn["front"])),
-        ("words", "Words", _words(report, names, drawn["words"])),
-        ("stages", "Stages", _stages(report, drawn["stages"])),
-        ("memory", "Memory", _memory(report, names, drawn["memory"])),
-        ("operations", "Operations", _operations(report, names, drawn["operations"])),
-        ("cache", "Cache", _cache(drawn["cache"])),
-        ("rows", "All rows", _rows(report, names)),
-        ("failed", "Not measured", _failed(report, names)),
-        ("environment", "Environment", _environment(report)),
+    sections: list[tuple[str, str, str, str]] = [
+        ("scaling", "Scaling", "Scaling", _scaling(report, drawn["scaling"])),
+        ("devices", "CPU/GPU", "CPU and GPU", _devices(report, drawn["devices"])),
+        ("roofline", "Roofline", "Roofline", _roofline(report, drawn["roofline"])),
+        ("front", "Pareto", "Size, words and speed", _front(found, drawn["front"])),
+        ("words", "Words", "Words", _words(report, names, drawn["words"])),
+        ("stages", "Stages", "Stages of a run", _stages(report, drawn["stages"])),
+        ("memory", "Memory", "Memory", _memory(report, names, drawn["memory"])),
+        ("operations", "Operations", "Operations", _operations(report, names, drawn["operations"])),
+        ("cache", "Cache", "Decoder with and without its cache", _cache(drawn["cache"])),
+        ("rows", "Rows", "All rows of speed", _rows(report, names)),
+        ("failed", "Not measured", "Not measured", _failed(report, names)),
+        ("environment", "Environment", "Environment and runs", _environment(report)),
     ]
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections)
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _, _ in sections)
     model = ""
     if len(report.models) > 1:
         options = "".join(
@@ -106,7 +106,9 @@ def _page(
             f"{options}</select></label>"
         )
     body = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{text}</section>' for key, title, text in sections
+        f'<section id="{key}"><h2>{title}</h2>{text}'
+        '<p class="note nothing away">Nothing of this model.</p></section>'
+        for key, _, title, text in sections
     )
     style, script = (Path(__file__).with_name(f"page.{end}").read_text() for end in ("css", "js"))
     for at, word in enumerate(("LIGHT", "DARK")):
@@ -260,7 +262,7 @@ def _words(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
             )
         )
     columns = ("model", "engine", "WER", "95 %", "CER", "95 %", "utterances", "words", "MB", "RTF")
-    return _by_model(drawn) + table(columns, lines, left=2)
+    return f'<div class="beside">{_by_model(drawn)}{table(columns, lines, left=2)}</div>'
 
 
 def _stages(report: Report, drawn: Sequence[Figure]) -> str:

@@ -42,7 +42,7 @@ def front(
     for key, title, unit, value in ways:
         where = "" if model is None else f"{names.models[model]}: "
         name = slug("front", "all" if model is None else names.models[model], key)
-        with canvas(name, where + title, model, (4.4, 3.4)) as drawing:
+        with canvas(name, where + title, model, (3.9, 3.3)) as drawing:
             axes, labels = drawing.axes, []
             axes.set_xscale("log")
             xs = [value(c) for c in having]
@@ -80,7 +80,7 @@ def front(
             where_ = "pre" if key == "speed" else "post"
             axes.step(*zip(*steps, strict=True), where=where_, color=MUTED, lw=0.8, zorder=1)
             decades(axes.xaxis, min(xs), max(xs))
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
             axes.set_xlabel(unit)
             axes.set_ylabel("WER")
             axes.grid(axis="y")
@@ -110,7 +110,9 @@ def words(report: Report, names: Names, palette: Palette) -> list[Figure]:
                 axes.plot([low or wer, high or wer], [at, at], color=colour, lw=2, alpha=0.5)
                 tip = f"{names.way(setup)}: {wer:.4f}"
                 point(drawing, setup, wer, at, colour, False, tip)
-            row_names(axes, [(Setup.of(r.case), bool(noise(r))) for r in rows], names, palette)
+            row_names(
+                axes, [(Setup.of(r.case), bool(noise(r))) for r in rows], names, palette, True
+            )
             axes.set_xlim(left=0)
             axes.set_xlabel("WER")
             axes.grid(axis="x")
