@@ -67,11 +67,11 @@ def answers(
     return text
 
 
-def reason(choice: Choice, found: Sequence[Candidate], names: Names) -> str:
-    """Why it is the winner, against the second, and how sure that is."""
+def reason(choice: Choice, found: Sequence[Candidate], names: Names) -> list[str]:
+    """Why it is the winner: its figures, then those of the second, then how sure that is."""
     winner, second = choice.winner, choice.second
     if winner is None:
-        return ""
+        return []
     parts = [_figures(choice, winner, found)]
     if second is None:
         parts.append("nothing else to compare with")
@@ -91,7 +91,7 @@ def reason(choice: Choice, found: Sequence[Candidate], names: Names) -> str:
             if ratio > 1.05:
                 line += f"; of these {names.full(fast.setup)} is {plain(ratio, 2)} times as fast"
             parts.append(line)
-    return "; ".join(parts) + "."
+    return parts
 
 
 def _line(
@@ -113,11 +113,13 @@ def _line(
             why = "Nothing fits." + (f" The least is {_size(least)}." if least else "")
         return f'{head}<dd class="who">–</dd><dd class="why">{esc(why)}</dd></div>'
     setup = winner.setup
+    first, *rest = reason(choice, found, names)
     warning = f' <span class="warn">⚠ noisy: {esc(winner.noisy)}</span>' if winner.noisy else ""
     return (
         f'{head}<dd class="who"><span style="background:{palette.css(setup.engine)}"></span>'
         f"{esc(names.models[setup.model])}<small>{esc(names.way(setup))}</small></dd>"
-        f'<dd class="why">{esc(reason(choice, found, names))}{warning}</dd></div>'
+        f'<dd class="why">{esc(first)}; <span class="note">{esc("; ".join(rest))}.</span>'
+        f"{warning}</dd></div>"
     )
 
 

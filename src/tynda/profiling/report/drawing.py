@@ -127,7 +127,8 @@ def decades(axis: Any, low: float, high: float) -> None:
 
     ratio = high / low if low > 0 else 1e9
     subs: tuple[float, ...] = (1,)
-    for most, those in ((3000, (1, 3)), (60, (1, 2, 5)), (4, (1, 1.5, 2, 3, 4, 5, 6, 8))):
+    crowded = 300 if axis.axis_name == "x" else 3000
+    for most, those in ((crowded, (1, 3)), (60, (1, 2, 5)), (4, (1, 1.5, 2, 3, 4, 5, 6, 8))):
         subs = those if ratio < most else subs
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda x, _: plain(x)))
@@ -162,7 +163,13 @@ def spread_labels(
             color=colour,
             fontsize=8.5,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6, "shrinkA": 1},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.5,
+                "alpha": 0.6,
+                "relpos": (0, 0.5),
+            },
         )
 
 

@@ -6,7 +6,7 @@ function show() {
     part.classList.toggle("away", choice.value !== "" && part.dataset.model !== choice.value);
   for (const none of document.querySelectorAll(".nothing")) {
     const there = none.parentNode.querySelectorAll("[data-model]");
-    const shown = none.parentNode.querySelector("[data-model]:not(.away), figure:not(.away)");
+    const shown = none.parentNode.querySelector("[data-model]:not(.away)");
     none.classList.toggle("away", there.length === 0 || shown !== null);
   }
 }

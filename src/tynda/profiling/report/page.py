@@ -23,7 +23,8 @@ MB = 1e6
 
 
 def write(report: Report, edge: float | None = None) -> Path:
-    """``index.html`` and ``figures/``; ``edge``: see `tynda.profiling.report.write`."""
+    """``index.html``, and ``figures/`` in place of those drawn before; ``edge``: see
+    `tynda.profiling.report.write`."""
     names = Names(report)
     palette = Palette(row.case.engine for row in report.rows)
     found = choose.candidates(report.rows)
@@ -162,7 +163,7 @@ def _energy(report: Report) -> str:
             line = f"Energy is an estimate: processor time × {watts} W ({of}); "
         else:
             line = f"Energy is measured ({values.get('source')}); "
-        found.append(f"{line}idle power, {plain(idle)} W, is subtracted.")
+        found.append(f"{line}idle power subtracted: {plain(idle)} W.")
     return " ".join(dict.fromkeys(found)) or "No energy was measured."
 
 
@@ -235,7 +236,7 @@ def _front(found: Sequence[choose.Candidate], drawn: Sequence[Figure]) -> str:
     if not drawn or case is None:
         return _none("No words were measured: --manifest FILE does it.")
     return (
-        f'<p class="note">Speed at {case[0]:g} s × {case[1]}. Filled and named: on the Pareto '
+        f'<p class="note">Speed at {case[0]:g} s × {case[1]}. Filled: on the Pareto '
         "front of words, speed and size, that is, nothing is better in all three; the line is the "
         f"front of the two axes. In the first, a mark's area is the size.</p>{_by_model(drawn)}"
     )
