@@ -135,7 +135,10 @@ def _figures(choice: Choice, c: Candidate, found: Sequence[Candidate]) -> str:
     text = f"WER {_wer(c)}, {speed}" if c.wer is not None else speed
     if choice.scenario == "balance":
         worst = next(r for r, other in balance(at_reference(found)) if other is c)
-        return f"{text}, {_size(c.bytes)}: no side worse than {plain(worst, 2)} times the best"
+        text += f", {_size(c.bytes)}: "
+        if worst < 1.05:
+            return text + "the best in all three"
+        return text + f"no side worse than {plain(worst, 2)} times the best"
     return f"{text}, peak {_size(c.memory)}" if choice.limit else text
 
 

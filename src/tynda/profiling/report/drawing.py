@@ -290,6 +290,6 @@ def _inline(svg: str, title: str, marks: dict[str, Mark], name: str) -> str:
     for colour, variable in _VARIABLES.items():
         rest = rest.replace(colour, f"var(--{variable})")
     return (
-        f'<svg viewBox="{box.group(1)}" role="img" style="max-width:{width * 1.45:.2f}in" '
+        f'<svg viewBox="{box.group(1)}" role="img" style="max-width:{width * 1.25:.2f}in" '
         f'aria-label="{html.escape(title, quote=True)}">{rest.strip().replace("> <", "><")}'
     )
