@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tynda.profiling.report.choose import (
+    WORSE,
     Candidate,
     Choice,
     at_reference,
@@ -45,7 +46,7 @@ def answers(
         ("Most sound per second", choose(found, "throughput")),
         ("Best words", choose(found, "quality")),
         ("Balance", choose(found, "balance")),
-        *((f"Memory of {_size(c.limit)}", c) for c in small),
+        *((f"Within {_size(c.limit)}", c) for c in small),
         ("Least energy" + _estimate(found), choose(found, "energy")),
     ]
     lines = []
@@ -56,18 +57,21 @@ def answers(
         "throughput and energy in the case that suits each best."
     )
     if heard:
-        about += " Balance: the worst of WER, time and size, each over the best one's, is smallest."
+        about += (
+            f" Balance: of those with at most {WORSE:g} times the lowest WER, the one whose worst "
+            "of WER, time and size, each over the best one's, is smallest."
+        )
     text = f'<dl class="choices">{"".join(lines)}</dl><p class="note">{esc(about)}</p>'
     if len(report.models) > 1:
         text += _models(report, names, found)
     return text
 
 
-def reason(choice: Choice, found: Sequence[Candidate], names: Names) -> str:
-    """Why it is the winner, against the second, and how sure that is."""
+def reason(choice: Choice, found: Sequence[Candidate], names: Names) -> list[str]:
+    """Why it is the winner: its figures, then those of the second, then how sure that is."""
     winner, second = choice.winner, choice.second
     if winner is None:
-        return ""
+        return []
     parts = [_figures(choice, winner, found)]
     if second is None:
         parts.append("nothing else to compare with")
@@ -87,7 +91,7 @@ def reason(choice: Choice, found: Sequence[Candidate], names: Names) -> str:
             if ratio > 1.05:
                 line += f"; of these {names.full(fast.setup)} is {plain(ratio, 2)} times as fast"
             parts.append(line)
-    return "; ".join(parts) + "."
+    return parts
 
 
 def _line(
@@ -109,11 +113,13 @@ def _line(
             why = "Nothing fits." + (f" The least is {_size(least)}." if least else "")
         return f'{head}<dd class="who">–</dd><dd class="why">{esc(why)}</dd></div>'
     setup = winner.setup
+    first, *rest = reason(choice, found, names)
     warning = f' <span class="warn">⚠ noisy: {esc(winner.noisy)}</span>' if winner.noisy else ""
     return (
         f'{head}<dd class="who"><span style="background:{palette.css(setup.engine)}"></span>'
         f"{esc(names.models[setup.model])}<small>{esc(names.way(setup))}</small></dd>"
-        f'<dd class="why">{esc(reason(choice, found, names))}{warning}</dd></div>'
+        f'<dd class="why">{esc(first)}; <span class="note">{esc("; ".join(rest))}.</span>'
+        f"{warning}</dd></div>"
     )
 
 
@@ -129,7 +135,10 @@ def _figures(choice: Choice, c: Candidate, found: Sequence[Candidate]) -> str:
     text = f"WER {_wer(c)}, {speed}" if c.wer is not None else speed
     if choice.scenario == "balance":
         worst = next(r for r, other in balance(at_reference(found)) if other is c)
-        return f"{text}, {_size(c.bytes)}: no side worse than {plain(worst, 2)} times the best"
+        text += f", {_size(c.bytes)}: "
+        if worst < 1.05:
+            return text + "the best in all three"
+        return text + f"no side worse than {plain(worst, 2)} times the best"
     return f"{text}, peak {_size(c.memory)}" if choice.limit else text
 
 

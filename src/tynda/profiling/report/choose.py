@@ -17,13 +17,24 @@ from tynda.profiling.case import Row
 from tynda.profiling.report.read import Setup, mapping, number
 
 __all__ = [
-    *("EDGES", "Candidate", "Choice", "Scenario", "balance", "candidates", "choose", "edges"),
+    *(
+        "EDGES",
+        "WORSE",
+        "Candidate",
+        "Choice",
+        "Scenario",
+        "balance",
+        "candidates",
+        "choose",
+        "edges",
+    ),
     *("pareto", "reference"),
 ]
 
 Scenario = Literal["throughput", "quality", "balance", "edge", "energy"]
-EDGES = tuple(2.0**n * 1e6 for n in range(6, 14))
+EDGES = (64e6, 128e6, 256e6, 512e6, 1e9, 2e9, 4e9, 8e9)
 """Bytes of memory that devices have: 64 MB to 8 GB."""
+WORSE = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Candidate:
     """The interval of that, 95 %."""
     high: float
     memory: float | None
-    """Peak bytes."""
+    """Peak bytes, those of a GPU with them."""
     energy: float | None
     """Joules for a second of sound."""
     estimate: bool
@@ -102,7 +113,7 @@ def candidates(rows: Iterable[Row]) -> list[Candidate]:
                 throughput=sound / p50,
                 low=sound / high,
                 high=sound / low,
-                memory=number(values, "memory", "peak"),
+                memory=_memory(values),
                 energy=number(values, "energy", "joules_per_second"),
                 estimate=bool(mapping(values, "energy").get("estimate")),
                 bytes=number(values, "bytes"),
@@ -141,11 +152,14 @@ def pareto(points: Sequence[Sequence[float]]) -> list[int]:
 
 def balance(found: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
     """Candidates that have words, the most balanced first, each with its worst ratio: of its WER,
-    its time and its size to the best of each (minimax; Yu 1973). A WER is taken as at least that
+    its time and its size to the best of each (minimax; Yu 1973). Those with more than `WORSE`
+    times the lowest WER are left out: nothing makes up for that. A WER is taken as at least that
     of half a wrong word."""
     having = [(c, _costs(c)) for c in found if c.wer is not None and c.bytes]
     if not having:
         return []
+    lowest = min(costs[0] for _, costs in having)
+    having = [(c, costs) for c, costs in having if costs[0] <= WORSE * lowest]
     best = [min(costs[i] for _, costs in having) for i in range(3)]
     scored = []
     for candidate, costs in having:
@@ -249,6 +263,11 @@ def _costs(c: Candidate) -> tuple[float, float, float]:
 
 def _heard(setup: Setup) -> tuple[str, str, str, str]:
     return setup.model, setup.engine, setup.bits, setup.device
+
+
+def _memory(values: object) -> float | None:
+    peak = number(values, "memory", "peak")
+    return None if peak is None else peak + (number(values, "memory", "gpu") or 0.0)
 
 
 def _noise(values: object) -> str:

@@ -39,9 +39,9 @@ _VARIABLES = {
     **{light: f"h{i}" for i, (light, _) in enumerate(HUES)},
 }
 _RC: Any = {
-    **{"font.size": 8, "font.family": ["DejaVu Sans"], "text.parse_math": False},
-    **{"axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left"},
-    **{"axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8},
+    **{"font.size": 9, "font.family": ["DejaVu Sans"], "text.parse_math": False},
+    **{"axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left"},
+    **{"axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9},
     **{"axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK},
     **{"xtick.color": MUTED, "ytick.color": MUTED, "axes.titlecolor": INK},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6},
@@ -94,7 +94,7 @@ class Drawing:
 
 @contextmanager
 def canvas(
-    name: str, title: str, model: str | None = None, size: tuple[float, float] = (4.0, 3.0)
+    name: str, title: str, model: str | None = None, size: tuple[float, float] = (3.6, 2.9)
 ) -> Iterator[Drawing]:
     """``with canvas(...) as d: d.axes.plot(...)``; then the figure is in ``d.done``.
 
@@ -112,7 +112,7 @@ def canvas(
         yield drawing
         svg, png = io.StringIO(), io.BytesIO()
         # Asked for once: "tight" would draw all of it again for each file.
-        box = figure.get_tightbbox().padded(0.05)
+        box = figure.get_tightbbox().padded(0.08)
         how: Any = {"bbox_inches": box}
         figure.savefig(png, format="png", dpi=200, facecolor="white", **how)
         empty = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -127,7 +127,8 @@ def decades(axis: Any, low: float, high: float) -> None:
 
     ratio = high / low if low > 0 else 1e9
     subs: tuple[float, ...] = (1,)
-    for most, those in ((3000, (1, 3)), (60, (1, 2, 5)), (4, (1, 1.5, 2, 3, 4, 5, 6, 8))):
+    crowded = 300 if axis.axis_name == "x" else 3000
+    for most, those in ((crowded, (1, 3)), (60, (1, 2, 5)), (4, (1, 1.5, 2, 3, 4, 5, 6, 8))):
         subs = those if ratio < most else subs
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda x, _: plain(x)))
@@ -135,7 +136,7 @@ def decades(axis: Any, low: float, high: float) -> None:
 
 
 def spread_labels(
-    axes: Any, labels: Sequence[tuple[float, float, str, str]], gap: float = 0.13
+    axes: Any, labels: Sequence[tuple[float, float, str, str]], gap: float = 0.155
 ) -> None:
     """Texts on the right of the axes, each with a thin line to its point ``(x, y, text, colour)``.
 
@@ -143,6 +144,7 @@ def spread_labels(
     """
     if not labels:
         return
+    axes.autoscale_view()  # or the scales would be those from before the last line
     to_axes = axes.transData + axes.transAxes.inverted()
     points = sorted(
         ((*to_axes.transform((x, y)), t, c) for x, y, t, c in labels), key=lambda p: p[1]
@@ -159,9 +161,15 @@ def spread_labels(
             textcoords="axes fraction",
             va="center",
             color=colour,
-            fontsize=7.5,
+            fontsize=8.5,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6, "shrinkA": 1},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.5,
+                "alpha": 0.6,
+                "relpos": (0, 0.5),
+            },
         )
 
 
@@ -190,12 +198,14 @@ def ticks(axes: Any, values: Sequence[float]) -> None:
 
 
 def row_names(
-    axes: Any, rows: Sequence[tuple[Setup, bool]], names: Names, palette: Palette
+    axes: Any,
+    rows: Sequence[tuple[Setup, bool]],
+    names: Names,
+    palette: Palette,
+    device: bool = False,
 ) -> None:
     """Setups, the noisy ones marked, beside the rows of a figure, from below."""
-    axes.set_yticks(
-        range(len(rows)), [names.way(s, device=False) + " ⚠" * noisy for s, noisy in rows]
-    )
+    axes.set_yticks(range(len(rows)), [names.way(s, device) + " ⚠" * noisy for s, noisy in rows])
     for text, (setup, _) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_color(palette[setup.engine])
     axes.tick_params(axis="y", length=0)
@@ -203,7 +213,7 @@ def row_names(
     axes.set_ylim(-0.6, len(rows) - 0.4)
 
 
-def legend(axes: Any, kinds: Sequence[tuple[str, int]]) -> None:
+def legend(axes: Any, kinds: Sequence[tuple[str, int]], columns: int = 4) -> None:
     """What the colours of `HUES` stand for, between title and axes."""
     from matplotlib.patches import Patch
 
@@ -211,24 +221,27 @@ def legend(axes: Any, kinds: Sequence[tuple[str, int]]) -> None:
         handles=[Patch(facecolor=HUES[i][0], label=name) for name, i in kinds],
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=4,
+        ncols=columns,
         frameon=False,
-        fontsize=7.5,
+        fontsize=8.5,
         handlelength=0.9,
         handletextpad=0.4,
         columnspacing=1.0,
-        borderpad=0,
+        borderpad=0.2,
+        labelspacing=0.3,
     )
-    axes.set_title(axes.get_title(loc="left"), x=0, pad=20)
+    lines = -(-len(kinds) // columns)
+    axes.set_title(axes.get_title(loc="left"), x=0, pad=8 + 13 * lines)
 
 
 def rows_size(rows: Sequence[object]) -> tuple[float, float]:
     """Inches of a figure with so many rows."""
-    return 3.2, max(1.0, 0.5 + 0.2 * len(rows))
+    return 3.0, max(1.1, 0.6 + 0.22 * len(rows))
 
 
 def _apart(wanted: Sequence[float], step: float) -> list[float]:
-    """Rising places, ``step`` apart at least, near those wanted: groups that touch are centred."""
+    """Rising places, ``step`` apart at least, near those wanted and between 0 and 1 if there is
+    room: groups that touch are centred."""
     groups: list[list[float]] = []
     for place in wanted:
         groups.append([place])
@@ -239,11 +252,16 @@ def _apart(wanted: Sequence[float], step: float) -> list[float]:
         ):
             last = groups.pop()
             groups[-1] += last
-    return [
+    places = [
         _middle(group) + step * (i - (len(group) - 1) / 2)
         for group in groups
         for i in range(len(group))
     ]
+    top = len(places) - 1
+    if step * top > 1:
+        return [0.5 + step * (i - top / 2) for i in range(len(places))]
+    places = [min(place, 1 - step * (top - i)) for i, place in enumerate(places)]
+    return [max(place, step * i) for i, place in enumerate(places)]
 
 
 def _middle(group: Sequence[float]) -> float:
@@ -253,7 +271,8 @@ def _middle(group: Sequence[float]) -> float:
 def _inline(svg: str, title: str, marks: dict[str, Mark], name: str) -> str:
     """An SVG to be part of a page: ids of its own, colours by name, as wide as there is room."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s+", " ", svg)
     head, rest = svg.split(">", 1)
     box = re.search(r'viewBox="([^"]+)"', head)
     assert box
@@ -271,6 +290,6 @@ def _inline(svg: str, title: str, marks: dict[str, Mark], name: str) -> str:
     for colour, variable in _VARIABLES.items():
         rest = rest.replace(colour, f"var(--{variable})")
     return (
-        f'<svg viewBox="{box.group(1)}" role="img" style="max-width:{width * 1.45:.2f}in" '
-        f'aria-label="{html.escape(title, quote=True)}">{rest.strip()}'
+        f'<svg viewBox="{box.group(1)}" role="img" style="max-width:{width * 1.25:.2f}in" '
+        f'aria-label="{html.escape(title, quote=True)}">{rest.strip().replace("> <", "><")}'
     )

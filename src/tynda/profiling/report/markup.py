@@ -58,11 +58,15 @@ def table(
 
 def figures(drawn: Iterable[Figure]) -> Raw:
     """In a grid, each shown with its model."""
-    found = []
-    for figure in drawn:
-        of = "" if figure.model is None else f' data-model="{esc(figure.model)}"'
-        found.append(f"<figure{of}>{figure.svg}</figure>")
-    return Raw(f'<div class="figures">{"".join(found)}</div>') if found else Raw("")
+    drawn = list(drawn)
+    models = {figure.model for figure in drawn}
+    one = models.pop() if len(models) == 1 else None  # an empty grid would take room, too
+
+    def of(model: str | None) -> str:
+        return "" if model is None else f' data-model="{esc(model)}"'
+
+    found = [f"<figure{'' if one else of(figure.model)}>{figure.svg}</figure>" for figure in drawn]
+    return Raw(f'<div class="figures"{of(one)}>{"".join(found)}</div>') if found else Raw("")
 
 
 def details(title: str, body: str) -> Raw:

@@ -19,6 +19,7 @@ from tynda.profiling.report.style import (
     BACK,
     HUES,
     INK,
+    MUTED,
     Palette,
     bits_order,
     line_style,
@@ -88,7 +89,7 @@ def roofline(report: Report, names: Names) -> list[Figure]:
             continue
         title = f"{names.full(setup)}: roofline"
         name = slug("roofline", order(report, setup.model), title, _case(row))
-        with canvas(name, title, setup.model, (4.0, 3.2)) as drawing:
+        with canvas(name, title, setup.model, (3.5, 3.0)) as drawing:
             axes, labels = drawing.axes, []
             axes.set_xscale("log")
             axes.set_yscale("log")
@@ -100,7 +101,7 @@ def roofline(report: Report, names: Names) -> list[Figure]:
                 bound = min(top, intensity * bandwidth)
                 speed = item.flops / item.seconds if item.seconds else bound
                 share = (item.seconds or 0) / spent if spent else 0.0
-                colour = HUES[2 if item.bits == "8" else 5][0]
+                colour = HUES[2][0] if item.bits == "8" else MUTED
                 (dot,) = axes.plot(
                     *([intensity], [speed / 1e9]),
                     marker=_DOTS.get(item.part, "s"),
@@ -118,7 +119,7 @@ def roofline(report: Report, names: Names) -> list[Figure]:
                 reached.append((intensity, speed / 1e9, share, f"{item.operation} ({item.part})"))
             low = min(x for x, *_ in reached) / 1.6
             high = max(*(x for x, *_ in reached), 2 * (tops["8"] or tops["32"]) / bandwidth)
-            for bits, i in (("32", 5), ("8", 2)):
+            for bits, colour in (("32", MUTED), ("8", HUES[2][0])):
                 if roof := tops[bits]:
                     knee = roof / bandwidth
                     axes.plot(
@@ -126,12 +127,12 @@ def roofline(report: Report, names: Names) -> list[Figure]:
                             [min(low, knee), knee, high],
                             [min(low, knee) * bandwidth / 1e9] + [roof / 1e9] * 2,
                         ),
-                        color=HUES[i][0],
+                        color=colour,
                         lw=1.2,
                         zorder=1,
                     )
                     axes.text(
-                        high, roof / 1e9, f"{bits} bits", ha="right", va="bottom", fontsize=7.5
+                        high, roof / 1e9, f"{bits} bits", ha="right", va="bottom", fontsize=8.5
                     )
             reached.sort(key=lambda p: -p[2])
             labels = [(x, y, text, INK) for x, y, _, text in reached[:6]]
@@ -171,7 +172,7 @@ def shares(report: Report, names: Names) -> list[Figure]:
                 total[operation] = total.get(operation, 0.0) + seconds / sum(there.values())
         ranked = sorted(total, key=lambda o: -total[o])[:SHOWN]
         title = f"{report.names[model]}: operations"
-        size = (3.6, max(1.0, 0.5 + 0.22 * len(bars)))
+        size = (3.0, max(1.1, 0.6 + 0.24 * len(bars)))
         name = slug("operations", order(report, model), title)
         with canvas(name, title, model, size) as drawing:
             axes = drawing.axes
@@ -186,9 +187,9 @@ def shares(report: Report, names: Names) -> list[Figure]:
                     if seconds / whole > 0.13:
                         middle = left + seconds / whole / 2
                         text = f"{seconds / whole:.0%}"
-                        axes.text(middle, at, text, ha="center", va="center", fontsize=7)
+                        axes.text(middle, at, text, ha="center", va="center", fontsize=8)
                     left += seconds / whole
-                axes.text(1.02, at, f"{plain(1e3 * whole)} ms", va="center", fontsize=7.5)
+                axes.text(1.02, at, f"{plain(1e3 * whole)} ms", va="center", fontsize=8.5)
             axes.set_yticks(range(len(bars)), [label for label, _ in reversed(bars)])
             axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_visible(False)
@@ -196,7 +197,7 @@ def shares(report: Report, names: Names) -> list[Figure]:
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
             axes.set_xlabel("share of the time, %")
             kinds = [(o, i) for i, o in enumerate([*ranked, "others"])]
-            legend(axes, kinds)
+            legend(axes, kinds, 3)
         found += [drawing.done] if drawing.done else []
     return found
 
@@ -217,7 +218,7 @@ def cache(report: Report, names: Names, palette: Palette) -> list[Figure]:
         if not series:
             continue
         title = f"{report.names[model]}: time of a token"
-        size = (4.0, max(2.7, 0.6 + 0.14 * len(series)))
+        size = (3.5, max(2.7, 0.7 + 0.17 * len(series)))
         name = slug("cache", order(report, model), title)
         with canvas(name, title, model, size) as drawing:
             axes, labels = drawing.axes, []

@@ -4,8 +4,11 @@ const choice = document.querySelector("#model");
 function show() {
   for (const part of document.querySelectorAll("[data-model]"))
     part.classList.toggle("away", choice.value !== "" && part.dataset.model !== choice.value);
-  for (const part of document.querySelectorAll("[data-section]"))
-    part.classList.toggle("away", !part.querySelector("[data-model]:not(.away)"));
+  for (const none of document.querySelectorAll(".nothing")) {
+    const there = none.parentNode.querySelectorAll("[data-model]");
+    const shown = none.parentNode.querySelector("[data-model]:not(.away)");
+    none.classList.toggle("away", there.length === 0 || shown !== null);
+  }
 }
 if (choice) { choice.addEventListener("change", show); show(); }
 

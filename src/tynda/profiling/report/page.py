@@ -23,7 +23,8 @@ MB = 1e6
 
 
 def write(report: Report, edge: float | None = None) -> Path:
-    """``index.html`` and ``figures/``; ``edge``: see `tynda.profiling.report.write`."""
+    """``index.html``, and ``figures/`` in place of those drawn before; ``edge``: see
+    `tynda.profiling.report.write`."""
     names = Names(report)
     palette = Palette(row.case.engine for row in report.rows)
     found = choose.candidates(report.rows)
@@ -80,21 +81,21 @@ def _page(
     drawn: dict[str, list[Figure]],
     edge: float | None,
 ) -> str:
-    sections: list[tuple[str, str, str]] = [
-        ("scaling", "Scaling", _scaling(report, drawn["scaling"])),
-        ("devices", "CPU and GPU", _devices(report, drawn["devices"])),
-        ("roofline", "Roofline", _roofline(report, drawn["roofline"])),
-        ("front", "Size, words, speed", _front(found, drawn["front"])),
-        ("words", "Words", _words(report, names, drawn["words"])),
-        ("stages", "Stages", _stages(report, drawn["stages"])),
-        ("memory", "Memory", _memory(report, names, drawn["memory"])),
-        ("operations", "Operations", _operations(report, names, drawn["operations"])),
-        ("cache", "Cache", _cache(drawn["cache"])),
-        ("rows", "All rows", _rows(report, names)),
-        ("failed", "Not measured", _failed(report, names)),
-        ("environment", "Environment", _environment(report)),
+    sections: list[tuple[str, str, str, str]] = [
+        ("scaling", "Scaling", "Scaling", _scaling(report, drawn["scaling"])),
+        ("devices", "CPU/GPU", "CPU and GPU", _devices(report, drawn["devices"])),
+        ("roofline", "Roofline", "Roofline", _roofline(report, drawn["roofline"])),
+        ("front", "Pareto", "Size, words and speed", _front(found, drawn["front"])),
+        ("words", "Words", "Words", _words(report, names, drawn["words"])),
+        ("stages", "Stages", "Stages of a run", _stages(report, drawn["stages"])),
+        ("memory", "Memory", "Memory", _memory(report, names, drawn["memory"])),
+        ("operations", "Operations", "Operations", _operations(report, names, drawn["operations"])),
+        ("cache", "Cache", "Decoder with and without its cache", _cache(drawn["cache"])),
+        ("rows", "Rows", "All rows of speed", _rows(report, names)),
+        ("failed", "Not measured", "Not measured", _failed(report, names)),
+        ("environment", "Environment", "Environment and runs", _environment(report)),
     ]
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections)
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _, _ in sections)
     model = ""
     if len(report.models) > 1:
         options = "".join(
@@ -106,7 +107,9 @@ def _page(
             f"{options}</select></label>"
         )
     body = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{text}</section>' for key, title, text in sections
+        f'<section id="{key}"><h2>{title}</h2>{text}'
+        '<p class="note nothing away">Nothing of this model.</p></section>'
+        for key, _, title, text in sections
     )
     style, script = (Path(__file__).with_name(f"page.{end}").read_text() for end in ("css", "js"))
     for at, word in enumerate(("LIGHT", "DARK")):
@@ -160,7 +163,7 @@ def _energy(report: Report) -> str:
             line = f"Energy is an estimate: processor time × {watts} W ({of}); "
         else:
             line = f"Energy is measured ({values.get('source')}); "
-        found.append(f"{line}idle power, {plain(idle)} W, is subtracted.")
+        found.append(f"{line}idle power subtracted: {plain(idle)} W.")
     return " ".join(dict.fromkeys(found)) or "No energy was measured."
 
 
@@ -173,7 +176,7 @@ def _legend(report: Report, palette: Palette) -> str:
     )
     return (
         f'<div class="legend">{buttons}</div><p class="note">A colour is an engine, a marker and a '
-        "line's dashes are bits, hollow is noisy. Press an engine to see it alone; point at a "
+        "line's dashes are bits, hollow is noisy (or off the Pareto front). Press an engine to see it alone; point at a "
         "mark for its figures.</p>"
     )
 
@@ -233,7 +236,7 @@ def _front(found: Sequence[choose.Candidate], drawn: Sequence[Figure]) -> str:
     if not drawn or case is None:
         return _none("No words were measured: --manifest FILE does it.")
     return (
-        f'<p class="note">Speed at {case[0]:g} s × {case[1]}. Filled and named: on the Pareto '
+        f'<p class="note">Speed at {case[0]:g} s × {case[1]}. Filled: on the Pareto '
         "front of words, speed and size, that is, nothing is better in all three; the line is the "
         f"front of the two axes. In the first, a mark's area is the size.</p>{_by_model(drawn)}"
     )
@@ -260,7 +263,7 @@ def _words(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
             )
         )
     columns = ("model", "engine", "WER", "95 %", "CER", "95 %", "utterances", "words", "MB", "RTF")
-    return _by_model(drawn) + table(columns, lines, left=2)
+    return f'<div class="beside">{_by_model(drawn)}{table(columns, lines, left=2)}</div>'
 
 
 def _stages(report: Report, drawn: Sequence[Figure]) -> str:

@@ -42,10 +42,13 @@ def front(
     for key, title, unit, value in ways:
         where = "" if model is None else f"{names.models[model]}: "
         name = slug("front", "all" if model is None else names.models[model], key)
-        with canvas(name, where + title, model, (4.4, 3.4)) as drawing:
+        xs = [value(c) for c in having]
+        sign = -1 if key == "speed" else 1
+        line = pareto([(c.wer or 0.0, sign * x) for c, x in zip(having, xs, strict=True)])
+        tall = 0.7 + (0.3 * len(line) if several else 0.17 * len(best))
+        with canvas(name, where + title, model, (3.7, max(3.2, tall))) as drawing:
             axes, labels = drawing.axes, []
             axes.set_xscale("log")
-            xs = [value(c) for c in having]
             for i, (x, c) in enumerate(zip(xs, having, strict=True)):
                 colour, on = palette[c.setup.engine], i in best
                 wer, low, high = c.wer or 0.0, c.wer_low or 0.0, c.wer_high or 0.0
@@ -71,20 +74,19 @@ def front(
                     c.setup.engine,
                     c.setup.bits,
                 )
-                if on:
-                    label = names.full(c.setup) if several else names.way(c.setup)
+                if i in line if several else on:
+                    label = names.way(c.setup)
+                    label = f"{names.models[c.setup.model]}\n{label}" if several else label
                     labels.append((x, wer, label + (" ⚠" if c.noisy else ""), colour))
-            sign = -1 if key == "speed" else 1
-            line = pareto([(c.wer or 0.0, sign * x) for c, x in zip(having, xs, strict=True)])
             steps = sorted((xs[i], having[i].wer or 0.0) for i in line)
             where_ = "pre" if key == "speed" else "post"
             axes.step(*zip(*steps, strict=True), where=where_, color=MUTED, lw=0.8, zorder=1)
             decades(axes.xaxis, min(xs), max(xs))
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
             axes.set_xlabel(unit)
             axes.set_ylabel("WER")
             axes.grid(axis="y")
-            spread_labels(axes, labels)
+            spread_labels(axes, labels, 0.29 if several else 0.155)
         figures += [drawing.done] if drawing.done else []
     return figures
 
@@ -110,7 +112,9 @@ def words(report: Report, names: Names, palette: Palette) -> list[Figure]:
                 axes.plot([low or wer, high or wer], [at, at], color=colour, lw=2, alpha=0.5)
                 tip = f"{names.way(setup)}: {wer:.4f}"
                 point(drawing, setup, wer, at, colour, False, tip)
-            row_names(axes, [(Setup.of(r.case), bool(noise(r))) for r in rows], names, palette)
+            row_names(
+                axes, [(Setup.of(r.case), bool(noise(r))) for r in rows], names, palette, True
+            )
             axes.set_xlim(left=0)
             axes.set_xlabel("WER")
             axes.grid(axis="x")

@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tynda.profiling.case import Case, Row
-from tynda.profiling.report.drawing import Figure, canvas, decades, point, spread_labels, ticks
+from tynda.profiling.report.drawing import (
+    Drawing,
+    Figure,
+    canvas,
+    decades,
+    point,
+    spread_labels,
+    ticks,
+)
 from tynda.profiling.report.names import Names, energy_word, most, noise, order, places, slug
 from tynda.profiling.report.read import Report, Setup, number
 from tynda.profiling.report.style import MUTED, Palette, bits_order, line_style, plain
@@ -85,7 +93,7 @@ def _lines(
             series.setdefault(Setup.of(row.case), []).append((_x(way, row), value, row))
     if not series:
         return None
-    with canvas(name, title, model, (4.0, max(2.7, 0.6 + 0.14 * len(series)))) as drawing:
+    with canvas(name, title, model, (3.5, max(2.7, 0.7 + 0.17 * len(series)))) as drawing:
         axes, labels = drawing.axes, []
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -103,15 +111,16 @@ def _lines(
             )
             drawing.mark(line, names.way(setup), setup.engine, setup.bits)
             for x, y, row in points:
-                noisy = bool(noise(row))
-                point(drawing, setup, x, y, colour, noisy, f"{names.way(setup)}: {plain(y)}")
+                tip = f"{names.way(setup)}: {plain(y)}"
+                point(drawing, setup, x, y, colour, bool(noise(row)), tip)
             label = names.way(setup, device=False) + ("" if complete else " (encoder only)")
             labels.append((xs[-1], ys[-1], label, colour))
         every = sorted({x for points in series.values() for x, _, _ in points})
         values = [y for points in series.values() for _, y, _ in points]
         ticks(axes, every)
         decades(axes.yaxis, min(values), max(values))
-        axes.set_xlabel(unit)
+        noisy = any(noise(row) for points in series.values() for _, _, row in points)
+        axes.set_xlabel(unit + "; hollow: noisy" * noisy)
         axes.set_ylabel(measure.unit)
         axes.grid(axis="y")
         spread_labels(axes, labels)
@@ -119,58 +128,64 @@ def _lines(
 
 
 def devices(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """How many times as fast each engine is on a GPU, by duration and batch, for each model."""
-    rows = report.of("speed")
-    times = {r.case: number(r.values, "stages", "whole", "p50") for r in rows}
+    """How many times as fast each engine is on a GPU, by duration and by batch, for each model."""
+    rows = [r for r in report.of("speed") if number(r.values, "stages", "whole", "p50")]
     found = []
     for model in report.models:
-        pairs = []
-        for row in rows:
-            if row.case.model != model or row.case.device != "cuda":
+        cpu = {_but_device(r.case): r for r in rows if r.case.device == "cpu"}
+        pairs = [
+            (cpu[_but_device(r.case)], r)
+            for r in rows
+            if (r.case.model, r.case.device) == (model, "cuda") and _but_device(r.case) in cpu
+        ]
+        batch = most(r.case.batch for _, r in pairs)
+        seconds = most((r.case.seconds for _, r in pairs), near=30.0)
+        by_duration = [pair for pair in pairs if pair[1].case.batch == batch]
+        by_batch = [pair for pair in pairs if pair[1].case.seconds == seconds]
+        for way, there, unit in (
+            ("duration", by_duration, f"duration, s (batch {batch})"),
+            ("batch", by_batch, f"batch (of {seconds:g} s)" if pairs else ""),
+        ):
+            if not there or (way == "batch" and len({r.case.batch for _, r in there}) < 2):
                 continue
-            cpu = next(
-                (
-                    t
-                    for case, t in times.items()
-                    if case.device == "cpu" and _but_device(case) == _but_device(row.case)
-                ),
-                None,
-            )
-            gpu = times[row.case]
-            if cpu and gpu:
-                pairs.append((row, cpu / gpu))
-        if not pairs:
-            continue
-        name, label = (
-            slug("devices", order(report, model), report.names[model]),
-            report.names[model],
-        )
-        sounds = sorted({(r.case.batch, r.case.seconds) for r, _ in pairs})
-        with canvas(name, f"{label}: GPU against CPU", model, (4.2, 3.0)) as drawing:
-            axes, labels = drawing.axes, []
-            groups: dict[Setup, list[tuple[int, float]]] = {}
-            for row, ratio in pairs:
-                at = sounds.index((row.case.batch, row.case.seconds))
-                groups.setdefault(Setup.of(row.case), []).append((at, ratio))
-            for setup, points in groups.items():
-                colour = palette[setup.engine]
-                xs, ys = zip(*sorted(points), strict=True)
-                axes.plot(xs, ys, color=colour, lw=0.8, ls=line_style(setup.bits))
-                for x, y in zip(xs, ys, strict=True):
-                    tip = f"{names.way(setup)}: {plain(y)} times as fast"
-                    point(drawing, setup, x, y, colour, False, tip)
-                labels.append((xs[-1], ys[-1], names.way(setup, device=False), colour))
-            axes.axhline(1, color=MUTED, lw=0.8)
-            axes.set_yscale("log")
-            values = [ratio for _, ratio in pairs] + [1.0]
-            decades(axes.yaxis, min(values), max(values))
-            axes.set_xticks(range(len(sounds)), [f"{s:g} s\n× {b}" for b, s in sounds])
-            axes.set_xlabel("duration × batch")
-            axes.set_ylabel("CPU's time / GPU's time")
-            axes.grid(axis="y")
-            spread_labels(axes, labels)
-        found += [drawing.done] if drawing.done else []
+            label = report.names[model]
+            name = slug("devices", order(report, model), label, way)
+            with canvas(name, f"{label}: GPU against CPU", model) as drawing:
+                _ratios(drawing, way, there, names, palette)
+                drawing.axes.set_xlabel(unit)
+            found += [drawing.done] if drawing.done else []
     return found
+
+
+def _ratios(
+    drawing: Drawing, way: str, pairs: Sequence[tuple[Row, Row]], names: Names, palette: Palette
+) -> None:
+    axes, labels = drawing.axes, []
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    series: dict[Setup, list[tuple[float, float, bool]]] = {}
+    for cpu, gpu in pairs:
+        times = [number(r.values, "stages", "whole", "p50") or 1.0 for r in (cpu, gpu)]
+        noisy = bool(noise(cpu) or noise(gpu))
+        series.setdefault(Setup.of(gpu.case), []).append((_x(way, gpu), times[0] / times[1], noisy))
+    for setup, points in series.items():
+        points.sort()
+        colour = palette[setup.engine]
+        xs, ys = [p[0] for p in points], [p[1] for p in points]
+        axes.plot(xs, ys, color=colour, lw=1.4, ls=line_style(setup.bits))
+        for x, y, noisy in points:
+            tip = f"{names.way(setup)}: {plain(y)} times as fast"
+            point(drawing, setup, x, y, colour, noisy, tip)
+        labels.append((xs[-1], ys[-1], names.way(setup, device=False), colour))
+    values = [y for points in series.values() for _, y, _ in points]
+    if min(values) <= 1.5:
+        axes.axhline(1, color=MUTED, lw=0.8)
+        values.append(1.0)
+    ticks(axes, sorted({x for points in series.values() for x, _, _ in points}))
+    decades(axes.yaxis, min(values), max(values))
+    axes.set_ylabel("CPU's time / GPU's time")
+    axes.grid(axis="y")
+    spread_labels(axes, labels)
 
 
 def _but_device(case: Case) -> tuple[object, ...]:

@@ -62,7 +62,7 @@ def _shares(drawing: Drawing, rows: Sequence[Row], names: Names, palette: Palett
             tip = f"{names.way(Setup.of(row.case))}: {kinds[i]} {plain(1e3 * part)} ms"
             drawing.mark(bar, tip, row.case.engine, row.case.bits)
             left += part / scale
-        axes.text(1.02, at, f"{plain(1e3 * whole)} ms", va="center", fontsize=7.5)
+        axes.text(1.02, at, f"{plain(1e3 * whole)} ms", va="center", fontsize=8.5)
     row_names(axes, [(Setup.of(r.case), bool(noise(r))) for r in rows], names, palette)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
@@ -92,7 +92,7 @@ def _first(drawing: Drawing, rows: Sequence[Row], names: Names, palette: Palette
         point(drawing, setup, whole, at, colour, bool(noise(row)), tip)
     row_names(axes, [(Setup.of(r.case), bool(noise(r))) for r in rows], names, palette)
     decades(axes.xaxis, min(values), max(values))
-    axes.set_xlabel("time, s (bar: first word; marker: whole, with its 95 % interval)")
+    axes.set_xlabel("time, s (bar: first word; marker: whole)")
     axes.grid(axis="x")
 
 
@@ -105,7 +105,7 @@ def memory(report: Report, names: Names, palette: Palette) -> list[Figure]:
     ]
     if not rows:
         return []
-    with canvas("memory-predicted", "Peak memory: predicted and measured", None, (4.4, 3.6)) as d:
+    with canvas("memory-predicted", "Peak memory: predicted and measured", None, (3.9, 3.4)) as d:
         axes = d.axes
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -122,7 +122,7 @@ def memory(report: Report, names: Names, palette: Palette) -> list[Figure]:
             point(d, setup, predicted, peak, palette[setup.engine], bool(noise(row)), tip)
         ends = [min(values) * 0.9, max(values) * 1.1]
         axes.plot(ends, ends, color=MUTED, lw=0.8)
-        axes.text(ends[1], ends[1], " as predicted", color=MUTED, fontsize=7.5, va="center")
+        axes.text(ends[1], ends[1], " as predicted", color=MUTED, fontsize=8.5, va="center")
         decades(axes.xaxis, *ends)
         decades(axes.yaxis, *ends)
         axes.set_xlabel("predicted, MB")

@@ -74,7 +74,7 @@ class Palette:
 
     def __init__(self, engines: Iterable[str]) -> None:
         there = set(engines)
-        used = [name for name in ENGINES if name in there] + sorted(there - set(ENGINES))
+        used = [*ENGINES, *sorted(there - set(ENGINES))]
         self._index = {name: i % len(PALETTE) for i, name in enumerate(used)}
 
     def __getitem__(self, engine: str) -> str:
