@@ -15,6 +15,8 @@ ENGINES = {
     "transformers": ("transformers", "Transformers"),
     "faster-whisper": ("faster_whisper", "FasterWhisper"),
     "whisper.cpp": ("whisper_cpp", "WhisperCpp"),
+    "onnxruntime": ("onnxruntime", "OnnxRuntime"),
+    "openvino": ("openvino", "OpenVino"),
 }
 """Name -> module here and class."""
 
