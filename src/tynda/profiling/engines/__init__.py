@@ -17,6 +17,7 @@ ENGINES = {
     "whisper.cpp": ("whisper_cpp", "WhisperCpp"),
     "onnxruntime": ("onnxruntime", "OnnxRuntime"),
     "openvino": ("openvino", "OpenVino"),
+    "sherpa-onnx": ("sherpa_onnx", "SherpaOnnx"),
 }
 """Name -> module here and class."""
 
