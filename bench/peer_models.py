@@ -63,10 +63,9 @@ def module(folder: Path) -> Any:
 def huggingface(name: str, folder: Path) -> None:
     """The model as the Hugging Face hub has it."""
     import torch
-    import transformers
 
     torch.manual_seed(0)
-    (_wav2vec2 if "wav2vec2" in name else _whisper)(transformers, folder, *SIZES[name])
+    (write_wav2vec2 if "wav2vec2" in name else write_whisper)(folder, *SIZES[name])
 
 
 def openvino(kind: str, path: Path, folder: Path) -> None:
@@ -124,7 +123,8 @@ def _tokens(merges: list[tuple[str, str]]) -> list[str]:
     return [*_BYTES, *map("".join, merges)]
 
 
-def _whisper(t: Any, folder: Path, width: int, layers: int, heads: int) -> None:
+def write_whisper(folder: Path, width: int, layers: int, heads: int) -> None:
+    import transformers as t
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     sides = {
@@ -138,10 +138,18 @@ def _whisper(t: Any, folder: Path, width: int, layers: int, heads: int) -> None:
     model = t.WhisperForConditionalGeneration(config)
     # Special tokens have the logit 0, never the highest: no text ends before its time.
     model.model.decoder.embed_tokens.weight.data[EOT:] = 0
+    languages = list(LANGUAGES)[:99]
+    model.generation_config.update(
+        is_multilingual=True,
+        no_timestamps_token_id=PROMPT[-1],
+        lang_to_id={f"<|{x}|>": PROMPT[1] + i for i, x in enumerate(languages)},
+        task_to_id={"translate": PROMPT[2] - 1, "transcribe": PROMPT[2]},
+        max_initial_timestamp_index=50,
+    )
     model.save_pretrained(folder)
     t.WhisperFeatureExtractor().save_pretrained(folder)
 
-    names = ["endoftext", "startoftranscript", *list(LANGUAGES)[:99], "translate", "transcribe"]
+    names = ["endoftext", "startoftranscript", *languages, "translate", "transcribe"]
     names += ["startoflm", "startofprev", "nospeech", "notimestamps"]
     special = [f"<|{x}|>" for x in [*names, *(f"{i * 0.02:.2f}" for i in range(1501))]]
     merges = _merges()
@@ -156,7 +164,9 @@ def _whisper(t: Any, folder: Path, width: int, layers: int, heads: int) -> None:
     t.WhisperTokenizer.from_pretrained(folder).save_pretrained(folder)  # tokenizer.json
 
 
-def _wav2vec2(t: Any, folder: Path, width: int, layers: int, heads: int) -> None:
+def write_wav2vec2(folder: Path, width: int, layers: int, heads: int) -> None:
+    import transformers as t
+
     config = t.Wav2Vec2Config(
         hidden_size=width,
         num_hidden_layers=layers,

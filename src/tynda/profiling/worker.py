@@ -113,7 +113,7 @@ def speed(job: Job, session: Session) -> dict[str, Any]:
             stages["first"] = [clock.stages["whole"] for clock in first]
     spreads = {name: spread(times) for name, times in stages.items()}
     whole, heard = spreads["whole"].p50, case.seconds * case.batch
-    if clock.tokens:
+    if clock.tokens and "decoder" in spreads:
         found["token"] = spreads["decoder"].p50 / clock.tokens
     each = energy.joules / (runs * case.batch)
     why = noise(busy, spreads["whole"].relative, runs)

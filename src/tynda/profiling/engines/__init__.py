@@ -15,6 +15,9 @@ ENGINES = {
     "transformers": ("transformers", "Transformers"),
     "faster-whisper": ("faster_whisper", "FasterWhisper"),
     "whisper.cpp": ("whisper_cpp", "WhisperCpp"),
+    "onnxruntime": ("onnxruntime", "OnnxRuntime"),
+    "openvino": ("openvino", "OpenVino"),
+    "sherpa-onnx": ("sherpa_onnx", "SherpaOnnx"),
 }
 """Name -> module here and class."""
 

@@ -1,0 +1,175 @@
+"""Whisper in the two graphs of sherpa-onnx, from a folder of the Hugging Face hub.
+
+Names, shapes and metadata are those of its ``scripts/whisper/export-onnx.py``, which reads
+openai-whisper's checkpoints only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tynda import huggingface
+from tynda.decode.whisper import start_tokens
+from tynda.text.whisper import WhisperTokenizer
+
+__all__ = ["export"]
+
+
+def export(folder: Path, path: Path) -> WhisperTokenizer:
+    """Write both graphs, the encoder's with what describes the model."""
+    import onnx
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    torch.set_grad_enabled(False)
+    kind: Any = WhisperForConditionalGeneration
+    whole = kind.from_pretrained(folder, attn_implementation="eager").eval()
+    config = whole.config
+    about = huggingface.load(folder, weights=False)
+    assert isinstance(about.tokenizer, WhisperTokenizer)
+    names: dict[str, tuple[int, ...]]
+    names = {"mel": (0, 2), "n_layer_cross_k": (1, 2), "n_layer_cross_v": (1, 2)}
+    mel = torch.zeros(1, config.num_mel_bins, 2 * config.max_source_positions)
+    _write(_encoder(whole), (mel,), path / "encoder.onnx", names, 1)
+    layers, width = config.decoder_layers, config.d_model
+    cache = torch.zeros(layers, 1, config.max_target_positions, width)
+    cross = torch.zeros(layers, 1, config.max_source_positions, width)
+    tokens, offset = torch.zeros(1, 1, dtype=torch.int64), torch.tensor([3])
+    names = {"tokens": (0, 1), "in_n_layer_self_k_cache": (1,), "in_n_layer_self_v_cache": (1,)}
+    names |= {"n_layer_cross_k": (1, 2), "n_layer_cross_v": (1, 2), "offset": ()}
+    names |= {"logits": (0, 1), "out_n_layer_self_k_cache": (1,), "out_n_layer_self_v_cache": (1,)}
+    given = (tokens, cache, cache.clone(), cross, cross.clone(), offset)
+    _write(_decoder(whole), given, path / "decoder.onnx", names, len(given))
+    graph: Any = onnx.load(str(path / "encoder.onnx"))
+    for key, value in _describe(folder.name, config, about.tokenizer).items():
+        graph.metadata_props.add(key=key, value=str(value))
+    onnx.save(graph, str(path / "encoder.onnx"))
+    return about.tokenizer
+
+
+def _write(
+    module: Any, given: Any, path: Path, names: dict[str, tuple[int, ...]], inputs: int
+) -> None:
+    import torch
+
+    options: dict[str, Any] = {"dynamo": False, "opset_version": 17}
+    torch.onnx.export(
+        module,
+        given,
+        str(path),
+        input_names=list(names)[:inputs],
+        output_names=list(names)[inputs:],
+        dynamic_axes={name: {i: f"{name}_{i}" for i in axes} for name, axes in names.items()},
+        **options,
+    )
+
+
+def _module(forward: Callable[..., Any], whole: Any) -> Any:
+    import torch
+
+    class Module(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.whole = whole
+
+        def forward(self, *given: Any) -> Any:
+            return forward(*given)
+
+    return Module().eval()
+
+
+def _encoder(whole: Any) -> Any:
+    """Keys and values of the sound for every layer of the decoder; any length up to a window."""
+    import torch
+
+    encoder, decoder = whole.model.encoder, whole.model.decoder
+
+    def forward(mel: Any) -> Any:
+        x = torch.nn.functional.gelu(encoder.conv1(mel))
+        x = torch.nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)
+        x = x + encoder.embed_positions.weight[: x.shape[1]]
+        for layer in encoder.layers:
+            normal, attend = layer.self_attn_layer_norm(x), layer.self_attn
+            keys, values = attend.k_proj(normal), attend.v_proj(normal)
+            x = x + _attend(attend, normal, keys, values)
+            x = x + _feed(layer, x)
+        x = encoder.layer_norm(x)
+        pairs = [(y.encoder_attn.k_proj(x), y.encoder_attn.v_proj(x)) for y in decoder.layers]
+        return torch.stack([k for k, _ in pairs]), torch.stack([v for _, v in pairs])
+
+    return _module(forward, whole)
+
+
+def _decoder(whole: Any) -> Any:
+    """Some tokens at ``offset``, with the keys and values of those before."""
+    import torch
+
+    decoder = whole.model.decoder
+
+    def forward(tokens: Any, k: Any, v: Any, cross_k: Any, cross_v: Any, offset: Any) -> Any:
+        count = tokens.shape[1]
+        end = offset[0] + count
+        x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[offset[0] : end]
+        places = torch.arange(k.shape[2])
+        mask = places[None, :end] > (offset[0] + torch.arange(count))[:, None]
+        mask = torch.zeros(mask.shape).masked_fill(mask, -torch.inf)
+        for i, layer in enumerate(decoder.layers):
+            normal, attend = layer.self_attn_layer_norm(x), layer.self_attn
+            k[i, :, offset[0] : end] = attend.k_proj(normal)
+            v[i, :, offset[0] : end] = attend.v_proj(normal)
+            x = x + _attend(attend, normal, k[i, :, :end], v[i, :, :end], mask)
+            normal = layer.encoder_attn_layer_norm(x)
+            x = x + _attend(layer.encoder_attn, normal, cross_k[i], cross_v[i])
+            x = x + _feed(layer, x)
+        return whole.proj_out(decoder.layer_norm(x)), k, v
+
+    return _module(forward, whole)
+
+
+def _attend(attention: Any, x: Any, keys: Any, values: Any, mask: Any = 0) -> Any:
+    """Multi-head attention with ``keys`` and ``values [batch, n, channels]``."""
+    heads, scale = attention.num_heads, attention.head_dim**-0.5
+
+    def split(y: Any) -> Any:
+        return y.view(y.shape[0], -1, heads, attention.head_dim).transpose(1, 2)
+
+    weights = split(attention.q_proj(x) * scale) @ split(keys).transpose(2, 3) + mask
+    found = weights.softmax(-1) @ split(values)
+    return attention.out_proj(found.transpose(1, 2).reshape(x.shape))
+
+
+def _feed(layer: Any, x: Any) -> Any:
+    import torch
+
+    return layer.fc2(torch.nn.functional.gelu(layer.fc1(layer.final_layer_norm(x))))
+
+
+def _describe(name: str, config: Any, tokenizer: WhisperTokenizer) -> dict[str, Any]:
+    """The script's metadata."""
+    multilingual = tokenizer.multilingual
+    language = next(iter(tokenizer.languages)) if multilingual else None
+
+    def listed(values: Any) -> str:
+        return ",".join(map(str, values))
+
+    return {
+        **{"model_type": f"whisper-{name}", "version": "1", "maintainer": "k2-fsa"},
+        **{"n_mels": config.num_mel_bins, "n_audio_ctx": config.max_source_positions},
+        **{"n_audio_state": config.d_model, "n_audio_head": config.encoder_attention_heads},
+        **{"n_audio_layer": config.encoder_layers, "n_vocab": config.vocab_size},
+        **{"n_text_ctx": config.max_target_positions, "n_text_state": config.d_model},
+        **{"n_text_head": config.decoder_attention_heads, "n_text_layer": config.decoder_layers},
+        "sot_sequence": listed(start_tokens(tokenizer, language, "transcribe")),
+        "all_language_tokens": listed(tokenizer.languages.values()),
+        "all_language_codes": listed(tokenizer.languages),
+        **{"sot": tokenizer.sot, "sot_index": 0, "eot": tokenizer.eot},
+        "blank_id": tokenizer.spell(" ")[0],
+        "is_multilingual": int(multilingual),
+        "no_speech": tokenizer.no_speech,
+        "non_speech_tokens": listed(sorted(tokenizer.non_speech)),
+        **{"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
+        **{"sot_prev": tokenizer.sot_prev, "sot_lm": tokenizer.sot_lm},
+        "no_timestamps": tokenizer.no_timestamps,
+    }
