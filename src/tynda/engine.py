@@ -124,7 +124,7 @@ def as_held(
         stored = any(isinstance(weight, Quantized) for weight in weights.values())
         bits = 8 if stored and backend == "native" else 32
     if bits == 32:
-        return dense(weights), bits
+        return dense(weights, later=backend == "native"), bits
     if backend == "torch":
         raise TyndaError("torch computes in 32 bits: take the native or the numpy backend")
     return quantize_all(weights, trainable, later=backend == "native"), bits

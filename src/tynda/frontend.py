@@ -26,6 +26,8 @@ Floats = NDArray[np.float32]
 SAMPLE_RATE = 16_000
 # A model file may come from anywhere: no field of it may ask for gigabytes.
 _LARGEST_FFT = 16_384
+# Numbers that are held in double precision at a time.
+_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class FrontEnd(ABC):
     def config(self) -> dict[str, Any]:
         """The fields and the kind, ready for JSON; `from_config` takes it back."""
         return {"kind": self.kind} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @abstractmethod
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples."""
 
     def __call__(self, samples: Floats) -> Floats:
         """Features float32 `[frames, bins]` of samples float32 `[n]` (`[0, bins]` of none).
@@ -90,8 +96,12 @@ class Spectrogram(FrontEnd):
         """Features in one frame."""
         return self.fft // 2 + 1
 
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples."""
+        return max(0, 1 + (samples - self.window) // self.hop)
+
     def _features(self, samples: Floats) -> Floats:
-        frames = 1 + (len(samples) - self.window) // self.hop
+        frames = self.frames(len(samples))
         return _standard_spectra(self.window, self.fft)(samples, self.hop, frames)
 
 
@@ -138,8 +148,12 @@ class LogMel(FrontEnd):
                 f"front end: normalize must be 'utterance' or 'whisper', not {self.normalize!r}"
             )
 
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples."""
+        return samples // self.hop
+
     def _features(self, samples: Floats) -> Floats:
-        frames = len(samples) // self.hop
+        frames = self.frames(len(samples))
         edge = self.fft // 2
         if len(samples) <= edge:  # a reflection needs one sample more than it mirrors
             samples = np.pad(samples, (0, edge + 1 - len(samples)))
@@ -158,10 +172,8 @@ class LogMel(FrontEnd):
             return features
         # In double precision, or the rounding of the mean of a constant bin (digital
         # silence) would be blown up by its tiny deviation.
-        mean = features.mean(axis=0, dtype=np.float64)
-        std = features.std(axis=0, dtype=np.float64)
-        normal: Floats = ((features - mean) / (std + 1e-5)).astype(np.float32)
-        return normal
+        mean, variance = _moments(features)
+        return _standardised(features, mean, np.sqrt(variance) + 1e-5)
 
 
 @dataclass(frozen=True)
@@ -190,13 +202,15 @@ class Raw(FrontEnd):
         """Samples from the start of one frame to the start of the next."""
         return 1
 
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples."""
+        return samples
+
     def _features(self, samples: Floats) -> Floats:
         if len(samples) == 0 or not self.normalize:
             return samples[:, None]
-        mean = samples.mean(dtype=np.float64)
-        scale = np.sqrt(samples.var(dtype=np.float64) + 1e-7)
-        normal: Floats = ((samples - mean) / scale).astype(np.float32)
-        return normal[:, None]
+        mean, variance = _moments(samples[:, None])
+        return _standardised(samples[:, None], mean, np.sqrt(variance + 1e-7))
 
 
 _KINDS: dict[str, type[FrontEnd]] = {kind.kind: kind for kind in (LogMel, Spectrogram, Raw)}
@@ -231,6 +245,27 @@ def _standard_spectra(window: int, fft: int) -> Spectra:
 @lru_cache
 def _mel_spectra(window: int, log: str, bins: int, fft: int, fmin: float, fmax: float) -> Spectra:
     return Spectra(_hann(window), fft, mel_filters(bins, fft, fmin, fmax), log)
+
+
+def _moments(x: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each column of `x` `[n, bins]`, n > 0, in double precision."""
+    mean: NDArray[np.float64] = x.mean(axis=0, dtype=np.float64)
+    squares = [np.square(part - mean).sum(axis=0) for part in _parts(x)]
+    return mean, np.sum(squares, axis=0) / len(x)
+
+
+def _standardised(x: Floats, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Floats:
+    """(x - mean) / scale in double precision, as float32."""
+    result = np.empty_like(x)
+    for part, to in zip(_parts(x), _parts(result), strict=True):
+        to[:] = (part - mean) / scale
+    return result
+
+
+def _parts(x: Floats) -> list[Floats]:
+    """Some rows each, so that doubles of them all never take memory at once."""
+    rows = max(1, _AT_ONCE // x.shape[1])
+    return [x[start : start + rows] for start in range(0, len(x), rows)]
 
 
 def _hann(length: int) -> Floats:

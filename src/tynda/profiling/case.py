@@ -56,8 +56,9 @@ class Row:
       `energy.Meter` names it), ``estimate`` (whether it is one), ``idle_watts`` (subtracted),
       ``watts`` (mean, that of idling left out);
     - ``memory``: ``peak`` (resident, of the process), ``base`` (resident with the engine's
-      libraries, before the model), ``weights``, ``arena``, ``cache`` (keys and values), ``gpu``,
-      ``predicted`` (of peak);
+      libraries, before the model), ``described`` (the same, with all of the model but its
+      weights), ``weights``, ``arena``, ``cache`` (keys and values), ``data`` (samples, features
+      and results), ``gpu``, ``predicted`` (of peak: ``described`` and `predict.predict`);
     - ``machine``: ``busy`` (share of the processors that others took meanwhile), ``noisy``,
       ``why_noisy``.
 

@@ -17,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tynda import library, manifest
 from tynda.engine import processors
 from tynda.errors import TyndaError
@@ -188,6 +190,10 @@ def _measure(plan: Plan, case: Case, model: Model, store: _Store) -> Row:
         if why:
             return row("failed", f"could not be made ready: {why}")
         os.replace(part, path)
+    need = maker.needs(case, path)
+    room = psutil.virtual_memory().available
+    if need is not None and need > room:
+        return row("skipped", f"needs {need / 1e9:.1f} GB of memory, and {room / 1e9:.1f} are free")
     job = replace(
         job,
         source=store.source(case.device),

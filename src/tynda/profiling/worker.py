@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.random  # else its memory would be the first run's
 from numpy.typing import NDArray
 
 from tynda import audio, manifest
@@ -85,7 +86,7 @@ def main() -> None:
     values = WORKS[job.case.work](job, session)
     values |= {"kind": session.kind, "load": load}
     values |= {"batched": session.batched, "complete": session.complete}
-    values.setdefault("memory", {}).update(session.memory(), peak=memory.peak(), base=base)
+    values["memory"] = {"peak": memory.peak(), "base": base} | session.memory()
     out.write_text(json.dumps(values, allow_nan=False))
 
 
@@ -185,7 +186,9 @@ def sound(case: Case, path: str | None) -> Floats:
     count = round(case.seconds * SAMPLE_RATE)
     rng = np.random.default_rng(SEED)
     if path is None:
-        return (0.1 * rng.standard_normal((case.batch, count))).astype(np.float32)
+        noise = rng.standard_normal((case.batch, count), np.float32)
+        noise *= np.float32(0.1)
+        return noise
     pieces: list[Floats] = []
     for utterance in manifest.read(path):
         if sum(map(len, pieces)) >= count * case.batch:

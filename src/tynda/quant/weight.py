@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "POSITIONS",
+    "Exact",
     "Pending",
     "Quantized",
     "by_tap",
@@ -128,9 +129,28 @@ def floats(weight: Any) -> Floats:
     return weight.dequantize() if isinstance(weight, Quantized) else np.asarray(weight)
 
 
-def dense(weights: Mapping[str, Any]) -> dict[str, Floats]:
-    """All weights of a model as `floats`."""
-    return {name: floats(weight) for name, weight in weights.items()}
+class Exact:
+    """What a weight in 8 bits or fewer counts, made some rows at a time when it is needed."""
+
+    def __init__(self, weight: Quantized) -> None:
+        self._weight = weight
+        self.shape = weight.shape
+
+    def __getitem__(self, index: Any) -> Floats:
+        """Some of the rows."""
+        return self._weight[index].dequantize()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
+        return self._weight.dequantize()
+
+
+def dense(weights: Mapping[str, Any], *, later: bool = False) -> dict[str, Any]:
+    """All weights of a model as `floats`; ``later``: those in few bits as `Exact` ones."""
+    make = Exact if later else floats
+    return {
+        name: make(weight) if isinstance(weight, Quantized) else floats(weight)
+        for name, weight in weights.items()
+    }
 
 
 def is_product(shape: tuple[int, ...], trainable: bool) -> bool:

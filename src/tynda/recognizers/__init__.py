@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tynda import library
+from tynda.checkpoint import Checkpoint
 from tynda.engine import Backend
 from tynda.errors import TyndaError
 from tynda.recognizers.base import Recognizer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tynda.recognizers.ctc import CTCRecognizer, Decoding
     from tynda.recognizers.whisper import WhisperRecognizer
 
-__all__ = ["CTCRecognizer", "Decoding", "Recognizer", "WhisperRecognizer", "load"]
+__all__ = ["CTCRecognizer", "Decoding", "Recognizer", "WhisperRecognizer", "load", "of"]
 
 _HOMES = {"CTCRecognizer": "ctc", "Decoding": "ctc", "WhisperRecognizer": "whisper"}
 
@@ -45,7 +46,11 @@ def load(
     """
     if not isinstance(name, str | PathLike):
         raise TyndaError(f"a model is named by a string or a path, not {name!r}")
-    model = library.load(name)
+    return of(library.load(name), backend=backend, bits=bits, threads=threads)
+
+
+def of(model: Checkpoint, **compute: Any) -> Recognizer[Any]:
+    """The recogniser of a model that has been read; ``compute``: as `load` takes it."""
     kind = "WhisperRecognizer" if model.header.family == "whisper" else "CTCRecognizer"
     recognizer: type[Recognizer[Any]] = __getattr__(kind)
-    return recognizer(model, backend=backend, bits=bits, threads=threads)
+    return recognizer(model, **compute)

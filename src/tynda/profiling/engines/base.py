@@ -146,6 +146,11 @@ class Engine(ABC):
             return f"{self.name} has no {case.bits} bits: it has {', '.join(self.bits)}"
         return None
 
+    def needs(self, case: Case, path: Path) -> int | None:
+        """Bytes that a case takes beside the libraries, before it is tried, if that can be told;
+        ``path`` as `open` takes it."""
+        return None
+
     def format(self, case: Case) -> str | None:
         """The name of the form that the model is brought into for a case, once and for all cases
         of that name; None: it is taken as it is."""

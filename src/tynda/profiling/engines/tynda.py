@@ -10,16 +10,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import models
+from tynda import library, models
 from tynda.audio import SAMPLE_RATE
 from tynda.decode import ctc, whisper
 from tynda.decode.options import Options
 from tynda.models import whisper as model
 from tynda.ops import native
+from tynda.profiling import memory
 from tynda.profiling.case import Case, Work
 from tynda.profiling.engines.base import Clock, Engine, Session, parts
 from tynda.profiling.operations import Ledger, Operation, least
-from tynda.recognizers import CTCRecognizer, Recognizer, WhisperRecognizer, load
+from tynda.profiling.predict import BITS, predict
+from tynda.recognizers import WhisperRecognizer, of
 
 __all__ = ["Native", "Numpy"]
 
@@ -60,17 +62,21 @@ class Native(Engine):
     def load(self) -> None:
         """Nothing is left to import: all of it was for this file."""
 
+    def needs(self, case: Case, path: Path) -> int | None:
+        """As it is predicted, of the kernels."""
+        if self.backend != "native" or not case.seconds:
+            return None
+        return predict(library.load(path), case).total
+
     def open(self, case: Case, path: Path) -> Session:
         """A recogniser's parts, one after another."""
-        bits = {"stored": None, "32": 32, "16": 32}.get(case.bits, 8)
-        recognizer: Recognizer[Any] = load(
-            path, backend=self.backend, bits=bits, threads=case.threads
+        model = library.load(path)
+        described = memory.resident()
+        recognizer = of(
+            model, backend=self.backend, bits=BITS.get(case.bits, 8), threads=case.threads
         )
-        kind = self.bits[case.bits]
-        if isinstance(recognizer, WhisperRecognizer):
-            return _Whisper(recognizer, kind)
-        assert isinstance(recognizer, CTCRecognizer)
-        return _CTC(recognizer, kind)
+        kind = _Whisper if isinstance(recognizer, WhisperRecognizer) else _CTC
+        return kind(recognizer, case, self.bits[case.bits], described)
 
 
 class Numpy(Native):
@@ -82,9 +88,27 @@ class Numpy(Native):
 
 
 class _Tynda(Session):
-    def __init__(self, recognizer: Any, kind: str) -> None:
-        self.kind, self._recognizer = kind, recognizer
+    def __init__(self, recognizer: Any, case: Case, kind: str, described: int) -> None:
+        """``described``: bytes that were resident when the model had been read, its weights
+        still in their file."""
+        self.kind, self._recognizer, self._case = kind, recognizer, case
         self._front, self._config = recognizer._model.frontend, recognizer._model.config
+        self._described, self._opening = described, memory.peak()
+
+    def memory(self) -> dict[str, int]:
+        """Of the kernels, with what was to be foreseen of a speed case."""
+        engine = self._recognizer._engine
+        if not isinstance(engine, native.Native) or self._case.work != "speed":
+            return {}
+        foreseen = predict(self._recognizer._model, self._case)
+        return {
+            "described": self._described,
+            "weights": engine.weight_bytes,
+            "arena": engine.arena.bytes,
+            "cache": foreseen.cache,
+            "data": foreseen.data,
+            "predicted": max(self._opening, self._described + foreseen.total),
+        }
 
     def transcribe(self, samples: Floats) -> str:
         """As ``tynda transcribe`` does."""
@@ -93,8 +117,8 @@ class _Tynda(Session):
 
 
 class _Whisper(_Tynda):
-    def __init__(self, recognizer: WhisperRecognizer, kind: str) -> None:
-        super().__init__(recognizer, kind)
+    def __init__(self, recognizer: Any, *about: Any) -> None:
+        super().__init__(recognizer, *about)
         self._network = recognizer._network
         self.window = self._config.frames * whisper.SECONDS_PER_FRAME
         self.most = self._config.context // 2
