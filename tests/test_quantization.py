@@ -186,13 +186,35 @@ def test_few_bits_take_few_bytes(folder, tmp_path):
     assert sizes[1.58] <= 0.08 * sizes[32]  # rows are short here
 
 
+@pytest.mark.parametrize("bits", FEW)
+def test_the_step_of_whole_rows_is_not_stored(folder, tmp_path, bits):
+    quantize(folder, tmp_path / "m", bits, group=0)
+    tensors, header = read_raw(tmp_path / "m")
+    assert not [name for name in tensors if name.endswith(".step")]
+    # A reader of a file with steps takes it from there.
+    name = next(iter(header["grids"]))
+    read = checkpoint.load(tmp_path / "m").weights[name]
+    assert (read.steps.step == 254 // (Grid(bits).levels - 1)).all()
+    smaller = dict(tensors) | {f"{name}.step": read.steps.step - 1}
+    path = write_raw(tmp_path / "n.safetensors", smaller, header)
+    assert (checkpoint.load(path).weights[name].steps.step == read.steps.step - 1).all()
+
+
 def test_the_reader_in_the_docs_reads_all_of_it(folder, tmp_path):
     text = (Path(__file__).parents[1] / "docs" / "format.md").read_text("utf-8")
     space = {}
     exec(text.split("```python")[1].split("```")[0], space)
-    for method, bits in (("clip", 1.58), ("hqq", 3), ("clip", 4), ("kmeans", 2), ("nf4", 4)):
-        path = tmp_path / f"{method}{bits}"
-        quantize(folder, path, bits, method=method)
+    for method, bits, group in (
+        ("clip", 1.58, 32),
+        ("clip", 1.58, 0),
+        ("hqq", 3, 32),
+        ("clip", 4, 32),
+        ("hqq", 4, 0),
+        ("kmeans", 2, 32),
+        ("nf4", 4, 32),
+    ):
+        path = tmp_path / f"{method}{bits}{group}"
+        quantize(folder, path, bits, method=method, group=group)
         _, weights, _ = space["read"](path)
         for name, weight in checkpoint.load(path).weights.items():
             expected = weight.dequantize() if isinstance(weight, Quantized) else weight
@@ -577,7 +599,6 @@ STEP, SCALE = f"{W}.step", f"{W}.scale"
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda t, h: t.pop(STEP), "step is missing"),
         (lambda t, h: t.pop(SCALE), "scale is missing"),
         (
             lambda t, h: t.update({STEP: t[STEP][1:]}),

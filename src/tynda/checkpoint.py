@@ -115,7 +115,8 @@ def save_model(
         if isinstance(value, Coded):
             scale, step, offset = value.steps
             tensors |= {name: value.packed, f"{name}.scale": scale.astype(np.float16)}
-            tensors[f"{name}.step"] = step
+            if (step != value.grid.largest).any():
+                tensors[f"{name}.step"] = step
             if (offset != symmetric(value.grid, step)).any():
                 tensors[f"{name}.offset"] = offset
             grids[name] = asdict(value.grid)
@@ -383,6 +384,8 @@ def _read_coded(
     for part, kind in _STEPS.items():
         if f"{name}.{part}" in stored:
             parts[part] = _typed(path, file, f"{name}.{part}", kind)
+        elif part == "step":
+            parts[part] = np.full(counts, grid.largest, np.uint8)
         elif part == "offset":
             parts[part] = symmetric(grid, parts["step"])
         else:
