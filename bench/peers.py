@@ -4,10 +4,11 @@
                           [--kinds int8,int4,int2]
 
 The first time, the peers are installed in a virtual environment in --work, and the models are
-made there; tynda is that of the Python that runs this, its weights of the ``--kinds``. A process of every engine waits, and in
-each round they take turns, so that a change in the machine's speed meets all alike: read the
-ratios, each the median over the rounds. Other work on the machine still harms some engines more
-than others: those whose threads wait for each other. On Linux, PyPI's PyTorch comes with CUDA;
+made there; tynda is that of the Python that runs this, with weights of the --kinds (int8, int4,
+int3, int2, int1.58, f32). A process of every engine waits, and in each round they take turns, so
+that a change in the machine's speed meets all alike: read the ratios, each the median over the
+rounds. Other work on the machine still harms some engines more than others: those whose threads
+wait for each other. On Linux, PyPI's PyTorch comes with CUDA;
 ``PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`` gives a smaller one.
 """
 

@@ -333,10 +333,7 @@ class _Codes:
         return np.memmap(self._file, np.uint8, "r", self._places[name], shape)
 
     def __call__(self, name: str, shape: tuple[int, ...], scale: NDArray[np.float32]) -> Quantized:
-        weight = Stored(self._file, self._places[name], shape, scale)
-        if weight.codes.min() == -128:  # no code of ours, and kernels rely on it
-            return Quantized(np.maximum(weight.codes, np.int8(-127)), scale)
-        return weight
+        return Stored(self._file, self._places[name], shape, scale)
 
 
 def _read(
