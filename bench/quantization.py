@@ -2,7 +2,7 @@
 
     python bench/quantization.py MODEL MANIFEST --calibration MANIFEST --output FILE.json
     python bench/quantization.py MODEL MANIFEST --kinds --calibration MANIFEST --output FILE.json
-    python bench/quantization.py --figure FILE.json... --output docs/quantization.png
+    python bench/quantization.py --figure FILE.json... --output docs/quantization.png [--kinds]
 
 Every way is `tynda quantize`'s; all are heard greedily by the native engine with the same
 utterances. A row is printed as soon as it is there, with a paired bootstrap's 95 % interval of
@@ -153,6 +153,42 @@ def draw(paths: list[str], output: str) -> None:
     figure.savefig(output, dpi=110)
 
 
+def draw_kinds(paths: list[str], output: str) -> None:
+    """A row of panels for each model, one for each kind of layer."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    size = (2.7 * len(KINDS), 2.5 * len(paths))
+    figure, axes = pyplot.subplots(
+        len(paths), len(KINDS), figsize=size, sharex=True, sharey="row", squeeze=False
+    )
+    for line, path in zip(axes, paths, strict=True):
+        found = json.loads(Path(path).read_text())
+        widths = sorted({row["bits"] for row in found["rows"].values()}, reverse=True)
+        for axis, kind in zip(line, KINDS, strict=True):
+            for i, method in enumerate(("rtn", "clip", "gptq")):
+                rows = [r for r in found["rows"].values() if r["method"] == method]
+                mine = sorted((r for r in rows if r["kind"] == kind), key=lambda r: -r["bits"])
+                spread = [[100 * abs(r["rise"] - r[end]) for r in mine] for end in ("low", "high")]
+                places = [widths.index(r["bits"]) + (i - 1) / 15 for r in mine]
+                rises = [100 * r["rise"] for r in mine]
+                axis.errorbar(places, rises, spread, marker=".", capsize=2, label=method)
+            axis.axhline(0, color="black", linewidth=0.8)
+            axis.set_yscale("symlog", linthresh=3)
+            axis.set_yticks([-3, 0, 3, 10, 30], ["-3", "0", "3", "10", "30"])
+            axis.set_xticks(range(len(widths)), [f"{bits:g}" for bits in widths])
+        line[0].set_ylabel(f"{library.load(found['model']).header.name}\npoints of WER")
+    for axis, kind in zip(axes[0], KINDS, strict=True):
+        axis.set_title(kind)
+    for axis in axes[-1]:
+        axis.set_xlabel("bits")
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(output, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?")
@@ -166,7 +202,7 @@ def main() -> None:
     parser.add_argument("--output", required=True)
     args = parser.parse_args()
     if args.figure:
-        draw(args.figure, args.output)
+        (draw_kinds if args.kinds else draw)(args.figure, args.output)
     else:
         measure(args)
 
