@@ -1,12 +1,14 @@
 """Time tynda and other engines on the same work: full-size models with random weights.
 
     python bench/peers.py [--threads 2] [--rounds 7] [--only tynda,OpenVINO] [--tasks tiny-encoder]
+                          [--kinds int8,int4,int2]
 
 The first time, the peers are installed in a virtual environment in --work, and the models are
-made there; tynda is that of the Python that runs this. A process of every engine waits, and in
-each round they take turns, so that a change in the machine's speed meets all alike: read the
-ratios, each the median over the rounds. Other work on the machine still harms some engines more
-than others: those whose threads wait for each other. On Linux, PyPI's PyTorch comes with CUDA;
+made there; tynda is that of the Python that runs this, with weights of the --kinds (int8, int4,
+int3, int2, int1.58, f32). A process of every engine waits, and in each round they take turns, so
+that a change in the machine's speed meets all alike: read the ratios, each the median over the
+rounds. Other work on the machine still harms some engines more than others: those whose threads
+wait for each other. On Linux, PyPI's PyTorch comes with CUDA;
 ``PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`` gives a smaller one.
 """
 
@@ -46,8 +48,8 @@ TOKENS = 100
 """To decode: the time of all that follows the encoder, the prompt and the keys and values of
 the sound included, is divided by it."""
 CLIP_TOKENS = 20
-BITS = {"int8": 8, "f32": 32}
-"""Of tynda."""
+BITS = {"int8": 8, "f32": 32, "int4": 4, "int3": 3, "int2": 2, "int1.58": 1.58}
+"""Of tynda's weights; products are in 8 bits or in f32."""
 DEMO = Path(__file__).parent.parent / "demo" / "jfk.flac"
 CUT = """
 import sys, wave, tynda.audio
@@ -78,6 +80,8 @@ class Job:
     def path(self) -> str:
         """Of the model, in the engine's own format."""
         own = ENGINES[self.engine].format
+        if self.engine == "tynda" and self.kind != "f32":
+            return f"{self.work}/{self.model}-tynda-{self.kind}.safetensors"
         return f"{self.work}/{self.model}" + (f"-{own}-{self.kind}" if own else "")
 
     @property
@@ -94,6 +98,10 @@ Run = Callable[[], Any]
 """Does the work once; when decoding, gives the number of tokens."""
 
 
+def products(job: Job) -> int:
+    return 32 if job.kind == "f32" else 8
+
+
 def of_tynda(job: Job) -> Run:
     import numpy as np
     from threadpoolctl import threadpool_limits
@@ -104,7 +112,7 @@ def of_tynda(job: Job) -> Run:
 
     threadpool_limits(job.threads)  # NumPy's own
     backend: Any = job.backend
-    model: Any = tynda.load(job.path, backend=backend, bits=BITS[job.kind], threads=job.threads)
+    model: Any = tynda.load(job.path, backend=backend, bits=products(job), threads=job.threads)
     x = job.input()
     if job.part == "ctc":
         return lambda: model.log_probs(x[0])
@@ -275,13 +283,7 @@ def cold_turns(job: Job, log: Any) -> Turns:
     make(job, peers, log)
     command = [peers, __file__, "once", json.dumps(asdict(job))]
     if job.engine == "tynda":
-        model = job.path
-        if job.kind == "int8":  # a file of that, as the peers have
-            model += "-tynda-int8.safetensors"
-            if not os.path.exists(model):
-                quantize = [sys.executable, "-m", "tynda", "quantize", job.path, "-o", model]
-                subprocess.run(quantize, check=True, stdout=log, stderr=log)
-        options = f"--model {model} --backend {job.backend} --bits {BITS[job.kind]}"
+        options = f"--model {job.path} --backend {job.backend} --bits {products(job)}"
         options += f" --threads {job.threads} --max-new-tokens {CLIP_TOKENS} --temperature 0"
         options += " --language en --without-timestamps"
         command = [sys.executable, "-m", "tynda", "transcribe", *options.split(), job.clip]
@@ -309,6 +311,11 @@ def make(job: Job, python: str, log: Any) -> None:
             command: list[Any] = [maker, Path(__file__).with_name("peer_models.py"), *arguments]
             subprocess.run(command, check=True, stdout=log, stderr=log)
             os.rename(f"{path}.part", path)
+    if not os.path.exists(job.path):  # of tynda, in few bits
+        command = [sys.executable, "-m", "tynda", "quantize", source, "-o", f"{job.path}.part"]
+        command += ["--bits", f"{BITS[job.kind]:g}"]
+        subprocess.run(command, check=True, stdout=log, stderr=log)
+        os.rename(f"{job.path}.part", job.path)
 
 
 def set_up(work: Path, engines: list[str]) -> None:
@@ -331,7 +338,8 @@ def compare(task: str, args: argparse.Namespace) -> None:
     log = (args.work / f"{task}.log").open("w")
     crew: dict[str, Turns] = {}
     for engine in args.only:
-        for kind in ENGINES[engine].kinds if part in ENGINES[engine].parts else []:
+        kinds = args.kinds if engine == "tynda" else ENGINES[engine].kinds
+        for kind in kinds if part in ENGINES[engine].parts else []:
             job = Job(engine, kind, model, part, args.threads, str(args.work), args.backend)
             crew[f"{engine} {kind}"] = (cold_turns if part == "clip" else turns)(job, log)
     done: dict[str, list[tuple[float, float]]] = {name: [] for name in crew}
@@ -348,8 +356,8 @@ def compare(task: str, args: argparse.Namespace) -> None:
     for name, mine in times.items():
         crew[name].close()
         row = [title, name, f"{statistics.median(mine):.1f}", f"{min(mine):.1f} to {max(mine):.1f}"]
-        for ours in (times.get("tynda int8", []), times.get("tynda f32", [])):
-            ratios = [a / b for a, b in zip(ours, mine, strict=False)]
+        for kind in args.kinds:
+            ratios = [a / b for a, b in zip(times.get(f"tynda {kind}", []), mine, strict=False)]
             row.append(f"{statistics.median(ratios):.2f}" if ratios else "")
         peak = max(mb for _, mb in done[name])
         print(f"| {' | '.join(row)} | {f'{peak:.0f}' if peak else ''} |", flush=True)
@@ -363,17 +371,18 @@ def main() -> None:
     parser.add_argument("--work", type=lambda x: Path(x).resolve(), default="runs/peers")
     parser.add_argument("--only", type=lambda x: x.split(","), default=list(ENGINES))
     parser.add_argument("--tasks", type=lambda x: x.split(","), default=list(TASKS))
+    parser.add_argument("--kinds", type=lambda x: x.split(","), default=ENGINES["tynda"].kinds)
     parser.add_argument("--backend", default="native", help="of tynda")
     args = parser.parse_args()
     # What is installed has its bytecode; tynda in a working tree would be compiled at every start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    for names, known in ((args.only, ENGINES), (args.tasks, TASKS)):
+    for names, known in ((args.only, ENGINES), (args.tasks, TASKS), (args.kinds, BITS)):
         if unknown := [x for x in names if x not in known]:
             parser.error(f"no {unknown[0]}: there are {', '.join(known)}")
     args.work.mkdir(parents=True, exist_ok=True)
     set_up(args.work, args.only)
     columns = ["work", "engine", "median, ms", "least to most"]
-    columns += ["tynda int8 / it", "tynda f32 / it", "peak, MB"]
+    columns += [*(f"tynda {kind} / it" for kind in args.kinds), "peak, MB"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for task in args.tasks:
         compare(task, args)

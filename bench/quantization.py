@@ -1,18 +1,20 @@
 """What few bits cost in words: methods and bits on one model, beside the model in f32.
 
     python bench/quantization.py MODEL MANIFEST --calibration MANIFEST --output FILE.json
-    python bench/quantization.py MODEL MANIFEST --kinds --output FILE.json
-    python bench/quantization.py --figure FILE.json... --output docs/quantization.png
+    python bench/quantization.py MODEL MANIFEST --kinds --calibration MANIFEST --output FILE.json
+    python bench/quantization.py --figure FILE.json... --output docs/quantization.png [--kinds]
 
 Every way is `tynda quantize`'s; all are heard greedily by the native engine with the same
 utterances. A row is printed as soon as it is there, with a paired bootstrap's 95 % interval of
-the difference, and kept in FILE.json, from which a later call goes on.
+the difference, and kept in FILE.json, from which a later call goes on. With --kinds, the
+weights of one kind of layer are in few bits and all others in 8.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import itertools
 import json
 import time
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import Any
 
 import tynda
 from tynda import library
+from tynda import manifest as manifests
+from tynda.quant.grid import Grid
 from tynda.quantization.mixed import Mixer
 from tynda.quantization.run import products, quantize
 from tynda.score import change, score
@@ -33,12 +37,13 @@ WAYS = [
     *((method, 2) for method in ("rtn", "clip", "hqq", "kmeans", "awq", "gptq")),
     *((method, 1.58) for method in ("absmean", "gptq")),
 ]
+KIND_WAYS = [(method, bits) for method in ("rtn", "clip", "gptq") for bits in (4, 3, 2, 1.58)]
 CALIBRATED = ("gptq", "awq", "mixed")
 # Which tensors are attention's, and so on, in any family; the others keep 8 bits.
 KINDS = {
     "attention": ("*attention*", "*attn*"),
     "feed-forward": ("*.ff?.*", "*feed_forward*", "*.fc?.*"),
-    "convolutions": ("*conv*",),
+    "convolutions": ("*conv*", "stem.*", "*feature_projection*"),
     "embedding, output": ("head.*", "lm_head.*", "*embed_tokens*", "upsample.*"),
 }
 
@@ -49,35 +54,31 @@ def heard(name: str | Path, manifest: str, each: int, bits: int | None) -> list[
     greedy = {"temperature": (0.0,), "language": "en"} if whisper else {"beam_size": 1}
     options = model.options(**greedy)
     pairs = []
-    for utterance in tynda.manifest.read(manifest)[::each]:
+    for utterance in manifests.read(manifest)[::each]:
         text = model.transcribe(utterance.audio, options).text
         pairs.append((model.normalize(utterance.text), model.normalize(text)))
     return pairs
 
 
-def written(args: argparse.Namespace, method: str, bits: float, output: Path) -> float:
-    """The seconds that it took."""
+def written(args: argparse.Namespace, way: tuple[str, ...], bits: float, output: Path) -> float:
+    """The seconds that it took; a ``way`` is a method and perhaps a kind of layer."""
     started = time.perf_counter()
+    method, *kind = way
     calibration = Path(args.calibration) if method in CALIBRATED else None
+    heard = {"calibration": calibration, "utterances": args.utterances}
     if method == "mixed":
         with TemporaryDirectory() as folder:  # as many bytes as with the same bits for all
             quantize(args.model, Path(folder) / "m.safetensors", bits)
             size = (Path(folder) / "m.safetensors").stat().st_size
-        plan = Mixer(args.model, calibration).for_size(size)
-        quantize(args.model, output, plan, method="gptq", calibration=calibration)
-    elif method in KINDS:
+        mixer = Mixer(args.model, **heard)
+        quantize(args.model, output, mixer.for_size(size), calibration=mixer.heard)
+    elif kind:
         names = products(library.load(args.model))
-        patterns = [p for p in KINDS[method] if fnmatch.filter(names, p)]
-        overrides = [(pattern, bits) for pattern in patterns]
-        quantize(args.model, output, 8, method="clip", overrides=overrides)
+        mine = [n for n in names if any(fnmatch.fnmatch(n, p) for p in KINDS[kind[0]])]
+        plan = dict.fromkeys(mine, Grid(bits, 32))
+        quantize(args.model, output, plan, method=method, **heard)
     else:
-        quantize(
-            args.model,
-            output,
-            bits,
-            method=method,
-            calibration=calibration,
-        )
+        quantize(args.model, output, bits, method=method, **heard)
     return time.perf_counter() - started
 
 
@@ -95,29 +96,32 @@ def measure(args: argparse.Namespace) -> None:
         found["wer"] = score(found["pairs"]).wer
         kept.write_text(json.dumps(found))
     print(f"f32: WER {found['wer']:.4f}, {found['bytes']:,} bytes")
-    ways = [tuple(way.split(":")) for way in args.ways] if args.ways else WAYS
-    if args.kinds:
-        ways = [(kind, bits) for kind in KINDS for bits in (4, 3, 2)]
-    for method, width in ways:
+    ways = WAYS if not args.kinds else KIND_WAYS
+    if args.ways:
+        ways = [tuple(way.split(":")) for way in args.ways]
+    kinds = [(kind,) for kind in KINDS] if args.kinds else [()]
+    for kind, (method, width) in itertools.product(kinds, ways):
         bits = float(width) if "." in str(width) else int(width)
-        key = f"{method} {bits:g}"
+        key = " ".join([*kind, method, f"{bits:g}"])
         if key not in found["rows"]:
             with TemporaryDirectory() as folder:
                 path = Path(folder) / "few.safetensors"
-                seconds = written(args, method, bits, path)
+                seconds = written(args, (method, *kind), bits, path)
                 pairs = heard(path, args.manifest, args.each, 8)
                 size = path.stat().st_size
             rise = change(found["pairs"], pairs)
             found["rows"][key] = {
-                **{"method": method, "bits": bits, "bytes": size, "seconds": seconds},
+                **{"kind": "".join(kind), "method": method, "bits": bits},
+                **{"bytes": size, "seconds": seconds},
                 **{"wer": score(pairs).wer, "rise": rise.wer, "low": rise.low, "high": rise.high},
             }
             kept.write_text(json.dumps(found))
         row = found["rows"][key]
         print(
-            f"| {method} | {bits:g} | {row['bytes']:,} | {row['bytes'] / found['bytes']:.3f} "
-            f"| {row['wer']:.4f} | {100 * row['rise']:+.2f} ({100 * row['low']:+.2f} to "
-            f"{100 * row['high']:+.2f}) | {row['rise'] / found['wer']:+.1%} "
+            f"| {key.removesuffix(f' {bits:g}')} | {bits:g} | {row['bytes']:,} "
+            f"| {row['bytes'] / found['bytes']:.3f} | {row['wer']:.4f} "
+            f"| {100 * row['rise']:+.2f} ({100 * row['low']:+.2f} to {100 * row['high']:+.2f}) "
+            f"| {row['rise'] / found['wer']:+.1%} "
             f"| {row['seconds']:.0f} s |",
             flush=True,
         )
@@ -149,11 +153,48 @@ def draw(paths: list[str], output: str) -> None:
     figure.savefig(output, dpi=110)
 
 
+def draw_kinds(paths: list[str], output: str) -> None:
+    """A row of panels for each model, one for each kind of layer."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    size = (2.7 * len(KINDS), 2.5 * len(paths))
+    figure, axes = pyplot.subplots(
+        len(paths), len(KINDS), figsize=size, sharex=True, sharey="row", squeeze=False
+    )
+    for line, path in zip(axes, paths, strict=True):
+        found = json.loads(Path(path).read_text())
+        widths = sorted({row["bits"] for row in found["rows"].values()}, reverse=True)
+        for axis, kind in zip(line, KINDS, strict=True):
+            for i, method in enumerate(("rtn", "clip", "gptq")):
+                rows = [r for r in found["rows"].values() if r["method"] == method]
+                mine = sorted((r for r in rows if r["kind"] == kind), key=lambda r: -r["bits"])
+                spread = [[100 * abs(r["rise"] - r[end]) for r in mine] for end in ("low", "high")]
+                places = [widths.index(r["bits"]) + (i - 1) / 15 for r in mine]
+                rises = [100 * r["rise"] for r in mine]
+                axis.errorbar(places, rises, spread, marker=".", capsize=2, label=method)
+            axis.axhline(0, color="black", linewidth=0.8)
+            axis.set_yscale("symlog", linthresh=3)
+            axis.set_yticks([-3, 0, 3, 10, 30], ["-3", "0", "3", "10", "30"])
+            axis.set_xticks(range(len(widths)), [f"{bits:g}" for bits in widths])
+        line[0].set_ylabel(f"{library.load(found['model']).header.name}\npoints of WER")
+    for axis, kind in zip(axes[0], KINDS, strict=True):
+        axis.set_title(kind)
+    for axis in axes[-1]:
+        axis.set_xlabel("bits")
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(output, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?")
     parser.add_argument("manifest", nargs="?")
     parser.add_argument("--calibration")
+    parser.add_argument("--utterances", type=int, default=128, help="of the calibration")
     parser.add_argument("--each", type=int, default=1, help="every so manieth utterance")
     parser.add_argument("--ways", nargs="*", help="METHOD:BITS, such as gptq:3; all by default")
     parser.add_argument("--kinds", action="store_true", help="one kind of layer at a time")
@@ -161,7 +202,7 @@ def main() -> None:
     parser.add_argument("--output", required=True)
     args = parser.parse_args()
     if args.figure:
-        draw(args.figure, args.output)
+        (draw_kinds if args.kinds else draw)(args.figure, args.output)
     else:
         measure(args)
 

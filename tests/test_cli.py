@@ -530,6 +530,7 @@ def test_closed_and_full_streams(folder, tiny_file):
         (f"tynda transcribe a.wav --model {tiny_file} >&-", b"standard output is closed"),
         ("tynda --help >&-", b"standard output is closed"),
         ("tynda --help >/dev/full", b"cannot write the result"),
+        (f"tynda quantize {tiny_file} -o m.st >/dev/full", b"m.st is finished, but"),
     ):
         done = shell(line)
         assert done.returncode == 1, line

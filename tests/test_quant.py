@@ -191,7 +191,7 @@ def test_gptq_harms_the_products_less(grid):
     hessian = (x.T @ x).astype(np.float64) / len(x)
     steps = fit.clipped(weight, grid)
     plain = to_grid(weight, grid, steps).dequantize()
-    found = gptq(weight, grid, steps, hessian).dequantize()
+    found = gptq(weight, grid, steps, [hessian]).dequantize()
     harm = [np.square(x @ (w - weight).T).mean() for w in (found, plain)]
     assert harm[0] < 0.5 * harm[1]
 
@@ -204,7 +204,7 @@ def test_gptq_by_hand():
     hessian[:2, :2] = 1
     steps = settle(Grid(1.58), np.ones((1, 1), np.float32))
     assert to_grid(weight, Grid(1.58), steps).dequantize()[0, :2].tolist() == [0, 0]
-    values = gptq(weight, Grid(1.58), steps, hessian).dequantize()[0, :2]
+    values = gptq(weight, Grid(1.58), steps, [hessian]).dequantize()[0, :2]
     np.testing.assert_allclose(sorted(values), [0, 1], atol=1e-3)
 
 
@@ -212,7 +212,7 @@ def test_gptq_leaves_inputs_that_never_come():
     weight, hessian = gaussian(4, 40), np.zeros((40, 40))
     grid = Grid(4)
     steps = fit.clipped(weight, grid)
-    found = gptq(weight, grid, steps, hessian)
+    found = gptq(weight, grid, steps, [hessian])
     np.testing.assert_array_equal(found.codes, to_grid(weight, grid, steps).codes)
 
 

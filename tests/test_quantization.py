@@ -20,7 +20,7 @@ from tynda.ops.numpy import NumpyOps
 from tynda.quant.coded import Coded, to_grid
 from tynda.quant.grid import BITS, Grid
 from tynda.quant.weight import Quantized, by_tap, dense
-from tynda.quantization import fit, fold, methods
+from tynda.quantization import calibrate, fit, fold, methods
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.mixed import Mixer
 from tynda.quantization.plan import Sensitivity, allocate, read_plan, save_plan, weight_bytes
@@ -186,13 +186,35 @@ def test_few_bits_take_few_bytes(folder, tmp_path):
     assert sizes[1.58] <= 0.08 * sizes[32]  # rows are short here
 
 
+@pytest.mark.parametrize("bits", FEW)
+def test_the_step_of_whole_rows_is_not_stored(folder, tmp_path, bits):
+    quantize(folder, tmp_path / "m", bits, group=0)
+    tensors, header = read_raw(tmp_path / "m")
+    assert not [name for name in tensors if name.endswith(".step")]
+    # A reader of a file with steps takes it from there.
+    name = next(iter(header["grids"]))
+    read = checkpoint.load(tmp_path / "m").weights[name]
+    assert (read.steps.step == 254 // (Grid(bits).levels - 1)).all()
+    smaller = dict(tensors) | {f"{name}.step": read.steps.step - 1}
+    path = write_raw(tmp_path / "n.safetensors", smaller, header)
+    assert (checkpoint.load(path).weights[name].steps.step == read.steps.step - 1).all()
+
+
 def test_the_reader_in_the_docs_reads_all_of_it(folder, tmp_path):
     text = (Path(__file__).parents[1] / "docs" / "format.md").read_text("utf-8")
     space = {}
     exec(text.split("```python")[1].split("```")[0], space)
-    for method, bits in (("clip", 1.58), ("hqq", 3), ("clip", 4), ("kmeans", 2), ("nf4", 4)):
-        path = tmp_path / f"{method}{bits}"
-        quantize(folder, path, bits, method=method)
+    for method, bits, group in (
+        ("clip", 1.58, 32),
+        ("clip", 1.58, 0),
+        ("hqq", 3, 32),
+        ("clip", 4, 32),
+        ("hqq", 4, 0),
+        ("kmeans", 2, 32),
+        ("nf4", 4, 32),
+    ):
+        path = tmp_path / f"{method}{bits}{group}"
+        quantize(folder, path, bits, method=method, group=group)
         _, weights, _ = space["read"](path)
         for name, weight in checkpoint.load(path).weights.items():
             expected = weight.dequantize() if isinstance(weight, Quantized) else weight
@@ -275,17 +297,73 @@ def test_scales_that_move_leave_the_model_as_it_is(folder, speech, method):
 def test_what_comes_to_a_weight_is_seen(folder, speech):
     model = huggingface.load(folder)
     heard = Calibration(model, speech)
-    names = heard.order(dense(model.weights), products(model))
-    assert names[0] == "model.encoder.conv1.weight"
-    assert names[-1] == "model.decoder.embed_tokens.weight"
+    parts = heard.journey().parts(products(model))
+    assert parts[0] == ("model.encoder.conv1.weight", 0, model.config.channels)
+    assert parts[-1].name == "model.decoder.embed_tokens.weight"
     seen = heard.watch(dense(model.weights), ["model.encoder.conv2.weight"])
     (found,) = seen.values()
     frames = sum(len(features) // 2 for features, _ in heard.heard)
     assert found.count == frames
+    np.testing.assert_allclose(found.own, np.diag(found.blocks[0]), rtol=1e-5)
     each = heard.watch(dense(model.weights), ["model.encoder.conv2.weight"], each=True)
-    np.testing.assert_allclose(
-        each["model.encoder.conv2.weight"].mean, np.diag(found.mean), rtol=1e-5
+    np.testing.assert_array_equal(each["model.encoder.conv2.weight"].own, found.own)
+
+
+def test_a_decoder_is_heard_on_both_texts_and_nothing_else(folder, speech):
+    model = huggingface.load(folder)
+    heard = Calibration(model, speech)
+    name = "model.decoder.layers.0.fc1.weight"
+    found = heard.watch(dense(model.weights), [name])[name]
+    engine = Eager(NumpyOps(), dense(model.weights))
+    rights = [heard._right(text) for _, text in heard.heard]
+    assert found.count == sum(map(len, rights)) + sum(map(len, heard._own))
+    assert any(len(a) != len(b) for a, b in zip(rights, heard._own, strict=True))
+    # The right text alone gives what the engine is told to compute.
+    journey, inputs = heard.journey(), []
+    journey.hear(
+        dense(model.weights),
+        ["model.decoder.embed_tokens.weight"],
+        lambda _, start, rows: inputs.append(rows),
     )
+    logits = (
+        inputs[0][: len(rights[0])] @ dense(model.weights)["model.decoder.embed_tokens.weight"].T
+    )
+    np.testing.assert_allclose(heard.outputs(engine, 0), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("room", [0, 1 << 14, 1 << 40])
+def test_a_journey_in_pieces_hears_the_same(tmp_path, speech, monkeypatch, room):
+    monkeypatch.setattr(calibrate, "_KEPT", room)
+    model = library.load(save_tiny(tmp_path / "tiny.safetensors"))
+    weights = dense(model.weights)
+    heard = Calibration(model, speech)
+    whole = heard.watch(weights, products(model))
+    journey, at = heard.journey(), []
+    for part in journey.parts(products(model)):
+        journey.advance(weights, [part.name])
+        at.append(journey._at)
+        found = methods._heard(journey, weights, [part])[part]
+        np.testing.assert_allclose(found.blocks, whole[part.name].blocks, rtol=1e-4, atol=1e-5)
+    assert (at[-1] > 0) == (room > 0)
+
+
+def test_groups_of_a_convolution_are_heard_each_by_itself(tmp_path, speech, monkeypatch):
+    source = Path(__file__).parent / "data/witness-wav2vec2.safetensors"
+    monkeypatch.setattr(calibrate, "_WIDEST", 500)
+    model = library.load(source)
+    name = "wav2vec2.encoder.pos_conv_embed.conv.weight"
+    heard, weights = Calibration(model, speech), dense(model.weights)
+    parts = heard.journey().parts([name])
+    assert [(p.start, p.stop) for p in parts] == [(24 * i, 24 * i + 24) for i in range(8)]
+    seen = methods._heard(heard.journey(), weights, parts)
+    merged = heard.watch(weights, [name])[name]
+    assert [len(b) for b in merged.blocks] == [384, 384]  # 24 channels, 32 taps
+    np.testing.assert_allclose(np.mean([s.own for s in seen.values()], 0), merged.own, rtol=1e-3)
+    monkeypatch.setattr(methods, "_ROOM", 1)
+    few = methods.quantize(model, {name: Grid(4, 32)}, "gptq", heard)[name]
+    assert few.shape == weights[name].shape
+    rows = methods._round(weights[name][24:48], Grid(4, 32), "gptq", seen[parts[1]])
+    np.testing.assert_array_equal(few[24:48].packed, rows.packed)
 
 
 def test_an_interrupted_call_goes_on(folder, tmp_path, speech, monkeypatch):
@@ -424,6 +502,9 @@ def test_a_few_tensors_may_have_bits_of_their_own(folder, tmp_path):
         (["--bits", "16", "--method", "clip"], 1, "error: 16 bits are not rounded"),
         (["--bits", "32", "--save-plan", "P"], 1, "error: --save-plan: there is no plan"),
         (["--bits", "4", "--group", "33"], 1, "error: a group has 32"),
+        (["--bits", "8", "--group", "64"], 2, "--group is for weights in fewer than 8 bits"),
+        (["--group", "64"], 2, "--group is for"),
+        (["--bits", "32", "--group", "64"], 2, "--group is for"),
         (["--bits", "4", "--override", "fc1"], 2, "--override fc1: write"),
         (["--bits", "4", "--override", "fc1=16"], 2, "--override fc1=16: write"),
         (["--bits", "4", "--override", "nothing=8"], 1, "error: no weight is called nothing"),
@@ -518,7 +599,6 @@ STEP, SCALE = f"{W}.step", f"{W}.scale"
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda t, h: t.pop(STEP), "step is missing"),
         (lambda t, h: t.pop(SCALE), "scale is missing"),
         (
             lambda t, h: t.update({STEP: t[STEP][1:]}),

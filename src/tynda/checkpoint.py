@@ -115,7 +115,8 @@ def save_model(
         if isinstance(value, Coded):
             scale, step, offset = value.steps
             tensors |= {name: value.packed, f"{name}.scale": scale.astype(np.float16)}
-            tensors[f"{name}.step"] = step
+            if (step != value.grid.largest).any():
+                tensors[f"{name}.step"] = step
             if (offset != symmetric(value.grid, step)).any():
                 tensors[f"{name}.offset"] = offset
             grids[name] = asdict(value.grid)
@@ -332,10 +333,7 @@ class _Codes:
         return np.memmap(self._file, np.uint8, "r", self._places[name], shape)
 
     def __call__(self, name: str, shape: tuple[int, ...], scale: NDArray[np.float32]) -> Quantized:
-        weight = Stored(self._file, self._places[name], shape, scale)
-        if weight.codes.min() == -128:  # no code of ours, and kernels rely on it
-            return Quantized(np.maximum(weight.codes, np.int8(-127)), scale)
-        return weight
+        return Stored(self._file, self._places[name], shape, scale)
 
 
 def _read(
@@ -383,6 +381,8 @@ def _read_coded(
     for part, kind in _STEPS.items():
         if f"{name}.{part}" in stored:
             parts[part] = _typed(path, file, f"{name}.{part}", kind)
+        elif part == "step":
+            parts[part] = np.full(counts, grid.largest, np.uint8)
         elif part == "offset":
             parts[part] = symmetric(grid, parts["step"])
         else:

@@ -29,13 +29,15 @@ class Stored(Quantized):
     """
 
     _place: tuple[BinaryIO, int]
+    _least: int | None
     _shape: tuple[int, ...]
 
     def __init__(
         self, file: BinaryIO, offset: int, shape: tuple[int, ...], scale: NDArray[np.float32]
     ) -> None:
         """``offset``: of the codes, int8, in ``file``."""
-        for name, value in (("_place", (file, offset)), ("_shape", shape), ("scale", scale)):
+        parts = {"_place": (file, offset), "_shape": shape, "scale": scale, "_least": None}
+        for name, value in parts.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -49,7 +51,11 @@ class Stored(Quantized):
         file, offset = self._place
         size, skip = math.prod(self._shape), offset % mmap.ALLOCATIONGRANULARITY
         data = mmap.mmap(file.fileno(), skip + size, access=mmap.ACCESS_READ, offset=offset - skip)
-        return np.frombuffer(data, np.int8, size, skip).reshape(self._shape)
+        codes = np.frombuffer(data, np.int8, size, skip).reshape(self._shape)
+        if self._least is None:  # not when a file is opened: all of it would be read
+            object.__setattr__(self, "_least", int(codes.min(initial=0)))
+        # -128 is no code of ours, and kernels rely on it.
+        return np.maximum(codes, np.int8(-127)) if self._least == -128 else codes
 
 
 def places(path: Path) -> dict[str, int]:

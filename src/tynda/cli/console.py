@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,16 @@ from tynda.errors import TyndaError
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Commands", "print_table", "print_text", "progress", "rate", "say", "visible"]
+__all__ = [
+    "Commands",
+    "print_table",
+    "print_text",
+    "print_written",
+    "progress",
+    "rate",
+    "say",
+    "visible",
+]
 
 # Rich is imported where something is drawn: it takes as long to start as the rest of this.
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
@@ -91,6 +101,18 @@ def say(line: str) -> None:
 def print_text(text: str) -> None:
     """All that goes to standard output."""
     click.echo(text.translate(_IN_TEXT), nl=not text.endswith("\n"))
+
+
+def print_written(path: Path) -> None:
+    """The name of a file that is finished."""
+    name = click.format_filename(path)
+    try:
+        print_text(name)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # nobody wants to know
+            raise
+        _drop_stdout()
+        raise TyndaError(f"{name} is finished, but cannot be told ({error.strerror})") from None
 
 
 def print_table(table: Table) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tynda import library
-from tynda.cli.console import print_text, progress, say
+from tynda.cli.console import print_written, progress, say
 from tynda.errors import TyndaError
 from tynda.quant.grid import Grid
 from tynda.quantization import run as quantizing
@@ -39,7 +39,7 @@ _FEW = _BITS[:-2]
     "--method", type=click.Choice(METHODS), help="By default gptq with --calibration, else clip."
 )
 @click.option(
-    "--group", type=int, default=32, show_default=True, help="Inputs that share a step; 0: a row."
+    "--group", type=int, help="Inputs that share a step, 32 by default; 0: a row. Below 8 bits."
 )
 @click.option(
     "--calibration",
@@ -97,6 +97,13 @@ def quantize(
         raise click.UsageError(f"mixed bits are rounded by {', '.join(CALIBRATED)}")
     if not all(math.isfinite(x) for x in (target_size, max_wer_loss) if x is not None):
         raise click.UsageError("--target-size and --max-wer-loss are finite numbers")
+    widths = [bits, *(text.rpartition("=")[2] for text in overrides)]
+    if how["group"] is not None and not {*widths} & {"mixed", *_BITS[: _BITS.index("8")]}:
+        raise click.UsageError(
+            "--group is for weights in fewer than 8 bits: more have a scale for each row, and a "
+            "plan has its own groups"
+        )
+    how["group"] = 32 if how["group"] is None else how["group"]
     quantizing.check_new(output)
     changes = [_override(text) for text in overrides]
     used: Any = None if bits == "mixed" else _number(bits or "8")
@@ -110,6 +117,7 @@ def quantize(
                 used = mixer.for_size(round(target_size * 1e6))
             else:
                 used = mixer.for_loss(max_wer_loss or 0)
+            how["calibration"] = mixer.heard
             _tell(used)
         elif save_plan and used < 16:
             used = quantizing.choose(library.load(model), used, how["group"])
@@ -118,7 +126,7 @@ def quantize(
                 save_plan, used, quantizing.overridden(library.load(model), how["group"], changes)
             )
         quantizing.quantize(model, output, used, overrides=changes, on_progress=advance, **how)
-    print_text(click.format_filename(output))
+    print_written(output)
 
 
 def _tell(plan: dict[str, Grid]) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "TraceOps",
     "Value",
     "replay",
+    "replay_step",
     "trace",
     "trace_call",
 ]
@@ -120,18 +121,23 @@ def replay(
 ) -> list[Any]:
     """Run a program on a backend's tensors: the same as the definition itself gives there."""
     known = dict(zip(program.inputs, inputs, strict=True))
+    for step in program.steps:
+        replay_step(step, ops, weights, known)
+    return [known[value] for value in program.outputs]
+
+
+def replay_step(step: Step, ops: Any, weights: Mapping[str, Any], known: dict[Value, Any]) -> None:
+    """Run one step on a backend's tensors: those that it reads are ``known``, or weights."""
 
     def find(value: Value) -> Any:
         if value.is_weight and value not in known:
             return weights[value.name]
         return known[value]
 
-    for step in program.steps:
-        tensors = {name: find(value) for name, value in step.tensors.items()}
-        settings = dict(step.settings)
-        positional = [tensors.pop("x"), *settings.pop("shape")] if "shape" in settings else []
-        known[step.result] = getattr(ops, step.operation)(*positional, **tensors, **settings)
-    return [known[value] for value in program.outputs]
+    tensors = {name: find(value) for name, value in step.tensors.items()}
+    settings = dict(step.settings)
+    positional = [tensors.pop("x"), *settings.pop("shape")] if "shape" in settings else []
+    known[step.result] = getattr(ops, step.operation)(*positional, **tensors, **settings)
 
 
 @dataclass

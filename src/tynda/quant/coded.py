@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,17 @@ from tynda.quant.grid import LEAST_SCALE, Grid
 from tynda.quant.pack import pack, unpack
 from tynda.quant.weight import Floats, Quantized, by_tap
 
-__all__ = ["Coded", "Steps", "coded", "nearest", "settle", "spread", "symmetric", "to_grid"]
+__all__ = [
+    "Coded",
+    "Steps",
+    "coded",
+    "joined",
+    "nearest",
+    "settle",
+    "spread",
+    "symmetric",
+    "to_grid",
+]
 
 
 class Steps(NamedTuple):
@@ -143,6 +154,20 @@ def coded(shape: tuple[int, ...], grid: Grid, steps: Steps, levels: NDArray[np.u
         return Coded(shape, grid, steps, pack(levels, grid.bits))
     codes = _values(levels, grid, steps).reshape(shape[0], *shape[2:], shape[1])
     return Quantized(np.moveaxis(codes, -1, 1), steps.scale)
+
+
+def joined(parts: Sequence[Quantized]) -> Quantized:
+    """Rows of a weight, one part after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    scale = np.concatenate([part.scale for part in parts])
+    shape = (len(scale), *parts[0].shape[1:])
+    if not isinstance(parts[0], Coded):
+        return Quantized(np.concatenate([part.codes for part in parts]), scale)
+    some = [part for part in parts if isinstance(part, Coded)]
+    step, offset = (np.concatenate([part.steps[i] for part in some]) for i in (1, 2))
+    packed = np.concatenate([part.packed for part in some])
+    return Coded(shape, some[0].grid, Steps(scale, step, offset), packed)
 
 
 def _values(levels: NDArray[np.uint8], grid: Grid, steps: Steps) -> NDArray[np.int8]:

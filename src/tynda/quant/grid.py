@@ -79,6 +79,11 @@ class Grid:
         return 254 // (self.levels - 1)
 
     @property
+    def largest(self) -> int:
+        """The step that every row has whose inputs share one: the scale is chosen for it."""
+        return 1 if self.table else self.most
+
+    @property
     def gaussian(self) -> float:
         """The step that suits Gaussian numbers, in their mean sizes."""
         return _STEPS[self.bits]

@@ -1,15 +1,19 @@
 """What the weights of a model are multiplied with, on real speech.
 
 The model runs on NumPy with weights that look at what comes to them: nothing of a model or an
-operation has to know.
+operation has to know. It runs in pieces, by its trace: all utterances wait where weights are
+still to be rounded, and go on from there with the rounded ones.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +23,16 @@ from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
 from tynda.decode.options import Options
 from tynda.decode.whisper import Network, decode, start_tokens
-from tynda.engine import Eager, Engine
+from tynda.engine import Engine, open_engine
 from tynda.errors import TyndaError
 from tynda.manifest import Utterance
 from tynda.models import whisper
+from tynda.ops import native
 from tynda.ops.numpy import NumpyOps
-from tynda.ops.trace import Program, Value, trace_call
+from tynda.ops.trace import Program, Step, Value, replay_step, trace_call
 from tynda.quant.weight import Floats, Quantized, by_tap, floats
 
-__all__ = ["Calibration", "Seen"]
+__all__ = ["Calibration", "Journey", "Part", "Seen", "inputs_bytes"]
 
 Weights = Mapping[str, Any]
 
@@ -38,6 +43,23 @@ _LEAST_SECONDS = 30.0
 _BEYOND = 4
 
 
+# The most inputs whose products with each other are all kept; of more, those within blocks.
+_WIDEST = 4096
+# Bytes of what utterances that wait in the midst of a model may hold.
+_KEPT = 512 << 20
+
+
+def _blocks(inputs: int) -> list[slice]:
+    """Inputs in as few pieces as have `_WIDEST` at most."""
+    edges = np.linspace(0, inputs, -(-inputs // _WIDEST) + 1).astype(int)
+    return [slice(*pair) for pair in pairwise(edges.tolist())]
+
+
+def inputs_bytes(inputs: int) -> int:
+    """What `Seen` takes."""
+    return sum(8 * (block.stop - block.start) ** 2 for block in _blocks(inputs))
+
+
 class Seen:
     """The inputs of a product.
 
@@ -46,21 +68,42 @@ class Seen:
 
     def __init__(self, inputs: int, *, each: bool = False) -> None:
         self.count = 0
-        self.squares = np.zeros(inputs if each else (inputs, inputs))
-        """``[in, in]``: sums of the products of any two; or ``[in]``."""
         self.peak = np.zeros(inputs, np.float32)
         """``[in]``: the largest size."""
+        self._own = np.zeros(inputs)
+        self._squares: list[NDArray[np.float64]] = []
+        if not each:
+            self._squares = [np.zeros((b.stop - b.start,) * 2) for b in _blocks(inputs)]
 
     def add(self, rows: Floats) -> None:
         """``rows [n, in]``."""
-        self.squares += np.square(rows).sum(0) if self.squares.ndim == 1 else rows.T @ rows
+        self._own += np.square(rows).sum(0)
+        for block, squares in zip(_blocks(rows.shape[1]), self._squares, strict=False):
+            squares += rows[:, block].T @ rows[:, block]
         self.peak = np.maximum(self.peak, np.abs(rows).max(0, initial=0))
         self.count += len(rows)
 
     @property
-    def mean(self) -> NDArray[np.float64]:
-        """The mean of `squares`."""
-        return self.squares / max(self.count, 1)
+    def own(self) -> Floats:
+        """``[in]``: the mean square of each."""
+        return (self._own / max(self.count, 1)).astype(np.float32)
+
+    @property
+    def blocks(self) -> list[NDArray[np.float64]]:
+        """The means of the products of any two inputs, ``[in, in]``.
+
+        Where there are very many inputs, such squares along the diagonal: of products between
+        one block of inputs and another nothing is known.
+        """
+        return [squares / max(self.count, 1) for squares in self._squares]
+
+
+class Part(NamedTuple):
+    """Rows of a weight that see the same inputs: all of it, or a group of a convolution."""
+
+    name: str
+    start: int
+    stop: int
 
 
 class Calibration:
@@ -102,98 +145,222 @@ class Calibration:
         features = features[: 2 * self.model.config.frames]
         return np.pad(features, ((0, len(features) % 2), (0, 0)))
 
-    def outputs(self, engine: Engine, index: int, *, free: bool = False) -> Floats:
+    def outputs(self, engine: Engine, index: int) -> Floats:
         """What the model says of an utterance: log-probabilities or logits ``[n, vocab]``.
 
-        A decoder's are those on the right text; ``free``: let it write by itself as well.
+        A decoder's are those on the right text.
         """
         features, text = self.heard[index]
         config, length = self.model.config, np.array([len(features)])
         states, frames = engine.run(self._family.encode, config, features[None], length)
-        if self.model.header.family != "whisper":
-            log_probs: Floats = engine.array(states)[0]
-            return log_probs
+        if self.model.header.family == "whisper":
+            ids = np.array([self._right(text)])
+            states = engine.run(_follow, config, states, frames, ids, np.zeros(1, np.int64))
+        said: Floats = engine.array(states)[0]
+        return said
+
+    def _right(self, text: str) -> list[int]:
+        """The tokens of the right text."""
         tokenizer = self.model.tokenizer
-        network = Network(engine, config, tokenizer, ())
-        heard = network.listen(states, frames)
-        language = self._language
-        tokens = start_tokens(tokenizer, language, "transcribe")
+        tokens = start_tokens(tokenizer, self._language, "transcribe")
         tokens += [tokenizer.no_timestamps, *tokenizer.encode(" " + text.strip())]
-        tokens = tokens[: config.context]
-        ids, start = np.array([tokens], np.int64), np.zeros(1, np.int64)
-        logits: Floats = engine.array(engine.run(_follow, config, ids, start, heard))[0]
-        if free:
-            most = min(len(tokens) + _BEYOND, config.context // 2)
-            decode(network, heard, Options(max_new_tokens=most), [language])
-        return logits
+        return tokens[: self.model.config.context]
+
+    @cached_property
+    def _own(self) -> list[list[int]]:
+        """The tokens that the model itself writes of each utterance."""
+        model, language = self.model, self._language
+        trainable = models.trainable(self._family, model.config)
+        engine = open_engine(model.weights, trainable, bits=8 if native.available() else 32)
+        network = Network(engine, model.config, model.tokenizer, ())
+        written = []
+        for features, text in self.heard:
+            heard = network.listen(*network.encode(features[None], np.array([len(features)])))
+            most = min(len(self._right(text)) + _BEYOND, model.config.context // 2)
+            (window,) = decode(network, heard, Options(max_new_tokens=most), [language])
+            tokens = start_tokens(model.tokenizer, language, "transcribe") + window.tokens
+            written.append(tokens[: model.config.context])
+        return written
 
     @property
     def _language(self) -> str | None:
         known = list(self.model.tokenizer.languages)
         return None if not known else "en" if "en" in known else known[0]
 
-    def run(self, weights: Weights, most: int | None = None) -> None:
-        """Let the model with these weights hear the utterances, or the first few of them."""
-        engine = Eager(NumpyOps(), weights)
-        for index in range(len(self.heard))[:most]:
-            self.outputs(engine, index, free=True)
-
-    def programs(self) -> list[Program]:
-        """What the model does, traced."""
-        config = self.model.config
+    def journey(self) -> Journey:
+        """All utterances, before the first step."""
         shapes = {name: tuple(weight.shape) for name, weight in self.model.weights.items()}
-        one, count = Value((1,), is_integer=True), Value((1, 2), is_integer=True)
-        features = Value((1, len(self.heard[0][0]), config.bins))
-        program, result = trace_call(self._family.encode, shapes, config, features, one)
-        if self.model.header.family != "whisper":
-            return [program]
-        listening, heard = trace_call(whisper.listen, shapes, config, *result)
-        following, _ = trace_call(_follow, shapes, config, count, one, heard)
-        return [program, listening, following]
-
-    def order(self, weights: Weights, names: Collection[str]) -> list[str]:
-        """Those of the ``names`` that products are made with, by their first use."""
-        found: dict[str, None] = {}
-
-        def looked(name: str, weight: Any) -> Any:
-            if name not in names:
-                return floats(weight)
-            return _Watched(floats(weight), lambda _: found.setdefault(name))
-
-        self.run({name: looked(name, weight) for name, weight in weights.items()}, 1)
-        return list(found)
+        config, runs = self.model.config, []
+        for index, (features, text) in enumerate(self.heard):
+            inputs: list[Any] = [features[None], np.array([len(features)])]
+            texts: list[list[int]] = []
+            function: Any = self._family.encode
+            if self.model.header.family == "whisper":
+                function, texts = _write, [self._right(text), self._own[index]]
+                longest = max(map(len, texts))
+                ids = [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in texts]
+                inputs += [np.array(ids, np.int64), np.zeros(len(ids), np.int64)]
+            values = [Value(x.shape, is_integer=x.dtype.kind == "i") for x in inputs]
+            program, _ = trace_call(function, shapes, config, *values)
+            runs.append(_Run(program, dict(zip(values, inputs, strict=True)), [*map(len, texts)]))
+        return Journey(runs)
 
     def watch(
         self, weights: Weights, names: Collection[str], *, each: bool = False
     ) -> dict[str, Seen]:
-        """What the weights ``names`` are multiplied with, those that come into use."""
+        """What the weights ``names`` are multiplied with, those that come into use.
+
+        Inputs of a convolution's groups are seen as if they were one group's.
+        """
         seen: dict[str, Seen] = {}
 
-        def watched(name: str) -> _Watched:
-            def tell(rows: Floats) -> None:
-                seen.setdefault(name, Seen(rows.shape[1], each=each)).add(rows)
+        def tell(name: str, start: int, rows: Floats) -> None:
+            seen.setdefault(name, Seen(rows.shape[1], each=each)).add(rows)
 
-            return _Watched(floats(weights[name]), tell)
-
-        self.run({k: watched(k) if k in names else floats(v) for k, v in weights.items()})
+        self.journey().hear(weights, names, tell)
         return seen
 
 
-def _follow(ops: Any, weights: Weights, config: Any, tokens: Any, starts: Any, heard: Any) -> Any:
+@dataclass
+class _Run:
+    """One utterance on its way."""
+
+    program: Program
+    known: dict[Value, Any]
+    """The tensors that steps to come will read."""
+    texts: list[int]
+    """How many tokens count of each text, where there are several."""
+
+
+class Journey:
+    """Utterances on their way through a model, all before the same step."""
+
+    def __init__(self, runs: list[_Run]) -> None:
+        self._runs = runs
+        self.steps: Sequence[Step] = runs[0].program.steps
+        """Those of one utterance: of others only shapes differ."""
+        self._at = 0
+        self._last = [_last_uses(run.program) for run in runs]
+        held = [_held(run.program, last) for run, last in zip(runs, self._last, strict=True)]
+        self._held = np.sum(held, axis=0)
+
+    def parts(self, names: Collection[str]) -> list[Part]:
+        """The weights of these names that products are made with, in the order of their use."""
+        found: dict[Part, None] = {}
+        for step in self.steps:
+            if (weight := _multiplied(step)) and weight.name in names:
+                groups = step.settings.get("groups", 1)
+                size = weight.shape[0] // groups
+                each = (Part(weight.name, i * size, (i + 1) * size) for i in range(groups))
+                found |= dict.fromkeys(each)
+        return list(found)
+
+    def hear(
+        self, weights: Weights, names: Collection[str], tell: Callable[[str, int, Floats], None]
+    ) -> None:
+        """Go on as far as weights of these ``names`` are used, and back again.
+
+        ``tell`` is given a name, the first of the rows that are used, and inputs ``[n, in]``.
+        """
+        until = max(self._uses(names), default=-1) + 1
+        plain = self._floats(weights, until)
+        for run, last in zip(self._runs, self._last, strict=True):
+
+            def told(name: str, start: int, x: Floats, texts: list[int] = run.texts) -> None:
+                if texts and len(x) == len(texts):
+                    x = np.concatenate([part[:n] for part, n in zip(x, texts, strict=True)])
+                tell(name, start, x.reshape(-1, x.shape[-1]))
+
+            watched = {k: _Watched(plain[k], partial(told, k)) for k in names if k in plain}
+            self._play(run, last, plain | watched, until)
+
+    def advance(self, weights: Weights, names: Collection[str]) -> None:
+        """Go on to where the first of ``names`` is used, or as near as room allows."""
+        until = min(self._uses(names), default=len(self.steps))
+        fit = [i for i in range(self._at, until + 1) if self._held[i] <= _KEPT]
+        until = max(fit, default=self._at)
+        plain = self._floats(weights, until)
+        for run, last in zip(self._runs, self._last, strict=True):
+            run.known = self._play(run, last, plain, until)
+        self._at = until
+
+    def _uses(self, names: Collection[str]) -> list[int]:
+        """The steps that products with these weights are made in."""
+        multiplied = [_multiplied(step) for step in self.steps]
+        return [i for i, weight in enumerate(multiplied) if weight and weight.name in names]
+
+    def _floats(self, weights: Weights, until: int) -> dict[str, Floats]:
+        """Those that are needed on the way."""
+        needed = {v.name for step in self.steps[self._at : until] for v in step.weights}
+        return {name: floats(weights[name]) for name in needed}
+
+    def _play(
+        self, run: _Run, last: Mapping[Value, int], weights: Weights, until: int
+    ) -> dict[Value, Any]:
+        known, ops = dict(run.known), NumpyOps()
+        for i in range(self._at, until):
+            step = run.program.steps[i]
+            replay_step(step, ops, weights, known)
+            for value in {*step.tensors.values(), step.result}:
+                if last.get(value, -1) <= i:
+                    known.pop(value, None)
+        return known
+
+
+def _multiplied(step: Step) -> Value | None:
+    """The weight that a step makes products with; a channel's own filter is none."""
+    if step.operation == "lstm":
+        return step.tensors["weight_ih"]
+    weight = step.tensors.get("weight")
+    if weight is None or step.operation not in ("linear", "conv1d", "conv2d"):
+        return None
+    return None if weight.shape[:2] == (step.settings.get("groups"), 1) else weight
+
+
+def _last_uses(program: Program) -> dict[Value, int]:
+    """The last step that reads each tensor."""
+    return {v: i for i, step in enumerate(program.steps) for v in step.tensors.values()}
+
+
+def _held(program: Program, last: Mapping[Value, int]) -> NDArray[np.float64]:
+    """Bytes of the tensors that are still needed before each step, and after the last."""
+    change = np.zeros(len(program.steps) + 2)
+    made = [(0, value) for value in program.inputs]
+    made += [(i + 1, step.result) for i, step in enumerate(program.steps)]
+    for first, value in made:
+        if not value.is_weight and value in last:
+            change[first] += value.size * 4
+            change[last[value] + 1] -= value.size * 4
+    return np.cumsum(change)[:-1]
+
+
+def _follow(
+    ops: Any, weights: Weights, config: Any, states: Any, frames: Any, tokens: Any, starts: Any
+) -> Any:
     """Logits behind each of the tokens."""
+    heard = whisper.listen(ops, weights, config, states, frames)
     states, _ = whisper.decode(ops, weights, config, tokens, starts, heard)
     return whisper.logits(ops, weights, config, states)
 
 
+def _write(
+    ops: Any, weights: Weights, config: Any, features: Any, length: Any, tokens: Any, starts: Any
+) -> Any:
+    """The same from the features."""
+    encoded = whisper.encode(ops, weights, config, features, length)
+    return _follow(ops, weights, config, *encoded, tokens, starts)
+
+
 class _Watched(Quantized):
-    """A weight in float32 that tells what it is multiplied with."""
+    """A weight in float32 that tells what it is multiplied with, and with which of its rows."""
 
     weight: Floats
-    tell: Callable[[Floats], Any]
+    tell: Callable[[int, Floats], Any]
+    start: int
 
-    def __init__(self, weight: Floats, tell: Callable[[Floats], Any]) -> None:
-        object.__setattr__(self, "weight", weight)
-        object.__setattr__(self, "tell", tell)
+    def __init__(self, weight: Floats, tell: Callable[[int, Floats], Any], start: int = 0) -> None:
+        for name, value in {"weight": weight, "tell": tell, "start": start}.items():
+            object.__setattr__(self, name, value)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -204,12 +371,13 @@ class _Watched(Quantized):
         return self.weight
 
     def __getitem__(self, index: Any) -> _Watched:
-        return _Watched(self.weight[index], self.tell)
+        first = index.start if isinstance(index, slice) else None
+        return _Watched(self.weight[index], self.tell, self.start + (first or 0))
 
     def by_tap(self) -> _Watched:
-        return _Watched(by_tap(self.weight), self.tell)
+        return _Watched(by_tap(self.weight), self.tell, self.start)
 
     def product(self, x: Floats) -> Floats:
-        self.tell(x.reshape(-1, x.shape[-1]))
+        self.tell(self.start, x)
         y: Floats = x @ self.weight.T
         return y

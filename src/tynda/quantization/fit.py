@@ -17,8 +17,8 @@ __all__ = ["absmax", "absmean", "clipped", "half_quadratic", "kmeans"]
 
 # Shares of the largest value that are tried as the end of a grid.
 _CLIPS = np.linspace(0.35, 1.0, 40, dtype=np.float32)
-# Rows at a time, so that what is tried stays small.
-_ROWS = 1024
+# Numbers at a time, in whole rows, so that what is tried stays near the processor.
+_NUMBERS = 1 << 16
 
 
 def absmax(rows: Floats, grid: Grid) -> Steps:
@@ -37,10 +37,11 @@ def absmean(rows: Floats, grid: Grid) -> Steps:
 
 def clipped(rows: Floats, grid: Grid, weight: Floats | None = None) -> Steps:
     """The end of each group's grid that gives the least error, out of forty."""
+    count, shares = max(1, _NUMBERS // max(1, rows.shape[1])), _shares(rows, grid, weight)
     step = np.concatenate(
         [
-            _clipped(_groups(rows[i : i + _ROWS], grid), grid, _shares(rows, grid, weight))
-            for i in range(0, len(rows), _ROWS)
+            _clipped(_groups(rows[i : i + count], grid), grid, shares)
+            for i in range(0, len(rows), count)
         ]
     )
     return settle(grid, step)

@@ -8,13 +8,13 @@ activations may be easier to round.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tynda.ops.trace import Program, Step, Value
+from tynda.ops.trace import Step, Value
 from tynda.quant.coded import to_grid
 from tynda.quant.grid import Grid
 from tynda.quant.weight import Floats, floats
@@ -28,7 +28,9 @@ def moved(
     weights: Mapping[str, Any], plan: Mapping[str, Grid], method: str, calibration: Calibration
 ) -> dict[str, Floats]:
     """The tensors of a model that change, with scales moved by ``awq`` or ``smooth``."""
-    found = [link for link in _links(calibration.programs()) if plan.keys() >= set(link.weights)]
+    found = [
+        link for link in _links(calibration.journey().steps) if plan.keys() >= set(link.weights)
+    ]
     seen = calibration.watch(weights, {link.weights[0] for link in found})
     changed: dict[str, Floats] = {}
     for link in found:
@@ -50,24 +52,22 @@ class _Link:
     weights: tuple[str, ...]
 
 
-def _links(programs: Iterable[Program]) -> list[_Link]:
+def _links(steps: Sequence[Step]) -> list[_Link]:
     """Those of a traced model."""
-    programs = list(programs)
-    reads = Counter(v.name for p in programs for step in p.steps for v in step.weights)
+    reads = Counter(v.name for step in steps for v in step.weights)
+    users: dict[Value, list[Step]] = {}
+    for step in steps:
+        for value in step.tensors.values():
+            users.setdefault(value, []).append(step)
     found = []
-    for program in programs:
-        users: dict[Value, list[Step]] = {}
-        for step in program.steps:
-            for value in step.tensors.values():
-                users.setdefault(value, []).append(step)
-        for step in program.steps:
-            after = users.get(step.result, [])
-            if step.operation != "layer_norm" or step.result in program.outputs or not after:
-                continue
-            names = [s.tensors["weight"].name for s in after if s.operation == "linear"]
-            if len(names) == len(after) and all(reads[name] == 1 for name in names):
-                norm = step.tensors["weight"].name, step.tensors["bias"].name
-                found.append(_Link(norm, tuple(names)))
+    for step in steps:
+        after = users.get(step.result, [])
+        names = [s.tensors["weight"].name for s in after if s.operation == "linear"]
+        if step.operation != "layer_norm" or not names or len(names) < len(after):
+            continue
+        if all(reads[name] == 1 for name in names):
+            norm = step.tensors["weight"].name, step.tensors["bias"].name
+            found.append(_Link(norm, tuple(names)))
     return found
 
 
@@ -86,7 +86,7 @@ def _awq(weights: Mapping[str, Any], link: _Link, seen: Seen, grid: Grid) -> Flo
 
     Lin et al. 2024, "AWQ", equations 4 and 5: powers of the activations' sizes, of 11.
     """
-    sizes = np.sqrt(np.maximum(np.diag(seen.mean), 1e-12))
+    sizes = np.sqrt(np.maximum(seen.own, 1e-12))
     tried = [_centred(sizes**power) for power in np.linspace(0, 1, 11)]
     return tried[int(np.argmin([_harm(weights, link, seen, grid, f) for f in tried]))]
 
@@ -98,9 +98,13 @@ def _harm(
     total = 0.0
     for name in link.weights:
         weight = floats(weights[name]) * factors
-        steps = clipped(weight, grid, (np.diag(seen.mean) / factors**2).astype(np.float32))
+        steps = clipped(weight, grid, seen.own / factors**2)
         change = (to_grid(weight, grid, steps).dequantize() - weight) / factors
-        total += float(np.sum((change @ seen.mean) * change))
+        start = 0
+        for block in seen.blocks:
+            part = change[:, start : start + len(block)]
+            total += float(np.sum((part @ block) * part))
+            start += len(block)
     return total
 
 

@@ -6,18 +6,18 @@ is fitted to what the rounded ones before it give.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tynda.checkpoint import Checkpoint
 from tynda.errors import TyndaError
-from tynda.quant.coded import to_grid
+from tynda.quant.coded import joined, to_grid
 from tynda.quant.grid import NF4, Grid
 from tynda.quant.weight import Floats, Quantized, by_tap, floats
 from tynda.quantization import fit, fold
-from tynda.quantization.calibrate import Calibration, Seen
+from tynda.quantization.calibrate import Calibration, Journey, Part, Seen, inputs_bytes
 from tynda.quantization.gptq import gptq
 
 __all__ = ["CALIBRATED", "METHODS", "quantize"]
@@ -59,7 +59,7 @@ def quantize(
             if name not in finished
         )
     elif calibration is None:
-        raise TyndaError(f"{method} needs speech to listen to")
+        raise TyndaError(f"{method} needs speech to listen to: --calibration MANIFEST")
     else:
         rounds = _listening(weights, plan, method, calibration, finished)
     for some in rounds:
@@ -78,27 +78,47 @@ def _listening(
 ) -> Iterator[dict[str, Any]]:
     if method in ("awq", "smooth") and not done:
         yield fold.moved(weights, plan, method, calibration)
-    order = calibration.order(weights | done, plan)
-    left = [name for name in order if not isinstance(done.get(name), Quantized)]
-    while left:
-        part = [name for i, name in enumerate(left) if _fits(left[: i + 1], weights) or i == 0]
-        seen = calibration.watch(weights | done, part)
-        yield {
-            name: _round(floats((weights | done)[name]), plan[name], method, seen[name])
-            for name in part
-        }
-        left = left[len(part) :]
+    left = plan.keys() - {name for name, weight in done.items() if isinstance(weight, Quantized)}
+    journey = calibration.journey()
+    parts = journey.parts(left)
+    pieces: dict[str, list[Quantized]] = {}
+    while parts:
+        count = next((i for i in range(1, len(parts)) if not _fits(parts[: i + 1], weights)), None)
+        now, parts = parts[:count], parts[count:] if count else []
+        journey.advance(weights | done, {part.name for part in now})
+        seen = _heard(journey, weights | done, now)
+        for part in now:
+            weight = floats((weights | done)[part.name])[part.start : part.stop]
+            found = _round(weight, plan[part.name], method, seen.pop(part, None))
+            pieces.setdefault(part.name, []).append(found)
+        whole = {part.name for part in now} - {part.name for part in parts}
+        yield {name: joined(pieces.pop(name)) for name in whole}
     # What no utterance came to.
-    yield {name: _round(weights[name], plan[name], "clip") for name in plan.keys() - set(order)}
+    unheard = [name for name in left if not isinstance(done.get(name), Quantized)]
+    yield {name: _round(floats((weights | done)[name]), plan[name], "clip") for name in unheard}
 
 
-def _fits(names: list[str], weights: Mapping[str, Floats]) -> bool:
-    return sum(int(np.prod(weights[name].shape[1:])) ** 2 * 8 for name in names) <= _ROOM
+def _fits(parts: Sequence[Part], weights: Mapping[str, Floats]) -> bool:
+    inputs = (int(np.prod(weights[part.name].shape[1:])) for part in parts)
+    return sum(map(inputs_bytes, inputs)) <= _ROOM
+
+
+def _heard(journey: Journey, weights: Mapping[str, Any], parts: Sequence[Part]) -> dict[Part, Seen]:
+    """What comes to these parts."""
+    seen: dict[Part, Seen] = {}
+    wanted = {(part.name, part.start): part for part in parts}
+
+    def tell(name: str, start: int, rows: Floats) -> None:
+        if part := wanted.get((name, start)):
+            seen.setdefault(part, Seen(rows.shape[1])).add(rows)
+
+    journey.hear(weights, {part.name for part in parts}, tell)
+    return seen
 
 
 def _round(weight: Floats, grid: Grid, method: str, seen: Seen | None = None) -> Quantized:
     rows = by_tap(weight)
-    counts = None if seen is None else np.diag(seen.mean).astype(np.float32)
+    counts = None if seen is None else seen.own
     if method == "nf4":
         grid = Grid(4, table=NF4)
     elif method == "kmeans":
@@ -112,5 +132,5 @@ def _round(weight: Floats, grid: Grid, method: str, seen: Seen | None = None) ->
     else:
         steps = fit.clipped(rows, grid, counts)
     if method == "gptq" and seen is not None:
-        return gptq(weight, grid, steps, seen.mean)
+        return gptq(weight, grid, steps, seen.blocks)
     return to_grid(weight, grid, steps)

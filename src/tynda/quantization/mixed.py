@@ -53,13 +53,13 @@ class Mixer:
         if find_spec("scipy") is None:
             raise TyndaError("mixed bits need scipy: pip install scipy")
         self._name, self._manifest, self._group = name, calibration, group
-        self._utterances = utterances
         self._model = library.load(name)
         self._fixed = overridden(self._model, group, overrides)
-        self._heard = Calibration(self._model, calibration, utterances)
+        self.heard = Calibration(self._model, calibration, utterances)
+        """To be given to `quantize`, so that nothing is read twice."""
         names = [name for name in choose(self._model, 8) if name not in self._fixed]
         learnt = trainable(self._model)
-        self._found = measure(self._model, names, group, self._heard, learnt, on_progress)
+        self._found = measure(self._model, names, group, self.heard, learnt, on_progress)
 
     def for_size(self, size: int) -> dict[str, Grid]:
         """The plan with which the file has at most ``size`` bytes and loses least.
@@ -93,14 +93,7 @@ class Mixer:
                 continue
             with TemporaryDirectory() as folder:
                 path = Path(folder) / "tried.safetensors"
-                quantize(
-                    self._name,
-                    path,
-                    plan,
-                    calibration=self._manifest,
-                    group=self._group,
-                    utterances=self._utterances,
-                )
+                quantize(self._name, path, plan, calibration=self.heard, group=self._group)
                 rise = change(base, self._pairs(path, None), draws=1).wer
             if 100 * rise <= points:
                 best, high = plan, bits
@@ -119,7 +112,7 @@ class Mixer:
                 model.normalize(utterance.text),
                 model.normalize(model.transcribe_samples(audio.load(utterance.audio)).text),
             )
-            for utterance in self._heard.utterances
+            for utterance in self.heard.utterances
         ]
 
 

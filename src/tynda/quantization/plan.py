@@ -69,7 +69,7 @@ def measure(
         rows = by_tap(weights[name])
         counts = np.ones(rows.shape[1], np.float32)
         if name in seen:
-            counts = seen[name].mean.astype(np.float32)
+            counts = seen[name].own
         errors = {}
         for bits in BITS:
             grid = Grid(bits, group if bits < 8 else 0)

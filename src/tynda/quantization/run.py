@@ -48,7 +48,7 @@ def quantize(
     *,
     method: str | None = None,
     group: int = 32,
-    calibration: str | Path | None = None,
+    calibration: str | Path | Calibration | None = None,
     utterances: int = 128,
     overrides: Overrides = (),
     on_progress: Progress | None = None,
@@ -58,17 +58,16 @@ def quantize(
     ``bits``: 16 or 32, of all weights; 8, the codes and scales that a model is computed with at
     ``bits=8``; fewer, or a plan with a grid for some tensors (the others get 8). Without a
     ``method`` (one of `METHODS`) that is gptq where there is a ``calibration``, a manifest of
-    which so many ``utterances`` are heard, else clip, or for 8 bits rtn. ``overrides``: other
-    bits for the tensors whose names match a pattern, the last that does. Tensors that no
-    product is made with stay as they are, or become f16 where others have fewer than 8 bits. Of
-    an MMS model, the file has the language of its own head.
+    which so many ``utterances`` are heard (or what was read of one), else clip, or for 8 bits
+    rtn. ``overrides``: other bits for the tensors whose names match a pattern, the last that
+    does. Tensors that no product is made with stay as they are, or become f16 where others have
+    fewer than 8 bits. Of an MMS model, the file has the language of its own head.
 
     What is finished is kept in ``OUTPUT.partial``, from which the same call goes on. Raises
     `TyndaError` where `library.load` and `save_model` do, when ``output`` is there, and for what
     does not go together.
     """
     output = Path(output)
-    calibration = Path(calibration) if calibration else None
     check_new(output)
     model = library.load(name)
     if bits in (16, 32):
@@ -81,8 +80,6 @@ def quantize(
     plain = all(grid.bits == 8 for grid in plan.values())
     if method is None:
         method = "gptq" if calibration else "rtn" if plain else "clip"
-    if method in CALIBRATED and calibration is None:
-        raise TyndaError(f"{method} needs speech to listen to: --calibration MANIFEST")
     if calibration is not None and method not in CALIBRATED:
         raise TyndaError(f"{method} listens to nothing: leave --calibration out")
     if method == "rtn" and plain:
@@ -156,7 +153,7 @@ def _few(
     model: Checkpoint,
     plan: Plan,
     method: str,
-    calibration: Path | None,
+    calibration: str | Path | Calibration | None,
     utterances: int,
     output: Path,
     on_progress: Progress | None,
@@ -165,7 +162,10 @@ def _few(
     from tynda.quantization import methods
     from tynda.quantization.calibrate import Calibration
 
-    heard = Calibration(model, calibration, utterances) if calibration else None
+    if calibration is None or isinstance(calibration, Calibration):
+        heard = calibration
+    else:
+        heard = Calibration(model, Path(calibration), utterances)
     partial, settings, done = _partial(output), "", {}
     if heard:
         settings = _settings(model, plan, method, heard)
