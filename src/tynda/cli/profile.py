@@ -233,7 +233,7 @@ def _print_diff(found: Any) -> None:
     table.add_column("")
     for c in found.changes:
         case = c.case
-        about = c.broken or (f"noisy, {c.noisy}" if c.noisy else "")
+        about = c.broken or ("noisy" if c.noisy else "")
         table.add_row(
             *(case.model, case.engine, case.bits, case.device, _what(case)),
             *(_times(c.time), "-" if c.low is None else f"{c.low:.3f} to {c.high:.3f}"),

@@ -176,8 +176,8 @@ def _legend(report: Report, palette: Palette) -> str:
     )
     return (
         f'<div class="legend">{buttons}</div><p class="note">A colour is an engine, a marker and a '
-        "line's dashes are bits, hollow is noisy (or off the Pareto front). Press an engine to see it alone; point at a "
-        "mark for its figures.</p>"
+        "line's dashes are bits, hollow is noisy (or off the Pareto front). Press an engine to see "
+        "it alone; point at a mark for its figures.</p>"
     )
 
 
