@@ -18,7 +18,7 @@ __all__ = ["Ledger", "Operation", "least", "limits", "summed"]
 
 RUNS = 3
 """Of each function, after a first one that makes its plan; their median counts."""
-_WIDE = 1024
+_WIDTHS = (256, 512, 1024)
 _LARGE = 64 << 20
 """Numbers: more than any cache holds."""
 
@@ -77,19 +77,24 @@ def summed(operations: Iterable[Operation], *, layers: bool = False) -> list[dic
 def limits(threads: int) -> dict[str, float]:
     """The best of the native products on this machine, of matrices large enough.
 
-    ``flops_32`` and ``ops_8`` a second (two for a multiply-add), of 1024 x 1024 weights and as many
-    rows; ``bandwidth``: bytes a second, of 256 MB of weights in 32 bits that one row is multiplied
-    with.
+    ``flops_32`` and ``ops_8`` a second (two for a multiply-add), of 1024 rows and square weights
+    of 256, 512 or 1024, whichever is quickest; ``bandwidth``: bytes a second, of 256 MB of weights
+    in 32 bits that one row is multiplied with.
     """
     rng = np.random.default_rng(0)
-    weight, rows = (rng.standard_normal((_WIDE, _WIDE), np.float32) for _ in range(2))
-    work = 2.0 * _WIDE**3
-    large = np.broadcast_to(weight[0, 0], (_LARGE // _WIDE, _WIDE))
-    return {
-        "flops_32": work / _best(Native({"w": weight}, threads), rows),
-        "ops_8": work / _best(Native({"w": quantize(weight)}, threads, bits=8), rows),
-        "bandwidth": 4.0 * _LARGE / _best(Native({"w": large}, threads), rows[:1]),
-    }
+    best = {"flops_32": 0.0, "ops_8": 0.0}
+    for wide in _WIDTHS:
+        weight, rows = rng.standard_normal((wide, wide), np.float32), _rows(rng, wide)
+        for name, held, bits in (("flops_32", weight, 32), ("ops_8", quantize(weight), 8)):
+            seconds = _best(Native({"w": held}, threads, bits=bits), rows)
+            best[name] = max(best[name], 2.0 * len(rows) * wide**2 / seconds)
+    large = np.broadcast_to(np.float32(1), (_LARGE // _WIDTHS[-1], _WIDTHS[-1]))
+    seconds = _best(Native({"w": large}, threads), _rows(rng, _WIDTHS[-1])[:1])
+    return best | {"bandwidth": 4.0 * _LARGE / seconds}
+
+
+def _rows(rng: np.random.Generator, wide: int) -> NDArray[np.float32]:
+    return rng.standard_normal((1024, wide), np.float32)
 
 
 def least(work: Callable[[], Any], seconds: float = 0.5) -> float:
