@@ -211,7 +211,7 @@ struct Codes {
   static void take_queries(const Attention& a, int64_t from, int64_t count, uint8_t* q,
                            float* units) {
     quantize(a.q + from * a.ldq, a.ldq, count, a.width, depth(a.width), q, units);
-    // So large that -FLT_MAX still weighs nothing; so small, a query is all zeros.
+    // A query with a lesser unit is next to nothing; but -FLT_MAX has to weigh nothing with any.
     for (int64_t i = 0; i < count; i++) units[i] = std::max(units[i] * unit_of(a), 1e-36f);
   }
 
@@ -268,7 +268,8 @@ struct Codes {
 
 // ---- both
 
-// Bytes for queries, scores, weights and sums of a tile, and for what is not packed yet. Each part begins at a multiple of kAlign.
+// Bytes for queries, scores, weights and sums of a tile, and for what is not packed yet. Each part
+// begins at a multiple of kAlign.
 template <class Form>
 struct Scratch {
   int64_t keys, values, queries, scores, weights, sums, end;
@@ -331,8 +332,9 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
       store(top + i, higher);
     }
     for (int i = 0; i < Rows; i++) {
-      const float block = Form::weigh(scores + i * kKeys, count(i), keys,
-                                      Form::kOwnTop ? here[i] : top[i], unit[i], weights + i * kKeys);
+      const float beside = Form::kOwnTop ? here[i] : top[i];
+      const float block = Form::weigh(scores + i * kKeys, count(i), keys, beside, unit[i],
+                                      weights + i * kKeys);
       if (kept[i] != 1)
         vectors(wide, [&](int64_t c, int) {
           store(sums + i * wide + c, load(sums + i * wide + c) * all(kept[i]));

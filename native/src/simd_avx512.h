@@ -48,7 +48,7 @@ static inline I exponent(F a) {
 static inline F power_of_2(I n) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
 }
-// x - floor(x), and y * 2^floor(x); nothing below the least normal number comes of it.
+// x - floor(x), and y * 2^floor(x): 150 cycles where it comes to less than a normal number.
 static inline F fraction(F x) {
   return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
 }
