@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 pytest.importorskip("psutil")
 
+import tynda
 from helpers import noise, write_manifest, write_wav
 from tynda.cli import main
 from tynda.errors import TyndaError
 from tynda.profiling import energy, environment
 from tynda.profiling.case import Case, Row, read_rows
 from tynda.profiling.engines.base import Clock, parts
-from tynda.profiling.run import RECORD, ROWS, Plan, profile
+from tynda.profiling.run import RECORD, ROWS, Plan, measure
 from tynda.profiling.statistics import bootstrap, spread
 
 BROKEN = """
@@ -220,7 +221,7 @@ def test_others_make_a_machine_busy():
 
 
 def test_a_row_has_what_its_docstring_says(tiny_file):
-    (row,) = profile(plan(tiny_file, durations=(2.0,)))
+    (row,) = measure(plan(tiny_file, durations=(2.0,)))
     values = row.values
     assert row.status == "ok", row.why
     assert set(values["stages"]) == {"whole", "frontend", "encoder", "decoder", "first"}
@@ -239,9 +240,7 @@ def test_words_are_those_of_evaluate(tiny_file, tmp_path):
     write_wav(tmp_path / "a.wav", noise(2, seed=1))
     write_wav(tmp_path / "b.wav", noise(2, seed=2))
     manifest = write_manifest(tmp_path / "m.jsonl", [("a.wav", "one two"), ("b.wav", "three")])
-    import tynda
-
-    (row,) = profile(plan(tiny_file, durations=(), manifest=str(manifest)))
+    (row,) = measure(plan(tiny_file, durations=(), manifest=str(manifest)))
     scores = tynda.evaluate(str(tiny_file), manifest).overall
     assert row.case.work == "words"
     assert row.values["wer"] == scores.wer
@@ -250,13 +249,13 @@ def test_words_are_those_of_evaluate(tiny_file, tmp_path):
 
 
 def test_what_is_there_is_not_measured_again(tiny_file, tmp_path):
-    half = profile(plan(tiny_file), tmp_path)
+    half = measure(plan(tiny_file), tmp_path)
     path = tmp_path / ROWS
     path.write_bytes(path.read_bytes() + b'{"case": {"wor')  # interrupted while writing
     more = plan(tiny_file, batches=(1, 2))
-    whole = profile(more, tmp_path)
+    whole = measure(more, tmp_path)
     assert whole[0] == half[0]
-    assert profile(more, tmp_path) == whole == read_rows(path.read_text())
+    assert measure(more, tmp_path) == whole == read_rows(path.read_text())
     record = json.loads((tmp_path / RECORD).read_text())
     assert len(record["runs"]) == 3
     assert list(record["environments"]) == [half[0].environment]
@@ -267,34 +266,34 @@ def test_another_model_of_that_name_is_refused(tmp_path):
     from helpers import save_tiny
 
     model = save_tiny(tmp_path / "m.safetensors")
-    profile(plan(model), tmp_path / "report")
+    measure(plan(model), tmp_path / "report")
     save_tiny(model, bits=8)
     with pytest.raises(TyndaError, match="another model"):
-        profile(plan(model), tmp_path / "report")
+        measure(plan(model), tmp_path / "report")
 
 
 def test_a_broken_engine_costs_its_own_rows(tiny_file, tmp_path, broken):
     """A crash, an endless loop and a library that is not there; then one that works."""
     engines = ("crash", "hang", "missing", "tynda")
-    rows = profile(plan(tiny_file, engines=engines, time_limit=3.0), tmp_path)
+    rows = measure(plan(tiny_file, engines=engines, time_limit=3.0), tmp_path)
     assert [row.status for row in rows] == ["failed", "failed", "skipped", "ok"]
     assert "SIGABRT" in rows[0].why
     assert "3 s" in rows[1].why
     assert "pip install no-such-package" in rows[2].why
-    again = profile(plan(tiny_file, engines=engines, time_limit=3.0), tmp_path)
+    again = measure(plan(tiny_file, engines=engines, time_limit=3.0), tmp_path)
     assert again == rows
     started = time.monotonic()
-    profile(plan(tiny_file, engines=("hang",), time_limit=1.0), tmp_path, retry=True)
+    measure(plan(tiny_file, engines=("hang",), time_limit=1.0), tmp_path, retry=True)
     assert time.monotonic() - started > 1
 
 
 def test_a_prepared_model_is_made_once(tiny_file, tmp_path):
-    (row,) = profile(plan(tiny_file, bits=("4",)), tmp_path)
+    (row,) = measure(plan(tiny_file, bits=("4",)), tmp_path)
     assert row.status == "ok", row.why
     (made,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("*.safetensors")
     assert row.values["bytes"] == made.stat().st_size < Path(tiny_file).stat().st_size
     before = made.stat().st_mtime_ns
-    profile(plan(tiny_file, bits=("4",), batches=(2,)), tmp_path)
+    measure(plan(tiny_file, bits=("4",), batches=(2,)), tmp_path)
     assert made.stat().st_mtime_ns == before
 
 
@@ -349,3 +348,9 @@ def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
     failed(run("--again", tmp_path / "bad.json"), 1, "no record")
     (tmp_path / "file").touch()
     failed(run(tiny_file, "--report", tmp_path / "file"), 2, "file")
+
+
+def test_from_python(tiny_file, tmp_path):
+    rows = tynda.profile(tiny_file, tmp_path, bits=(32, 8), durations=(0.5,), repeats=1, threads=1)
+    assert [row.case.bits for row in rows] == ["32", "8"]
+    assert "tiny" in (tmp_path / "index.html").read_text()

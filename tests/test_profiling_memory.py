@@ -14,7 +14,7 @@ from tynda.ops import native
 from tynda.profiling import run as running
 from tynda.profiling.case import Case
 from tynda.profiling.predict import predict
-from tynda.profiling.run import Plan, profile
+from tynda.profiling.run import Plan, measure
 from whisper_peer import write_folder
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not native.available(), reason="installed withou
 
 def measured(model, **plan):
     plan = {"durations": (5.0,), "repeats": 1, "budget": 0.1, "threads": 2} | plan
-    found = profile(Plan((str(model),), **plan))
+    found = measure(Plan((str(model),), **plan))
     assert all(row.status == "ok" for row in found), [row.why for row in found]
     return [row.values["memory"] for row in found]
 
@@ -63,6 +63,6 @@ def test_a_case_that_does_not_fit_is_passed_over(tmp_path, monkeypatch):
     path = save_tiny(tmp_path / "tiny.safetensors")
     free = psutil.virtual_memory()._replace(available=1 << 20)
     monkeypatch.setattr(running.psutil, "virtual_memory", lambda: free)
-    (row,) = profile(Plan((str(path),), durations=(5.0,)))
+    (row,) = measure(Plan((str(path),), durations=(5.0,)))
     assert row.status == "skipped"
     assert "memory" in row.why

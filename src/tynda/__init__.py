@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tynda.errors import TyndaError
     from tynda.evaluation import evaluate
+    from tynda.profiling import profile
     from tynda.quantization.run import quantize
     from tynda.recognizers import Decoding, Recognizer, load
     from tynda.transcript import Segment, Transcript, Word
@@ -26,12 +27,14 @@ __all__ = [
     "Word",
     "evaluate",
     "load",
+    "profile",
     "quantize",
 ]
 
 _HOMES = {
     "errors": ("TyndaError",),
     "evaluation": ("evaluate",),
+    "profiling": ("profile",),
     "quantization.run": ("quantize",),
     "recognizers": ("Decoding", "Recognizer", "load"),
     "transcript": ("Segment", "Transcript", "Word"),

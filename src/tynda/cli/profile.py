@@ -121,9 +121,12 @@ def measure(
     **how: Any,
 ) -> None:
     """Measure MODELs: files, folders of the Hugging Face hub, or names."""
+    from tynda.profiling import check
+
+    check()
     from tynda.profiling.engines import ENGINES
     from tynda.profiling.run import Plan
-    from tynda.profiling.run import profile as run
+    from tynda.profiling.run import measure as run
 
     if bool(models) == bool(again):
         raise click.UsageError("give models to measure, or --again RECORD")

@@ -3,3 +3,55 @@
 ``case`` says what is measured, ``engines`` who does the work, ``worker`` measures one case in a
 process of its own, ``run`` goes through them all and keeps the rows, ``report`` shows them.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tynda.errors import TyndaError
+
+if TYPE_CHECKING:
+    from tynda.profiling.case import Row
+
+__all__ = ["check", "profile"]
+
+
+def profile(
+    models: str | Path | Iterable[str | Path],
+    report: str | Path | None = None,
+    *,
+    retry: bool = False,
+    on_row: Callable[[Row, int, int], None] | None = None,
+    **plan: Any,
+) -> list[Row]:
+    """Measure models: files, folders of the Hugging Face hub, or names.
+
+    ``plan``: the fields of `tynda.profiling.run.Plan`, ``durations=(5, 30)`` and
+    ``engines=("tynda", "transformers")`` for instance. ``report``, ``retry`` and ``on_row``: as
+    `tynda.profiling.run.measure` has them; of a report the page is made, too. Raises `TyndaError`
+    where a model, an engine or a manifest is not there, or tynda was installed without its
+    ``profile`` extra.
+    """
+    check()
+    from tynda.profiling.run import Plan, measure
+
+    names = [models] if isinstance(models, str | Path) else models
+    folder = None if report is None else Path(report)
+    plan["bits"] = tuple(map(str, plan.get("bits", ())))
+    every = Plan(tuple(map(str, names)), **plan)
+    rows = measure(every, folder, retry=retry, on_row=on_row)
+    if folder:
+        from tynda.profiling.report import write
+
+        write(folder)
+    return rows
+
+
+def check() -> None:
+    """Raise `TyndaError` where what measures is not installed."""
+    try:
+        import psutil  # noqa: F401
+    except ImportError:
+        raise TyndaError("profiling needs psutil: pip install 'tynda[profile]'") from None

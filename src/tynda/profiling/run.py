@@ -29,7 +29,7 @@ from tynda.profiling.case import Case, Row, read_rows
 from tynda.profiling.engines import ENGINES, engine
 from tynda.profiling.worker import Job
 
-__all__ = ["RECORD", "ROWS", "Plan", "profile"]
+__all__ = ["RECORD", "ROWS", "Plan", "measure"]
 
 ROWS, RECORD, LOGS = "rows.jsonl", "record.json", "logs"
 """In a report's folder."""
@@ -73,7 +73,7 @@ class Plan:
         return cls(**plan)
 
 
-def profile(
+def measure(
     plan: Plan,
     folder: Path | None = None,
     *,
@@ -89,7 +89,7 @@ def profile(
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="tynda-profile-") as temporary:
-            return profile(plan, Path(temporary), on_row=on_row)
+            return measure(plan, Path(temporary), on_row=on_row)
     for names, known in ((plan.engines, ENGINES), (plan.devices, ("cpu", "cuda"))):
         if unknown := [name for name in names if name not in known]:
             raise TyndaError(f"no {unknown[0]!r}: take some of {', '.join(known)}")
