@@ -139,7 +139,9 @@ def write_whisper(folder: Path, width: int, layers: int, heads: int) -> None:
     # Special tokens have the logit 0, never the highest: no text ends before its time.
     model.model.decoder.embed_tokens.weight.data[EOT:] = 0
     languages = list(LANGUAGES)[:99]
-    model.generation_config.update(
+    model.generation_config = t.GenerationConfig(
+        **ends,
+        **start,
         is_multilingual=True,
         no_timestamps_token_id=PROMPT[-1],
         lang_to_id={f"<|{x}|>": PROMPT[1] + i for i, x in enumerate(languages)},

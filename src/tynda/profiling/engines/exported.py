@@ -6,7 +6,8 @@ transformers, as optimum's users get them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ from tynda.files import read_json
 from tynda.profiling.engines.base import Session
 from tynda.profiling.engines.transformers import companions, line
 
-__all__ = ["CONVERTERS", "Exported", "example", "is_whisper", "keep_companions", "module"]
+__all__ = [
+    "CONVERTERS",
+    "Exported",
+    "example",
+    "is_whisper",
+    "keep_companions",
+    "module",
+    "quantize_onnx",
+    "write_onnx",
+]
 
 Floats = NDArray[np.float32]
 CONVERTERS = {"torch": "torch", "transformers": "transformers", "onnx": "onnx"}
@@ -98,3 +108,36 @@ def example(model: Path, seed: int = 0) -> Floats:
     found = front(noise.astype(np.float32), sampling_rate=SAMPLE_RATE, return_tensors="np")
     features: Floats = found[front.model_input_names[0]]
     return features.astype(np.float32)
+
+
+def write_onnx(
+    module: Any, given: tuple[Any, ...], path: Path, names: Mapping[str, Sequence[int]]
+) -> None:
+    """Write a module of PyTorch's. ``names`` are of what it is given, then of what it gives,
+    each with the axes that may have any length."""
+    import torch
+
+    # PyTorch's new exporter needs one more library, and does not let a length be 1 and more.
+    options: dict[str, Any] = {"dynamo": False, "opset_version": 17}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            given,
+            str(path),
+            input_names=list(names)[: len(given)],
+            output_names=list(names)[len(given) :],
+            dynamic_axes={name: {i: f"{name}_{i}" for i in axes} for name, axes in names.items()},
+            **options,
+        )
+
+
+def quantize_onnx(path: Path) -> None:
+    """Weights of products, and activations as they come, in 8 bits; of convolutions it would be
+    slower."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    whole = path.rename(path.with_name("whole.onnx"))
+    only: dict[str, Any] = {"op_types_to_quantize": ["MatMul"]}
+    quantize_dynamic(whole, path, weight_type=QuantType.QInt8, **only)
+    whole.unlink()

@@ -6,7 +6,7 @@ It has neither a front end nor a decoder for speech: those are transformers' (`e
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tynda.profiling.case import Case
 from tynda.profiling.engines import exported
@@ -36,25 +36,14 @@ class OnnxRuntime(Engine):
     def prepare(self, case: Case, model: Path, path: Path) -> None:
         """Any batch, and for CTC any length."""
         import torch
-        from onnxruntime.quantization import QuantType, quantize_dynamic
 
         exported.keep_companions(model, path)
-        axes = {0: "batch"} if exported.is_whisper(model) else {0: "batch", 1: "length"}
-        options: dict[str, Any] = {"dynamo": False, "opset_version": 17}
-        torch.onnx.export(
-            exported.module(model),
-            (torch.from_numpy(exported.example(model)),),
-            str(path / "model.onnx"),
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_axes={"x": axes, "y": {0: "batch", 1: "frames"}},
-            **options,
-        )
-        if case.bits == "8":  # convolutions would be slower
-            whole = (path / "model.onnx").rename(path / "whole.onnx")
-            only: dict[str, Any] = {"op_types_to_quantize": ["MatMul"]}
-            quantize_dynamic(whole, path / "model.onnx", weight_type=QuantType.QInt8, **only)
-            whole.unlink()
+        axes = (0,) if exported.is_whisper(model) else (0, 1)
+        given = torch.from_numpy(exported.example(model))
+        names = {"x": axes, "y": (0, 1)}
+        exported.write_onnx(exported.module(model), (given,), path / "model.onnx", names)
+        if case.bits == "8":
+            exported.quantize_onnx(path / "model.onnx")
 
     def open(self, case: Case, path: Path) -> Session:
         """With as many threads as asked for."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from tynda import huggingface
 from tynda.decode.whisper import start_tokens
+from tynda.profiling.engines.exported import write_onnx
 from tynda.text.whisper import WhisperTokenizer
 
 __all__ = ["export"]
@@ -32,7 +33,7 @@ def export(folder: Path, path: Path) -> WhisperTokenizer:
     names: dict[str, tuple[int, ...]]
     names = {"mel": (0, 2), "n_layer_cross_k": (1, 2), "n_layer_cross_v": (1, 2)}
     mel = torch.zeros(1, config.num_mel_bins, 2 * config.max_source_positions)
-    _write(_encoder(whole), (mel,), path / "encoder.onnx", names, 1)
+    write_onnx(_encoder(whole), (mel,), path / "encoder.onnx", names)
     layers, width = config.decoder_layers, config.d_model
     cache = torch.zeros(layers, 1, config.max_target_positions, width)
     cross = torch.zeros(layers, 1, config.max_source_positions, width)
@@ -41,29 +42,12 @@ def export(folder: Path, path: Path) -> WhisperTokenizer:
     names |= {"n_layer_cross_k": (1, 2), "n_layer_cross_v": (1, 2), "offset": ()}
     names |= {"logits": (0, 1), "out_n_layer_self_k_cache": (1,), "out_n_layer_self_v_cache": (1,)}
     given = (tokens, cache, cache.clone(), cross, cross.clone(), offset)
-    _write(_decoder(whole), given, path / "decoder.onnx", names, len(given))
+    write_onnx(_decoder(whole), given, path / "decoder.onnx", names)
     graph: Any = onnx.load(str(path / "encoder.onnx"))
     for key, value in _describe(folder.name, config, about.tokenizer).items():
         graph.metadata_props.add(key=key, value=str(value))
     onnx.save(graph, str(path / "encoder.onnx"))
     return about.tokenizer
-
-
-def _write(
-    module: Any, given: Any, path: Path, names: dict[str, tuple[int, ...]], inputs: int
-) -> None:
-    import torch
-
-    options: dict[str, Any] = {"dynamo": False, "opset_version": 17}
-    torch.onnx.export(
-        module,
-        given,
-        str(path),
-        input_names=list(names)[:inputs],
-        output_names=list(names)[inputs:],
-        dynamic_axes={name: {i: f"{name}_{i}" for i in axes} for name, axes in names.items()},
-        **options,
-    )
 
 
 def _module(forward: Callable[..., Any], whole: Any) -> Any:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tynda.audio import SAMPLE_RATE
 from tynda.profiling.case import Case
-from tynda.profiling.engines import sherpa_export
+from tynda.profiling.engines import exported, sherpa_export
 from tynda.profiling.engines.base import Clock, Engine, Session, parts
 
 __all__ = ["SherpaOnnx"]
@@ -57,13 +57,8 @@ class SherpaOnnx(Engine):
         lines = [f"{token} {i}\n" for i, token in enumerate(spelt)]
         (path / "tokens.txt").write_text("".join(lines))
         if case.bits == "8":
-            from onnxruntime.quantization import QuantType, quantize_dynamic
-
-            only: dict[str, Any] = {"op_types_to_quantize": ["MatMul"]}
-            for part in (path / "encoder.onnx", path / "decoder.onnx"):
-                whole = part.rename(path / "whole.onnx")
-                quantize_dynamic(whole, part, weight_type=QuantType.QInt8, **only)
-                whole.unlink()
+            for part in ("encoder.onnx", "decoder.onnx"):
+                exported.quantize_onnx(path / part)
 
     def open(self, case: Case, path: Path) -> Session:
         """As users open it, for English."""
