@@ -441,7 +441,8 @@ def test_mixed_bits_fill_the_size_with_least_harm(folder, tmp_path, speech):
     mixer = Mixer(folder, speech)
     plan = mixer.for_size(size)
     quantize(folder, tmp_path / "mixed", plan)
-    assert 0.9 * size < (tmp_path / "mixed").stat().st_size <= size
+    # Most of this model is its embedding, which has so many bits or one more.
+    assert 0.8 * size < (tmp_path / "mixed").stat().st_size <= size
     assert len({grid.bits for grid in plan.values()}) > 1
     save_plan(tmp_path / "plan.json", plan)
     assert read_plan(tmp_path / "plan.json", list(plan)) == plan

@@ -19,6 +19,7 @@ from tynda.quant.weight import Floats, Quantized, by_tap, floats
 from tynda.quantization import fit, fold
 from tynda.quantization.calibrate import Calibration, Journey, Part, Seen, inputs_bytes
 from tynda.quantization.gptq import gptq
+from tynda.tensors import forget
 
 __all__ = ["CALIBRATED", "METHODS", "quantize"]
 
@@ -64,6 +65,8 @@ def quantize(
         rounds = _listening(weights, plan, method, calibration, finished)
     for some in rounds:
         finished |= some
+        for name in some:
+            forget(weights[name])
         if on_progress:
             on_progress(finished)
     return finished

@@ -18,6 +18,7 @@ from tynda.errors import TyndaError
 from tynda.quant.grid import BITS, Grid
 from tynda.quant.weight import POSITIONS, dense, floats, is_product, quantize_all
 from tynda.quantization.methods import CALIBRATED
+from tynda.tensors import forget
 
 if TYPE_CHECKING:
     from tynda.quantization.calibrate import Calibration
@@ -190,6 +191,7 @@ def _settings(model: Checkpoint, plan: Plan, method: str, heard: Calibration) ->
     digest = hashlib.sha256(repr((method, sorted(plan.items()))).encode())
     for name, weight in sorted(model.weights.items()):
         digest.update(name.encode() + np.ascontiguousarray(floats(weight)).tobytes())
+        forget(weight)
     for features, text in heard.heard:
         digest.update(text.encode() + np.ascontiguousarray(features).tobytes())
     return digest.hexdigest()
