@@ -100,7 +100,7 @@ _NAMES, _NUMBERS, _WHOLE = _listed(str, 0), _listed(float, 0.1), _listed(int, 1)
     default=None,
     help="What is computed, and where the time goes; done by default where a report is made.",
 )
-@click.option("--retry", is_flag=True, help="Measure again what has failed in the report.")
+@click.option("--retry", is_flag=True, help="Measure again what failed or was noisy.")
 @click.option(
     "--again",
     type=click.Path(path_type=Path),

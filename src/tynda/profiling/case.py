@@ -36,6 +36,8 @@ class Case:
     tokens: float = 3.0
     """That a model with a decoder says for each second of sound, whatever it hears: all engines
     do the same work."""
+    manifest: str = ""
+    """The speech that is heard, as it was named; nothing: noise."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,14 @@ class Row:
     values: dict[str, Any]
     environment: str
     """The digest of the machine and its libraries, a key in the record's ``environments``."""
+
+    @property
+    def noise(self) -> str:
+        """Why its figures cannot be trusted, or nothing."""
+        machine = self.values.get("machine")
+        if not isinstance(machine, dict) or not machine.get("noisy"):
+            return ""
+        return str(machine.get("why_noisy") or "noisy")
 
     def to_json(self) -> str:
         """One line."""

@@ -84,8 +84,9 @@ def measure(
 
     In ``folder`` rows are kept as they are found (``rows.jsonl``), with the plan and the machine
     (``record.json``) and what engines say (``logs/``): another call with it leaves out what is
-    there, and ``retry`` takes up again what has failed. ``on_row`` hears of each row, with how
-    many of how many are done. Raises `TyndaError` where a model or an engine is not known.
+    there, and ``retry`` takes up again what has failed or was noisy (of a case's rows the last
+    counts). ``on_row`` hears of each row, with how many of how many are done. Raises `TyndaError`
+    where a model or an engine is not known.
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="tynda-profile-") as temporary:
@@ -139,13 +140,14 @@ class Model:
 
 
 def _cases(plan: Plan, models: dict[str, Model]) -> list[Case]:
-    threads = plan.threads or processors()
+    threads, heard = plan.threads or processors(), plan.manifest or ""
     found = []
     for (name, model), device, which in itertools.product(
         models.items(), plan.devices, plan.engines
     ):
         for bits in plan.bits or (("32", "8") if model.is_folder else ("stored",)):
-            case = Case("speed", name, which, bits, device, threads=threads, tokens=plan.tokens)
+            way = (name, which, bits, device)
+            case = Case("speed", *way, threads=threads, tokens=plan.tokens, manifest=heard)
             if plan.manifest:
                 found.append(replace(case, work="words"))
             for seconds, batch in itertools.product(plan.durations, plan.batches):
@@ -156,10 +158,11 @@ def _cases(plan: Plan, models: dict[str, Model]) -> list[Case]:
 
 
 def _studies(case: Case, model: Model, durations: tuple[float, ...]) -> list[Case]:
-    """Operations at each duration, and for a model with a decoder its cache."""
-    works, found = engine(case.engine).works, []
-    if "operations" in works:
-        found += [replace(case, work="operations", seconds=float(x)) for x in durations]
+    """Operations at the duration nearest to 30 s, and for a model with a decoder its cache."""
+    works, found, case = engine(case.engine).works, [], replace(case, manifest="")
+    if "operations" in works and durations:
+        usual = min(durations, key=lambda seconds: abs(seconds - 30))
+        found.append(replace(case, work="operations", seconds=float(usual)))
     if "cache" in works and model.about["family"] not in CTC_FAMILIES and durations:
         found.append(replace(case, work="cache", seconds=float(max(durations))))
     return found
@@ -282,7 +285,8 @@ class _Store:
         rows = read_rows(path.read_text("utf-8")) if path.exists() else []
         if path.exists() and not path.read_bytes().endswith(b"\n"):  # interrupted in a line
             write_whole(path, "".join(row.to_json() + "\n" for row in rows).encode())
-        return {row.case: row for row in rows if not retry or row.status == "ok"}
+        last = {row.case: row for row in rows}
+        return {c: r for c, r in last.items() if not retry or (r.status == "ok" and not r.noise)}
 
     def source(self, device: str) -> energy.Source:
         """Of energy, measured when it is first asked for."""

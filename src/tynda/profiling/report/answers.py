@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tynda.profiling.report.choose import (
     WORSE,
@@ -13,6 +14,7 @@ from tynda.profiling.report.choose import (
     choose,
     edges,
     reference,
+    speech,
 )
 from tynda.profiling.report.markup import Cell, esc, table
 from tynda.profiling.report.names import Names
@@ -57,6 +59,7 @@ def answers(
         "throughput and energy in the case that suits each best."
     )
     if heard:
+        about += f" Words are those of {Path(speech(report.rows) or '').name}."
         about += (
             f" Balance: of those with at most {WORSE:g} times the lowest WER, the one whose worst "
             "of WER, time and size, each over the best one's, is smallest."

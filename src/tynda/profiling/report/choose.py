@@ -83,16 +83,11 @@ class Choice:
 
 
 def candidates(rows: Iterable[Row]) -> list[Candidate]:
-    """Every case in which speed was measured of what makes text, with its setup's words."""
+    """Every case in which speed was measured of what makes text, with its setup's words on the
+    `speech` that most were scored on."""
     rows = list(rows)
-    words: dict[tuple[str, str, str, str], Row] = {}
-    for row in rows:
-        if (
-            row.case.work == "words"
-            and row.status == "ok"
-            and number(row.values, "wer") is not None
-        ):
-            words[_heard(Setup.of(row.case))] = row
+    common = speech(rows)
+    words = {_heard(Setup.of(r.case)): r for r in _scored(rows) if r.case.manifest == common}
     found = []
     for row in rows:
         values, case = row.values, row.case
@@ -121,7 +116,7 @@ def candidates(rows: Iterable[Row]) -> list[Candidate]:
                 wer_low=_or(number(said, "wer_low"), wer),
                 wer_high=_or(number(said, "wer_high"), wer),
                 words=number(said, "words") or 0.0,
-                noisy=_noise(values),
+                noisy=row.noise,
             )
         )
     return found
@@ -261,6 +256,17 @@ def _costs(c: Candidate) -> tuple[float, float, float]:
     return max(c.wer or 0.0, 0.5 / max(c.words, 1.0)), 1 / c.throughput, c.bytes or 0.0
 
 
+def speech(rows: Iterable[Row]) -> str | None:
+    """The manifest that most setups were scored on: word errors on others do not compare."""
+    counts = Counter(row.case.manifest for row in _scored(rows))
+    return max(counts, key=lambda name: counts[name]) if counts else None
+
+
+def _scored(rows: Iterable[Row]) -> list[Row]:
+    rows = [row for row in rows if row.case.work == "words" and row.status == "ok"]
+    return [row for row in rows if number(row.values, "wer") is not None]
+
+
 def _heard(setup: Setup) -> tuple[str, str, str, str]:
     return setup.model, setup.engine, setup.bits, setup.device
 
@@ -268,11 +274,6 @@ def _heard(setup: Setup) -> tuple[str, str, str, str]:
 def _memory(values: object) -> float | None:
     peak = number(values, "memory", "peak")
     return None if peak is None else peak + (number(values, "memory", "gpu") or 0.0)
-
-
-def _noise(values: object) -> str:
-    machine = mapping(values, "machine")
-    return str(machine.get("why_noisy") or "noisy") if machine.get("noisy") else ""
 
 
 def _or(value: float | None, other: float | None) -> float | None:

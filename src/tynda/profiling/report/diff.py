@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.profiling.case import Case, Row
-from tynda.profiling.report.names import noise
 from tynda.profiling.report.read import Report, mapping, number, short_names
 
 __all__ = ["Change", "Diff", "compare", "ratio"]
@@ -120,7 +119,7 @@ def _change(case: Case, a: Row, b: Row) -> Change:
         if a.status == b.status:
             return Change(case)
         return Change(case, broken=f"{_status(a)}, then {_status(b)}")
-    noisy = "; ".join(f"{w}: {noise(r)}" for w, r in (("first", a), ("second", b)) if noise(r))
+    noisy = "; ".join(f"{w}: {r.noise}" for w, r in (("first", a), ("second", b)) if r.noise)
     change = Change(case, noisy=noisy)
     if case.work == "words":
         before, after = number(a.values, "wer"), number(b.values, "wer")

@@ -10,7 +10,7 @@ from typing import Any
 from tynda.profiling.case import Row
 from tynda.profiling.report.read import Report, Setup, mapping
 
-__all__ = ["Names", "energy_word", "most", "noise", "order", "places", "slug"]
+__all__ = ["Names", "energy_word", "most", "order", "places", "slug"]
 
 
 class Names:
@@ -69,9 +69,3 @@ def order(report: Report, model: str) -> str:
     """Its place in the report: two names of files may be one without it, since signs are left
     out."""
     return f"{report.models.index(model) + 1}"
-
-
-def noise(row: Row) -> str:
-    """Why its figures cannot be trusted, or nothing."""
-    machine = mapping(row.values, "machine")
-    return str(machine.get("why_noisy") or "noisy") if machine.get("noisy") else ""

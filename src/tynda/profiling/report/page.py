@@ -13,7 +13,7 @@ from tynda.profiling.report import choose, network, quality, scaling, stages
 from tynda.profiling.report.answers import answers
 from tynda.profiling.report.drawing import Figure
 from tynda.profiling.report.markup import Cell, Raw, details, esc, figures, table
-from tynda.profiling.report.names import Names, energy_word, noise
+from tynda.profiling.report.names import Names, energy_word
 from tynda.profiling.report.read import Report, Setup, count, mapping, number
 from tynda.profiling.report.style import HUES, PALETTE, Palette, plain
 
@@ -130,7 +130,7 @@ def _page(
 def _summary(report: Report) -> str:
     rows = report.rows
     by = {s: sum(r.status == s for r in rows) for s in ("ok", "skipped", "failed")}
-    noisy = sum(bool(noise(r)) for r in rows if r.status == "ok")
+    noisy = sum(bool(r.noise) for r in rows if r.status == "ok")
     machines = [m for m in report.record["environments"].values() if isinstance(m, dict)]
     where = "; ".join(
         f"{m.get('processor') or 'a processor without a name'}, {m.get('processors', '?')} threads"
@@ -258,11 +258,13 @@ def _words(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
                     *(report.names[setup.model], names.way(setup)),
                     *(_rate(v, "wer"), _interval(v, "wer"), _rate(v, "cer"), _interval(v, "cer")),
                     *(_cell(number(v, "utterances")), _cell(number(v, "words"))),
+                    Path(row.case.manifest).name,
                     *(_cell(size, 1 / MB), _cell(number(v, "real_time_factor"))),
                 ),
             )
         )
-    columns = ("model", "engine", "WER", "95 %", "CER", "95 %", "utterances", "words", "MB", "RTF")
+    columns = ("model", "engine", "WER", "95 %", "CER", "95 %", "utterances", "words", "manifest")
+    columns += ("MB", "RTF")
     return f'<div class="beside">{_by_model(drawn)}{table(columns, lines, left=2)}</div>'
 
 
@@ -340,7 +342,7 @@ def _rows(report: Report, names: Names) -> str:
         v, whole = r.values, mapping(r.values, "stages", "whole")
         low, high = number(whole, "low"), number(whole, "high")
         interval = f"{_short(low, 1e3)} to {_short(high, 1e3)}"
-        about = [f"⚠ {noise(r)}"] if noise(r) else []
+        about = [f"⚠ {r.noise}"] if r.noise else []
         about += ["encoder only"] if not v.get("complete") else []
         about += ["one after another"] if v.get("batched") is False and r.case.batch > 1 else []
         estimate = " est." if mapping(v, "energy").get("estimate") else ""

@@ -14,7 +14,7 @@ from tynda.profiling.report.drawing import (
     rows_size,
     spread_labels,
 )
-from tynda.profiling.report.names import Names, noise, order, slug
+from tynda.profiling.report.names import Names, order, slug
 from tynda.profiling.report.read import Report, Setup, number
 from tynda.profiling.report.style import BACK, MUTED, Palette, marker, plain
 
@@ -113,7 +113,7 @@ def words(report: Report, names: Names, palette: Palette) -> list[Figure]:
                 tip = f"{names.way(setup)}: {wer:.4f}"
                 point(drawing, setup, wer, at, colour, False, tip)
             row_names(
-                axes, [(Setup.of(r.case), bool(noise(r))) for r in rows], names, palette, True
+                axes, [(Setup.of(r.case), bool(r.noise)) for r in rows], names, palette, True
             )
             axes.set_xlim(left=0)
             axes.set_xlabel("WER")

@@ -15,7 +15,7 @@ from tynda.profiling.report.drawing import (
     spread_labels,
     ticks,
 )
-from tynda.profiling.report.names import Names, energy_word, most, noise, order, places, slug
+from tynda.profiling.report.names import Names, energy_word, most, order, places, slug
 from tynda.profiling.report.read import Report, Setup, number
 from tynda.profiling.report.style import MUTED, Palette, bits_order, line_style, plain
 
@@ -112,14 +112,14 @@ def _lines(
             drawing.mark(line, names.way(setup), setup.engine, setup.bits)
             for x, y, row in points:
                 tip = f"{names.way(setup)}: {plain(y)}"
-                point(drawing, setup, x, y, colour, bool(noise(row)), tip)
+                point(drawing, setup, x, y, colour, bool(row.noise), tip)
             label = names.way(setup, device=False) + ("" if complete else " (encoder only)")
             labels.append((xs[-1], ys[-1], label, colour))
         every = sorted({x for points in series.values() for x, _, _ in points})
         values = [y for points in series.values() for _, y, _ in points]
         ticks(axes, every)
         decades(axes.yaxis, min(values), max(values))
-        noisy = any(noise(row) for points in series.values() for _, _, row in points)
+        noisy = any(row.noise for points in series.values() for _, _, row in points)
         axes.set_xlabel(unit + "; hollow: noisy" * noisy)
         axes.set_ylabel(measure.unit)
         axes.grid(axis="y")
@@ -166,7 +166,7 @@ def _ratios(
     series: dict[Setup, list[tuple[float, float, bool]]] = {}
     for cpu, gpu in pairs:
         times = [number(r.values, "stages", "whole", "p50") or 1.0 for r in (cpu, gpu)]
-        noisy = bool(noise(cpu) or noise(gpu))
+        noisy = bool(cpu.noise or gpu.noise)
         series.setdefault(Setup.of(gpu.case), []).append((_x(way, gpu), times[0] / times[1], noisy))
     for setup, points in series.items():
         points.sort()

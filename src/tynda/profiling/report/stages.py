@@ -15,7 +15,7 @@ from tynda.profiling.report.drawing import (
     row_names,
     rows_size,
 )
-from tynda.profiling.report.names import Names, most, noise, order, places, slug
+from tynda.profiling.report.names import Names, most, order, places, slug
 from tynda.profiling.report.read import Report, Setup, number
 from tynda.profiling.report.style import HUES, MUTED, Palette, plain
 
@@ -63,7 +63,7 @@ def _shares(drawing: Drawing, rows: Sequence[Row], names: Names, palette: Palett
             drawing.mark(bar, tip, row.case.engine, row.case.bits)
             left += part / scale
         axes.text(1.02, at, f"{plain(1e3 * whole)} ms", va="center", fontsize=8.5)
-    row_names(axes, [(Setup.of(r.case), bool(noise(r))) for r in rows], names, palette)
+    row_names(axes, [(Setup.of(r.case), bool(r.noise)) for r in rows], names, palette)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
     axes.set_xlabel("share of the time, %")
@@ -89,8 +89,8 @@ def _first(drawing: Drawing, rows: Sequence[Row], names: Names, palette: Palette
             drawing.mark(dot, tip, setup.engine, setup.bits)
         axes.plot([low, high], [at, at], color=colour, lw=3, alpha=0.4)
         tip = f"{names.way(setup)}: {plain(1e3 * whole)} ms"
-        point(drawing, setup, whole, at, colour, bool(noise(row)), tip)
-    row_names(axes, [(Setup.of(r.case), bool(noise(r))) for r in rows], names, palette)
+        point(drawing, setup, whole, at, colour, bool(row.noise), tip)
+    row_names(axes, [(Setup.of(r.case), bool(r.noise)) for r in rows], names, palette)
     decades(axes.xaxis, min(values), max(values))
     axes.set_xlabel("time, s (bar: first word; marker: whole)")
     axes.grid(axis="x")
@@ -119,7 +119,7 @@ def memory(report: Report, names: Names, palette: Palette) -> list[Figure]:
                 f"{names.full(setup)}, {row.case.seconds:g} s × {row.case.batch}: "
                 f"{plain(predicted)} MB predicted, {plain(peak)} MB measured"
             )
-            point(d, setup, predicted, peak, palette[setup.engine], bool(noise(row)), tip)
+            point(d, setup, predicted, peak, palette[setup.engine], bool(row.noise), tip)
         ends = [min(values) * 0.9, max(values) * 1.1]
         axes.plot(ends, ends, color=MUTED, lw=0.8)
         axes.text(ends[1], ends[1], " as predicted", color=MUTED, fontsize=8.5, va="center")

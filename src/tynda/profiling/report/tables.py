@@ -36,6 +36,7 @@ SPEED = {
 """Column -> pandas' type."""
 WORDS = {
     **_CASE,
+    "manifest": "string",
     **{f"{rate}{end}": "Float64" for rate in ("wer", "cer") for end in ("", "_low", "_high")},
     **dict.fromkeys(("utterances", "words", "sound_s", "real_time_factor"), "Float64"),
     "noisy": "boolean",
@@ -120,7 +121,7 @@ def _speed(report: Report, row: Row) -> dict[str, Any]:
 
 def _words(report: Report, row: Row) -> dict[str, Any]:
     values = row.values
-    found = _case(report, row)
+    found = _case(report, row) | {"manifest": row.case.manifest}
     for rate in ("wer", "cer"):
         for end in ("", "_low", "_high"):
             found[rate + end] = number(values, rate + end)
