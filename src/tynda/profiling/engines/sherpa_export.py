@@ -107,7 +107,9 @@ def _decoder(whole: Any) -> Any:
             normal = layer.encoder_attn_layer_norm(x)
             x = x + _attend(layer.encoder_attn, normal, cross_k[i], cross_v[i])
             x = x + _feed(layer, x)
-        return whole.proj_out(decoder.layer_norm(x)), k, v
+        # The embeddings from the left, as they are: they would be kept twice, once transposed.
+        logits = decoder.embed_tokens.weight @ decoder.layer_norm(x).transpose(1, 2)
+        return logits.transpose(1, 2), k, v
 
     return _module(forward, whole)
 
