@@ -242,7 +242,7 @@ def test_words_are_those_of_evaluate(tiny_file, tmp_path):
     manifest = write_manifest(tmp_path / "m.jsonl", [("a.wav", "one two"), ("b.wav", "three")])
     (row,) = measure(plan(tiny_file, durations=(), manifest=str(manifest)))
     scores = tynda.evaluate(str(tiny_file), manifest).overall
-    assert row.case.work == "words"
+    assert (row.case.work, row.case.manifest) == ("words", str(manifest))
     assert row.values["wer"] == scores.wer
     assert row.values["cer"] == scores.cer
     assert row.values["wer_low"] <= scores.wer <= row.values["wer_high"]
@@ -260,6 +260,15 @@ def test_what_is_there_is_not_measured_again(tiny_file, tmp_path):
     assert len(record["runs"]) == 3
     assert list(record["environments"]) == [half[0].environment]
     assert Plan.from_dict(record["runs"][1]["plan"]) == more
+
+
+def test_noisy_rows_are_measured_again_when_asked(tiny_file, tmp_path):
+    (row,) = measure(plan(tiny_file), tmp_path)
+    machine = {"busy": 0.5, "noisy": True, "why_noisy": "others"}
+    noisy = replace(row, values=row.values | {"machine": machine})
+    (tmp_path / ROWS).write_text(noisy.to_json() + "\n")
+    assert measure(plan(tiny_file), tmp_path) == [noisy]
+    assert measure(plan(tiny_file), tmp_path, retry=True) != [noisy]
 
 
 def test_another_model_of_that_name_is_refused(tmp_path):

@@ -74,7 +74,8 @@ def speed(model="m", engine="tynda", bits="32", *, time=1.0, peak=200e6, **more)
 
 
 def words(model="m", engine="tynda", bits="32", *, wer=0.1, half=0.02, device="cpu", **more):
-    case = Case("words", model, engine, bits, device, threads=2)
+    heard = more.pop("manifest", "dev.jsonl")
+    case = Case("words", model, engine, bits, device, threads=2, manifest=heard)
     values = {
         **{"wer": wer, "wer_low": wer - half, "wer_high": wer + half},
         **{"cer": wer / 2, "cer_low": wer / 2 - 0.01, "cer_high": wer / 2 + 0.01},
@@ -239,6 +240,17 @@ def test_a_noisy_winner_says_so_and_ties_are_told():
     choice = choose.choose(choose.candidates(rows), "throughput")
     assert choice.winner.noisy == "others took 40%"
     assert [c.setup.bits for c in choice.tied] == ["8"]
+
+
+def test_words_of_other_speech_do_not_compare():
+    """Digits are easy: a model that was scored on nothing else wins nothing by it."""
+    easy = words("digits", wer=0.01, manifest="digits.jsonl")
+    rows = [speed(m) for m in ("digits", "one", "two")]
+    rows += [easy, words("one", wer=0.3), words("two", wer=0.4)]
+    assert choose.speech(rows) == "dev.jsonl"
+    found = choose.candidates(rows)
+    assert [c.wer for c in found] == [None, 0.3, 0.4]
+    assert choose.choose(found, "quality").winner.setup.model == "one"
 
 
 def test_quality_is_the_lowest_wer_and_names_what_overlaps():

@@ -2,9 +2,9 @@
 
 It hears one recording after another, and shows one stage only. Two things cannot be asked of it,
 so that its work differs from the others': a decoder says as much as it likes, at most 6 tokens a
-second of sound (with weights of chance it says all of them), and tells of those that are text;
-and sound is followed by 10 s of silence instead of being filled up to 30 s. It leaves out what
-comes after 29.5 s, so that longer recordings are cut before.
+second of sound (with weights of chance it says all of them); and sound is followed by 10 s of
+silence instead of being filled up to 30 s. It leaves out what comes after 29.5 s, so that longer
+recordings are cut before.
 
 Of CTC models it runs those of icefall, NeMo, WeNet and others, for each of which it has a loader
 of its own. It has none for wav2vec 2.0 as transformers has it.
@@ -81,10 +81,10 @@ class _Whisper(Session):
         self._recognizer, self.kind = recognizer, kind
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
-        """All in one stage; ``tokens`` are not heeded."""
-        for at, one in enumerate(samples):
-            for result in self._hear(one):
-                clock.tokens += 0 if at else len(result.tokens)
+        """All in one stage; ``tokens`` are not heeded, nor those counted that were said: where
+        weights are random they are no UTF-8, which the binding does not read."""
+        for one in samples:
+            self._hear(one)
 
     def transcribe(self, samples: Floats) -> str:
         """Piece by piece."""

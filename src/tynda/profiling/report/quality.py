@@ -112,9 +112,7 @@ def words(report: Report, names: Names, palette: Palette) -> list[Figure]:
                 axes.plot([low or wer, high or wer], [at, at], color=colour, lw=2, alpha=0.5)
                 tip = f"{names.way(setup)}: {wer:.4f}"
                 point(drawing, setup, wer, at, colour, False, tip)
-            row_names(
-                axes, [(Setup.of(r.case), bool(r.noise)) for r in rows], names, palette, True
-            )
+            row_names(axes, [(Setup.of(r.case), bool(r.noise)) for r in rows], names, palette, True)
             axes.set_xlim(left=0)
             axes.set_xlabel("WER")
             axes.grid(axis="x")
