@@ -263,8 +263,10 @@ def _words(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
                 ),
             )
         )
-    columns = ("model", "engine", "WER", "95 %", "CER", "95 %", "utterances", "words", "manifest")
-    columns += ("MB", "RTF")
+    columns = (
+        *("model", "engine", "WER", "95 %", "CER", "95 %"),
+        *("utterances", "words", "manifest", "MB", "RTF"),
+    )
     return f'<div class="beside">{_by_model(drawn)}{table(columns, lines, left=2)}</div>'
 
 
