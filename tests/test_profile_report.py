@@ -21,8 +21,8 @@ from tynda.profiling.case import Case, Row  # noqa: E402
 from tynda.profiling.report import choose, network, tables  # noqa: E402
 from tynda.profiling.report.diff import compare, ratio  # noqa: E402
 from tynda.profiling.report.drawing import _apart  # noqa: E402
-from tynda.profiling.report.page import commands  # noqa: E402
 from tynda.profiling.report.read import read, short_names  # noqa: E402
+from tynda.profiling.report.sections import commands  # noqa: E402
 from tynda.profiling.statistics import spread  # noqa: E402
 
 MACHINE = {

@@ -1,7 +1,7 @@
 """The report of a profile: tables, figures, and a page that says what to choose.
 
 ``read`` takes a folder of rows, ``tables`` makes them flat, ``choose`` picks, ``figures`` and
-``network`` draw, ``page`` puts all into one file, ``diff`` compares two folders.
+``network`` draw, ``sections`` and ``page`` put all into one file, ``diff`` compares two folders.
 """
 
 from __future__ import annotations
