@@ -310,7 +310,13 @@ def test_a_prepared_model_is_made_once(tiny_file, tmp_path):
 def test_an_interrupt_keeps_what_was_found(tiny_file, tmp_path):
     command = [sys.executable, "-m", "tynda", "profile", tiny_file, "--repeats", "1"]
     command += ["--durations", "0.5,1,60", "--batches", "1,64", "--report", tmp_path]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job's is ignored
+    )
     path = tmp_path / ROWS
     deadline = time.monotonic() + 60
     while not (path.exists() and path.read_text().count("\n")) and time.monotonic() < deadline:
