@@ -258,6 +258,7 @@ def test_what_is_there_is_not_measured_again(tiny_file, tmp_path):
     assert measure(more, tmp_path) == whole == read_rows(path.read_text())
     record = json.loads((tmp_path / RECORD).read_text())
     assert len(record["runs"]) == 3
+    assert record["environments"][half[0].environment]["energy"]["name"] in ("rapl", "estimate")
     assert list(record["environments"]) == [half[0].environment]
     assert Plan.from_dict(record["runs"][1]["plan"]) == more
 
@@ -352,11 +353,13 @@ def test_the_command(tiny_file, tmp_path):
 
 def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
     failed(run(), 2, "give models")
-    failed(run(tiny_file, "--engines", "nobody"), 1, "nobody")
-    failed(run(tiny_file, "--devices", "tpu"), 1, "tpu")
+    failed(run(tiny_file, "--engines", "nobody"), 2, "nobody")
+    failed(run(tiny_file, "--devices", "tpu"), 2, "tpu")
+    failed(run(tiny_file, "--durations", ","), 2, "nothing")
     failed(run(tiny_file, "--durations", "x"), 2, "'x'")
     failed(run(tiny_file, "--durations", "inf"), 2, "inf")
-    failed(run(tiny_file, "--bits", "7", "--durations", "1"), 1, "nothing could be measured")
+    failed(run(tiny_file, "--bits", "7"), 2, "'7'")
+    failed(run(tiny_file, "--bits", " bf16 ", "--durations", "1"), 1, "nothing could be measured")
     failed(run("nowhere.safetensors"), 1, "no model")
     failed(run(tiny_file, "--words-only"), 2, "--manifest")
     failed(run(tiny_file, "--manifest", tmp_path / "no.jsonl"), 1, "no.jsonl")
@@ -370,3 +373,11 @@ def test_from_python(tiny_file, tmp_path):
     rows = tynda.profile(tiny_file, tmp_path, bits=(32, 8), durations=(0.5,), repeats=1, threads=1)
     assert [row.case.bits for row in rows] == ["32", "8"]
     assert "tiny" in (tmp_path / "index.html").read_text()
+
+
+def test_python_takes_one_or_several(tiny_file):
+    (row,) = tynda.profile(tiny_file, bits=8, engines="tynda", durations=1, repeats=1, threads=1)
+    assert (row.status, row.case.bits, row.case.seconds) == ("ok", "8", 1.0)
+    assert row.values["stages"]["whole"]["runs"] > 1  # milliseconds are repeated
+    with pytest.raises(TyndaError, match="no speed"):
+        tynda.profile(tiny_file, speed=1)

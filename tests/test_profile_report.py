@@ -572,3 +572,11 @@ def test_what_was_interrupted_in_a_line_is_passed_over(tmp_path):
         file.write('{"case": {"work": "spe')
     assert len(read(tmp_path).rows) == 1
     assert np.isfinite(read(tmp_path).rows[0].values["throughput"])
+
+
+def test_damaged_rows_are_told_of(tmp_path):
+    folder = put(tmp_path, [speed("a"), speed("b")])
+    path = folder / "rows.jsonl"
+    path.write_text("[1, 2]\n" + path.read_text() + '{"case": {"wor')
+    with pytest.warns(UserWarning, match="1 damaged rows"):
+        assert len(read(folder).rows) == 2

@@ -29,35 +29,58 @@ def profile() -> None:
     """What models cost in time, energy, memory and words."""
 
 
-def _listed(kind: Any, least: float) -> Any:
+_BITS = ("stored", "32", "16", "bf16", "8", "6", "5", "4", "3", "2", "1.58")
+
+
+def _engines() -> tuple[str, ...]:
+    from tynda.profiling.engines import ENGINES
+
+    return ("all", *ENGINES)
+
+
+def _listed(kind: Any, least: float = 0, known: Any = None) -> Any:
     def parse(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
         if text is None:
             return None
         try:
-            found = tuple(kind(part) for part in text.split(",") if part.strip())
+            found = tuple(kind(part.strip()) for part in text.split(",") if part.strip())
         except ValueError:
             raise click.BadParameter(
                 f"{text!r} is not a list of numbers, parted by commas"
             ) from None
+        if not found:
+            raise click.BadParameter(f"{text!r} names nothing")
         if kind is not str and not all(least <= x < float("inf") for x in found):
             raise click.BadParameter(f"{text!r}: take numbers of {least:g} or more")
+        if known and (unknown := [x for x in found if x not in known()]):
+            raise click.BadParameter(f"no {unknown[0]!r}: take some of {', '.join(known())}")
         return tuple(dict.fromkeys(found))
 
     return parse
 
 
-_NAMES, _NUMBERS, _WHOLE = _listed(str, 0), _listed(float, 0.1), _listed(int, 1)
+_NUMBERS, _WHOLE = _listed(float, 0.1), _listed(int, 1)
 
 
 @profile.command("run")
 @click.argument("models", nargs=-1, metavar="MODEL...")
 @click.option(
     "--engines",
-    callback=_NAMES,
+    callback=_listed(str, known=_engines),
     help="tynda by default; all: every one that there is. Those not installed are passed over.",
 )
-@click.option("--bits", callback=_NAMES, help="32, 16, bf16, 8 to 1.58, stored (as in the file).")
-@click.option("--devices", callback=_NAMES, default="cpu", show_default=True, help="cpu, cuda.")
+@click.option(
+    "--bits",
+    callback=_listed(str, known=lambda: _BITS),
+    help="32, 16, bf16, 8 to 1.58, stored (as in the file).",
+)
+@click.option(
+    "--devices",
+    callback=_listed(str, known=lambda: ("cpu", "cuda")),
+    default="cpu",
+    show_default=True,
+    help="cpu, cuda.",
+)
 @click.option("--durations", callback=_NUMBERS, default="5,15,30,60", show_default=True)
 @click.option("--batches", callback=_WHOLE, default="1", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="All processors by default.")
@@ -129,7 +152,7 @@ def measure(
     from tynda.profiling.run import measure as run
 
     if bool(models) == bool(again):
-        raise click.UsageError("give models to measure, or --again RECORD")
+        raise click.UsageError("give models to measure, or --again RECORD, and not both")
     if words_only and not how["manifest"]:
         raise click.UsageError("--words-only needs speech with texts: --manifest FILE")
     if retry and not report:

@@ -39,6 +39,12 @@ def profile(
 
     names = [models] if isinstance(models, str | Path) else models
     folder = None if report is None else Path(report)
+    for name, value in plan.items():
+        if name not in Plan.__dataclass_fields__:
+            raise TyndaError(f"a profile has no {name}: see tynda.profiling.run.Plan")
+        if name in ("bits", "engines", "devices", "durations", "batches"):
+            one = isinstance(value, str | int | float)
+            plan[name] = (value,) if one else tuple(value)
     plan["bits"] = tuple(map(str, plan.get("bits", ())))
     every = Plan(tuple(map(str, names)), **plan)
     rows = measure(every, folder, retry=retry, on_row=on_row)

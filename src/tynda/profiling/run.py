@@ -261,7 +261,7 @@ class _Store:
             self._record = read_json(self._folder / RECORD)
         now = environment.describe()
         self.environment = environment.digest(now)
-        self._record["environments"][self.environment] = now
+        self._record["environments"].setdefault(self.environment, now)  # with its energy
         for name, model in models.items():
             about = {k: model.about[k] for k in ("family", "bytes", "config")}
             known = self._record["models"].get(name, {}).get("digest", model.digest)

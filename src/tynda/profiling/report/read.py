@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,9 @@ def read(folder: Path) -> Report:
     except UnicodeDecodeError:
         raise TyndaError(f"{folder / ROWS} is damaged: it is no text") from None
     rows = {row.case: row for row in read_rows(text) if _sound(row)}
+    whole = [line for line in text.split("\n")[:-1] if line]  # an interrupt leaves half a line
+    if lost := len(whole) - sum(_sound(row) for row in read_rows("\n".join(whole))):
+        warnings.warn(f"{folder / ROWS}: {lost} damaged rows are left out", stacklevel=2)
     if not rows:
         raise TyndaError(f"no rows in {folder}: measure with tynda profile … --report {folder}")
     try:
