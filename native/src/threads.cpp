@@ -14,6 +14,12 @@ namespace {
 // a model comes within microseconds, and waking takes longer.
 constexpr auto kPatience = std::chrono::microseconds(100);
 
+// Parts of the gate: workers that are in a loop, whether it is open to more, and above them its
+// number.
+constexpr uint64_t kInside = (uint64_t(1) << 15) - 1;
+constexpr uint64_t kOpen = uint64_t(1) << 15;
+constexpr int kNumber = 16;
+
 // Times that the caller looks for the others to end before it lets other processes run.
 constexpr int kTurns = 10000;
 
@@ -49,7 +55,8 @@ void Pool::resize(int threads) {
   std::lock_guard<std::mutex> turn(turn_);
   if (threads == size()) return;
   stop();
-  for (int i = 1; i < threads; i++) workers_.emplace_back(&Pool::work, this, i, round_.load());
+  const uint64_t seen = gate_ >> kNumber;
+  for (int i = 1; i < threads; i++) workers_.emplace_back(&Pool::work, this, i, seen);
 }
 
 void Pool::take(int thread) {
@@ -72,14 +79,14 @@ void Pool::run(int64_t count, const std::function<void(int64_t, int)>& task, int
   threads_ = threads;
   count_ = count;
   next_ = 0;
-  busy_ = int(workers_.size());
   {
     std::lock_guard<std::mutex> lock(sleep_);
-    round_++;
+    gate_ = ((gate_ >> kNumber) + 1) << kNumber | kOpen;
   }
   wake_.notify_all();
   take(0);
-  for (int i = 0; busy_.load() > 0; i++) {
+  gate_ &= ~kOpen;
+  for (int i = 0; gate_ & kInside; i++) {
     if (i < kTurns) {
       pause();
     } else {
@@ -89,18 +96,32 @@ void Pool::run(int64_t count, const std::function<void(int64_t, int)>& task, int
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
-void Pool::work(int thread, uint64_t seen) {
-  for (;;) {
-    const auto tired = std::chrono::steady_clock::now() + kPatience;
-    while (round_.load() == seen && !ending_ && std::chrono::steady_clock::now() < tired) pause();
-    if (round_.load() == seen) {
-      std::unique_lock<std::mutex> lock(sleep_);
-      wake_.wait(lock, [&] { return round_.load() != seen || ending_; });
+// Whether there is a loop after `seen` that this worker is now in.
+bool Pool::join(uint64_t& seen) {
+  uint64_t gate = gate_;
+  while ((gate & kOpen) && gate >> kNumber != seen)
+    if (gate_.compare_exchange_weak(gate, gate + 1)) {
+      seen = gate >> kNumber;
+      return true;
     }
-    if (round_.load() == seen) return;  // ending
-    seen = round_.load();
+  return false;
+}
+
+void Pool::work(int thread, uint64_t seen) {
+  while (!ending_) {
+    const auto tired = std::chrono::steady_clock::now() + kPatience;
+    bool in = join(seen);
+    while (!in && !ending_ && std::chrono::steady_clock::now() < tired) {
+      pause();
+      in = join(seen);
+    }
+    if (!in) {
+      std::unique_lock<std::mutex> lock(sleep_);
+      wake_.wait(lock, [&] { return (in = join(seen)) || ending_; });
+    }
+    if (!in) return;
     if (thread < threads_) take(thread);
-    busy_--;
+    gate_--;
   }
 }
 

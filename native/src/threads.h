@@ -23,13 +23,15 @@ class Pool {
   // No task may call this again, nor a process that was forked from one with a pool: both wait
   // for ever.
   // Calls task(i, thread) for i in [0, count), in any order, and returns when all are
-  // done. What a task throws is thrown here.
+  // done. What a task throws is thrown here. A worker that gets no processor meanwhile is not
+  // waited for: the others do its share.
   // `threads`: how many may take part, all by default; the pool may have more than a model, for
   // another one.
   void run(int64_t count, const std::function<void(int64_t, int)>& task, int threads = 1 << 30);
 
  private:
   void work(int thread, uint64_t seen);
+  bool join(uint64_t& seen);
   void take(int thread);
   void stop();
 
@@ -41,8 +43,7 @@ class Pool {
   int64_t count_ = 0;
   int threads_ = 0;
   std::atomic<int64_t> next_{0};
-  std::atomic<uint64_t> round_{0};
-  std::atomic<int> busy_{0};
+  std::atomic<uint64_t> gate_{0};  // the loop's number, whether one may join it, who is in it
   std::atomic<bool> ending_{false};
   std::exception_ptr error_;  // guarded by sleep_
 };

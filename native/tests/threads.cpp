@@ -3,6 +3,10 @@
 
 #include <atomic>
 #include <chrono>
+#if defined(__unix__) || defined(__APPLE__)
+#include <csignal>
+#include <pthread.h>
+#endif
 #include <numeric>
 #include <stdexcept>
 
@@ -44,6 +48,43 @@ void workers_that_sleep_are_woken() {
     expect(done == 20, "tasks are left");
   }
 }
+
+#if defined(__unix__) || defined(__APPLE__)
+std::atomic<bool> held, released;
+
+// As a processor does that has gone to another program, until it comes back.
+void hold(int) {
+  held = true;
+  while (!released) {
+  }
+}
+
+void a_worker_without_a_processor_is_not_waited_for() {
+  at("pool with a worker that is held up");
+  Pool pool;
+  pool.resize(2);
+  std::atomic<bool> came{false};
+  pthread_t worker;
+  while (!came)
+    pool.run(2, [&](int64_t, int thread) {
+      if (thread) {
+        worker = pthread_self();
+        came = true;
+      }
+      for (int i = 0; !came && i < 1000000; i++) std::this_thread::yield();
+    });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // asleep, it holds no lock
+  held = released = false;
+  const auto before = std::signal(SIGUSR1, hold);
+  pthread_kill(worker, SIGUSR1);
+  while (!held) std::this_thread::yield();
+  std::vector<int> done(100);
+  for (int loop = 0; loop < 10; loop++) pool.run(100, [&](int64_t i, int) { done[i]++; });
+  expect(done == std::vector<int>(100, 10), "not each task once");
+  released = true;
+  std::signal(SIGUSR1, before);
+}
+#endif
 
 void callers_take_turns() {
   at("pool with many callers");
@@ -281,6 +322,9 @@ void a_plan_that_threw_runs_again(const Model& model) {
 void threads(const Kernels& kernels) {
   every_task_is_done_once();
   workers_that_sleep_are_woken();
+#if defined(__unix__) || defined(__APPLE__)
+  a_worker_without_a_processor_is_not_waited_for();
+#endif
   callers_take_turns();
   what_a_task_throws_comes_to_its_caller();
   const Model model(kernels);
