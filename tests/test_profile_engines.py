@@ -28,6 +28,7 @@ WHOLE += [("faster-whisper", bits) for bits in ("32", "8")]
 SPEAKING = [*WHOLE, *(("whisper.cpp", bits) for bits in ("16", "8", "5", "4"))]
 SPEAKING += [("sherpa-onnx", bits) for bits in ("32", "8")]
 GRAPHS = [(name, bits) for name in ("onnxruntime", "openvino") for bits in ("32", "8")]
+SPEAKING += GRAPHS
 CTC = [*WHOLE[:3], *GRAPHS]
 
 
@@ -101,14 +102,15 @@ def test_logits_are_tyndas(opened, wav2vec2, name, bits):
 
 @pytest.mark.parametrize(("name", "bits"), SPEAKING)
 def test_as_many_tokens_as_asked_for(opened, whisper, name, bits):
-    session = opened(name, bits, whisper)
     clock = Clock()
-    session.run(np.stack([noise(31), noise(31, seed=1)]), 3.0, clock)
+    both = opened(name, bits, whisper, batch=2)
+    both.run(np.stack([noise(31), noise(31, seed=1)]), 3.0, clock)
     if name == "sherpa-onnx":  # which says as many as it likes, and is not asked
         assert clock.tokens == 0
     else:
         assert clock.tokens == 90 + 3
         assert clock.stages.keys() == {"frontend", "encoder", "decoder"}
+    session = opened(name, bits, whisper)
     for count in (1, 2, 3, 5):
         clock = Clock()
         session.run(noise(1)[None], count, clock)
@@ -149,15 +151,20 @@ def test_ctc_transcribes_and_says_no_tokens(opened, wav2vec2, name, bits):
         assert found == tynda.load(wav2vec2).transcribe_samples(noise(2)).text
 
 
-def test_what_hears_no_text_says_so(opened, whisper):
-    for name in ("onnxruntime", "openvino"):
-        try:
-            session = opened(name, "32", whisper)
-        except pytest.skip.Exception:
-            continue
-        assert not session.complete
-        with pytest.raises(NotImplementedError):
-            session.transcribe(noise(1))
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_graphs_say_what_transformers_says(opened, whisper, name, batch):
+    samples = np.stack([noise(3, seed=seed) for seed in range(batch)])
+    session, peer = (opened(x, "32", whisper, batch=batch) for x in (name, "transformers"))
+    tokens = np.array([session._start, [*session._start[:3], 7]][:batch])
+    said = [tokens, *(np.full((batch, 1), token) for token in (300, 2, 17))]
+    for _ in range(2):  # and forget it
+        session._decoder.begin(session.encoder(session.frontend(samples)))
+        found = [session._decoder.advance(tokens).copy() for tokens in said]
+    heard, whole = peer.encoder(peer.frontend(samples)), np.concatenate(said, 1)
+    with torch.no_grad():
+        out = peer._model(encoder_outputs=(heard,), decoder_input_ids=torch.from_numpy(whole))
+    near(np.stack(found, 1), out.logits[:, len(session._start) - 1 :].numpy(), 1e-3)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -1,33 +1,29 @@
-"""What engines share that run a graph exported from PyTorch, and have nothing else of their own.
+"""What engines share that run graphs exported from PyTorch, and have nothing else of their own.
 
-Such a graph is Whisper's encoder, or the whole of a CTC model. Features and text come from
-transformers, as optimum's users get them.
+A CTC model is one graph; Whisper is its encoder and the two of `whisper_graphs`. Features and text
+come from transformers, as optimum's users get them.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tynda.audio import SAMPLE_RATE
 from tynda.files import read_json
-from tynda.profiling.engines.base import Session
-from tynda.profiling.engines.transformers import companions, line
+from tynda.profiling.engines import whisper_graphs
+from tynda.profiling.engines.base import Session, parts
+from tynda.profiling.engines.transformers import companions, line, start_tokens
 
 __all__ = [
-    "CONVERTERS",
-    "Exported",
-    "example",
-    "is_whisper",
-    "keep_companions",
-    "module",
-    "quantize_onnx",
-    "write_onnx",
+    *("CONVERTERS", "CTC", "Graph", "Whisper"),
+    *("decoder_names", "example", "graphs", "is_whisper", "keep_companions"),
+    *("quantize_onnx", "write_onnx"),
 ]
 
 Floats = NDArray[np.float32]
@@ -35,16 +31,13 @@ CONVERTERS = {"torch": "torch", "transformers": "transformers", "onnx": "onnx"}
 """As `Engine.converters`."""
 
 
-class Exported(Session):
+class _Exported(Session):
     """A graph with its feature extractor and its tokenizer."""
 
     def __init__(self, run: Callable[[Floats], Floats], path: Path, kind: str) -> None:
         """``run``: what the encoder takes -> states or logits ``[batch, frames, n]``."""
         self.kind, self._run = kind, run
         self._front, self._tokenizer = companions(path)
-        self.complete = not is_whisper(path)
-        if not self.complete:
-            self.window = float(self._front.n_samples / SAMPLE_RATE)
 
     def frontend(self, samples: Floats) -> Floats:
         """That of transformers."""
@@ -56,17 +49,69 @@ class Exported(Session):
         """The graph."""
         return self._run(features)
 
+
+class CTC(_Exported):
+    """Of any length."""
+
     def decoder(self, states: Floats, count: int) -> int:
         """The likeliest symbol of each frame."""
         self._tokenizer.batch_decode(states.argmax(-1))
         return 0
 
     def transcribe(self, samples: Floats) -> str:
-        """The likeliest symbol of each frame; no text comes of an encoder."""
-        if not self.complete:
-            raise NotImplementedError
+        """The likeliest symbol of each frame."""
         logits = self._run(self.frontend(samples[None]))
         return line(self._tokenizer.batch_decode(logits.argmax(-1))[0])
+
+
+class Whisper(_Exported):
+    """Without the rules of transformers' ``generate`` about what may be said."""
+
+    def __init__(
+        self,
+        run: Callable[[Floats], Floats],
+        decoder: whisper_graphs.Decoder,
+        path: Path,
+        kind: str,
+    ) -> None:
+        super().__init__(run, path, kind)
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(path)
+        self.window = float(self._front.n_samples / SAMPLE_RATE)
+        self._decoder, self._end = decoder, config.eos_token_id
+        self._start = start_tokens(self._tokenizer, config)
+        self._room = config.max_target_positions - len(self._start)
+
+    def decoder(self, states: Floats, count: int) -> int:
+        """Greedily, with keys and values remembered; never the end."""
+        said = list(self._say(states, min(count, self._room), ends=False))
+        self._text(said)
+        return len(said)
+
+    def transcribe(self, samples: Floats) -> str:
+        """Window by window."""
+        heard = (part for part, _ in parts(samples[None], self.window, 0.0))
+        every = (self.encoder(self.frontend(part)) for part in heard)
+        return line(" ".join(self._text(list(self._say(x, self.most))) for x in every))
+
+    def _say(self, states: Floats, count: int, ends: bool = True) -> Iterator[Any]:
+        """Tokens ``[batch, 1]``, so many at the most; all of the batch end where the first does."""
+        self._decoder.begin(states)
+        tokens = np.array([self._start] * len(states))
+        for _ in range(count):
+            logits = self._decoder.advance(tokens)
+            if not ends:
+                logits[:, self._end] = -np.inf
+            tokens = logits.argmax(-1)[:, None]
+            if ends and tokens[0, 0] == self._end:
+                return
+            yield tokens
+
+    def _text(self, said: list[Any]) -> str:
+        tokens = np.concatenate(said, 1) if said else np.zeros((1, 0), np.int64)
+        found: str = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)[0]
+        return found
 
 
 def is_whisper(path: Path) -> bool:
@@ -82,8 +127,18 @@ def keep_companions(model: Path, path: Path) -> None:
         part.save_pretrained(path)
 
 
-def module(model: Path) -> Any:
-    """The network in PyTorch: one tensor in, one out."""
+class Graph(NamedTuple):
+    """A module of PyTorch's, and what describes the graph that it becomes."""
+
+    module: Any
+    given: tuple[Any, ...]
+    """An example."""
+    names: dict[str, tuple[int, ...]]
+    """Of what it is given, then of what it gives, each with the axes that may have any length."""
+
+
+def graphs(model: Path) -> dict[str, Graph]:
+    """By the name of the file, without its ending."""
     import torch
     from transformers import AutoModelForCTC, WhisperForConditionalGeneration
 
@@ -96,9 +151,34 @@ def module(model: Path) -> Any:
             return self.whole(x)[0]
 
     torch.set_grad_enabled(False)
-    if is_whisper(model):
-        return First(WhisperForConditionalGeneration.from_pretrained(model).get_encoder()).eval()
-    return First(AutoModelForCTC.from_pretrained(model)).eval()
+    x = torch.from_numpy(example(model))
+    if not is_whisper(model):
+        whole = AutoModelForCTC.from_pretrained(model).eval()
+        return {"model": Graph(First(whole), (x,), {"x": (0, 1), "y": (0, 1)})}
+    kind: Any = WhisperForConditionalGeneration
+    whole = kind.from_pretrained(model).eval()
+    encoder, hear, advance = First(whole.get_encoder()), *whisper_graphs.modules(whole)
+    states, names = encoder(x), decoder_names(model)
+    heard, tokens = hear(states), torch.ones(1, 2, dtype=torch.int64)
+    past = tuple(y[:, :, :3] for y in heard)
+    sound, before, after = (
+        {name: axes for name in some}
+        for some, axes in ((names.heard, (0,)), (names.past, (0, 2)), (names.present, (0, 2)))
+    )
+    return {
+        "model": Graph(encoder, (x,), {"x": (0,), "y": (0,)}),
+        "hear": Graph(hear, (states,), {"states": (0,)} | sound),
+        "advance": Graph(
+            advance,
+            (tokens, *heard, *past),
+            {"tokens": (0, 1)} | sound | before | {"logits": (0,)} | after,
+        ),
+    }
+
+
+def decoder_names(path: Path) -> whisper_graphs.Names:
+    """Of keys and values, for the decoder of a folder."""
+    return whisper_graphs.Names(read_json(path / "config.json")["decoder_layers"])
 
 
 def example(model: Path, seed: int = 0) -> Floats:

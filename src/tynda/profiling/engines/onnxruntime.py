@@ -1,18 +1,22 @@
-"""ONNX Runtime: Whisper's encoder, or the whole of a CTC model.
-
-It has neither a front end nor a decoder for speech: those are transformers' (`exported`).
+"""ONNX Runtime: Whisper or a CTC model, whose front end, tokenizer and greedy decoding are those of
+transformers (`exported`): it has none for speech.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tynda.profiling.case import Case
 from tynda.profiling.engines import exported
 from tynda.profiling.engines.base import Engine, Session
 
 __all__ = ["OnnxRuntime"]
+
+Floats = NDArray[np.float32]
 
 
 class OnnxRuntime(Engine):
@@ -30,20 +34,17 @@ class OnnxRuntime(Engine):
         from transformers import AutoFeatureExtractor, AutoTokenizer  # noqa: F401
 
     def format(self, case: Case) -> str:
-        """A folder with ``model.onnx``."""
-        return f"onnx-{case.bits}"
+        """A folder with the graphs of `exported.graphs`."""
+        return f"onnxruntime-{case.bits}"
 
     def prepare(self, case: Case, model: Path, path: Path) -> None:
         """Any batch, and for CTC any length."""
-        import torch
-
         exported.keep_companions(model, path)
-        axes = (0,) if exported.is_whisper(model) else (0, 1)
-        given = torch.from_numpy(exported.example(model))
-        names = {"x": axes, "y": (0, 1)}
-        exported.write_onnx(exported.module(model), (given,), path / "model.onnx", names)
-        if case.bits == "8":
-            exported.quantize_onnx(path / "model.onnx")
+        for name, graph in exported.graphs(model).items():
+            file = path / f"{name}.onnx"
+            exported.write_onnx(*graph[:2], file, graph.names)
+            if case.bits == "8":
+                exported.quantize_onnx(file)
 
     def open(self, case: Case, path: Path) -> Session:
         """With as many threads as asked for."""
@@ -51,7 +52,39 @@ class OnnxRuntime(Engine):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = case.threads
-        session = onnxruntime.InferenceSession(str(path / "model.onnx"), options)
-        return exported.Exported(
-            lambda x: session.run(None, {"x": x})[0], path, self.bits[case.bits]
-        )
+
+        def load(name: str) -> Any:
+            return onnxruntime.InferenceSession(str(path / f"{name}.onnx"), options)
+
+        model, kind = load("model"), self.bits[case.bits]
+
+        def run(x: Floats) -> Floats:
+            found: Floats = model.run(None, {"x": x})[0]
+            return found
+
+        if not exported.is_whisper(path):
+            return exported.CTC(run, path, kind)
+        decoder = _Decoder(load("hear"), load("advance"), exported.decoder_names(path))
+        return exported.Whisper(run, decoder, path, kind)
+
+
+class _Decoder:
+    """See `whisper_graphs.Decoder`."""
+
+    def __init__(self, hear: Any, advance: Any, names: Any) -> None:
+        self._hear, self._advance, self._names = hear, advance, names
+        shape = next(x.shape for x in advance.get_inputs() if x.name == names.past[0])
+        self._heads, self._width = shape[1], shape[3]
+
+    def begin(self, states: Floats) -> None:
+        nothing = np.zeros((len(states), self._heads, 0, self._width), np.float32)
+        heard = self._hear.run(self._names.heard, {"states": states})
+        self._heard = dict(zip(self._names.heard, heard, strict=True))
+        self._past = dict.fromkeys(self._names.past, nothing)
+
+    def advance(self, tokens: NDArray[np.int64]) -> Floats:
+        given = {"tokens": tokens, **self._heard, **self._past}
+        logits, *present = self._advance.run(["logits", *self._names.present], given)
+        self._past = dict(zip(self._names.past, present, strict=True))
+        found: Floats = logits
+        return found
