@@ -8,10 +8,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +31,7 @@ from tynda.profiling.statistics import bootstrap, spread
 
 BROKEN = """
 import os, sys, time
-from types import ModuleType
+from types import SimpleNamespace
 
 class Finder:  # puts three engines among the others, in the workers too
     def find_spec(self, name, path=None, target=None):
@@ -98,7 +100,8 @@ def test_spread_by_hand():
     assert found.p95 == pytest.approx(4.8)
     assert found.relative == pytest.approx(2 / 3)
     assert 1 <= found.low <= 3 <= found.high <= 5
-    assert spread([2.0]).low == spread([2.0]).high == 2.0
+    assert spread([2.0]).p50 == 2.0
+    assert spread([2.0]).low is spread([2.0]).high is None  # which is no interval of zero
 
 
 def test_bootstrap_covers_the_mean():
@@ -189,6 +192,42 @@ def test_idle_power_is_subtracted(tmp_path, monkeypatch):
     found = meter.stop()
     assert found.joules == pytest.approx(5 - 10 * found.seconds)
     assert found.idle_watts == 10.0
+
+
+def nvml(counts=True):
+    """The driver's library, with a GPU that takes 50 W; without a counter before Volta."""
+
+    def millijoules(handle):
+        if not counts:
+            raise RuntimeError("Not Supported")
+        return int(50e3 * time.perf_counter())
+
+    return SimpleNamespace(
+        NVMLError=RuntimeError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetTotalEnergyConsumption=millijoules,
+    )
+
+
+def test_a_gpu_is_counted_by_nvml(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", nvml())
+    assert energy.detect(gpu=True).idle_gpu == pytest.approx(50, rel=0.05)
+    meter = energy.Meter(energy.Source("estimate", watts=0.0, idle_gpu=20.0), gpu=True)
+    meter.start()
+    time.sleep(0.2)
+    found = meter.stop()
+    assert found.joules == pytest.approx((50 - 20) * found.seconds, rel=0.05)
+    assert (found.source, found.idle_watts) == ("estimate+nvml", 20.0)
+
+
+def test_a_gpu_that_counts_nothing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(counts=False))
+    assert energy.detect(gpu=True).idle_gpu == 0.0
+    meter = energy.Meter(energy.Source("estimate", watts=1.0, idle_gpu=20.0), gpu=True)
+    meter.start()
+    found = meter.stop()
+    assert (found.source, found.idle_watts) == ("estimate, without the GPU", 0.0)
 
 
 def test_an_estimate_is_of_this_process_alone():
@@ -329,6 +368,13 @@ def test_an_interrupt_keeps_what_was_found(tiny_file, tmp_path):
     assert 1 <= len(read_rows(path.read_text())) < 6
 
 
+def test_two_do_not_measure_into_one_folder(tiny_file, tmp_path):
+    (tmp_path / "logs").mkdir()
+    with FileLock(tmp_path / "logs" / "lock"), pytest.raises(TyndaError, match="another profile"):
+        measure(plan(tiny_file), tmp_path)
+    assert measure(plan(tiny_file), tmp_path)[0].status == "ok"
+
+
 def run(*args):
     return CliRunner().invoke(main, ["profile", *map(str, args)])
 
@@ -351,7 +397,28 @@ def test_the_command(tiny_file, tmp_path):
     assert [row.case for row in first] == [row.case for row in second]
 
 
+def test_a_failure_is_told_by_the_exit_code(tiny_file, tmp_path, broken):
+    options = [tiny_file, "--durations", "0.5", "--no-operations"]
+    options += ["--engines", "tynda,missing,crash"]
+    result = run(*options, "--report", tmp_path / "a")
+    failed(result, 1, "error: 1 of 3 failed")
+    assert "logs" in result.output
+    assert "tiny.safetensors" in result.stdout  # the table of the others
+    result = run(*options)
+    failed(result, 1, "SIGABRT")
+    assert "logs" not in result.output  # which are gone
+    assert run(*options[:-1], "tynda,missing").exit_code == 0
+
+
+def test_help_names_all_commands():
+    result = run("--help")
+    assert result.exit_code == 0
+    for words in ("profile report DIR", "profile diff A B", "--engines"):
+        assert words in result.output
+
+
 def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
+    failed(run(tiny_file, "--report", ""), 2, "names no folder")
     failed(run(), 2, "give models")
     failed(run(tiny_file, "--engines", "nobody"), 2, "nobody")
     failed(run(tiny_file, "--devices", "tpu"), 2, "tpu")

@@ -59,10 +59,21 @@ def _listed(kind: Any, least: float = 0, known: Any = None) -> Any:
     return parse
 
 
+def _folder(ctx: click.Context, param: click.Parameter, text: str | None) -> Path | None:
+    if text == "":
+        raise click.BadParameter("'' names no folder: '.' is the one you are in")
+    return None if text is None else Path(text)
+
+
 _NUMBERS, _WHOLE = _listed(float, 0.1), _listed(int, 1)
 
 
-@profile.command("run")
+_MORE = """\b
+tynda profile report DIR   tables, figures and page of DIR anew; nothing is measured
+tynda profile diff A B     compare two reports, case by case"""
+
+
+@profile.command("run", epilog=_MORE)
 @click.argument("models", nargs=-1, metavar="MODEL...")
 @click.option(
     "--engines",
@@ -114,7 +125,8 @@ _NUMBERS, _WHOLE = _listed(float, 0.1), _listed(int, 1)
 )
 @click.option(
     "--report",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(file_okay=False),
+    callback=_folder,
     metavar="DIR",
     help="Where rows are kept, figures and a page made; what is there is not measured again.",
 )
@@ -178,6 +190,8 @@ def measure(
         _print(rows)
     if not any(row.status == "ok" for row in rows):
         raise TyndaError("nothing could be measured: the lines above say why")
+    if failed := sum(row.status == "failed" for row in rows):
+        raise TyndaError(f"{failed} of {len(rows)} failed: the lines above say why")
 
 
 def _write(report: Path) -> None:
@@ -311,6 +325,12 @@ def _short(row: Any) -> str:
     return f"{1e3 * times['p50']:.1f} ms" + (f", noisy: {warning}" if warning else "")
 
 
+def _interval(times: dict[str, Any]) -> str:
+    if times["low"] is None:
+        return "-"
+    return f"{1e3 * times['low']:.1f} to {1e3 * times['high']:.1f}"
+
+
 def _print(rows: list[Any]) -> None:
     from rich.table import Table
 
@@ -327,7 +347,7 @@ def _print(rows: list[Any]) -> None:
             table.add_row(
                 *(Path(case.model).name, case.engine, case.bits, case.device),
                 *(f"{case.seconds:g} s", str(case.batch), f"{1e3 * times['p50']:.1f}"),
-                f"{1e3 * times['low']:.1f} to {1e3 * times['high']:.1f}",
+                _interval(times),
                 *(f"{1e3 * times['p95']:.1f}", f"{values['real_time_factor']:.4f}"),
                 f"{energy['joules']:.2f}{' est.' if energy['estimate'] else ''}",
                 f"{values['memory']['peak'] / 1e6:.0f}",

@@ -56,12 +56,11 @@ class Energy:
 def detect(gpu: bool = False) -> Source:
     """This machine's source, with its idle power: two seconds are spent on that where power is
     counted. The machine should do nothing else."""
+    counter = _gpu_joules() if gpu else None
+    idle_gpu = _idle(counter) if counter else 0.0
     if not _Rapl.domains():
-        idle_gpu = _idle(_gpu_joules()) if gpu else 0.0
         return Source("estimate", *_rating(), idle_gpu=idle_gpu)
-    counter = _Rapl()
-    idle_gpu = _idle(_gpu_joules()) if gpu else 0.0
-    return Source("rapl", idle=_idle(counter.joules), idle_gpu=idle_gpu)
+    return Source("rapl", idle=_idle(_Rapl().joules), idle_gpu=idle_gpu)
 
 
 class Meter:
@@ -69,8 +68,10 @@ class Meter:
 
     def __init__(self, source: Source, gpu: bool = False) -> None:
         """Raises OSError where the counters may not be read."""
-        self._source = source
+        self._source, self._name = source, str(source.name)
         self._gpu = _gpu_joules() if gpu else None
+        if gpu:
+            self._name += "+nvml" if self._gpu else ", without the GPU"
         self._rapl = _Rapl() if source.name == "rapl" else None
         self._started = self._now()
 
@@ -83,9 +84,8 @@ class Meter:
         spent = [now - then for now, then in zip(self._now(), self._started, strict=True)]
         seconds, cpu, gpu = spent
         idle = self._source.idle + (self._source.idle_gpu if self._gpu else 0.0)
-        name = self._source.name + ("+nvml" if self._gpu else "")
         joules = max(cpu + gpu - idle * seconds, 0.0)
-        return Energy(joules, seconds, name, self._source.name == "estimate", idle)
+        return Energy(joules, seconds, self._name, self._source.name == "estimate", idle)
 
     def _now(self) -> tuple[float, float, float]:
         gpu = self._gpu() if self._gpu else 0.0
@@ -127,13 +127,17 @@ class _Rapl:
         return self._total / 1e6
 
 
-def _gpu_joules() -> Callable[[], float]:
-    """The first GPU's counter, or its power over the time where it has none."""
+def _gpu_joules() -> Callable[[], float] | None:
+    """The first GPU's counter, which those before Volta (2017) do not have."""
     import pynvml
 
-    pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return None
+    return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3  # from mJ
 
 
 def _idle(joules: Callable[[], float], seconds: float = 2.0) -> float:

@@ -12,6 +12,7 @@ from tynda.audio import SAMPLE_RATE
 from tynda.checkpoint import Checkpoint
 from tynda.decode.whisper import SECONDS_PER_FRAME
 from tynda.engine import as_held
+from tynda.frontend import Raw
 from tynda.models import whisper
 from tynda.ops.lowering import Lowering
 from tynda.ops.native import machine
@@ -98,9 +99,10 @@ class _Plans:
         frames = self._model.frontend.frames(round(case.seconds * SAMPLE_RATE))
         inputs = _features(case.batch, frames, self._config)
         _, results = self._run(self._module.encode, *inputs)
-        # Made one by one, with copies of that recording, then put together.
+        # Made one by one, spectra with copies of that recording, then put together.
         features = _FLOAT * inputs[0].size
-        copies = (samples + features) // case.batch
+        raw = isinstance(self._model.frontend, Raw)
+        copies = 0 if raw else (samples + features) // case.batch
         return self._memory(0, samples + 2 * features + copies + results)
 
     def _run(self, function: Any, *inputs: Any) -> tuple[Any, int]:

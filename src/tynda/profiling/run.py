@@ -10,14 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from tynda import library, manifest
 from tynda.engine import processors
@@ -86,11 +87,32 @@ def measure(
     (``record.json``) and what engines say (``logs/``): another call with it leaves out what is
     there, and ``retry`` takes up again what has failed or was noisy (of a case's rows the last
     counts). ``on_row`` hears of each row, with how many of how many are done. Raises `TyndaError`
-    where a model or an engine is not known.
+    where a model or an engine is not known, or another process measures into ``folder``.
     """
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="tynda-profile-") as temporary:
-            return measure(plan, Path(temporary), on_row=on_row)
+    if folder is not None:
+        with _alone(folder):
+            return _measure_all(plan, _Store(folder), retry, on_row)
+    with tempfile.TemporaryDirectory(prefix="tynda-profile-") as temporary:
+        return _measure_all(plan, _Store(Path(temporary), kept=False), retry, on_row)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """In ``folder``, which is made: two at once would measure all of it twice."""
+    logs = folder / LOGS
+    logs.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(logs / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise TyndaError(
+            f"another profile writes to {folder}: wait for it, or take another --report"
+        ) from None
+
+
+def _measure_all(
+    plan: Plan, store: _Store, retry: bool, on_row: Callable[[Row, int, int], None] | None
+) -> list[Row]:
     for names, known in ((plan.engines, ENGINES), (plan.devices, ("cpu", "cuda"))):
         if unknown := [name for name in names if name not in known]:
             raise TyndaError(f"no {unknown[0]!r}: take some of {', '.join(known)}")
@@ -98,7 +120,6 @@ def measure(
         list(manifest.read(plan.manifest))
     models = {name: Model(library.find(name)) for name in plan.models}
     cases = _cases(plan, models)
-    store = _Store(folder)
     done = store.begin(plan, models, retry)
     found = []
     for at, case in enumerate(cases, 1):
@@ -191,7 +212,7 @@ def _measure(plan: Plan, case: Case, model: Model, store: _Store) -> Row:
         part = path.with_name(f"part-{path.name}")
         _, why = run(replace(job, path=str(part), prepare=True), 3 * plan.time_limit, log)
         if why:
-            return row("failed", f"could not be made ready: {why}")
+            return row("failed", f"could not be made ready: {why}{store.see(log)}")
         os.replace(part, path)
     need = maker.needs(case, path)
     room = psutil.virtual_memory().available
@@ -207,7 +228,7 @@ def _measure(plan: Plan, case: Case, model: Model, store: _Store) -> Row:
     limit = 100 * plan.time_limit if case.work == "words" else plan.time_limit
     values, why = run(job, limit, log)
     if why:
-        return row("failed", why)
+        return row("failed", why + store.see(log))
     values["bytes"] = size(path)
     return row("ok", values=values)
 
@@ -238,9 +259,9 @@ def run(job: Job, limit: float, log: Path) -> tuple[dict[str, Any], str]:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         if process.returncode < 0:
-            return {}, f"stopped by {signal.Signals(-process.returncode).name}: see {log}"
+            return {}, f"stopped by {signal.Signals(-process.returncode).name}"
         if process.returncode:
-            return {}, f"{_last(log)}: see {log}"
+            return {}, _last(log)
         values: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
         return values, ""
 
@@ -248,8 +269,9 @@ def run(job: Job, limit: float, log: Path) -> tuple[dict[str, Any], str]:
 class _Store:
     """A report's folder while rows are added."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, kept: bool = True) -> None:
+        """``kept``: whether it is still there when all has been said."""
+        self._folder, self._kept = folder, kept
         self._record: dict[str, Any] = {"runs": [], "environments": {}, "models": {}}
         self._sources: dict[str, energy.Source] = {}
         self.environment = ""
@@ -300,6 +322,10 @@ class _Store:
         """Where what an engine says goes."""
         name = f"{environment.digest(case.model)}-{case.engine}-{case.bits}-{case.device}.log"
         return self._folder / LOGS / name
+
+    def see(self, log: Path) -> str:
+        """Where to look for more of why something failed."""
+        return f": see {log}" if self._kept else ""
 
     def add(self, row: Row) -> None:
         """Keep a row."""

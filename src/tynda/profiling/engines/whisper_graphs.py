@@ -67,9 +67,9 @@ def _advance(whole: Any, tokens: Any, *given: Any) -> Any:
         own, normal = layer.self_attn, layer.self_attn_layer_norm(x)
         for project, old in zip((own.k_proj, own.v_proj), past[2 * i :], strict=False):
             present.append(torch.cat([old, _split(project(normal), own.num_heads)], 2))
-        x = x + _attend(own, normal, *present[-2:], mask)
+        x = x + _attend(own, normal, present[-2], present[-1], mask)
         normal = layer.encoder_attn_layer_norm(x)
-        x = x + _attend(layer.encoder_attn, normal, *heard[2 * i : 2 * i + 2])
+        x = x + _attend(layer.encoder_attn, normal, heard[2 * i], heard[2 * i + 1])
         x = x + layer.fc2(torch.nn.functional.gelu(layer.fc1(layer.final_layer_norm(x))))
     return whole.proj_out(decoder.layer_norm(x[:, -1])), *present
 

@@ -130,7 +130,8 @@ def _figures(choice: Choice, c: Candidate, found: Sequence[Candidate]) -> str:
     sound = f"{c.seconds:g} s × {c.batch}"
     speed = f"{plain(c.throughput)} s of sound per s"
     if choice.scenario == "throughput":
-        text = f"{speed} ({plain(c.low)} to {plain(c.high)}; {sound})"
+        spread = f"{plain(c.low)} to {plain(c.high)}; " if c.low < c.high else ""
+        text = f"{speed} ({spread}{sound})"
         return text + (f", WER {_wer(c)}" if c.wer is not None else "")
     if choice.scenario == "energy":
         word = " (estimate)" if c.estimate else ""

@@ -93,16 +93,20 @@ def compare(a: Report, b: Report) -> Diff:
     )
 
 
-def ratio(a: list[float], b: list[float]) -> tuple[float, float, float]:
-    """The ratio of ``b``'s median to ``a``'s, with its 95 % interval: both are drawn anew."""
+def ratio(a: list[float], b: list[float]) -> tuple[float, float | None, float | None]:
+    """The ratio of ``b``'s median to ``a``'s, with its 95 % interval: both are drawn anew. One
+    run of either gives none."""
+    found = float(np.median(b) / np.median(a))
+    if min(len(a), len(b)) < 2:
+        return found, None, None
     rng = np.random.default_rng(SEED)
 
     def medians(values: list[float]) -> NDArray[np.float64]:
         picks = rng.integers(0, len(values), (DRAWS, len(values)))
         return np.asarray(np.median(np.array(values, np.float64)[picks], axis=1))
 
-    low, high = np.quantile(medians(b) / medians(a), [0.025, 0.975])
-    return float(np.median(b) / np.median(a)), float(low), float(high)
+    low, high = map(float, np.quantile(medians(b) / medians(a), [0.025, 0.975]))
+    return found, low, high
 
 
 def _cases(report: Report) -> dict[Case, Row]:
@@ -125,8 +129,9 @@ def _change(case: Case, a: Row, b: Row) -> Change:
         before, after = number(a.values, "wer"), number(b.values, "wer")
         if before is None or after is None:
             return change
-        (low, high), (low2, high2) = _interval(a, before), _interval(b, after)
-        return replace(change, wer=after - before, apart=low2 > high or high2 < low)
+        first, second = _interval(a, before), _interval(b, after)
+        apart = second[0] > first[1] or second[1] < first[0]
+        return replace(change, wer=after - before, apart=apart)
     ours, theirs = _runs(a), _runs(b)
     if not ours or not theirs:
         return change

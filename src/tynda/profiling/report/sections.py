@@ -216,7 +216,7 @@ def rows(report: Report, names: Names) -> str:
     for r in rows:
         v, whole = r.values, mapping(r.values, "stages", "whole")
         low, high = number(whole, "low"), number(whole, "high")
-        interval = f"{_short(low, 1e3)} to {_short(high, 1e3)}"
+        interval = "–" if low is None else f"{_short(low, 1e3)} to {_short(high, 1e3)}"
         about = [f"⚠ {r.noise}"] if r.noise else []
         about += ["encoder only"] if not v.get("complete") else []
         about += ["one after another"] if v.get("batched") is False and r.case.batch > 1 else []
