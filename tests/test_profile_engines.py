@@ -133,7 +133,6 @@ def test_whisper_transcribes(opened, whisper, name, bits, seconds):
     if seconds > 30 and bits not in ("32", "4"):
         pytest.skip("once for each engine")
     session = opened(name, bits, whisper)
-    assert session.complete
     assert session.transcribe(noise(seconds)).strip()
 
 

@@ -45,7 +45,6 @@ def speed(model="m", engine="tynda", bits="32", *, time=1.0, peak=200e6, **more)
     values = {
         "kind": "f32",
         "batched": True,
-        "complete": True,
         "load": 0.5,
         "cold": 1.5,
         "tokens": 90,
@@ -220,12 +219,11 @@ def test_pareto_by_hand():
     assert choose.pareto([]) == []
 
 
-def test_throughput_is_of_the_best_case_and_of_whole_recognizers():
+def test_throughput_is_of_the_best_case():
     rows = [
         speed(bits="32", time=2.0),  # 15
         speed(bits="8", time=1.0),  # 30
         speed(bits="8", time=2.0, batch=4),  # 60
-        speed(engine="other", time=0.1, complete=False),  # 300, of an encoder
         lost(engine="broken"),
     ]
     choice = choose.choose(choose.candidates(rows), "throughput")
@@ -321,7 +319,7 @@ def test_energy_counts_a_second_of_sound():
 
 
 def test_nothing_to_choose_from():
-    rows = [lost(), speed(complete=False)]
+    rows = [lost(), words()]
     found = choose.candidates(rows)
     assert found == []
     assert choose.reference(found) is None
@@ -364,7 +362,7 @@ def full(tmp_path_factory):
         speed("hub/one", batch=4, time=3.0),
         speed("hub/one", device="cuda", time=0.1),
         speed("hub/one", "tynda-numpy", time=9.0, noisy="others took 40% of the processors"),
-        speed("hub/two", "halves", "8", complete=False),
+        speed("hub/two", "halves", "8"),
         *(words("hub/one"), words("hub/one", "tynda-numpy", wer=0.11)),
         *(operations("hub/one"), cache("hub/one")),
         lost("skipped", "it is not installed", model="hub/two", engine="absent"),
@@ -380,7 +378,6 @@ def test_the_page_has_all_that_was_asked_for(full):
         assert name in shown
     assert "it is not installed" in shown
     assert "it broke" in shown
-    assert "encoder only" in shown
     assert "noisy: others took 40% of the processors" in shown
     assert "WER overlaps with 1 other within the intervals" in shown
     assert "Most sound per second" in shown

@@ -351,7 +351,7 @@ def _print(rows: list[Any]) -> None:
                 *(f"{1e3 * times['p95']:.1f}", f"{values['real_time_factor']:.4f}"),
                 f"{energy['joules']:.2f}{' est.' if energy['estimate'] else ''}",
                 f"{values['memory']['peak'] / 1e6:.0f}",
-                "noisy" * values["machine"]["noisy"] + " encoder only" * (not values["complete"]),
+                "noisy" * values["machine"]["noisy"],
             )
         print_table(table)
     heard = [row for row in rows if row.case.work == "words" and row.status == "ok"]

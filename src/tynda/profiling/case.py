@@ -47,8 +47,7 @@ class Row:
     ``values`` of speed (absent where an engine cannot tell):
 
     - ``kind``: the engine's own name of the precision; ``batched``: whether it takes a batch as
-      one, and not one recording after another; ``complete``: whether it makes text, and not
-      encoder states only;
+      one, and not one recording after another;
     - ``load``, ``cold`` (from the start of the process to its first result), ``tokens`` (said in
       one run by each recording), ``token`` (the decoder's median time over them),
       ``real_time_factor``, ``throughput`` (seconds of sound in a second);

@@ -88,8 +88,7 @@ def main() -> None:
     session = maker.open(job.case, Path(job.path))
     load = time.perf_counter() - started
     values = WORKS[job.case.work](job, session)
-    values |= {"kind": session.kind, "load": load}
-    values |= {"batched": session.batched, "complete": session.complete}
+    values |= {"kind": session.kind, "load": load, "batched": session.batched}
     values["memory"] = {"peak": memory.peak(), "base": base} | session.memory()
     out.write_text(json.dumps(values, allow_nan=False))
 
@@ -110,12 +109,11 @@ def speed(job: Job, session: Session) -> dict[str, Any]:
             stages.setdefault(name, []).append(seconds)
         runs += 1
     energy, busy = meter.stop(), watch.busy()
-    if session.complete:
-        stages["first"] = stages["whole"]
-        if clock.tokens:  # of the first window, one token
-            size = round((session.window or case.seconds) * SAMPLE_RATE)
-            first = [_run(session, samples[:, :size], 0.0) for _ in range(LEAST)]
-            stages["first"] = [clock.stages["whole"] for clock in first]
+    stages["first"] = stages["whole"]
+    if clock.tokens:  # of the first window, one token
+        size = round((session.window or case.seconds) * SAMPLE_RATE)
+        first = [_run(session, samples[:, :size], 0.0) for _ in range(LEAST)]
+        stages["first"] = [clock.stages["whole"] for clock in first]
     spreads = {name: spread(times) for name, times in stages.items()}
     whole, heard = spreads["whole"].p50, case.seconds * case.batch
     if clock.tokens and "decoder" in spreads:

@@ -49,8 +49,6 @@ class Session:
     """The engine's own name of the precision."""
     batched: bool = True
     """Whether a batch is computed as one."""
-    complete: bool = True
-    """Whether text comes out, and not encoder states only."""
     window: float | None = None
     """Seconds that the model hears at once, whatever there is to hear; None: any length."""
     most: int = 224
@@ -68,10 +66,9 @@ class Session:
                     features = self.frontend(part)
                 with clock.stage("encoder"):
                     states = self.encoder(features)
-                if self.complete:
-                    with clock.stage("decoder"):
-                        said = self.decoder(states, count)
-                    clock.tokens += 0 if at else said
+                with clock.stage("decoder"):
+                    said = self.decoder(states, count)
+                clock.tokens += 0 if at else said
 
     def frontend(self, samples: Floats) -> Any:
         """What the encoder takes of ``samples [batch, n]``."""
@@ -86,10 +83,7 @@ class Session:
         raise NotImplementedError
 
     def transcribe(self, samples: Floats) -> str:
-        """The text of ``samples [n]``, decoded as the engine does it by default.
-
-        Raises NotImplementedError where the session is not `complete`.
-        """
+        """The text of ``samples [n]``, decoded as the engine does it by default."""
         raise NotImplementedError
 
     def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:

@@ -1,8 +1,7 @@
 """Which of the measured setups to take, and the Pareto front.
 
-Only what makes text is chosen from: encoder states alone are no answer. Setups are compared in
-one case, that which most of them were measured in (`reference`); throughput and energy in the
-case that suits each best.
+Setups are compared in one case, that which most of them were measured in (`reference`);
+throughput and energy in the case that suits each best.
 """
 
 from __future__ import annotations
@@ -83,8 +82,8 @@ class Choice:
 
 
 def candidates(rows: Iterable[Row]) -> list[Candidate]:
-    """Every case in which speed was measured of what makes text, with its setup's words on the
-    `speech` that most were scored on."""
+    """Every case in which speed was measured, with its setup's words on the `speech` that most
+    were scored on."""
     rows = list(rows)
     common = speech(rows)
     words = {_heard(Setup.of(r.case)): r for r in _scored(rows) if r.case.manifest == common}
@@ -93,7 +92,7 @@ def candidates(rows: Iterable[Row]) -> list[Candidate]:
         values, case = row.values, row.case
         times = mapping(values, "stages", "whole")
         p50 = number(times, "p50")
-        if case.work != "speed" or row.status != "ok" or not p50 or not values.get("complete"):
+        if case.work != "speed" or row.status != "ok" or not p50:
             continue
         sound, setup = case.seconds * case.batch, Setup.of(case)
         low, high = number(times, "low") or p50, number(times, "high") or p50

@@ -101,20 +101,12 @@ def _lines(
             points = sorted(series[setup], key=lambda p: p[0])
             colour = palette[setup.engine]
             xs, ys = [p[0] for p in points], [p[1] for p in points]
-            complete = bool(points[0][2].values.get("complete"))
-            (line,) = axes.plot(
-                *(xs, ys),
-                color=colour,
-                lw=1.4,
-                ls=line_style(setup.bits),
-                alpha=1 if complete else 0.6,
-            )
+            (line,) = axes.plot(xs, ys, color=colour, lw=1.4, ls=line_style(setup.bits))
             drawing.mark(line, names.way(setup), setup.engine, setup.bits)
             for x, y, row in points:
                 tip = f"{names.way(setup)}: {plain(y)}"
                 point(drawing, setup, x, y, colour, bool(row.noise), tip)
-            label = names.way(setup, device=False) + ("" if complete else " (encoder only)")
-            labels.append((xs[-1], ys[-1], label, colour))
+            labels.append((xs[-1], ys[-1], names.way(setup, device=False), colour))
         every = sorted({x for points in series.values() for x, _, _ in points})
         values = [y for points in series.values() for _, y, _ in points]
         ticks(axes, every)

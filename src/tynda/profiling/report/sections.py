@@ -218,7 +218,6 @@ def rows(report: Report, names: Names) -> str:
         low, high = number(whole, "low"), number(whole, "high")
         interval = "–" if low is None else f"{_short(low, 1e3)} to {_short(high, 1e3)}"
         about = [f"⚠ {r.noise}"] if r.noise else []
-        about += ["encoder only"] if not v.get("complete") else []
         about += ["one after another"] if v.get("batched") is False and r.case.batch > 1 else []
         estimate = " est." if mapping(v, "energy").get("estimate") else ""
         joules = number(v, "energy", "joules")

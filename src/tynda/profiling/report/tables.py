@@ -21,7 +21,7 @@ _CASE = {
 SPEED = {
     **_CASE,
     **{"sound_s": "Float64", "batch": "Int64", "tokens_per_s": "Float64"},
-    **dict.fromkeys(("complete", "batched", "noisy"), "boolean"),
+    **dict.fromkeys(("batched", "noisy"), "boolean"),
     **{"why_noisy": "string", "busy_share": "Float64", "runs": "Int64"},
     **{f"{stage}_{name}_s": "Float64" for stage in STAGES for name in _TIMES},
     **dict.fromkeys(("load_s", "cold_s", "token_s", "tokens"), "Float64"),
@@ -92,7 +92,6 @@ def _speed(report: Report, row: Row) -> dict[str, Any]:
         "sound_s": case.seconds,
         "batch": case.batch,
         "tokens_per_s": case.tokens,
-        "complete": _flag(values, "complete"),
         "batched": _flag(values, "batched"),
         "noisy": _flag(mapping(values, "machine"), "noisy"),
         "why_noisy": _text(mapping(values, "machine"), "why_noisy"),
