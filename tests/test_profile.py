@@ -19,21 +19,27 @@ from hypothesis import strategies as st
 
 pytest.importorskip("psutil")
 
+import psutil
+
 import tynda
 from helpers import noise, write_manifest, write_wav
 from tynda.cli import main
 from tynda.errors import TyndaError
 from tynda.profiling import energy, environment
 from tynda.profiling.case import Case, Row, read_rows
+from tynda.profiling.engines import base, engine
 from tynda.profiling.engines.base import Clock, parts
-from tynda.profiling.run import RECORD, ROWS, Plan, measure
+from tynda.profiling.engines.tynda import Native
+from tynda.profiling.plan import Plan
+from tynda.profiling.record import RECORD, ROWS
+from tynda.profiling.run import measure
 from tynda.profiling.statistics import bootstrap, spread
 
 BROKEN = """
 import os, sys, time
 from types import SimpleNamespace
 
-class Finder:  # puts three engines among the others, in the workers too
+class Finder:  # puts four engines among the others, in the workers too
     def find_spec(self, name, path=None, target=None):
         if name != "tynda.profiling.engines.broken":
             return None
@@ -60,11 +66,17 @@ class Finder:  # puts three engines among the others, in the workers too
             name = "missing"
             modules = {"no_such_module": "no-such-package"}
 
+        class Unloadable(tynda.Native):
+            name = "unloadable"
+            def missing(self, case):
+                raise ImportError("libfoo.so: cannot enable executable stack")
+
         module.Crash, module.Hang, module.Missing = Crash, Hang, Missing
+        module.Unloadable = Unloadable
 
 sys.meta_path.append(Finder())
 import tynda.profiling.engines as engines
-engines.ENGINES |= {x: ("broken", x.title()) for x in ("crash", "hang", "missing")}
+engines.ENGINES |= {x: ("broken", x.title()) for x in ("crash", "hang", "missing", "unloadable")}
 """
 
 
@@ -244,6 +256,26 @@ def test_an_estimate_is_of_this_process_alone():
     assert meter.stop().joules == pytest.approx(0.8, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("tdp", "virtual", "watts", "words"),
+    [
+        (100.0, False, 50.0, "codecarbon's table"),
+        (100.0, True, 4.0, "a part of"),  # the table knows the whole of it
+        (8.0, False, 4.0, "unknown"),  # as codecarbon has it for what it does not know
+        (None, False, 4.0, "unknown"),
+    ],
+)
+def test_what_a_processor_is_rated_for(monkeypatch, tdp, virtual, watts, words):
+    rated = SimpleNamespace(tdp=tdp, model="Some CPU")
+    found = SimpleNamespace(TDP=lambda: rated)
+    monkeypatch.setattr(energy, "import_module", lambda name: found)
+    monkeypatch.setattr(energy.psutil, "cpu_count", lambda: 2)
+    monkeypatch.setattr(energy.environment, "virtual", lambda: virtual)
+    source = energy.detect()
+    assert (source.name, source.watts) == ("estimate", watts)
+    assert words in source.of
+
+
 def test_noise_is_named():
     assert environment.noise(0.02, 0.05, 10) == ""
     assert "30%" in environment.noise(0.3, 0.05, 10)
@@ -347,6 +379,77 @@ def test_a_prepared_model_is_made_once(tiny_file, tmp_path):
     assert made.stat().st_mtime_ns == before
 
 
+def test_a_broken_conversion_leaves_nothing_behind(tiny_file, tmp_path):
+    (row,) = measure(plan(tiny_file, bits=("4",), time_limit=0.01), tmp_path)
+    assert row.status == "failed"
+    assert "made ready" in row.why
+    assert not [path for path in Path(os.environ["XDG_CACHE_HOME"]).rglob("*") if path.is_file()]
+    (row,) = measure(plan(tiny_file, bits=("4",)), tmp_path, retry=True)
+    assert row.status == "ok", row.why
+
+
+def test_another_version_makes_its_forms_anew(monkeypatch):
+    before = [engine(name).version for name in ("tynda", "onnxruntime")]
+    assert before == [engine(name).version for name in ("tynda", "onnxruntime")]
+    monkeypatch.setattr(base, "library_version", lambda name: "99")
+    after = [engine(name).version for name in ("tynda", "onnxruntime")]
+    assert not set(before) & set(after)
+
+
+def test_an_engine_that_cannot_be_loaded_is_passed_over(tiny_file, broken):
+    rows = measure(plan(tiny_file, engines=("unloadable", "tynda")))
+    assert [row.status for row in rows] == ["skipped", "ok"]
+    assert "executable stack" in rows[0].why
+
+
+def test_what_was_skipped_is_looked_at_again(tiny_file, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Native, "missing", lambda self, case: "it is not installed")
+        for _ in range(2):
+            (row,) = measure(plan(tiny_file), tmp_path)
+            assert row.status == "skipped"
+    assert len(read_rows((tmp_path / ROWS).read_text())) == 1
+    (row,) = measure(plan(tiny_file), tmp_path)
+    assert row.status == "ok", row.why
+
+
+def test_a_damaged_report_is_told_of(tiny_file, tmp_path):
+    measure(plan(tiny_file), tmp_path)
+    with (tmp_path / ROWS).open("ab") as file:
+        file.write("қ".encode()[:1])  # cut in a letter
+    (row,) = measure(plan(tiny_file), tmp_path)
+    assert (tmp_path / ROWS).read_text() == row.to_json() + "\n"
+    for text in ("[]", '{"runs": 1}', '{"models": {"m": 3}}'):
+        (tmp_path / RECORD).write_text(text)
+        with pytest.raises(TyndaError, match="damaged|no record"):
+            measure(plan(tiny_file), tmp_path)
+
+
+def test_another_manifest_of_that_name_is_refused(tiny_file, tmp_path):
+    write_wav(tmp_path / "a.wav", noise(1))
+    manifest = write_manifest(tmp_path / "m.jsonl", [("a.wav", "one")])
+    measure(plan(tiny_file, manifest=str(manifest), durations=()), tmp_path / "report")
+    manifest.write_text(manifest.read_text().replace("one", "two"))
+    with pytest.raises(TyndaError, match="another manifest"):
+        measure(plan(tiny_file, manifest=str(manifest), durations=()), tmp_path / "report")
+    failed(run("--again", tmp_path / "report" / RECORD), 1, "another manifest")
+
+
+def test_a_worker_does_not_outlive_its_profile(tiny_file, tmp_path, broken):
+    command = [sys.executable, "-m", "tynda", "profile", tiny_file, "--engines", "hang"]
+    process = subprocess.Popen([*command, "--report", tmp_path], stderr=subprocess.DEVNULL)
+    workers, deadline = [], time.monotonic() + 60
+    while not workers and time.monotonic() < deadline:
+        time.sleep(0.1)
+        workers = psutil.Process(process.pid).children()
+    time.sleep(3)  # until it hangs
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert workers
+    assert not alive
+
+
 def test_an_interrupt_keeps_what_was_found(tiny_file, tmp_path):
     command = [sys.executable, "-m", "tynda", "profile", tiny_file, "--repeats", "1"]
     command += ["--durations", "0.5,1,60", "--batches", "1,64", "--report", tmp_path]
@@ -417,7 +520,42 @@ def test_help_names_all_commands():
         assert words in result.output
 
 
+def test_texts_without_words_have_no_rate(tiny_file, tmp_path):
+    write_wav(tmp_path / "a.wav", noise(1))
+    manifest = write_manifest(tmp_path / "m.jsonl", [("a.wav", "")])
+    result = run(tiny_file, "--words-only", "--manifest", manifest, "--time-limit", 86400)
+    assert result.exit_code == 0, result.output
+    assert "WER - " in result.output
+
+
+def test_runs_are_repeated_once_and_as_they_were(tiny_file, tmp_path):
+    options = [tiny_file, "--durations", "0.5", "--repeats", "1", "--no-operations"]
+    for _ in range(2):
+        run(*options, "--report", tmp_path)
+    record = tmp_path / RECORD
+    assert run("--again", record).output.count("[1/1]") == 1
+    failed(run("--again", record, "--budget", "1"), 2, "leave out --budget")
+    changed = json.loads(record.read_text())
+    changed["models"][str(tiny_file)]["digest"] = "0"
+    record.write_text(json.dumps(changed))
+    failed(run("--again", record), 1, "another model")
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        *({"models": 5}, {"models": ["m"], "durations": ["x"]}, {"models": ["m"], "threads": []}),
+        *({"models": ["m"], "new": 1}, {"models": ["m"], "tokens": float("nan")}, 3),
+    ],
+)
+def test_plans_are_read_from_anything(plan):
+    with pytest.raises(TyndaError):
+        Plan.from_dict(plan)
+
+
 def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
+    for option in ("--budget", "--time-limit", "--tokens-per-second"):
+        failed(run(tiny_file, option, "nan"), 2, "nan")
     failed(run(tiny_file, "--report", ""), 2, "names no folder")
     failed(run(), 2, "give models")
     failed(run(tiny_file, "--engines", "nobody"), 2, "nobody")

@@ -14,8 +14,9 @@ from tynda import library
 from tynda.ops import native
 from tynda.profiling import run as running
 from tynda.profiling.case import Case
+from tynda.profiling.plan import Plan
 from tynda.profiling.predict import predict
-from tynda.profiling.run import Plan, measure
+from tynda.profiling.run import measure
 from whisper_peer import write_folder
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")

@@ -15,13 +15,14 @@ from tynda.engine import BITS, Backend, processors
 if TYPE_CHECKING:
     from tynda.recognizers import Recognizer
 
-__all__ = ["SIZE", "decoder_options", "limited", "model_options", "table_or_json"]
+__all__ = ["SIZE", "Number", "decoder_options", "limited", "model_options", "table_or_json"]
 
 
-class _Number(click.FloatRange):
+class Number(click.FloatRange):
     """A range without NaN, which compares with nothing."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """As `click.FloatRange` does."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
@@ -29,9 +30,9 @@ class _Number(click.FloatRange):
 
 
 SIZE = click.IntRange(1, checks.MOST)
-_WEIGHT = _Number(0, checks.GREATEST)
-_NUMBER = _Number(-checks.GREATEST, checks.GREATEST)
-_ABOVE_ZERO = _Number(0, checks.GREATEST, min_open=True)
+_WEIGHT = Number(0, checks.GREATEST)
+_NUMBER = Number(-checks.GREATEST, checks.GREATEST)
+_ABOVE_ZERO = Number(0, checks.GREATEST, min_open=True)
 
 table_or_json = click.option(
     "--format",
@@ -91,7 +92,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--chunk-length",
-            type=_Number(1, checks.GREATEST),
+            type=Number(1, checks.GREATEST),
             metavar="SECONDS",
             help="CTC: hear so much at once, with overlap; by default pieces of 3 s to 8 s, cut "
             "at the quietest spots.",
@@ -114,7 +115,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--seed", type=click.IntRange(0), help="Whisper: of the draws; 0."),
         click.option("--best-of", type=SIZE, help="Whisper: texts to draw."),
         click.option("--patience", type=_ABOVE_ZERO, help="Whisper: of the beam search."),
-        click.option("--length-penalty", type=_Number(0, 1), help="Whisper: of the beam search."),
+        click.option("--length-penalty", type=Number(0, 1), help="Whisper: of the beam search."),
         click.option("--initial-prompt", metavar="TEXT", help="Whisper: what came before."),
         click.option(
             "--carry-initial-prompt",

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from tynda.cli.console import print_table, print_text, say
-from tynda.cli.options import table_or_json
+from tynda.cli.console import print_table, print_text, rate, say
+from tynda.cli.options import Number, table_or_json
 from tynda.errors import TyndaError
 
 __all__ = ["profile"]
@@ -104,21 +105,22 @@ tynda profile diff A B     compare two reports, case by case"""
 @click.option("--repeats", type=click.IntRange(1), default=10, show_default=True, help="Of a run.")
 @click.option(
     "--budget",
-    type=click.FloatRange(0, 86400),
+    type=Number(0, 86400),
     default=10.0,
     show_default=True,
     help="Seconds after which a run is not repeated once more.",
 )
 @click.option(
     "--time-limit",
-    type=click.FloatRange(1, 86400),
+    type=Number(1, 86400),
     default=600.0,
     show_default=True,
-    help="Seconds after which an engine is stopped.",
+    help="Seconds after which an engine is stopped; to prepare a model it has 3 times as many, "
+    "for a manifest 100 times.",
 )
 @click.option(
     "--tokens-per-second",
-    type=click.FloatRange(0.1, 7),
+    type=Number(0.1, 7),
     default=3.0,
     show_default=True,
     help="That a decoder says, whatever it hears.",
@@ -160,7 +162,7 @@ def measure(
 
     check()
     from tynda.profiling.engines import ENGINES
-    from tynda.profiling.run import Plan
+    from tynda.profiling.plan import Plan, replay
     from tynda.profiling.run import measure as run
 
     if bool(models) == bool(again):
@@ -170,7 +172,8 @@ def measure(
     if retry and not report:
         raise click.UsageError("--retry is of a report that is there: --report DIR")
     if again:
-        plans = _plans(again)
+        _refuse(*how, "engines", "words_only", "tokens_per_second", "operations")
+        plans = replay(again)
     else:
         engines = tuple(ENGINES) if engines == ("all",) else engines or ("tynda",)
         how |= {"manifest": how["manifest"] and str(how["manifest"]), "bits": how["bits"] or ()}
@@ -181,7 +184,8 @@ def measure(
     def tell(row: Any, done: int, count: int) -> None:
         say(f"[{done}/{count}] {_about(row.case)}: {row.why or _short(row)}")
 
-    rows = [row for plan in plans for row in run(plan, report, retry=retry, on_row=tell)]
+    found = (row for plan in plans for row in run(plan, report, retry=retry, on_row=tell))
+    rows = list({row.case: row for row in found}.values())
     if report:
         _write(report)
     if format_ == "json":
@@ -192,6 +196,15 @@ def measure(
         raise TyndaError("nothing could be measured: the lines above say why")
     if failed := sum(row.status == "failed" for row in rows):
         raise TyndaError(f"{failed} of {len(rows)} failed: the lines above say why")
+
+
+def _refuse(*options: str) -> None:
+    """What has no part in a run that is repeated."""
+    context = click.get_current_context()
+    for name in options:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--again repeats what was run: leave out --{option}")
 
 
 def _write(report: Path) -> None:
@@ -208,7 +221,7 @@ def _write(report: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option(
     "--memory",
-    type=click.FloatRange(1, 1e7),
+    type=Number(1, 1e7),
     metavar="MB",
     help="Of the device to choose for; some usual sizes by default.",
 )
@@ -224,7 +237,7 @@ def report_(folder: Path, memory: float | None) -> None:
 @click.argument("second", type=click.Path(path_type=Path), metavar="B")
 @click.option(
     "--fail-above",
-    type=click.FloatRange(1),
+    type=Number(1),
     metavar="RATIO",
     help="Exit with 1 where B takes more of anything than so many times A, and it is no noise.",
 )
@@ -296,23 +309,10 @@ def _about(case: Any) -> str:
     return f"{case.model} {case.engine} {case.bits} {case.device} {_what(case)}"
 
 
-def _plans(record: Path) -> list[Any]:
-    from tynda.files import read_json
-    from tynda.profiling.run import Plan
-
-    try:
-        runs = read_json(record).get("runs")
-    except FileNotFoundError:
-        raise TyndaError(f"no record at {record}: check the path") from None
-    if not isinstance(runs, list) or not runs:
-        raise TyndaError(f"{record} is no record of a profile: take a report's record.json")
-    return [Plan.from_dict(run.get("plan") if isinstance(run, dict) else run) for run in runs]
-
-
 def _short(row: Any) -> str:
     values = row.values
     if row.case.work == "words":
-        return f"WER {values['wer']:.4f} ({values['wer_low']:.4f} to {values['wer_high']:.4f})"
+        return f"WER {_rates(values)}"
     if row.case.work == "operations":
         items = [item for part in values["parts"].values() for item in part]
         return f"{sum(item['flops'] for item in items) / 1e9:.1f} GFLOPs"
@@ -323,6 +323,10 @@ def _short(row: Any) -> str:
     warning = values["machine"]["why_noisy"]
     times = values["stages"]["whole"]
     return f"{1e3 * times['p50']:.1f} ms" + (f", noisy: {warning}" if warning else "")
+
+
+def _rates(values: dict[str, Any]) -> str:
+    return f"{rate(values['wer'])} ({rate(values['wer_low'])} to {rate(values['wer_high'])})"
 
 
 def _interval(times: dict[str, Any]) -> str:
@@ -363,8 +367,7 @@ def _print(rows: list[Any]) -> None:
             case, values = row.case, row.values
             table.add_row(
                 *(Path(case.model).name, case.engine, case.bits, str(values["utterances"])),
-                *(f"{values['bytes']:,}", f"{values['wer']:.4f}"),
-                f"{values['wer_low']:.4f} to {values['wer_high']:.4f}",
-                f"{values['cer']:.4f}",
+                *(f"{values['bytes']:,}", rate(values["wer"])),
+                *(f"{rate(values['wer_low'])} to {rate(values['wer_high'])}", rate(values["cer"])),
             )
         print_table(table)

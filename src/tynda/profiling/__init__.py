@@ -1,7 +1,8 @@
 """What a model costs, measured: time, energy, memory, operations and words.
 
-``case`` says what is measured, ``engines`` who does the work, ``worker`` measures one case in a
-process of its own, ``run`` goes through them all and keeps the rows, ``report`` shows them.
+``case`` says what is measured, ``plan`` makes all cases of a command, ``engines`` do the work,
+``worker`` measures one case in a process of its own, ``run`` goes through them all, ``store`` and
+``record`` keep what was found, ``report`` shows it.
 """
 
 from __future__ import annotations
@@ -28,24 +29,26 @@ def profile(
 ) -> list[Row]:
     """Measure models: files, folders of the Hugging Face hub, or names.
 
-    ``plan``: the fields of `tynda.profiling.run.Plan`, ``durations=(5, 30)`` and
+    ``plan``: the fields of `tynda.profiling.plan.Plan`, ``durations=(5, 30)`` and
     ``engines=("tynda", "transformers")`` for instance. ``report``, ``retry`` and ``on_row``: as
     `tynda.profiling.run.measure` has them; of a report the page is made, too. Raises `TyndaError`
     where a model, an engine or a manifest is not there, or tynda was installed without its
     ``profile`` extra.
     """
     check()
-    from tynda.profiling.run import Plan, measure
+    from tynda.profiling.plan import Plan
+    from tynda.profiling.run import measure
 
     names = [models] if isinstance(models, str | Path) else models
     folder = None if report is None else Path(report)
     for name, value in plan.items():
         if name not in Plan.__dataclass_fields__:
-            raise TyndaError(f"a profile has no {name}: see tynda.profiling.run.Plan")
+            raise TyndaError(f"a profile has no {name}: see tynda.profiling.plan.Plan")
         if name in ("bits", "engines", "devices", "durations", "batches"):
             one = isinstance(value, str | int | float)
             plan[name] = (value,) if one else tuple(value)
     plan["bits"] = tuple(map(str, plan.get("bits", ())))
+    plan["manifest"] = str(plan["manifest"]) if plan.get("manifest") else None
     every = Plan(tuple(map(str, names)), **plan)
     rows = measure(every, folder, retry=retry, on_row=on_row)
     if folder:

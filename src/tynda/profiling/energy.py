@@ -9,6 +9,7 @@ which takes milliseconds.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+
+from tynda.profiling import environment
 
 __all__ = ["Energy", "Meter", "Source", "detect"]
 
@@ -55,7 +58,7 @@ class Energy:
 
 def detect(gpu: bool = False) -> Source:
     """This machine's source, with its idle power: two seconds are spent on that where power is
-    counted. The machine should do nothing else."""
+    counted, in which the machine should do nothing else."""
     counter = _gpu_joules() if gpu else None
     idle_gpu = _idle(counter) if counter else 0.0
     if not _Rapl.domains():
@@ -133,17 +136,29 @@ def _gpu_joules() -> Callable[[], float] | None:
 
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        handle = _gpu(pynvml)
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError:
         return None
     return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3  # from mJ
 
 
-def _idle(joules: Callable[[], float], seconds: float = 2.0) -> float:
-    before = joules()
-    time.sleep(seconds)
-    return (joules() - before) / seconds
+def _gpu(pynvml: Any) -> Any:
+    """The first that PyTorch sees."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if first.startswith("GPU-"):
+        return pynvml.nvmlDeviceGetHandleByUUID(first)
+    return pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
+
+
+def _idle(joules: Callable[[], float]) -> float:
+    """The least watts of some moments: in the others the machine did something."""
+    least = float("inf")
+    for _ in range(4):
+        before, started = joules(), time.perf_counter()
+        time.sleep(0.5)
+        least = min(least, (joules() - before) / (time.perf_counter() - started))
+    return least
 
 
 def _rating() -> tuple[float, str]:
@@ -155,7 +170,8 @@ def _rating() -> tuple[float, str]:
         rated = cpu.TDP()
     except Exception:  # it may be missing, or not know this machine in many ways
         return UNKNOWN_WATTS, f"a processor that is in no table, {UNKNOWN_WATTS:g} W a thread"
-    # Its table is of whole processors, and this machine may be a part of one.
-    if rated.tdp == UNKNOWN_WATTS * count:
+    if not rated.tdp or rated.tdp == UNKNOWN_WATTS * count:
         return UNKNOWN_WATTS, f"{rated.model}, unknown to codecarbon, {UNKNOWN_WATTS:g} W a thread"
+    if environment.virtual():  # its table is of whole processors, and this is a part of one
+        return UNKNOWN_WATTS, f"a part of {rated.model}, {UNKNOWN_WATTS:g} W a thread"
     return rated.tdp / count, f"{rated.model}, {rated.tdp:g} W by codecarbon's table"

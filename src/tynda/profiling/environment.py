@@ -15,7 +15,7 @@ import psutil
 from tynda.engine import processors
 from tynda.ops import native
 
-__all__ = ["Watch", "describe", "digest", "model_digest", "noise"]
+__all__ = ["Watch", "describe", "digest", "library_version", "model_digest", "noise", "virtual"]
 
 LIBRARIES = (
     *("tynda", "numpy", "torch", "transformers", "faster-whisper", "ctranslate2", "pywhispercpp"),
@@ -44,10 +44,18 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "instruction_sets": native.instruction_sets() if native.available() else [],
-        "libraries": {name: v for name in LIBRARIES if (v := _version(name))},
+        "libraries": {name: v for name in LIBRARIES if (v := library_version(name))},
         "gpu": _gpu(),
     }
     return found
+
+
+def virtual() -> bool:
+    """Whether this is a virtual machine, as far as its processor tells."""
+    try:
+        return " hypervisor" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def digest(values: Any) -> str:
@@ -132,7 +140,8 @@ def _read(path: str) -> str | None:
         return None
 
 
-def _version(name: str) -> str | None:
+def library_version(name: str) -> str | None:
+    """Of a distribution; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -43,13 +43,14 @@ class Memory:
     """Of the largest plan."""
     cache: int
     """A decoder's keys and values, of the tokens and of the sound."""
+    samples: int
     data: int
-    """Samples, features, and what the model makes of them."""
+    """Features, and what the model makes of them."""
 
     @property
     def total(self) -> int:
         """All of it, and what the engine has beside."""
-        return self.weights + self.arena + self.cache + self.data + _OWN
+        return self.weights + self.arena + self.cache + self.samples + self.data + _OWN
 
 
 def predict(model: Checkpoint, case: Case) -> Memory:
@@ -92,7 +93,7 @@ class _Plans:
         padded = _FLOAT * round(window * SAMPLE_RATE)  # one recording's at a time
         features = _FLOAT * batch * frames * config.bins
         chosen = _LOGITS * _FLOAT * batch * config.vocab
-        return self._memory(kept, samples + padded + features + encoded + chosen)
+        return self._memory(kept, samples, padded + features + encoded + chosen)
 
     def ctc(self, case: Case, samples: int) -> Memory:
         """A recording in one piece."""
@@ -103,7 +104,7 @@ class _Plans:
         features = _FLOAT * inputs[0].size
         raw = isinstance(self._model.frontend, Raw)
         copies = 0 if raw else (samples + features) // case.batch
-        return self._memory(0, samples + 2 * features + copies + results)
+        return self._memory(0, samples, 2 * features + copies + results)
 
     def _run(self, function: Any, *inputs: Any) -> tuple[Any, int]:
         """A function's result, and the bytes of what it makes."""
@@ -115,14 +116,14 @@ class _Plans:
         made = lowered.arguments[len(program.inputs) :]
         return result, sum(buffer.rows * buffer.row for buffer in made)
 
-    def _memory(self, cache: int, data: int) -> Memory:
+    def _memory(self, cache: int, samples: int, data: int) -> Memory:
         products = {name for name, _ in self._matrices}
         others = sum(
             _FLOAT * int(np.prod(weight.shape))
             for name, weight in self._weights.items()
             if name not in products
         )
-        return Memory(sum(self._matrices.values()) + others, self._arena, cache, data)
+        return Memory(sum(self._matrices.values()) + others, self._arena, cache, samples, data)
 
 
 def _features(batch: int, frames: int, config: Any) -> tuple[Value, Value]:

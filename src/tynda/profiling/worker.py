@@ -8,11 +8,13 @@ JOB is `Job` as JSON; OUT becomes `Row.values` of the case as JSON.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,6 @@ class Job:
     repeats: int = 10
     budget: float = 10.0
     """Seconds after which runs are not repeated."""
-    manifest: str | None = None
     normalizer: str = "basic"
 
     @classmethod
@@ -81,22 +82,37 @@ def main() -> None:
     if job.prepare:
         maker.prepare(job.case, Path(job.model), Path(job.path))
         return
-    if job.manifest:  # what reading sound takes is not the model's
-        audio.load(manifest.read(job.manifest)[0].audio)
+    _end_with_parent()
+    began = time.perf_counter()
+    samples = sound(job.case)
+    memory.forget()
+    job = replace(job, started=job.started + time.perf_counter() - began)  # that is our own work
     maker.load()
-    base, started = memory.resident(), time.perf_counter()
+    base, started = memory.resident() - samples.nbytes, time.perf_counter()
     session = maker.open(job.case, Path(job.path))
     load = time.perf_counter() - started
-    values = WORKS[job.case.work](job, session)
+    values = WORKS[job.case.work](job, session, samples)
     values |= {"kind": session.kind, "load": load, "batched": session.batched}
-    values["memory"] = {"peak": memory.peak(), "base": base} | session.memory()
+    values["memory"] = {"peak": memory.peak(), "base": base} | values.get("memory", {})
+    values["memory"] |= session.memory()
     out.write_text(json.dumps(values, allow_nan=False))
 
 
-def speed(job: Job, session: Session) -> dict[str, Any]:
-    """Times, energy and load of the machine."""
+def _end_with_parent() -> None:
+    """Not to go on where nobody asks any more, whatever ended the process that did."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def speed(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
+    """Times, energy, memory and load of the machine."""
     case = job.case
-    samples = sound(case, job.manifest)
     clock = _run(session, samples, case.tokens)
     found: dict[str, Any] = {"cold": time.time() - job.started, "tokens": clock.tokens}
     meter, watch = Meter(job.source, case.device == "cuda"), Watch()
@@ -114,6 +130,7 @@ def speed(job: Job, session: Session) -> dict[str, Any]:
         size = round((session.window or case.seconds) * SAMPLE_RATE)
         first = [_run(session, samples[:, :size], 0.0) for _ in range(LEAST)]
         stages["first"] = [clock.stages["whole"] for clock in first]
+    found["memory"] = {"peak": memory.peak()}  # statistics take some of their own
     spreads = {name: spread(times) for name, times in stages.items()}
     whole, heard = spreads["whole"].p50, case.seconds * case.batch
     if clock.tokens and "decoder" in spreads:
@@ -136,12 +153,11 @@ def speed(job: Job, session: Session) -> dict[str, Any]:
     }
 
 
-def words(job: Job, session: Session) -> dict[str, Any]:
+def words(job: Job, session: Session, _: Floats) -> dict[str, Any]:
     """Error rates on the manifest."""
-    assert job.manifest is not None
     normalize = NORMALIZERS[job.normalizer]()
     pairs, seconds, spent = [], 0.0, 0.0
-    for utterance in manifest.read(job.manifest):
+    for utterance in manifest.read(job.case.manifest):
         samples = audio.load(utterance.audio)
         started = time.perf_counter()
         text = session.transcribe(samples)
@@ -160,21 +176,19 @@ def words(job: Job, session: Session) -> dict[str, Any]:
     return found | {"utterances": len(pairs), "words": total.words}
 
 
-def operations(job: Job, session: Session) -> dict[str, Any]:
+def operations(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
     """What is computed and where the time goes, beside what the machine could do."""
-    case = job.case
-    found = session.operations(sound(case, job.manifest), case.tokens)
+    found = session.operations(samples, job.case.tokens)
     return {
-        "limits": limits(case.threads),
+        "limits": limits(job.case.threads),
         "parts": {part: summed(each) for part, each in found.items()},
         "layers": {part: summed(each, layers=True) for part, each in found.items()},
     }
 
 
-def cache(job: Job, session: Session) -> dict[str, Any]:
+def cache(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
     """A decoder's time for a token, by its position, with the tokens before it remembered and
     without."""
-    samples = sound(job.case, job.manifest)
     positions = [position for position in POSITIONS if position <= session.most]
     return {
         "positions": positions,
@@ -183,16 +197,16 @@ def cache(job: Job, session: Session) -> dict[str, Any]:
     }
 
 
-def sound(case: Case, path: str | None) -> Floats:
+def sound(case: Case) -> Floats:
     """``[batch, n]``: recordings of the manifest end to end, or noise where there is none."""
     count = round(case.seconds * SAMPLE_RATE)
     rng = np.random.default_rng(SEED)
-    if path is None:
+    if not case.manifest or not count:
         noise = rng.standard_normal((case.batch, count), np.float32)
         noise *= np.float32(0.1)
         return noise
     pieces: list[Floats] = []
-    for utterance in manifest.read(path):
+    for utterance in manifest.read(case.manifest):
         if sum(map(len, pieces)) >= count * case.batch:
             break
         pieces.append(audio.load(utterance.audio))
@@ -219,7 +233,7 @@ def _letters(text: str) -> str:
     return " ".join(text.split())
 
 
-WORKS: dict[str, Callable[[Job, Session], dict[str, Any]]] = {
+WORKS: dict[str, Callable[[Job, Session, Floats], dict[str, Any]]] = {
     **{"speed": speed, "words": words, "operations": operations, "cache": cache}
 }
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tynda.audio import SAMPLE_RATE
 from tynda.profiling.case import Case, Work
+from tynda.profiling.environment import digest, library_version
 from tynda.profiling.operations import Operation
 
 __all__ = ["Clock", "Engine", "Session", "parts"]
@@ -127,6 +128,12 @@ class Engine(ABC):
     """Likewise, what only `prepare` needs beside them."""
     needs_folder: ClassVar[bool] = True
     """Whether the model must be a Hugging Face folder, and no file of tynda's."""
+
+    @property
+    def version(self) -> str:
+        """Of whatever `prepare` makes: another version makes its forms anew."""
+        libraries = {*self.modules.values(), *self.converters.values(), "tynda"}
+        return digest({name: library_version(name) for name in libraries})
 
     def missing(self, case: Case) -> str | None:
         """Why this machine cannot run a case, in a line; None where it can."""

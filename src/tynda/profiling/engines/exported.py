@@ -85,20 +85,35 @@ class Whisper(_Exported):
 
     def decoder(self, states: Floats, count: int) -> int:
         """Greedily, with keys and values remembered; never the end."""
-        said = list(self._say(states, min(count, self._room), ends=False))
+        said = list(self._say(states, self._start, min(count, self._room), ends=False))
         self._text(said)
         return len(said)
 
     def transcribe(self, samples: Floats) -> str:
-        """Window by window."""
-        heard = (part for part, _ in parts(samples[None], self.window, 0.0))
-        every = (self.encoder(self.frontend(part)) for part in heard)
-        return line(" ".join(self._text(list(self._say(x, self.most))) for x in every))
+        """Window by window, in the language of the first."""
+        start, found = None, []
+        for part, _ in parts(samples[None], self.window, 0.0):
+            states = self.encoder(self.frontend(part))
+            start = start or self._detect(states)
+            found.append(self._text(list(self._say(states, start, self.most))))
+        return line(" ".join(found))
 
-    def _say(self, states: Floats, count: int, ends: bool = True) -> Iterator[Any]:
+    def _detect(self, states: Floats) -> list[int]:
+        """The start for the likeliest language, where the model knows several."""
+        sot, *rest = self._start
+        if len(rest) == 1:
+            return self._start
+        self._decoder.begin(states)
+        logits = self._decoder.advance(np.array([[sot]]))[0]
+        ending: int = self._tokenizer.convert_tokens_to_ids("<|translate|>")
+        return [sot, sot + 1 + int(logits[sot + 1 : ending].argmax()), *rest[1:]]
+
+    def _say(
+        self, states: Floats, start: list[int], count: int, ends: bool = True
+    ) -> Iterator[Any]:
         """Tokens ``[batch, 1]``, so many at the most; all of the batch end where the first does."""
         self._decoder.begin(states)
-        tokens = np.array([self._start] * len(states))
+        tokens = np.array([start] * len(states))
         for _ in range(count):
             logits = self._decoder.advance(tokens)
             if not ends:

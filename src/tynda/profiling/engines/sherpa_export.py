@@ -6,13 +6,13 @@ openai-whisper's checkpoints only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tynda import huggingface
 from tynda.decode.whisper import start_tokens
 from tynda.profiling.engines.exported import write_onnx
+from tynda.profiling.engines.whisper_graphs import module
 from tynda.text.whisper import WhisperTokenizer
 
 __all__ = ["export"]
@@ -33,7 +33,7 @@ def export(folder: Path, path: Path) -> WhisperTokenizer:
     names: dict[str, tuple[int, ...]]
     names = {"mel": (0, 2), "n_layer_cross_k": (1, 2), "n_layer_cross_v": (1, 2)}
     mel = torch.zeros(1, config.num_mel_bins, 2 * config.max_source_positions)
-    write_onnx(_encoder(whole), (mel,), path / "encoder.onnx", names)
+    write_onnx(module(_encode, whole), (mel,), path / "encoder.onnx", names)
     layers, width = config.decoder_layers, config.d_model
     cache = torch.zeros(layers, 1, config.max_target_positions, width)
     cross = torch.zeros(layers, 1, config.max_source_positions, width)
@@ -42,7 +42,7 @@ def export(folder: Path, path: Path) -> WhisperTokenizer:
     names |= {"n_layer_cross_k": (1, 2), "n_layer_cross_v": (1, 2), "offset": ()}
     names |= {"logits": (0, 1), "out_n_layer_self_k_cache": (1,), "out_n_layer_self_v_cache": (1,)}
     given = (tokens, cache, cache.clone(), cross, cross.clone(), offset)
-    write_onnx(_decoder(whole), given, path / "decoder.onnx", names)
+    write_onnx(module(_decode, whole), given, path / "decoder.onnx", names)
     graph: Any = onnx.load(str(path / "encoder.onnx"))
     for key, value in _describe(folder.name, config, about.tokenizer).items():
         graph.metadata_props.add(key=key, value=str(value))
@@ -50,68 +50,47 @@ def export(folder: Path, path: Path) -> WhisperTokenizer:
     return about.tokenizer
 
 
-def _module(forward: Callable[..., Any], whole: Any) -> Any:
-    import torch
-
-    class Module(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.whole = whole
-
-        def forward(self, *given: Any) -> Any:
-            return forward(*given)
-
-    return Module().eval()
-
-
-def _encoder(whole: Any) -> Any:
+def _encode(whole: Any, mel: Any) -> Any:
     """Keys and values of the sound for every layer of the decoder; any length up to a window."""
     import torch
 
     encoder, decoder = whole.model.encoder, whole.model.decoder
-
-    def forward(mel: Any) -> Any:
-        x = torch.nn.functional.gelu(encoder.conv1(mel))
-        x = torch.nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)
-        x = x + encoder.embed_positions.weight[: x.shape[1]]
-        for layer in encoder.layers:
-            normal, attend = layer.self_attn_layer_norm(x), layer.self_attn
-            keys, values = attend.k_proj(normal), attend.v_proj(normal)
-            x = x + _attend(attend, normal, keys, values)
-            x = x + _feed(layer, x)
-        x = encoder.layer_norm(x)
-        pairs = [(y.encoder_attn.k_proj(x), y.encoder_attn.v_proj(x)) for y in decoder.layers]
-        return torch.stack([k for k, _ in pairs]), torch.stack([v for _, v in pairs])
-
-    return _module(forward, whole)
+    x = torch.nn.functional.gelu(encoder.conv1(mel))
+    x = torch.nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)
+    x = x + encoder.embed_positions.weight[: x.shape[1]]
+    for layer in encoder.layers:
+        normal, attend = layer.self_attn_layer_norm(x), layer.self_attn
+        keys, values = attend.k_proj(normal), attend.v_proj(normal)
+        x = x + _attend(attend, normal, keys, values)
+        x = x + _feed(layer, x)
+    x = encoder.layer_norm(x)
+    pairs = [(y.encoder_attn.k_proj(x), y.encoder_attn.v_proj(x)) for y in decoder.layers]
+    return torch.stack([k for k, _ in pairs]), torch.stack([v for _, v in pairs])
 
 
-def _decoder(whole: Any) -> Any:
+def _decode(
+    whole: Any, tokens: Any, k: Any, v: Any, cross_k: Any, cross_v: Any, offset: Any
+) -> Any:
     """Some tokens at ``offset``, with the keys and values of those before."""
     import torch
 
-    decoder = whole.model.decoder
-
-    def forward(tokens: Any, k: Any, v: Any, cross_k: Any, cross_v: Any, offset: Any) -> Any:
-        count = tokens.shape[1]
-        end = offset[0] + count
-        x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[offset[0] : end]
-        places = torch.arange(k.shape[2])
-        mask = places[None, :end] > (offset[0] + torch.arange(count))[:, None]
-        mask = torch.zeros(mask.shape).masked_fill(mask, -torch.inf)
-        for i, layer in enumerate(decoder.layers):
-            normal, attend = layer.self_attn_layer_norm(x), layer.self_attn
-            k[i, :, offset[0] : end] = attend.k_proj(normal)
-            v[i, :, offset[0] : end] = attend.v_proj(normal)
-            x = x + _attend(attend, normal, k[i, :, :end], v[i, :, :end], mask)
-            normal = layer.encoder_attn_layer_norm(x)
-            x = x + _attend(layer.encoder_attn, normal, cross_k[i], cross_v[i])
-            x = x + _feed(layer, x)
-        # The embeddings from the left, as they are: they would be kept twice, once transposed.
-        logits = decoder.embed_tokens.weight @ decoder.layer_norm(x).transpose(1, 2)
-        return logits.transpose(1, 2), k, v
-
-    return _module(forward, whole)
+    decoder, count = whole.model.decoder, tokens.shape[1]
+    end = offset[0] + count
+    x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[offset[0] : end]
+    places = torch.arange(k.shape[2])
+    mask = places[None, :end] > (offset[0] + torch.arange(count))[:, None]
+    mask = torch.zeros(mask.shape).masked_fill(mask, -torch.inf)
+    for i, layer in enumerate(decoder.layers):
+        normal, attend = layer.self_attn_layer_norm(x), layer.self_attn
+        k[i, :, offset[0] : end] = attend.k_proj(normal)
+        v[i, :, offset[0] : end] = attend.v_proj(normal)
+        x = x + _attend(attend, normal, k[i, :, :end], v[i, :, :end], mask)
+        normal = layer.encoder_attn_layer_norm(x)
+        x = x + _attend(layer.encoder_attn, normal, cross_k[i], cross_v[i])
+        x = x + _feed(layer, x)
+    # The embeddings from the left, as they are: they would be kept twice, once transposed.
+    logits = decoder.embed_tokens.weight @ decoder.layer_norm(x).transpose(1, 2)
+    return logits.transpose(1, 2), k, v
 
 
 def _attend(attention: Any, x: Any, keys: Any, values: Any, mask: Any = 0) -> Any:

@@ -61,7 +61,7 @@ class SherpaOnnx(Engine):
                 exported.quantize_onnx(path / part)
 
     def open(self, case: Case, path: Path) -> Session:
-        """As users open it, for English."""
+        """As users open it; it finds the language of words itself, as others do."""
         import sherpa_onnx
 
         recognizer = sherpa_onnx.OfflineRecognizer.from_whisper(
@@ -69,6 +69,7 @@ class SherpaOnnx(Engine):
             decoder=str(path / "decoder.onnx"),
             tokens=str(path / "tokens.txt"),
             num_threads=case.threads,
+            language="" if case.work == "words" else "en",
         )
         return _Whisper(recognizer, self.bits[case.bits])
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import library, models
+from tynda import library, models, quant, quantization
 from tynda.audio import SAMPLE_RATE
 from tynda.decode import ctc, whisper
 from tynda.decode.options import Options
@@ -19,6 +19,7 @@ from tynda.ops import native
 from tynda.profiling import memory
 from tynda.profiling.case import Case, Work
 from tynda.profiling.engines.base import Clock, Engine, Session, parts
+from tynda.profiling.environment import digest
 from tynda.profiling.operations import Ledger, Operation, least
 from tynda.profiling.predict import BITS, predict
 from tynda.recognizers import WhisperRecognizer, of
@@ -48,6 +49,13 @@ class Native(Engine):
         if self.backend == "native" and not native.available():
             return "tynda was installed without its kernels: install it again with a C++ compiler"
         return super().missing(case)
+
+    @property
+    def version(self) -> str:
+        """Of the code that rounds, too: those who change it compare what it was before."""
+        folders = (*quant.__path__, *quantization.__path__)
+        files = sorted(file for folder in folders for file in Path(folder).glob("*.py"))
+        return digest([super().version, *(file.read_text("utf-8") for file in files)])
 
     def format(self, case: Case) -> str | None:
         """A file in so many bits."""
@@ -90,7 +98,7 @@ class Numpy(Native):
 class _Tynda(Session):
     def __init__(self, recognizer: Any, case: Case, kind: str, described: int) -> None:
         """``described``: bytes that were resident when the model had been read, its weights
-        still in their file."""
+        still in their file; samples were there already."""
         self.kind, self._recognizer, self._case = kind, recognizer, case
         self._front, self._config = recognizer._model.frontend, recognizer._model.config
         self._described, self._opening = described, memory.peak()
@@ -101,13 +109,14 @@ class _Tynda(Session):
         if not isinstance(engine, native.Native) or self._case.work != "speed":
             return {}
         foreseen = predict(self._recognizer._model, self._case)
+        described = self._described - foreseen.samples
         return {
-            "described": self._described,
+            "described": described,
             "weights": engine.weight_bytes,
             "arena": engine.arena.bytes,
             "cache": foreseen.cache,
-            "data": foreseen.data,
-            "predicted": max(self._opening, self._described + foreseen.total),
+            "data": foreseen.samples + foreseen.data,
+            "predicted": max(self._opening, described + foreseen.total),
         }
 
     def transcribe(self, samples: Floats) -> str:

@@ -82,8 +82,10 @@ class _Whisper(Session):
         return count
 
     def transcribe(self, samples: Floats) -> str:
-        """`Model.transcribe`."""
-        return " ".join(" ".join(x.text for x in self._model.transcribe(samples)).split())
+        """`Model.transcribe`, which finds the language if it is told to."""
+        several = self._core.whisper_is_multilingual(self._model._ctx)
+        heard = self._model.transcribe(samples, language="auto" if several else "en")
+        return " ".join(" ".join(x.text for x in heard).split())
 
     @staticmethod
     def _check(status: int) -> None:

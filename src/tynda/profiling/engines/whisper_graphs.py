@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Decoder", "Names", "modules"]
+__all__ = ["Decoder", "Names", "module", "modules"]
 
 Floats = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ class Names:
 def modules(whole: Any) -> tuple[Any, Any]:
     """Of transformers' Whisper: what hears, the encoder's states -> keys and values of the sound;
     and what says, as `_advance`."""
-    return _module(_hear, whole), _module(_advance, whole)
+    return module(_hear, whole), module(_advance, whole)
 
 
 def _hear(whole: Any, states: Any) -> Any:
@@ -86,7 +86,8 @@ def _attend(attention: Any, x: Any, keys: Any, values: Any, mask: Any = None) ->
     return attention.out_proj(found.transpose(1, 2).reshape(x.shape))
 
 
-def _module(forward: Callable[..., Any], whole: Any) -> Any:
+def module(forward: Callable[..., Any], whole: Any) -> Any:
+    """A module of PyTorch's whose ``forward`` is given ``whole`` first."""
     import torch
 
     class Module(torch.nn.Module):

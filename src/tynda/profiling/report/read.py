@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tynda.errors import TyndaError
-from tynda.files import read_json
+from tynda.profiling import record
 from tynda.profiling.case import Case, Row, read_rows
+from tynda.profiling.record import RECORD, ROWS
 
 __all__ = ["Report", "Setup", "count", "mapping", "number", "read", "short_names"]
-
-ROWS, RECORD = "rows.jsonl", "record.json"
 
 
 @dataclass(frozen=True, order=True)
@@ -83,14 +82,10 @@ def read(folder: Path) -> Report:
     if not rows:
         raise TyndaError(f"no rows in {folder}: measure with tynda profile … --report {folder}")
     try:
-        record = read_json(folder / RECORD)
+        known = record.read(folder / RECORD)
     except FileNotFoundError:
         raise TyndaError(f"{folder} has rows but no {RECORD}: measure it anew") from None
-    kinds = {"runs": list, "environments": dict, "models": dict}
-    for name, kind in kinds.items():
-        if not isinstance(record.get(name), kind):
-            raise TyndaError(f"{folder / RECORD} is damaged: it has no {name}")
-    return Report(folder, list(rows.values()), record)
+    return Report(folder, list(rows.values()), known)
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:

@@ -1,0 +1,125 @@
+"""A report's folder while rows are added."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tynda.errors import TyndaError
+from tynda.files import write_whole
+from tynda.profiling import energy, environment, record
+from tynda.profiling.case import Case, Row, read_rows
+from tynda.profiling.plan import Model, Plan
+from tynda.profiling.record import RECORD, ROWS
+
+__all__ = ["Store", "alone"]
+
+LOGS = "logs"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """In ``folder``, which is made: two at once would measure all of it twice."""
+    logs = folder / LOGS
+    logs.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(logs / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise TyndaError(
+            f"another profile writes to {folder}: wait for it, or take another --report"
+        ) from None
+
+
+class Store:
+    """A report's folder while rows are added."""
+
+    def __init__(self, folder: Path, kept: bool = True) -> None:
+        """``kept``: whether it is still there when all has been said."""
+        self._folder, self._kept = folder, kept
+        self._record = record.begin()
+        self._last: dict[Case, Row] = {}
+        self._sources: dict[str, energy.Source] = {}
+        self.environment = ""
+
+    def begin(self, plan: Plan, models: dict[str, Model], retry: bool) -> dict[Case, Row]:
+        """Note a run, and give the rows that are there."""
+        (self._folder / LOGS).mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            self._record = record.read(self._folder / RECORD)
+        now = environment.describe()
+        self.environment = environment.digest(now)
+        self._record["environments"].setdefault(self.environment, now)  # with its energy
+        for name, model in models.items():
+            about = {k: model.about[k] for k in ("family", "bytes", "config")}
+            self._know("models", name, about | {"digest": model.digest})
+        if plan.manifest:
+            digest = environment.model_digest(Path(plan.manifest))
+            self._know("manifests", plan.manifest, {"digest": digest})
+        load = os.getloadavg() if hasattr(os, "getloadavg") else ()
+        self._record["runs"].append(
+            {
+                "plan": asdict(plan),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "environment": self.environment,
+                "load": list(load),
+                "seed": 0,
+            }
+        )
+        self._write()
+        path = self._folder / ROWS
+        text = path.read_text("utf-8", "replace") if path.exists() else ""
+        rows = read_rows(text)
+        if text and not text.endswith("\n"):  # interrupted in a line
+            write_whole(path, "".join(row.to_json() + "\n" for row in rows).encode())
+        self._last = {row.case: row for row in rows}
+        return {c: row for c, row in self._last.items() if _stays(row, retry)}
+
+    def _know(self, kind: str, name: str, about: dict[str, Any]) -> None:
+        if self._record[kind].get(name, about).get("digest") != about["digest"]:
+            raise TyndaError(
+                f"{name} is another {kind.rstrip('s')} than the one in {self._folder}: begin a "
+                "new report"
+            )
+        self._record[kind][name] = about
+
+    def source(self, device: str) -> energy.Source:
+        """Of energy, measured when it is first asked for."""
+        if device not in self._sources:
+            found = self._sources[device] = energy.detect(device == "cuda")
+            self._record["environments"][self.environment]["energy"] = asdict(found)
+            self._write()
+        return self._sources[device]
+
+    def log(self, case: Case) -> Path:
+        """Where what an engine says goes."""
+        name = f"{environment.digest(case.model)}-{case.engine}-{case.bits}-{case.device}.log"
+        return self._folder / LOGS / name
+
+    def see(self, log: Path) -> str:
+        """Where to look for more of why something failed."""
+        return f": see {log}" if self._kept else ""
+
+    def add(self, row: Row) -> None:
+        """Keep a row, unless it is there already: what is skipped is looked at every time."""
+        if row == self._last.get(row.case):
+            return
+        with (self._folder / ROWS).open("a", encoding="utf-8") as file:
+            file.write(row.to_json() + "\n")
+
+    def _write(self) -> None:
+        text = json.dumps(self._record, indent=1, ensure_ascii=False)
+        write_whole(self._folder / RECORD, text.encode())
+
+
+def _stays(row: Row, retry: bool) -> bool:
+    """Whether a row need not be measured: what was missing or had no room may be there now."""
+    return row.status != "skipped" and not (retry and (row.status == "failed" or row.noise))
