@@ -421,7 +421,7 @@ def test_a_damaged_report_is_told_of(tiny_file, tmp_path):
     assert (tmp_path / ROWS).read_text() == row.to_json() + "\n"
     for text in ("[]", '{"runs": 1}', '{"models": {"m": 3}}'):
         (tmp_path / RECORD).write_text(text)
-        with pytest.raises(TyndaError, match="damaged|no record"):
+        with pytest.raises(TyndaError, match=r"damaged|no record"):
             measure(plan(tiny_file), tmp_path)
 
 

@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Any]:
     damaged, or no record."""
     record = {"manifests": {}} | read_json(path)  # which are not in the oldest
     for name, empty in begin().items():
-        found = record.get(name)
+        found: Any = record.get(name)
         every = found.values() if isinstance(found, dict) else found
         if type(found) is not type(empty) or not all(isinstance(x, dict) for x in every):
             raise TyndaError(f"{path} is no record of a profile: take a report's record.json")
