@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tynda.decode.beam import beam_search
-from tynda.decode.ctc import align, greedy
+from tynda.decode.ctc import align, greedy, hypothesis
 from tynda.decode.hotwords import HotWords
 from tynda.decode.ngram import LanguageModel, train
 from tynda.errors import TyndaError
@@ -335,6 +335,14 @@ def test_align_equals_brute_force(log_probs, tokens):
     assert collapse(path) == tuple(tokens)
     score = sum(float(log_probs[t, k]) for t, k in enumerate(path))
     assert score == pytest.approx(max(paths)[0], abs=1e-4)
+
+
+@given(st.integers(0, 60), st.floats(0.1, 8), st.integers(0, 1 << 30))
+def test_the_greedy_alignment_is_the_best_of_its_labelling(frames, sharp, seed):
+    values = sharp * np.random.default_rng(seed).standard_normal((frames, len(ENGLISH)))
+    log_probs = (values - np.logaddexp.reduce(values, 1, keepdims=True)).astype(np.float32)
+    found = greedy(log_probs, ENGLISH)
+    assert found == hypothesis(log_probs, ENGLISH, found.tokens, found.score)  # which aligns
 
 
 def test_word_times_and_confidence():

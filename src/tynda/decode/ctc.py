@@ -74,10 +74,13 @@ def greedy(log_probs: LogProbs, tokenizer: CharTokenizer) -> Hypothesis:
     """
     check(log_probs, tokenizer)
     best = log_probs.argmax(axis=1)
-    changed = np.append(True, best[1:] != best[:-1])[: len(best)]
-    tokens = [int(i) for i in best[changed & (best != tokenizer.blank)]]
+    starts = np.flatnonzero(np.append(True, best[1:] != best[:-1])[: len(best)])
+    ends = np.append(starts[1:], len(best))[: len(starts)]
+    runs = zip(best[starts], starts, ends, strict=True)
+    labels = [(int(i), int(a), int(b)) for i, a, b in runs if i != tokenizer.blank]
+    tokens, spans = [i for i, _, _ in labels], [(a, b) for _, a, b in labels]
     score = float(log_probs.max(axis=1).sum(dtype=np.float64))
-    return hypothesis(log_probs, tokenizer, tokens, score)
+    return hypothesis(log_probs, tokenizer, tokens, score, spans)
 
 
 def align(log_probs: LogProbs, tokens: Sequence[int], blank: int = 0) -> list[tuple[int, int]]:
@@ -122,23 +125,29 @@ def align(log_probs: LogProbs, tokens: Sequence[int], blank: int = 0) -> list[tu
 
 
 def hypothesis(
-    log_probs: LogProbs, tokenizer: CharTokenizer, tokens: list[int], score: float
+    log_probs: LogProbs,
+    tokenizer: CharTokenizer,
+    tokens: list[int],
+    score: float,
+    spans: list[tuple[int, int]] | None = None,
 ) -> Hypothesis:
-    """The reading that the labelling ``tokens`` stands for, with its words' times."""
-    spans = align(log_probs, tokens, tokenizer.blank)
+    """The reading that the labelling ``tokens`` stands for, with its words' times. ``spans``: the
+    tokens' frames where they are known, else as `align` finds them."""
+    if spans is None:
+        spans = align(log_probs, tokens, tokenizer.blank)
+    sure = _letter_log_probs(log_probs, tokens, spans, tokenizer.blank)
     words: list[WordTiming] = []
     letters: list[int] = []
     for i, token in enumerate([*tokens, tokenizer.space_id]):
         if token != tokenizer.space_id:
             letters.append(i)
         elif any(tokenizer.symbols[tokens[j]] for j in letters):
-            sure = [_letter_log_prob(log_probs, tokens[j], *spans[j], tokenizer) for j in letters]
             words.append(
                 WordTiming(
                     text=tokenizer.decode(tokens[j] for j in letters),
                     start=spans[letters[0]][0],
                     end=spans[letters[-1]][1],
-                    confidence=math.exp(sum(sure) / len(sure)),
+                    confidence=math.exp(sum(sure[j] for j in letters) / len(letters)),
                 )
             )
         if token == tokenizer.space_id:
@@ -146,15 +155,23 @@ def hypothesis(
     return Hypothesis(spell(tokenizer, tokens), tokens, score, words)
 
 
-def _letter_log_prob(
-    log_probs: LogProbs, token: int, first: int, last: int, tokenizer: CharTokenizer
-) -> float:
-    frame = first + int(log_probs[first:last, token].argmax())
-    row = np.delete(log_probs[frame].astype(np.float64), tokenizer.blank)
-    total = float(np.logaddexp.reduce(row))
-    if total == -math.inf:  # all on the blank: the letter is a guess
-        return -math.inf
-    return min(0.0, float(log_probs[frame, token]) - total)
+def _letter_log_probs(
+    log_probs: LogProbs, tokens: list[int], spans: list[tuple[int, int]], blank: int
+) -> list[float]:
+    """Of each token among all but the blank, at the likeliest frame of its span."""
+    frames = [
+        first + int(log_probs[first:last, token].argmax())
+        for token, (first, last) in zip(tokens, spans, strict=True)
+    ]
+    rows = log_probs[np.array(frames, np.int64)].astype(np.float64)
+    own = rows[np.arange(len(tokens)), tokens]
+    rows[:, blank] = -np.inf
+    total = np.logaddexp.reduce(rows, axis=1)
+    # All on the blank: the letter is a guess.
+    return [
+        -math.inf if t == -np.inf else min(0.0, float(x - t))
+        for x, t in zip(own, total, strict=True)
+    ]
 
 
 def spell(tokenizer: CharTokenizer, tokens: list[int]) -> str:
