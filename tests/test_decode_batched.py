@@ -1,5 +1,7 @@
 """Recordings cut at silences and decoded side by side."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from helpers import RATE, noise
 from tynda.decode import batched, sliding
 from tynda.decode.options import Options
 from tynda.frontend import LogMel
+from tynda.ops.tree import leaves
 from whisper_peer import pair
 
 FRONT = LogMel(fft=400, normalize="whisper")
@@ -100,3 +103,20 @@ def test_times_and_progress_are_those_of_the_recording(network):
 
 def test_no_speech(network):
     assert batched.transcribe(network, FRONT, noise(1), [], Options()) == ([], None)
+
+
+def test_batches_make_room_for_each_other(network, monkeypatch):
+    alive, calls, hear = [], [], batched.hear
+
+    def spy(*arguments):
+        assert not any(ref() is not None for ref in alive)
+        found = hear(*arguments)
+        alive[:] = [weakref.ref(tensor) for tensor in leaves(found)]
+        calls.append(len(alive))
+        return found
+
+    monkeypatch.setattr(batched, "hear", spy)
+    options = Options(temperature=(0.0,), language="en", batch_size=1, **OPTIONS)
+    batched.transcribe(network, FRONT, noise(70, level=0.1), SPEECH, options)
+    assert len(calls) == 3
+    assert all(calls)

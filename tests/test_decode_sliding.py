@@ -1,5 +1,6 @@
 """Whole recordings through Whisper: against openai-whisper, and its finer rules by hand."""
 
+import weakref
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from tynda.decode.options import Options
 from tynda.decode.sliding import Piece
 from tynda.decode.whisper import Window
 from tynda.errors import TyndaError
+from tynda.ops.tree import leaves
 from whisper_peer import features, pair, same_as_openai, same_dice  # noqa: F401 (a fixture)
 
 # Random models are never sure: thresholds about what they reach tell more than the usual ones.
@@ -95,6 +97,22 @@ def test_a_fitting_window_encodes_what_is_left(models, monkeypatch):
         assert sizes[0] == (expected, expected)
         assert max(sizes) == (expected, expected)
         assert pieces
+
+
+def test_windows_make_room_for_each_other(models, monkeypatch):
+    alive = []
+    hear = sliding.hear
+
+    def spy(*arguments):
+        assert not any(ref() is not None for ref in alive)
+        found = hear(*arguments)
+        alive[:] = [weakref.ref(tensor) for tensor in leaves(found)]
+        assert alive
+        return found
+
+    monkeypatch.setattr(sliding, "hear", spy)
+    options = Options(temperature=(0.0,), max_new_tokens=5, no_speech_threshold=None)
+    sliding.transcribe(models[1], features(sound(70)), options)
 
 
 def test_progress_reaches_the_end(models):

@@ -52,6 +52,12 @@ def test_raw_sound_is_not_copied():
     check(measured(witness, bits=("stored", "8"), durations=(30.0,)))
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not Linux")
+def test_windows_make_room_for_each_other():
+    witness = Path(__file__).parent / "data" / "witness-whisper.safetensors"
+    check(measured(witness, bits=("stored", "8"), durations=(30.0,), batches=(16,)))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not Linux")
 @pytest.mark.parametrize("bits", ["32", "8"])

@@ -44,9 +44,13 @@ def transcribe(
     chunks = pack(speech, wanted, most, rate)
     language, prompt = options.language, History(network, options).prompt()
     pieces: list[Piece] = []
+    heard: whisper.Heard[Any] | None = None
+    one: whisper.Heard[Any] | None = None
+    stretch: Stretch | None = None
     for at in range(0, len(chunks), options.batch_size):
         group = chunks[at : at + options.batch_size]
         windows = [front(samples[a * front.hop : b * front.hop]) for a, b in group]
+        heard = one = stretch = None  # keys and values of one batch at a time
         heard = hear(network, windows, options)
         if network.tokenizer.multilingual and language is None:
             (chances,) = detect_language(network, _only(network, heard, 0))

@@ -72,8 +72,11 @@ def transcribe(
     spoken_until = 0.0
     for begin, end in clips(options.clip_timestamps, content):
         seek = begin
+        heard: whisper.Heard[Any] | None = None
+        stretch: Stretch | None = None
         while seek < end:
             count = min(size, end - seek)
+            heard = stretch = None  # keys and values of one window at a time
             heard = hear(network, [features[seek : seek + count]], options)
             stretch = Stretch(network, options, language, heard, seek, count, content)
             window = stretch.decode(history.prompt(), history.prefix())

@@ -134,21 +134,25 @@ class _Whisper(_Tynda):
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """All windows of a batch at once."""
-        network = self._network
         for part, count in parts(samples, self.window, tokens):
-            with clock.stage("frontend"):
-                mel = self._features(part)
-            with clock.stage("encoder"):
-                sound = network.encode(mel, np.full(len(mel), mel.shape[1]))
-            with clock.stage("decoder"):
-                options = Options(
-                    without_timestamps=True,
-                    max_new_tokens=min(count, self.most),
-                    suppress_tokens=[network.tokenizer.eot],
-                )
-                heard = network.listen(*sound)
-                found = whisper.decode(network, heard, options, [self._language] * len(mel))
-            clock.tokens += len(found[0].tokens)
+            clock.tokens += self._window(part, count, clock)
+
+    def _window(self, samples: Floats, count: int, clock: Clock) -> int:
+        """How many tokens each says of one; what it took is given back for the next."""
+        network = self._network
+        with clock.stage("frontend"):
+            mel = self._features(samples)
+        with clock.stage("encoder"):
+            sound = network.encode(mel, np.full(len(mel), mel.shape[1]))
+        with clock.stage("decoder"):
+            options = Options(
+                without_timestamps=True,
+                max_new_tokens=min(count, self.most),
+                suppress_tokens=[network.tokenizer.eot],
+            )
+            heard = network.listen(*sound)
+            found = whisper.decode(network, heard, options, [self._language] * len(mel))
+        return len(found[0].tokens)
 
     def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
         """See `Session.operations`."""
