@@ -391,6 +391,17 @@ def test_the_page_has_all_that_was_asked_for(full):
     assert all((folder / "figures" / n).read_bytes()[:4] == b"\x89PNG" for n in figures)
 
 
+def test_each_model_names_the_next_engine(tmp_path):
+    rows = [
+        *(speed("hub/one", time=1.0), speed("hub/one", bits="8", time=0.4)),
+        *(speed("hub/one", "halves", time=1.0), speed("hub/one", "thirds", time=3.0)),
+        speed("hub/two"),  # on one engine
+    ]
+    shown = checked(page(tmp_path, rows))
+    assert "halves 32 bit: 2.5 times the time of tynda 8 bit (30 s × 1)" in shown
+    assert shown.count("times the time of") == 1
+
+
 def test_estimated_energy_is_called_one_wherever_it_is_shown(full):
     _, text = full
     shown = checked(text)
