@@ -513,6 +513,30 @@ def test_a_failure_is_told_by_the_exit_code(tiny_file, tmp_path, broken):
     assert run(*options[:-1], "tynda,missing").exit_code == 0
 
 
+def test_a_page_that_cannot_be_made_is_told_by_the_exit_code(tiny_file, tmp_path):
+    (tmp_path / "index.html").mkdir()
+    options = ["--durations", "0.5", "--no-operations", "--report", tmp_path]
+    failed(run(tiny_file, *options), 1, "no page was made")
+    assert len(read_rows((tmp_path / ROWS).read_text())) == 1
+
+
+def test_speed_is_of_the_decoding_that_words_are_of():
+    path = Path(tynda.__file__).parent / "bundled" / "sentences-en.safetensors"
+    case = Case("speed", str(path), "tynda", "stored", threads=1)
+    session = engine("tynda").open(case, path)
+    texts, decode = [], session._recognizer._decode
+
+    def spy(log_probs, options):
+        texts.append(decode(log_probs, options)[0].text)
+        return []
+
+    session._recognizer._decode = spy
+    samples = tynda.audio.load(Path(__file__).parents[1] / "demo" / "020070039.opus")
+    session.run(samples[None], 3.0, Clock())
+    session._recognizer._decode = decode
+    assert texts == [session.transcribe(samples).lower()] != [""]
+
+
 def test_help_names_all_commands():
     result = run("--help")
     assert result.exit_code == 0
@@ -525,7 +549,7 @@ def test_texts_without_words_have_no_rate(tiny_file, tmp_path):
     manifest = write_manifest(tmp_path / "m.jsonl", [("a.wav", "")])
     result = run(tiny_file, "--words-only", "--manifest", manifest, "--time-limit", 86400)
     assert result.exit_code == 0, result.output
-    assert "WER - " in result.output
+    assert "WER - (the manifest has no words)" in result.output
 
 
 def test_runs_are_repeated_once_and_as_they_were(tiny_file, tmp_path):
@@ -534,6 +558,8 @@ def test_runs_are_repeated_once_and_as_they_were(tiny_file, tmp_path):
         run(*options, "--report", tmp_path)
     record = tmp_path / RECORD
     assert run("--again", record).output.count("[1/1]") == 1
+    assert run("--again", tmp_path).output.count("[1/1]") == 1
+    failed(run("--again", record, "--report", tmp_path), 2, "another --report")
     failed(run("--again", record, "--budget", "1"), 2, "leave out --budget")
     changed = json.loads(record.read_text())
     changed["models"][str(tiny_file)]["digest"] = "0"
@@ -546,6 +572,7 @@ def test_runs_are_repeated_once_and_as_they_were(tiny_file, tmp_path):
     [
         *({"models": 5}, {"models": ["m"], "durations": ["x"]}, {"models": ["m"], "threads": []}),
         *({"models": ["m"], "new": 1}, {"models": ["m"], "tokens": float("nan")}, 3),
+        *({"models": ["m"], "durations": "5"}, {"models": ["m"], "batches": ["2"]}),
     ],
 )
 def test_plans_are_read_from_anything(plan):
@@ -556,7 +583,11 @@ def test_plans_are_read_from_anything(plan):
 def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
     for option in ("--budget", "--time-limit", "--tokens-per-second"):
         failed(run(tiny_file, option, "nan"), 2, "nan")
-    failed(run(tiny_file, "--report", ""), 2, "names no folder")
+    for option in ("--report", "--manifest", "--again"):
+        failed(run(tiny_file, option, ""), 2, "names nothing")
+    failed(run(tiny_file, "--durations", "1e300"), 2, "86,400")
+    manifest = write_manifest(tmp_path / "m.jsonl", [("gone.wav", "one")])
+    failed(run(tiny_file, "--manifest", manifest), 1, "gone.wav")
     failed(run(), 2, "give models")
     failed(run(tiny_file, "--engines", "nobody"), 2, "nobody")
     failed(run(tiny_file, "--devices", "tpu"), 2, "tpu")
@@ -572,6 +603,7 @@ def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
     failed(run("--again", tmp_path / "bad.json"), 1, "no record")
     (tmp_path / "file").touch()
     failed(run(tiny_file, "--report", tmp_path / "file"), 2, "file")
+    failed(run(tiny_file, "--report", tmp_path / "file" / "sub"), 1, "cannot write to")
 
 
 def test_from_python(tiny_file, tmp_path):

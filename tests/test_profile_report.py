@@ -586,5 +586,5 @@ def test_damaged_rows_are_told_of(tmp_path):
     folder = put(tmp_path, [speed("a"), speed("b")])
     path = folder / "rows.jsonl"
     path.write_text("[1, 2]\n" + path.read_text() + '{"case": {"wor')
-    with pytest.warns(UserWarning, match="1 damaged rows"):
+    with pytest.warns(UserWarning, match="1 damaged row"):
         assert len(read(folder).rows) == 2

@@ -30,6 +30,8 @@ def profile() -> None:
     """What models cost in time, energy, memory and words."""
 
 
+_MOST = 86_400
+"""Seconds of sound, or recordings at a time."""
 _BITS = ("stored", "32", "16", "bf16", "8", "6", "5", "4", "3", "2", "1.58")
 
 
@@ -51,8 +53,8 @@ def _listed(kind: Any, least: float = 0, known: Any = None) -> Any:
             ) from None
         if not found:
             raise click.BadParameter(f"{text!r} names nothing")
-        if kind is not str and not all(least <= x < float("inf") for x in found):
-            raise click.BadParameter(f"{text!r}: take numbers of {least:g} or more")
+        if kind is not str and not all(least <= x <= _MOST for x in found):
+            raise click.BadParameter(f"{text!r}: take numbers from {least:g} to {_MOST:,}")
         if known and (unknown := [x for x in found if x not in known()]):
             raise click.BadParameter(f"no {unknown[0]!r}: take some of {', '.join(known())}")
         return tuple(dict.fromkeys(found))
@@ -60,9 +62,9 @@ def _listed(kind: Any, least: float = 0, known: Any = None) -> Any:
     return parse
 
 
-def _folder(ctx: click.Context, param: click.Parameter, text: str | None) -> Path | None:
+def _path(ctx: click.Context, param: click.Parameter, text: str | None) -> Path | None:
     if text == "":
-        raise click.BadParameter("'' names no folder: '.' is the one you are in")
+        raise click.BadParameter("'' names nothing: '.' is the folder that you are in")
     return None if text is None else Path(text)
 
 
@@ -93,16 +95,27 @@ tynda profile diff A B     compare two reports, case by case"""
     show_default=True,
     help="cpu, cuda.",
 )
-@click.option("--durations", callback=_NUMBERS, default="5,15,30,60", show_default=True)
-@click.option("--batches", callback=_WHOLE, default="1", show_default=True)
+@click.option(
+    "--durations",
+    callback=_NUMBERS,
+    default="5,15,30,60",
+    show_default=True,
+    help="Of a recording, in seconds.",
+)
+@click.option(
+    "--batches", callback=_WHOLE, default="1", show_default=True, help="Recordings at a time."
+)
 @click.option("--threads", type=click.IntRange(1), help="All processors by default.")
 @click.option(
     "--manifest",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
+    callback=_path,
     help="Speech with texts: word errors, and what speed is measured on, noise by default.",
 )
 @click.option("--words-only", is_flag=True, help="Of the manifest, and no speed.")
-@click.option("--repeats", type=click.IntRange(1), default=10, show_default=True, help="Of a run.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=10, show_default=True, help="Of a run, at least."
+)
 @click.option(
     "--budget",
     type=Number(0, 86400),
@@ -128,7 +141,7 @@ tynda profile diff A B     compare two reports, case by case"""
 @click.option(
     "--report",
     type=click.Path(file_okay=False),
-    callback=_folder,
+    callback=_path,
     metavar="DIR",
     help="Where rows are kept, figures and a page made; what is there is not measured again.",
 )
@@ -140,7 +153,8 @@ tynda profile diff A B     compare two reports, case by case"""
 @click.option("--retry", is_flag=True, help="Measure again what failed or was noisy.")
 @click.option(
     "--again",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
+    callback=_path,
     metavar="RECORD",
     help="Repeat the runs of a report's record.json, instead of MODEL and its options.",
 )
@@ -173,6 +187,8 @@ def measure(
         raise click.UsageError("--retry is of a report that is there: --report DIR")
     if again:
         _refuse(*how, "engines", "words_only", "tokens_per_second", "operations")
+        if report and report.resolve() == again.resolve().parent:
+            raise click.UsageError(f"{report} has these runs: take another --report, or --retry")
         plans = replay(again)
     else:
         engines = tuple(ENGINES) if engines == ("all",) else engines or ("tynda",)
@@ -186,8 +202,7 @@ def measure(
 
     found = (row for plan in plans for row in run(plan, report, retry=retry, on_row=tell))
     rows = list({row.case: row for row in found}.values())
-    if report:
-        _write(report)
+    broken = _write(report) if report else ""
     if format_ == "json":
         print_text("\n".join(row.to_json() for row in rows))
     else:
@@ -196,6 +211,8 @@ def measure(
         raise TyndaError("nothing could be measured: the lines above say why")
     if failed := sum(row.status == "failed" for row in rows):
         raise TyndaError(f"{failed} of {len(rows)} failed: the lines above say why")
+    if broken:
+        raise TyndaError(f"all was measured, but no page was made: {broken}")
 
 
 def _refuse(*options: str) -> None:
@@ -207,14 +224,15 @@ def _refuse(*options: str) -> None:
             raise click.UsageError(f"--again repeats what was run: leave out --{option}")
 
 
-def _write(report: Path) -> None:
-    """What was measured stays, whatever keeps its page from being made."""
+def _write(report: Path) -> str:
+    """What keeps the page from being made, or nothing; what was measured stays."""
     from tynda.profiling.report import write
 
     try:
         say(f"report: {write(report)}")
     except TyndaError as error:
-        say(f"no page was made: {error}")
+        return str(error)
+    return ""
 
 
 @profile.command("report")
@@ -251,7 +269,7 @@ def diff(
     from dataclasses import asdict
 
     from tynda.profiling.report.diff import compare
-    from tynda.profiling.report.read import read
+    from tynda.profiling.report.read import count, read
 
     found = compare(read(first), read(second))
     for warning in found.warnings:
@@ -263,11 +281,13 @@ def diff(
         _print_diff(found)
     for name, cases in ((first, found.first), (second, found.second)):
         if cases:
-            say(f"only in {name}: {len(cases)} cases")
+            say(f"only in {name}: {count(len(cases), 'case')}")
         for case in cases:
             say(f"  {_about(case)}")
     if not found.changes:
         raise TyndaError(f"{first} and {second} have no case in common")
+    if fail_above is not None and all(change.noisy or change.broken for change in found.changes):
+        say("warning: nothing could be judged: in one report or the other every row is noisy")
     worst = max(change.worst() for change in found.changes)
     if fail_above is not None and worst > fail_above:
         say(f"{worst:.2f} times as much, over --fail-above {fail_above:g}")
@@ -326,6 +346,8 @@ def _short(row: Any) -> str:
 
 
 def _rates(values: dict[str, Any]) -> str:
+    if values["wer"] is None:
+        return "- (the manifest has no words)"
     return f"{rate(values['wer'])} ({rate(values['wer_low'])} to {rate(values['wer_high'])})"
 
 
@@ -353,7 +375,7 @@ def _print(rows: list[Any]) -> None:
                 *(f"{case.seconds:g} s", str(case.batch), f"{1e3 * times['p50']:.1f}"),
                 _interval(times),
                 *(f"{1e3 * times['p95']:.1f}", f"{values['real_time_factor']:.4f}"),
-                f"{energy['joules']:.2f}{' est.' if energy['estimate'] else ''}",
+                f"{energy['joules']:.3g}{' est.' if energy['estimate'] else ''}",
                 f"{values['memory']['peak'] / 1e6:.0f}",
                 "noisy" * values["machine"]["noisy"],
             )

@@ -56,6 +56,8 @@ class Plan:
         numbers = (*numbers, 1 if self.threads is None else self.threads, 1 + self.budget)
         if not all(isinstance(x, str) for x in texts):
             raise TyndaError("a profile's models, engines, bits and devices have names")
+        if not all(isinstance(x, int | float) for x in numbers):
+            raise TyndaError("a profile's durations, batches and limits are numbers")
         if not all(0 < x < float("inf") for x in numbers) or self.budget < 0:
             raise TyndaError("a profile's durations, batches and limits are more than 0")
         for names, known in ((self.engines, tuple(ENGINES)), (self.devices, ("cpu", "cuda"))):
@@ -81,6 +83,7 @@ def replay(path: Path) -> list[Plan]:
 
     Raises `TyndaError` where it is no record, or its models or manifests are not what they were.
     """
+    path = path / record.RECORD if path.is_dir() else path
     try:
         known = record.read(path)
     except FileNotFoundError:

@@ -27,10 +27,17 @@ def begin() -> dict[str, Any]:
 def read(path: Path) -> dict[str, Any]:
     """A record, whole. Raises FileNotFoundError where there is none, `TyndaError` where it is
     damaged, or no record."""
-    record = {"manifests": {}} | read_json(path)  # which are not in the oldest
+    wrong = TyndaError(
+        f"{path} is damaged, or no record of a profile: take a report's record.json, or remove it "
+        "to begin another; the rows beside it stay"
+    )
+    try:
+        record = {"manifests": {}} | read_json(path)  # which are not in the oldest
+    except TyndaError:
+        raise wrong from None
     for name, empty in begin().items():
         found: Any = record.get(name)
         every = found.values() if isinstance(found, dict) else found
         if type(found) is not type(empty) or not all(isinstance(x, dict) for x in every):
-            raise TyndaError(f"{path} is no record of a profile: take a report's record.json")
+            raise wrong
     return record

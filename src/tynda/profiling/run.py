@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from tynda import library, manifest
+from tynda.files import check_readable
 from tynda.profiling.case import Case, Row
 from tynda.profiling.engines import engine
 from tynda.profiling.engines.base import Engine
@@ -54,7 +55,8 @@ def _measure_all(
     plan: Plan, store: Store, retry: bool, on_row: Callable[[Row, int, int], None] | None
 ) -> list[Row]:
     if plan.manifest:  # to be told at once, and not by every worker
-        manifest.read(plan.manifest)
+        for utterance in manifest.read(plan.manifest):
+            check_readable(Path(utterance.audio), "recording")
     models = {name: Model(library.find(name)) for name in plan.models}
     every = cases(plan, models)
     done = store.begin(plan, models, retry)
@@ -100,15 +102,14 @@ def _measure(plan: Plan, case: Case, model: Model, store: Store) -> Row:
 
 def _missing(maker: Engine, case: Case, model: Model) -> str:
     """Why an engine cannot be measured here, or nothing."""
+    if maker.needs_folder and not model.is_folder:
+        return f"{case.engine} reads folders of the Hugging Face hub, and {case.model} is a file"
+    if model.about["family"] not in maker.families:
+        return f"{case.engine} cannot run a model of the family {model.about['family']}"
     try:
-        why = maker.missing(case)
+        return maker.missing(case) or ""
     except Exception as error:  # what is installed may be broken in any way
         return f"{case.engine} cannot be loaded: {error}"
-    if why is None and maker.needs_folder and not model.is_folder:
-        return f"{case.engine} reads folders of the Hugging Face hub, and {case.model} is a file"
-    if why is None and model.about["family"] not in maker.families:
-        return f"{case.engine} cannot run a model of the family {model.about['family']}"
-    return why or ""
 
 
 def _prepare(job: Job, limit: float, log: Path) -> str:

@@ -28,15 +28,22 @@ LOGS = "logs"
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """In ``folder``, which is made: two at once would measure all of it twice."""
-    logs = folder / LOGS
-    logs.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOGS / "lock", timeout=0)
     try:
-        with FileLock(logs / "lock", timeout=0):
-            yield
+        (folder / LOGS).mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise TyndaError(
             f"another profile writes to {folder}: wait for it, or take another --report"
         ) from None
+    except OSError as error:
+        raise TyndaError(
+            f"cannot write to {folder} ({error.strerror}): take another --report"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Store:

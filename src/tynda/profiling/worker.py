@@ -172,7 +172,9 @@ def words(job: Job, session: Session, _: Floats) -> dict[str, Any]:
             np.array(counts, np.float64),
             lambda drawn: drawn[:, 0].sum(-1) / np.maximum(drawn[:, 1].sum(-1), 1),
         )
-        found |= {name: rate, f"{name}_low": low, f"{name}_high": high}
+        known = rate is not None  # where the manifest has words
+        found |= {name: rate, f"{name}_low": low if known else None}
+        found[f"{name}_high"] = high if known else None
     return found | {"utterances": len(pairs), "words": total.words}
 
 

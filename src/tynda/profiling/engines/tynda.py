@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tynda import library, models, quant, quantization
 from tynda.audio import SAMPLE_RATE
-from tynda.decode import ctc, whisper
+from tynda.decode import whisper
 from tynda.decode.options import Options
 from tynda.models import whisper as model
 from tynda.ops import native
@@ -22,7 +22,7 @@ from tynda.profiling.engines.base import Clock, Engine, Session, parts
 from tynda.profiling.environment import digest
 from tynda.profiling.operations import Ledger, Operation, least
 from tynda.profiling.predict import BITS, predict
-from tynda.recognizers import WhisperRecognizer, of
+from tynda.recognizers import CTCRecognizer, Decoding, WhisperRecognizer, of
 
 __all__ = ["Native", "Numpy"]
 
@@ -78,11 +78,15 @@ class Native(Engine):
 
     def open(self, case: Case, path: Path) -> Session:
         """A recogniser's parts, one after another."""
-        model = library.load(path)
-        described = memory.resident()
         recognizer = of(
-            model, backend=self.backend, bits=BITS.get(case.bits, 8), threads=case.threads
+            library.load(path),
+            backend=self.backend,
+            bits=BITS.get(case.bits, 8),
+            threads=case.threads,
         )
+        if isinstance(recognizer, CTCRecognizer):
+            recognizer.prepare()  # its n-gram
+        described = memory.resident()
         kind = _Whisper if isinstance(recognizer, WhisperRecognizer) else _CTC
         return kind(recognizer, case, self.bits[case.bits], described)
 
@@ -97,7 +101,7 @@ class Numpy(Native):
 
 class _Tynda(Session):
     def __init__(self, recognizer: Any, case: Case, kind: str, described: int) -> None:
-        """``described``: bytes that were resident when the model had been read, its weights
+        """``described``: bytes that were resident when the model had been opened, its weights
         still in their file; samples were there already."""
         self.kind, self._recognizer, self._case = kind, recognizer, case
         self._front, self._config = recognizer._model.frontend, recognizer._model.config
@@ -217,7 +221,8 @@ class _Whisper(_Tynda):
 
 class _CTC(_Tynda):
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
-        """A recording in one piece, however long."""
+        """A recording in one piece, however long, decoded as ``tynda transcribe`` does: words and
+        speed are of the same work."""
         engine = self._recognizer._engine
         with clock.stage("frontend"):
             features, lengths = self._features(samples)
@@ -226,7 +231,7 @@ class _CTC(_Tynda):
             log_probs, counts = engine.array(states), engine.array(frames)
         with clock.stage("decoder"):
             for row, count in zip(log_probs, counts, strict=True):
-                ctc.greedy(row[: int(count)], self._recognizer.tokenizer)
+                self._recognizer._decode(row[: int(count)], Decoding())
 
     def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
         """See `Session.operations`."""

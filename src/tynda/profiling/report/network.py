@@ -34,6 +34,12 @@ SHOWN = 8
 _DOTS = {"encoder": "o", "decoder": "D"}
 
 
+def _reached(ratio: float) -> str:
+    """The roof is of memory, or of products: what lies in a cache, or is no product, may be over
+    it."""
+    return f"{ratio:.0%} of its roof" if ratio <= 1 else f"{plain(ratio, 2)} times its roof: cached"
+
+
 @dataclass(frozen=True)
 class Item:
     """One kind of operation in a part of a model, summed up over a run."""
@@ -111,11 +117,13 @@ def roofline(report: Report, names: Names) -> list[Figure]:
                     alpha=0.9,
                     markerfacecolor=colour if item.seconds else BACK,
                 )
-                tip = (
-                    f"{item.part} {item.operation} ({item.bits} bits): {plain(speed / 1e9)} G/s at "
-                    f"{plain(intensity)} a byte, {speed / bound:.0%} of what is possible"
-                )
-                drawing.mark(dot, tip + f", {share:.0%} of the time" * bool(item.seconds))
+                tip = f"{item.part} {item.operation} ({item.bits} bits): "
+                if not item.seconds:
+                    tip += f"not measured, at {plain(intensity)} a byte"
+                else:
+                    tip += f"{plain(speed / 1e9)} G/s at {plain(intensity)} a byte, "
+                    tip += _reached(speed / bound) + f", {share:.0%} of the time"
+                drawing.mark(dot, tip)
                 reached.append((intensity, speed / 1e9, share, f"{item.operation} ({item.part})"))
             low = min(x for x, *_ in reached) / 1.6
             high = max(*(x for x, *_ in reached), 2 * (tops["8"] or tops["32"]) / bandwidth)

@@ -70,15 +70,13 @@ def read(folder: Path) -> Report:
     if not folder.is_dir():
         raise TyndaError(f"no report at {folder}: check the path")
     try:
-        text = (folder / ROWS).read_text("utf-8")
+        text = (folder / ROWS).read_text("utf-8", "replace")
     except FileNotFoundError:
         text = ""
-    except UnicodeDecodeError:
-        raise TyndaError(f"{folder / ROWS} is damaged: it is no text") from None
     rows = {row.case: row for row in read_rows(text) if _sound(row)}
     whole = [line for line in text.split("\n")[:-1] if line]  # an interrupt leaves half a line
     if lost := len(whole) - sum(_sound(row) for row in read_rows("\n".join(whole))):
-        warnings.warn(f"{folder / ROWS}: {lost} damaged rows are left out", stacklevel=2)
+        warnings.warn(f"{folder / ROWS}: {count(lost, 'damaged row')} left out", stacklevel=2)
     if not rows:
         raise TyndaError(f"no rows in {folder}: measure with tynda profile … --report {folder}")
     try:

@@ -101,7 +101,7 @@ def front(found: Sequence[choose.Candidate], drawn: Sequence[Figure]) -> str:
     """The Pareto front."""
     case = choose.reference(found)
     if not drawn or case is None:
-        return _none("No words were measured: --manifest FILE does it.")
+        return _none("It takes words (--manifest FILE) and speed of the same model.")
     return (
         f'<p class="note">Speed at {case[0]:g} s × {case[1]}. Filled: on the Pareto '
         "front of words, speed and size, that is, nothing is better in all three; the line is the "
