@@ -398,8 +398,8 @@ def test_each_model_names_the_next_engine(tmp_path):
         speed("hub/two"),  # on one engine
     ]
     shown = checked(page(tmp_path, rows))
-    assert "halves 32 bit: 2.5 times the time of tynda 8 bit (30 s × 1)" in shown
-    assert shown.count("times the time of") == 1
+    assert "halves 32 bit: 2.5 times tynda 8 bit" in shown
+    assert shown.count(" times tynda") == 1
 
 
 def test_estimated_energy_is_called_one_wherever_it_is_shown(full):

@@ -183,7 +183,7 @@ def _models(report: Report, names: Names, found: Sequence[Candidate]) -> str:
             cells.append(Cell(f"{names.way(c.setup)}: {text(c)}{sign}", value(c)) if c else None)
         cells.insert(3, _next_engine(mine, names))
         lines.append((None, cells))
-    columns = ("model", "best words (WER)", "fastest", "next engine", "least memory")
+    columns = ("model", "best words (WER)", "fastest", "next engine's time", "least memory")
     return "<h3>Each model's best</h3>" + table(
         (*columns, f"least energy{_estimate(found)} per s of sound"), lines, left=6
     )
@@ -197,10 +197,8 @@ def _next_engine(mine: Sequence[Candidate], names: Names) -> Cell | None:
         return None
     best, sign = others[0], " ⚠" if others[0].noisy or here[0].noisy else ""
     ratio = here[0].throughput / best.throughput
-    text = (
-        f"{names.way(best.setup)}: {plain(ratio, 2)} times the time of {names.way(here[0].setup)}"
-    )
-    return Cell(f"{text} ({here[0].seconds:g} s × {here[0].batch}){sign}", ratio)
+    text = f"{names.way(best.setup)}: {plain(ratio, 2)} times {names.way(here[0].setup)}"
+    return Cell(text + sign, ratio)
 
 
 def _wer(c: Candidate) -> str:
