@@ -13,7 +13,7 @@ from tynda.ops.count import count
 from tynda.profiling.case import Case
 from tynda.profiling.engines import engine
 from tynda.profiling.operations import limits, summed
-from tynda.profiling.worker import Job, cache, operations
+from tynda.profiling.worker import Job, cache, operations, sound
 from whisper_peer import write_folder
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
@@ -34,7 +34,7 @@ def test_limits():
 
 def test_operations_of_a_ctc_model(tiny_file):
     job, opened = session(tiny_file)
-    found = operations(job, opened)
+    found = operations(job, opened, sound(job.case))
     json.dumps(found, allow_nan=False)
     assert found["parts"]["decoder"] == found["layers"]["decoder"] == []
     items = found["parts"]["encoder"]
@@ -52,12 +52,12 @@ def test_operations_of_a_ctc_model(tiny_file):
 def test_operations_and_cache_of_a_decoder(tmp_path):
     write_folder(tmp_path)
     job, opened = session(tmp_path, "32")
-    found = operations(job, opened)
+    found = operations(job, opened, sound(job.case))
     names = {item["operation"] for item in found["parts"]["decoder"]}
     assert {"linear", "attention", "causal_attention", "embedding", "write"} <= names
     assert {"conv1d"} <= {item["operation"] for item in found["parts"]["encoder"]}
     job, opened = session(tmp_path, "32", work="cache")
-    found = cache(job, opened)
+    found = cache(job, opened, sound(job.case))
     assert found["positions"] == [1, 2, 4, 8, 16, 32, 64, 128, 224]
     for name in ("with_cache", "without_cache"):
         assert len(found[name]) == len(found["positions"])
