@@ -114,7 +114,11 @@ tynda profile diff A B     compare two reports, case by case"""
 )
 @click.option("--words-only", is_flag=True, help="Of the manifest, and no speed.")
 @click.option(
-    "--repeats", type=click.IntRange(1), default=10, show_default=True, help="Of a run, at least."
+    "--repeats",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Of a run, within --budget; of one that takes milliseconds more.",
 )
 @click.option(
     "--budget",
@@ -187,7 +191,7 @@ def measure(
         raise click.UsageError("--retry is of a report that is there: --report DIR")
     if again:
         _refuse(*how, "engines", "words_only", "tokens_per_second", "operations")
-        if report and report.resolve() == again.resolve().parent:
+        if report and not retry and report.resolve() == again.resolve().parent:
             raise click.UsageError(f"{report} has these runs: take another --report, or --retry")
         plans = replay(again)
     else:
