@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from tynda import library, models
+from tynda import models
+from tynda.compile.native import Native
 from tynda.models import whisper
-from tynda.ops.native import Native
+from tynda.store import library
 
 _ROUNDS = 15
 _TOKENS = 20  # of a round

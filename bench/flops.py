@@ -7,9 +7,10 @@ python bench/flops.py conventions  # which way of counting gives published figur
 import sys
 from dataclasses import replace
 
-from tynda import library, models
+from tynda import models
+from tynda.compile.count import Report, count, count_listen, count_step, count_text
 from tynda.models import wav2vec2, whisper
-from tynda.ops.count import Report, count, count_listen, count_step, count_text
+from tynda.store import library
 
 SIZES = {  # channels, heads, layers
     "tiny": (384, 6, 4),

@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
-from tynda import frontend, spectra
-from tynda.frontend import LogMel, Spectrogram
+from tynda.sound import frontend, spectra
+from tynda.sound.frontend import LogMel, Spectrogram
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tynda import audio, manifest
+from tynda import manifest
+from tynda.sound import audio
 
 
 def write(path: Path, recordings: list[Path], seconds: float) -> float:

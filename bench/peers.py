@@ -52,8 +52,8 @@ BITS = {"int8": 8, "f32": 32, "int4": 4, "int3": 3, "int2": 2, "int1.58": 1.58}
 """Of tynda's weights; products are in 8 bits or in f32."""
 DEMO = Path(__file__).parent.parent / "demo" / "jfk.flac"
 CUT = """
-import sys, wave, tynda.audio
-samples = tynda.audio.load(sys.argv[1])[: 5 * 16000]
+import sys, wave, tynda.sound.audio
+samples = tynda.sound.audio.load(sys.argv[1])[: 5 * 16000]
 with wave.open(sys.argv[2], "wb") as file:
     file.setparams((1, 2, 16000, 0, "NONE", ""))
     file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
@@ -107,8 +107,8 @@ def of_tynda(job: Job) -> Run:
     from threadpoolctl import threadpool_limits
 
     import tynda
-    from tynda.decode import whisper
-    from tynda.decode.options import Options
+    from tynda.heads.seq2seq import search as whisper
+    from tynda.heads.seq2seq.options import Options
 
     threadpool_limits(job.threads)  # NumPy's own
     backend: Any = job.backend

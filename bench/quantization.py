@@ -22,12 +22,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import tynda
-from tynda import library
 from tynda import manifest as manifests
-from tynda.quant.grid import Grid
 from tynda.quantization.mixed import Mixer
 from tynda.quantization.run import products, quantize
 from tynda.score import change, score
+from tynda.store import library
+from tynda.weights.grid import Grid
 
 WAYS = [
     ("rtn", 8),

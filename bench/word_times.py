@@ -17,9 +17,10 @@ import av
 import numpy as np
 
 import tynda
-from tynda import audio, manifest
-from tynda.audio import SAMPLE_RATE
+from tynda import manifest
 from tynda.score import score
+from tynda.sound import audio
+from tynda.sound.audio import SAMPLE_RATE
 
 FRAME = SAMPLE_RATE // 50
 

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import tynda
-from tynda import audio, library, manifest
+from tynda import manifest
 from tynda.score import score
+from tynda.sound import audio
+from tynda.store import library
 from tynda.text.normalize import english_letters
 
 Samples = NDArray[np.float32]

@@ -10,10 +10,10 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load, save
 
-from tynda import checkpoint
-from tynda.frontend import LogMel
 from tynda.models import conformer
 from tynda.ops.numpy import NumpyOps
+from tynda.sound.frontend import LogMel
+from tynda.store import checkpoint
 from tynda.text.tokenizer import ENGLISH
 
 RATE = 16_000

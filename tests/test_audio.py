@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tynda.audio import load, stream
 from tynda.errors import TyndaError
+from tynda.sound.audio import load, stream
 
 SECONDS = 1.5
 PCM = ["u8", "s16le", "s24le", "s32le", "f32le", "f64le", "mulaw", "alaw"]
@@ -215,7 +215,8 @@ def test_a_plain_wav_is_read_as_ffmpeg_does(changes, end):
 def test_a_plain_wav_needs_no_library(channels, tmp_path):
     (tmp_path / "a.wav").write_bytes(plain(channels))
     code = (
-        "import sys, tynda.audio as a; a.load(sys.argv[1]); print({'av', 'soxr'} & {*sys.modules})"
+        "import sys, tynda.sound.audio as a; a.load(sys.argv[1]); "
+        "print({'av', 'soxr'} & {*sys.modules})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a.wav"], capture_output=True, text=True

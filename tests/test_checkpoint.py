@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from helpers import CONFIG, header, read_raw, save_tiny, weights, write_raw
-from tynda import checkpoint
-from tynda.decode import ngram
 from tynda.errors import TyndaError
 from tynda.files import write_whole
-from tynda.quant.weight import dense
-from tynda.recognizers import CTCRecognizer, Decoding
+from tynda.heads import CTCRecognizer, Decoding
+from tynda.heads.ctc import ngram
+from tynda.store import checkpoint
+from tynda.weights.weight import dense
 
 
 def refused(path, *words):

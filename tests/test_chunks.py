@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import tynda
 from helpers import RATE, noise, write_wav
 from tynda.errors import TyndaError
-from tynda.recognizers import chunks
+from tynda.heads.ctc import chunks
 
 FRAME = 640
 
@@ -88,4 +88,4 @@ def test_chunks_are_asked_for_by_name(tiny, tmp_path):
 )
 def test_chunks_that_cannot_be_are_refused(given_, told):
     with pytest.raises(TyndaError, match=told):
-        tynda.recognizers.Decoding(**given_)
+        tynda.heads.Decoding(**given_)

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 
 import tynda
 from helpers import noise, save_tiny, write_manifest, write_wav
-from tynda import library
 from tynda.cli import main
-from tynda.decode.options import Options
-from tynda.recognizers import WhisperRecognizer
+from tynda.heads import WhisperRecognizer
+from tynda.heads.seq2seq.options import Options
+from tynda.store import library
 from tynda.transcript import Transcript
 
 KEYS = {"name", "bundled", "default", "bytes", "family", "languages", "licence", "scores"}
@@ -500,13 +500,13 @@ def test_an_interrupt_ends_with_130(tynda_, folder, monkeypatch):
     ("imported", "without"),
     [
         ("tynda.cli", {"numpy"}),
-        ("tynda.cli.transcribe, tynda.recognizers.whisper", {"tynda.recognizers.ctc"}),
+        ("tynda.cli.transcribe, tynda.heads.seq2seq.recognizer", {"tynda.heads.ctc.recognizer"}),
     ],
 )
 def test_what_starts_quickly_imports_little(imported, without):
     """Each of these would take as long as a second of sound, or more, at every start."""
     slow = {"av", "soxr", "rich", "num2words", "huggingface_hub", "tokenizers", "torch", "kenlm"}
-    slow |= {"platformdirs", "threadpoolctl", "hashlib", "numpy.random", "tynda.huggingface"}
+    slow |= {"platformdirs", "threadpoolctl", "hashlib", "numpy.random", "tynda.store.huggingface"}
     done = subprocess.run(
         [sys.executable, "-c", f"import sys, {imported}; print(*sys.modules)"],
         capture_output=True,

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from tynda.compile.count import count, count_listen, count_step, count_text, report
+from tynda.compile.trace import Program, TraceOps, Value
 from tynda.models import conformer, n2, wav2vec2, whisper
-from tynda.ops.count import count, count_listen, count_step, count_text, report
-from tynda.ops.trace import Program, TraceOps, Value
 
 
 def weight(name, shape):

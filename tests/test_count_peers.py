@@ -4,8 +4,8 @@ where there are any. On torch's ``meta`` device nothing is computed, and no memo
 import pytest
 
 from tynda import models
+from tynda.compile.count import count, count_listen, count_step, count_text
 from tynda.models import conformer, n2, wav2vec2, whisper
-from tynda.ops.count import count, count_listen, count_step, count_text
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tynda.decode.beam import beam_search
-from tynda.decode.ctc import align, greedy, hypothesis
-from tynda.decode.hotwords import HotWords
-from tynda.decode.ngram import LanguageModel, train
 from tynda.errors import TyndaError
+from tynda.heads.ctc.beam import beam_search
+from tynda.heads.ctc.hotwords import HotWords
+from tynda.heads.ctc.ngram import LanguageModel, train
+from tynda.heads.ctc.paths import align, greedy, hypothesis
 from tynda.text.tokenizer import BLANK, ENGLISH, CharTokenizer
 
 TINY = CharTokenizer([BLANK, " ", "a"])

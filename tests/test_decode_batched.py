@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from helpers import RATE, noise
-from tynda.decode import batched, sliding
-from tynda.decode.options import Options
-from tynda.frontend import LogMel
+from tynda.heads.seq2seq import batched, sliding
+from tynda.heads.seq2seq.options import Options
 from tynda.ops.tree import leaves
+from tynda.sound.frontend import LogMel
 from whisper_peer import pair
 
 FRONT = LogMel(fft=400, normalize="whisper")

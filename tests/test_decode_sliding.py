@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from helpers import noise, tone
-from tynda.decode import sliding
-from tynda.decode.align import Timing, align, warp
-from tynda.decode.options import Options
-from tynda.decode.sliding import Piece
-from tynda.decode.whisper import Window
 from tynda.errors import TyndaError
+from tynda.heads.seq2seq import sliding
+from tynda.heads.seq2seq.align import Timing, align, warp
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import Window
+from tynda.heads.seq2seq.sliding import Piece
 from tynda.ops.tree import leaves
 from whisper_peer import features, pair, same_as_openai, same_dice  # noqa: F401 (a fixture)
 

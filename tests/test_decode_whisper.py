@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tynda.decode import whisper as decoding
-from tynda.decode.options import Options
 from tynda.errors import TyndaError
+from tynda.heads.seq2seq import search as decoding
+from tynda.heads.seq2seq.options import Options
 from whisper_peer import openai, pair
 
 CASES = {

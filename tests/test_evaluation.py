@@ -8,9 +8,9 @@ import pytest
 
 import tynda
 from helpers import noise, write_manifest, write_wav
-from tynda.decode import ngram
 from tynda.errors import TyndaError
-from tynda.recognizers import Decoding
+from tynda.heads import Decoding
+from tynda.heads.ctc import ngram
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_loading_the_language_model_is_no_part_of_the_speed(tiny, manifests, tmp
         return lambda source: loaded.append(Path(source).name) or load(source)
 
     monkeypatch.setattr(ngram.LanguageModel, "load", noted(ngram.LanguageModel.load))
-    monkeypatch.setattr("tynda.audio.load", noted(tynda.audio.load))
+    monkeypatch.setattr("tynda.sound.audio.load", noted(tynda.sound.audio.load))
     tynda.evaluate(tiny, manifests, Decoding(lm=arpa, beam_size=2))
     assert loaded == ["my.arpa", "0.wav", "1.wav", "2.wav", "2.wav"]
 

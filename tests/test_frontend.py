@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tynda import frontend, spectra
 from tynda.errors import TyndaError
-from tynda.frontend import LogMel, Raw, Spectrogram, from_config
+from tynda.sound import frontend, spectra
+from tynda.sound.frontend import LogMel, Raw, Spectrogram, from_config
 
 FRONT_ENDS = [
     LogMel(),
@@ -169,7 +169,7 @@ def test_silence_is_what_it_would_be_if_it_were_looked_at(front_end, monkeypatch
     samples = np.zeros(30 * 16000, np.float32)
     samples[20000:90000] = np.random.default_rng(0).uniform(-1, 1, 70000)
     quick = front_end(samples)
-    monkeypatch.setattr("tynda.spectra._FRAMES_AT_ONCE", 10_000)  # no block of silence alone
+    monkeypatch.setattr("tynda.sound.spectra._FRAMES_AT_ONCE", 10_000)  # no block of silence alone
     exact = front_end(samples)
     np.testing.assert_array_equal(quick[-1000:], exact[-1000:])
     np.testing.assert_allclose(quick, exact, rtol=1e-4, atol=1e-5)

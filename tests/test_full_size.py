@@ -16,9 +16,9 @@ from transformers import (
 
 import tynda
 from helpers import close
-from tynda import audio
-from tynda.decode.options import Options
-from tynda.decode.whisper import decode
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import decode
+from tynda.sound import audio
 from whisper_peer import openai, to_openai
 
 SCRIPT = Path(__file__).parents[2] / "shared" / "peers" / "models.py"

@@ -17,9 +17,9 @@ from huggingface_hub import constants, file_download
 import tynda
 from helpers import noise
 from hub_server import COMMIT, Hub
-from tynda import hub, library
 from tynda.cli import main
 from tynda.errors import TyndaError
+from tynda.store import hub, library
 from whisper_peer import write_folder
 
 NAME = "someone/nano"

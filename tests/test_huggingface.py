@@ -17,8 +17,8 @@ from transformers import (
 
 import tynda
 from helpers import noise, write_wav
-from tynda import huggingface
 from tynda.errors import TyndaError
+from tynda.store import huggingface
 from whisper_peer import write_folder
 
 OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20, "no_speech_threshold": None}
@@ -62,7 +62,7 @@ def test_a_folder_is_transcribed_as_openai_does(tmp_path):
     transcript = model.transcribe(path, word_timestamps=True, **OPTIONS)
     options = {"sample_len": 20, "no_speech_threshold": None, "word_timestamps": True}
     expected = theirs.transcribe(
-        tynda.audio.load(path), temperature=0.0, fp16=False, verbose=None, **options
+        tynda.sound.audio.load(path), temperature=0.0, fp16=False, verbose=None, **options
     )
     assert transcript.text == expected["text"].strip() != ""
     assert transcript.language == expected["language"]

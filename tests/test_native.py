@@ -8,18 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from test_ops import SIZES, Draw
+from tynda.compile import lower as lowering
+from tynda.compile import native
+from tynda.compile.count import count
+from tynda.compile.layout import Machine
+from tynda.compile.native import Native
+from tynda.compile.trace import Value
 from tynda.models import conformer, wav2vec2, whisper
-from tynda.ops import lowering, native
 from tynda.ops.base import conv_length
-from tynda.ops.count import count
-from tynda.ops.native import Native
 from tynda.ops.numpy import NumpyOps
-from tynda.ops.plan import Machine
-from tynda.ops.trace import Value
-from tynda.quant.coded import to_grid
-from tynda.quant.grid import NF4, Grid
-from tynda.quant.weight import Quantized, by_tap, quantize, quantize_all
 from tynda.quantization import fit
+from tynda.weights.coded import to_grid
+from tynda.weights.grid import NF4, Grid
+from tynda.weights.weight import Quantized, by_tap, quantize, quantize_all
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
 SETS = native.instruction_sets() if native.available() else []

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tynda.decode.ngram import LanguageModel, pack, train, unpack
 from tynda.errors import TyndaError
+from tynda.heads.ctc.ngram import LanguageModel, pack, train, unpack
 
 SENTENCES = ["the cat sat", "the cat ran", "a dog sat", "the dog ran home", "the cat sat"]
 

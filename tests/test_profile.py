@@ -531,7 +531,7 @@ def test_speed_is_of_the_decoding_that_words_are_of():
         return []
 
     session._recognizer._decode = spy
-    samples = tynda.audio.load(Path(__file__).parents[1] / "demo" / "020070039.opus")
+    samples = tynda.sound.audio.load(Path(__file__).parents[1] / "demo" / "020070039.opus")
     session.run(samples[None], 3.0, Clock())
     session._recognizer._decode = decode
     assert texts == [session.transcribe(samples).lower()] != [""]

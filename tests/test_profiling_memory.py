@@ -10,13 +10,13 @@ pytest.importorskip("psutil")
 import psutil
 
 from helpers import save_tiny
-from tynda import library
-from tynda.ops import native
+from tynda.compile import native
 from tynda.profiling import run as running
 from tynda.profiling.case import Case
 from tynda.profiling.plan import Plan
 from tynda.profiling.predict import predict
 from tynda.profiling.run import measure
+from tynda.store import library
 from whisper_peer import write_folder
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")

@@ -7,9 +7,9 @@ import pytest
 
 from helpers import noise
 from tynda import models
+from tynda.compile import native
+from tynda.compile.count import count
 from tynda.models import conformer
-from tynda.ops import native
-from tynda.ops.count import count
 from tynda.profiling.case import Case
 from tynda.profiling.engines import engine
 from tynda.profiling.operations import limits, summed

@@ -8,12 +8,12 @@ from hypothesis.extra.numpy import arrays
 
 from tynda.errors import TyndaError
 from tynda.ops.numpy import NumpyOps
-from tynda.quant.coded import Coded, Steps, settle, to_grid
-from tynda.quant.grid import BITS, NF4, Grid
-from tynda.quant.pack import pack, row_bytes, unpack
-from tynda.quant.weight import Quantized, by_tap
 from tynda.quantization import fit
 from tynda.quantization.gptq import gptq
+from tynda.weights.coded import Coded, Steps, settle, to_grid
+from tynda.weights.grid import BITS, NF4, Grid
+from tynda.weights.pack import pack, row_bytes, unpack
+from tynda.weights.weight import Quantized, by_tap
 
 FEW = [bits for bits in BITS if bits < 8]
 

@@ -12,20 +12,20 @@ from click.testing import CliRunner
 import tynda
 from helpers import noise, read_raw, save_tiny, write_manifest, write_raw, write_wav
 from test_huggingface import write_mms
-from tynda import checkpoint, huggingface, library
 from tynda.cli import main
-from tynda.engine import Eager
+from tynda.compile.engine import Eager
 from tynda.errors import TyndaError
 from tynda.ops.numpy import NumpyOps
-from tynda.quant.coded import Coded, to_grid
-from tynda.quant.grid import BITS, Grid
-from tynda.quant.weight import Quantized, by_tap, dense
 from tynda.quantization import calibrate, fit, fold, methods
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.mixed import Mixer
 from tynda.quantization.plan import Sensitivity, allocate, read_plan, save_plan, weight_bytes
 from tynda.quantization.run import choose, new_header, products, quantize
-from tynda.tensors import Stored
+from tynda.store import checkpoint, huggingface, library
+from tynda.weights.coded import Coded, to_grid
+from tynda.weights.grid import BITS, Grid
+from tynda.weights.tensors import Stored
+from tynda.weights.weight import Quantized, by_tap, dense
 from whisper_peer import write_folder
 
 OPTIONS = [

@@ -9,10 +9,11 @@ import pytest
 
 import tynda
 from helpers import RATE, header, noise, save_tiny, weights, write_wav
-from tynda import checkpoint, library, vad
-from tynda.decode import ngram
 from tynda.errors import TyndaError
-from tynda.recognizers import Decoding
+from tynda.heads import Decoding
+from tynda.heads.ctc import ngram
+from tynda.sound import vad
+from tynda.store import checkpoint, library
 
 DECODING = {"beam_size": 16, "alpha": 1.0, "beta": 0.0, "unknown_penalty": 60.0}
 
@@ -82,7 +83,7 @@ def test_words_of_later_pieces_are_shifted_by_where_the_piece_begins(tiny, tmp_p
     samples = noise(45, seed=2)
     samples[6 * RATE : 7 * RATE] *= 0.01  # a pause to cut at
     path = write_wav(tmp_path / "long.wav", samples)
-    heard = tynda.audio.load(path)
+    heard = tynda.sound.audio.load(path)
     pieces = list(vad.split([heard]))
     assert len(pieces) >= 3
     assert 6 < pieces[1][0] < 7
@@ -192,7 +193,7 @@ def test_a_long_stream_is_read_piece_by_piece(tiny, monkeypatch):
             taken += 1
             yield noise(30, seed)
 
-    monkeypatch.setattr("tynda.audio.stream", blocks)
+    monkeypatch.setattr("tynda.sound.audio.stream", blocks)
     behind = []
     tiny.transcribe(b"", on_progress=lambda seconds: behind.append(taken * 30 - seconds))
     assert taken == 10

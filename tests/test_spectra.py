@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tynda import spectra
-from tynda.ops import native
-from tynda.spectra import Spectra
+from tynda.compile import native
+from tynda.sound import spectra
+from tynda.sound.spectra import Spectra
 
 SETS = native.instruction_sets() if native.available() else []
 both = pytest.mark.parametrize("instructions", [*SETS, "numpy"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from tynda.errors import TyndaError
-from tynda.tensors import forget, map_tensors
+from tynda.weights.tensors import forget, map_tensors
 
 KINDS = [torch.float32, torch.float16, torch.bfloat16]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from helpers import noise
+from tynda.compile.trace import Program, TraceOps, Value, replay, trace
 from tynda.models import conformer, n2, wav2vec2, whisper
 from tynda.ops.numpy import NumpyOps
-from tynda.ops.trace import Program, TraceOps, Value, replay, trace
 
 SMALL = {
     conformer: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},

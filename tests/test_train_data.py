@@ -11,9 +11,10 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from helpers import RATE, noise, write_manifest, write_wav  # noqa: E402
-from tynda import audio, manifest  # noqa: E402
+from tynda import manifest  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
-from tynda.frontend import LogMel  # noqa: E402
+from tynda.sound import audio  # noqa: E402
+from tynda.sound.frontend import LogMel  # noqa: E402
 from tynda.text.tokenizer import ENGLISH  # noqa: E402
 from tynda.train.data import (  # noqa: E402
     Corpus,

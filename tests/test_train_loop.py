@@ -418,7 +418,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, tmp_path, args, words):
 
 
 def test_a_missing_kenlm_is_found_before_the_training(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("tynda.decode.ngram.available", lambda: False)
+    monkeypatch.setattr("tynda.heads.ctc.ngram.available", lambda: False)
     result = invoke(folder, "--output", tmp_path / "run", "--set", "lm.order=2")
     assert result.exit_code == 1
     assert "kenlm" in result.stderr

@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from tynda import frontend, models
+from tynda import models
 from tynda.errors import TyndaError
+from tynda.sound import frontend
 from tynda.text.tokenizer import ENGLISH
 from tynda.train import recipe
 from tynda.train.recipe import Augment, Optimizer, Phones, Source

@@ -11,15 +11,15 @@ pytest.importorskip("matplotlib")
 import tynda  # noqa: E402
 from helpers import write_tones  # noqa: E402
 from test_train_loop import RECIPE, TEXTS  # noqa: E402
-from tynda import checkpoint  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
 from tynda.models import Spec  # noqa: E402
-from tynda.quant.coded import Coded  # noqa: E402
-from tynda.quant.grid import BITS, Grid  # noqa: E402
+from tynda.store import checkpoint  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.recipe import Rounding  # noqa: E402
 from tynda.train.rounding import Rounder, round_weight  # noqa: E402
 from tynda.train.run import train  # noqa: E402
+from tynda.weights.coded import Coded  # noqa: E402
+from tynda.weights.grid import BITS, Grid  # noqa: E402
 
 SPECS = {"a": Spec((48, 100)), "b": Spec((20, 40, 3)), "small": Spec((9, 5)), "c": Spec((5,))}
 

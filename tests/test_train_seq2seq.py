@@ -15,7 +15,7 @@ import tynda  # noqa: E402
 from helpers import read_raw, write_raw, write_tones  # noqa: E402
 from tynda.cli import main  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
-from tynda.frontend import LogMel  # noqa: E402
+from tynda.sound.frontend import LogMel  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.data import Said, collate  # noqa: E402
 from tynda.train.loop import initial_weights  # noqa: E402

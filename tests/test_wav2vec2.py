@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 from transformers import HubertConfig, HubertForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
 
 from helpers import close
+from tynda.compile.count import count
 from tynda.errors import TyndaError
 from tynda.models import configure, wav2vec2
-from tynda.ops.count import count
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
 

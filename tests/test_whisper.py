@@ -7,8 +7,8 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from helpers import close
 from tynda import models
+from tynda.compile.count import count
 from tynda.models import whisper
-from tynda.ops.count import count
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
 

@@ -8,8 +8,9 @@ import pytest
 
 import tynda
 from helpers import RATE
-from tynda import audio, manifest
+from tynda import manifest
 from tynda.score import score
+from tynda.sound import audio
 from whisper_peer import openai, same_as_openai, same_dice, to_openai  # noqa: F401 (a fixture)
 
 DATA = Path(__file__).parent / "data"

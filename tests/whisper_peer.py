@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from tynda.decode import sliding
-from tynda.decode.options import Options
-from tynda.decode.whisper import Network
-from tynda.engine import open_engine
-from tynda.frontend import LogMel
+from tynda.compile.engine import open_engine
+from tynda.heads.seq2seq import sliding
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import Network
 from tynda.models.whisper import Config
+from tynda.sound.frontend import LogMel
 from tynda.text.whisper import WhisperTokenizer
 
 # Numba would compile on the import: everything that needs it is imported late.

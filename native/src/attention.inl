@@ -138,7 +138,7 @@ struct Floats {
   }
 };
 
-// ---- 8 bits; tynda/quant/attention.py is the twin
+// ---- 8 bits; tynda/weights/attention.py is the twin
 //
 // Queries and keys have a scale for each row; values one for each channel and block of keys.
 // Weights are rounded to 127ths of the greatest of their row and block.

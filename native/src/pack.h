@@ -70,7 +70,7 @@ inline void put_row(Matrix& m, int64_t row, const uint8_t* codes, const uint8_t*
   m.start[row] = -m.zero * sum;
 }
 
-// The same from codes in few bits as quant/pack.py has them, `row_bytes` for each row; `ternary`:
+// The same from codes in few bits as weights/pack.py has them, `row_bytes` for each row; `ternary`:
 // digits to the base of 3. Steps and offsets are [count, groups].
 inline void put_few(Matrix& m, int64_t first, int64_t count, const uint8_t* from,
                     int64_t row_bytes, bool ternary, const float* scale, const uint8_t* step,

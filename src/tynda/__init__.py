@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tynda.errors import TyndaError
     from tynda.evaluation import evaluate
+    from tynda.heads import Decoding, Recognizer, load
     from tynda.profiling import profile
     from tynda.quantization.run import quantize
-    from tynda.recognizers import Decoding, Recognizer, load
     from tynda.transcript import Segment, Transcript, Word
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ _HOMES = {
     "evaluation": ("evaluate",),
     "profiling": ("profile",),
     "quantization.run": ("quantize",),
-    "recognizers": ("Decoding", "Recognizer", "load"),
+    "heads": ("Decoding", "Recognizer", "load"),
     "transcript": ("Segment", "Transcript", "Word"),
 }
 

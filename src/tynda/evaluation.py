@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tynda import audio, manifest
-from tynda.audio import SAMPLE_RATE
+from tynda import manifest
 from tynda.errors import TyndaError
+from tynda.heads import Recognizer, load
 from tynda.manifest import Utterance
-from tynda.recognizers import Recognizer, load
 from tynda.score import Scores, errors, score
+from tynda.sound import audio
+from tynda.sound.audio import SAMPLE_RATE
 from tynda.text.normalize import NORMALIZERS
 
 __all__ = ["Report", "Result", "evaluate"]

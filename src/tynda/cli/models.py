@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from tynda import hub, library
 from tynda.cli.console import print_table, print_text, rate
 from tynda.cli.options import table_or_json
+from tynda.store import hub, library
 
 __all__ = ["models"]
 

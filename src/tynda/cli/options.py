@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from tynda import checks
-from tynda.engine import BITS, Backend, processors
+from tynda.compile.engine import BITS, Backend, processors
 
 if TYPE_CHECKING:
-    from tynda.recognizers import Recognizer
+    from tynda.heads import Recognizer
 
 __all__ = ["SIZE", "Number", "decoder_options", "limited", "model_options", "table_or_json"]
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from tynda import library
 from tynda.cli.console import print_written, progress, say
 from tynda.errors import TyndaError
-from tynda.quant.grid import Grid
 from tynda.quantization import run as quantizing
 from tynda.quantization.methods import CALIBRATED, METHODS
 from tynda.quantization.mixed import Mixer
 from tynda.quantization.plan import read_plan
 from tynda.quantization.plan import save_plan as write_plan
+from tynda.store import library
+from tynda.weights.grid import Grid
 
 __all__ = ["quantize"]
 

@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 import tynda
-from tynda import library, writers
+from tynda import writers
 from tynda.cli.console import print_text, progress, say, visible
 from tynda.cli.options import SIZE, decoder_options, limited, model_options
 from tynda.errors import TyndaError
+from tynda.store import library
 
 __all__ = ["transcribe"]
 

@@ -18,9 +18,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tynda.ops.base import conv_length
-from tynda.quant.attention import LEAST_QUERIES
-from tynda.quant.attention import attention as attention_8
-from tynda.quant.weight import Quantized, floats
+from tynda.weights.attention import LEAST_QUERIES
+from tynda.weights.attention import attention as attention_8
+from tynda.weights.weight import Quantized, floats
 
 __all__ = ["Array", "NumpyOps"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 
-from tynda.engine import processors
-from tynda.ops import native
+from tynda.compile import native
+from tynda.compile.engine import processors
 
 __all__ = ["Watch", "describe", "digest", "library_version", "model_digest", "noise", "virtual"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.ops.count import Row, report
-from tynda.ops.native import Native
-from tynda.quant.weight import quantize
+from tynda.compile.count import Row, report
+from tynda.compile.native import Native
+from tynda.weights.weight import quantize
 
 __all__ = ["Ledger", "Operation", "least", "limits", "summed"]
 

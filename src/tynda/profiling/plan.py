@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tynda import library
-from tynda.engine import processors
+from tynda.compile.engine import processors
 from tynda.errors import TyndaError
 from tynda.models import CTC_FAMILIES
 from tynda.profiling import environment, record
 from tynda.profiling.case import Case
 from tynda.profiling.engines import ENGINES, engine
+from tynda.store import library
 
 __all__ = ["HEARING", "PREPARING", "Model", "Plan", "cases", "replay"]
 

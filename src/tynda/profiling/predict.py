@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 
 from tynda import models
-from tynda.audio import SAMPLE_RATE
-from tynda.checkpoint import Checkpoint
-from tynda.decode.whisper import SECONDS_PER_FRAME
-from tynda.engine import as_held
-from tynda.frontend import Raw
+from tynda.compile.engine import as_held
+from tynda.compile.layout import Machine
+from tynda.compile.lower import Lowering
+from tynda.compile.native import machine
+from tynda.compile.trace import Value, trace_call
+from tynda.heads.seq2seq.search import SECONDS_PER_FRAME
 from tynda.models import whisper
-from tynda.ops.lowering import Lowering
-from tynda.ops.native import machine
-from tynda.ops.plan import Machine
-from tynda.ops.trace import Value, trace_call
 from tynda.ops.tree import leaves
 from tynda.profiling.case import Case
 from tynda.profiling.engines.base import parts
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.sound.frontend import Raw
+from tynda.store.checkpoint import Checkpoint
 
 __all__ = ["BITS", "Memory", "predict"]
 

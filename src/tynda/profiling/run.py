@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from tynda import library, manifest
+from tynda import manifest
 from tynda.files import check_readable
 from tynda.profiling.case import Case, Row
 from tynda.profiling.engines import engine
@@ -25,6 +25,7 @@ from tynda.profiling.engines.base import Engine
 from tynda.profiling.plan import HEARING, PREPARING, Model, Plan, cases
 from tynda.profiling.store import Store, alone
 from tynda.profiling.worker import Job
+from tynda.store import library
 
 __all__ = ["measure"]
 

@@ -22,8 +22,7 @@ import numpy as np
 import numpy.random  # else its memory would be the first run's
 from numpy.typing import NDArray
 
-from tynda import audio, manifest
-from tynda.audio import SAMPLE_RATE
+from tynda import manifest
 from tynda.profiling import memory
 from tynda.profiling.case import Case
 from tynda.profiling.energy import Meter, Source
@@ -33,6 +32,8 @@ from tynda.profiling.environment import Watch, noise
 from tynda.profiling.operations import limits, summed
 from tynda.profiling.statistics import bootstrap, spread
 from tynda.score import errors, score
+from tynda.sound import audio
+from tynda.sound.audio import SAMPLE_RATE
 from tynda.text.normalize import NORMALIZERS
 
 __all__ = ["Job", "main"]

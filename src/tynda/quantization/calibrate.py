@@ -18,19 +18,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import audio, manifest, models
-from tynda.audio import SAMPLE_RATE
-from tynda.checkpoint import Checkpoint
-from tynda.decode.options import Options
-from tynda.decode.whisper import Network, decode, start_tokens
-from tynda.engine import Engine, open_engine
+from tynda import manifest, models
+from tynda.compile import native
+from tynda.compile.engine import Engine, open_engine
+from tynda.compile.trace import Program, Step, Value, replay_step, trace_call
 from tynda.errors import TyndaError
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import Network, decode, start_tokens
 from tynda.manifest import Utterance
 from tynda.models import whisper
-from tynda.ops import native
 from tynda.ops.numpy import NumpyOps
-from tynda.ops.trace import Program, Step, Value, replay_step, trace_call
-from tynda.quant.weight import Floats, Quantized, by_tap, floats
+from tynda.sound import audio
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.store.checkpoint import Checkpoint
+from tynda.weights.weight import Floats, Quantized, by_tap, floats
 
 __all__ = ["Calibration", "Journey", "Part", "Seen", "inputs_bytes"]
 

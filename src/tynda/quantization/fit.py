@@ -1,6 +1,6 @@
 """Steps for a weight, from its values and from what it is multiplied with.
 
-All work on rows ``[out, in]`` (`tynda.quant.weight.by_tap`) and give what `to_grid` rounds to.
+All work on rows ``[out, in]`` (`tynda.weights.weight.by_tap`) and give what `to_grid` rounds to.
 ``weight``, where there is one, says how much an input counts: the mean of its squares.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.quant.coded import Steps, nearest, settle
-from tynda.quant.grid import Grid
-from tynda.quant.weight import Floats
+from tynda.weights.coded import Steps, nearest, settle
+from tynda.weights.grid import Grid
+from tynda.weights.weight import Floats
 
 __all__ = ["absmax", "absmean", "clipped", "half_quadratic", "kmeans"]
 

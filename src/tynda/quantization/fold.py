@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tynda.ops.trace import Step, Value
-from tynda.quant.coded import to_grid
-from tynda.quant.grid import Grid
-from tynda.quant.weight import Floats, floats
+from tynda.compile.trace import Step, Value
 from tynda.quantization.calibrate import Calibration, Seen
 from tynda.quantization.fit import clipped
+from tynda.weights.coded import to_grid
+from tynda.weights.grid import Grid
+from tynda.weights.weight import Floats, floats
 
 __all__ = ["moved"]
 

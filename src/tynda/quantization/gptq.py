@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.quant.coded import Steps, coded, nearest, spread
-from tynda.quant.grid import Grid
-from tynda.quant.weight import Floats, Quantized, by_tap
+from tynda.weights.coded import Steps, coded, nearest, spread
+from tynda.weights.grid import Grid
+from tynda.weights.weight import Floats, Quantized, by_tap
 
 __all__ = ["gptq"]
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tynda.checkpoint import Checkpoint
 from tynda.errors import TyndaError
-from tynda.quant.coded import joined, to_grid
-from tynda.quant.grid import NF4, Grid
-from tynda.quant.weight import Floats, Quantized, by_tap, floats
 from tynda.quantization import fit, fold
 from tynda.quantization.calibrate import Calibration, Journey, Part, Seen, inputs_bytes
 from tynda.quantization.gptq import gptq
-from tynda.tensors import forget
+from tynda.store.checkpoint import Checkpoint
+from tynda.weights.coded import joined, to_grid
+from tynda.weights.grid import NF4, Grid
+from tynda.weights.tensors import forget
+from tynda.weights.weight import Floats, Quantized, by_tap, floats
 
 __all__ = ["CALIBRATED", "METHODS", "quantize"]
 

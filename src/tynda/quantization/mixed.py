@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tynda import audio, library, recognizers
-from tynda.checkpoint import Checkpoint
+from tynda import heads as recognizers
 from tynda.errors import TyndaError
-from tynda.quant.grid import Grid
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.plan import allocate, measure, weight_bytes
 from tynda.quantization.run import (
@@ -30,6 +28,10 @@ from tynda.quantization.run import (
     trainable,
 )
 from tynda.score import change
+from tynda.sound import audio
+from tynda.store import library
+from tynda.store.checkpoint import Checkpoint
+from tynda.weights.grid import Grid
 
 __all__ = ["Mixer"]
 

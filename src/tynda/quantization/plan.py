@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from tynda.checkpoint import Checkpoint
-from tynda.decode.whisper import log_softmax
-from tynda.engine import open_engine
+from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.files import write_whole
-from tynda.quant.coded import to_grid
-from tynda.quant.grid import BITS, Grid
-from tynda.quant.pack import row_bytes
-from tynda.quant.weight import Floats, by_tap, floats
+from tynda.heads.seq2seq.search import log_softmax
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.fit import clipped
+from tynda.store.checkpoint import Checkpoint
+from tynda.weights.coded import to_grid
+from tynda.weights.grid import BITS, Grid
+from tynda.weights.pack import row_bytes
+from tynda.weights.weight import Floats, by_tap, floats
 
 __all__ = ["Sensitivity", "allocate", "measure", "read_plan", "save_plan", "weight_bytes"]
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tynda import library, models
-from tynda.checkpoint import Checkpoint, Header, load_tensors, save_model
+from tynda import models
 from tynda.errors import TyndaError
-from tynda.quant.grid import BITS, Grid
-from tynda.quant.weight import POSITIONS, dense, floats, is_product, quantize_all
 from tynda.quantization.methods import CALIBRATED
-from tynda.tensors import forget
+from tynda.store import library
+from tynda.store.checkpoint import Checkpoint, Header, load_tensors, save_model
+from tynda.weights.grid import BITS, Grid
+from tynda.weights.tensors import forget
+from tynda.weights.weight import POSITIONS, dense, floats, is_product, quantize_all
 
 if TYPE_CHECKING:
     from tynda.quantization.calibrate import Calibration

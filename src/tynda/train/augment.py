@@ -9,7 +9,7 @@ import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from tynda.frontend import SAMPLE_RATE
+from tynda.sound.frontend import SAMPLE_RATE
 from tynda.train.recipe import Augment
 
 __all__ = [

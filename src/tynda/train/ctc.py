@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tynda.decode import ctc
 from tynda.errors import TyndaError
-from tynda.frontend import SAMPLE_RATE, FrontEnd
+from tynda.heads.ctc import paths as ctc
 from tynda.ops.torch import TorchOps
+from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
 from tynda.text.normalize import english_letters
 from tynda.text.tokenizer import ENGLISH
 from tynda.train.data import SHORTEST, Batch, Corpus, Said

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from tynda import audio, manifest
+from tynda import manifest
 from tynda.errors import TyndaError
-from tynda.frontend import SAMPLE_RATE, FrontEnd
 from tynda.manifest import Utterance
+from tynda.sound import audio
+from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
 from tynda.text.normalize import english_letters
 from tynda.train.augment import distort, mask_spectrum
 from tynda.train.phones import Lexicon

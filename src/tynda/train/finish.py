@@ -14,19 +14,22 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from tynda import audio, checkpoint, manifest, recognizers
-from tynda.decode import ngram
-from tynda.decode.beam import beam_search
-from tynda.decode.ngram import LanguageModel
+from tynda import heads as recognizers
+from tynda import manifest
 from tynda.errors import TyndaError
 from tynda.evaluation import evaluate
-from tynda.quant.coded import Coded
-from tynda.quant.weight import floats
-from tynda.recognizers import CTCRecognizer, Decoding, Recognizer
+from tynda.heads import CTCRecognizer, Decoding, Recognizer
+from tynda.heads.ctc import ngram
+from tynda.heads.ctc.beam import beam_search
+from tynda.heads.ctc.ngram import LanguageModel
 from tynda.score import score
+from tynda.sound import audio
+from tynda.store import checkpoint
 from tynda.text.normalize import english_letters
 from tynda.train.data import read_sources
 from tynda.train.recipe import NGram, Recipe
+from tynda.weights.coded import Coded
+from tynda.weights.weight import floats
 
 __all__ = ["check", "finish", "transcripts", "tune"]
 

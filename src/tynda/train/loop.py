@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from tynda import checkpoint, frontend, manifest, models
+from tynda import manifest, models
 from tynda.errors import TyndaError
 from tynda.files import write_whole
+from tynda.heads import CTCRecognizer
 from tynda.manifest import Utterance
-from tynda.quant.grid import Grid
-from tynda.quant.weight import dense
-from tynda.recognizers import CTCRecognizer
 from tynda.score import score
+from tynda.sound import frontend
+from tynda.store import checkpoint
 from tynda.text.normalize import english_letters
 from tynda.train import data as train_data
 from tynda.train.ctc import CTC
@@ -38,6 +38,8 @@ from tynda.train.rounding import Rounder
 from tynda.train.seq2seq import Seq2Seq
 from tynda.train.splice import Splicer, find_words
 from tynda.train.teacher import Teacher
+from tynda.weights.grid import Grid
+from tynda.weights.weight import dense
 
 __all__ = ["Trainer", "initial_weights", "learning_rate"]
 

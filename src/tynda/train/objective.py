@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tynda import models
-from tynda.frontend import SAMPLE_RATE, FrontEnd
 from tynda.models.layers import Specs
+from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
 from tynda.train.data import Batch, Corpus, Said
 from tynda.train.phones import PHONES
 from tynda.train.recipe import Recipe

@@ -17,8 +17,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tynda.errors import TyndaError
 from tynda.models import CTC_FAMILIES, FAMILIES
-from tynda.quant.grid import BITS
-from tynda.quant.weight import POSITIONS
+from tynda.weights.grid import BITS
+from tynda.weights.weight import POSITIONS
 
 __all__ = [
     "Augment",

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from tynda.models import Spec
-from tynda.quant.coded import Steps, to_grid
-from tynda.quant.grid import LEAST_SCALE, Grid
-from tynda.quant.weight import Quantized, is_product
 from tynda.train.recipe import Rounding
+from tynda.weights.coded import Steps, to_grid
+from tynda.weights.grid import LEAST_SCALE, Grid
+from tynda.weights.weight import Quantized, is_product
 
 __all__ = ["Rounder", "round_weight"]
 
@@ -96,7 +96,7 @@ def round_weight(weight: Tensor, factors: Tensor, grid: Grid) -> Tensor:
 
 def _steps(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Scale ``[out, 1]``; step, offset ``[out, groups]`` in whole numbers; and what a factor of 1
-    makes of the step. As ``tynda.quant.coded.settle`` does it."""
+    makes of the step. As ``tynda.weights.coded.settle`` does it."""
     inputs = rows.shape[1]
     size = grid.size(inputs)
     count = factors.shape[1]

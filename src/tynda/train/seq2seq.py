@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tynda.decode.options import Options
-from tynda.decode.whisper import SECONDS_PER_FRAME, Network, decode
-from tynda.engine import Eager
+from tynda.compile.engine import Eager
 from tynda.errors import TyndaError
-from tynda.frontend import SAMPLE_RATE, FrontEnd
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import SECONDS_PER_FRAME, Network, decode
 from tynda.models import whisper
 from tynda.models.layers import Specs
 from tynda.ops.torch import TorchOps
+from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
 from tynda.text.normalize import english_letters
 from tynda.text.whisper import WhisperTokenizer
 from tynda.train.data import Batch, Corpus, Said

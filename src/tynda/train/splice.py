@@ -19,10 +19,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from tynda.decode import ctc
 from tynda.files import write_whole
-from tynda.frontend import SAMPLE_RATE
-from tynda.recognizers import CTCRecognizer
+from tynda.heads import CTCRecognizer
+from tynda.heads.ctc import paths as ctc
+from tynda.sound.frontend import SAMPLE_RATE
 from tynda.text.normalize import english_letters
 from tynda.train.data import Corpus
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tynda import library, models
+from tynda import models
 from tynda.errors import TyndaError
 from tynda.ops.torch import TorchOps
-from tynda.quant.weight import dense
+from tynda.store import library
 from tynda.text.tokenizer import ENGLISH, CharTokenizer
+from tynda.weights.weight import dense
 
 __all__ = ["Teacher"]
 

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.audio import SAMPLE_RATE
 from tynda.profiling.case import Case, Work
 from tynda.profiling.environment import digest, library_version
 from tynda.profiling.operations import Operation
+from tynda.sound.audio import SAMPLE_RATE
 
 __all__ = ["Clock", "Engine", "Session", "parts"]
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.audio import SAMPLE_RATE
 from tynda.files import read_json
 from tynda.profiling.engines import whisper_graphs
 from tynda.profiling.engines.base import Session, parts
 from tynda.profiling.engines.transformers import companions, line, start_tokens
+from tynda.sound.audio import SAMPLE_RATE
 
 __all__ = [
     *("CONVERTERS", "CTC", "Graph", "Whisper"),

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import huggingface
 from tynda.errors import TyndaError
-from tynda.frontend import mel_filters
-from tynda.quant.weight import dense
+from tynda.sound.frontend import mel_filters
+from tynda.store import huggingface
 from tynda.text.whisper import WhisperTokenizer
+from tynda.weights.weight import dense
 
 __all__ = ["BLOCK", "KINDS", "dequantize", "quantize", "write"]
 
@@ -51,7 +51,8 @@ _NAMES = {
 def write(folder: Path, path: Path, kind: str) -> None:
     """Write a Hugging Face folder's Whisper to a file in one of `KINDS`.
 
-    Raises `TyndaError` where `tynda.huggingface.load` does, and for sizes that whisper.cpp has not.
+    Raises `TyndaError` where `tynda.store.huggingface.load` does, and for sizes that whisper.cpp
+    does not have.
     """
     model = huggingface.load(folder)
     assert isinstance(model.tokenizer, WhisperTokenizer)

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.audio import SAMPLE_RATE
 from tynda.profiling.case import Case
 from tynda.profiling.engines import exported
 from tynda.profiling.engines.base import Engine, Session
+from tynda.sound.audio import SAMPLE_RATE
 
 __all__ = ["OpenVino"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tynda import huggingface
-from tynda.decode.whisper import start_tokens
+from tynda.heads.seq2seq.search import start_tokens
 from tynda.profiling.engines.exported import write_onnx
 from tynda.profiling.engines.whisper_graphs import module
+from tynda.store import huggingface
 from tynda.text.whisper import WhisperTokenizer
 
 __all__ = ["export"]

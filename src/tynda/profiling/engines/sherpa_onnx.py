@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.audio import SAMPLE_RATE
 from tynda.profiling.case import Case
 from tynda.profiling.engines import exported, sherpa_export
 from tynda.profiling.engines.base import Clock, Engine, Session, parts
+from tynda.sound.audio import SAMPLE_RATE
 
 __all__ = ["SherpaOnnx"]
 

@@ -10,19 +10,21 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import library, models, quant, quantization
-from tynda.audio import SAMPLE_RATE
-from tynda.decode import whisper
-from tynda.decode.options import Options
+from tynda import models, quantization
+from tynda import weights as quant
+from tynda.compile import native
+from tynda.heads import CTCRecognizer, Decoding, WhisperRecognizer, of
+from tynda.heads.seq2seq import search as whisper
+from tynda.heads.seq2seq.options import Options
 from tynda.models import whisper as model
-from tynda.ops import native
 from tynda.profiling import memory
 from tynda.profiling.case import Case, Work
 from tynda.profiling.engines.base import Clock, Engine, Session, parts
 from tynda.profiling.environment import digest
 from tynda.profiling.operations import Ledger, Operation, least
 from tynda.profiling.predict import BITS, predict
-from tynda.recognizers import CTCRecognizer, Decoding, WhisperRecognizer, of
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.store import library
 
 __all__ = ["Native", "Numpy"]
 

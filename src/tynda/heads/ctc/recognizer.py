@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import huggingface, models
-from tynda.audio import SAMPLE_RATE
-from tynda.checkpoint import Checkpoint
+from tynda import models
 from tynda.checks import GREATEST, number, whole
-from tynda.decode import ctc, ngram
-from tynda.decode.beam import beam_search
-from tynda.decode.ngram import LanguageModel
 from tynda.errors import TyndaError
-from tynda.recognizers import chunks
-from tynda.recognizers.base import Recognizer
+from tynda.heads.base import Recognizer
+from tynda.heads.ctc import chunks, ngram
+from tynda.heads.ctc import paths as ctc
+from tynda.heads.ctc.beam import beam_search
+from tynda.heads.ctc.ngram import LanguageModel
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.store import huggingface
+from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript, Word
 
 __all__ = ["CTCRecognizer", "Decoding"]

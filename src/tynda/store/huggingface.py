@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda import models
-from tynda.checkpoint import Checkpoint, Header
 from tynda.errors import TyndaError
 from tynda.files import read_json
-from tynda.frontend import FrontEnd, LogMel, Raw
 from tynda.models import wav2vec2, whisper
-from tynda.quant.weight import dense
-from tynda.tensors import map_tensors
+from tynda.sound.frontend import FrontEnd, LogMel, Raw
+from tynda.store.checkpoint import Checkpoint, Header
 from tynda.text.tokenizer import BLANK, CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
+from tynda.weights.tensors import map_tensors
+from tynda.weights.weight import dense
 
 __all__ = ["ADAPTER", "CONVERT", "FILES", "PICKLED", "adapt", "check_kind", "load"]
 

@@ -65,7 +65,7 @@ def pull(name: str, languages: Sequence[str] = ()) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its client
 
-    from tynda.huggingface import ADAPTER
+    from tynda.store.huggingface import ADAPTER
 
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_SECONDS)
@@ -149,7 +149,7 @@ def _size(path: Path) -> int | None:
 
 def _wanted(name: str, info: ModelInfo, adapters: Collection[str]) -> list[RepoSibling]:
     """The files to get, once it is clear that they make a model which tynda can read."""
-    from tynda.huggingface import CONVERT, FILES, PICKLED, check_kind
+    from tynda.store.huggingface import CONVERT, FILES, PICKLED, check_kind
 
     there = {file.rfilename: file for file in info.siblings or []}
     if missing := sorted(set(adapters) - set(there)):

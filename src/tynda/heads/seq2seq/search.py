@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.decode.options import Options
-from tynda.engine import Engine
+from tynda.compile.engine import Engine
 from tynda.errors import TyndaError
+from tynda.heads.seq2seq.options import Options
 from tynda.models import whisper
 from tynda.ops.numpy import NumpyOps
 from tynda.text.whisper import WhisperTokenizer

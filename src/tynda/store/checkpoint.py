@@ -2,7 +2,7 @@
 
 The header stands under the key ``tynda`` of the safetensors metadata. Weights of two or more
 axes are stored in 8 bits (symmetric, one scale for each output row, beside the codes as
-``NAME.scale``), in fewer on a grid (``tynda.quant.grid``), or as they are; the language model,
+``NAME.scale``), in fewer on a grid (``tynda.weights.grid``), or as they are; the language model,
 if any, is the byte tensor ``lm``; arrays in the description of the tokenizer are tensors
 ``tokenizer.KEY``. Nothing in a file is ever executed, and no size in its header is trusted
 before it is checked.
@@ -23,18 +23,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from tynda import frontend, models
+from tynda import models
 from tynda.checks import is_number, is_whole
 from tynda.errors import TyndaError
 from tynda.files import check_readable, write_whole
-from tynda.frontend import FrontEnd
-from tynda.quant.coded import Coded, Steps, symmetric
-from tynda.quant.grid import LEAST_SCALE, Grid
-from tynda.quant.pack import row_bytes
-from tynda.quant.weight import Quantized
-from tynda.tensors import Stored, places
+from tynda.sound import frontend
+from tynda.sound.frontend import FrontEnd
 from tynda.text.tokenizer import CharTokenizer
 from tynda.text.whisper import WhisperTokenizer
+from tynda.weights.coded import Coded, Steps, symmetric
+from tynda.weights.grid import LEAST_SCALE, Grid
+from tynda.weights.pack import row_bytes
+from tynda.weights.tensors import Stored, places
+from tynda.weights.weight import Quantized
 
 __all__ = ["FORMAT", "Checkpoint", "Header", "load", "load_tensors", "read_header", "save_model"]
 
@@ -86,7 +87,7 @@ class Checkpoint:
     weights: Mapping[str, NDArray[np.float32] | Quantized]
     """As they are stored, but for those in f16."""
     lm: bytes | None
-    """A packed language model; see ``tynda.decode.ngram.unpack``."""
+    """A packed language model; see ``tynda.heads.ctc.ngram.unpack``."""
     bytes: int
     """Size of the file."""
     path: Path | None = None

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.decode.options import Options
-from tynda.decode.sliding import History, Piece, Stretch, clips, hear, is_silence
-from tynda.decode.whisper import Network, decode, detect_language
-from tynda.frontend import FrontEnd
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import Network, decode, detect_language
+from tynda.heads.seq2seq.sliding import History, Piece, Stretch, clips, hear, is_silence
 from tynda.models import whisper
+from tynda.sound.frontend import FrontEnd
 
 __all__ = ["pack", "transcribe"]
 

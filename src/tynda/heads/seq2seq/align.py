@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.decode.whisper import SECONDS_PER_FRAME, Network, log_softmax, start_tokens
+from tynda.heads.seq2seq.search import SECONDS_PER_FRAME, Network, log_softmax, start_tokens
 from tynda.models import whisper
 from tynda.ops.base import Ops, T, Weights
 

@@ -7,26 +7,26 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tynda import library
-from tynda.checkpoint import Checkpoint
-from tynda.engine import Backend
+from tynda.compile.engine import Backend
 from tynda.errors import TyndaError
-from tynda.recognizers.base import Recognizer
+from tynda.heads.base import Recognizer
+from tynda.store import library
+from tynda.store.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from tynda.recognizers.ctc import CTCRecognizer, Decoding
-    from tynda.recognizers.whisper import WhisperRecognizer
+    from tynda.heads.ctc.recognizer import CTCRecognizer, Decoding
+    from tynda.heads.seq2seq.recognizer import WhisperRecognizer
 
 __all__ = ["CTCRecognizer", "Decoding", "Recognizer", "WhisperRecognizer", "load", "of"]
 
-_HOMES = {"CTCRecognizer": "ctc", "Decoding": "ctc", "WhisperRecognizer": "whisper"}
+_HOMES = {"CTCRecognizer": "ctc", "Decoding": "ctc", "WhisperRecognizer": "seq2seq"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a kind of recogniser when it is asked for: a model is of one."""
     if name not in _HOMES:
-        raise AttributeError(f"module 'tynda.recognizers' has no attribute {name!r}")
-    return getattr(import_module(f"tynda.recognizers.{_HOMES[name]}"), name)
+        raise AttributeError(f"module 'tynda.heads' has no attribute {name!r}")
+    return getattr(import_module(f"tynda.heads.{_HOMES[name]}.recognizer"), name)
 
 
 def load(

@@ -10,12 +10,12 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.compile import native
+from tynda.compile.native import Native
 from tynda.errors import TyndaError
-from tynda.ops import native
-from tynda.ops.native import Native
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import map_tree
-from tynda.quant.weight import Quantized, dense, quantize_all
+from tynda.weights.weight import Quantized, dense, quantize_all
 
 __all__ = ["BITS", "Backend", "Eager", "Engine", "as_held", "open_engine", "processors"]
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import vad
-from tynda.audio import SAMPLE_RATE
-from tynda.checkpoint import Checkpoint
-from tynda.decode import batched, sliding
-from tynda.decode.options import Options
-from tynda.decode.whisper import Network
-from tynda.recognizers.base import Recognizer
+from tynda.heads.base import Recognizer
+from tynda.heads.seq2seq import batched, sliding
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import Network
+from tynda.sound import vad
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript, Word
 
 __all__ = ["WhisperRecognizer"]

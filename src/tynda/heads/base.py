@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import audio, models
-from tynda.audio import Source
-from tynda.checkpoint import Checkpoint
-from tynda.engine import Engine, open_engine
+from tynda import models
+from tynda.compile.engine import Engine, open_engine
 from tynda.errors import TyndaError, listed
+from tynda.sound import audio
+from tynda.sound.audio import Source
+from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Transcript
 
 __all__ = ["Recognizer"]

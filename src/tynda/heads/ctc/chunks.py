@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import vad
-from tynda.audio import SAMPLE_RATE
+from tynda.sound import vad
+from tynda.sound.audio import SAMPLE_RATE
 
 __all__ = ["LEAST", "MOST", "Piece", "quiet", "strided"]
 

@@ -4,7 +4,7 @@ A front end is a small frozen dataclass that is called with samples at 16 kHz, f
 `[n]`, and gives features, float32 `[frames, bins]`. Its fields are its configuration; they
 travel in the header of the model file, so that training and recognition hear the same.
 
-What costs time is in `tynda.spectra`; the rest is NumPy, in float32.
+What costs time is in `tynda.sound.spectra`; the rest is NumPy, in float32.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
-from tynda.spectra import Spectra
+from tynda.sound.spectra import Spectra
 
 __all__ = ["FrontEnd", "LogMel", "Raw", "Spectrogram", "from_config", "mel_filters"]
 

@@ -3,7 +3,7 @@
 A CTC model gives each frame a distribution over symbols and a blank; an alignment (one
 symbol per frame) stands for the labelling left after merging repeats and dropping blanks
 (Graves et al. 2006, section 3). `greedy` takes the best alignment, `beam_search` (in
-``decode/beam.py``) the best labelling, and `align` says when each label was spoken.
+``heads/ctc/beam.py``) the best labelling, and `align` says when each label was spoken.
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.ops.lowering import Lowering, held
-from tynda.ops.plan import Buffer, Machine, View
-from tynda.ops.trace import Value, trace_call
+from tynda.compile.layout import Buffer, Machine, View
+from tynda.compile.lower import Lowering, held
+from tynda.compile.trace import Value, trace_call
 from tynda.ops.tree import leaves, map_tree
-from tynda.quant.weight import Pending, by_tap, floats
-from tynda.tensors import forget
+from tynda.weights.tensors import forget
+from tynda.weights.weight import Pending, by_tap, floats
 
 try:
     _native: Any = import_module("tynda._native")

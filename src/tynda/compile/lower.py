@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.compile.layout import ALIGN, Buffer, Layout, Machine, Node, Stage, View, group, up
+from tynda.compile.trace import VIEWS, Program, Step, Value
 from tynda.ops.base import conv_length
-from tynda.ops.plan import ALIGN, Buffer, Layout, Machine, Node, Stage, View, group, up
-from tynda.ops.trace import VIEWS, Program, Step, Value
-from tynda.quant.attention import KEYS, LEAST_QUERIES
-from tynda.quant.coded import Coded
-from tynda.quant.weight import Quantized, floats
+from tynda.weights.attention import KEYS, LEAST_QUERIES
+from tynda.weights.coded import Coded
+from tynda.weights.weight import Quantized, floats
 
 __all__ = ["Lowering", "attention_scratch", "held", "matrix_bytes", "remembered_bytes"]
 

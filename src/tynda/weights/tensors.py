@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from tynda.errors import TyndaError
-from tynda.quant.weight import Quantized
+from tynda.weights.weight import Quantized
 
 __all__ = ["Stored", "forget", "map_tensors", "places"]
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.quant.grid import LEAST_SCALE, Grid
-from tynda.quant.pack import pack, unpack
-from tynda.quant.weight import Floats, Quantized, by_tap
+from tynda.weights.grid import LEAST_SCALE, Grid
+from tynda.weights.pack import pack, unpack
+from tynda.weights.weight import Floats, Quantized, by_tap
 
 __all__ = [
     "Coded",

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tynda import checkpoint, hub
-from tynda.checkpoint import Checkpoint, Header, read_header
 from tynda.errors import TyndaError
+from tynda.store import checkpoint, hub
+from tynda.store.checkpoint import Checkpoint, Header, read_header
 
 __all__ = ["DEFAULT", "bundled", "cached", "describe", "find", "load", "remove", "show"]
 
@@ -20,7 +20,7 @@ DEFAULT = "sentences-en"
 
 def bundled() -> dict[str, Path]:
     """Name -> file of the models inside the package."""
-    return _models(Path(__file__).parent / "bundled")
+    return _models(Path(__file__).parents[1] / "bundled")
 
 
 def cached() -> dict[str, Path]:
@@ -137,7 +137,7 @@ def _read(path: Path) -> tuple[Header, dict[str, Any], int]:
 
 
 def _of_the_hub(path: Path, *, weights: bool = True) -> Checkpoint:
-    from tynda import huggingface  # a model file is quicker to start without
+    from tynda.store import huggingface  # a model file is quicker to start without
 
     return huggingface.load(path, weights=weights)
 

@@ -8,9 +8,9 @@ from heapq import nlargest
 
 import numpy as np
 
-from tynda.decode.ctc import Hypothesis, LogProbs, check, hypothesis, spell
-from tynda.decode.hotwords import HotWords
-from tynda.decode.ngram import LanguageModel, State
+from tynda.heads.ctc.hotwords import HotWords
+from tynda.heads.ctc.ngram import LanguageModel, State
+from tynda.heads.ctc.paths import Hypothesis, LogProbs, check, hypothesis, spell
 from tynda.text.tokenizer import CharTokenizer
 
 __all__ = ["beam_search"]

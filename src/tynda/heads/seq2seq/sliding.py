@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.decode.align import Timing, align
-from tynda.decode.options import Options
-from tynda.decode.whisper import SECONDS_PER_FRAME, Network, Window, decode, detect_language
+from tynda.heads.seq2seq.align import Timing, align
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import SECONDS_PER_FRAME, Network, Window, decode, detect_language
 from tynda.models import whisper
 
 __all__ = ["History", "Piece", "Stretch", "clips", "hear", "is_silence", "transcribe"]

@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from tynda.ops.lowering import Lowering
-from tynda.ops.plan import Machine
-from tynda.ops.trace import INTEGERS, VIEWS, Program, Step, Value, trace_call
-from tynda.quant.weight import quantize_all
+from tynda.compile.layout import Machine
+from tynda.compile.lower import Lowering
+from tynda.compile.trace import INTEGERS, VIEWS, Program, Step, Value, trace_call
+from tynda.weights.weight import quantize_all
 
 __all__ = [
     "Report",
@@ -122,7 +122,7 @@ def count(
 ) -> Report:
     """Count one run of a model family on features ``[batch, frames, config.bins]``.
 
-    As for `tynda.ops.trace.trace`. ``machine``: whose native engine is to be counted, with
+    As for `tynda.compile.trace.trace`. ``machine``: whose native engine is to be counted, with
     weights in as many bits: ``native.machine(threads, bits)`` is this one.
     """
     features, lengths = Value((batch, frames, config.bins)), Value((batch,), is_integer=True)

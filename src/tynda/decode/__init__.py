@@ -1,1 +1,0 @@
-"""Decoders: from log probabilities to words."""

@@ -1,0 +1,1 @@
+"""CTC: paths through log-probabilities, beam search, n-grams, hot words."""

@@ -1,0 +1,1 @@
+"""Sequence to sequence: a decoder that attends to encoded sound, token by token."""

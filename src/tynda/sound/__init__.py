@@ -1,0 +1,1 @@
+"""Sound: reading files, finding speech, computing features."""
