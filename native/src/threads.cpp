@@ -3,6 +3,9 @@
 #include <chrono>
 #include <utility>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
@@ -33,30 +36,51 @@ inline void pause() {
 
 }  // namespace
 
-Pool& Pool::shared() {
-  static Pool pool;
-  return pool;
-}
+// The process's pool. A thread that forks takes its turn first, so that no loop is cut in two; the
+// child begins with a new pool, since threads do not follow it and the old one's locks and sleepers
+// are as they were: it is left where it lies.
+struct Holder {
+  std::atomic<Pool*> pool{new Pool};
 
-Pool::~Pool() { stop(); }
+  Holder();
+  ~Holder() { delete pool.load(); }
 
-void Pool::stop() {
+  static Holder& shared() {
+    static Holder holder;
+    return holder;
+  }
+  static void before() { shared().pool.load()->turn_.lock(); }
+  static void in_parent() { shared().pool.load()->turn_.unlock(); }
+  static void in_child() { shared().pool = new Pool(shared().pool.load()->size()); }
+};
+
+#if defined(__unix__) || defined(__APPLE__)
+Holder::Holder() { pthread_atfork(before, in_parent, in_child); }
+#else
+Holder::Holder() = default;
+#endif
+
+Pool& Pool::shared() { return *Holder::shared().pool; }
+
+Pool::~Pool() {
   {
     std::lock_guard<std::mutex> lock(sleep_);
     ending_ = true;
   }
   wake_.notify_all();
   for (auto& worker : workers_) worker.join();
-  workers_.clear();
-  ending_ = false;
 }
 
-void Pool::resize(int threads) {
+void Pool::grow(int threads) {
   std::lock_guard<std::mutex> turn(turn_);
-  if (threads == size()) return;
-  stop();
+  if (threads > size_) size_ = threads;
+}
+
+// Workers that there are to be and are not yet.
+void Pool::start() {
   const uint64_t seen = gate_ >> kNumber;
-  for (int i = 1; i < threads; i++) workers_.emplace_back(&Pool::work, this, i, seen);
+  while (int(workers_.size()) + 1 < size_)
+    workers_.emplace_back(&Pool::work, this, int(workers_.size()) + 1, seen);
 }
 
 void Pool::take(int thread) {
@@ -69,12 +93,14 @@ void Pool::take(int thread) {
   }
 }
 
-void Pool::run(int64_t count, const std::function<void(int64_t, int)>& task, int threads) {
-  std::lock_guard<std::mutex> turn(turn_);
-  if (count == 1 || threads == 1 || workers_.empty()) {
+void Pool::run(int64_t count, Task task, int threads) {
+  std::unique_lock<std::mutex> turn(turn_, std::defer_lock);
+  if (threads > 1) turn.lock();
+  if (count < 2 || threads == 1 || size_ == 1) {
     for (int64_t i = 0; i < count; i++) task(i, 0);
     return;
   }
+  start();
   task_ = &task;
   threads_ = threads;
   count_ = count;
