@@ -39,10 +39,10 @@ def encoder(native: Native, model: Any) -> Callable[[], Any]:
 def decoder(native: Native, model: Any, encoded: Any) -> Callable[[], Any]:
     """A token of one text."""
     config = model.config
-    heard = native.run(whisper.listen, config, *encoded)
+    heard = native.run(whisper.cross_kv, config, *encoded)
     shape = (1, _BEFORE + 4, config.channels)
     caches = ([np.zeros(shape, np.float32) for _ in range(config.decoder_layers)] for _ in range(2))
-    cache: Any = whisper.Cache(*caches)
+    cache: Any = KVCache(*caches)
     token, start = np.array([[100]]), np.array([_BEFORE])
     return lambda: native.run(whisper.decode, config, token, start, heard, cache)
 

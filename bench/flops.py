@@ -38,7 +38,7 @@ def table() -> None:
     print("|" + 7 * "---|")
     for size in SIZES:
         config = of_whisper(size)
-        encoder = count(whisper, config, 2 * config.frames)
+        encoder = count(whisper.FAMILY, config, 2 * config.frames)
         once = count_listen(whisper, config, config.frames)
         first, last = (count_step(whisper, config, config.frames, seen) for seen in (0, 99))
         text = count_text(whisper, config, config.frames, 100)
@@ -51,9 +51,9 @@ def table() -> None:
     for name in ("sentences-en", "digits-en"):
         header = library.load(name).header
         module = models.family(header.family)
-        ours.append((name, module, models.configure(module, header.config), 3000))
+        ours.append((name, module, module.FAMILY.configure(header.config), 3000))
     for name, module, config, frames in ours:
-        report = count(module, config, frames)
+        report = count(module.FAMILY, config, frames)
         print(
             f"| {name} | {report.total_flops / G:.4g} | {2 * report.total_macs / G:.4g} | | | | |"
         )
@@ -71,7 +71,7 @@ def conventions() -> None:
     rows: dict[str, list[float]] = {}
     for size in list(SIZES)[:4]:
         config = of_whisper(size)
-        found = count(whisper, config, 2 * config.frames)
+        found = count(whisper.FAMILY, config, 2 * config.frames)
         macs = {name: row.macs for name, row in found.by_operation().items()}
         layers = macs["linear"] + macs["conv1d"]
         biased = [row for row in found.rows if not row.layer.endswith("k_proj")]

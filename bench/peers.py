@@ -115,8 +115,8 @@ def of_tynda(job: Job) -> Run:
     model: Any = tynda.load(job.path, backend=backend, bits=products(job), threads=job.threads)
     x = job.input()
     if job.part == "ctc":
-        return lambda: model.log_probs(x[0])
-    network, lengths = model._network, np.array([x.shape[2]])
+        return lambda: model.encode(x[0])
+    network, lengths = model.head.network, np.array([x.shape[2]])
     mel = np.ascontiguousarray(x.transpose(0, 2, 1))
     if job.part == "encoder":
         return lambda: network.engine.array(network.encode(mel, lengths)[0])
@@ -124,7 +124,7 @@ def of_tynda(job: Job) -> Run:
     options = Options(without_timestamps=True, max_new_tokens=TOKENS, suppress_tokens=never)
 
     def decode() -> int:
-        (window,) = whisper.decode(network, network.listen(*sound), options, ["en"])
+        (window,) = whisper.decode(network, network.cross_kv(*sound), options, ["en"])
         return len(window.tokens)
 
     return decode

@@ -138,3 +138,10 @@ def close(ours, theirs):
     theirs = np.asarray(theirs)
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max(initial=0))
+
+
+def gather(transcribe, *arguments, on_progress=None):
+    """All pieces of a recording, and its language, from what gives them one by one."""
+    languages = []
+    pieces = list(transcribe(*arguments, languages.append, on_progress))
+    return pieces, languages[-1]

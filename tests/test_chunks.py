@@ -51,10 +51,10 @@ def test_a_cut_lies_amid_the_longest_pause():
 
 def test_the_middle_of_a_chunk_is_what_the_model_makes_of_the_chunk(tiny):
     samples = noise(9, seed=4)
-    pieces = list(chunks.strided([samples], tiny.log_probs, FRAME, lambda x: x[:, 0] > 0, 4, 0.4))
+    pieces = list(chunks.strided([samples], tiny.encode, FRAME, lambda x: x[:, 0] > 0, 4, 0.4))
     joined = np.concatenate([p.log_probs for p in pieces])
     chunk, step = 4 * RATE, int(3.2 * RATE)
-    first, second, third = (tiny.log_probs(samples[i : i + chunk]) for i in (0, step, 2 * step))
+    first, second, third = (tiny.encode(samples[i : i + chunk]) for i in (0, step, 2 * step))
     np.testing.assert_array_equal(joined, np.r_[first[:90], second[10:90], third[10:]])
 
 
@@ -88,4 +88,4 @@ def test_chunks_are_asked_for_by_name(tiny, tmp_path):
 )
 def test_chunks_that_cannot_be_are_refused(given_, told):
     with pytest.raises(TyndaError, match=told):
-        tynda.heads.Decoding(**given_)
+        tynda.Decoding(**given_)

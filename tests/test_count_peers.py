@@ -3,8 +3,9 @@ where there are any. On torch's ``meta`` device nothing is computed, and no memo
 
 import pytest
 
-from tynda import models
-from tynda.compile.count import count, count_listen, count_step, count_text
+from counting import count_cross, count_step, count_text
+from counting import total as total_of
+from tynda.compile.count import count
 from tynda.models import conformer, n2, wav2vec2, whisper
 
 torch = pytest.importorskip("torch")
@@ -71,7 +72,7 @@ def test_whispers_encoder(pair):
     config, model = pair
     frames = 2 * config.frames
     flops, _ = theirs(model.model.encoder, empty(1, config.bins, frames))
-    agree(count(whisper, config, frames).total_macs, flops)
+    agree(count(whisper.FAMILY, config, frames).total_macs, flops)
 
 
 def test_whispers_decoder_token_by_token(pair):
@@ -85,13 +86,13 @@ def test_whispers_decoder_token_by_token(pair):
             **{"past_key_values": cache, "use_cache": True},
         )
         cache = out.past_key_values
-        macs = count_step(whisper, config, config.frames, position).total_macs
+        macs = count_step(whisper.FAMILY, config, config.frames, position).total_macs
         if position == 0:  # they listen with the first token
-            macs += count_listen(whisper, config, config.frames).total_macs
+            macs += count_cross(whisper.FAMILY, config, config.frames).total_macs
         agree(macs, flops)
         total += flops
-    text = count_text(whisper, config, config.frames, 5).total_macs
-    agree(text + count_listen(whisper, config, config.frames).total_macs, total)
+    text = total_of(count_text(whisper.FAMILY, config, 1, 4), "total_macs")
+    agree(text + count_cross(whisper.FAMILY, config, config.frames).total_macs, total)
 
 
 def test_whispers_decoder_as_a_whole(pair):
@@ -102,8 +103,8 @@ def test_whispers_decoder_as_a_whole(pair):
         **{"decoder_input_ids": tokens(20), "use_cache": True},  # else they look for packed texts
     )
     # They give the logits behind all tokens, we behind the last.
-    macs = count_step(whisper, config, config.frames, 19, cached=False).total_macs
-    macs += count_listen(whisper, config, config.frames).total_macs
+    macs = count_step(whisper.FAMILY, config, config.frames, 19, cached=False).total_macs
+    macs += count_cross(whisper.FAMILY, config, config.frames).total_macs
     agree(macs + 19 * config.vocab * config.channels, flops)
 
 
@@ -126,8 +127,8 @@ def test_wav2vec2_and_hubert(kind, size, stable):
     with torch.device("meta"):
         model = getattr(transformers, f"{kind}ForCTC")(given).eval()
     flops, _ = theirs(model, empty(1, 48_000))
-    config = models.configure(wav2vec2, wav2vec2.from_huggingface(given.to_dict()))
-    agree(count(wav2vec2, config, 48_000).total_macs, flops)
+    config = wav2vec2.FAMILY.configure(wav2vec2.settings(given.to_dict()))
+    agree(count(wav2vec2.FAMILY, config, 48_000).total_macs, flops)
 
 
 @pytest.mark.parametrize("module", [conformer, n2])
@@ -139,4 +140,4 @@ def test_our_own(module):
     plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with plain, torch.backends.mkldnn.flags(enabled=False):
         flops, _ = theirs(module.encode, TorchOps(), weights, config, features, lengths)
-    agree(count(module, config, frames, batch).total_macs, flops)
+    agree(count(module.FAMILY, config, frames, batch).total_macs, flops)

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 
-from helpers import RATE, noise
+from helpers import RATE, gather, noise
 from tynda.heads.seq2seq import batched, sliding
 from tynda.heads.seq2seq.options import Options
 from tynda.ops.tree import leaves
@@ -45,7 +45,7 @@ def test_clips_and_prompt_hold_beside_the_speech(network):
 
     def texts(speech, **options):
         options = Options(**plain, **options)
-        return said(batched.transcribe(network, FRONT, samples, speech, options)[0])
+        return said(gather(batched.transcribe, network, FRONT, samples, speech, options)[0])
 
     clipped = texts(speech, clip_timestamps=(1.0, 8.0))
     assert clipped == texts([(1.0, 5.0), (6.0, 8.0)]) != texts(speech)
@@ -60,7 +60,9 @@ def test_side_by_side_is_one_by_one(network, words):
     samples = noise(70, level=0.1)
     options = {"temperature": (0.0,), "word_timestamps": words, **OPTIONS}
     one, many = (
-        batched.transcribe(network, FRONT, samples, SPEECH, Options(batch_size=n, **options))
+        gather(
+            batched.transcribe, network, FRONT, samples, SPEECH, Options(batch_size=n, **options)
+        )
         for n in (1, 3)
     )
     assert said(one[0]) == said(many[0]) != []
@@ -71,21 +73,21 @@ def test_side_by_side_is_one_by_one(network, words):
 def test_a_window_is_what_the_sliding_decoder_hears(network):
     samples = noise(5, level=0.1)
     options = Options(temperature=(0.0,), language="en", **OPTIONS)
-    ours, _ = batched.transcribe(network, FRONT, samples, [(0.0, 5.0)], options)
+    ours, _ = gather(batched.transcribe, network, FRONT, samples, [(0.0, 5.0)], options)
     features = FRONT(samples)
     silent = np.zeros((3000, 80), np.float32)
-    expected, _ = sliding.transcribe(network, np.concatenate([features, silent]), options)
+    expected, _ = gather(sliding.transcribe, network, np.concatenate([features, silent]), options)
     assert ours[0].tokens == expected[0].tokens
 
 
 def test_failing_windows_are_decoded_again(network):
     samples = noise(70, level=0.1)
-    plain, _ = batched.transcribe(
-        network, FRONT, samples, SPEECH, Options(temperature=(0.0,), **OPTIONS)
+    plain, _ = gather(
+        batched.transcribe, network, FRONT, samples, SPEECH, Options(temperature=(0.0,), **OPTIONS)
     )
     middle = float(np.mean(sorted({p.window.avg_logprob for p in plain})[:2]))
     options = Options(temperature=(0.0, 1.0), logprob_threshold=middle, **OPTIONS)
-    pieces, _ = batched.transcribe(network, FRONT, samples, SPEECH, options)
+    pieces, _ = gather(batched.transcribe, network, FRONT, samples, SPEECH, options)
     assert {p.window.temperature for p in pieces} == {0.0, 1.0}
 
 
@@ -93,7 +95,9 @@ def test_times_and_progress_are_those_of_the_recording(network):
     seen = []
     options = Options(temperature=(0.0,), batch_size=2, **OPTIONS)
     samples = noise(70, level=0.1)
-    pieces, _ = batched.transcribe(network, FRONT, samples, SPEECH, options, seen.append)
+    pieces, _ = gather(
+        batched.transcribe, network, FRONT, samples, SPEECH, options, on_progress=seen.append
+    )
     assert seen == [66.0, 68.0]
     assert all(0.5 <= p.start <= p.end <= 68 + 30 for p in pieces)
     assert pieces[-1].start >= 66
@@ -102,11 +106,11 @@ def test_times_and_progress_are_those_of_the_recording(network):
 
 
 def test_no_speech(network):
-    assert batched.transcribe(network, FRONT, noise(1), [], Options()) == ([], None)
+    assert gather(batched.transcribe, network, FRONT, noise(1), [], Options()) == ([], None)
 
 
 def test_batches_make_room_for_each_other(network, monkeypatch):
-    alive, calls, hear = [], [], batched.hear
+    alive, calls, hear = [], [], batched.encode_windows
 
     def spy(*arguments):
         assert not any(ref() is not None for ref in alive)
@@ -115,8 +119,8 @@ def test_batches_make_room_for_each_other(network, monkeypatch):
         calls.append(len(alive))
         return found
 
-    monkeypatch.setattr(batched, "hear", spy)
+    monkeypatch.setattr(batched, "encode_windows", spy)
     options = Options(temperature=(0.0,), language="en", batch_size=1, **OPTIONS)
-    batched.transcribe(network, FRONT, noise(70, level=0.1), SPEECH, options)
+    gather(batched.transcribe, network, FRONT, noise(70, level=0.1), SPEECH, options)
     assert len(calls) == 3
     assert all(calls)

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from helpers import noise, tone
+from helpers import gather, noise, tone
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import sliding
 from tynda.heads.seq2seq.align import Timing, align, warp
@@ -93,7 +93,7 @@ def test_a_fitting_window_encodes_what_is_left(models, monkeypatch):
     for margin, floor, expected in ((1.0, 2.0, 400), (0.5, 8.0, 800), (60, 1, 3000)):
         sizes.clear()
         options = Options(window="fit", window_margin=margin, window_floor=floor, **short)
-        pieces, _ = sliding.transcribe(network, features(sound(3)), options)
+        pieces, _ = gather(sliding.transcribe, network, features(sound(3)), options)
         assert sizes[0] == (expected, expected)
         assert max(sizes) == (expected, expected)
         assert pieces
@@ -101,7 +101,7 @@ def test_a_fitting_window_encodes_what_is_left(models, monkeypatch):
 
 def test_windows_make_room_for_each_other(models, monkeypatch):
     alive = []
-    hear = sliding.hear
+    hear = sliding.encode_windows
 
     def spy(*arguments):
         assert not any(ref() is not None for ref in alive)
@@ -110,15 +110,15 @@ def test_windows_make_room_for_each_other(models, monkeypatch):
         assert alive
         return found
 
-    monkeypatch.setattr(sliding, "hear", spy)
+    monkeypatch.setattr(sliding, "encode_windows", spy)
     options = Options(temperature=(0.0,), max_new_tokens=5, no_speech_threshold=None)
-    sliding.transcribe(models[1], features(sound(70)), options)
+    gather(sliding.transcribe, models[1], features(sound(70)), options)
 
 
 def test_progress_reaches_the_end(models):
     seen = []
     options = Options(temperature=(0.0,), max_new_tokens=5, no_speech_threshold=None)
-    sliding.transcribe(models[1], features(sound(3)), options, seen.append)
+    gather(sliding.transcribe, models[1], features(sound(3)), options, on_progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 3
 

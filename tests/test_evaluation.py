@@ -9,8 +9,8 @@ import pytest
 import tynda
 from helpers import noise, write_manifest, write_wav
 from tynda.errors import TyndaError
-from tynda.heads import Decoding
 from tynda.heads.ctc import ngram
+from tynda.heads.ctc.options import Decoding
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from tynda.compile.count import count
 from tynda.compile.layout import Machine
 from tynda.compile.native import Native
 from tynda.compile.trace import Value
-from tynda.models import conformer, wav2vec2, whisper
+from tynda.heads.seq2seq import programs
+from tynda.models import base, conformer, wav2vec2, whisper
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
 from tynda.quantization import fit
@@ -308,7 +309,7 @@ def test_remembered_keys_and_values(instructions, bits, queries):
     np.testing.assert_allclose(y, expected, atol=tolerance)
     np.testing.assert_allclose(weights, expected_weights, atol=tolerance)
     # One of two: what was taken is what was asked for.
-    kept = one.run(whisper.take, None, list(kept), np.array([1]))
+    kept = one.run(programs.select, None, list(kept), np.array([1]))
     again, _ = one.run(recall, None, q[1:], *kept, lengths[1:])
     np.testing.assert_array_equal(again, y[1:])
 
@@ -417,7 +418,7 @@ def test_the_arena_is_as_large_as_was_foreseen_and_is_used_again():
         np.testing.assert_array_equal(first[0], again[0])
     foreseen = [compiled.bytes for compiled in one._plans.values()]
     assert one.arena.bytes == max(foreseen) == foreseen[1]
-    assert count(conformer, config, 500, machine=one.machine).arena_bytes == one.arena.bytes
+    assert count(conformer.FAMILY, config, 500, machine=one.machine).arena_bytes == one.arena.bytes
 
 
 @pytest.mark.parametrize("bits", [8, 32])
@@ -439,7 +440,7 @@ def test_the_memory_that_is_counted_is_what_the_arena_takes(module, bits):
         one = engine(weights, instructions, bits=bits)
         x = draw(2, frames, config.bins)
         one.run(module.encode, config, x, np.array([frames, frames]))
-        counted = count(module, config, frames, 2, machine=one.machine)
+        counted = count(module.FAMILY, config, frames, 2, machine=one.machine)
         assert counted.arena_bytes == one.arena.bytes
 
 
@@ -543,13 +544,13 @@ def test_whispers_decoder_step_by_step(instructions):
     }
     mel, lengths = draw(2, 120, 8), np.array([120, 70])
     one = engine(weights, instructions)
-    heard = one.run(whisper.listen, config, *one.run(whisper.encode, config, mel, lengths))
+    heard = one.run(whisper.cross_kv, config, *one.run(whisper.encode, config, mel, lengths))
     states, frames = whisper.encode(NUMPY, weights, config, mel, lengths)
-    ours = whisper.listen(NUMPY, weights, config, states, frames)
+    ours = whisper.cross_kv(NUMPY, weights, config, states, frames)
 
     def empty():
         zeros = [np.zeros((4, 12, 32), np.float32) for _ in range(4)]
-        return whisper.Cache(zeros[:2], zeros[2:])
+        return base.KVCache(zeros[:2], zeros[2:])
 
     cache, expected_cache, starts = empty(), empty(), np.zeros(4, np.int64)
     for size in (3, 1, 1, 2):

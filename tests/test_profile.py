@@ -524,16 +524,17 @@ def test_speed_is_of_the_decoding_that_words_are_of():
     path = Path(tynda.__file__).parent / "bundled" / "sentences-en.safetensors"
     case = Case("speed", str(path), "tynda", "stored", threads=1)
     session = engine("tynda").open(case, path)
-    texts, decode = [], session._recognizer._decode
+    head = session.model.head
+    texts, decode = [], head.decode
 
     def spy(log_probs, options):
         texts.append(decode(log_probs, options)[0].text)
         return []
 
-    session._recognizer._decode = spy
+    head.decode = spy
     samples = tynda.sound.audio.load(Path(__file__).parents[1] / "demo" / "020070039.opus")
     session.run(samples[None], 3.0, Clock())
-    session._recognizer._decode = decode
+    head.decode = decode
     assert texts == [session.transcribe(samples).lower()] != [""]
 
 

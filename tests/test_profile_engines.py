@@ -83,9 +83,9 @@ def near(found, expected, tolerance):
 
 @pytest.mark.parametrize(("name", "bits"), [*WHOLE, *GRAPHS])
 def test_encoder_states_are_tyndas(opened, whisper, name, bits):
-    network = tynda.load(whisper)._network
+    network = tynda.load(whisper).head.network
     samples = noise(30)[None]
-    mel = tynda.load(whisper)._model.frontend(samples[0])[None]
+    mel = tynda.load(whisper).checkpoint.frontend(samples[0])[None]
     expected, _ = network.encode(mel, np.array([mel.shape[1]]))
     session = opened(name, bits, whisper, seconds=30.0)
     near(states(session, samples), network.engine.array(expected), TOLERANCES[bits])
@@ -94,7 +94,7 @@ def test_encoder_states_are_tyndas(opened, whisper, name, bits):
 @pytest.mark.parametrize(("name", "bits"), CTC)
 def test_logits_are_tyndas(opened, wav2vec2, name, bits):
     samples = noise(2)[None]
-    expected = tynda.load(wav2vec2).log_probs(samples[0])
+    expected = tynda.load(wav2vec2).encode(samples[0])
     logits = states(opened(name, bits, wav2vec2, seconds=2.0), samples)[0]
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     near(log_probs, expected, TOLERANCES[bits])
@@ -208,7 +208,7 @@ def test_whisper_cpp_computes_with_the_weights_that_it_was_given(opened, whisper
                 packed = ggml.quantize(weight.numpy(), kind)
                 value = ggml.dequantize(packed, kind).reshape(weight.shape)
                 weight.copy_(torch.from_numpy(value))
-        mel = tynda.load(whisper)._model.frontend(noise(30)).T[None]
+        mel = tynda.load(whisper).checkpoint.frontend(noise(30)).T[None]
         tokens = [*session._start, 0, 17, 400]
         heard = torch.from_numpy(np.ascontiguousarray(mel))
         said = torch.tensor([tokens])
@@ -232,7 +232,7 @@ def test_graphs_of_sherpa_onnx_say_what_transformers_says(whisper, tmp_path):
         runtime.InferenceSession(str(tmp_path / f"{part}.onnx")) for part in ("encoder", "decoder")
     )
     model = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()
-    mel = np.ascontiguousarray(tynda.load(whisper)._model.frontend(noise(30)).T[None])
+    mel = np.ascontiguousarray(tynda.load(whisper).checkpoint.frontend(noise(30)).T[None])
     tokens = np.array([[50258, 50259, 50359, 50363, 7, 300, 2]])
     with torch.no_grad():
         heard, said = torch.from_numpy(mel), torch.from_numpy(tokens)

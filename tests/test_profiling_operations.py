@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from helpers import noise
-from tynda import models
 from tynda.compile import native
 from tynda.compile.count import count
 from tynda.models import conformer
@@ -40,8 +39,8 @@ def test_operations_of_a_ctc_model(tiny_file):
     items = found["parts"]["encoder"]
     assert all(set(item) == KEYS for item in items)
     assert all(set(item) == KEYS | {"layer"} for item in found["layers"]["encoder"])
-    config = models.configure(conformer, opened._recognizer.header.config)
-    counted = count(conformer, config, 200)
+    config = conformer.FAMILY.configure(opened.model.header.config)
+    counted = count(conformer.FAMILY, config, 200)
     assert sum(item["flops"] for item in items) == counted.total_flops
     assert sum(item["calls"] for item in items) == len(counted.rows)
     by_name = {item["operation"]: item for item in items}

@@ -10,8 +10,8 @@ import pytest
 import tynda
 from helpers import RATE, header, noise, save_tiny, weights, write_wav
 from tynda.errors import TyndaError
-from tynda.heads import Decoding
 from tynda.heads.ctc import ngram
+from tynda.heads.ctc.options import Decoding
 from tynda.sound import vad
 from tynda.store import checkpoint, library
 
@@ -35,9 +35,9 @@ def words(transcript):
 def test_numpy_and_torch_hear_the_same(tiny_file, tiny, seconds):
     pytest.importorskip("torch")
     samples = noise(seconds, seed=3)
-    expected = tiny.log_probs(samples)
+    expected = tiny.encode(samples)
     np.testing.assert_allclose(
-        tynda.load(tiny_file, backend="torch").log_probs(samples), expected, atol=1e-4
+        tynda.load(tiny_file, backend="torch").encode(samples), expected, atol=1e-4
     )
     assert expected.shape[1] == 29
     assert 0 <= len(expected) * 4 - len(samples) // 160 < 8
@@ -72,9 +72,9 @@ def test_word_times_follow_each_other_inside_the_recording(tiny):
 
 def test_a_word_begins_at_the_frame_of_its_first_letter(tiny):
     samples = noise(3, seed=1)
-    log_probs = tiny.log_probs(samples)
+    log_probs = tiny.encode(samples)
     ids = log_probs.argmax(1)
-    letters = [t for t, i in enumerate(ids) if i not in (0, tiny.tokenizer.space_id)]
+    letters = [t for t, i in enumerate(ids) if i not in (0, tiny.checkpoint.tokenizer.space_id)]
     first = words(tiny.transcribe_samples(samples))[0]
     assert first.start == pytest.approx(letters[0] * 4 * 160 / RATE)
 
@@ -204,7 +204,7 @@ def test_a_long_stream_is_read_piece_by_piece(tiny, monkeypatch):
 def test_eight_bits_hear_nearly_the_same(tiny, tmp_path):
     path = save_tiny(tmp_path / "m.safetensors", bits=8)
     samples = noise(1)
-    difference = np.abs(tynda.load(path).log_probs(samples) - tiny.log_probs(samples))
+    difference = np.abs(tynda.load(path).encode(samples) - tiny.encode(samples))
     assert 0 < np.median(difference) < 0.1
 
 
@@ -224,7 +224,7 @@ def test_without_kenlm_the_models_own_n_gram_is_left_out_with_a_warning(
     with_lm, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "kenlm", None)  # as if it were not installed
-    save_tiny(tmp_path / "m.safetensors", lm=with_lm._model.lm, decoding=DECODING)
+    save_tiny(tmp_path / "m.safetensors", lm=with_lm.checkpoint.lm, decoding=DECODING)
     model = tynda.load(tmp_path / "m.safetensors")
     with pytest.warns(UserWarning, match=r"tynda\[lm\]"):
         transcript = model.transcribe_samples(noise(2))

@@ -7,7 +7,7 @@ import pytest
 
 from helpers import noise
 from tynda.compile.trace import Program, TraceOps, Value, replay, trace
-from tynda.models import conformer, n2, wav2vec2, whisper
+from tynda.models import base, conformer, n2, wav2vec2, whisper
 from tynda.ops.numpy import NumpyOps
 
 SMALL = {
@@ -40,7 +40,7 @@ def test_a_replayed_trace_is_the_model(module):
     weights = draw(module, config)
     features = noise(2 * frames * config.bins / 16000, level=1.0).reshape(2, frames, config.bins)
     lengths = np.array([frames, frames - 30])
-    program = trace(module, config, frames, batch=2)
+    program = trace(module.FAMILY, config, frames, batch=2)
     expected = module.encode(NumpyOps(), weights, config, features, lengths)
     found = replay(program, NumpyOps(), weights, [features, lengths])
     for value, mine, other in zip(program.outputs, found, expected, strict=True):
@@ -58,8 +58,8 @@ def test_a_step_of_whispers_decoder():
     tokens = np.array([[7], [9]])
 
     def step(ops, weights, states, lengths, tokens, starts, *caches):
-        heard = whisper.listen(ops, weights, config, states, lengths)
-        cache = whisper.Cache(list(caches[:2]), list(caches[2:]))
+        heard = whisper.cross_kv(ops, weights, config, states, lengths)
+        cache = base.KVCache(list(caches[:2]), list(caches[2:]))
         x, cache = whisper.decode(ops, weights, config, tokens, starts, heard, cache)
         return [whisper.logits(ops, weights, config, x), *cache.keys, *cache.values]
 
@@ -76,7 +76,7 @@ def test_a_step_of_whispers_decoder():
 
 
 def test_weights_and_layers_are_named():
-    program = trace(whisper, whisper.Config(**SMALL[whisper]), 120)
+    program = trace(whisper.FAMILY, whisper.Config(**SMALL[whisper]), 120)
     linear = next(s for s in program.steps if s.operation == "linear")
     assert linear.result.name == "model.encoder.layers.0.self_attn.q_proj"
     assert [w.name.rpartition(".")[2] for w in linear.weights] == ["weight", "bias"]

@@ -20,7 +20,7 @@ import tynda  # noqa: E402
 from helpers import write_manifest, write_tones  # noqa: E402
 from tynda.cli import main  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
-from tynda.models import Spec  # noqa: E402
+from tynda.models.base import Spec  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.ctc import _consistency  # noqa: E402
 from tynda.train.loop import Trainer, initial_weights, learning_rate  # noqa: E402
@@ -136,7 +136,7 @@ def test_tones_are_learnt_by_heart_and_the_model_file_transcribes_them(folder, r
     model = tynda.load(path)
     assert model.header.training["command"] == "tynda train tones"
     assert model.header.name == "tones"
-    assert "phones.weight" not in model._model.weights
+    assert "phones.weight" not in model.checkpoint.weights
     for i, text in enumerate(TEXTS):
         assert model.transcribe(folder / f"{i}.wav").text == text
     assert tynda.evaluate(model, [folder / "m.jsonl"]).overall.wer == 0
@@ -202,7 +202,7 @@ def test_a_run_of_another_shape_and_a_damaged_one_are_not_resumed(folder, recipe
 def test_a_run_can_start_from_a_model_of_the_same_shape(folder, recipe, tmp_path):
     path = trainer(recipe, folder, tmp_path / "first").run(max_epochs=1)
     started = trainer(recipe, folder, tmp_path / "second", init=path)
-    for name, value in tynda.load(path)._model.weights.items():
+    for name, value in tynda.load(path).checkpoint.weights.items():
         np.testing.assert_array_equal(started.weights[name].detach().numpy(), value)
         np.testing.assert_array_equal(started.average[name].numpy(), value)
     wider = replace(recipe, model={**recipe.model, "hidden": 48})
@@ -218,7 +218,7 @@ def test_phones_consistency_and_bf16_train_too_and_leave_no_trace(folder, recipe
     path = t.run(max_epochs=1)
     assert not torch.equal(t.weights["phones.weight"], before)
     assert math.isfinite(t.at.history[0]["loss"])
-    assert "phones.weight" not in tynda.load(path)._model.weights
+    assert "phones.weight" not in tynda.load(path).checkpoint.weights
 
 
 def test_no_better_dev_cer_for_long_ends_the_run(folder, recipe, tmp_path):

@@ -50,7 +50,7 @@ def test_every_bundled_recipe_loads_and_its_model_can_be_made(name):
     front = frontend.from_config(dict(loaded.frontend))
     family = models.family(loaded.family)
     sizes = {"bins": front.bins, "vocab": len(ENGLISH)}
-    config = models.configure(family, {**loaded.model, **sizes})
+    config = family.configure({**loaded.model, **sizes})
     assert family.specs(config)
     assert loaded.data.train
 

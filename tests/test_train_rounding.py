@@ -12,7 +12,7 @@ import tynda  # noqa: E402
 from helpers import write_tones  # noqa: E402
 from test_train_loop import RECIPE, TEXTS  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
-from tynda.models import Spec  # noqa: E402
+from tynda.models.base import Spec  # noqa: E402
 from tynda.store import checkpoint  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.recipe import Rounding  # noqa: E402

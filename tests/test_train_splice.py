@@ -1,5 +1,7 @@
 """Words that change places."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -69,12 +71,13 @@ class Oracle:
     def __init__(self, text):
         from tynda.text.tokenizer import ENGLISH
 
-        self.tokenizer, self._text = ENGLISH, text
+        self.checkpoint, self._text = SimpleNamespace(tokenizer=ENGLISH), text
 
-    def log_probs(self, samples):
-        rows = np.full((len(samples) // 640, len(self.tokenizer)), -20.0, np.float32)
+    def encode(self, samples):
+        tokenizer = self.checkpoint.tokenizer
+        rows = np.full((len(samples) // 640, len(tokenizer)), -20.0, np.float32)
         rows[:, 0] = -1
-        for i, token in enumerate(self.tokenizer.encode(self._text)):
+        for i, token in enumerate(tokenizer.encode(self._text)):
             rows[3 + 3 * i, token] = 0
         return rows
 

@@ -55,7 +55,7 @@ def trainer(plan, folder, output, **options):
 
 
 def front(model):
-    return model._model.frontend
+    return model.checkpoint.frontend
 
 
 def test_the_divergence_is_summed_over_the_frames_that_both_have(tiny_file, tiny, folder, tmp_path):
@@ -64,7 +64,7 @@ def test_the_divergence_is_summed_over_the_frames_that_both_have(tiny_file, tiny
     batch = collate(
         [s[:1, None] for s in sounds], [[], []], [[], []], list(map(front(tiny), sounds))
     )
-    taught = [torch.from_numpy(tiny.log_probs(s)) for s in sounds]
+    taught = [torch.from_numpy(tiny.encode(s)) for s in sounds]
     frames = [len(t) for t in taught]
     even = torch.full((2, 40, 29), -math.log(29))
     # One student is three frames short, the other goes on for longer than its teacher.
@@ -84,7 +84,7 @@ def test_who_hears_what_the_teacher_hears_has_nothing_to_learn(tiny_file, tiny, 
     sounds = [noise(1.0), noise(0.6, seed=1)]
     features = list(map(front(tiny), sounds))
     batch = collate(features, [[], []], [[], []], features)
-    log_probs, lengths = t.objective.family.encode(
+    log_probs, lengths = t.objective.family.programs["encode"](
         TorchOps(), t.weights, t.objective.config, batch.features, batch.lengths
     )
     assert abs(t.objective.distill_loss(log_probs, lengths, batch).item()) < 1e-3
@@ -105,7 +105,7 @@ def test_a_student_comes_nearer_to_its_teacher(tiny_file, folder, tmp_path, fami
     path = t.run()
     first, last = (float(np.mean([x.item() for x in part])) for part in (asked[:2], asked[-2:]))
     assert 0 < last < 0.8 * first
-    assert not [name for name in tynda.load(path)._model.weights if "taught" in name]
+    assert not [name for name in tynda.load(path).checkpoint.weights if "taught" in name]
 
 
 def test_who_cannot_teach_is_told_in_a_line(tiny_file, folder, tmp_path):

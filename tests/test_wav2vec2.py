@@ -12,7 +12,7 @@ from transformers import HubertConfig, HubertForCTC, Wav2Vec2Config, Wav2Vec2For
 from helpers import close
 from tynda.compile.count import count
 from tynda.errors import TyndaError
-from tynda.models import configure, wav2vec2
+from tynda.models import wav2vec2
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
 
@@ -63,7 +63,7 @@ def make(variant="base", **changes):
     kind, settings = VARIANTS[variant]
     torch.manual_seed(0)
     theirs = shake(kind(kind.config_class(**TINY | settings | changes)))
-    config = wav2vec2.Config(**wav2vec2.from_huggingface(theirs.config.to_dict()))
+    config = wav2vec2.Config(**wav2vec2.settings(theirs.config.to_dict()))
     return theirs, config, wav2vec2.fold(tensors(theirs))
 
 
@@ -176,8 +176,8 @@ def test_torch_gives_the_same_and_trains(variant):
 def test_a_checkpoint_on_disk(variant, tmp_path):
     theirs, config, _ = make(variant)
     theirs.save_pretrained(tmp_path)
-    read = wav2vec2.from_huggingface(json.loads((tmp_path / "config.json").read_text()))
-    assert configure(wav2vec2, read) == config
+    read = wav2vec2.settings(json.loads((tmp_path / "config.json").read_text()))
+    assert wav2vec2.FAMILY.configure(read) == config
     weights = wav2vec2.fold(load_file(tmp_path / "model.safetensors"))
     x = noise(1, 2000)
     close(encode(config, weights, x)[0], transform(theirs, x))
@@ -218,13 +218,13 @@ def test_an_adapter_that_does_not_fit_is_refused():
 
 def test_what_a_checkpoint_leaves_out_has_the_default_of_transformers():
     for kind, name in ((Wav2Vec2Config, "wav2vec2"), (HubertConfig, "hubert")):
-        assert wav2vec2.from_huggingface({"model_type": name}) == {}
-        full = wav2vec2.from_huggingface(kind().to_dict())
+        assert wav2vec2.settings({"model_type": name}) == {}
+        full = wav2vec2.settings(kind().to_dict())
         assert wav2vec2.Config(**full) == wav2vec2.Config()
-        written = wav2vec2.from_huggingface(json.loads(kind().to_json_string(use_diff=False)))
+        written = wav2vec2.settings(json.loads(kind().to_json_string(use_diff=False)))
         assert wav2vec2.Config(**written) == wav2vec2.Config()
     with pytest.raises(KeyError, match="model_type"):
-        wav2vec2.from_huggingface({})
+        wav2vec2.settings({})
 
 
 @pytest.mark.parametrize(
@@ -249,15 +249,15 @@ def test_what_a_checkpoint_leaves_out_has_the_default_of_transformers():
 )
 def test_what_the_definition_does_not_cover_is_refused(change, message):
     values = Wav2Vec2Config(architectures=["Wav2Vec2ForCTC"]).to_dict()
-    wav2vec2.Config(**wav2vec2.from_huggingface(values))
+    wav2vec2.Config(**wav2vec2.settings(values))
     with pytest.raises(ValueError, match=message):
-        wav2vec2.Config(**wav2vec2.from_huggingface(values | change))
+        wav2vec2.Config(**wav2vec2.settings(values | change))
 
 
 def test_settings_survive_json():
     for variant in VARIANTS:
         _, config, _ = make(variant)
-        assert configure(wav2vec2, json.loads(json.dumps(asdict(config)))) == config
+        assert wav2vec2.FAMILY.configure(json.loads(json.dumps(asdict(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_settings_survive_json():
 )
 def test_settings_of_a_wrong_type_are_refused(values, message):
     with pytest.raises(TyndaError, match=message):
-        configure(wav2vec2, values)
+        wav2vec2.FAMILY.configure(values)
 
 
 def test_multiply_adds_of_the_published_base():
@@ -289,7 +289,7 @@ def test_multiply_adds_of_the_published_base():
     ends = 499 * (512 * 768 + 768 * 32) + 500 * 128 * 48 * 768
     linear = 12 * 499 * (4 * 768 * 768 + 2 * 768 * 3072)
     attention = 12 * 2 * 499 * 499 * 768
-    report = count(wav2vec2, wav2vec2.Config(), 160000)
+    report = count(wav2vec2.FAMILY, wav2vec2.Config(), 160000)
     assert report.total_macs == stem + ends + linear + attention
 
 
@@ -304,7 +304,7 @@ def test_full_size(size):
     }
     torch.manual_seed(0)
     theirs = shake(Wav2Vec2ForCTC(Wav2Vec2Config(**large if size == "large" else {})))
-    config = wav2vec2.Config(**wav2vec2.from_huggingface(theirs.config.to_dict()))
+    config = wav2vec2.Config(**wav2vec2.settings(theirs.config.to_dict()))
     x = noise(1, 48000)
     y, lengths = encode(config, wav2vec2.fold(tensors(theirs)), x)
     assert lengths.tolist() == [149]

@@ -6,9 +6,9 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from helpers import close
-from tynda import models
 from tynda.compile.count import count
-from tynda.models import whisper
+from tynda.models import base, whisper
+from tynda.models.base import sinusoids
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
 
@@ -38,7 +38,7 @@ def make(**changes):
                 value += 0.2 * torch.randn_like(value)
             elif "encoder.embed_positions" not in name:
                 value *= 3
-    config = whisper.Config(**whisper.from_huggingface(theirs.config.to_dict()))
+    config = whisper.Config(**whisper.settings(theirs.config.to_dict()))
     weights = {k: v.numpy() for k, v in theirs.state_dict().items() if k != "proj_out.weight"}
     return theirs, config, weights
 
@@ -54,7 +54,7 @@ def full(config, batch):
 
 def heard(config, weights, mel):
     states, lengths = whisper.encode(OPS, weights, config, mel, full(config, len(mel)))
-    return whisper.listen(OPS, weights, config, states, lengths)
+    return whisper.cross_kv(OPS, weights, config, states, lengths)
 
 
 @pytest.mark.parametrize("bins", [80, 128])
@@ -69,7 +69,7 @@ def test_states_and_logits_are_those_of_transformers(bins):
     states, lengths = whisper.encode(OPS, weights, config, mel, full(config, 2))
     assert lengths.tolist() == [config.frames] * 2
     close(states, expected.encoder_last_hidden_state)
-    audio = whisper.listen(OPS, weights, config, states, lengths)
+    audio = whisper.cross_kv(OPS, weights, config, states, lengths)
     x, cache = whisper.decode(OPS, weights, config, tokens, np.zeros(2, int), audio)
     assert cache is None
     close(whisper.logits(OPS, weights, config, x), expected.logits)
@@ -144,7 +144,7 @@ def test_torch_gives_the_same_and_trains():
     states, lengths = whisper.encode(
         ops, tensors, config, torch.from_numpy(mel), torch.from_numpy(full(config, 2))
     )
-    audio = whisper.listen(ops, tensors, config, states, lengths)
+    audio = whisper.cross_kv(ops, tensors, config, states, lengths)
     x, _ = whisper.decode(
         ops, tensors, config, torch.from_numpy(tokens), torch.zeros(2, dtype=torch.long), audio
     )
@@ -179,7 +179,7 @@ def test_the_watched_queries_and_keys_are_those_of_transformers():
 
 def test_positions_are_those_of_the_checkpoint():
     _, config, weights = make()
-    ours = models.sinusoids(config.frames, config.channels)
+    ours = sinusoids(config.frames, config.channels)
     np.testing.assert_allclose(ours, weights["model.encoder.embed_positions.weight"], atol=1e-5)
 
 
@@ -187,9 +187,9 @@ def test_what_the_definition_does_not_cover_is_refused():
     theirs, _, _ = make()
     values = theirs.config.to_dict()
     with pytest.raises(ValueError, match="relu"):
-        whisper.from_huggingface(values | {"activation_function": "relu"})
+        whisper.settings(values | {"activation_function": "relu"})
     with pytest.raises(ValueError, match="scaled"):
-        whisper.from_huggingface(values | {"scale_embedding": True})
+        whisper.settings(values | {"scale_embedding": True})
     with pytest.raises(ValueError, match="divide"):
         whisper.Config(channels=10, heads=3)
 
@@ -200,13 +200,13 @@ def test_multiply_adds_of_the_published_encoder():
     conv = 3000 * 3 * 80 * 384 + 1500 * 3 * 384 * 384
     linear = 4 * 1500 * (4 * 384 * 384 + 2 * 384 * 1536)
     attention = 4 * 2 * 1500 * 1500 * 384
-    report = count(whisper, whisper.Config(), 3000)
+    report = count(whisper.FAMILY, whisper.Config(), 3000)
     assert report.total_macs == conv + linear + attention
 
 
 def item(audio, i):
     keys, values = ([t[i : i + 1] for t in part] for part in (audio.keys, audio.values))
-    return whisper.Heard(keys, values, audio.lengths[i : i + 1])
+    return base.CrossKV(keys, values, audio.lengths[i : i + 1])
 
 
 def empty_cache(config, rows):
@@ -214,7 +214,7 @@ def empty_cache(config, rows):
         shape = (rows, config.context, config.channels)
         return [np.zeros(shape, np.float32) for _ in range(config.decoder_layers)]
 
-    return whisper.Cache(room(), room())
+    return base.KVCache(room(), room())
 
 
 FULL = {
@@ -246,7 +246,7 @@ def test_full_size_states_logits_and_a_hundred_greedy_tokens(changes):
         )
     states, lengths = whisper.encode(OPS, weights, config, mel, full(config, 1))
     close(states, expected.encoder_last_hidden_state)
-    audio = whisper.listen(OPS, weights, config, states, lengths)
+    audio = whisper.cross_kv(OPS, weights, config, states, lengths)
     x, _ = whisper.decode(OPS, weights, config, np.array([tokens]), np.zeros(1, int), audio)
     close(whisper.logits(OPS, weights, config, x), expected.logits)
     cache, ours = empty_cache(config, 1), list(start)

@@ -52,7 +52,7 @@ def theirs(whisper, monkeypatch):
     """openai-whisper with the witness's weights, tokens and window of 10 s."""
     import tiktoken
 
-    config, tokenizer = whisper._model.config, whisper._model.tokenizer
+    config, tokenizer = whisper.checkpoint.config, whisper.checkpoint.tokenizer
     seconds = config.frames // 50
     for part, names in {
         "transcribe": {"N_FRAMES": 100 * seconds, "N_SAMPLES": RATE * seconds},
@@ -72,7 +72,7 @@ def theirs(whisper, monkeypatch):
     for part in ("transcribe", "decoding"):
         module = sys.modules[f"whisper.{part}"]
         monkeypatch.setattr(module, "get_tokenizer", lambda *_, **__: spelling)
-    return to_openai(config, whisper._model.weights)
+    return to_openai(config, whisper.checkpoint.weights)
 
 
 @pytest.mark.usefixtures("same_dice")
@@ -88,4 +88,4 @@ def theirs(whisper, monkeypatch):
 )
 def test_recordings_are_those_of_openai(whisper, theirs, recording, seconds, options):
     options = {"temperature": (0.0,), "suppress_tokens": ()} | options
-    same_as_openai((theirs, whisper._network), recording[: seconds * RATE], options)
+    same_as_openai((theirs, whisper.head.network), recording[: seconds * RATE], options)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from helpers import gather
 from tynda.compile.engine import open_engine
 from tynda.heads.seq2seq import sliding
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import Network
-from tynda.models.whisper import Config
+from tynda.models.base import sinusoids
+from tynda.models.whisper import FAMILY, Config
 from tynda.sound.frontend import LogMel
 from tynda.text.whisper import WhisperTokenizer
 
@@ -83,14 +85,13 @@ def published_tokenizer(multilingual=True):
 
 def random_weights(config, tokenizer, seed, ends=1.0):
     """Weights that say many things: every token has its say, the end ``ends`` times as much."""
-    from tynda import models
     from tynda.models import whisper
 
     rng = np.random.default_rng(seed)
     out = {}
     for name, spec in whisper.specs(config).items():
         if spec.init == "sinusoids":
-            out[name] = models.sinusoids(*spec.shape)
+            out[name] = sinusoids(*spec.shape)
             continue
         fan_in = spec.shape[-1] if "embed" in name else np.prod(spec.shape[1:])
         value = rng.standard_normal(spec.shape) * (1.7 / np.sqrt(fan_in))
@@ -155,7 +156,7 @@ def pair(seed=0, multilingual=True, ends=1.0, **changes):
     weights = random_weights(config, tokenizer, seed, ends)
     layers, heads = range(config.decoder_layers // 2, config.decoder_layers), config.decoder_heads
     alignment = [(layer, head) for layer in layers for head in range(heads)]  # openai's default
-    network = Network(open_engine(weights, {}), config, tokenizer, alignment)
+    network = Network(open_engine(weights, {}), FAMILY, config, tokenizer, alignment)
     return to_openai(config, weights), network
 
 
@@ -194,7 +195,9 @@ def same_as_openai(models, samples, options):
     """What tynda hears, having seen that it is what openai-whisper's ``transcribe`` hears."""
     theirs, network = models
     seconds = network.config.frames / 50
-    pieces, language = sliding.transcribe(network, features(samples, seconds), Options(**options))
+    pieces, language = gather(
+        sliding.transcribe, network, features(samples, seconds), Options(**options)
+    )
     renamed = {"max_new_tokens": "sample_len"}
     options = {renamed.get(k, k): v for k, v in options.items()}
     if "clip_timestamps" in options:

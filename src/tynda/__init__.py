@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tynda.errors import TyndaError
     from tynda.evaluation import evaluate
-    from tynda.heads import Decoding, Recognizer, load
+    from tynda.heads.ctc.options import Decoding
+    from tynda.heads.seq2seq.options import Options
+    from tynda.model import Model, load
     from tynda.profiling import profile
     from tynda.quantization.run import quantize
     from tynda.transcript import Segment, Transcript, Word
@@ -20,7 +22,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Decoding",
-    "Recognizer",
+    "Model",
+    "Options",
     "Segment",
     "Transcript",
     "TyndaError",
@@ -36,7 +39,9 @@ _HOMES = {
     "evaluation": ("evaluate",),
     "profiling": ("profile",),
     "quantization.run": ("quantize",),
-    "heads": ("Decoding", "Recognizer", "load"),
+    "heads.ctc.options": ("Decoding",),
+    "heads.seq2seq.options": ("Options",),
+    "model": ("Model", "load"),
     "transcript": ("Segment", "Transcript", "Word"),
 }
 

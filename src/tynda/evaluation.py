@@ -11,8 +11,8 @@ from typing import Any
 
 from tynda import manifest
 from tynda.errors import TyndaError
-from tynda.heads import Recognizer, load
 from tynda.manifest import Utterance
+from tynda.model import Model, load
 from tynda.score import Scores, errors, score
 from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
@@ -90,7 +90,7 @@ class Report:
 
 
 def evaluate(
-    model: Recognizer[Any] | str | Path,
+    model: Model | str | Path,
     manifests: str | Path | Iterable[str | Path],
     options: Any = None,
     *,
@@ -108,7 +108,7 @@ def evaluate(
     perhaps. Raises `TyndaError` for an unreadable manifest, an unknown normaliser, or when no
     recording at all could be read.
     """
-    if not isinstance(model, Recognizer):
+    if not isinstance(model, Model):
         model = load(model)
     normalize = _normalizer(model, normalizer)
     if isinstance(manifests, str | Path):
@@ -137,7 +137,7 @@ def evaluate(
     return report
 
 
-def _normalizer(model: Recognizer[Any], name: str | None) -> Callable[[str], str]:
+def _normalizer(model: Model, name: str | None) -> Callable[[str], str]:
     if name is None:
         return model.normalize
     if name not in NORMALIZERS:
@@ -146,7 +146,7 @@ def _normalizer(model: Recognizer[Any], name: str | None) -> Callable[[str], str
 
 
 def _listen(
-    model: Recognizer[Any], utterance: Utterance, options: Any, normalize: Callable[[str], str]
+    model: Model, utterance: Utterance, options: Any, normalize: Callable[[str], str]
 ) -> Result:
     samples = audio.load(utterance.audio)
     started = time.perf_counter()

@@ -13,7 +13,7 @@ from tynda import checks
 from tynda.compile.engine import BITS, Backend, processors
 
 if TYPE_CHECKING:
-    from tynda.heads import Recognizer
+    from tynda.model import Model
 
 __all__ = ["SIZE", "Number", "decoder_options", "limited", "model_options", "table_or_json"]
 
@@ -218,7 +218,7 @@ def limited(threads: int | None) -> AbstractContextManager[Any]:
     return limits
 
 
-def decoder_options(recognizer: Recognizer[Any], **options: Any) -> Any:
+def decoder_options(model: Model, **options: Any) -> Any:
     """The decoder's options, of those that were given on the command line."""
     given = {name: value for name, value in options.items() if value is not None}
-    return recognizer.options(**given)
+    return model.options(**given)

@@ -22,32 +22,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tynda.compile.layout import Machine
 from tynda.compile.lower import Lowering
 from tynda.compile.trace import INTEGERS, VIEWS, Program, Step, Value, trace_call
+from tynda.models.base import Family
 from tynda.weights.weight import quantize_all
+
+if TYPE_CHECKING:
+    from tynda.heads.base import Run, Runs
 
 __all__ = [
     "Report",
     "Row",
     "count",
     "count_call",
-    "count_listen",
-    "count_step",
-    "count_text",
+    "count_runs",
     "peak_bytes",
     "report",
 ]
 
 _BYTES = 4
 _SOFTMAX, _LSTM = 5, 22
-_COSTS = ("macs", "flops", "weight_bytes", "input_bytes", "output_bytes")
 _EACH = {
     **{"relu": 1, "add": 1, "scale": 1, "gelu": 5, "silu": 5, "glu": 5, "log_softmax": 5},
     **{"layer_norm": 7, "group_norm": 7, "batch_norm": 3, "lstm": _LSTM},
@@ -118,110 +119,53 @@ class Report:
 
 
 def count(
-    module: ModuleType, config: Any, frames: int, batch: int = 1, machine: Machine | None = None
+    family: Family, config: Any, frames: int, batch: int = 1, machine: Machine | None = None
 ) -> Report:
-    """Count one run of a model family on features ``[batch, frames, config.bins]``.
+    """Count one run of a family's encoder on features ``[batch, frames, config.bins]``.
 
-    As for `tynda.compile.trace.trace`. ``machine``: whose native engine is to be counted, with
-    weights in as many bits: ``native.machine(threads, bits)`` is this one.
+    ``machine``: whose native engine is to be counted, with weights in as many bits:
+    ``native.machine(threads, bits)`` is this one. Raises ValueError where shapes do not fit.
     """
     features, lengths = Value((batch, frames, config.bins)), Value((batch,), is_integer=True)
-    return count_call(module.encode, module, config, features, lengths, machine=machine)[0]
+    encode = family.programs["encode"]
+    return count_call(encode, family, config, config, features, lengths, machine=machine)[0]
 
 
-def count_listen(
-    module: ModuleType, config: Any, frames: int, batch: int = 1, machine: Machine | None = None
-) -> Report:
-    """Count what a family's decoder makes once of encoded sound, ``frames`` of the encoder's."""
-    return _listen(module, config, frames, batch, machine)[0]
-
-
-def count_step(
-    module: ModuleType,
-    config: Any,
-    frames: int,
-    seen: int,
-    tokens: int = 1,
-    batch: int = 1,
-    machine: Machine | None = None,
-    *,
-    cached: bool = True,
-) -> Report:
-    """Count a step of a family's decoder: ``tokens`` more behind those that it has ``seen``, and
-    the logits behind the last of them.
-
-    Not ``cached``: all are run again, with nothing remembered but the sound.
-    """
-    heard = _listen(module, config, frames, batch, machine)[1]
-    count = tokens if cached else seen + tokens
-    inputs: list[Any] = [Value((batch, count), is_integer=True), Value((batch,), is_integer=True)]
-    cache = None
-    if cached:
-        shape = (batch, seen + tokens, config.channels)
-        rooms = [[Value(shape) for _ in range(config.decoder_layers)] for _ in range(2)]
-        cache = module.Cache(*rooms)
-    return count_call(module.advance, module, config, *inputs, heard, cache, machine=machine)[0]
-
-
-def count_text(
-    module: ModuleType,
-    config: Any,
-    frames: int,
-    tokens: int,
-    batch: int = 1,
-    machine: Machine | None = None,
-    *,
-    prompt: int = 0,
-) -> Report:
-    """Count all steps of a text: ``prompt`` tokens at once, then ``tokens`` one by one.
-
-    What a step costs grows by as much from each to the next: rows are the sums of as many times
-    the mean of the first and the last. Without `count_listen`.
-    """
-
-    def step(seen: int, count: int = 1) -> Report:
-        return count_step(module, config, frames, seen, count, batch, machine)
-
-    found = [step(0, prompt)] if prompt else []
-    rows = [row for report in found for row in report.rows]
-    if tokens:
-        first, last = step(prompt), step(prompt + tokens - 1)
-        found += [first, last]
-        rows += [
-            replace(
-                a, **{name: tokens * (getattr(a, name) + getattr(b, name)) // 2 for name in _COSTS}
+def count_runs(
+    family: Family, config: Any, runs: Runs, machine: Machine | None = None
+) -> list[tuple[Run, Report]]:
+    """Count the runs of a recording, in order; see ``heads.base.Head.runs``."""
+    found: list[tuple[Run, Report]] = []
+    result: Any = None
+    with suppress(StopIteration):
+        while True:
+            run = runs.send(result)
+            counted, result = count_call(
+                run.program, family, config, run.settings, *run.inputs, machine=machine
             )
-            for a, b in zip(first.rows, last.rows, strict=True)
-        ]
-    most = max((report.peak_activation_bytes for report in found), default=0)
-    return Report(
-        tuple(rows),
-        max((report.weight_bytes for report in found), default=0),
-        most,
-        max((report.arena_bytes for report in found if report.arena_bytes), default=None),
-    )
+            found.append((run, counted))
+    return found
 
 
 def count_call(
     function: Callable[..., Any],
-    module: ModuleType,
+    family: Family,
     config: Any,
+    settings: Any,
     *inputs: Any,
     machine: Machine | None = None,
 ) -> tuple[Report, Any]:
-    """Count ``function(ops, weights, config, *inputs)`` of a family, on `Value` objects or
-    structures of them; with its result, which is such a structure."""
-    specs = module.specs(config)
-    shapes = {name: spec.shape for name, spec in specs.items()}
-    program, result = trace_call(function, shapes, config, *inputs)
+    """Count ``function(ops, weights, settings, *inputs)`` of a model of a family, on `Value`
+    objects or structures of them; with its result, which is such a structure."""
+    shapes = family.shapes(config)
+    program, result = trace_call(function, shapes, settings, *inputs)
     if machine is None:
         return report(program), result
     weights: Mapping[str, Any] = {
         name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()
     }
     if machine.bits == 8:
-        learnt = {name: spec.trainable for name, spec in specs.items()}
-        weights = quantize_all(weights, learnt, later=True)
+        weights = quantize_all(weights, family.trainable(config), later=True)
     return report(program, Lowering(program, weights, machine)), result
 
 
@@ -280,14 +224,6 @@ def peak_bytes(program: Program) -> int:
         peak = max(peak, live)
         live -= ends.get(i, 0)
     return _BYTES * peak
-
-
-def _listen(
-    module: ModuleType, config: Any, frames: int, batch: int, machine: Machine | None
-) -> tuple[Report, Any]:
-    states = Value((batch, frames, config.channels))
-    lengths = Value((batch,), is_integer=True)
-    return count_call(module.listen, module, config, states, lengths, machine=machine)
 
 
 def _row(place: int, step: Step, bits: int, weight_bytes: int) -> Row:

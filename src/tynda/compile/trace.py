@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 from typing import Any
 
+from tynda.models.base import Family
 from tynda.ops.base import conv_length
 from tynda.ops.tree import leaves
 
@@ -89,16 +89,15 @@ class Program:
     outputs: tuple[Value, ...]
 
 
-def trace(module: ModuleType, config: Any, frames: int, batch: int = 1) -> Program:
-    """What ``module.encode`` does with features ``[batch, frames, config.bins]``.
+def trace(family: Family, config: Any, frames: int, batch: int = 1) -> Program:
+    """What a family's ``encode`` does with features ``[batch, frames, config.bins]``.
 
-    ``module`` is a family of ``tynda.models`` and ``config`` its ``Config``. No weight is
-    made: a model of any size is traced in milliseconds. Raises ValueError where shapes do
-    not fit.
+    No weight is made: a model of any size is traced in milliseconds. Raises ValueError where
+    shapes do not fit.
     """
-    shapes = {name: spec.shape for name, spec in module.specs(config).items()}
     features, lengths = Value((batch, frames, config.bins)), Value((batch,), is_integer=True)
-    return trace_call(module.encode, shapes, config, features, lengths)[0]
+    encode = family.programs["encode"]
+    return trace_call(encode, family.shapes(config), config, features, lengths)[0]
 
 
 def trace_call(

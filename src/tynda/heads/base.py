@@ -1,133 +1,174 @@
-"""What all recognisers have in common: sound in, transcript out."""
+"""What all heads have in common: programs that a recording needs, options, sessions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import models
-from tynda.compile.engine import Engine, open_engine
-from tynda.errors import TyndaError, listed
-from tynda.sound import audio
-from tynda.sound.audio import Source
+from tynda.compile.engine import Engine
+from tynda.models.base import Family, Program
 from tynda.store.checkpoint import Checkpoint
-from tynda.transcript import Transcript
+from tynda.transcript import Segment, Transcript
 
-__all__ = ["Recognizer"]
+__all__ = ["Head", "Run", "Runs", "Session", "Work"]
 
 Floats = NDArray[np.float32]
-O = TypeVar("O")  # noqa: E741 - a recogniser's options
+O = TypeVar("O")  # noqa: E741 - the options of a head
 
 
-class Recognizer(ABC, Generic[O]):
-    """A model with its front end and decoder. Not safe to share between threads."""
+@dataclass(frozen=True)
+class Work:
+    """A recording, or a batch of several of the same length, in the sizes that programs see."""
+
+    frames: int
+    """Frames of the front end."""
+    batch: int = 1
+    prompt: int = 1
+    """Tokens that a decoder begins with; heads without a decoder ignore it."""
+    tokens: int = 0
+    """Tokens that a decoder writes after them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a program, as `Engine.run` takes it."""
+
+    stage: str
+    """``encoder`` or ``decoder``."""
+    name: str
+    """The program's, for people."""
+    program: Program
+    settings: Any
+    """The program's third argument."""
+    inputs: tuple[Any, ...]
+    """Tensors without data (``compile.trace.Value``), or structures of them."""
+    times: float = 1
+    """How often a recording needs it: runs that differ a little are counted as one."""
+
+
+Runs = Generator[Run, Any, None]
+"""The runs of a recording, in order. Whoever iterates sends back each run's result, which the
+next runs take for their inputs: traced, lowered or computed, as the reader likes."""
+
+
+class Session(ABC):
+    """One recording on its way through a model; for one thread at a time.
+
+    The model and its weights are shared; decoder state, caches and what is known so far are the
+    session's own.
+    """
+
+    def __init__(self) -> None:
+        self.language: str | None = None
+        """The recording's language, as soon as it is known."""
+        self.seconds = 0.0
+        """Sound that has been read so far."""
+        self.text = ""
+        """The text of all segments so far."""
+
+    @abstractmethod
+    def segments(
+        self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
+    ) -> Iterator[Segment]:
+        """The segments of a recording, each as soon as it is final.
+
+        ``blocks``: float32 mono samples at 16 kHz, in consecutive parts of any length.
+        ``on_progress`` is called with the seconds that are done.
+        """
+
+    def transcribe(
+        self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
+    ) -> Transcript:
+        """All segments, and what they say together."""
+        segments = list(self.segments(blocks, on_progress))
+        return Transcript(self.text, segments, self.language, self.seconds)
+
+
+class Head(ABC, Generic[O]):
+    """A model's decoder: immutable, and safe to share between threads."""
 
     options_type: ClassVar[type]
     """The dataclass of what can be asked of the decoder."""
+    decodes: ClassVar[bool]
+    """Whether a decoder writes tokens after an encoder has run."""
 
-    def __init__(self, model: Checkpoint, **compute: Any) -> None:
-        """``compute``: how, as `open_engine` takes it."""
-        self.header, self.bytes = model.header, model.bytes
-        self._model, self._compute = model, compute
-        self._engine = self._open(model)
+    plain: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Options of a search without any language model, where the default is another."""
 
-    def _open(self, model: Checkpoint) -> Engine:
-        trainable = models.trainable(models.family(model.header.family), model.config)
-        return open_engine(model.weights, trainable, **self._compute)
+    def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
+        """``open_engine`` hands a model's weights to the backend."""
+        self.model = model
+        self.engine = open_engine(model)
 
-    def options(self, **given: Any) -> O:
-        """The decoder's options, those that are not ``given`` as they are by default.
+    @staticmethod
+    @abstractmethod
+    def runs(family: Family, config: Any, work: Work) -> Runs:
+        """The programs that a recording needs, with the shapes of their inputs."""
 
-        Raises `TyndaError` for one that this kind of model does not have.
+    @staticmethod
+    @abstractmethod
+    def forced(
+        ops: Any,
+        weights: Any,
+        settings: tuple[Family, Any],
+        features: Any,
+        lengths: Any,
+        *given: Any,
+    ) -> Any:
+        """A program: the scores ``[batch, n, vocab]`` of every output, from the features.
+
+        ``settings`` are the family and its config; ``given`` are the tokens that a decoder is
+        made to follow ``[batch, n]`` and a zero for each row of them. This is what a model is
+        calibrated, compared and trained by.
         """
-        known = [f.name for f in fields(self.options_type)]
-        if unknown := [name for name in given if name not in known]:
-            raise TyndaError(
-                f"{self.header.name} has no option {unknown[0]}; its options: {', '.join(known)}"
-            )
-        options: O = self.options_type(**given)
-        return options
 
-    def transcribe(
-        self,
-        source: Source,
-        options: O | None = None,
-        *,
-        on_progress: Callable[[float], None] | None = None,
-        **given: Any,
-    ) -> Transcript:
-        """The words in ``source``: a path, bytes, a binary file, or ``"-"`` for stdin.
+    @staticmethod
+    @abstractmethod
+    def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
+        """What the costliest part of a recording of so many ``samples`` (each, of a ``batch``) is:
+        all of it, or a window; a decoder writes ``tokens`` for each second."""
 
-        ``options`` may also be ``given`` one by one. ``on_progress`` hears how many seconds
-        are done. Raises `TyndaError` where `audio.stream`, `options` or the decoder does.
-        """
-        if isinstance(source, np.ndarray):
-            raise TyndaError("transcribe takes a recording: give samples to transcribe_samples")
-        chosen = self.options(**given) if options is None else options
-        return self._transcribe(audio.stream(source), chosen, on_progress)
+    @staticmethod
+    @abstractmethod
+    def working_bytes(model: Checkpoint, work: Work, samples: int) -> int:
+        """Bytes that the front end and the choice of tokens hold beside the programs' tensors."""
 
-    def transcribe_samples(
-        self, samples: Floats, options: O | None = None, **given: Any
-    ) -> Transcript:
-        """The same for float mono samples ``[n]`` at 16 kHz, full scale at ±1.
+    @staticmethod
+    @abstractmethod
+    def features(model: Checkpoint, samples: Floats) -> Floats:
+        """Features ``[frames, bins]`` as `forced` takes them, of at most one window."""
 
-        Raises `TyndaError` where they are anything else.
-        """
-        chosen = self.options(**given) if options is None else options
-        return self._transcribe([_samples(samples)], chosen, None)
+    @staticmethod
+    @abstractmethod
+    def given(model: Checkpoint, text: str) -> list[list[int]]:
+        """The tokens of the right ``text`` that `forced` is given: one row, or none where there is
+        no decoder."""
 
     @abstractmethod
-    def _transcribe(
-        self,
-        blocks: Iterable[Floats],
-        options: O,
-        on_progress: Callable[[float], None] | None,
-    ) -> Transcript: ...
+    def written(self, features: Floats, count: int) -> list[list[int]]:
+        """Likewise the tokens that the model writes itself, at most ``count``."""
 
     @abstractmethod
-    def prepare(self, options: O | None = None) -> None:
+    def encode(self, samples: Floats, language: str | None = None) -> Floats:
+        """What the family's ``encode`` gives for float32 samples ``[n]`` at 16 kHz.
+
+        With CTC these are log-probabilities ``[frames, vocab]``, with a decoder states
+        ``[frames, channels]``. ``language``: as the options have it.
+        """
+
+    @abstractmethod
+    def prepare(self, options: O) -> None:
         """Do now what the first recording would wait for.
 
         Raises `TyndaError` where decoding by these options would.
         """
 
-    def check_language(self, language: str | None) -> None:
-        """Raise `TyndaError` for a language that the model does not know; None is any."""
-        known = self.header.languages
-        if language is None or language in known:
-            return
-        raise TyndaError(
-            f"{self.header.name} does not know the language {language!r}; it knows {listed(known)}"
-            if known
-            else f"{self.header.name} does not say which languages it knows: leave it out"
-        )
-
-    @property
-    def normalize(self) -> Callable[[str], str]:
-        """Brings a text to the spelling in which it is scored."""
-        from tynda.text.normalize import basic, english_letters
-
-        return english_letters if self.header.languages == ["en"] else basic
-
-
-def _samples(given: Any) -> Floats:
-    samples = np.asarray(given)
-    if samples.dtype.kind != "f":
-        raise TyndaError(
-            f"samples must be floats, full scale at ±1, not {samples.dtype}: "
-            "divide those of 16 bits by 32768"
-        )
-    if samples.ndim != 1:
-        raise TyndaError(
-            f"samples must have one axis, [n], not {list(samples.shape)}: average the channels"
-        )
-    with np.errstate(over="ignore"):
-        samples = samples.astype(np.float32, copy=False)
-    if not np.isfinite(samples).all():
-        raise TyndaError("samples must be finite: some are NaN or infinite")
-    return samples
+    @abstractmethod
+    def session(self, options: O) -> Session:
+        """A session for one recording. Raises `TyndaError` as `prepare` does."""

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tynda.models import Spec
-from tynda.models.layers import Specs, dense, norm
+from tynda.models.base import Family, Spec
+from tynda.models.layers import Specs, check_ctc, dense, norm
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
+from tynda.text.tokenizer import CharTokenizer
 
-__all__ = ["Config", "encode", "specs"]
+__all__ = ["FAMILY", "Config", "encode", "specs"]
 
 
 @dataclass(frozen=True)
@@ -172,3 +173,14 @@ def _convolution(
     )
     x = ops.silu(norm(ops, weights, f"{name}.inner_norm", x))
     return ops.dropout(dense(ops, weights, f"{name}.out", x), config.dropout)
+
+
+FAMILY = Family(
+    name="conformer",
+    config=Config,
+    specs=specs,
+    head="ctc",
+    programs={"encode": encode},
+    tokenizer=CharTokenizer.from_dict,
+    check=check_ctc,
+)

@@ -1,11 +1,15 @@
-"""What several families are made of, over ``tynda.ops``; a layer's tensors share a name."""
+"""Pieces that several families share: layers over ``tynda.ops``, and checks of a CTC model."""
 
 from __future__ import annotations
 
-from tynda.models import Spec
-from tynda.ops.base import Ops, T, Weights
+from collections.abc import Mapping, Sized
+from typing import Any
 
-__all__ = ["Specs", "dense", "norm"]
+from tynda.models.base import Spec, check_sizes
+from tynda.ops.base import Ops, T, Weights
+from tynda.sound.frontend import FrontEnd
+
+__all__ = ["Specs", "check_ctc", "dense", "norm"]
 
 
 class Specs(dict[str, Spec]):
@@ -31,3 +35,8 @@ def dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
 def norm(ops: Ops[T], weights: Weights[T], name: str, x: T, eps: float = 1e-5) -> T:
     """Layer norm over the last axis."""
     return ops.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
+
+
+def check_ctc(config: Any, tokenizer: Sized, front: FrontEnd, decoding: Mapping[str, Any]) -> None:
+    """Raise `TyndaError` unless a CTC model has an output for each symbol, the blank included."""
+    check_sizes(config, front, len(tokenizer))

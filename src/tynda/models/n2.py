@@ -19,10 +19,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tynda.models import Spec
+from tynda.models.base import Family, Spec
+from tynda.models.layers import check_ctc
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
+from tynda.text.tokenizer import CharTokenizer
 
-__all__ = ["Config", "encode", "specs"]
+__all__ = ["FAMILY", "Config", "encode", "specs"]
 
 _KERNELS = ((11, 41), (11, 21), (11, 21))
 _STRIDES = ((2, 2), (1, 2), (1, 2))
@@ -130,3 +132,14 @@ def _lstm(ops: Ops[T], weights: Weights[T], name: str, x: T, lengths: T) -> T:
     w_ih, w_hh, b_ih, b_hh = (weights[f"{name}.{part}"] for part in _LSTM)
     reverse = name.endswith("backward")
     return ops.lstm(x, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse)
+
+
+FAMILY = Family(
+    name="n2",
+    config=Config,
+    specs=specs,
+    head="ctc",
+    programs={"encode": encode},
+    tokenizer=CharTokenizer.from_dict,
+    check=check_ctc,
+)

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tynda.models import Spec
-from tynda.models.layers import Specs, dense, norm
+from tynda.errors import TyndaError
+from tynda.models.base import Array, Family, Folder, Published, Spec
+from tynda.models.layers import Specs, check_ctc, dense, norm
 from tynda.ops.base import Ops, T, Tap, Weights
+from tynda.sound.frontend import Raw
+from tynda.text.symbols import read_languages, read_symbols
+from tynda.text.tokenizer import CharTokenizer
 
-__all__ = ["Config", "adapt", "encode", "fold", "from_huggingface", "specs"]
+__all__ = ["FAMILY", "Config", "adapt", "encode", "fold", "settings", "specs"]
 
 _STEM = "wav2vec2.feature_extractor.conv_layers"
 _PROJECTION = "wav2vec2.feature_projection"
@@ -36,8 +39,6 @@ _WEIGHT_NORMS = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ _SETTINGS = {
 }
 
 
-def from_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of `Config` in a hub checkpoint's ``config.json``.
 
     What is missing there has the default of ``transformers``, which is that of `Config`.
@@ -145,8 +146,8 @@ def from_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("batch norm before the positions (conv_pos_batch_norm) is not covered")
     if config.get("vocab_size", 0) is None:
         raise ValueError("vocab_size is null: the checkpoint has no CTC head")
-    settings = {ours: config[theirs] for theirs, ours in _SETTINGS.items() if theirs in config}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    found = {ours: config[theirs] for theirs, ours in _SETTINGS.items() if theirs in config}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
 
 def specs(config: Config) -> dict[str, Spec]:
@@ -321,3 +322,61 @@ def _join(
     y = norm(ops, weights, at, x, config.norm_eps) if config.pre_norm else x
     x = ops.add(x, ops.dropout(sublayer(y), config.dropout))
     return x if config.pre_norm else norm(ops, weights, at, x, config.norm_eps)
+
+
+def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
+    """A published checkpoint; with adapters (MMS), that of its own head's language."""
+    languages = read_languages(folder)
+    tokenizer, order = read_symbols(folder, languages[0] if languages else None)
+    if len(tokenizer) != config.vocab:
+        raise TyndaError(
+            f"{folder.path}: {config.vocab} outputs do not fit {len(tokenizer)} symbols"
+        )
+    front = Raw(normalize=_normalizes(folder))
+    return Published(tokenizer, front, languages, lambda found: _reorder(fold(found), order))
+
+
+def _adapt(
+    folder: Folder,
+    language: str,
+    config: Config,
+    weights: Mapping[str, Array],
+    adapter: Mapping[str, Array],
+) -> tuple[Config, CharTokenizer, dict[str, Array]]:
+    """See ``models.base.Adapt``."""
+    tokenizer, order = read_symbols(folder, language)
+    adapted = adapt(weights, adapter)
+    if (count := len(adapted[f"{_HEAD}.bias"])) != len(order):
+        raise TyndaError(f"{folder.path}: {count} outputs do not fit {len(order)} symbols")
+    return replace(config, vocab=len(tokenizer)), tokenizer, _reorder(adapted, order)
+
+
+def _reorder(tensors: Mapping[str, Array], order: list[int]) -> dict[str, Array]:
+    """The tensors with the rows of a head of that many rows in this ``order``, the blank first."""
+    names = [f"{_HEAD}.{part}" for part in ("weight", "bias")]
+    head = {n: tensors[n] for n in names if n in tensors and len(tensors[n]) == len(order)}
+    return {**tensors, **{name: value[order] for name, value in head.items()}}
+
+
+def _normalizes(folder: Folder) -> Any:
+    """Whether each recording is brought to zero mean and unit variance."""
+    extractor = folder.json("preprocessor_config.json", optional=True)
+    if not extractor:  # since transformers 5, all parts of a processor share a file
+        part = folder.json("processor_config.json", optional=True).get("feature_extractor")
+        extractor = part if isinstance(part, dict) else {}
+    return extractor.get("do_normalize", True)
+
+
+FAMILY = Family(
+    name="wav2vec2",
+    config=Config,
+    specs=specs,
+    head="ctc",
+    programs={"encode": encode},
+    tokenizer=CharTokenizer.from_dict,
+    check=check_ctc,
+    model_types=("wav2vec2", "hubert"),
+    settings=settings,
+    read=_read,
+    adapt=_adapt,
+)

@@ -5,37 +5,42 @@ a transformer with pre-activation norms, sinusoids for the encoder's positions, 
 the decoder's, and the token embedding for an output layer. Tensors have the names and layouts
 of the checkpoints on the Hugging Face hub (``transformers``' ``WhisperForConditionalGeneration``).
 
-The decoder is run in steps, with what it has seen kept in a `Cache`. Several hypotheses for one
-item of sound (beams, samples) share the item's keys and values.
+The decoder is run in steps, with the keys and values of earlier tokens kept in a `KVCache`.
+Several hypotheses for one item of sound (beams, samples) share the item's `CrossKV`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from tynda.models import Spec
+from tynda.errors import TyndaError
+from tynda.models.base import (
+    Array,
+    CrossKV,
+    Family,
+    Folder,
+    KVCache,
+    Published,
+    Spec,
+    check_sizes,
+)
 from tynda.models.layers import Specs, dense, norm
 from tynda.ops.base import Ops, T, Tap, Weights
-from tynda.ops.tree import map_tree
+from tynda.sound.frontend import FrontEnd, LogMel
+from tynda.text.whisper import WhisperTokenizer
 
 __all__ = [
-    "Cache",
+    "FAMILY",
     "Config",
-    "Heard",
-    "advance",
+    "cross_kv",
     "decode",
     "encode",
-    "from_huggingface",
-    "listen",
     "logits",
+    "settings",
     "specs",
-    "take",
 ]
-
-
-Part = TypeVar("Part", "Cache[Any]", "Heard[Any]")
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Config:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
 
 
-def from_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of `Config` in a hub checkpoint's ``config.json``.
 
     Raises KeyError for a missing one, ValueError for what this definition does not cover.
@@ -169,18 +174,7 @@ def encode(
     return norm(ops, weights, "model.encoder.layer_norm", x), lengths
 
 
-@dataclass(frozen=True)
-class Heard(Generic[T]):
-    """Encoded sound, as the decoder's layers look at it."""
-
-    keys: Sequence[T]
-    """``[items, frames, channels]`` for each layer, remembered."""
-    values: Sequence[T]
-    lengths: T
-    """Frames that count ``[items]``."""
-
-
-def listen(ops: Ops[T], weights: Weights[T], config: Config, states: T, lengths: T) -> Heard[T]:
+def cross_kv(ops: Ops[T], weights: Weights[T], config: Config, states: T, lengths: T) -> CrossKV[T]:
     """Keys and values of the cross-attention, once for all steps of the decoder."""
     keys, values = (
         [
@@ -193,16 +187,7 @@ def listen(ops: Ops[T], weights: Weights[T], config: Config, states: T, lengths:
         ]
         for part, remember in (("k_proj", ops.remember_keys), ("v_proj", ops.remember_values))
     )
-    return Heard(keys, values, lengths)
-
-
-@dataclass(frozen=True)
-class Cache(Generic[T]):
-    """What the decoder keeps of the tokens that it has seen."""
-
-    keys: Sequence[T]
-    """``[batch, capacity, channels]`` for each layer."""
-    values: Sequence[T]
+    return CrossKV(keys, values, lengths)
 
 
 def decode(
@@ -211,19 +196,19 @@ def decode(
     config: Config,
     tokens: T,
     starts: T,
-    heard: Heard[T],
-    cache: Cache[T] | None = None,
+    cross: CrossKV[T],
+    cache: KVCache[T] | None = None,
     watch: Callable[[int, T, T], None] | None = None,
-) -> tuple[T, Cache[T] | None]:
+) -> tuple[T, KVCache[T] | None]:
     """States ``[batch, n, channels]`` behind ``tokens [batch, n]``, and the cache after them.
 
     ``starts [batch]`` counts the tokens of each row that are in the ``cache`` already; without
-    one, ``tokens`` are the beginning. ``batch`` is a multiple of the items of ``heard``, the
+    one, ``tokens`` are the beginning. ``batch`` is a multiple of the items of ``cross``, the
     rows of one item side by side. ``watch`` is called with each layer's index and the queries
     ``[items, rows * n, channels]`` and keys of its cross-attention.
     """
     batch, count = ops.shape(tokens)
-    items = ops.shape(heard.lengths)[0]
+    items = ops.shape(cross.lengths)[0]
     x = ops.embedding(tokens, weights["model.decoder.embed_tokens.weight"])
     places = ops.positions(starts, count)
     x = ops.add(x, ops.embedding(places, weights["model.decoder.embed_positions.weight"]))
@@ -246,40 +231,18 @@ def decode(
         # Nothing is causal here: the rows of one item are but more queries to the same keys.
         q = ops.reshape(q, items, batch // items * count, config.channels)
         if watch is not None:
-            watch(i, q, heard.keys[i])
-        y = ops.attention(q, heard.keys[i], heard.values[i], heads=heads, lengths=heard.lengths)
+            watch(i, q, cross.keys[i])
+        y = ops.attention(q, cross.keys[i], cross.values[i], heads=heads, lengths=cross.lengths)
         y = ops.reshape(y, batch, count, config.channels)
         x = _join(ops, weights, config, f"{name}.encoder_attn.out_proj", x, y)
         x = _feed_forward(ops, weights, config, name, x)
     x = norm(ops, weights, "model.decoder.layer_norm", x)
-    return x, None if cache is None else Cache(keys, values)
-
-
-def take(ops: Ops[T], weights: Weights[T], config: None, part: Part, items: T) -> Part:
-    """Some rows of a `Cache`, or items of what is `Heard`, by their numbers."""
-    return map_tree(lambda x: ops.take(x, items), part)  # type: ignore[no-any-return]
+    return x, None if cache is None else KVCache(keys, values)
 
 
 def logits(ops: Ops[T], weights: Weights[T], config: Config, states: T) -> T:
     """Scores ``[..., vocab]`` of the token that follows each of ``states [..., channels]``."""
     return ops.linear(states, weights["model.decoder.embed_tokens.weight"])
-
-
-def advance(
-    ops: Ops[T],
-    weights: Weights[T],
-    config: Config,
-    tokens: T,
-    starts: T,
-    heard: Heard[T],
-    cache: Cache[T] | None = None,
-) -> tuple[T, T, Cache[T] | None]:
-    """A step: as `decode`, and between states and cache the logits ``[batch, vocab]`` behind the
-    last token of each row."""
-    batch, count = ops.shape(tokens)
-    states, grown = decode(ops, weights, config, tokens, starts, heard, cache)
-    last = ops.reshape(ops.slice(states, count - 1, count), batch, config.channels)
-    return states, logits(ops, weights, config, last), grown
 
 
 def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
@@ -291,3 +254,76 @@ def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x
 def _join(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, y: T) -> T:
     """Add what a sub-layer made to what it was given."""
     return ops.add(x, ops.dropout(dense(ops, weights, name, y), config.dropout))
+
+
+def _check(
+    config: Config, tokenizer: WhisperTokenizer, front: FrontEnd, decoding: Mapping[str, Any]
+) -> None:
+    """Raise `TyndaError` for a model file whose parts do not fit each other."""
+    if tokenizer.highest >= config.vocab:
+        raise TyndaError(f"the tokenizer has tokens beyond the model's {config.vocab}")
+    if front.hop != 160:
+        raise TyndaError("the front end of a Whisper has a hop of 160 samples")
+    heads = decoding.get("alignment_heads")
+    if not heads or any(
+        layer >= config.decoder_layers or head >= config.decoder_heads for layer, head in heads
+    ):
+        raise TyndaError("alignment_heads in the header are none of the decoder's")
+    # Published checkpoints may have outputs to spare.
+    check_sizes(config, front, max(tokenizer.timestamp_begin + config.frames + 1, config.vocab))
+
+
+def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
+    """A published checkpoint, whole or as the bare encoder and decoder."""
+    tokenizer = WhisperTokenizer.from_folder(folder.path, multilingual=_multilingual(settings))
+    if tokenizer.highest >= config.vocab:
+        raise TyndaError(
+            f"{folder.path}: the tokenizer has tokens beyond the model's {config.vocab}: it "
+            "belongs to another model"
+        )
+    generation = folder.json("generation_config.json", optional=True)
+    return Published(
+        tokenizer,
+        LogMel(fft=400, bins=config.bins, normalize="whisper"),
+        list(tokenizer.languages) if tokenizer.multilingual else ["en"],
+        _rename,
+        {"alignment_heads": _alignment_heads(generation, config)},
+    )
+
+
+def _rename(tensors: Mapping[str, Array]) -> Mapping[str, Array]:
+    if any(name.startswith("model.") for name in tensors):
+        return tensors
+    return {f"model.{name}": value for name, value in tensors.items()}
+
+
+def _multilingual(settings: Mapping[str, Any]) -> bool:
+    """English-only models end their texts with GPT-2's own token (reference implementation)."""
+    return settings.get("eos_token_id") != 50256 and settings.get("vocab_size", 0) >= 51865
+
+
+def _alignment_heads(generation: Mapping[str, Any], config: Config) -> list[tuple[int, int]]:
+    """The heads whose attention follows the sound; where none are named, all heads of the upper
+    half of the layers, as in the reference implementation."""
+    heads = generation.get("alignment_heads")
+    layers, count = config.decoder_layers, config.decoder_heads
+    try:
+        pairs = [(int(layer), int(head)) for layer, head in heads] if heads else []
+    except (TypeError, ValueError):
+        pairs = []
+    known = [(i, head) for i, head in pairs if 0 <= i < layers and 0 <= head < count]
+    return known or [(i, head) for i in range(layers // 2, layers) for head in range(count)]
+
+
+FAMILY = Family(
+    name="whisper",
+    config=Config,
+    specs=specs,
+    head="seq2seq",
+    programs={"encode": encode, "cross_kv": cross_kv, "decode": decode, "logits": logits},
+    tokenizer=WhisperTokenizer.from_dict,
+    check=_check,
+    model_types=("whisper",),
+    settings=settings,
+    read=_read,
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from tynda.compile.count import Row, report
 from tynda.compile.native import Native
+from tynda.compile.trace import Value
+from tynda.heads.base import Run, Runs
+from tynda.ops.tree import map_tree
 from tynda.weights.weight import quantize
 
 __all__ = ["Ledger", "Operation", "least", "limits", "summed"]
@@ -30,29 +34,47 @@ class Operation:
     row: Row
     seconds: float | None
     """None where it is done on the way out of a product, and so is in its time."""
+    times: float = 1
+    """How often a recording makes it."""
 
 
 @dataclass
 class Ledger:
-    """The operations of a part of a model, while it runs on the native engine."""
+    """The operations of a recording, by stage, while it runs on the native engine."""
 
     engine: Native
-    operations: list[Operation] = field(default_factory=list)
+    operations: dict[str, list[Operation]] = field(default_factory=dict)
 
-    def run(
-        self, function: Callable[..., Any], config: Any, *inputs: Any, counted: Any = None
-    ) -> Any:
-        """As `Native.run`, with a clock. ``counted``: inputs of the shapes to count, where those
-        have more room than is used; a function that writes to them must do so at the same place
-        however often it is run."""
-        result = self.engine.run(function, config, *inputs)
-        runs = [self.engine.timings(function, config, *inputs)[1] for _ in range(RUNS)]
-        lowering, _ = self.engine.compile(function, config, counted or inputs)
+    def play(self, runs: Runs, features: tuple[Any, ...]) -> None:
+        """Run what a recording needs, each with a clock.
+
+        ``features`` are the inputs of the first run. Inputs that no run has made, tokens and empty
+        caches, are zeros: what a step takes does not depend on them.
+        """
+        result: Any = None
+        with suppress(StopIteration):
+            while True:
+                run = runs.send(result)
+                inputs = features if result is None else map_tree(_zeros, run.inputs)
+                result = self._timed(run, inputs)
+
+    def _timed(self, run: Run, inputs: tuple[Any, ...]) -> Any:
+        arguments = (run.program, run.settings, *inputs)
+        result = self.engine.run(*arguments)
+        timings = [self.engine.timings(*arguments)[1] for _ in range(RUNS)]
+        lowering, _ = self.engine.compile(run.program, run.settings, inputs)
+        found = self.operations.setdefault(run.stage, [])
         for row in report(lowering.program, lowering).rows:
-            timed = row.step in runs[0]
-            spent = float(np.median([run[row.step] for run in runs])) if timed else None
-            self.operations.append(Operation(row, spent))
+            timed = row.step in timings[0]
+            spent = float(np.median([t[row.step] for t in timings])) if timed else None
+            found.append(Operation(row, spent, run.times))
         return result
+
+
+def _zeros(tensor: Any) -> Any:
+    if not isinstance(tensor, Value):
+        return tensor
+    return np.zeros(tensor.shape, np.int64 if tensor.is_integer else np.float32)
 
 
 def summed(operations: Iterable[Operation], *, layers: bool = False) -> list[dict[str, Any]]:
@@ -67,10 +89,11 @@ def summed(operations: Iterable[Operation], *, layers: bool = False) -> list[dic
         key |= {"layer": row.layer} if layers else {}
         total = sums.setdefault(tuple(key.values()), key | {"calls": 0, "seconds": None})
         for name in ("flops", "macs", "weight_bytes", "input_bytes", "output_bytes"):
-            total[name] = total.get(name, 0) + getattr(row, name)
-        total["calls"] += 1
+            total[name] = total.get(name, 0) + operation.times * getattr(row, name)
+        total["calls"] += operation.times
         if operation.seconds is not None:
-            total["seconds"] = (total["seconds"] or 0.0) + operation.seconds
+            spent = operation.times * operation.seconds
+            total["seconds"] = (total["seconds"] or 0.0) + spent
     return sorted(sums.values(), key=lambda total: -(total["seconds"] or 0.0))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from tynda.compile.engine import processors
 from tynda.errors import TyndaError
-from tynda.models import CTC_FAMILIES
+from tynda.heads import head_of
+from tynda.models import family
 from tynda.profiling import environment, record
 from tynda.profiling.case import Case
 from tynda.profiling.engines import ENGINES, engine
@@ -151,6 +152,6 @@ def _studies(case: Case, model: Model, durations: tuple[float, ...]) -> list[Cas
     if "operations" in works and durations:
         usual = min(durations, key=lambda seconds: abs(seconds - 30))
         found.append(replace(case, work="operations", seconds=float(usual)))
-    if "cache" in works and model.about["family"] not in CTC_FAMILIES and durations:
+    if "cache" in works and head_of(family(model.about["family"])).decodes and durations:
         found.append(replace(case, work="cache", seconds=float(max(durations))))
     return found

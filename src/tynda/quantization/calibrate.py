@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda import manifest, models
+from tynda import manifest
 from tynda.compile import native
-from tynda.compile.engine import Engine, open_engine
+from tynda.compile.engine import Engine
 from tynda.compile.trace import Program, Step, Value, replay_step, trace_call
 from tynda.errors import TyndaError
-from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Network, decode, start_tokens
+from tynda.heads import head_of
 from tynda.manifest import Utterance
-from tynda.models import whisper
+from tynda.model import Model
+from tynda.models.base import Family
 from tynda.ops.numpy import NumpyOps
 from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
@@ -110,13 +110,13 @@ class Part(NamedTuple):
 class Calibration:
     """Some utterances, and a model that hears them.
 
-    Of a Whisper the decoder runs twice over each: on the right text, and on what it writes
-    itself. Raises `TyndaError` for a manifest without a recording that can be read.
+    A decoder runs twice over each: on the right text, and on what it writes itself. Raises
+    `TyndaError` for a manifest without a recording that can be read.
     """
 
     def __init__(self, model: Checkpoint, path: Path, utterances: int = 128) -> None:
         self.model = model
-        self._family = models.family(model.header.family)
+        self._head = head_of(model.family)
         listed = manifest.read(path)
         step = max(1, len(listed) // utterances)
         self.heard: list[tuple[Floats, str]] = []
@@ -125,7 +125,7 @@ class Calibration:
         for utterance in listed[::step][:utterances]:
             samples = audio.load(utterance.audio)[: int(_SECONDS * SAMPLE_RATE)]
             if len(samples):
-                self.heard.append((self._features(samples), utterance.text))
+                self.heard.append((self._head.features(model, samples), utterance.text))
                 self.utterances.append(utterance)
         if not self.heard:
             raise TyndaError(f"{path} has no sound in it to calibrate with")
@@ -139,71 +139,52 @@ class Calibration:
                 stacklevel=2,
             )
 
-    def _features(self, samples: Floats) -> Floats:
-        features: Floats = self.model.frontend(samples)
-        if self.model.header.family != "whisper":
-            return features
-        features = features[: 2 * self.model.config.frames]
-        return np.pad(features, ((0, len(features) % 2), (0, 0)))
-
     def outputs(self, engine: Engine, index: int) -> Floats:
-        """What the model says of an utterance: log-probabilities or logits ``[n, vocab]``.
+        """What the model gives for an utterance: log-probabilities or logits ``[n, vocab]``.
 
-        A decoder's are those on the right text.
+        Those of a decoder are for the right text.
         """
         features, text = self.heard[index]
-        config, length = self.model.config, np.array([len(features)])
-        states, frames = engine.run(self._family.encode, config, features[None], length)
-        if self.model.header.family == "whisper":
-            ids = np.array([self._right(text)])
-            states = engine.run(_follow, config, states, frames, ids, np.zeros(1, np.int64))
-        said: Floats = engine.array(states)[0]
-        return said
-
-    def _right(self, text: str) -> list[int]:
-        """The tokens of the right text."""
-        tokenizer = self.model.tokenizer
-        tokens = start_tokens(tokenizer, self._language, "transcribe")
-        tokens += [tokenizer.no_timestamps, *tokenizer.encode(" " + text.strip())]
-        return tokens[: self.model.config.context]
-
-    @cached_property
-    def _own(self) -> list[list[int]]:
-        """The tokens that the model itself writes of each utterance."""
-        model, language = self.model, self._language
-        trainable = models.trainable(self._family, model.config)
-        engine = open_engine(model.weights, trainable, bits=8 if native.available() else 32)
-        network = Network(engine, model.config, model.tokenizer, ())
-        written = []
-        for features, text in self.heard:
-            heard = network.listen(*network.encode(features[None], np.array([len(features)])))
-            most = min(len(self._right(text)) + _BEYOND, model.config.context // 2)
-            (window,) = decode(network, heard, Options(max_new_tokens=most), [language])
-            tokens = start_tokens(model.tokenizer, language, "transcribe") + window.tokens
-            written.append(tokens[: model.config.context])
-        return written
+        inputs, _ = self._inputs(features, self._head.given(self.model, text))
+        scores: Floats = engine.array(engine.run(self._head.forced, self._settings, *inputs))[0]
+        return scores
 
     @property
-    def _language(self) -> str | None:
-        known = list(self.model.tokenizer.languages)
-        return None if not known else "en" if "en" in known else known[0]
+    def _settings(self) -> tuple[Family, Any]:
+        return self.model.family, self.model.config
+
+    @cached_property
+    def _own(self) -> list[list[list[int]]]:
+        """The tokens that the model itself writes of each utterance."""
+        writer = Model(self.model, bits=8 if native.available() else 32).head
+        written = []
+        for features, text in self.heard:
+            right = sum(len(row) for row in self._head.given(self.model, text))
+            written.append(writer.written(features, right + _BEYOND))
+        return written
+
+    @staticmethod
+    def _inputs(features: Floats, texts: list[list[int]]) -> tuple[list[NDArray[Any]], list[int]]:
+        """The inputs of `Head.forced`, and how many tokens of each text count."""
+        inputs: list[NDArray[Any]] = [features[None], np.array([len(features)])]
+        if texts:
+            longest = max(map(len, texts))
+            ids = [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in texts]
+            inputs += [np.array(ids, np.int64), np.zeros(len(ids), np.int64)]
+        return inputs, [*map(len, texts)]
 
     def journey(self) -> Journey:
         """All utterances, before the first step."""
         shapes = {name: tuple(weight.shape) for name, weight in self.model.weights.items()}
-        config, runs = self.model.config, []
+        runs = []
         for index, (features, text) in enumerate(self.heard):
-            inputs: list[Any] = [features[None], np.array([len(features)])]
-            texts: list[list[int]] = []
-            function: Any = self._family.encode
-            if self.model.header.family == "whisper":
-                function, texts = _write, [self._right(text), self._own[index]]
-                longest = max(map(len, texts))
-                ids = [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in texts]
-                inputs += [np.array(ids, np.int64), np.zeros(len(ids), np.int64)]
+            texts = self._head.given(self.model, text)
+            if self._head.decodes:
+                texts = texts + self._own[index]
+            inputs, counts = self._inputs(features, texts)
             values = [Value(x.shape, is_integer=x.dtype.kind == "i") for x in inputs]
-            program, _ = trace_call(function, shapes, config, *values)
-            runs.append(_Run(program, dict(zip(values, inputs, strict=True)), [*map(len, texts)]))
+            program, _ = trace_call(self._head.forced, shapes, self._settings, *values)
+            runs.append(_Run(program, dict(zip(values, inputs, strict=True)), counts))
         return Journey(runs)
 
     def watch(
@@ -333,23 +314,6 @@ def _held(program: Program, last: Mapping[Value, int]) -> NDArray[np.float64]:
             change[first] += value.size * 4
             change[last[value] + 1] -= value.size * 4
     return np.cumsum(change)[:-1]
-
-
-def _follow(
-    ops: Any, weights: Weights, config: Any, states: Any, frames: Any, tokens: Any, starts: Any
-) -> Any:
-    """Logits behind each of the tokens."""
-    heard = whisper.listen(ops, weights, config, states, frames)
-    states, _ = whisper.decode(ops, weights, config, tokens, starts, heard)
-    return whisper.logits(ops, weights, config, states)
-
-
-def _write(
-    ops: Any, weights: Weights, config: Any, features: Any, length: Any, tokens: Any, starts: Any
-) -> Any:
-    """The same from the features."""
-    encoded = whisper.encode(ops, weights, config, features, length)
-    return _follow(ops, weights, config, *encoded, tokens, starts)
 
 
 class _Watched(Quantized):

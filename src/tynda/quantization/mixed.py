@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tynda import heads as recognizers
 from tynda.errors import TyndaError
+from tynda.model import load
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.plan import allocate, measure, weight_bytes
 from tynda.quantization.run import (
@@ -108,7 +108,7 @@ class Mixer:
         return best
 
     def _pairs(self, name: str | Path, bits: int | None) -> list[tuple[str, str]]:
-        model = recognizers.load(name, bits=bits)
+        model = load(name, bits=bits)
         return [
             (
                 model.normalize(utterance.text),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tynda import models
 from tynda.errors import TyndaError
 from tynda.quantization.methods import CALIBRATED
 from tynda.store import library
@@ -125,7 +124,7 @@ def products(model: Checkpoint) -> list[str]:
 
 def trainable(model: Checkpoint) -> dict[str, bool]:
     """Whether each tensor is learnt."""
-    return models.trainable(models.family(model.header.family), model.config)
+    return model.family.trainable(model.config)
 
 
 def overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str, Grid]:

@@ -25,12 +25,11 @@ from safetensors.numpy import save
 
 from tynda import models
 from tynda.checks import is_number, is_whole
-from tynda.errors import TyndaError
+from tynda.errors import TyndaError, listed
 from tynda.files import check_readable, write_whole
+from tynda.models.base import Family
 from tynda.sound import frontend
 from tynda.sound.frontend import FrontEnd
-from tynda.text.tokenizer import CharTokenizer
-from tynda.text.whisper import WhisperTokenizer
 from tynda.weights.coded import Coded, Steps, symmetric
 from tynda.weights.grid import LEAST_SCALE, Grid
 from tynda.weights.pack import row_bytes
@@ -83,7 +82,7 @@ class Checkpoint:
     """The family's ``Config``."""
     frontend: FrontEnd
     tokenizer: Any
-    """`CharTokenizer`, or `WhisperTokenizer`."""
+    """The family's, see `Family.tokenizer`."""
     weights: Mapping[str, NDArray[np.float32] | Quantized]
     """As they are stored, but for those in f16."""
     lm: bytes | None
@@ -92,6 +91,22 @@ class Checkpoint:
     """Size of the file."""
     path: Path | None = None
     """The file or folder, for messages."""
+
+    @property
+    def family(self) -> Family:
+        """The family that the header names."""
+        return models.family(self.header.family)
+
+    def check_language(self, language: str | None) -> None:
+        """Raise `TyndaError` for a language that the model does not know; None is any."""
+        name, known = self.header.name, self.header.languages
+        if language is None or language in known:
+            return
+        raise TyndaError(
+            f"{name} does not know the language {language!r}; it knows {listed(known)}"
+            if known
+            else f"{name} does not say which languages it knows: leave it out"
+        )
 
 
 def save_model(
@@ -168,21 +183,17 @@ def load(path: Path) -> Checkpoint:
             if (name := f"tokenizer.{key}") in stored:
                 header.tokenizer[key] = _typed(path, file, name, kind)
         try:
-            module = models.family(header.family)
-            config = models.configure(module, header.config)
+            family = models.family(header.family)
+            config = family.configure(header.config)
             front = frontend.from_config(header.frontend)
-            tokenizer, symbols = _tokenizer(header, config)
+            tokenizer = family.tokenizer(header.tokenizer)
+            family.check(config, tokenizer, front, header.decoding)
         except TyndaError as error:
             raise TyndaError(f"{path}: {error}") from None
-        if symbols != config.vocab or front.bins != config.bins:
-            raise TyndaError(
-                f"{path}: the model's {config.bins} bins and {config.vocab} symbols do not fit "
-                f"its front end ({front.bins}) and tokenizer ({symbols})"
-            )
         layers = config.layers + getattr(config, "decoder_layers", 0)
         if layers > len(stored):  # before as many specs are made
             raise TyndaError(f"{path}: most of the {layers} layers are missing")
-        specs = module.specs(config)
+        specs = family.specs(config)
         if lacking := next((name for name in specs if name not in stored), None):
             raise TyndaError(f"{path}: tensor {lacking} is missing; the file is damaged")
         if foreign := next((name for name in header.grids if name not in specs), None):
@@ -219,25 +230,6 @@ def _tensors(
             raise TyndaError(f"{path}: tensor {name} is {found}, should be {shape}")
         weights[name] = _read(path, file, stored, name, shape, codes)
     return weights
-
-
-def _tokenizer(header: Header, config: Any) -> tuple[CharTokenizer | WhisperTokenizer, int]:
-    """The tokenizer, and how many outputs it has names for."""
-    if header.family in models.CTC_FAMILIES:
-        letters = CharTokenizer.from_dict(header.tokenizer)
-        return letters, len(letters)
-    tokenizer = WhisperTokenizer.from_dict(header.tokenizer)
-    if tokenizer.highest >= config.vocab:
-        raise TyndaError(f"the tokenizer has tokens beyond the model's {config.vocab}")
-    if header.frontend.get("hop", 160) != 160:
-        raise TyndaError("the front end of a Whisper has a hop of 160 samples")
-    heads = header.decoding.get("alignment_heads")
-    if not heads or any(
-        layer >= config.decoder_layers or head >= config.decoder_heads for layer, head in heads
-    ):
-        raise TyndaError("alignment_heads in the header are none of the decoder's")
-    # Checkpoints of the hub may have outputs to spare.
-    return tokenizer, max(tokenizer.timestamp_begin + config.frames + 1, config.vocab)
 
 
 def _open(path: Path) -> Any:

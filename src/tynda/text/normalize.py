@@ -3,13 +3,13 @@
 import importlib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from tynda.errors import TyndaError
 
-__all__ = ["NORMALIZERS", "basic", "english_letters"]
+__all__ = ["NORMALIZERS", "basic", "english_letters", "normalizer_of"]
 
 
 def basic(text: str) -> str:
@@ -55,6 +55,11 @@ def _whisper(name: str) -> Callable[[str], str]:
         ) from None
     normalize = getattr(module, f"{name}TextNormalizer")()
     return lambda text: " ".join(normalize(text).split())
+
+
+def normalizer_of(languages: Sequence[str]) -> Callable[[str], str]:
+    """Brings texts of a model of these languages to the spelling in which they are scored."""
+    return english_letters if list(languages) == ["en"] else basic
 
 
 NORMALIZERS: Final[Mapping[str, Callable[[], Callable[[str], str]]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
@@ -64,7 +64,7 @@ class CharTokenizer:
         return {"type": "char", "symbols": list(self.names)}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> CharTokenizer:
+    def from_dict(cls, data: Mapping[str, Any]) -> CharTokenizer:
         """The tokenizer that `to_dict` described; `TyndaError` if `data` describes none."""
         symbols = data.get("symbols")
         if (

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tynda.errors import TyndaError
-from tynda.heads.ctc import paths as ctc
+from tynda.heads.ctc import paths
 from tynda.ops.torch import TorchOps
 from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
 from tynda.text.normalize import english_letters
@@ -30,7 +30,13 @@ class CTC(Objective):
 
     tokenizer = ENGLISH
 
-    def __init__(self, recipe: Recipe, front: FrontEnd, teacher: Teacher | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        front: FrontEnd,
+        texts: Sequence[str],
+        teacher: Teacher | None = None,
+    ) -> None:
         super().__init__(recipe, front, len(ENGLISH), teacher)
         if teacher is not None and teacher.frame != self.frame:
             raise TyndaError(
@@ -62,7 +68,7 @@ class CTC(Objective):
         """CTC over letters, over phones, and the distance between the views."""
         tapped: list[Tensor] = []  # the last one is what the letters' head sees as well
         with self.autocast(batch):
-            log_probs, lengths = self.family.encode(
+            log_probs, lengths = self.family.programs["encode"](
                 TorchOps(training=True),
                 weights,
                 self.config,
@@ -82,14 +88,14 @@ class CTC(Objective):
     def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
         """The most likely letter of each frame."""
         with self.autocast(batch):
-            log_probs, lengths = self.family.encode(
+            log_probs, lengths = self.family.programs["encode"](
                 TorchOps(), weights, self.config, batch.features, batch.lengths
             )
         if not log_probs.isfinite().all():
             raise FloatingPointError
         loss = float(ctc_loss(log_probs, lengths, batch.labels, batch.label_lengths))
         rows = zip(log_probs.float().cpu().numpy(), lengths, strict=True)
-        texts = [ctc.greedy(row[: int(length)], ENGLISH).text for row, length in rows]
+        texts = [paths.greedy(row[: int(length)], ENGLISH).text for row, length in rows]
         return loss, int(batch.label_lengths.sum()), texts
 
 

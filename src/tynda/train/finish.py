@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from tynda import heads as recognizers
 from tynda import manifest
 from tynda.errors import TyndaError
 from tynda.evaluation import evaluate
-from tynda.heads import CTCRecognizer, Decoding, Recognizer
 from tynda.heads.ctc import ngram
 from tynda.heads.ctc.beam import beam_search
 from tynda.heads.ctc.ngram import LanguageModel
+from tynda.model import Model, load
 from tynda.score import score
 from tynda.sound import audio
 from tynda.store import checkpoint
@@ -66,7 +65,7 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
         lm = ngram.pack(arpa)
         decoding: dict[str, Any] = {"beam_size": recipe.lm.beam_size}
         if dev:
-            decoding |= tune(CTCRecognizer(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
+            decoding |= tune(Model(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
         header = replace(header, decoding=decoding)
     path = output / f"{recipe.name}{trained.stem.removeprefix('best')}.safetensors"
     # What training has rounded stays as it is.
@@ -74,7 +73,7 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
     checkpoint.save_model(path, header, weights, bits=recipe.bits, lm=lm)
     if dev:
         # What is scored is what is shipped: the file just written, read back.
-        header = replace(header, scores=_scores(recognizers.load(path), dev))
+        header = replace(header, scores=_scores(load(path), dev))
         checkpoint.save_model(path, header, weights, bits=recipe.bits, lm=lm)
     return path
 
@@ -90,7 +89,7 @@ def transcripts(recipe: Recipe, folder: Path) -> list[str]:
 
 
 def tune(
-    model: CTCRecognizer, settings: NGram, manifests: Sequence[Path], lm: LanguageModel
+    model: Model, settings: NGram, manifests: Sequence[Path], lm: LanguageModel
 ) -> dict[str, float]:
     """Settings of the beam search with the lowest WER on the manifests, by full grid."""
     utterances = [u for path in manifests for u in manifest.read(path)]
@@ -98,7 +97,7 @@ def tune(
     heard = []
     for u in utterances[::step]:
         with suppress(TyndaError):  # what cannot be read was named before the training
-            heard.append((english_letters(u.text), model.log_probs(audio.load(u.audio))))
+            heard.append((english_letters(u.text), model.encode(audio.load(u.audio))))
     grid = [dict(zip(_GRID, values, strict=True)) for values in itertools.product(*_GRID.values())]
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -110,7 +109,7 @@ def tune(
 
 
 def _wer(
-    model: CTCRecognizer,
+    model: Model,
     heard: Sequence[tuple[str, NDArray[np.float32]]],
     lm: LanguageModel,
     beam_size: int,
@@ -118,16 +117,19 @@ def _wer(
 ) -> float:
     pairs = []
     for text, log_probs in heard:
-        best = beam_search(log_probs, model.tokenizer, beam_size=beam_size, lm=lm, **point)
+        best = beam_search(
+            log_probs, model.checkpoint.tokenizer, beam_size=beam_size, lm=lm, **point
+        )
         pairs.append((text, best[0].text))
     return score(pairs).wer or 0.0
 
 
-def _scores(model: Recognizer[Any], manifests: Sequence[Path]) -> dict[str, Any]:
-    """By source, as ``tynda evaluate`` gives them; with CTC, greedy decoding's as well."""
+def _scores(model: Model, manifests: Sequence[Path]) -> dict[str, Any]:
+    """By source, as ``tynda evaluate`` gives them; and those of greedy decoding, where the default
+    is a search with a language model."""
     ways: dict[str, Any] = {"": None}
-    if isinstance(model, CTCRecognizer):
-        ways["greedy_"] = Decoding(beam_size=1)
+    if model.head.plain:
+        ways["greedy_"] = model.options(**model.head.plain)
     out: dict[str, dict[str, float | None]] = {}
     for prefix, options in ways.items():
         for source, rates in evaluate(model, manifests, options).sources.items():

@@ -22,8 +22,9 @@ from torch import Tensor
 from tynda import manifest, models
 from tynda.errors import TyndaError
 from tynda.files import write_whole
-from tynda.heads import CTCRecognizer
 from tynda.manifest import Utterance
+from tynda.model import Model
+from tynda.models.base import Spec, sinusoids
 from tynda.score import score
 from tynda.sound import frontend
 from tynda.store import checkpoint
@@ -43,6 +44,9 @@ from tynda.weights.weight import dense
 
 __all__ = ["Trainer", "initial_weights", "learning_rate"]
 
+OBJECTIVES: dict[str, type[CTC] | type[Seq2Seq]] = {"ctc": CTC, "seq2seq": Seq2Seq}
+"""What a network with each kind of head is taught by."""
+
 
 def learning_rate(step: int, total: int, o: Optimizer) -> float:
     """Rate of a step: linear warm-up, constant, linear to zero over the last ``cooldown``."""
@@ -51,14 +55,14 @@ def learning_rate(step: int, total: int, o: Optimizer) -> float:
     return o.lr * warm * cool
 
 
-def initial_weights(specs: dict[str, models.Spec], seed: int) -> dict[str, Tensor]:
+def initial_weights(specs: dict[str, Spec], seed: int) -> dict[str, Tensor]:
     """Fresh weights, drawn as the specs say."""
     generator = torch.Generator().manual_seed(seed)
     out = {}
     for name, spec in specs.items():
         value = torch.empty(spec.shape)
         if spec.init == "sinusoids":
-            value = torch.from_numpy(models.sinusoids(*spec.shape))
+            value = torch.from_numpy(sinusoids(*spec.shape))
         elif spec.init == "uniform":
             bound = spec.gain / math.sqrt(math.prod(spec.shape[1:]))
             value.uniform_(-bound, bound, generator=generator)
@@ -125,10 +129,9 @@ class Trainer:
     def _choose_objective(self, utterances: Sequence[Utterance]) -> Objective:
         distill = self.recipe.distill
         teacher = Teacher(distill.teacher, self.device) if distill else None
-        if self.recipe.family in models.CTC_FAMILIES:
-            return CTC(self.recipe, self.frontend, teacher)
         texts = sorted({english_letters(u.text) for u in utterances})
-        return Seq2Seq(self.recipe, self.frontend, texts, teacher)
+        objective = OBJECTIVES[models.family(self.recipe.family).head]
+        return objective(self.recipe, self.frontend, texts, teacher)
 
     def _open_data(
         self, folder: Path, utterances: list[Utterance], members: list[list[int]]
@@ -152,7 +155,7 @@ class Trainer:
     def _find_words(self, init: Path | None) -> Splicer:
         if init is None:
             raise TyndaError("augment.splice needs a model that finds the words: --init MODEL")
-        model = CTCRecognizer(checkpoint.load(init))
+        model = Model(checkpoint.load(init))
         self._say("finding the words")
         with self._progress() as progress:
             task = progress.add_task("words", total=len(self.corpus), loss="")

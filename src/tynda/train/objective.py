@@ -45,9 +45,8 @@ class Objective(ABC):
         """Raises `TyndaError` where the recipe's model settings do not fit family or teacher."""
         self.recipe, self.frontend, self.teacher = recipe, front, teacher
         self.family = models.family(recipe.family)
-        self.config = models.configure(
-            self.family, {**recipe.model, "bins": front.bins, "vocab": vocab}
-        )
+        sizes = {"bins": front.bins, "vocab": vocab}
+        self.config = self.family.configure({**recipe.model, **sizes})
 
     @property
     def frame(self) -> int:

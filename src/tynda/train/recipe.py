@@ -16,7 +16,8 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tynda.errors import TyndaError
-from tynda.models import CTC_FAMILIES, FAMILIES
+from tynda.heads import head_of
+from tynda.models import FAMILIES, family
 from tynda.weights.grid import BITS
 from tynda.weights.weight import POSITIONS
 
@@ -244,7 +245,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in ("bins", "vocab"):
             _require(key not in self.model, f"model.{key} follows from the rest: take it out")
-        if self.family not in CTC_FAMILIES:
+        if head_of(family(self.family)).decodes:
             for section in ("lm", "augment.splice", "optimizer.consistency"):
                 value = functools.reduce(getattr, section.split("."), self)
                 _require(not value, f"{section} is for CTC, not for {self.family}: take it out")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tynda.models import Spec
+from tynda.models.base import Spec
 from tynda.train.recipe import Rounding
 from tynda.weights.coded import Steps, to_grid
 from tynda.weights.grid import LEAST_SCALE, Grid

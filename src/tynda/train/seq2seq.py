@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tynda import models
 from tynda.compile.engine import Eager
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.programs import forced_logits
 from tynda.heads.seq2seq.search import SECONDS_PER_FRAME, Network, decode
-from tynda.models import whisper
 from tynda.models.layers import Specs
 from tynda.ops.torch import TorchOps
 from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
@@ -36,7 +37,6 @@ __all__ = ["Seq2Seq"]
 _SMOOTHING = 0.1
 """Share of the target that all tokens divide among them (Szegedy et al. 2016, section 7)."""
 _NO_TARGET = -100
-_HOP = round(SECONDS_PER_FRAME * SAMPLE_RATE) // whisper.Config.stride
 _TAUGHT = "taught"
 _GREEDY = Options(without_timestamps=True)
 
@@ -45,7 +45,6 @@ class Seq2Seq(Objective):
     """Cross-entropy of the next token, the right ones before it."""
 
     tokenizer: WhisperTokenizer
-    config: whisper.Config
 
     def __init__(
         self,
@@ -55,10 +54,12 @@ class Seq2Seq(Objective):
         teacher: Teacher | None = None,
     ) -> None:
         """``texts`` are what the tokens are learnt from."""
-        if front.hop != _HOP:
-            raise TyndaError(f"time stamps need a frontend.hop of {_HOP} samples, not {front.hop}")
+        sizes = models.family(recipe.family).config
+        hop = round(SECONDS_PER_FRAME * SAMPLE_RATE) // sizes.stride
+        if front.hop != hop:
+            raise TyndaError(f"time stamps need a frontend.hop of {hop} samples, not {front.hop}")
         # As many encoder frames as the recipe says, so as many time stamps.
-        frames = recipe.model.get("frames", whisper.Config.frames)
+        frames = recipe.model.get("frames", sizes.frames)
         stamps = frames + 1 if isinstance(frames, int) else 1
         self.tokenizer = learn_tokens(texts, recipe.tokens)
         super().__init__(recipe, front, self.tokenizer.timestamp_begin + stamps, teacher)
@@ -168,9 +169,9 @@ class Seq2Seq(Objective):
             return torch.from_numpy(x).to(device) if isinstance(x, np.ndarray) else x
 
         engine = Eager(ops, weights, tensor, lambda x: x.cpu().numpy())
-        network = Network(engine, self.config, self.tokenizer, ())
-        heard = network.listen(states.float(), lengths)
-        texts = [w.text for w in decode(network, heard, _GREEDY, [None] * len(states))]
+        network = Network(engine, self.family, self.config, self.tokenizer, ())
+        cross = network.cross_kv(states.float(), lengths)
+        texts = [w.text for w in decode(network, cross, _GREEDY, [None] * len(states))]
         return float(loss), int((targets != _NO_TARGET).sum()), texts
 
     def _encode(
@@ -178,7 +179,7 @@ class Seq2Seq(Objective):
     ) -> tuple[Tensor, Tensor]:
         """States ``[batch, frames, channels]`` and frames of the encoder."""
         with self.autocast(batch):
-            return whisper.encode(
+            encoded: tuple[Tensor, Tensor] = self.family.programs["encode"](
                 ops,
                 weights,
                 self.config,
@@ -186,17 +187,17 @@ class Seq2Seq(Objective):
                 batch.lengths,
                 lambda _, x: tapped.append(x),
             )
+            return encoded
 
     def _logits(
         self, ops: TorchOps, weights: Weights, batch: Batch, states: Tensor, lengths: Tensor
     ) -> Tensor:
         """``[batch, n - 1, vocab]`` behind the right tokens."""
         with self.autocast(batch):
-            heard = whisper.listen(ops, weights, self.config, states, lengths)
             tokens = _rows(batch)[:, :-1].clamp(min=0)
             starts = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-            out, _ = whisper.decode(ops, weights, self.config, tokens, starts, heard)
-            return whisper.logits(ops, weights, self.config, out)
+            settings = self.family, self.config
+            return forced_logits(ops, weights, settings, states, lengths, tokens, starts)
 
 
 def _fewer(states: Tensor, ratio: int) -> Tensor:

@@ -20,8 +20,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from tynda.files import write_whole
-from tynda.heads import CTCRecognizer
-from tynda.heads.ctc import paths as ctc
+from tynda.heads.ctc import paths
+from tynda.model import Model
 from tynda.sound.frontend import SAMPLE_RATE
 from tynda.text.normalize import english_letters
 from tynda.train.data import Corpus
@@ -87,7 +87,7 @@ def _join(parts: list[Floats]) -> Floats:
 
 
 def find_words(
-    model: CTCRecognizer,
+    model: Model,
     corpus: Corpus,
     cache: Path,
     on_progress: Callable[[int], None] | None = None,
@@ -107,7 +107,7 @@ def find_words(
     return cuts
 
 
-def cut_words(model: CTCRecognizer, samples: Floats, text: str) -> list[int]:
+def cut_words(model: Model, samples: Floats, text: str) -> list[int]:
     """The samples at which each word of ``text`` begins, and at which the last one ends.
 
     Empty for a text of one word or none, and for a sound too short for its text.
@@ -115,11 +115,11 @@ def cut_words(model: CTCRecognizer, samples: Floats, text: str) -> list[int]:
     words = text.split()
     if len(words) < 2 or len(samples) < _STEP:
         return []
-    tokenizer = model.tokenizer
-    log_probs = model.log_probs(samples)
+    tokenizer = model.checkpoint.tokenizer
+    log_probs = model.encode(samples)
     tokens = tokenizer.encode(" ".join(words))
     try:
-        spans = ctc.align(log_probs, tokens, tokenizer.blank)
+        spans = paths.align(log_probs, tokens, tokenizer.blank)
     except ValueError:
         return []
     letters = [i for i, token in enumerate(tokens) if token != tokenizer.space_id]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tynda import models
 from tynda.errors import TyndaError
 from tynda.ops.torch import TorchOps
 from tynda.store import library
@@ -31,13 +30,11 @@ class Teacher:
         self.name, self.frontend = name, model.frontend
         self.frame = model.frontend.hop * model.config.stride
         """Samples in a frame."""
-        self._family, self._config = models.family(model.header.family), model.config
+        self._encode, self._config = model.family.programs["encode"], model.config
         self._weights = {k: torch.from_numpy(v).to(device) for k, v in dense(model.weights).items()}
 
     @torch.no_grad()
     def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities ``[batch, frames, symbols]`` and frames, of its own features."""
-        log_probs, frames = self._family.encode(
-            TorchOps(), self._weights, self._config, features, lengths
-        )
+        log_probs, frames = self._encode(TorchOps(), self._weights, self._config, features, lengths)
         return log_probs.float(), frames

@@ -1,4 +1,4 @@
-"""When each word was said, by what the decoder looked at while it wrote it.
+"""When each word was said, by what the decoder attended to while it wrote it.
 
 The attention of chosen heads to the sound, token by token, is made into one monotonic path by
 dynamic time warping, as in openai/whisper (``timing.py``).
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.heads.seq2seq.programs import attend
 from tynda.heads.seq2seq.search import SECONDS_PER_FRAME, Network, log_softmax, start_tokens
-from tynda.models import whisper
-from tynda.ops.base import Ops, T, Weights
+from tynda.models.base import CrossKV
 
 __all__ = ["Timing", "align", "warp"]
 
@@ -38,7 +38,7 @@ class Timing:
 
 def align(
     network: Network,
-    heard: whisper.Heard[Any],
+    cross: CrossKV[Any],
     tokens: Sequence[int],
     language: str | None,
     task: str,
@@ -46,16 +46,17 @@ def align(
 ) -> list[Timing]:
     """Times of the words that the text ``tokens`` make, in one window.
 
-    ``heard`` holds the one window, of which ``frames`` frames of the encoder are sound.
+    ``cross`` holds the one window, of which ``frames`` frames of the encoder are sound.
     """
-    tokenizer, engine, config = network.tokenizer, network.engine, network.config
+    tokenizer, engine = network.tokenizer, network.engine
     if not tokens or frames < 1:
         return []
     begin = start_tokens(tokenizer, language, task)
     row = np.array([[*begin, tokenizer.no_timestamps, *tokens, tokenizer.eot]], np.int64)
     layers = tuple(sorted({layer for layer, _ in network.alignment_heads}))
+    settings = network.family, network.config, layers
     places, length = np.zeros(1, np.int64), np.array([frames])
-    found, watched = engine.run(_watch, (config, layers), row, places, heard, length)
+    found, watched = engine.run(attend, settings, row, places, cross, length)
     logits = engine.array(found)[0]
     attention = {
         layer: engine.array(weights)[0, :, :, :frames]
@@ -77,28 +78,6 @@ def align(
         timings.append(Timing(word, part, float(begins[i]), float(begins[j]), probability))
         i = j
     return timings
-
-
-def _watch(
-    ops: Ops[T],
-    weights: Weights[T],
-    settings: tuple[whisper.Config, Sequence[int]],
-    tokens: T,
-    starts: T,
-    heard: whisper.Heard[T],
-    length: T,
-) -> tuple[T, list[T]]:
-    """Logits behind ``tokens``, and the attention of some layers to ``length`` frames."""
-    config, layers = settings
-    found: list[T] = []
-
-    def watch(layer: int, q: T, k: T) -> None:
-        if layer in layers:
-            heads = config.decoder_heads
-            found.append(ops.attention_weights(q, k, heads=heads, lengths=length))
-
-    states, _ = whisper.decode(ops, weights, config, tokens, starts, heard, watch=watch)
-    return whisper.logits(ops, weights, config, states), found
 
 
 def _sharpen(weights: Floats) -> Floats:

@@ -6,7 +6,7 @@ another or is led astray by it. The price is what the text so far would have tol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import Network, decode, detect_language
-from tynda.heads.seq2seq.sliding import History, Piece, Stretch, clips, hear, is_silence
-from tynda.models import whisper
+from tynda.heads.seq2seq.sliding import History, Piece, Stretch, clips, encode_windows, is_silence
+from tynda.models.base import CrossKV
 from tynda.sound.frontend import FrontEnd
 
 __all__ = ["pack", "transcribe"]
@@ -30,52 +30,57 @@ def transcribe(
     samples: Floats,
     speech: Sequence[tuple[float, float]],
     options: Options,
+    on_language: Callable[[str | None], None],
     on_progress: Callable[[float], None] | None = None,
-) -> tuple[list[Piece], str | None]:
-    """The segments of a recording and its language.
+) -> Iterator[Piece]:
+    """The segments of a recording, those of a batch as soon as it is decoded.
 
     ``samples [n]`` at 16 kHz; ``speech`` are the begin and end of each stretch of it, in
-    seconds, in order. ``on_progress`` hears how many seconds are done. Raises `TyndaError` for
-    options that do not fit the model.
+    seconds, in order. ``on_language`` is called before the first segment with the language;
+    ``on_progress`` with the seconds that are done. Raises `TyndaError` for options that do not fit
+    the model.
     """
     rate = front.sample_rate // front.hop
     most = 2 * network.config.frames
     wanted = list(clips(options.clip_timestamps, len(samples) // front.hop))
     chunks = pack(speech, wanted, most, rate)
     language, prompt = options.language, History(network, options).prompt()
-    pieces: list[Piece] = []
-    heard: whisper.Heard[Any] | None = None
-    one: whisper.Heard[Any] | None = None
+    on_language(language)
+    last_end = 0.0
+    cross: CrossKV[Any] | None = None
+    one: CrossKV[Any] | None = None
     stretch: Stretch | None = None
     for at in range(0, len(chunks), options.batch_size):
         group = chunks[at : at + options.batch_size]
         windows = [front(samples[a * front.hop : b * front.hop]) for a, b in group]
-        heard = one = stretch = None  # keys and values of one batch at a time
-        heard = hear(network, windows, options)
+        cross = one = stretch = None  # keys and values of one batch at a time
+        cross = encode_windows(network, windows, options)
         if network.tokenizer.multilingual and language is None:
-            (chances,) = detect_language(network, _only(network, heard, 0))
+            (chances,) = detect_language(network, _only(network, cross, 0))
             language = max(chances, key=lambda code: chances[code])
+            on_language(language)
         texts = decode(
             network,
-            heard,
+            cross,
             options,
             [language] * len(group),
             temperature=options.temperature[0],
             prompt=prompt,
         )
         for i, ((begin, end), first) in enumerate(zip(group, texts, strict=True)):
-            one = _only(network, heard, i)
+            one = _only(network, cross, i)
             stretch = Stretch(network, options, language, one, begin, end - begin, end)
             window = stretch.decode(prompt, first=first)
             if is_silence(window, options):
                 continue
             found, _ = stretch.cut(window, whole=True)
             if options.word_timestamps:
-                stretch.add_words(found, pieces[-1].end if pieces else 0.0)
-            pieces += [p for p in found if p.start != p.end and p.text.strip()]
+                stretch.add_words(found, last_end)
+            found = [p for p in found if p.start != p.end and p.text.strip()]
+            yield from found
+            last_end = found[-1].end if found else last_end
         if on_progress:
             on_progress(group[-1][1] / rate)
-    return pieces, language
 
 
 def pack(
@@ -103,7 +108,7 @@ def pack(
     return windows
 
 
-def _only(network: Network, heard: whisper.Heard[Any], item: int) -> whisper.Heard[Any]:
+def _only(network: Network, cross: CrossKV[Any], item: int) -> CrossKV[Any]:
     """One of several windows."""
-    one: whisper.Heard[Any] = network.engine.run(whisper.take, None, heard, np.array([item]))
+    one: CrossKV[Any] = network.select(cross, np.array([item]))
     return one

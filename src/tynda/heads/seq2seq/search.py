@@ -1,4 +1,4 @@
-"""Whisper's decoder over one window of sound, or several windows at once.
+"""The decoder over one window of sound, or several windows at once.
 
 Radford et al. 2022, section 4.5 and the reference implementation (openai/whisper,
 ``decoding.py``), whose option names and results these are: greedy, sampling or beam search,
@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 
 from tynda.compile.engine import Engine
 from tynda.errors import TyndaError
+from tynda.heads.seq2seq import programs
 from tynda.heads.seq2seq.options import Options
-from tynda.models import whisper
+from tynda.models.base import CrossKV, Family, KVCache
 from tynda.ops.numpy import NumpyOps
-from tynda.text.whisper import WhisperTokenizer
 
 __all__ = [
     "SECONDS_PER_FRAME",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
+Cache = KVCache[Any] | None
 
 SECONDS_PER_FRAME = 0.02
 """Of the encoder; a time stamp counts as many."""
@@ -68,27 +70,52 @@ def compression_ratio(text: str) -> float:
 
 @dataclass(frozen=True)
 class Network:
-    """A Whisper model, ready to run."""
+    """A model with a decoder, ready to run."""
 
     engine: Engine
-    config: whisper.Config
-    tokenizer: WhisperTokenizer
+    family: Family
+    config: Any
+    tokenizer: Any
     alignment_heads: Sequence[tuple[int, int]]
     """Layer and head of the cross-attention that follows the sound."""
 
     def encode(self, features: Floats, lengths: NDArray[np.int64]) -> tuple[Any, Any]:
-        """Log-mel ``[batch, frames, bins]`` and frames that count -> states and their lengths,
+        """Features ``[batch, frames, bins]`` and frames that count -> states and their lengths,
         both the backend's own."""
-        encoded: tuple[Any, Any] = self.engine.run(whisper.encode, self.config, features, lengths)
+        encode = self.family.programs["encode"]
+        encoded: tuple[Any, Any] = self.engine.run(encode, self.config, features, lengths)
         return encoded
 
-    def listen(self, states: Any, lengths: Any) -> whisper.Heard[Any]:
+    def cross_kv(self, states: Any, lengths: Any) -> CrossKV[Any]:
         """Keys and values of encoded sound."""
-        heard: whisper.Heard[Any] = self.engine.run(whisper.listen, self.config, states, lengths)
-        return heard
+        program = self.family.programs["cross_kv"]
+        cross: CrossKV[Any] = self.engine.run(program, self.config, states, lengths)
+        return cross
+
+    def step(
+        self, tokens: NDArray[np.int64], starts: Any, cross: CrossKV[Any], cache: Cache
+    ) -> tuple[Any, Any, Cache]:
+        """States, logits of what follows and the cache, see ``programs.step``."""
+        stepped: tuple[Any, Any, Cache] = self.engine.run(
+            programs.step, (self.family, self.config), tokens, starts, cross, cache
+        )
+        return stepped
+
+    def logits(self, states: Floats) -> Floats:
+        """Logits ``[..., vocab]`` behind states ``[..., channels]``."""
+        logits = self.engine.run(self.family.programs["logits"], self.config, states)
+        return self.engine.array(logits)
+
+    def select(self, part: Any, items: NDArray[np.int64]) -> Any:
+        """The rows of a `KVCache`, or the items of a `CrossKV`, of these numbers."""
+        return self.engine.run(programs.select, None, part, items)
+
+    def cache(self, rows: int, capacity: int) -> KVCache[Any]:
+        """An empty cache of float32 zeros."""
+        return programs.cache(self.config, rows, capacity, partial(np.zeros, dtype=np.float32))
 
 
-def detect_language(network: Network, heard: whisper.Heard[Any]) -> list[dict[str, float]]:
+def detect_language(network: Network, cross: CrossKV[Any]) -> list[dict[str, float]]:
     """The probability of each language, for each window.
 
     Raises `TyndaError` for a model of one language.
@@ -96,9 +123,9 @@ def detect_language(network: Network, heard: whisper.Heard[Any]) -> list[dict[st
     tokenizer = network.tokenizer
     if not tokenizer.multilingual:
         raise TyndaError("this model knows one language: there is none to detect")
-    items = len(network.engine.array(heard.lengths))
-    steps = _Steps(network, heard, items, 1)
-    logits = steps.advance([[tokenizer.sot]] * items)
+    items = len(network.engine.array(cross.lengths))
+    steps = _Steps(network, cross, items, 1)
+    logits = steps.step([[tokenizer.sot]] * items)
     codes, tokens = list(tokenizer.languages), list(tokenizer.languages.values())
     probs = np.exp(log_softmax(logits[:, tokens]))
     return [dict(zip(codes, map(float, row), strict=True)) for row in probs]
@@ -106,7 +133,7 @@ def detect_language(network: Network, heard: whisper.Heard[Any]) -> list[dict[st
 
 def decode(
     network: Network,
-    heard: whisper.Heard[Any],
+    cross: CrossKV[Any],
     options: Options,
     languages: Sequence[str | None],
     *,
@@ -131,8 +158,8 @@ def decode(
             f"prompt, hot words and prefix take {size} tokens, and the model has room for "
             f"{network.config.context - 1}: shorten them"
         )
-    steps = _Steps(network, heard, len(begins), size + most)
-    logits = steps.advance(begins)
+    steps = _Steps(network, cross, len(begins), size + most)
+    logits = steps.step(begins)
     at_start = steps.logits_at(begins[0].index(tokenizer.sot))
     no_speech = np.exp(log_softmax(at_start))[:, tokenizer.no_speech]
     steps.spread(group)
@@ -154,7 +181,7 @@ def decode(
         texts = [[*texts[s], t] for s, t in zip(sources, tokens, strict=True)]
         if done or step + 1 == count:
             break
-        logits = steps.advance([[t] for t in tokens], sources)
+        logits = steps.step([[t] for t in tokens], sources)
 
     windows = []
     for i, candidates in enumerate(search.finish(texts, sums, group)):
@@ -197,7 +224,7 @@ def _beginning(
     return tokens
 
 
-def start_tokens(tokenizer: WhisperTokenizer, language: str | None, task: str) -> list[int]:
+def start_tokens(tokenizer: Any, language: str | None, task: str) -> list[int]:
     """Start, language and task. Raises `TyndaError` for an unknown language."""
     if not tokenizer.multilingual:
         return [tokenizer.sot]
@@ -213,38 +240,30 @@ def start_tokens(tokenizer: WhisperTokenizer, language: str | None, task: str) -
 class _Steps:
     """The decoder network, one step after another, with its cache."""
 
-    def __init__(self, network: Network, heard: whisper.Heard[Any], rows: int, length: int) -> None:
-        self._network, self._heard = network, heard
-        config = network.config
-        shape = (rows, min(length, config.context), config.channels)
-        self._cache: whisper.Cache[Any] = whisper.Cache(
-            *([np.zeros(shape, np.float32) for _ in range(config.decoder_layers)] for _ in range(2))
-        )
+    def __init__(self, network: Network, cross: CrossKV[Any], rows: int, length: int) -> None:
+        self._network, self._cross = network, cross
+        self._cache: Cache = network.cache(rows, min(length, network.config.context))
         self._starts = np.zeros(rows, np.int64)
         self._states: Floats
 
-    def advance(self, tokens: Sequence[Sequence[int]], sources: Sequence[int] = ()) -> Floats:
+    def step(self, tokens: Sequence[Sequence[int]], sources: Sequence[int] = ()) -> Floats:
         """Logits ``[rows, vocab]`` behind the last of the new ``tokens [rows, n]``.
 
         ``sources`` names the row that each row continues, if it is another.
         """
         if list(sources) != list(range(len(sources))):
             self._reorder(np.array(sources))
-        engine, config = self._network.engine, self._network.config
-        new = np.array(tokens, np.int64)
-        states, logits, self._cache = engine.run(
-            whisper.advance, config, new, self._starts, self._heard, self._cache
+        array, new = self._network.engine.array, np.array(tokens, np.int64)
+        states, logits, self._cache = self._network.step(
+            new, self._starts, self._cross, self._cache
         )
         self._starts = self._starts + new.shape[1]
-        self._states = engine.array(states)
-        return np.array(engine.array(logits))  # a copy: the rules write into it
+        self._states = array(states)
+        return np.array(array(logits))  # a copy: the rules write into it
 
     def logits_at(self, place: int) -> Floats:
         """Logits ``[rows, vocab]`` behind one of the tokens of the last call."""
-        engine = self._network.engine
-        states = np.ascontiguousarray(self._states[:, place])
-        logits: Floats = engine.array(engine.run(whisper.logits, self._network.config, states))
-        return logits
+        return self._network.logits(np.ascontiguousarray(self._states[:, place]))
 
     def spread(self, group: int) -> None:
         """Make ``group`` rows of each."""
@@ -252,7 +271,7 @@ class _Steps:
             self._reorder(np.repeat(np.arange(len(self._starts)), group))
 
     def _reorder(self, rows: NDArray[np.int64]) -> None:
-        self._cache = self._network.engine.run(whisper.take, None, self._cache, rows)
+        self._cache = self._network.select(self._cache, rows)
         self._starts = self._starts[rows]
 
 

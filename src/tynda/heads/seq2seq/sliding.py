@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from tynda.heads.seq2seq.align import Timing, align
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import SECONDS_PER_FRAME, Network, Window, decode, detect_language
-from tynda.models import whisper
+from tynda.models.base import CrossKV
 
-__all__ = ["History", "Piece", "Stretch", "clips", "hear", "is_silence", "transcribe"]
+__all__ = ["History", "Piece", "Stretch", "clips", "encode_windows", "is_silence", "transcribe"]
 
 Floats = NDArray[np.float32]
 
@@ -51,13 +51,15 @@ def transcribe(
     network: Network,
     features: Floats,
     options: Options,
+    on_language: Callable[[str | None], None],
     on_progress: Callable[[float], None] | None = None,
-) -> tuple[list[Piece], str | None]:
-    """The segments of a recording and its language.
+) -> Iterator[Piece]:
+    """The segments of a recording, those of a window as soon as it is decoded.
 
     ``features [frames, bins]`` end in a whole window of silence, as the reference's do: it
-    belongs to no segment. ``on_progress`` hears how many seconds are done. Raises `TyndaError`
-    for options that do not fit the model.
+    belongs to no segment. ``on_language`` is called before the first segment with the
+    language; ``on_progress`` with the seconds that are done. Raises `TyndaError` for options that
+    do not fit the model.
     """
     size = 2 * network.config.frames
     content = len(features) - size
@@ -65,20 +67,20 @@ def transcribe(
     if network.tokenizer.multilingual and language is None:
         # As in the reference, the silence behind a short recording is silence here, not zeros.
         first = features[:size] if options.window == "exact" else features[: min(size, content)]
-        (chances,) = detect_language(network, hear(network, [first], options))
+        (chances,) = detect_language(network, encode_windows(network, [first], options))
         language = max(chances, key=lambda code: chances[code])
+    on_language(language)
     history = History(network, options)
-    pieces: list[Piece] = []
     spoken_until = 0.0
     for begin, end in clips(options.clip_timestamps, content):
         seek = begin
-        heard: whisper.Heard[Any] | None = None
+        cross: CrossKV[Any] | None = None
         stretch: Stretch | None = None
         while seek < end:
             count = min(size, end - seek)
-            heard = stretch = None  # keys and values of one window at a time
-            heard = hear(network, [features[seek : seek + count]], options)
-            stretch = Stretch(network, options, language, heard, seek, count, content)
+            cross = stretch = None  # keys and values of one window at a time
+            cross = encode_windows(network, [features[seek : seek + count]], options)
+            stretch = Stretch(network, options, language, cross, seek, count, content)
             window = stretch.decode(history.prompt(), history.prefix())
             if is_silence(window, options):
                 seek += count
@@ -91,11 +93,10 @@ def transcribe(
                 found, end_of_speech = timed, _speech_end(timed)
                 spoken_until = spoken_until if end_of_speech is None else end_of_speech
             found = [p for p in found if p.start != p.end and p.text.strip()]
-            pieces += found
+            yield from found
             history.add([t for p in found for t in p.tokens], window)
             if on_progress:
                 on_progress(min(seek, content) / _RATE)
-    return pieces, language
 
 
 def clips(times: Sequence[float], content: int) -> Iterator[tuple[int, int]]:
@@ -154,7 +155,7 @@ class History:
             self._since = len(self._tokens)
 
 
-def hear(network: Network, windows: Sequence[Floats], options: Options) -> whisper.Heard[Any]:
+def encode_windows(network: Network, windows: Sequence[Floats], options: Options) -> CrossKV[Any]:
     """Encode windows ``[frames, bins]``, filled up with zeros, for the decoder."""
     size = 2 * network.config.frames
     longest = max(map(len, windows))
@@ -164,7 +165,7 @@ def hear(network: Network, windows: Sequence[Floats], options: Options) -> whisp
     padded = np.zeros((len(windows), size, windows[0].shape[1]), np.float32)
     for row, window in zip(padded, windows, strict=True):
         row[: len(window)] = window
-    return network.listen(*network.encode(padded, np.full(len(windows), size)))
+    return network.cross_kv(*network.encode(padded, np.full(len(windows), size)))
 
 
 def is_silence(window: Window, options: Options) -> bool:
@@ -201,13 +202,13 @@ class Stretch:
         network: Network,
         options: Options,
         language: str | None,
-        heard: whisper.Heard[Any],
+        cross: CrossKV[Any],
         seek: int,
         count: int,
         content: int,
     ) -> None:
         self._network, self._options, self._language = network, options, language
-        self._heard, self._seek, self._count, self._content = heard, seek, count, content
+        self._cross, self._seek, self._count, self._content = cross, seek, count, content
         self._start = seek / _RATE
 
     def decode(
@@ -228,7 +229,7 @@ class Stretch:
         for temperature in temperatures:
             (window,) = decode(
                 self._network,
-                self._heard,
+                self._cross,
                 self._options,
                 [self._language],
                 temperature=temperature,
@@ -332,7 +333,7 @@ class Stretch:
         texts = [[t for t in piece.tokens if t < eot] for piece in found]
         words = align(
             self._network,
-            self._heard,
+            self._cross,
             [t for text in texts for t in text],
             self._language,
             self._options.task,

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from tynda import models, quantization
 from tynda import weights as quant
 from tynda.compile import native
-from tynda.heads import CTCRecognizer, Decoding, WhisperRecognizer, of
-from tynda.heads.seq2seq import search as whisper
+from tynda.heads.ctc.head import CTCHead
+from tynda.heads.ctc.options import Decoding
+from tynda.heads.seq2seq import search
+from tynda.heads.seq2seq.head import Seq2SeqHead
 from tynda.heads.seq2seq.options import Options
-from tynda.models import whisper as model
+from tynda.model import Model
 from tynda.profiling import memory
 from tynda.profiling.case import Case, Work
 from tynda.profiling.engines.base import Clock, Engine, Session, parts
@@ -79,18 +81,13 @@ class Native(Engine):
         return predict(library.load(path), case).total
 
     def open(self, case: Case, path: Path) -> Session:
-        """A recogniser's parts, one after another."""
-        recognizer = of(
-            library.load(path),
-            backend=self.backend,
-            bits=BITS.get(case.bits, 8),
-            threads=case.threads,
-        )
-        if isinstance(recognizer, CTCRecognizer):
-            recognizer.prepare()  # its n-gram
+        """A model's parts, one after another."""
+        bits = BITS.get(case.bits, 8)
+        model = Model(library.load(path), backend=self.backend, bits=bits, threads=case.threads)
+        model.prepare()
         described = memory.resident()
-        kind = _Whisper if isinstance(recognizer, WhisperRecognizer) else _CTC
-        return kind(recognizer, case, self.bits[case.bits], described)
+        kind: type[_Tynda] = _SESSIONS[model.checkpoint.family.head]
+        return kind(model, case, self.bits[case.bits], described)
 
 
 class Numpy(Native):
@@ -102,41 +99,58 @@ class Numpy(Native):
 
 
 class _Tynda(Session):
-    def __init__(self, recognizer: Any, case: Case, kind: str, described: int) -> None:
+    def __init__(self, model: Model, case: Case, kind: str, described: int) -> None:
         """``described``: bytes that were resident when the model had been opened, its weights
         still in their file; samples were there already."""
-        self.kind, self._recognizer, self._case = kind, recognizer, case
-        self._front, self._config = recognizer._model.frontend, recognizer._model.config
+        self.kind, self.model, self._case = kind, model, case
+        self._checkpoint, self._engine = model.checkpoint, model.head.engine
         self._described, self._opening = described, memory.peak()
 
     def memory(self) -> dict[str, int]:
-        """Of the kernels, with what was to be foreseen of a speed case."""
-        engine = self._recognizer._engine
+        """What the kernels hold, and what was predicted for a speed case."""
+        engine = self._engine
         if not isinstance(engine, native.Native) or self._case.work != "speed":
             return {}
-        foreseen = predict(self._recognizer._model, self._case)
-        described = self._described - foreseen.samples
+        predicted = predict(self._checkpoint, self._case)
+        described = self._described - predicted.samples
         return {
             "described": described,
             "weights": engine.weight_bytes,
             "arena": engine.arena.bytes,
-            "cache": foreseen.cache,
-            "data": foreseen.samples + foreseen.data,
-            "predicted": max(self._opening, described + foreseen.total),
+            "cache": predicted.cache,
+            "data": predicted.samples + predicted.data,
+            "predicted": max(self._opening, described + predicted.total),
         }
 
     def transcribe(self, samples: Floats) -> str:
         """As ``tynda transcribe`` does."""
-        text: str = self._recognizer.transcribe_samples(samples).text
-        return text
+        return self.model.transcribe_samples(samples).text
+
+    def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
+        """See `Session.operations`."""
+        assert isinstance(self._engine, native.Native)
+        ledger, checkpoint = Ledger(self._engine), self._checkpoint
+        for part, _ in parts(samples, self.window, tokens):
+            work = self.model.head.work(checkpoint, part.shape[1], tokens, len(part))
+            runs = self.model.head.runs(checkpoint.family, checkpoint.config, work)
+            ledger.play(runs, self._features(part))
+        return {stage: ledger.operations.get(stage, []) for stage in ("encoder", "decoder")}
+
+    def _features(self, samples: Floats) -> tuple[Floats, NDArray[np.int64]]:
+        """Features of a batch, padded to a whole window if there is one, and how many count."""
+        size = samples.shape[1] if self.window is None else round(self.window * SAMPLE_RATE)
+        front = self._checkpoint.frontend
+        features = np.stack([front(np.pad(x, (0, size - len(x)))) for x in samples])
+        return features, np.full(len(features), features.shape[1])
 
 
-class _Whisper(_Tynda):
-    def __init__(self, recognizer: Any, *about: Any) -> None:
-        super().__init__(recognizer, *about)
-        self._network = recognizer._network
-        self.window = self._config.frames * whisper.SECONDS_PER_FRAME
-        self.most = self._config.context // 2
+class _Seq2Seq(_Tynda):
+    def __init__(self, model: Model, *about: Any) -> None:
+        super().__init__(model, *about)
+        assert isinstance(model.head, Seq2SeqHead)
+        self._network, config = model.head.network, self._checkpoint.config
+        self.window = config.frames * search.SECONDS_PER_FRAME
+        self.most = config.context // 2
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """All windows of a batch at once."""
@@ -147,54 +161,32 @@ class _Whisper(_Tynda):
         """How many tokens each says of one; what it took is given back for the next."""
         network = self._network
         with clock.stage("frontend"):
-            mel = self._features(samples)
+            features = self._features(samples)
         with clock.stage("encoder"):
-            sound = network.encode(mel, np.full(len(mel), mel.shape[1]))
+            encoded = network.encode(*features)
         with clock.stage("decoder"):
             options = Options(
                 without_timestamps=True,
                 max_new_tokens=min(count, self.most),
                 suppress_tokens=[network.tokenizer.eot],
             )
-            heard = network.listen(*sound)
-            found = whisper.decode(network, heard, options, [self._language] * len(mel))
+            cross = network.cross_kv(*encoded)
+            found = search.decode(network, cross, options, [self._language] * len(samples))
         return len(found[0].tokens)
-
-    def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
-        """See `Session.operations`."""
-        engine, config = self._recognizer._engine, self._config
-        encoder, decoder = Ledger(engine), Ledger(engine)
-        for part, count in parts(samples, self.window, tokens):
-            mel = self._features(part)
-            sound = encoder.run(model.encode, config, mel, np.full(len(mel), mel.shape[1]))
-            heard = decoder.run(model.listen, config, *sound)
-            start = self._start
-            text = [start, *[start[-1:]] * (min(count, self.most) - 1)]
-            caches, seen = self._cache(len(mel), len(start) + len(text)), 0
-            for new in text:
-                inputs = np.tile(new, (len(mel), 1)), np.full(len(mel), seen), heard
-                seen += len(new)
-                room = model.Cache(*([x[:, :seen] for x in half] for half in caches))
-                cache = model.Cache(*caches)
-                counted = (*inputs, room)
-                decoder.run(model.advance, config, *inputs, cache, counted=counted)
-        return {"encoder": encoder.operations, "decoder": decoder.operations}
 
     def steps(self, samples: Floats, positions: Sequence[int], cached: bool) -> list[float]:
         """See `Session.steps`."""
-        engine, config = self._recognizer._engine, self._config
+        network = self._network
         part, _ = next(parts(samples, self.window, 1.0))
-        mel = self._features(part)
-        heard = self._network.listen(*self._network.encode(mel, np.array([mel.shape[1]])))
+        cross = network.cross_kv(*network.encode(*self._features(part)))
         found = []
         for position in positions:
             tokens = np.resize(self._start, (1, position))
             starts, cache = np.array([0]), None
             if cached:
                 tokens, starts = tokens[:, -1:], np.array([position - 1])
-                cache = model.Cache(*self._cache(1, positions[-1]))
-            step = partial(engine.run, model.advance, config, tokens, starts, heard, cache)
-            found.append(least(step))
+                cache = network.cache(1, positions[-1])
+            found.append(least(partial(network.step, tokens, starts, cross, cache)))
         return found
 
     @property
@@ -204,47 +196,27 @@ class _Whisper(_Tynda):
 
     @property
     def _start(self) -> list[int]:
-        """What a text starts with, without time stamps."""
+        """The tokens that a text starts with, without time stamps."""
         tokenizer = self._network.tokenizer
-        start = whisper.start_tokens(tokenizer, self._language, "transcribe")
+        start = search.start_tokens(tokenizer, self._language, "transcribe")
         return [*start, tokenizer.no_timestamps]
-
-    def _features(self, samples: Floats) -> Floats:
-        """Of a full window, one recording after another."""
-        assert self.window is not None
-        size = round(self.window * SAMPLE_RATE)
-        return np.stack([self._front(np.pad(x, (0, size - len(x)))) for x in samples])
-
-    def _cache(self, rows: int, room: int) -> list[list[Floats]]:
-        """Keys and values of nothing yet, for each layer."""
-        shape, layers = (rows, room, self._config.channels), range(self._config.decoder_layers)
-        return [[np.zeros(shape, np.float32) for _ in layers] for _ in range(2)]
 
 
 class _CTC(_Tynda):
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """A recording in one piece, however long, decoded as ``tynda transcribe`` does: words and
         speed are of the same work."""
-        engine = self._recognizer._engine
+        engine, head, family = self._engine, self.model.head, self._checkpoint.family
+        assert isinstance(head, CTCHead)
         with clock.stage("frontend"):
-            features, lengths = self._features(samples)
+            features = self._features(samples)
         with clock.stage("encoder"):
-            states, frames = engine.run(self._encode, self._config, features, lengths)
-            log_probs, counts = engine.array(states), engine.array(frames)
+            encode, config = family.programs["encode"], self._checkpoint.config
+            log_probs, frames = map(engine.array, engine.run(encode, config, *features))
         with clock.stage("decoder"):
-            for row, count in zip(log_probs, counts, strict=True):
-                self._recognizer._decode(row[: int(count)], Decoding())
+            for row, count in zip(log_probs, frames, strict=True):
+                head.decode(row[: int(count)], Decoding())
 
-    def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
-        """See `Session.operations`."""
-        encoder = Ledger(self._recognizer._engine)
-        encoder.run(self._encode, self._config, *self._features(samples))
-        return {"encoder": encoder.operations, "decoder": []}
 
-    @property
-    def _encode(self) -> Any:
-        return models.family(self._recognizer.header.family).encode
-
-    def _features(self, samples: Floats) -> tuple[Floats, Any]:
-        features = np.stack([self._front(x) for x in samples])
-        return features, np.full(len(features), features.shape[1])
+_SESSIONS: dict[str, type[_Tynda]] = {"ctc": _CTC, "seq2seq": _Seq2Seq}
+"""How a head's stages are timed one by one."""

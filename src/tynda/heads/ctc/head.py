@@ -1,0 +1,290 @@
+"""The CTC head: a piece of sound, then a search over its log-probabilities."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.compile.engine import Engine
+from tynda.errors import TyndaError
+from tynda.heads.base import Head, Session, Work
+from tynda.heads.ctc import chunks, ngram, paths, programs
+from tynda.heads.ctc.beam import beam_search
+from tynda.heads.ctc.ngram import LanguageModel
+from tynda.heads.ctc.options import Decoding
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.sound.frontend import Raw
+from tynda.store.checkpoint import Checkpoint
+from tynda.text.normalize import normalizer_of
+from tynda.transcript import Segment, Word
+
+__all__ = ["CTCHead", "Network"]
+
+Floats = NDArray[np.float32]
+# Width of a search that is asked for where the model file names none.
+_BEAM_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Network:
+    """A CTC model in one of its languages, ready to run."""
+
+    model: Checkpoint
+    engine: Engine
+
+    @property
+    def frame(self) -> int:
+        """Samples for each frame of log-probabilities."""
+        return int(self.model.frontend.hop * self.model.config.stride)
+
+    def log_probs(self, samples: Floats) -> Floats:
+        """Log-probabilities ``[frames, vocab]`` of float32 samples ``[n]`` at 16 kHz."""
+        front, config = self.model.frontend, self.model.config
+        features = front(samples)
+        if not len(features):
+            return np.zeros((0, config.vocab), np.float32)
+        # A backend plans for each length that comes: half seconds leave few.
+        step = max(1, SAMPLE_RATE // 2 // front.hop)
+        padded = np.pad(features, ((0, -len(features) % step), (0, 0)))
+        encode, lengths = self.model.family.programs["encode"], np.array([len(features)])
+        log_probs, frames = self.engine.run(encode, config, padded[None], lengths)
+        result: Floats = self.engine.array(log_probs)[0, : int(self.engine.array(frames)[0])]
+        return result
+
+    def silent(self, log_probs: Floats) -> NDArray[np.bool_]:
+        """Frames ``[n]`` in which no letter is likeliest."""
+        tokenizer = self.model.tokenizer
+        return np.isin(log_probs.argmax(1), (tokenizer.blank, tokenizer.space_id))
+
+
+class CTCHead(Head[Decoding]):
+    """A model's CTC decoder: greedy, or beam search with n-gram and hot words."""
+
+    options_type = Decoding
+    decodes = False
+    plain = MappingProxyType({"beam_size": 1})
+    runs = staticmethod(programs.runs)
+    forced = staticmethod(programs.forced)
+
+    def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
+        super().__init__(model, open_engine)
+        self._open_engine = open_engine
+        self._lock = threading.RLock()
+        languages = model.header.languages
+        adapts = bool(languages) and getattr(model.config, "adapter", None) is not None
+        self._first = languages[0] if adapts or len(languages) == 1 else None
+        """The language of the model's own head, where it is known."""
+        self._adapts = adapts
+        self._networks = {self._first: Network(model, self.engine)}
+        self._lms: dict[str | None, LanguageModel | None] = {}
+
+    @staticmethod
+    def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
+        """See `Head.work`: a recording in one piece."""
+        return Work(model.frontend.frames(samples), batch)
+
+    @staticmethod
+    def working_bytes(model: Checkpoint, work: Work, samples: int) -> int:
+        """See `Head.working_bytes`.
+
+        Features are made of one recording after another, by way of copies of that one, and then
+        put together.
+        """
+        features = 4 * work.frames * model.config.bins
+        copies = 0 if isinstance(model.frontend, Raw) else 4 * samples + features
+        return int(2 * work.batch * features + copies)
+
+    @staticmethod
+    def features(model: Checkpoint, samples: Floats) -> Floats:
+        """See `Head.features`; there is no window."""
+        return model.frontend(samples)
+
+    @staticmethod
+    def given(model: Checkpoint, text: str) -> list[list[int]]:
+        """See `Head.given`."""
+        return []
+
+    def written(self, features: Floats, count: int) -> list[list[int]]:
+        """See `Head.written`."""
+        return []
+
+    def encode(self, samples: Floats, language: str | None = None) -> Floats:
+        """Log-probabilities ``[frames, vocab]``, by the adapters of a language if there are any."""
+        return self.network(language)[0].log_probs(samples)
+
+    def network(self, language: str | None = None) -> tuple[Network, str | None]:
+        """The network for a language, and that language; None is that of the model's own head.
+
+        Raises `TyndaError` for a language that cannot be had.
+        """
+        self.model.check_language(language)
+        if not self._adapts or language is None:
+            language = self._first
+        with self._lock:
+            if language not in self._networks:
+                from tynda.store import huggingface  # few models have adapters
+
+                assert language is not None
+                model = huggingface.adapt(self.model, language)
+                self._networks[language] = Network(model, self._open_engine(model))
+            return self._networks[language], language
+
+    def prepare(self, options: Decoding) -> None:
+        """Load adapters and language model now, not with the first recording."""
+        network, _ = self.network(options.language)
+        vocab = network.model.config.vocab
+        self.decode(np.zeros((0, vocab), np.float32), options)
+
+    def session(self, options: Decoding) -> Session:
+        """See `Head.session`."""
+        network, language = self.network(options.language)
+        return _Session(self, network, language, options)
+
+    def decode(
+        self, log_probs: Floats, options: Decoding, model: Checkpoint | None = None
+    ) -> Sequence[paths.Hypothesis]:
+        """Hypotheses for log-probabilities ``[frames, vocab]``, best first.
+
+        ``model``: in which language, if not the first. Raises `TyndaError` for options that do
+        not go together, and for a damaged n-gram.
+        """
+        tokenizer, own = (model or self.model).tokenizer, self.model.header.decoding
+        hotwords: Sequence[str] = options.hotwords
+        if isinstance(hotwords, str):
+            hotwords = hotwords.split(",")
+        hotwords = [w for word in hotwords if (w := self._spelling(word, tokenizer))]
+        beam_size = options.beam_size or own.get("beam_size", 1)
+        weighed = options.alpha is not None or options.beta is not None
+        if hotwords or options.n_best > 1 or options.lm not in (None, "none") or weighed:
+            if options.beam_size == 1:
+                raise TyndaError(
+                    "a beam size of 1 is greedy, without n-gram and its weights, hot words or "
+                    "alternatives: take a wider beam or leave them out"
+                )
+            beam_size = _BEAM_SIZE if beam_size == 1 else beam_size
+        if beam_size == 1:
+            return [paths.greedy(log_probs, tokenizer)]
+        lm = (
+            None
+            if options.lm == "none"
+            else self._lm(None if options.lm is None else str(options.lm))
+        )
+        if weighed and lm is None:
+            raise TyndaError(
+                "alpha and beta are the weights of an n-gram, and there is none: "
+                "leave them out, or name one (--lm FILE)"
+            )
+        return beam_search(
+            log_probs,
+            tokenizer,
+            beam_size=max(beam_size, options.n_best),
+            lm=lm,
+            alpha=own.get("alpha", 0.5) if options.alpha is None else options.alpha,
+            beta=own.get("beta", 0.5) if options.beta is None else options.beta,
+            unknown_penalty=own.get("unknown_penalty", 5.0),
+            hotwords=hotwords,
+            hotword_boost=options.hotword_boost,
+            n_best=options.n_best,
+        )
+
+    def _spelling(self, text: str, tokenizer: Any) -> str:
+        """``text`` in the letters that the model writes."""
+        text = normalizer_of(self.model.header.languages)(text)
+        capitals = not any(symbol.islower() for symbol in tokenizer.symbols[1:])
+        return text.upper() if capitals else text
+
+    def _lm(self, path: str | Path | None) -> LanguageModel | None:
+        """The n-gram in a file, or the model's own; each is read once."""
+        name = None if path is None else str(path)
+        with self._lock:
+            if name not in self._lms:
+                self._lms[name] = self._own_lm() if name is None else LanguageModel.load(name)
+            return self._lms[name]
+
+    def _own_lm(self) -> LanguageModel | None:
+        if self.model.lm is None:
+            return None
+        if not ngram.available():
+            warnings.warn(
+                'decoding without the n-gram, with more errors: pip install "tynda[lm]"',
+                stacklevel=2,
+            )
+            return None
+        try:
+            return LanguageModel.from_arpa(ngram.unpack(self.model.lm))
+        except TyndaError:
+            raise TyndaError(
+                f"{self.model.path or self.model.header.name}: the n-gram in it is damaged: "
+                "get the model again, or leave the n-gram out (--lm none)"
+            ) from None
+
+
+class _Session(Session):
+    """Piece by piece, in bounded memory."""
+
+    def __init__(
+        self, head: CTCHead, network: Network, language: str | None, options: Decoding
+    ) -> None:
+        super().__init__()
+        self.language = language
+        self._head, self._network, self._options = head, network, options
+
+    def segments(
+        self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
+    ) -> Iterator[Segment]:
+        """See `Session.segments`: a piece with words is a segment."""
+        for piece in self._pieces(blocks):
+            best, *others = self._head.decode(piece.log_probs, self._options, self._network.model)
+            self.seconds = piece.end / SAMPLE_RATE
+            if best.words:
+                self.text += f" {best.text}" if self.text else best.text
+                yield self._segment(piece, best, others)
+            if on_progress:
+                on_progress(self.seconds)
+
+    def _pieces(self, blocks: Iterable[Floats]) -> Iterator[chunks.Piece]:
+        options, network = self._options, self._network
+        if options.chunk_length is None:
+            return chunks.quiet(blocks, network.log_probs)
+        stride = options.stride_length
+        return chunks.strided(
+            blocks,
+            network.log_probs,
+            network.frame,
+            network.silent,
+            options.chunk_length,
+            options.chunk_length / 6 if stride is None else stride,
+        )
+
+    def _segment(
+        self, piece: chunks.Piece, best: paths.Hypothesis, others: Sequence[paths.Hypothesis]
+    ) -> Segment:
+        frame, start, end = self._network.frame, piece.start, piece.end
+        last = (end - start - 1) // frame  # a model may give one frame beyond the sound's end
+        words = [
+            Word(
+                w.text,
+                (start + min(w.start, last) * frame) / SAMPLE_RATE,
+                min(start + w.end * frame, end) / SAMPLE_RATE,
+                w.confidence,
+            )
+            for w in best.words
+        ]
+        letters = [len(w.text) for w in words]
+        confidence = float(np.average([w.confidence for w in best.words], weights=letters))
+        return Segment(
+            words[0].start,
+            words[-1].end,
+            best.text,
+            words,
+            confidence,
+            [other.text for other in others],
+        )

@@ -1,0 +1,28 @@
+"""Programs of a recording that is read by CTC: the encoder gives all there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tynda.compile.trace import Value
+from tynda.heads.base import Run, Runs, Work
+from tynda.models.base import Family
+from tynda.ops.base import Ops, T, Weights
+
+__all__ = ["forced", "runs"]
+
+
+def forced(
+    ops: Ops[T], weights: Weights[T], settings: tuple[Family, Any], features: T, lengths: T
+) -> T:
+    """Log-probabilities ``[batch, frames, vocab]``."""
+    family, config = settings
+    log_probs: T = family.programs["encode"](ops, weights, config, features, lengths)[0]
+    return log_probs
+
+
+def runs(family: Family, config: Any, work: Work) -> Runs:
+    """See `Head.runs`."""
+    features = Value((work.batch, work.frames, config.bins))
+    lengths = Value((work.batch,), is_integer=True)
+    yield Run("encoder", "encode", family.programs["encode"], config, (features, lengths))

@@ -1,0 +1,169 @@
+"""The sequence-to-sequence head: a recording through a decoder that writes tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.compile.engine import Engine
+from tynda.heads.base import Head, Session, Work
+from tynda.heads.seq2seq import batched, programs, sliding
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import Network, decode, start_tokens
+from tynda.sound import vad
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.store.checkpoint import Checkpoint
+from tynda.transcript import Segment, Word
+
+__all__ = ["Seq2SeqHead"]
+
+Floats = NDArray[np.float32]
+
+_LOGITS = 4
+"""Copies of a step's logits while a token is chosen."""
+
+
+class Seq2SeqHead(Head[Options]):
+    """A model's decoder of tokens."""
+
+    options_type = Options
+    decodes = True
+    runs = staticmethod(programs.runs)
+    forced = staticmethod(programs.forced)
+
+    def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
+        super().__init__(model, open_engine)
+        heads = model.header.decoding.get("alignment_heads", ())
+        self.network = Network(self.engine, model.family, model.config, model.tokenizer, heads)
+
+    @staticmethod
+    def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
+        """See `Head.work`: a whole window, of the longest part of the recording."""
+        config = model.config
+        frames = config.stride * config.frames
+        seconds = min(samples, frames * model.frontend.hop) / SAMPLE_RATE
+        most = min(max(1, round(tokens * seconds)), config.context // 2)
+        prompt = 4 if model.tokenizer.multilingual else 2
+        return Work(frames, batch, prompt, min(most, config.context - prompt))
+
+    @staticmethod
+    def working_bytes(model: Checkpoint, work: Work, samples: int) -> int:
+        """See `Head.working_bytes`: one padded window, all features, and copies of a step's
+        logits while a token is chosen."""
+        window = work.frames * model.frontend.hop
+        features = work.batch * work.frames * model.config.bins
+        return int(4 * (window + features + _LOGITS * work.batch * model.config.vocab))
+
+    @staticmethod
+    def features(model: Checkpoint, samples: Floats) -> Floats:
+        """See `Head.features`: at most a window, and as many frames as make whole frames of the
+        encoder."""
+        features: Floats = model.frontend(samples)
+        stride = model.config.stride
+        features = features[: stride * model.config.frames]
+        return np.pad(features, ((0, -len(features) % stride), (0, 0)))
+
+    @staticmethod
+    def given(model: Checkpoint, text: str) -> list[list[int]]:
+        """See `Head.given`: start, language, task, and the text without time stamps."""
+        tokenizer = model.tokenizer
+        tokens = start_tokens(tokenizer, first_language(tokenizer), "transcribe")
+        tokens += [tokenizer.no_timestamps, *tokenizer.encode(" " + text.strip())]
+        return [tokens[: model.config.context]]
+
+    def written(self, features: Floats, count: int) -> list[list[int]]:
+        """See `Head.written`: with time stamps where the model writes them."""
+        network, config = self.network, self.model.config
+        language = first_language(network.tokenizer)
+        states = network.encode(features[None], np.array([len(features)]))
+        most = min(count, config.context // 2)
+        options = Options(max_new_tokens=most)
+        (window,) = decode(network, network.cross_kv(*states), options, [language])
+        tokens = start_tokens(network.tokenizer, language, "transcribe") + window.tokens
+        return [tokens[: config.context]]
+
+    def encode(self, samples: Floats, language: str | None = None) -> Floats:
+        """States ``[frames, channels]`` of the first window, in which language does not matter."""
+        features = self.features(self.model, samples)
+        states, lengths = self.network.encode(features[None], np.array([len(features)]))
+        encoded: Floats = self.engine.array(states)[0, : int(self.engine.array(lengths)[0])]
+        return encoded
+
+    def prepare(self, options: Options) -> None:
+        """See whether the model knows the language, and Silero VAD is there if it is needed."""
+        self.model.check_language(options.language)
+        if options.vad_filter:
+            vad.check()
+
+    def session(self, options: Options) -> Session:
+        """See `Head.session`."""
+        self.prepare(options)
+        return _Session(self, options)
+
+
+class _Session(Session):
+    """Window by window.
+
+    The whole recording is held in memory, as features (32 kB for a second): the published
+    algorithm sets the floor of the features by the loudest spot of all.
+    """
+
+    def __init__(self, head: Seq2SeqHead, options: Options) -> None:
+        super().__init__()
+        self._head, self._options = head, options
+
+    def segments(
+        self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
+    ) -> Iterator[Segment]:
+        """See `Session.segments`."""
+        text = ""
+        for piece in self._pieces(blocks, on_progress):
+            text += piece.text
+            self.text = text.strip()
+            yield _segment(piece)
+
+    def _pieces(
+        self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None
+    ) -> Iterator[sliding.Piece]:
+        head, options = self._head, self._options
+        front, config = head.model.frontend, head.model.config
+        samples = np.concatenate([np.zeros(0, np.float32), *blocks])
+        self.seconds = len(samples) / SAMPLE_RATE
+        if options.vad_filter:
+            speech = vad.speech(samples)
+            return batched.transcribe(
+                head.network, front, samples, speech, options, self._tell, on_progress
+            )
+        window = config.stride * config.frames
+        features = front(np.pad(samples, (0, window * front.hop)))
+        return sliding.transcribe(head.network, features, options, self._tell, on_progress)
+
+    def _tell(self, language: str | None) -> None:
+        self.language = language if self._head.network.tokenizer.multilingual else "en"
+
+
+def first_language(tokenizer: Any) -> str | None:
+    """The language that a model is calibrated in: English, or else its first; None: its only."""
+    known = list(tokenizer.languages)
+    return None if not known else "en" if "en" in known else known[0]
+
+
+def _segment(piece: sliding.Piece) -> Segment:
+    window = piece.window
+    return Segment(
+        piece.start,
+        piece.end,
+        piece.text.strip(),
+        [Word(w.word.strip(), w.start, w.end, w.probability) for w in piece.words],
+        float(np.exp(window.avg_logprob)),
+        details={
+            "tokens": piece.tokens,
+            "temperature": window.temperature,
+            "avg_logprob": round(window.avg_logprob, 4),
+            "compression_ratio": round(window.compression_ratio, 4),
+            "no_speech_prob": round(window.no_speech_prob, 4),
+        },
+    )

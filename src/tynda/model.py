@@ -1,0 +1,210 @@
+"""A loaded model: sound in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.compile.engine import Backend, Engine, open_engine
+from tynda.errors import TyndaError
+from tynda.heads import head_of
+from tynda.heads.base import Session
+from tynda.sound import audio
+from tynda.sound.audio import Source
+from tynda.store import library
+from tynda.store.checkpoint import Checkpoint
+from tynda.text.normalize import normalizer_of
+from tynda.transcript import Segment, Transcript
+
+__all__ = ["Model", "load"]
+
+Floats = NDArray[np.float32]
+Progress = Callable[[float], None]
+
+
+def load(
+    name: str | Path = library.DEFAULT,
+    *,
+    backend: Backend | None = None,
+    bits: int | None = None,
+    threads: int | None = None,
+) -> Model:
+    """Load a model: a bundled or cached name, a ``.safetensors`` file, or a checkpoint's folder.
+
+    ``backend``: the native one by default, or NumPy where it is not there. ``bits``: 8 or 32,
+    in which products are computed; by default 32, or 8 for a model that is stored so.
+    ``threads``: of the native backend; one for each processor by default.
+
+    Raises `TyndaError` when there is no such model or backend, or its files are damaged.
+    """
+    if not isinstance(name, str | PathLike):
+        raise TyndaError(f"a model is named by a string or a path, not {name!r}")
+    return Model(library.load(name), backend=backend, bits=bits, threads=threads)
+
+
+class Model:
+    """A recogniser: weights, front end and decoder, immutable and safe to share between threads.
+
+    A recording is transcribed in a `Session`, which holds all that belongs to it alone.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        backend: Backend | None = None,
+        bits: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """A model that has been read; ``backend``, ``bits`` and ``threads`` as `load` takes them.
+
+        Raises `TyndaError` where there is no such backend or width.
+        """
+
+        def opened(model: Checkpoint) -> Engine:
+            trainable = model.family.trainable(model.config)
+            return open_engine(model.weights, trainable, backend, bits, threads)
+
+        self.checkpoint = checkpoint
+        self.header, self.bytes = checkpoint.header, checkpoint.bytes
+        self.head = head_of(checkpoint.family)(checkpoint, opened)
+
+    def options(self, **given: Any) -> Any:
+        """The decoder's options; those that are not ``given`` have their default.
+
+        Raises `TyndaError` for one that this kind of model does not have.
+        """
+        known = [f.name for f in fields(self.head.options_type)]
+        if unknown := [name for name in given if name not in known]:
+            raise TyndaError(
+                f"{self.header.name} has no option {unknown[0]}; its options: {', '.join(known)}"
+            )
+        return self.head.options_type(**given)
+
+    def prepare(self, options: Any = None) -> None:
+        """Do now what the first recording would wait for: language models, adapters.
+
+        Raises `TyndaError` where decoding by these options would.
+        """
+        self.head.prepare(self.options() if options is None else options)
+
+    def session(self, options: Any = None, **given: Any) -> Session:
+        """A session for one recording; ``options`` may also be ``given`` one by one.
+
+        Raises `TyndaError` for options that do not fit the model.
+        """
+        return self.head.session(self.options(**given) if options is None else options)
+
+    @overload
+    def transcribe(
+        self,
+        source: Source,
+        options: Any = None,
+        *,
+        stream: Literal[False] = False,
+        on_progress: Progress | None = None,
+        **given: Any,
+    ) -> Transcript: ...
+
+    @overload
+    def transcribe(
+        self,
+        source: Source,
+        options: Any = None,
+        *,
+        stream: Literal[True],
+        on_progress: Progress | None = None,
+        **given: Any,
+    ) -> Iterator[Segment]: ...
+
+    def transcribe(
+        self,
+        source: Source,
+        options: Any = None,
+        *,
+        stream: bool = False,
+        on_progress: Progress | None = None,
+        **given: Any,
+    ) -> Transcript | Iterator[Segment]:
+        """The words in ``source``: a path, bytes, a binary file, or ``"-"`` for stdin.
+
+        ``options`` may also be ``given`` one by one. ``stream``: give an iterator of segments, each
+        as soon as it is ready, as `segments` does. ``on_progress`` is called with the seconds that
+        are done. Raises `TyndaError` where `audio.stream`, `options` or the decoder does.
+        """
+        if isinstance(source, np.ndarray):
+            raise TyndaError("transcribe takes a recording: give samples to transcribe_samples")
+        session = self.session(options, **given)
+        blocks = audio.stream(source)
+        if stream:
+            return session.segments(blocks, on_progress)
+        return session.transcribe(blocks, on_progress)
+
+    def segments(
+        self,
+        source: Source,
+        options: Any = None,
+        *,
+        on_progress: Progress | None = None,
+        **given: Any,
+    ) -> Iterator[Segment]:
+        """The segments of a recording, each as soon as it is ready; see `transcribe`."""
+        return self.transcribe(source, options, stream=True, on_progress=on_progress, **given)
+
+    def transcribe_samples(self, samples: Floats, options: Any = None, **given: Any) -> Transcript:
+        """The same for float mono samples ``[n]`` at 16 kHz, full scale at ±1.
+
+        Raises `TyndaError` where they are anything else.
+        """
+        return self.session(options, **given).transcribe([_samples(samples)])
+
+    def encode(self, samples: Floats, language: str | None = None) -> Floats:
+        """What the encoder gives for float32 mono samples ``[n]`` at 16 kHz.
+
+        With CTC these are log-probabilities ``[frames, vocab]``, else states ``[frames,
+        channels]`` of the first window. ``language``: of a model with adapters for several.
+        """
+        return self.head.encode(samples, language)
+
+    def logits(self, samples: Floats, text: str) -> Floats:
+        """The scores ``[n, vocab]`` of every output, the decoder being given the right ``text``.
+
+        With CTC, which has no decoder, they are the log-probabilities of the frames.
+        """
+        model, head = self.checkpoint, self.head
+        features = head.features(model, samples)
+        given = [np.array(head.given(model, text), np.int64)] if head.decodes else []
+        starts = [np.zeros(1, np.int64)] if head.decodes else []
+        settings, length = (model.family, model.config), np.array([len(features)])
+        scores = head.engine.run(head.forced, settings, features[None], length, *given, *starts)
+        result: Floats = head.engine.array(scores)[0]
+        return result
+
+    @property
+    def normalize(self) -> Callable[[str], str]:
+        """Brings a text to the spelling in which it is scored."""
+        return normalizer_of(self.header.languages)
+
+
+def _samples(given: Any) -> Floats:
+    samples = np.asarray(given)
+    if samples.dtype.kind != "f":
+        raise TyndaError(
+            f"samples must be floats, full scale at ±1, not {samples.dtype}: "
+            "divide those of 16 bits by 32768"
+        )
+    if samples.ndim != 1:
+        raise TyndaError(
+            f"samples must have one axis, [n], not {list(samples.shape)}: average the channels"
+        )
+    with np.errstate(over="ignore"):
+        samples = samples.astype(np.float32, copy=False)
+    if not np.isfinite(samples).all():
+        raise TyndaError("samples must be finite: some are NaN or infinite")
+    return samples

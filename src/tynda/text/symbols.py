@@ -1,0 +1,69 @@
+"""Symbols of published CTC vocabularies: ``vocab.json`` and the files that give symbols roles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tynda.errors import TyndaError
+from tynda.text.tokenizer import BLANK, CharTokenizer
+
+if TYPE_CHECKING:
+    from tynda.models.base import Folder
+
+__all__ = ["read_languages", "read_symbols"]
+
+
+def read_languages(folder: Folder) -> list[str]:
+    """The languages that a checkpoint has symbols for, the one of its own head first.
+
+    Empty where ``vocab.json`` is one vocabulary, not one for each language (MMS).
+    """
+    vocab = folder.json("vocab.json")
+    languages = [name for name, symbols in vocab.items() if isinstance(symbols, dict)]
+    own = folder.json("tokenizer_config.json", optional=True).get("target_lang") or "eng"
+    return sorted(languages, key=lambda language: (language != own, language))
+
+
+def read_symbols(folder: Folder, language: str | None) -> tuple[CharTokenizer, list[int]]:
+    """The tokenizer, blank first, and the rows of the published head in its order.
+
+    ``language``: the one whose vocabulary is read, where there are several. Raises `TyndaError`,
+    naming the file, for a vocabulary that is damaged or has no blank or word delimiter.
+    """
+    path = folder.path / "vocab.json"
+    vocab = folder.json("vocab.json")
+    if language is not None:
+        vocab = vocab[language]
+    vocab = vocab | folder.json("added_tokens.json", optional=True)
+    roles = _read_roles(folder)
+    blank, delimiter = roles["pad_token"], roles["word_delimiter_token"]
+    if sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
+        raise TyndaError(f"{path} does not number its symbols from 0 on")
+    for role, symbol in (("blank", blank), ("word delimiter", delimiter)):
+        if symbol not in vocab:
+            raise TyndaError(f"{path} has no {symbol!r}, which is its {role}")
+    order = sorted(range(len(vocab)), key=lambda i: i != vocab[blank])
+    by_id = {i: symbol for symbol, i in vocab.items()}
+    # A special symbol prints nothing, however it is spelled: "[UNK]".
+    ours = {symbol: f"<{symbol.strip('<>')}>" for symbol in roles.values()}
+    ours |= {blank: BLANK, delimiter: " "}
+    try:
+        return CharTokenizer([ours.get(by_id[i], by_id[i]) for i in order]), order
+    except TyndaError as error:
+        raise TyndaError(f"{path}: {error}") from None
+
+
+def _read_roles(folder: Folder) -> dict[str, str]:
+    """The symbols that stand for something else than themselves: role -> symbol."""
+    roles = {"pad_token": "<pad>", "word_delimiter_token": "|"}
+    known = (*roles, "unk_token", "bos_token", "eos_token")
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        for role, symbol in folder.json(name, optional=True).items():
+            symbol = symbol.get("content") if isinstance(symbol, dict) else symbol
+            if role not in known or symbol is None:
+                continue
+            if not isinstance(symbol, str):
+                path = folder.path / name
+                raise TyndaError(f"{path}: {role} is no text: get the checkpoint again")
+            roles[role] = symbol
+    return roles
