@@ -583,13 +583,13 @@ def test_show_as_json_lists_every_utterance(tynda_, folder, tiny_file, tiny):
 
 
 def test_names_that_are_empty(tynda_, folder):
-    one_error(tynda_("transcribe", "a.wav", "--lm", ""), "lm is the name of a file")
+    one_error(tynda_("transcribe", "a.wav", "--lm", ""), "lm must be the name of a file")
     one_error(tynda_("transcribe", ""), "name of the recording is empty")
 
 
 def test_help_names_defaults_and_standard_input():
     text = ended(CliRunner().invoke(main, ["transcribe", "--help"]), 0).stdout
     assert "standard input" in text
-    for default in ("[default: txt]", "1 by\n"):
+    for default in ("[default: txt]", "[default: 1; 1<=x<=1024]"):
         assert default in text
     assert "[default: table]" in CliRunner().invoke(main, ["evaluate", "--help"]).stdout

@@ -223,14 +223,14 @@ def test_openais_spellings_of_the_options_are_taken():
     ("name", "value", "told"),
     [
         ("temperature", "hot", "temperature must be numbers"),
-        ("temperature", (), "temperatures must be"),
-        ("temperature", -0.5, "temperatures must be"),
+        ("temperature", (), "temperature must have at least one number"),
+        ("temperature", -0.5, "temperature must be a list, each a number from 0 to 1000"),
         ("clip_timestamps", "5,2", "must end after they begin"),
         ("clip_timestamps", (0.0, 1.0, 3.0, 3.0), "must end after they begin"),
         ("suppress_tokens", object(), "must be a list"),
         ("length_penalty", "a", "length_penalty must be a number from 0 to 1"),
-        ("initial_prompt", 7, "initial_prompt is a text"),
-        ("hotwords", [7], "hotwords are words"),
+        ("initial_prompt", 7, "initial_prompt must be text, not 7"),
+        ("hotwords", [7], "hotwords must be words"),
     ],
 )
 def test_options_that_cannot_be(name, value, told):

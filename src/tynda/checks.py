@@ -1,40 +1,214 @@
-"""Numbers from outside: settings of decoders, whoever gave them."""
+"""Settings and their checks: a dataclass says once what each of its values may be.
+
+The annotation of a field is its schema. ``int``, ``float``, ``bool``, ``str``, ``Literal``, lists
+(``tuple``, ``Sequence``), and unions of them are understood; ``Annotated`` adds a `Range` or any
+other `Rule`. `check` reads it for dataclasses that are made by a program, a reader of files uses
+`fits` and `describe`, and the command line makes its options of it (``cli/options.py``).
+
+>>> @dataclass(frozen=True)
+... class Search:
+...     beam_size: Annotated[int, Range(1, 1024)] = setting(32, "Width of the beam search.")
+...
+...     def __post_init__(self) -> None:
+...         check(self)
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Rational, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tynda.errors import TyndaError
 
-__all__ = ["GREATEST", "MOST", "is_number", "is_whole", "number", "whole"]
+__all__ = [
+    "MAX_COUNT",
+    "MAX_NUMBER",
+    "Range",
+    "Rule",
+    "Setting",
+    "check",
+    "describe",
+    "fits",
+    "is_number",
+    "is_whole",
+    "schema",
+    "setting",
+    "simple",
+]
 
-MOST = 1024
-"""Of prefixes in a beam, of hypotheses: more would fill the memory and change nothing."""
-GREATEST: float = 1000
-"""Of a weight, a bonus, a threshold: nothing above it means anything."""
+MAX_COUNT = 1024
+"""The widest beam, the most hypotheses: more would fill the memory and change nothing."""
+MAX_NUMBER: float = 1000
+"""The largest weight, bonus or threshold: nothing above it means anything."""
 
 
-def is_whole(value: Any, least: int, most: int = MOST) -> bool:
+@dataclass(frozen=True)
+class Range:
+    """The bounds of a number; None leaves an end open."""
+
+    min: float
+    max: float | None = None
+    above: bool = False
+    """The minimum itself is excluded."""
+    below: bool = False
+    """The maximum itself is excluded."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number lies between the bounds; NaN does not."""
+        low = value > self.min if self.above else value >= self.min
+        if self.max is None:
+            return bool(low)
+        return bool(low and (value < self.max if self.below else value <= self.max))
+
+    @property
+    def words(self) -> str:
+        """The bounds for a message, to follow "a number"."""
+        low = f"{self.min:.12g}"
+        if self.max is None and self.above:
+            return f"above {low}"
+        if self.max is None:
+            return "of 0 or more" if self.min == 0 else f"of at least {low}"
+        high = f"{self.max:.12g}"
+        if self.below:
+            return f"of at least {low} and below {high}"
+        return f"above {low} and up to {high}" if self.above else f"from {low} to {high}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Any other condition on a value, and its words for a message."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is said of a setting where people choose its value."""
+
+    help: str
+    heading: str
+    metavar: str | None
+    repeat: bool
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    heading: str = "",
+    metavar: str | None = None,
+    repeat: bool = False,
+) -> Any:
+    """Return a dataclass field with a default value and a `Setting`.
+
+    ``help`` is a sentence or two; the default value is added to it. ``heading`` is that of the
+    group in a list of options. ``metavar`` stands for the value there, such as SECONDS.
+    ``repeat``: the option is given once for each item of a list, not with commas between them.
+    """
+    return field(default=default, metadata={"setting": Setting(help, heading, metavar, repeat)})
+
+
+def schema(kind: Any) -> Mapping[str, Any]:
+    """The annotation of each field of a dataclass, by name."""
+    return _schema(kind)
+
+
+@functools.cache
+def _schema(kind: Any) -> Mapping[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {each.name: hints[each.name] for each in fields(kind)}
+
+
+def check(settings: Any) -> None:
+    """Raise `TyndaError` for the first field of a dataclass that does not fit its annotation."""
+    for name, hint in schema(type(settings)).items():
+        value = getattr(settings, name)
+        if not fits(value, hint):
+            raise TyndaError(f"{name} must be {describe(hint)}, not {value!r}")
+
+
+def is_whole(value: Any, min: float, max: float = MAX_COUNT) -> bool:
     """Whether a value is a whole number in these bounds; True and False are none."""
-    known = isinstance(value, int | np.integer)
-    return known and not isinstance(value, bool) and bool(least <= value <= most)
+    known = isinstance(value, Integral) and not isinstance(value, bool)
+    return known and Range(min, max).holds(value)
 
 
-def is_number(value: Any, least: float = -GREATEST, most: float = GREATEST) -> bool:
+def is_number(value: Any, min: float = -MAX_NUMBER, max: float = MAX_NUMBER) -> bool:
     """Whether a value is a number in these bounds; True, False and NaN are none."""
-    known = isinstance(value, int | float | np.integer | np.floating)
-    return known and not isinstance(value, bool) and bool(least <= value <= most)
+    return _is_real(value) and Range(min, max).holds(value)
 
 
-def whole(name: str, value: Any, least: int = 1, most: int = MOST) -> None:
-    """Raise `TyndaError` unless the value is a whole number in these bounds."""
-    if not is_whole(value, least, most):
-        raise TyndaError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+def _is_real(value: Any) -> bool:
+    """Whether a value is an integer or a float, of Python or of NumPy; fractions are none."""
+    known = isinstance(value, Integral) or not isinstance(value, Rational)
+    return known and isinstance(value, Real) and not isinstance(value, bool)
 
 
-def number(name: str, value: Any, least: float = -GREATEST, most: float = GREATEST) -> None:
-    """Raise `TyndaError` unless the value is a number in these bounds."""
-    if not is_number(value, least, most):
-        raise TyndaError(f"{name} must be a number from {least:g} to {most:g}, not {value!r}")
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type; an integer is a number, but a truth value is not.
+
+    Numbers are finite, and integers have 64 bits.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        kind, rule = arguments
+        return fits(value, kind) and rule.holds(value)
+    if origin in (Union, UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        items = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        return len(value) == len(items) and all(map(fits, value, items))
+    if origin is Sequence:
+        listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        return listed and all(fits(item, arguments[0]) for item in value)
+    if hint is int:
+        return is_whole(value, -(2**63), 2**63 - 1)
+    if hint is float:
+        return fits(value, int) or (
+            _is_real(value) and not isinstance(value, Integral) and math.isfinite(value)
+        )
+    if origin is Mapping:
+        return isinstance(value, dict) and all(
+            math.isfinite(v) for v in value.values() if isinstance(v, float)
+        )
+    return isinstance(value, origin or hint)
+
+
+def describe(hint: Any) -> str:
+    """What `fits` asks for, in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        kind, rule = arguments
+        if isinstance(rule, Range):
+            return f"{describe(kind)} {rule.words}"
+        united = get_origin(kind) in (Union, UnionType)  # its rule says it shorter
+        return rule.words if united else f"{describe(kind)}, {rule.words}"
+    if origin in (Union, UnionType):
+        return " or ".join(describe(kind) for kind in arguments if kind is not NoneType)
+    if origin is Literal:
+        return " or ".join(arguments)
+    if origin in (tuple, Sequence):
+        count = f" of {len(arguments)}" if origin is tuple and arguments[-1] is not ... else ""
+        return f"a list{count}, each {describe(arguments[0])}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return words.get(hint, "a table of finite values")
+
+
+def simple(hint: Any) -> tuple[Any, Range | None]:
+    """The type of an annotation without None and rules, and the range of its numbers."""
+    if get_origin(hint) in (Union, UnionType):
+        return simple(get_args(hint)[0])
+    if get_origin(hint) is Annotated:
+        kind, rule = get_args(hint)
+        return simple(kind)[0], rule if isinstance(rule, Range) else None
+    return hint, None

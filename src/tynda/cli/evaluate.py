@@ -11,14 +11,14 @@ import click
 
 import tynda
 from tynda.cli.console import print_table, print_text, progress, rate, say, visible
-from tynda.cli.options import decoder_options, limited, model_options, table_or_json
+from tynda.cli.options import Sections, decoder_options, limited, model_options, table_or_json
 from tynda.evaluation import Report, Result
 from tynda.text.normalize import NORMALIZERS
 
 __all__ = ["evaluate"]
 
 
-@click.command()
+@click.command(cls=Sections)
 @click.argument("model")
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @table_or_json
@@ -35,7 +35,7 @@ __all__ = ["evaluate"]
     type=click.Choice(list(NORMALIZERS)),
     help="Spelling in which texts are compared; letters for English models, else basic.",
 )
-@model_options
+@model_options(without=["n_best"])
 def evaluate(
     model: str,
     manifests: Sequence[str],

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from tynda import checks
+from tynda.checks import Range, Setting, schema, simple
 from tynda.compile.engine import BITS, Backend, processors
+from tynda.heads.ctc.options import Decoding
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.settings import HEADINGS
 
 if TYPE_CHECKING:
     from tynda.model import Model
 
-__all__ = ["SIZE", "Number", "decoder_options", "limited", "model_options", "table_or_json"]
+__all__ = ["Number", "Sections", "decoder_options", "limited", "model_options", "table_or_json"]
+
+_HEADS: tuple[type[Decoding] | type[Options], ...] = (Decoding, Options)
+"""The settings of each head; an option of the same name sets the same."""
 
 
 class Number(click.FloatRange):
@@ -29,10 +38,35 @@ class Number(click.FloatRange):
         return number
 
 
-SIZE = click.IntRange(1, checks.MOST)
-_WEIGHT = Number(0, checks.GREATEST)
-_NUMBER = Number(-checks.GREATEST, checks.GREATEST)
-_ABOVE_ZERO = Number(0, checks.GREATEST, min_open=True)
+class _Option(click.Option):
+    """An option in a group of its own."""
+
+    def __init__(self, *names: Any, heading: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.heading = heading
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """As `click.Option` does, with the default value and the range in the same brackets."""
+        if (record := super().get_help_record(ctx)) is None:
+            return None
+        return record[0], record[1].replace("]  [", "; ")
+
+
+class Sections(click.Command):
+    """A command whose help lists its options under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each heading, then one that explains the kinds of models."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(param, "heading", "Options"), []).append(record)
+        sections["Kinds of models"] = [(kind.head, kind.about) for kind in _HEADS]
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
 
 table_or_json = click.option(
     "--format",
@@ -43,8 +77,118 @@ table_or_json = click.option(
 )
 
 
+def model_options(*, without: Collection[str] = ()) -> Callable[[Any], Any]:
+    """Give a command the options of the backend and of the decoders, but for those ``without``."""
+
+    def decorate(command: Any) -> Any:
+        option = partial(click.option, cls=_Option, heading="Computing")
+        options = [
+            option(
+                "--backend",
+                type=click.Choice(get_args(Backend)),
+                help="native by default, or numpy where tynda was installed without a compiler.",
+            ),
+            option(
+                "--bits",
+                type=click.Choice([str(bits) for bits in BITS]),
+                callback=lambda ctx, param, given: given and int(given),
+                help="Precision of matrix products: 32 bits by default, or 8 for a model that is "
+                "stored so.",
+            ),
+            option(
+                "--threads",
+                type=click.IntRange(1),
+                metavar="NUMBER",
+                help="Threads to use; one for each processor by default.",
+            ),
+            *(_setting(name) for name in _names() if name not in without),
+        ]
+        for each in reversed(options):  # the help lists the last one applied first
+            command = each(command)
+        return command
+
+    return decorate
+
+
+def _names() -> list[str]:
+    """All settings of decoders, by heading; first those that all heads have."""
+
+    def place(name: str) -> tuple[int, int]:
+        said = _said(name)
+        return HEADINGS.index(said[0][1].heading), -len(said)
+
+    return sorted(dict.fromkeys(name for kind in _HEADS for name in schema(kind)), key=place)
+
+
+def _said(name: str) -> list[tuple[type[Decoding] | type[Options], Setting, Any]]:
+    """The heads that have a setting, with what each says of it and its default value."""
+    return [
+        (kind, field.metadata["setting"], field.default)
+        for kind in _HEADS
+        for field in dataclasses.fields(kind)
+        if field.name == name
+    ]
+
+
+def _setting(name: str) -> Callable[[Any], Any]:
+    """The option for a setting of one or more heads; it gives None where it is left out."""
+    kind, said, default = _said(name)[0]
+    type_, bounds = simple(schema(kind)[name])
+    spelling = f"--{name.replace('_', '-')}"
+    how: dict[str, Any] = {"metavar": said.metavar}
+    if type_ is bool:
+        spelling += f"/--no-{name.replace('_', '-')}" if default else ""
+        how = {"is_flag": True, "default": None}
+    elif get_origin(type_) is Literal:
+        how["type"] = click.Choice(get_args(type_))
+    elif type_ in (int, float):
+        how = {"type": _number(type_, bounds), "metavar": said.metavar or "NUMBER"}
+    elif get_origin(type_) is Sequence and said.repeat:
+        how = {"type": _number(*simple(get_args(type_)[0])), "multiple": True, "metavar": "NUMBER"}
+        how["callback"] = lambda ctx, param, given: given or None  # (), where there is none
+    elif get_origin(type_) is Sequence:
+        item, bounds = simple(get_args(type_)[0])
+        what = "whole numbers" if item is int else (said.metavar or "numbers").lower()
+        least = bounds.min if bounds else -math.inf
+        how["callback"] = lambda ctx, param, text: _several(text, item, least, what)
+    return click.option(spelling, cls=_Option, heading=said.heading, help=_help(name), **how)
+
+
+def _number(kind: type, bounds: Range | None) -> click.ParamType[Any]:
+    assert bounds is not None, "a number that people choose has a range"
+    if kind is int:
+        return click.IntRange(int(bounds.min), None if bounds.max is None else int(bounds.max))
+    return Number(bounds.min, bounds.max, min_open=bounds.above, max_open=bounds.below)
+
+
+def _help(name: str) -> str:
+    """What a setting does; by head, where it is not the same for all."""
+    texts = [
+        (
+            kind.head,
+            f"{said.help}{' May be repeated.' if said.repeat else ''}{_default(default)}",
+        )
+        for kind, said, default in _said(name)
+    ]
+    same = len(texts) == len(_HEADS) and len({text for _, text in texts}) == 1
+    text = texts[0][1] if same else " ".join(f"{head}: {text}" for head, text in texts)
+    return re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", text)
+
+
+def _default(value: Any) -> str:
+    if value is None or value is False or value in ("", ()):
+        return ""
+    if value is True:
+        return "  [default: yes]"
+    if isinstance(value, int | float):
+        value = f"{value:g}"
+    elif isinstance(value, tuple):
+        value = ", ".join(f"{x:g}" for x in value)
+    return f"  [default: {value}]"
+
+
 def _several(text: str | None, kind: Callable[[str], float], least: float, what: str) -> Any:
-    """Numbers parted by commas, ``least`` or more; none where the text is empty."""
+    """Numbers separated by commas, ``least`` or more; none where the text is empty."""
     if text is None:
         return None
     try:
@@ -53,159 +197,8 @@ def _several(text: str | None, kind: Callable[[str], float], least: float, what:
     except ValueError:
         fit = False
     if not fit:
-        raise click.BadParameter(f"{text!r} is not {what} of {least} or more, parted by commas.")
+        raise click.BadParameter(f"{text!r} is not {what} of {least:g} or more, parted by commas.")
     return tuple(numbers)
-
-
-def _tokens(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
-    return _several(text, int, -1, "whole numbers")
-
-
-def _clips(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
-    return _several(text, float, 0, "seconds")
-
-
-def model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of the backend and the decoders."""
-    options = (
-        click.option(
-            "--backend",
-            type=click.Choice(get_args(Backend)),
-            help="native by default, or numpy where tynda was installed without a compiler.",
-        ),
-        click.option(
-            "--bits",
-            type=click.Choice([str(bits) for bits in BITS]),
-            callback=lambda ctx, param, given: given and int(given),
-            help="Of numbers in products: 32 by default, or 8 for a model that is stored so.",
-        ),
-        click.option("--threads", type=click.IntRange(1), help="Threads to use; all by default."),
-        click.option("--beam-size", type=SIZE, help="1 is greedy, without n-gram."),
-        click.option("--lm", metavar="FILE", help="ARPA or KenLM n-gram; 'none' for none."),
-        click.option("--alpha", type=_WEIGHT, help="Weight of the n-gram."),
-        click.option("--beta", type=_NUMBER, help="Bonus for each word, with an n-gram."),
-        click.option("--hotwords", metavar="WORDS", help="Words to expect, parted by commas."),
-        click.option(
-            "--hotword-boost",
-            type=_WEIGHT,
-            help="Nats for each letter of a hot word, with CTC; 1 by default.",
-        ),
-        click.option(
-            "--chunk-length",
-            type=Number(1, checks.GREATEST),
-            metavar="SECONDS",
-            help="CTC: hear so much at once, with overlap; by default pieces of 3 s to 8 s, cut "
-            "at the quietest spots.",
-        ),
-        click.option(
-            "--stride-length",
-            type=_WEIGHT,
-            metavar="SECONDS",
-            help="CTC, with --chunk-length: its overlap on either side; a sixth by default.",
-        ),
-        click.option("--language", help="Language of the recordings; the model has to know it."),
-        click.option("--task", type=click.Choice(["transcribe", "translate"]), help="Whisper."),
-        click.option(
-            "--temperature",
-            multiple=True,
-            type=_WEIGHT,
-            callback=lambda ctx, param, given: given or None,  # (), where there is none
-            help="Whisper: of the draws; again for each further try. 0, 0.2 ... 1 by default.",
-        ),
-        click.option("--seed", type=click.IntRange(0), help="Whisper: of the draws; 0."),
-        click.option("--best-of", type=SIZE, help="Whisper: texts to draw."),
-        click.option("--patience", type=_ABOVE_ZERO, help="Whisper: of the beam search."),
-        click.option("--length-penalty", type=Number(0, 1), help="Whisper: of the beam search."),
-        click.option("--initial-prompt", metavar="TEXT", help="Whisper: what came before."),
-        click.option(
-            "--carry-initial-prompt",
-            is_flag=True,
-            default=None,
-            help="Whisper: put --initial-prompt before every window.",
-        ),
-        click.option("--prefix", metavar="TEXT", help="Whisper: how the text begins."),
-        click.option("--without-timestamps", is_flag=True, default=None, help="Whisper."),
-        click.option(
-            "--max-initial-timestamp",
-            type=_WEIGHT,
-            help="Whisper: seconds, at most, to the first time stamp of a window; 1.",
-        ),
-        click.option(
-            "--clip-timestamps",
-            metavar="SECONDS",
-            callback=_clips,
-            help="Whisper: begin, end, begin, end ... of what to transcribe, parted by commas; "
-            "a last end may be missing. 0, all of it, by default.",
-        ),
-        click.option("--word-timestamps", is_flag=True, default=None, help="Whisper: word times."),
-        click.option(
-            "--prepend-punctuations",
-            metavar="MARKS",
-            help="Whisper, with --word-timestamps: marks that belong to the word behind them.",
-        ),
-        click.option(
-            "--append-punctuations",
-            metavar="MARKS",
-            help="Whisper, with --word-timestamps: marks that belong to the word before them.",
-        ),
-        click.option(
-            "--hallucination-silence-threshold",
-            type=_WEIGHT,
-            help="Whisper, with --word-timestamps: skip silences of more seconds around a "
-            "doubtful text.",
-        ),
-        click.option(
-            "--window",
-            type=click.Choice(["exact", "fit"]),
-            help="Whisper: fit encodes no more than what is said; exact by default.",
-        ),
-        click.option(
-            "--window-margin",
-            type=_WEIGHT,
-            help="Whisper, with --window fit: seconds of silence behind what is said; 1.",
-        ),
-        click.option(
-            "--window-floor",
-            type=_ABOVE_ZERO,
-            help="Whisper, with --window fit: seconds, at least, in a window; 5.",
-        ),
-        click.option("--vad-filter", is_flag=True, default=None, help="Whisper: only speech."),
-        click.option("--batch-size", type=SIZE, help="Whisper, with --vad-filter; 8."),
-        click.option("--max-new-tokens", type=SIZE, help="Whisper: in a window."),
-        click.option(
-            "--suppress-tokens",
-            metavar="NUMBERS",
-            callback=_tokens,
-            help="Whisper: tokens never to choose, parted by commas. -1, by default, stands for "
-            "those of symbols that are not said.",
-        ),
-        click.option(
-            "--suppress-blank/--no-suppress-blank",
-            default=None,
-            help="Whisper: a text neither begins with a space nor ends at once; so by default.",
-        ),
-        click.option(
-            "--repetition-penalty",
-            type=_ABOVE_ZERO,
-            help="Whisper: above 1, tokens that are in the text already are less likely; 1.",
-        ),
-        click.option(
-            "--no-repeat-ngram-size",
-            type=click.IntRange(0, checks.MOST),
-            help="Whisper: no sequence of so many tokens comes twice; 0, any may, by default.",
-        ),
-        click.option(
-            "--condition-on-previous-text/--no-condition-on-previous-text",
-            default=None,
-            help="Whisper: tell each window what was heard before it; done by default.",
-        ),
-        click.option("--compression-ratio-threshold", type=_NUMBER, help="Whisper; 2.4."),
-        click.option("--logprob-threshold", type=_NUMBER, help="Whisper; -1."),
-        click.option("--no-speech-threshold", type=_NUMBER, help="Whisper; 0.6."),
-    )
-    for option in reversed(options):  # the help lists the last one applied first
-        command = option(command)
-    return command
 
 
 def limited(threads: int | None) -> AbstractContextManager[Any]:

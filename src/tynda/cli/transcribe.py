@@ -15,14 +15,14 @@ import click
 import tynda
 from tynda import writers
 from tynda.cli.console import print_text, progress, say, visible
-from tynda.cli.options import SIZE, decoder_options, limited, model_options
+from tynda.cli.options import Sections, decoder_options, limited, model_options
 from tynda.errors import TyndaError
 from tynda.store import library
 
 __all__ = ["transcribe"]
 
 
-@click.command()
+@click.command(cls=Sections)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--model",
@@ -43,8 +43,7 @@ __all__ = ["transcribe"]
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for a text of each FILE, in place of stdout; older ones are replaced.",
 )
-@click.option("--n-best", type=SIZE, help="Hypotheses in the json, with CTC; 1 by default.")
-@model_options
+@model_options()
 def transcribe(
     files: Sequence[str],
     model: str,

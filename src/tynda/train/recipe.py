@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
+from tynda.checks import Range, Rule, describe, fits, schema
 from tynda.errors import TyndaError
 from tynda.heads import head_of
 from tynda.models import FAMILIES, family
@@ -38,33 +37,25 @@ __all__ = [
 C = TypeVar("C")
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What a value must be besides of its type."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-Positive = Annotated[float, _Rule("above 0", lambda x: x > 0)]
-NotNegative = Annotated[float, _Rule("0 or more", lambda x: x >= 0)]
-Share = Annotated[float, _Rule("from 0 to 1", lambda x: 0 <= x <= 1)]
-BelowOne = Annotated[float, _Rule("at least 0 and below 1", lambda x: 0 <= x < 1)]
-Speed = Annotated[float, _Rule("from 0.5 to 2", lambda x: 0.5 <= x <= 2)]
-Count = Annotated[int, _Rule("0 or more", lambda x: x >= 0)]
-AtLeastOne = Annotated[int, _Rule("at least 1", lambda x: x >= 1)]
-Order = Annotated[int, _Rule("from 2 to 6", lambda x: 2 <= x <= 6)]
-Precision = Annotated[str, _Rule("'bf16' or 'f32'", lambda x: x in ("bf16", "f32"))]
-Window = Annotated[str, _Rule("'exact' or 'fit'", lambda x: x in ("exact", "fit"))]
-Family = Annotated[str, _Rule(f"one of {', '.join(FAMILIES)}", lambda x: x in FAMILIES)]
-Language = Annotated[str, _Rule("'en': training writes English letters only", lambda x: x == "en")]
-Bits = Annotated[int, _Rule("8, 16 or 32", lambda x: x in (8, 16, 32))]
-Width = Annotated[float, _Rule(f"one of {', '.join(f'{b:g}' for b in BITS)}", lambda x: x in BITS)]
-Group = Annotated[int, _Rule("0 or a multiple of 32", lambda x: x >= 0 and x % 32 == 0)]
-Tokens = Annotated[int, _Rule("from 256 to 50000", lambda x: 256 <= x <= 50000)]
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+BelowOne = Annotated[float, Range(0, 1, below=True)]
+Speed = Annotated[float, Range(0.5, 2)]
+Count = Annotated[int, Range(0)]
+AtLeastOne = Annotated[int, Range(1)]
+Order = Annotated[int, Range(2, 6)]
+Tokens = Annotated[int, Range(256, 50000)]
+Precision = Literal["bf16", "f32"]
+Window = Literal["exact", "fit"]
+Family = Annotated[str, Rule(f"one of {', '.join(FAMILIES)}", lambda x: x in FAMILIES)]
+Language = Annotated[str, Rule("'en': training writes English letters only", lambda x: x == "en")]
+Bits = Annotated[int, Rule("8, 16 or 32", lambda x: x in (8, 16, 32))]
+Width = Annotated[float, Rule(f"one of {', '.join(f'{b:g}' for b in BITS)}", lambda x: x in BITS)]
+Group = Annotated[int, Rule("0 or a multiple of 32", lambda x: x >= 0 and x % 32 == 0)]
 FileName = Annotated[
     str,
-    _Rule(
+    Rule(
         "a plain file name of letters, digits, '.', '_' and '-' that does not begin with '.'",
         lambda x: re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", x) is not None,
     ),
@@ -327,58 +318,17 @@ def _fill(kind: type[C], values: Any, where: str) -> C:
         if name not in values and setting.default is setting.default_factory is MISSING:
             raise TyndaError(f"setting {name!r} is missing in {where}")
     filled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    hints = get_type_hints(kind, include_extras=True)
+    hints = schema(kind)
     for name, value in filled.items():
-        if not _fits(value, hints[name]):
+        if not fits(value, hints[name]):
             raise TyndaError(
                 f"setting {name!r} in {where} cannot be {values[name]!r}: "
-                f"it must be {_describe(hints[name])}"
+                f"it must be {describe(hints[name])}"
             )
     try:
         return kind(**filled)
     except TyndaError as error:
         raise TyndaError(f"{where}: {error}") from None
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's type; an integer is a number, but a truth value is not.
-
-    Numbers are finite, and integers those of TOML, of 64 bits.
-    """
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        kind, rule = arguments
-        return _fits(value, kind) and rule.holds(value)
-    if origin is UnionType:
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        items = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-        return len(value) == len(items) and all(map(_fits, value, items))
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-    if hint is float:
-        return _fits(value, int) or (isinstance(value, float) and math.isfinite(value))
-    if origin is Mapping:
-        return isinstance(value, dict) and all(
-            math.isfinite(v) for v in value.values() if isinstance(v, float)
-        )
-    return isinstance(value, origin or hint)
-
-
-def _describe(hint: Any) -> str:
-    """What `_fits` asks for, in words."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return f"{_describe(arguments[0])}, {arguments[1].words}"
-    if origin is UnionType:
-        return _describe(arguments[0])
-    if origin is tuple:
-        count = "" if arguments[-1] is ... else f" of {len(arguments)}"
-        return f"a list{count}, each {_describe(arguments[0])}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return words.get(hint, "a table of finite values")
 
 
 def _require(condition: bool, rule: str) -> None:

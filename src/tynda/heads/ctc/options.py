@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
+from typing import Annotated, ClassVar
 
-from tynda.checks import GREATEST, number, whole
+from tynda.checks import MAX_NUMBER, Range, check, setting
 from tynda.errors import TyndaError
+from tynda.heads.settings import (
+    EXPECTED,
+    LONG,
+    SEARCH,
+    Count,
+    FileName,
+    NotNegative,
+    Number,
+    Words,
+)
 
 __all__ = ["Decoding"]
 
@@ -17,50 +25,68 @@ __all__ = ["Decoding"]
 class Decoding:
     """How log-probabilities become words. None: as the model file says."""
 
-    beam_size: int | None = None
-    """Width of the prefix beam search; 1 is greedy, without language model, hot words, n-best."""
-    lm: str | Path | None = None
-    """An ARPA or KenLM file in place of the model's own n-gram; ``"none"``: no n-gram."""
-    alpha: float | None = None
-    """Weight of the language model."""
-    beta: float | None = None
-    """Bonus for each word."""
-    hotwords: str | Sequence[str] = ()
-    """Words or phrases to expect, in any spelling that the normaliser takes; parted by commas
-    in a single text."""
-    hotword_boost: float = 1.0
-    """Nats for each letter of a hot word."""
-    n_best: int = 1
-    """Hypotheses to give for each segment."""
-    language: str | None = None
-    """Of a model that knows several (MMS), by its code; None: that of its own head."""
-    chunk_length: float | None = None
-    """Seconds that the model hears at once, cut anywhere, with overlap; None: pieces of 3 s to
-    8 s, cut at the quietest spots."""
-    stride_length: float | None = None
-    """Seconds of each chunk on either side that only lend their context; None: a sixth of it."""
+    head: ClassVar[str] = "CTC"
+    about: ClassVar[str] = "models that give letters for each frame, such as wav2vec 2.0"
+
+    beam_size: Count | None = setting(
+        None,
+        "Width of the prefix beam search, by default that of the model file. 1 is greedy, without "
+        "n-gram, hot words and n-best.",
+        heading=SEARCH,
+    )
+    lm: FileName | None = setting(
+        None,
+        "N-gram language model in place of the model's own, an ARPA or KenLM file; 'none' for "
+        "none.",
+        heading=EXPECTED,
+        metavar="FILE",
+    )
+    alpha: NotNegative | None = setting(
+        None, "Weight of the n-gram, by default that of the model file.", heading=EXPECTED
+    )
+    beta: Number | None = setting(
+        None,
+        "Bonus for each word with an n-gram, by default that of the model file.",
+        heading=EXPECTED,
+    )
+    hotwords: Words = setting(
+        (), "Words or phrases to expect, separated by commas.", heading=EXPECTED, metavar="WORDS"
+    )
+    """In any spelling that the normaliser takes."""
+    hotword_boost: NotNegative = setting(
+        1.0, "Log-probability that each letter of a hot word gains, in nats.", heading=EXPECTED
+    )
+    n_best: Count = setting(1, "Hypotheses to give for each segment.", heading=SEARCH)
+    language: str | None = setting(
+        None,
+        "Code of the spoken language, such as en; the model has to know it. By default that of "
+        "the model, or detected where the model can do so.",
+        heading=EXPECTED,
+    )
+    """Of a model that knows several (MMS); None: that of its own head."""
+    chunk_length: Annotated[float, Range(1, MAX_NUMBER)] | None = setting(
+        None,
+        "Encode so many seconds at once, cut anywhere, with overlap. By default pieces of 3 s to "
+        "8 s, cut at the quietest spots.",
+        heading=LONG,
+        metavar="SECONDS",
+    )
+    stride_length: NotNegative | None = setting(
+        None,
+        "Overlap on either side of a chunk, with `chunk_length`; a sixth of it by default.",
+        heading=LONG,
+        metavar="SECONDS",
+    )
+    """Both sides of a chunk lend their context only: their own text is left out."""
 
     def __post_init__(self) -> None:
-        for name in ("beam_size", "n_best"):
-            if (size := getattr(self, name)) is not None:
-                whole(name, size)
-        for name, least in (("alpha", 0), ("beta", -GREATEST), ("hotword_boost", 0)):
-            if (weight := getattr(self, name)) is not None:
-                number(name, weight, least)
-        if self.chunk_length is not None:
-            number("chunk_length", self.chunk_length, 1)
-        if self.stride_length is not None:
-            if self.chunk_length is None:
-                raise TyndaError("stride_length is of chunks: give chunk_length as well")
-            number("stride_length", self.stride_length, 0)
-            if 2 * self.stride_length >= self.chunk_length:
-                raise TyndaError(
-                    f"chunk_length ({self.chunk_length:g}) must be more than twice the "
-                    f"stride_length ({self.stride_length:g}): both sides of a chunk are left out"
-                )
-        if self.lm is not None and not (isinstance(self.lm, str | PathLike) and str(self.lm)):
-            raise TyndaError(f"lm is the name of a file, or 'none', not {self.lm!r}")
-        if not isinstance(self.hotwords, Sequence) or not all(
-            isinstance(word, str) for word in self.hotwords
-        ):
-            raise TyndaError(f"hotwords are words, not {self.hotwords!r}")
+        check(self)
+        if self.stride_length is None:
+            return
+        if self.chunk_length is None:
+            raise TyndaError("stride_length is of chunks: give chunk_length as well")
+        if 2 * self.stride_length >= self.chunk_length:
+            raise TyndaError(
+                f"chunk_length ({self.chunk_length:g}) must be more than twice the "
+                f"stride_length ({self.stride_length:g}): both sides of a chunk are left out"
+            )

@@ -1,19 +1,30 @@
-"""What can be asked of Whisper's decoder."""
+"""What can be asked of the decoder of an encoder-decoder model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
-from tynda.checks import is_number, is_whole, number, whole
+from tynda.checks import MAX_COUNT, Range, check, fits, setting
 from tynda.errors import TyndaError
+from tynda.heads.settings import (
+    DOUBT,
+    EXPECTED,
+    LONG,
+    SEARCH,
+    TIMES,
+    AboveZero,
+    Count,
+    NotNegative,
+    Number,
+    Words,
+)
 
 __all__ = ["Options"]
 
-_FLOATS = (
-    *("patience", "repetition_penalty", "compression_ratio_threshold", "logprob_threshold"),
-    "no_speech_threshold",
-)
+Time = Annotated[float, Range(0, 1e9)]
+Token = Annotated[int, Range(-1, 1 << 32)]
 
 
 @dataclass(frozen=True)
@@ -24,108 +35,175 @@ class Options:
     ``max_new_tokens``, ``repetition_penalty`` and ``no_repeat_ngram_size`` are faster-whisper's.
     """
 
-    language: str | None = None
-    """Its code, ``"kk"``; None: detected in the first window."""
-    task: str = "transcribe"
-    """``transcribe``, or ``translate`` into English."""
-    temperature: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    """Tokens are drawn at this temperature; 0 takes the best. The next one is tried where a
-    text fails the tests below."""
-    beam_size: int | None = None
-    """Width of the beam search; None: greedy. Only at temperature 0."""
-    best_of: int | None = None
-    """Texts to draw, of which the likeliest is kept. Only above temperature 0."""
-    patience: float = 1.0
-    """So many times ``beam_size`` texts end the search (Kasai et al. 2022)."""
-    length_penalty: float | None = None
+    head: ClassVar[str] = "Seq2seq"
+    about: ClassVar[str] = "models with a decoder that writes token by token, such as Whisper"
+
+    language: str | None = setting(
+        None,
+        "Code of the spoken language, such as en; the model has to know it. By default that of "
+        "the model, or detected where the model can do so.",
+        heading=EXPECTED,
+    )
+    """``"kk"``; None: detected in the first window."""
+    task: Literal["transcribe", "translate"] = setting(
+        "transcribe", "Write what is said, or translate it into English.", heading=EXPECTED
+    )
+    temperature: Sequence[NotNegative] = setting(
+        (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+        "Draw tokens at this temperature; 0 takes the likeliest. The next one is tried where a "
+        "text fails the thresholds for doubtful text.",
+        heading=SEARCH,
+        repeat=True,
+    )
+    beam_size: Count | None = setting(
+        None, "Width of the beam search at temperature 0; greedy by default.", heading=SEARCH
+    )
+    best_of: Count | None = setting(
+        None,
+        "Texts to draw above temperature 0, of which the likeliest is kept; one by default.",
+        heading=SEARCH,
+    )
+    patience: AboveZero = setting(
+        1.0,
+        "So many times `beam_size` finished texts end the beam search.",
+        heading=SEARCH,
+    )
+    """Kasai et al. 2022, "A call for clarity in beam search"."""
+    length_penalty: Annotated[float, Range(0, 1)] | None = setting(
+        None,
+        "Exponent by which the length of a text counts against its log-probability in the beam "
+        "search. By default the mean log-probability of its tokens decides.",
+        heading=SEARCH,
+    )
     """Texts compete by log-probability over ``((5 + length) / 6) ** length_penalty`` (Wu et al.
     2016, equation 14); None: over their length."""
-    max_new_tokens: int | None = None
-    """None: half of the decoder's context."""
-    suppress_tokens: Sequence[int] = (-1,)
-    """Tokens that are never chosen; -1: those of symbols that are not said."""
-    suppress_blank: bool = True
-    """A text does not begin with a space, nor end at once."""
-    without_timestamps: bool = False
-    max_initial_timestamp: float | None = 1.0
-    """The first time stamp, at most, in seconds."""
-    repetition_penalty: float = 1.0
-    """Logits of tokens already in the text are divided by it, or multiplied below zero (Keskar
-    et al. 2019)."""
-    no_repeat_ngram_size: int = 0
-    """No sequence of so many tokens comes twice; 0: any may."""
-    prefix: str = ""
-    """The text of the first window begins with it."""
-    initial_prompt: str = ""
-    """A text to take for what was said before: names, spelling, style."""
-    carry_initial_prompt: bool = False
-    """The initial prompt stands before every window, not the first alone."""
-    hotwords: str | Sequence[str] = ()
-    """Words to expect, put before every window that has no prefix."""
-    condition_on_previous_text: bool = True
-    """Each window is told what was heard before it."""
-    compression_ratio_threshold: float | None = 2.4
-    """A text that deflates better repeats itself: it fails."""
-    logprob_threshold: float | None = -1.0
-    """A text whose tokens have a lower mean log-probability fails."""
-    no_speech_threshold: float | None = 0.6
-    """A window that fails by its log-probability is silence where that of no speech is higher."""
-    word_timestamps: bool = False
-    prepend_punctuations: str = "\"'“¿([{-"
-    """Marks that belong to the word behind them."""
-    append_punctuations: str = "\"'.。,，!！?？:：”)]}、"
-    """Marks that belong to the word before them."""
-    clip_timestamps: Sequence[float] = (0.0,)
-    """Begin and end of each stretch to transcribe, in seconds; a last end may be missing."""
-    window: str = "exact"
-    """``exact``: as published, every window is encoded with silence up to its full length.
-    ``fit``: no longer than what is left to hear. Published weights never saw that, and may
-    hear other words."""
-    window_margin: float = 1.0
-    """Silence behind what is left, with ``fit``, in seconds."""
-    window_floor: float = 5.0
-    """Least length of a window, with ``fit``, in seconds."""
-    hallucination_silence_threshold: float | None = None
-    """Longer silences around a doubtful text are skipped, in seconds. Needs word times."""
-    vad_filter: bool = False
-    """Hear only speech, cut at silences into windows that are decoded side by side: faster,
-    and no window knows of another. Needs the ``vad`` extra."""
-    batch_size: int = 8
-    """Windows side by side, with ``vad_filter``."""
-    seed: int = 0
-    """Of the draws."""
+    max_new_tokens: Count | None = setting(
+        None,
+        "Maximum number of tokens in a window; half of the decoder's context by default.",
+        heading=SEARCH,
+    )
+    suppress_tokens: Sequence[Token] = setting(
+        (-1,),
+        "Tokens that are never chosen, separated by commas; -1 stands for those of symbols that "
+        "are not said.",
+        heading=SEARCH,
+        metavar="NUMBERS",
+    )
+    suppress_blank: bool = setting(
+        True, "A text neither begins with a space nor ends at once.", heading=SEARCH
+    )
+    without_timestamps: bool = setting(
+        False, "Decode without time stamps: a window is one segment.", heading=TIMES
+    )
+    max_initial_timestamp: NotNegative | None = setting(
+        1.0,
+        "Latest time of the first time stamp in a window.",
+        heading=TIMES,
+        metavar="SECONDS",
+    )
+    repetition_penalty: AboveZero = setting(
+        1.0, "Above 1, tokens that are in the text already are less likely.", heading=SEARCH
+    )
+    """Their logits are divided by it, or multiplied below zero (Keskar et al. 2019)."""
+    no_repeat_ngram_size: Annotated[int, Range(0, MAX_COUNT)] = setting(
+        0, "No sequence of so many tokens comes twice; with 0 any may.", heading=SEARCH
+    )
+    prefix: str = setting(
+        "", "Beginning of the text of the first window.", heading=EXPECTED, metavar="TEXT"
+    )
+    initial_prompt: str = setting(
+        "",
+        "Text to take for what was said before: names, spelling, style.",
+        heading=EXPECTED,
+        metavar="TEXT",
+    )
+    carry_initial_prompt: bool = setting(
+        False,
+        "Put `initial_prompt` before every window, not only before the first.",
+        heading=EXPECTED,
+    )
+    hotwords: Words = setting(
+        (), "Words or phrases to expect, separated by commas.", heading=EXPECTED, metavar="WORDS"
+    )
+    """They are put before every window that has no prefix."""
+    condition_on_previous_text: bool = setting(
+        True, "Give each window the text of the windows before it.", heading=LONG
+    )
+    compression_ratio_threshold: Number | None = setting(
+        2.4,
+        "A text that compresses by a higher ratio repeats itself: it fails.",
+        heading=DOUBT,
+    )
+    logprob_threshold: Number | None = setting(
+        -1.0, "A text whose tokens have a lower mean log-probability fails.", heading=DOUBT
+    )
+    no_speech_threshold: Number | None = setting(
+        0.6,
+        "A window that fails by its log-probability is silence where the probability of no "
+        "speech is higher than this.",
+        heading=DOUBT,
+    )
+    word_timestamps: bool = setting(False, "Find the time of each word.", heading=TIMES)
+    prepend_punctuations: str = setting(
+        "\"'“¿([{-",
+        "Marks that belong to the word after them, with `word_timestamps`.",
+        heading=TIMES,
+        metavar="MARKS",
+    )
+    append_punctuations: str = setting(
+        "\"'.。,，!！?？:：”)]}、",
+        "Marks that belong to the word before them, with `word_timestamps`.",
+        heading=TIMES,
+        metavar="MARKS",
+    )
+    clip_timestamps: Sequence[Time] = setting(
+        (0.0,),
+        "Begin, end, begin, end ... of what to transcribe, separated by commas; the last end may "
+        "be left out.",
+        heading=LONG,
+        metavar="SECONDS",
+    )
+    window: Literal["exact", "fit"] = setting(
+        "exact",
+        "Window that is encoded: exact fills it with silence up to its full length, as published; "
+        "fit, which is faster, ends with the speech, and may change words.",
+        heading=LONG,
+    )
+    """Published weights never saw a window that is not full."""
+    window_margin: NotNegative = setting(
+        1.0,
+        "Silence after the speech, with `window` fit.",
+        heading=LONG,
+        metavar="SECONDS",
+    )
+    window_floor: AboveZero = setting(
+        5.0, "Minimum length of a window, with `window` fit.", heading=LONG, metavar="SECONDS"
+    )
+    hallucination_silence_threshold: NotNegative | None = setting(
+        None,
+        "Skip longer silences around a doubtful text, with `word_timestamps`.",
+        heading=DOUBT,
+        metavar="SECONDS",
+    )
+    vad_filter: bool = setting(
+        False,
+        "Find speech first, and decode its windows side by side: faster, but no window knows the "
+        "text of another. Needs tynda[vad].",
+        heading=LONG,
+    )
+    batch_size: Count = setting(8, "Windows side by side, with `vad_filter`.", heading=LONG)
+    seed: Annotated[int, Range(0)] = setting(
+        0, "Seed of the random numbers by which tokens are drawn.", heading=SEARCH
+    )
 
     def __post_init__(self) -> None:
-        if self.window not in ("exact", "fit"):
-            raise TyndaError(f"the window is exact or fit, not {self.window!r}")
-        if self.task not in ("transcribe", "translate"):
-            raise TyndaError(f"the task is transcribe or translate, not {self.task!r}")
         self._take_other_spellings()
-        if not self.temperature or not all(is_number(t, 0) for t in self.temperature):
-            raise TyndaError(f"temperatures must be numbers of 0 or more, not {self.temperature!r}")
-        if self.length_penalty is not None:
-            number("length_penalty", self.length_penalty, 0, 1)
-        for name in ("prefix", "initial_prompt"):
-            if not isinstance(getattr(self, name), str):
-                raise TyndaError(f"{name} is a text, not {getattr(self, name)!r}")
-        if not all(isinstance(word, str) for word in self.hotwords):
-            raise TyndaError(f"hotwords are words, not {self.hotwords!r}")
-        for name in ("beam_size", "best_of", "max_new_tokens", "batch_size"):
-            value = getattr(self, name)
-            if value is not None:
-                whole(name, value)
-        whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0)
-        whole("seed", self.seed, 0, 2**63)
-        if not all(is_whole(token, -1, 1 << 32) for token in self.suppress_tokens):
-            raise TyndaError(f"suppress_tokens must be tokens or -1, not {self.suppress_tokens!r}")
-        if not all(is_number(time, 0, 1e9) for time in self.clip_timestamps):
-            raise TyndaError(f"clip_timestamps must be seconds, not {self.clip_timestamps!r}")
+        check(self)
+        if not self.temperature:
+            raise TyndaError("temperature must have at least one number")
         clips = self.clip_timestamps
         if any(begin >= end for begin, end in zip(clips[::2], clips[1::2], strict=False)):
             raise TyndaError(f"clip_timestamps must end after they begin, not {clips!r}")
-        for name in ("max_initial_timestamp", "hallucination_silence_threshold"):
-            if (seconds := getattr(self, name)) is not None:
-                number(name, seconds, 0)
         if self.hallucination_silence_threshold is not None:
             if not self.word_timestamps:
                 raise TyndaError(
@@ -141,14 +219,6 @@ class Options:
                 "prefix begins the first window, and with vad_filter there is no first one: "
                 "leave one of them out"
             )
-        for name in ("window_margin", "window_floor"):
-            number(name, getattr(self, name), 0)
-        for name in _FLOATS:
-            if (value := getattr(self, name)) is not None:
-                number(name, value)
-        for name in ("patience", "repetition_penalty", "window_floor"):
-            if getattr(self, name) <= 0:
-                raise TyndaError(f"{name} must be above 0")
 
     def _take_other_spellings(self) -> None:
         """openai/whisper takes a number or None, and lists as text, where this takes a list."""
@@ -162,10 +232,8 @@ class Options:
                     value = tuple(kind(part) for part in value.split(",") if part.strip())
                 except ValueError:
                     raise TyndaError(f"{name} must be numbers, not {value!r}") from None
-            elif is_number(value):
+            elif fits(value, float):
                 value = (value,)
-            if not isinstance(value, Sequence):
-                raise TyndaError(f"{name} must be a list, not {value!r}")
             object.__setattr__(self, name, value)
         for name in ("prefix", "initial_prompt"):
             if getattr(self, name) is None:
