@@ -103,7 +103,7 @@ NB_MODULE(_native, m) {
       });
   m.def("kernels", &kernels, "name"_a, nb::rv_policy::reference);
   m.def("instruction_sets", &instruction_sets);
-  m.def("set_threads", [](int threads) { Pool::shared().resize(threads); },
+  m.def("set_threads", [](int threads) { Pool::shared().grow(threads); },
         nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Matrix>(m, "Matrix")

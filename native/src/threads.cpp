@@ -3,6 +3,10 @@
 #include <chrono>
 #include <utility>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
@@ -33,9 +37,28 @@ inline void pause() {
 
 }  // namespace
 
+namespace {
+
+// The pool is never destroyed: a process may end while other threads of its own still run loops,
+// and a forked one does not have the threads that a destructor would wait for.
+std::atomic<Pool*> pool{nullptr};
+
+}  // namespace
+
 Pool& Pool::shared() {
-  static Pool pool;
-  return pool;
+  static const bool made = [] {
+    pool = new Pool;
+#if defined(__unix__) || defined(__APPLE__)
+    pthread_atfork(nullptr, nullptr, [] {
+      Pool* forked = new Pool;
+      forked->wanted_ = pool.load()->size();
+      pool = forked;
+    });
+#endif
+    return true;
+  }();
+  (void)made;
+  return *pool;
 }
 
 Pool::~Pool() { stop(); }
@@ -55,8 +78,18 @@ void Pool::resize(int threads) {
   std::lock_guard<std::mutex> turn(turn_);
   if (threads == size()) return;
   stop();
+  start(threads);
+}
+
+void Pool::grow(int threads) {
+  std::lock_guard<std::mutex> turn(turn_);
+  if (threads > size()) start(threads);
+}
+
+void Pool::start(int threads) {
   const uint64_t seen = gate_ >> kNumber;
-  for (int i = 1; i < threads; i++) workers_.emplace_back(&Pool::work, this, i, seen);
+  for (int i = size(); i < threads; i++) workers_.emplace_back(&Pool::work, this, i, seen);
+  wanted_ = threads;
 }
 
 void Pool::take(int thread) {
@@ -71,6 +104,7 @@ void Pool::take(int thread) {
 
 void Pool::run(int64_t count, const std::function<void(int64_t, int)>& task, int threads) {
   std::lock_guard<std::mutex> turn(turn_);
+  if (wanted_ > size()) start(wanted_);
   if (count == 1 || threads == 1 || workers_.empty()) {
     for (int64_t i = 0; i < count; i++) task(i, 0);
     return;

@@ -20,8 +20,10 @@ class Pool {
   ~Pool();
   int size() const { return int(workers_.size()) + 1; }
   void resize(int threads);  // waits for what is running
-  // No task may call this again, nor a process that was forked from one with a pool: both wait
-  // for ever.
+  // Models share the pool, so that one with fewer threads never takes any from another.
+  void grow(int threads);
+  // No task may call this again: it would wait for ever. A process that was forked from one with a
+  // pool has a pool of its own, which starts its threads with the first loop.
   // Calls task(i, thread) for i in [0, count), in any order, and returns when all are
   // done. What a task throws is thrown here. A worker that gets no processor meanwhile is not
   // waited for: the others do its share.
@@ -35,7 +37,10 @@ class Pool {
   void take(int thread);
   void stop();
 
+  void start(int threads);
+
   std::mutex turn_;  // held by the loop that is running
+  int wanted_ = 1;   // threads that a forked process starts when it needs them
   std::vector<std::thread> workers_;
   std::mutex sleep_;
   std::condition_variable wake_;

@@ -6,7 +6,9 @@ What a function means is said by the NumPy backend; how it runs by ``ops.lowerin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -64,8 +66,9 @@ class Native:
     """A model's weights in the hands of the kernels.
 
     ``weights``: name -> float32 array or `Quantized`. ``instructions``: one of
-    `instruction_sets`, the best by default. ``bits``: see `Machine`. Not safe to share between
-    threads.
+    `instruction_sets`, the best by default. ``bits``: see `Machine`. Several threads may run it at
+    once: plans and rearranged weights are made once and never change, and each run has an arena
+    for itself meanwhile.
     """
 
     def __init__(
@@ -77,7 +80,9 @@ class Native:
     ) -> None:
         self.kernels = _native.kernels(instructions or instruction_sets()[0])
         self.machine = machine(threads, bits, instructions)
-        self.arena = _native.Arena()
+        self._arenas: list[Any] = []
+        self._free: list[Any] = []
+        self._lock = threading.Lock()
         _native.set_threads(threads)
         self._weights = dict(weights)
         self._shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
@@ -118,11 +123,30 @@ class Native:
         arrays = [_plain(tensor) for tensor in tensors]
         shapes = tuple((t.shape, a.dtype.char) for t, a in zip(tensors, arrays, strict=True))
         key = (function, config, shapes)
-        if (compiled := self._plans.get(key)) is None:
-            if len(self._plans) >= _PLANS:
-                self._plans.pop(next(iter(self._plans)))
-            compiled = self._plans[key] = Compiled(self, function, config, inputs)
+        with self._lock:
+            if (compiled := self._plans.get(key)) is None:
+                if len(self._plans) >= _PLANS:
+                    self._plans.pop(next(iter(self._plans)))
+                compiled = self._plans[key] = Compiled(self, function, config, inputs)
         return compiled, arrays
+
+    @contextmanager
+    def arena(self) -> Iterator[Any]:
+        """An arena that no other run has meanwhile; there are as many as ever ran at once."""
+        with self._lock:
+            arena = self._free.pop() if self._free else _native.Arena()
+            if arena not in self._arenas:
+                self._arenas.append(arena)
+        try:
+            yield arena
+        finally:
+            with self._lock:
+                self._free.append(arena)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the arenas of all runs that were ever made at once."""
+        return sum(arena.bytes for arena in self._arenas)
 
     @property
     def weight_bytes(self) -> int:
@@ -212,7 +236,8 @@ class Compiled:
         """The result for inputs of the right shapes and types; ``seconds``: see `timings`."""
         made = {i: np.empty(shape, dtype) for i, (shape, dtype) in self._room.items()}
         everything = [*arrays, *(made[i] for i in sorted(made))]
-        spent = self._plan.native.run(self._native.arena, everything, seconds is not None)
+        with self._native.arena() as arena:
+            spent = self._plan.native.run(arena, everything, seconds is not None)
         if seconds is not None:
             for step, time in zip(self._steps, spent, strict=True):
                 seconds[step] = seconds.get(step, 0.0) + time

@@ -116,7 +116,7 @@ class _Tynda(Session):
         return {
             "described": described,
             "weights": engine.weight_bytes,
-            "arena": engine.arena.bytes,
+            "arena": engine.arena_bytes,
             "cache": predicted.cache,
             "data": predicted.samples + predicted.data,
             "predicted": max(self._opening, described + predicted.total),

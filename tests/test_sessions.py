@@ -1,0 +1,89 @@
+"""One model, several threads and processes: each gets what one alone gets."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tynda
+from helpers import noise
+from tynda.compile import native
+from tynda.sound import audio
+
+DEMO = Path(__file__).parents[1] / "demo"
+WITNESS = Path(__file__).parent / "data" / "witness-whisper.safetensors"
+compiled = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    """Of several lengths, so that threads need arenas of several sizes."""
+    found = [audio.load(path) for path in sorted(DEMO.glob("*.opus"))]
+    return [*found, *(samples[: 16000 + 7000 * i] for i, samples in enumerate(found))]
+
+
+@compiled
+@pytest.mark.parametrize("name", ["digits-en", "sentences-en", str(WITNESS)])
+def test_eight_threads_hear_what_one_hears(name, recordings):
+    model = tynda.load(name)
+    expected = [model.transcribe_samples(samples) for samples in recordings]
+    order = np.random.default_rng(0).permutation(np.tile(np.arange(len(recordings)), 4))
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda i: model.transcribe_samples(recordings[i]), order)
+    for i, transcript in zip(order, found, strict=True):
+        assert transcript == expected[i]
+
+
+@compiled
+def test_segments_come_as_they_are_ready():
+    model, path = tynda.load("sentences-en"), DEMO / "jfk.flac"
+    whole, seen = model.transcribe(path), []
+    segments = model.transcribe(path, stream=True, on_progress=seen.append)
+    first = next(segments)
+    assert first == whole.segments[0]
+    assert seen == []  # the second piece has not been read
+    assert [first, *segments] == whole.segments == list(model.segments(path))
+    assert len(whole.segments) > 1
+
+
+@compiled
+def test_a_session_says_what_is_known_so_far():
+    model = tynda.load("sentences-en")
+    session = model.session(beam_size=1)
+    texts = [session.text for _ in session.segments(audio.stream(DEMO / "jfk.flac"))]
+    assert all(b.startswith(a) for a, b in zip(texts, texts[1:], strict=False))
+    assert texts[-1] == model.transcribe(DEMO / "jfk.flac", beam_size=1).text
+    assert session.seconds == pytest.approx(11, abs=0.01)
+
+
+@compiled
+def test_a_model_with_fewer_threads_leaves_the_others_theirs():
+    samples = noise(2, level=0.1)
+    many = tynda.load("digits-en", threads=3)
+    expected = many.encode(samples)
+    one = tynda.load("digits-en", threads=1)
+    np.testing.assert_array_equal(one.encode(samples), expected)
+    np.testing.assert_array_equal(many.encode(samples), expected)
+
+
+@compiled
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_goes_on_with_the_model():
+    code = """
+import os, sys, tynda
+model = tynda.load("digits-en", threads=2)
+text = model.transcribe(sys.argv[1]).text
+child = os.fork()
+if child == 0:
+    same = model.transcribe(sys.argv[1]).text == text
+    sys.exit(0 if same else 1)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    command = [sys.executable, "-c", code, DEMO / "020070039.opus"]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
