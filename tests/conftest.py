@@ -1,7 +1,14 @@
+import os
+
 import pytest
 
-import tynda
-from helpers import save_tiny
+# Arrays are small here, and threads that spin while they wait for each other take more time than
+# they save. The libraries read these when they are imported, which happens below.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+import tynda  # noqa: E402
+from helpers import save_tiny  # noqa: E402
 
 
 @pytest.fixture(scope="session")

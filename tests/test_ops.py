@@ -1,5 +1,10 @@
 """NumPy and torch agree on every operation, whatever the shapes and lengths."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -324,6 +329,21 @@ def test_lstm_trains_in_bfloat16(reverse):
     assert all(torch.isfinite(t.grad).all() for t in (x, *weights))
     assert not x.grad[1].any()
     assert not x.grad[2, 4:].any()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86 processors")
+def test_lstm_trains_in_bfloat16_on_a_processor_without_it():
+    code = """if True:
+        from test_ops import test_lstm_trains_in_bfloat16
+        from tynda.ops.torch import has_bfloat16
+        assert not has_bfloat16("cpu")
+        test_lstm_trains_in_bfloat16(reverse=True)
+    """
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": path}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_dropout_keeps_the_mean():

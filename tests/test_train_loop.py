@@ -21,6 +21,7 @@ from helpers import write_manifest, write_tones  # noqa: E402
 from tynda.cli import main  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
 from tynda.models.base import Spec  # noqa: E402
+from tynda.ops.torch import has_bfloat16  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.ctc import _consistency  # noqa: E402
 from tynda.train.loop import Trainer, initial_weights, learning_rate  # noqa: E402
@@ -219,6 +220,26 @@ def test_phones_consistency_and_bf16_train_too_and_leave_no_trace(folder, recipe
     assert not torch.equal(t.weights["phones.weight"], before)
     assert math.isfinite(t.at.history[0]["loss"])
     assert "phones.weight" not in tynda.load(path).checkpoint.weights
+
+
+def test_an_lstm_trains_in_bf16_or_says_that_the_processor_has_none(
+    folder, recipe, tmp_path, monkeypatch, capsys
+):
+    model = {"filters": 2, "hidden": 6, "layers": 1}
+    n2 = replace(recipe, family="n2", model=model)
+    wanted = changed(n2, precision="bf16")
+    ends = []
+    for name, asked in (("own", wanted), ("none", wanted), ("f32", n2)):
+        if name != "own":
+            monkeypatch.setattr("tynda.train.objective.has_bfloat16", lambda _: False)
+            monkeypatch.setattr("tynda.train.loop.has_bfloat16", lambda _: False)
+        t = trainer(asked, folder, tmp_path / name)
+        t.run(max_epochs=1)
+        told = capsys.readouterr().err.count("this processor has no bfloat16: training in float32")
+        assert told == (name == "none" or (name == "own" and not has_bfloat16("cpu")))
+        assert math.isfinite(t.at.history[0]["loss"])
+        ends.append(t.weights)
+    assert all(torch.equal(ends[1][k], ends[2][k]) for k in ends[2])
 
 
 def test_no_better_dev_cer_for_long_ends_the_run(folder, recipe, tmp_path):

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tynda.ops.base import conv_length
 
-__all__ = ["TorchOps"]
+__all__ = ["TorchOps", "has_bfloat16"]
 
 
 class TorchOps:
@@ -181,17 +183,12 @@ class TorchOps:
         if reverse:
             x = _reverse(x, lengths)
         weights = [weight_ih, weight_hh, bias_ih, bias_hh]
-        y, _, _ = torch.lstm(
-            x,
-            (state, state),
-            weights,
-            has_biases=True,
-            num_layers=1,
-            dropout=0.0,
-            train=self.training,
-            bidirectional=False,
-            batch_first=True,
-        )
+        device = x.device.type
+        if torch.is_autocast_enabled(device) and not has_bfloat16(device):
+            with torch.autocast(device, enabled=False):
+                y = _lstm(x.float(), state.float(), weights, self.training)
+        else:
+            y = _lstm(x, state, weights, self.training)
         return self.mask(_reverse(y, lengths) if reverse else y, lengths)
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
@@ -231,6 +228,41 @@ class TorchOps:
         dropped = min(round(rate * 256), 255)
         keep = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
         return x * (keep.to(x.dtype) * (256 / (256 - dropped)))
+
+
+@cache
+def has_bfloat16(device: str) -> bool:
+    """Whether torch computes in bfloat16 on a device of this type (``cpu``, ``cuda``).
+
+    On x86, oneDNN has its bfloat16 kernels from AVX-512 on. Below it most operations are
+    emulated, 5 to 20 times slower than in float32, and an LSTM raises: so one is tried.
+    """
+    if device != "cpu":
+        return True
+    x, w = torch.zeros(1, 1, 1), torch.zeros(4, 1, requires_grad=True)
+    try:
+        with torch.autocast(device, torch.bfloat16):
+            y = _lstm(x, x, [w, w, w[:, 0], w[:, 0]], training=True)
+        y.float().sum().backward()  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return False
+    return True
+
+
+def _lstm(x: Tensor, state: Tensor, weights: list[Tensor], training: bool) -> Tensor:
+    """One layer in one direction: ``[batch, time, inputs]`` -> ``[batch, time, hidden]``."""
+    y: Tensor = torch.lstm(
+        x,
+        (state, state),
+        weights,
+        has_biases=True,
+        num_layers=1,
+        dropout=0.0,
+        train=training,
+        bidirectional=False,
+        batch_first=True,
+    )[0]
+    return y
 
 
 def _windows(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:

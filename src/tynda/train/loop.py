@@ -25,6 +25,7 @@ from tynda.files import write_whole
 from tynda.manifest import Utterance
 from tynda.model import Model
 from tynda.models.base import Spec, sinusoids
+from tynda.ops.torch import has_bfloat16
 from tynda.score import score
 from tynda.sound import frontend
 from tynda.store import checkpoint
@@ -122,6 +123,8 @@ class Trainer:
         self.lexicon = Lexicon() if recipe.phones else None
         sources = train_data.read_sources(folder, recipe.data.train, recipe.data.exclude_speakers)
         self.objective = self._choose_objective(sources[0])
+        if recipe.optimizer.precision == "bf16" and not has_bfloat16(self.device.type):
+            self._say("this processor has no bfloat16: training in float32")
         self._open_state(init, resume)
         self._open_data(folder, *sources)
         self.splicer = self._find_words(init) if recipe.augment.splice else None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tynda import models
 from tynda.models.layers import Specs
+from tynda.ops.torch import has_bfloat16
 from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
 from tynda.train.data import Batch, Corpus, Said
 from tynda.train.phones import PHONES
@@ -102,9 +103,10 @@ class Objective(ABC):
         """
 
     def autocast(self, batch: Batch) -> torch.autocast:
-        """The recipe's precision."""
-        bf16 = self.recipe.optimizer.precision == "bf16"
-        return torch.autocast(batch.features.device.type, torch.bfloat16, enabled=bf16)
+        """The recipe's precision, or float32 where the processor has no bfloat16."""
+        device = batch.features.device.type
+        bf16 = self.recipe.optimizer.precision == "bf16" and has_bfloat16(device)
+        return torch.autocast(device, torch.bfloat16, enabled=bf16)
 
     def phone_loss(self, weights: Weights, states: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
         """CTC over phones on the encoder's ``states [batch, frames, channels]``, summed."""

@@ -190,7 +190,7 @@ class Optimizer:
     consistency_start: Share = 0.0
     """Share of all epochs after which the second view joins."""
     precision: Precision = "bf16"
-    """``bf16`` (autocast) or ``f32``."""
+    """``bf16`` (autocast; ``f32`` on a CPU that has none) or ``f32``."""
     seed: Count = 42
 
 
