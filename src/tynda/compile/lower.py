@@ -18,8 +18,8 @@ from tynda.compile.layout import ALIGN, Buffer, Layout, Machine, Node, Stage, Vi
 from tynda.compile.trace import VIEWS, Program, Step, Value
 from tynda.ops.base import conv_length
 from tynda.weights.attention import KEYS, LEAST_QUERIES
-from tynda.weights.coded import Coded
-from tynda.weights.weight import Quantized, floats
+from tynda.weights.kernels import is_integer, kernel_format
+from tynda.weights.weight import floats
 
 __all__ = ["Lowering", "attention_scratch", "held", "matrix_bytes", "remembered_bytes"]
 
@@ -249,7 +249,7 @@ class Lowering:
         scales = None
         width = math.prod(self._weights[name].shape[1:])
         whole, rows = ([x], []) if overlapping else ([], [x])
-        if isinstance(self._weights[name], Quantized):
+        if is_integer(self._weights[name]):
             if value is None or value not in self._codes:
                 depth = up(width, 4)
                 codes, scales = _room(x.rows, depth), _room(x.rows, _FLOAT)
@@ -617,11 +617,7 @@ def held(weight: Any, form: str) -> tuple[int, int]:
 
     ``form``: ``linear``; ``conv FIRST COUNT``, of some outputs; ``gate G`` of an LSTM.
     """
-    if not isinstance(weight, Quantized) or form.startswith("gate"):
-        return 32, 0
-    if isinstance(weight, Coded) and weight.grid.bits <= 4 and not weight.grid.table:
-        return math.ceil(weight.grid.bits), weight.grid.group
-    return 8, 0  # of more bits, or by a table, products would gain nothing
+    return (32, 0) if form.startswith("gate") else kernel_format(weight)
 
 
 def matrix_bytes(weight: Any, form: str, machine: Machine) -> int:

@@ -20,8 +20,7 @@ from tynda.compile.layout import Buffer, Machine, View
 from tynda.compile.lower import Lowering, held
 from tynda.compile.trace import Value, trace_call
 from tynda.ops.tree import leaves, map_tree
-from tynda.weights.tensors import forget
-from tynda.weights.weight import Pending, by_tap, floats
+from tynda.weights.kernels import put_rows
 
 try:
     _native: Any = import_module("tynda._native")
@@ -179,22 +178,7 @@ class Native:
         matrix = _native.Matrix(self.kernels, stop - first, inputs, bits, group)
         for row in range(first, stop, _ROWS):
             rows, at = slice(row, min(row + _ROWS, stop)), row - first
-            if bits < 8:
-                part = weight[rows]
-                matrix.put_few(at, part.packed, part.grid.bits == 1.58, *part.steps)
-                forget(part.packed)
-            elif bits == 8 and isinstance(weight, Pending):
-                part = weight.weight[rows]
-                matrix.put_rounded(self.kernels, at, by_tap(part))
-                forget(part)
-            elif bits == 8:
-                part = weight[rows].by_tap()
-                scale = np.ascontiguousarray(part.scale, np.float32)
-                matrix.put_8(at, np.ascontiguousarray(part.codes), scale)
-            else:
-                part = floats(weight[rows])
-                matrix.put(at, by_tap(part).astype(np.float32, copy=False))
-                forget(part)
+            put_rows(matrix, self.kernels, weight, rows, at, bits)
         return matrix
 
     def compile(self, function: Callable[..., Any], config: Any, inputs: Any) -> Any:
