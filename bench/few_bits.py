@@ -13,14 +13,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tynda import models
 from tynda.compile.native import Native
-from tynda.models import whisper
+from tynda.heads import head_of
+from tynda.heads.seq2seq import programs
 from tynda.store import library
 
 _ROUNDS = 15
@@ -30,21 +31,20 @@ _BEFORE = 20  # that the decoder has in its cache
 
 def encoder(native: Native, model: Any) -> Callable[[], Any]:
     """A pass over 30 s, or 10 s of a model that is none of Whisper's."""
-    config, family = model.config, models.family(model.header.family)
-    frames = 2 * config.frames if family is whisper else 1000 if config.bins > 1 else 160_000
+    config, family = model.config, model.family
+    window = getattr(config, "frames", None)
+    frames = config.stride * window if window else 1000 if config.bins > 1 else 160_000
     x = np.random.default_rng(0).standard_normal((1, frames, config.bins), np.float32)
-    return lambda: native.run(family.encode, config, x, np.array([frames]))
+    return lambda: native.run(family.programs["encode"], config, x, np.array([frames]))
 
 
 def decoder(native: Native, model: Any, encoded: Any) -> Callable[[], Any]:
     """A token of one text."""
-    config = model.config
-    heard = native.run(whisper.cross_kv, config, *encoded)
-    shape = (1, _BEFORE + 4, config.channels)
-    caches = ([np.zeros(shape, np.float32) for _ in range(config.decoder_layers)] for _ in range(2))
-    cache: Any = KVCache(*caches)
+    config, family = model.config, model.family
+    cross = native.run(family.programs["cross_kv"], config, *encoded)
+    cache = programs.cache(config, 1, _BEFORE + 4, partial(np.zeros, dtype=np.float32))
     token, start = np.array([[100]]), np.array([_BEFORE])
-    return lambda: native.run(whisper.decode, config, token, start, heard, cache)
+    return lambda: native.run(family.programs["decode"], config, token, start, cross, cache)
 
 
 def ways(file: Path, threads: int) -> Iterator[tuple[str, int, Callable[[], Any]]]:
@@ -53,7 +53,7 @@ def ways(file: Path, threads: int) -> Iterator[tuple[str, int, Callable[[], Any]
     native = Native(model.weights, threads, bits=8)
     encode = encoder(native, model)
     yield "encoder", 1, encode
-    if model.header.family == "whisper":
+    if head_of(model.family).decodes:
         yield "token", _TOKENS, decoder(native, model, encode())
 
 

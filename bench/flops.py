@@ -6,9 +6,12 @@ python bench/flops.py conventions  # which way of counting gives published figur
 
 import sys
 from dataclasses import replace
+from typing import Any
 
 from tynda import models
-from tynda.compile.count import Report, count, count_listen, count_step, count_text
+from tynda.compile.count import Report, count, count_runs
+from tynda.heads.base import Work
+from tynda.heads.seq2seq import programs
 from tynda.models import wav2vec2, whisper
 from tynda.store import library
 
@@ -32,6 +35,13 @@ def of_whisper(size: str) -> whisper.Config:
     )
 
 
+def decoder(config: whisper.Config, tokens: int) -> list[Any]:
+    """The decoder's runs for so many tokens, each with its count: what is made once, the steps."""
+    work = Work(config.stride * config.frames, tokens=tokens)
+    runs = programs.runs(whisper.FAMILY, config, work)
+    return count_runs(whisper.FAMILY, config, runs)[1:]
+
+
 def table() -> None:
     columns = "encoder", "its products", "decoder, once", "token 1", "token 100", "100 tokens"
     print("| model, 30 s |", " | ".join(columns), "|")
@@ -39,21 +49,22 @@ def table() -> None:
     for size in SIZES:
         config = of_whisper(size)
         encoder = count(whisper.FAMILY, config, 2 * config.frames)
-        once = count_listen(whisper, config, config.frames)
-        first, last = (count_step(whisper, config, config.frames, seen) for seen in (0, 99))
-        text = count_text(whisper, config, config.frames, 100)
+        # The first token is the prompt of 100, so that all are written one by one.
+        once, *steps = decoder(config, 100)
+        first, last = steps[0][1], steps[-1][1]
         row = [encoder.total_flops, 2 * encoder.total_macs]
-        row += [report.total_flops for report in (once, first, last, text)]
+        row += [report.total_flops for report in (once[1], first, last)]
+        row += [sum(run.times * report.total_flops for run, report in steps)]
         print(f"| whisper-{size} |", " | ".join(f"{x / G:.4g}" for x in row), "|")
     large = {"channels": 1024, "layers": 24, "heads": 16, "hidden": 4096}
-    ours = [("wav2vec2-base", wav2vec2, wav2vec2.Config(), 480_000)]
-    ours += [("wav2vec2-large", wav2vec2, replace(wav2vec2.Config(), **large), 480_000)]
+    ours = [("wav2vec2-base", wav2vec2.FAMILY, wav2vec2.Config(), 480_000)]
+    ours += [("wav2vec2-large", wav2vec2.FAMILY, replace(wav2vec2.Config(), **large), 480_000)]
     for name in ("sentences-en", "digits-en"):
         header = library.load(name).header
-        module = models.family(header.family)
-        ours.append((name, module, module.FAMILY.configure(header.config), 3000))
-    for name, module, config, frames in ours:
-        report = count(module.FAMILY, config, frames)
+        family = models.family(header.family)
+        ours.append((name, family, family.configure(header.config), 3000))
+    for name, family, config, frames in ours:
+        report = count(family, config, frames)
         print(
             f"| {name} | {report.total_flops / G:.4g} | {2 * report.total_macs / G:.4g} | | | | |"
         )
@@ -77,13 +88,12 @@ def conventions() -> None:
         biased = [row for row in found.rows if not row.layer.endswith("k_proj")]
         biases = elements(replace(found, rows=tuple(biased)), "linear", "conv1d")
         norms, gelus, sums = (elements(found, name) for name in ("layer_norm", "gelu", "add"))
-        decoder = count_listen(whisper, config, config.frames).total_macs
-        decoder += count_step(whisper, config, config.frames, 0).total_macs
+        first = sum(report.total_macs for _, report in decoder(config, 1))
         for name, total in {
             "MACs, all products": found.total_macs,
             "MACs, linear and convolution layers": layers,
             "2 MACs, all products": 2 * found.total_macs,
-            "2 MACs, all products, and a decoder's first token": 2 * (found.total_macs + decoder),
+            "2 MACs, all products, and a decoder's first token": 2 * (found.total_macs + first),
             "2 MACs and all elementwise work (ours)": found.total_flops,
             "2 MACs, linear layers": 2 * macs["linear"],
             "**2 MACs, linear and convolution layers**": 2 * layers,

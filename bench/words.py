@@ -54,7 +54,7 @@ def main() -> None:
     model = tynda.load(args.model)
     run_sphinx, sphinx_bytes = sphinx()
     engines = {
-        f"tynda {model.header.name}": (lambda x: model.transcribe_samples(x).text, model.bytes),
+        f"tynda {model.header.name}": (lambda x: model.transcribe(x).text, model.bytes),
         "pocketsphinx en-us": (run_sphinx, sphinx_bytes),
     }
     by_source: dict[str, list[manifest.Utterance]] = {}

@@ -20,13 +20,12 @@ SOURCE = ROOT / "src" / "tynda"
 LINES = 450
 
 BOUNDS = {
-    "family modules are imported by models and heads alone": 6,
-    "family names are told by models and heads alone": 12,
-    "nobody outside models and heads asks which family a model is of": 22,
-    "kinds of weights are told apart in weights alone": 12,
-    "private names stay in their module": 9,
+    # Engines of other libraries, which load each family through classes of its own.
+    "family names are told by models and heads alone": 2,
+    "nobody outside models and heads asks which family a model is of": 9,
+    "kinds of weights are told apart in weights alone": 8,
     "files are short": 4,
-    "comments are whole sentences": 45,
+    "comments are whole sentences": 44,
     "docstrings are whole thoughts": 203,
 }
 

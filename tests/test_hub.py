@@ -90,8 +90,8 @@ def rows(*args):
 def test_a_pulled_model_is_the_folder_it_came_from(server, source):
     model = tynda.load(NAME)
     samples = noise(2)
-    expected = tynda.load(source).transcribe_samples(samples, **OPTIONS)
-    assert model.transcribe_samples(samples, **OPTIONS).text == expected.text != ""
+    expected = tynda.load(source).transcribe(samples, **OPTIONS)
+    assert model.transcribe(samples, **OPTIONS).text == expected.text != ""
     assert (model.header.name, model.header.licence) == (NAME, "apache-2.0")
     folder = hub.cached(NAME)
     wanted = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]

@@ -77,9 +77,9 @@ def test_a_folder_is_transcribed_as_openai_does(tmp_path):
 
 def test_shards_and_half_precision_give_the_same(folder, source, tmp_path):
     samples = noise(2)
-    expected = tynda.load(source).transcribe_samples(samples, **OPTIONS).text
+    expected = tynda.load(source).transcribe(samples, **OPTIONS).text
     shard(folder)
-    assert tynda.load(folder).transcribe_samples(samples, **OPTIONS).text == expected
+    assert tynda.load(folder).transcribe(samples, **OPTIONS).text == expected
     write_folder(tmp_path / "half", layers=1, frames=1500, dtype=np.float16)
     halved = huggingface.load(tmp_path / "half").weights["model.decoder.layer_norm.weight"]
     whole = huggingface.load(source).weights["model.decoder.layer_norm.weight"]
@@ -90,7 +90,7 @@ def test_shards_and_half_precision_give_the_same(folder, source, tmp_path):
 def test_torch_gives_the_same(source):
     samples = noise(2)
     texts = {
-        tynda.load(source, backend=backend).transcribe_samples(samples, **OPTIONS).text
+        tynda.load(source, backend=backend).transcribe(samples, **OPTIONS).text
         for backend in ("numpy", "torch")
     }
     assert len(texts) == 1
@@ -212,7 +212,7 @@ def test_wav2vec2_writes_what_transformers_writes(tmp_path, letters):
     expected = tokenizer.decode(logits.argmax(-1).tolist())
     for silent in ("<s>", "</s>", "<unk>"):  # theirs writes them down
         expected = expected.replace(silent, "")
-    transcript = ours.transcribe_samples(samples)
+    transcript = ours.transcribe(samples)
     assert transcript.text == " ".join(expected.split()) != ""
     assert transcript.language is None
     order = [letters.index(s) for s in ["<pad>", *[c for c in letters if c != "<pad>"]]]
@@ -242,7 +242,7 @@ def test_what_a_processor_of_transformers_saves_is_read(tmp_path, normalize):
         expected = expected.replace(silent, "")
     ours = tynda.load(folder)
     assert ours.checkpoint.frontend.normalize == normalize
-    assert ours.transcribe_samples(samples).text == " ".join(expected.split()) != ""
+    assert ours.transcribe(samples).text == " ".join(expected.split()) != ""
 
 
 def write_mms(folder):
@@ -274,7 +274,7 @@ def test_mms_hears_another_language_with_its_adapter(tmp_path):
             theirs = Wav2Vec2ForCTC.from_pretrained(tmp_path / "mms").eval()
         with torch.no_grad():
             expected = theirs(normal.input_values).logits[0].log_softmax(-1).numpy()
-        transcript = ours.transcribe_samples(samples, language=language)
+        transcript = ours.transcribe(samples, language=language)
         assert transcript.language == (language or "eng")
         got = ours.encode(samples, language)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
@@ -296,7 +296,7 @@ def test_a_language_without_its_adapter(tmp_path):
         ours.prepare(ours.options(language="kaz"))
     write_wav2vec2(tmp_path / "w2v")
     with pytest.raises(TyndaError, match="does not say which languages"):
-        tynda.load(tmp_path / "w2v").transcribe_samples(noise(1), language="en")
+        tynda.load(tmp_path / "w2v").transcribe(noise(1), language="en")
 
 
 def test_hot_words_take_the_models_capitals(tmp_path):
@@ -335,6 +335,6 @@ def test_damaged_wav2vec2_folders(tmp_path, damage, says):
 
 def test_options_of_other_decoders_are_refused(source, tiny):
     with pytest.raises(TyndaError, match="no option alpha"):
-        tynda.load(source).transcribe_samples(noise(1), alpha=1)
+        tynda.load(source).transcribe(noise(1), alpha=1)
     with pytest.raises(TyndaError, match="no option temperature"):
-        tiny.transcribe_samples(noise(1), temperature=(0.0,))
+        tiny.transcribe(noise(1), temperature=(0.0,))

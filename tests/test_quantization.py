@@ -53,7 +53,7 @@ def test_a_whisper_of_the_hub_hears_the_same_from_its_file(folder, tmp_path, bit
     )
     samples = noise(3)
     for options in OPTIONS if bits != 16 else []:
-        heard = [m.transcribe_samples(samples, **COMMON, **options).to_dict() for m in (one, other)]
+        heard = [m.transcribe(samples, **COMMON, **options).to_dict() for m in (one, other)]
         assert heard[0] == heard[1]
         assert heard[0]["text"]
     tokenizers = [m.checkpoint.tokenizer for m in (one, other)]
@@ -98,7 +98,7 @@ def test_of_several_languages_a_file_has_the_models_own(tmp_path):
     assert other.header.languages == one.header.languages[:1]
     np.testing.assert_array_equal(one.encode(noise(1)), other.encode(noise(1)))
     with pytest.raises(TyndaError, match="does not know"):
-        other.transcribe_samples(noise(1), language=one.header.languages[1])
+        other.transcribe(noise(1), language=one.header.languages[1])
 
 
 def test_codes_stay_in_the_file_and_may_be_any(tmp_path):
@@ -163,7 +163,7 @@ def test_few_bits_come_back_from_their_file(folder, tmp_path, bits):
         assert read[name].shape == exact.shape
     # All that is computed in float32 is the same as with these weights in any other form.
     one = tynda.load(path, bits=32, backend="numpy")
-    assert one.transcribe_samples(noise(3), **COMMON).text
+    assert one.transcribe(noise(3), **COMMON).text
 
 
 def test_a_files_header_is_read_once_for_all_its_tensors(folder, tmp_path, monkeypatch):

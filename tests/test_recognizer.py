@@ -59,7 +59,7 @@ def test_word_times_follow_each_other_inside_the_recording(tiny):
     hot = [Decoding(hotwords=[c], hotword_boost=50) for c in "abcde"]  # words up to the last frame
     # The last frames of the model may reach beyond the end, or even begin there.
     for n, decoding in product(range(RATE, RATE + 2000, 171), [None, *hot]):
-        transcript = tiny.transcribe_samples(noise(2)[:n], decoding)
+        transcript = tiny.transcribe(noise(2)[:n], decoding)
         found = words(transcript)
         assert transcript.duration == n / RATE
         assert " ".join(w.text for w in found) == transcript.text != ""
@@ -75,7 +75,7 @@ def test_a_word_begins_at_the_frame_of_its_first_letter(tiny):
     log_probs = tiny.encode(samples)
     ids = log_probs.argmax(1)
     letters = [t for t, i in enumerate(ids) if i not in (0, tiny.checkpoint.tokenizer.space_id)]
-    first = words(tiny.transcribe_samples(samples))[0]
+    first = words(tiny.transcribe(samples))[0]
     assert first.start == pytest.approx(letters[0] * 4 * 160 / RATE)
 
 
@@ -90,7 +90,7 @@ def test_words_of_later_pieces_are_shifted_by_where_the_piece_begins(tiny, tmp_p
     expected = [
         (w.text, start + w.start, start + w.end)
         for start, piece in pieces
-        for w in words(tiny.transcribe_samples(piece))
+        for w in words(tiny.transcribe(piece))
     ]
     progress = []
     transcript = tiny.transcribe(path, on_progress=progress.append)
@@ -106,7 +106,7 @@ def test_words_of_later_pieces_are_shifted_by_where_the_piece_begins(tiny, tmp_p
 def test_no_sound_gives_an_empty_transcript(tiny, tmp_path):
     for transcript in (
         tiny.transcribe(write_wav(tmp_path / "empty.wav", np.zeros(0, np.float32))),
-        tiny.transcribe_samples(np.zeros(0, np.float32)),
+        tiny.transcribe(np.zeros(0, np.float32)),
     ):
         assert transcript.text == ""
         assert list(transcript.segments) == []
@@ -116,24 +116,24 @@ def test_no_sound_gives_an_empty_transcript(tiny, tmp_path):
 @pytest.mark.parametrize("n", [1, 100, 159, 160, 161, 640, 3 * RATE])
 @pytest.mark.parametrize("level", [0.0, 1e-9, 1.0, 1e4])
 def test_silence_noise_and_scraps_are_no_trouble(with_lm, n, level):
-    transcript = with_lm.transcribe_samples(noise(4)[:n] * np.float32(level))
+    transcript = with_lm.transcribe(noise(4)[:n] * np.float32(level))
     assert transcript.duration == n / RATE
     assert isinstance(transcript.text, str)
 
 
 def test_language_is_known_where_the_model_has_just_one(tiny, tmp_path):
-    assert tiny.transcribe_samples(noise(0.1)).language == "en"
+    assert tiny.transcribe(noise(0.1)).language == "en"
     both = tynda.load(save_tiny(tmp_path / "m.safetensors", languages=["en", "kk"]))
-    assert both.transcribe_samples(noise(0.1)).language is None
+    assert both.transcribe(noise(0.1)).language is None
 
 
 def test_n_best_gives_so_many_different_readings_best_first(tiny):
     samples = noise(1.5)
-    transcript = tiny.transcribe_samples(samples, Decoding(n_best=4))
+    transcript = tiny.transcribe(samples, Decoding(n_best=4))
     texts = [transcript.segments[0].text, *transcript.segments[0].alternatives]
     assert len(texts) == len(set(texts)) == 4
     assert transcript.segments[0].text == transcript.text
-    alone = tiny.transcribe_samples(samples, Decoding(beam_size=32))
+    alone = tiny.transcribe(samples, Decoding(beam_size=32))
     assert alone.text == transcript.text
     assert list(alone.segments[0].alternatives) == []
 
@@ -141,28 +141,28 @@ def test_n_best_gives_so_many_different_readings_best_first(tiny):
 @pytest.mark.parametrize("spelling", ["Def", " def ", "DEF!", "Déf"])
 def test_hot_words_are_found_in_any_spelling(tiny, spelling):
     samples = noise(1.5, seed=4)
-    assert "def" not in tiny.transcribe_samples(samples, Decoding(beam_size=32)).text.split()
-    hot = tiny.transcribe_samples(samples, Decoding(hotwords=[spelling], hotword_boost=50))
+    assert "def" not in tiny.transcribe(samples, Decoding(beam_size=32)).text.split()
+    hot = tiny.transcribe(samples, Decoding(hotwords=[spelling], hotword_boost=50))
     assert "def" in hot.text.split()
 
 
 def test_hot_words_that_are_no_words_change_nothing(tiny):
     samples = noise(1.5)
-    plain = tiny.transcribe_samples(samples)
-    assert tiny.transcribe_samples(samples, Decoding(hotwords=["", " ", "?!"])) == plain
+    plain = tiny.transcribe(samples)
+    assert tiny.transcribe(samples, Decoding(hotwords=["", " ", "?!"])) == plain
 
 
 def test_a_beam_of_one_is_greedy_and_takes_no_language_model(with_lm, tiny):
     samples = noise(2, seed=5)
-    searched = with_lm.transcribe_samples(samples).text
-    greedy = with_lm.transcribe_samples(samples, Decoding(beam_size=1)).text
-    assert greedy == tiny.transcribe_samples(samples).text != searched
+    searched = with_lm.transcribe(samples).text
+    greedy = with_lm.transcribe(samples, Decoding(beam_size=1)).text
+    assert greedy == tiny.transcribe(samples).text != searched
 
 
 @pytest.mark.parametrize("asked", [{"hotwords": ["a"]}, {"n_best": 2}, {"lm": "my.arpa"}])
 def test_what_greedy_decoding_cannot_do_is_refused(tiny, asked):
     with pytest.raises(TyndaError, match="greedy"):
-        tiny.transcribe_samples(noise(1), Decoding(beam_size=1, **asked))
+        tiny.transcribe(noise(1), Decoding(beam_size=1, **asked))
 
 
 def test_a_language_model_of_ones_own_is_used_and_none_is_not(with_lm, tmp_path):
@@ -170,10 +170,10 @@ def test_a_language_model_of_ones_own_is_used_and_none_is_not(with_lm, tmp_path)
     arpa = tmp_path / "my.arpa"
     arpa.write_text(ngram.train(["ab ba", "ba ba ab"], 2))
     plain = tynda.load(save_tiny(tmp_path / "plain.safetensors", decoding=DECODING))
-    own = with_lm.transcribe_samples(samples)
-    assert plain.transcribe_samples(samples, Decoding(lm=arpa)) == own
-    without = with_lm.transcribe_samples(samples, Decoding(lm="none"))
-    assert plain.transcribe_samples(samples) == without
+    own = with_lm.transcribe(samples)
+    assert plain.transcribe(samples, Decoding(lm=arpa)) == own
+    without = with_lm.transcribe(samples, Decoding(lm="none"))
+    assert plain.transcribe(samples) == without
     assert own.text != without.text
 
 
@@ -227,8 +227,8 @@ def test_without_kenlm_the_models_own_n_gram_is_left_out_with_a_warning(
     save_tiny(tmp_path / "m.safetensors", lm=with_lm.checkpoint.lm, decoding=DECODING)
     model = tynda.load(tmp_path / "m.safetensors")
     with pytest.warns(UserWarning, match=r"tynda\[lm\]"):
-        transcript = model.transcribe_samples(noise(2))
-    assert transcript == with_lm.transcribe_samples(noise(2), Decoding(lm="none"))
+        transcript = model.transcribe(noise(2))
+    assert transcript == with_lm.transcribe(noise(2), Decoding(lm="none"))
 
 
 @pytest.mark.parametrize(
@@ -270,22 +270,53 @@ def test_weights_without_an_n_gram_are_refused(with_lm, tiny):
 @pytest.mark.parametrize(
     ("samples", "complaint"),
     [
-        (np.zeros((100, 2), np.float32), "one axis"),
-        (np.zeros(100, np.int16), "32768"),
+        (np.zeros((100, 2, 2), np.float32), "one axis"),
+        (np.zeros((100, 90), np.float32), "one axis"),
+        (np.zeros(100, np.int64), "convert"),
+        (np.zeros(100, bool), "convert"),
+        (np.array([100.0, -3e4], np.float32), "divide those of 16 bits by 32768"),
         (np.array([0, np.nan], np.float32), "finite"),
         (np.array([0, 1e300]), "finite"),
-        ("a.wav", "floats"),
     ],
 )
 def test_samples_are_checked(tiny, samples, complaint):
     with pytest.raises(TyndaError, match=complaint):
-        tiny.transcribe_samples(samples)
+        tiny.transcribe(samples)
 
 
-def test_samples_in_place_of_a_recording(tiny):
-    with pytest.raises(TyndaError, match="transcribe_samples"):
-        tiny.transcribe(np.zeros(100, np.float32))
-    assert tiny.transcribe_samples(noise(1).astype(np.float64)) == tiny.transcribe_samples(noise(1))
+@pytest.mark.parametrize("rate", [0, -1, 10**7, 16000.5, None])
+def test_a_rate_that_cannot_be_is_refused(tiny, rate):
+    with pytest.raises(TyndaError, match="sample_rate"):
+        tiny.transcribe(np.zeros(100, np.float32), sample_rate=rate)
+
+
+def test_options_of_another_decoder_are_refused(tiny):
+    with pytest.raises(TyndaError, match="takes Decoding, not Options"):
+        tiny.transcribe(np.zeros(100, np.float32), tynda.Options())
+
+
+def test_samples_of_all_kinds(tiny, tmp_path):
+    samples = np.round(noise(1) * 32767 / 2).astype(np.int16)
+    floats = samples.astype(np.float32) / 32768
+    expected = tiny.transcribe(floats)
+    assert tiny.transcribe(samples) == expected
+    assert tiny.transcribe(samples.astype(np.int32) * 65536) == expected
+    assert tiny.transcribe(np.stack([floats, floats], 1)) == expected
+    assert tiny.transcribe(np.stack([floats, floats])) == expected
+    assert [*tiny.segments(floats)] == expected.segments
+    path = write_wav(tmp_path / "a.wav", floats)
+    read = tiny.transcribe(path)
+    assert read.text == expected.text
+    for source in (str(path), path.read_bytes(), path.open("rb")):
+        assert tiny.transcribe(source) == read
+    torch = pytest.importorskip("torch")
+    assert tiny.transcribe(torch.from_numpy(floats).requires_grad_()) == expected
+    rated = tiny.transcribe(np.repeat(floats, 2), sample_rate=32000)
+    assert rated.duration == pytest.approx(expected.duration, abs=1e-3)
+
+
+def test_floats_of_any_width(tiny):
+    assert tiny.transcribe(noise(1).astype(np.float64)) == tiny.transcribe(noise(1))
 
 
 def test_a_backend_or_a_model_that_is_none(tiny_file):

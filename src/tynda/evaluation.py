@@ -151,7 +151,7 @@ def _listen(
     samples = audio.load(utterance.audio)
     started = time.perf_counter()
     # A manifest's utterances are whole sentences, yet some last for minutes.
-    text = model.transcribe_samples(samples, options).text
+    text = model.transcribe(samples, options).text
     processing = time.perf_counter() - started
     return Result(
         utterance.audio,

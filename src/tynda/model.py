@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
@@ -16,7 +16,8 @@ from tynda.errors import TyndaError
 from tynda.heads import head_of
 from tynda.heads.base import Session
 from tynda.sound import audio
-from tynda.sound.audio import Source
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.sound.samples import as_samples, is_samples
 from tynda.store import library
 from tynda.store.checkpoint import Checkpoint
 from tynda.text.normalize import normalizer_of
@@ -99,14 +100,20 @@ class Model:
 
         Raises `TyndaError` for options that do not fit the model.
         """
-        return self.head.session(self.options(**given) if options is None else options)
+        if options is None:
+            options = self.options(**given)
+        elif not isinstance(options, self.head.options_type):
+            kind = self.head.options_type.__name__
+            raise TyndaError(f"{self.header.name} takes {kind}, not {options!r}")
+        return self.head.session(options)
 
     @overload
     def transcribe(
         self,
-        source: Source,
+        source: Any,
         options: Any = None,
         *,
+        sample_rate: int = SAMPLE_RATE,
         stream: Literal[False] = False,
         on_progress: Progress | None = None,
         **given: Any,
@@ -115,9 +122,10 @@ class Model:
     @overload
     def transcribe(
         self,
-        source: Source,
+        source: Any,
         options: Any = None,
         *,
+        sample_rate: int = SAMPLE_RATE,
         stream: Literal[True],
         on_progress: Progress | None = None,
         **given: Any,
@@ -125,44 +133,39 @@ class Model:
 
     def transcribe(
         self,
-        source: Source,
+        source: Any,
         options: Any = None,
         *,
+        sample_rate: int = SAMPLE_RATE,
         stream: bool = False,
         on_progress: Progress | None = None,
         **given: Any,
     ) -> Transcript | Iterator[Segment]:
-        """The words in ``source``: a path, bytes, a binary file, or ``"-"`` for stdin.
+        """The words in ``source``: a path, bytes, a binary file, ``"-"`` for stdin, or samples.
 
+        Samples are an array or a tensor as `as_samples` takes it, at ``sample_rate`` hertz.
         ``options`` may also be ``given`` one by one. ``stream``: give an iterator of segments, each
-        as soon as it is ready, as `segments` does. ``on_progress`` is called with the seconds that
-        are done. Raises `TyndaError` where `audio.stream`, `options` or the decoder does.
+        as soon as it is ready. ``on_progress`` is called with the seconds that are done. Raises
+        `TyndaError` where `audio.stream`, `as_samples`, `options` or the decoder does.
         """
-        if isinstance(source, np.ndarray):
-            raise TyndaError("transcribe takes a recording: give samples to transcribe_samples")
         session = self.session(options, **given)
-        blocks = audio.stream(source)
+        blocks = _blocks(source, sample_rate)
         if stream:
             return session.segments(blocks, on_progress)
         return session.transcribe(blocks, on_progress)
 
     def segments(
         self,
-        source: Source,
+        source: Any,
         options: Any = None,
         *,
+        sample_rate: int = SAMPLE_RATE,
         on_progress: Progress | None = None,
         **given: Any,
     ) -> Iterator[Segment]:
         """The segments of a recording, each as soon as it is ready; see `transcribe`."""
-        return self.transcribe(source, options, stream=True, on_progress=on_progress, **given)
-
-    def transcribe_samples(self, samples: Floats, options: Any = None, **given: Any) -> Transcript:
-        """The same for float mono samples ``[n]`` at 16 kHz, full scale at ±1.
-
-        Raises `TyndaError` where they are anything else.
-        """
-        return self.session(options, **given).transcribe([_samples(samples)])
+        blocks = _blocks(source, sample_rate)
+        return self.session(options, **given).segments(blocks, on_progress)
 
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
         """What the encoder gives for float32 mono samples ``[n]`` at 16 kHz.
@@ -192,19 +195,5 @@ class Model:
         return normalizer_of(self.header.languages)
 
 
-def _samples(given: Any) -> Floats:
-    samples = np.asarray(given)
-    if samples.dtype.kind != "f":
-        raise TyndaError(
-            f"samples must be floats, full scale at ±1, not {samples.dtype}: "
-            "divide those of 16 bits by 32768"
-        )
-    if samples.ndim != 1:
-        raise TyndaError(
-            f"samples must have one axis, [n], not {list(samples.shape)}: average the channels"
-        )
-    with np.errstate(over="ignore"):
-        samples = samples.astype(np.float32, copy=False)
-    if not np.isfinite(samples).all():
-        raise TyndaError("samples must be finite: some are NaN or infinite")
-    return samples
+def _blocks(source: Any, sample_rate: int) -> Iterable[Floats]:
+    return [as_samples(source, sample_rate)] if is_samples(source) else audio.stream(source)

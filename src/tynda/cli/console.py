@@ -98,9 +98,9 @@ def say(line: str) -> None:
         print(visible(" ".join(line.split())), file=sys.stderr, flush=True)
 
 
-def print_text(text: str) -> None:
-    """All that goes to standard output."""
-    click.echo(text.translate(_IN_TEXT), nl=not text.endswith("\n"))
+def print_text(text: str, *, more: bool = False) -> None:
+    """All that goes to standard output; ``more`` of the line follows."""
+    click.echo(text.translate(_IN_TEXT), nl=not (more or text.endswith("\n")))
 
 
 def print_written(path: Path) -> None:

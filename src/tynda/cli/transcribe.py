@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tynda import writers
 from tynda.cli.console import print_text, progress, say, visible
 from tynda.cli.options import Sections, decoder_options, limited, model_options
 from tynda.errors import TyndaError
+from tynda.sound import audio
 from tynda.store import library
 
 __all__ = ["transcribe"]
@@ -69,10 +71,14 @@ def transcribe(
     recognizer = tynda.load(model, backend=backend, bits=bits, threads=threads)
     options = decoder_options(recognizer, **decoding)
     recognizer.prepare(options)  # what is wrong with the options is said once
+    live = format_ == "txt" and output_dir is None and len(paths) == 1
     failed = 0
     with limited(threads):
         for path in paths:
             try:
+                if live:
+                    _print_as_it_comes(recognizer, path, options)
+                    continue
                 with progress(path) as advance:
                     transcript = recognizer.transcribe(path, options, on_progress=advance)
                 if output_dir:
@@ -131,6 +137,23 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return stat.st_dev, stat.st_ino
+
+
+def _print_as_it_comes(model: tynda.Model, path: str, options: Any) -> None:
+    """The text of one recording, each segment as soon as it is ready."""
+    session, shown = model.session(options), 0
+    # On a terminal the text itself tells how far it is; a moving line would be drawn over it.
+    quiet = nullcontext(None) if sys.stdout.isatty() else progress(path)
+    try:
+        with quiet as advance:
+            for _ in session.segments(audio.stream(path), advance):
+                print_text(session.text[shown:], more=True)
+                shown = len(session.text)
+    except TyndaError:
+        if shown:
+            print_text("")
+        raise
+    print_text("")
 
 
 def _print_transcript(transcript: tynda.Transcript, path: str, format_: str, *, many: bool) -> None:

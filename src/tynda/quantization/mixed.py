@@ -112,7 +112,7 @@ class Mixer:
         return [
             (
                 model.normalize(utterance.text),
-                model.normalize(model.transcribe_samples(audio.load(utterance.audio)).text),
+                model.normalize(model.transcribe(audio.load(utterance.audio)).text),
             )
             for utterance in self.heard.utterances
         ]

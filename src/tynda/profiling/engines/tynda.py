@@ -124,7 +124,7 @@ class _Tynda(Session):
 
     def transcribe(self, samples: Floats) -> str:
         """As ``tynda transcribe`` does."""
-        return self.model.transcribe_samples(samples).text
+        return self.model.transcribe(samples).text
 
     def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
         """See `Session.operations`."""

@@ -1,0 +1,82 @@
+"""Samples that a program hands over, as the recogniser takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.errors import TyndaError
+from tynda.sound.audio import SAMPLE_RATE
+
+__all__ = ["as_samples", "is_samples"]
+
+Floats = NDArray[np.float32]
+
+_MAX_RATE = 768_000
+_MAX_CHANNELS = 64
+
+
+def is_samples(source: Any) -> bool:
+    """Whether a source is an array or a tensor, not a file."""
+    return hasattr(source, "__array__") and hasattr(source, "shape")
+
+
+def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
+    """Samples as float32 mono ``[n]`` at 16 kHz.
+
+    ``given``: an array or a tensor, ``[n]``, or ``[n, channels]`` or ``[channels, n]``, of which
+    the shorter axis is that of the channels, at most 64. Floats have full scale at ±1; whole
+    numbers (int16, int32, or uint8 about 128) that of their type. Channels are averaged.
+    ``sample_rate``: theirs in hertz.
+
+    Raises `TyndaError` for another type, shape or rate, for samples that are not finite, and for
+    floats that are whole numbers beyond full scale.
+    """
+    if hasattr(given, "detach"):  # a tensor, perhaps with a gradient or on a device
+        given = given.detach().cpu()
+    samples = np.asarray(given)
+    if not (isinstance(sample_rate, int | np.integer) and 1 <= sample_rate <= _MAX_RATE):
+        raise TyndaError(
+            f"sample_rate must be a whole number from 1 to {_MAX_RATE}, not {sample_rate!r}"
+        )
+    floats = _mono(_as_floats(samples))
+    if not np.isfinite(floats).all():
+        raise TyndaError("samples must be finite: some are NaN or infinite")
+    # Mixing may leave floats above full scale, but whole ones were never divided.
+    if np.abs(floats).max(initial=0) > 1 and (floats == np.rint(floats)).all():
+        raise TyndaError(
+            "samples must be floats with full scale at ±1, and these are whole numbers: divide "
+            "those of 16 bits by 32768, or give them as int16"
+        )
+    if sample_rate == SAMPLE_RATE:
+        return floats
+    import soxr  # samples at 16 kHz need none
+
+    resampled: Floats = soxr.resample(floats, sample_rate, SAMPLE_RATE)
+    return resampled
+
+
+def _as_floats(samples: NDArray[Any]) -> NDArray[Any]:
+    if samples.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return samples.astype(np.float32, copy=False)
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / 128
+    if samples.dtype in (np.int16, np.int32):
+        return samples.astype(np.float32) / np.float32(-float(np.iinfo(samples.dtype).min))
+    raise TyndaError(
+        f"samples must be floats, int16, int32 or uint8, not {samples.dtype}: convert them"
+    )
+
+
+def _mono(samples: NDArray[Any]) -> Floats:
+    if samples.ndim == 2 and min(samples.shape) <= _MAX_CHANNELS:
+        axis = int(np.argmin(samples.shape))
+        return np.ascontiguousarray(samples.mean(axis, dtype=np.float32))
+    if samples.ndim != 1:
+        raise TyndaError(
+            f"samples must have one axis, [n], or two, [n, channels], not {list(samples.shape)}"
+        )
+    return samples
