@@ -14,10 +14,10 @@ from tynda.models.base import Family
 __all__ = ["FAMILIES", "family", "of_model_type"]
 
 FAMILIES = (
-    "whisper",
-    "wav2vec2",
     "conformer",
     "n2",
+    "wav2vec2",
+    "whisper",
 )
 """The files beside this one that define a family; its name is the file's."""
 
