@@ -201,7 +201,9 @@ def test_window_attention(seed, batch, time, heads, width, values, before, after
             seen = slice(max(i - before, 0), min(i + after + 1, n))
             part = k[item : item + 1, seen], v[item : item + 1, seen]
             count = np.array([part[0].shape[1]])
-            alone = NUMPY.attention(q[item : item + 1, i : i + 1], *part, heads=heads, lengths=count)
+            alone = NUMPY.attention(
+                q[item : item + 1, i : i + 1], *part, heads=heads, lengths=count
+            )
             np.testing.assert_allclose(y[item, i], alone[0, 0], atol=1e-5)
             assert i >= n or y[item, i].any()
 
