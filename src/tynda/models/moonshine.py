@@ -72,7 +72,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     layers, heads = ("num_hidden_layers", "num_attention_heads")
     for part in ("encoder", "decoder"):
         if config.get(f"{part}_num_key_value_heads") not in (None, config[f"{part}_{heads}"]):
-            raise ValueError(f"the {part} has heads that share keys: that is not covered")
+            raise ValueError(f"heads of the {part} that share keys are not covered")
     if config.get("encoder_hidden_act", "gelu") != "gelu":
         raise ValueError(f"activation {config['encoder_hidden_act']!r} is not gelu")
     activation = config.get("decoder_hidden_act", "silu")

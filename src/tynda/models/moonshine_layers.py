@@ -49,7 +49,7 @@ class DecoderConfig:
     decoder_hidden: int = 1152
     """Inner width of the feed-forward layers."""
     rotary: int = 32
-    """Channels of each head that are turned by their position, from the first on."""
+    """Channels of each head that are turned by their position, in pairs from the first on."""
     rotary_base: float = 10000.0
     context: int = 194
     """The maximum number of tokens that the decoder sees."""
@@ -66,8 +66,8 @@ class DecoderConfig:
             raise ValueError(
                 f"channels {self.channels} do not divide into {self.decoder_heads} heads"
             )
-        if self.rotary % 2 or self.rotary > self.channels // self.decoder_heads:
-            raise ValueError(f"rotary {self.rotary} is odd or more than a head has channels")
+        if self.rotary + self.rotary % 2 > self.channels // self.decoder_heads:
+            raise ValueError(f"rotary {self.rotary} is more than a head has channels")
         for name in ("rotary_base", "tokens_per_second"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} {getattr(self, name)} is not above 0")

@@ -5,7 +5,7 @@ Applications": frames of 5 ms are normalised, compressed and shortened by causal
 layers of a transformer without positions see some frames to the left and few or none to the right,
 so that the encoder can follow speech as it comes; learned positions are added for the decoder
 alone. Tensors have the names and layouts of the checkpoints on the Hugging Face hub
-(``transformers``' ``MoonshineStreamingForConditionalGeneration``), but for those that `_fold`
+(``transformers``' ``MoonshineStreamingForConditionalGeneration``), but for those that `fold`
 multiplies out.
 """
 
@@ -37,7 +37,7 @@ from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import Frames
 from tynda.text.bytepairs import BytePairTokenizer
 
-__all__ = ["FAMILY", "Config", "encode", "settings", "specs"]
+__all__ = ["FAMILY", "Config", "encode", "fold", "settings", "specs"]
 
 _KERNEL = 5
 """Frames that each of the two convolutions sees, its own and those before it."""
@@ -93,8 +93,9 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if encoder.get("attention_bias", False):
         raise ValueError("attention with biases is not covered")
     channels, encoder_heads = encoder.get("hidden_size", 320), encoder.get("num_attention_heads", 8)
-    if encoder.get("num_key_value_heads", encoder_heads) != encoder_heads:
-        raise ValueError("the encoder has heads that share keys: that is not covered")
+    for part, count in ((encoder, encoder_heads), (config, heads)):
+        if part.get("num_key_value_heads", count) != count:
+            raise ValueError("heads that share keys are not covered")
     windows = encoder.get("sliding_windows", [[16, 4], [16, 4], [16, 0], [16, 0], [16, 4], [16, 4]])
     if len(windows) != encoder.get("num_hidden_layers", 6):
         raise ValueError(f"there are {len(windows)} windows, not one for each layer")
@@ -184,7 +185,7 @@ def _shorten(ops: Ops[T], weights: Weights[T], name: str, x: T, lengths: T) -> t
     return y, ops.conv_lengths(lengths, kernel=1, stride=2, padding=0)
 
 
-def _fold(bins: int, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
+def fold(bins: int, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
     """A checkpoint's tensors under the names of `specs`.
 
     Norms of the encoder store what their scale is above 1; the logarithm of the factor before
@@ -208,7 +209,7 @@ def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Publis
         read_tokenizer(folder, settings, config),
         Frames(config.bins),
         [],
-        lambda tensors: _fold(config.bins, tensors),
+        lambda tensors: fold(config.bins, tensors),
     )
 
 
