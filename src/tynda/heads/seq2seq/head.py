@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.compile.engine import Engine
+from tynda.errors import TyndaError
 from tynda.heads.base import Head, Session, Work
 from tynda.heads.seq2seq import batched, programs, sliding
 from tynda.heads.seq2seq.options import Options
@@ -35,6 +36,11 @@ class Seq2SeqHead(Head[Options]):
     forced = staticmethod(programs.forced)
 
     def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
+        if model.config.frames is None:
+            raise TyndaError(
+                f"{model.header.name}: decoders without time stamps cannot be run yet; NumPy and "
+                "PyTorch run their programs"
+            )
         super().__init__(model, open_engine)
         heads = model.header.decoding.get("alignment_heads", ())
         self.network = Network(self.engine, model.family, model.config, model.tokenizer, heads)
