@@ -117,7 +117,7 @@ def quantize(
                 used = mixer.for_size(round(target_size * 1e6))
             else:
                 used = mixer.for_loss(max_wer_loss or 0)
-            how["calibration"] = mixer.heard
+            how["calibration"] = mixer.calibration
             _tell(used)
         elif save_plan and used < 16:
             used = quantizing.choose(library.load(model), used, how["group"])

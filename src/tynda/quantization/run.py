@@ -59,7 +59,7 @@ def quantize(
     ``bits``: 16 or 32, of all weights; 8, the codes and scales that a model is computed with at
     ``bits=8``; fewer, or a plan with a grid for some tensors (the others get 8). Without a
     ``method`` (one of `METHODS`) that is gptq where there is a ``calibration``, a manifest of
-    which so many ``utterances`` are heard (or what was read of one), else clip, or for 8 bits
+    which so many ``utterances`` are used (or a `Calibration`), else clip, or for 8 bits
     rtn. ``overrides``: other bits for the tensors whose names match a pattern, the last that
     does. Tensors that no product is made with stay as they are, or become f16 where others have
     fewer than 8 bits. Of an MMS model, the file has the language of its own head.
@@ -82,7 +82,7 @@ def quantize(
     if method is None:
         method = "gptq" if calibration else "rtn" if plain else "clip"
     if calibration is not None and method not in CALIBRATED:
-        raise TyndaError(f"{method} listens to nothing: leave --calibration out")
+        raise TyndaError(f"{method} uses no calibration set: leave --calibration out")
     if method == "rtn" and plain:
         weights = quantize_all(model.weights, trainable(model))
     else:
@@ -164,35 +164,35 @@ def _few(
     from tynda.quantization.calibrate import Calibration
 
     if calibration is None or isinstance(calibration, Calibration):
-        heard = calibration
+        used = calibration
     else:
-        heard = Calibration(model, Path(calibration), utterances)
+        used = Calibration(model, Path(calibration), utterances)
     partial, settings, done = _partial(output), "", {}
-    if heard:
-        settings = _settings(model, plan, method, heard)
+    if used:
+        settings = _settings(model, plan, method, used)
         done = _read_partial(partial, model, settings)
 
     def finished(tensors: dict[str, Any]) -> None:
-        if heard:
+        if used:
             header = replace(model.header, training={"quantizing": settings}, tokenizer={})
             save_model(partial, header, tensors)
         if on_progress:
             on_progress(sum(name in tensors for name in plan), len(plan))
 
-    return methods.quantize(model, plan, method, heard, done, finished)
+    return methods.quantize(model, plan, method, used, done, finished)
 
 
 def _partial(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def _settings(model: Checkpoint, plan: Plan, method: str, heard: Calibration) -> str:
+def _settings(model: Checkpoint, plan: Plan, method: str, used: Calibration) -> str:
     """All that the result depends on, as a digest."""
     digest = hashlib.sha256(repr((method, sorted(plan.items()))).encode())
     for name, weight in sorted(model.weights.items()):
         digest.update(name.encode() + np.ascontiguousarray(floats(weight)).tobytes())
         forget(weight)
-    for features, text in heard.heard:
+    for features, text in used.inputs:
         digest.update(text.encode() + np.ascontiguousarray(features).tobytes())
     return digest.hexdigest()
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.weights.weight import quantize_rows
+from tynda.weights.integers import quantize_rows
 
 __all__ = ["KEYS", "LEAST_QUERIES", "attention"]
 
