@@ -44,7 +44,8 @@ def quantize_rows(x: Floats, scale_dtype: Any = np.float32) -> tuple[NDArray[np.
             factor = np.where(largest < _MIN_SIZE, np.float32(0), _MAX_CODE / largest)
         scale = largest / _MAX_CODE
         scaled = x * factor[..., None]
-    return np.clip(np.rint(scaled), -127, 127).astype(np.int8), scale
+    np.clip(np.rint(scaled, out=scaled), -127, 127, out=scaled)  # large weights come here
+    return scaled.astype(np.int8), scale
 
 
 def half_scale(scale: NDArray[Any]) -> NDArray[np.float16]:

@@ -110,14 +110,19 @@ class Weight:
         """Codes int8 of the weight's shape, not to be written to, and scales float32 ``[out]``."""
         rows: NDArray[Any] = self.rows[:]
         if self.grid is None or self.steps is None:
-            codes, scale = quantize_rows(rows.reshape(len(rows), -1))
+            codes, scale = quantize_rows(rows.reshape(len(rows), self.inputs))
             return codes.reshape(self.shape), scale
         if self.grid.bits == 8:
             return rows, self.steps.scale
         out, used, *taps = self.shape
-        levels = unpack(rows, self.grid.bits, int(np.prod(self.shape[1:])))
+        levels = unpack(rows, self.grid.bits, self.inputs)
         whole = whole_numbers(levels, self.grid, self.steps).reshape(out, *taps, used)
         return np.moveaxis(whole, -1, 1), self.steps.scale
+
+    @property
+    def inputs(self) -> int:
+        """How many numbers a row has, all taps counted."""
+        return int(np.prod(self.shape[1:]))
 
     @property
     def codes(self) -> NDArray[np.int8]:
@@ -139,7 +144,7 @@ class Weight:
         rows = self.rows
         if self.grid is None or self.grid.bits == 8:  # fewer bits are packed by tap
             rows = by_tap(rows[:])
-        return replace(self, shape=(self.shape[0], int(np.prod(self.shape[1:]))), rows=rows)
+        return replace(self, shape=(self.shape[0], self.inputs), rows=rows)
 
     def product(self, x: Floats) -> Floats:
         """``x [..., in]`` times the weight ``[out, in]``, transposed: float32 ``[..., out]``.
@@ -179,7 +184,8 @@ def by_tap(weight: Any) -> Any:
     """``[out, in, ...taps]`` as ``[out, taps * in]``: in the order of a window's numbers."""
     if isinstance(weight, Weight):
         return weight.by_tap()
-    return np.ascontiguousarray(np.moveaxis(weight, 1, -1).reshape(len(weight), -1))
+    inputs = int(np.prod(weight.shape[1:]))
+    return np.ascontiguousarray(np.moveaxis(weight, 1, -1).reshape(len(weight), inputs))
 
 
 def product(x: Floats, weight: Tensor) -> Floats:
