@@ -16,6 +16,7 @@ from tynda.quantization import fit, fold
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.gptq import gptq
 from tynda.quantization.layerwise import LayerwiseRun, Part
+from tynda.quantization.settings import CALIBRATED, Method
 from tynda.quantization.statistics import InputStatistics, inputs_bytes
 from tynda.store.checkpoint import Checkpoint
 from tynda.weights.grid import NF4, Grid
@@ -23,13 +24,7 @@ from tynda.weights.rounding import to_grid
 from tynda.weights.tensors import forget
 from tynda.weights.weight import Floats, Weight, by_tap, floats, joined, stored_bits
 
-__all__ = ["CALIBRATED", "METHODS", "quantize"]
-
-CALIBRATED = ("gptq", "awq", "smooth")
-METHODS = ("rtn", "clip", "hqq", "absmean", "nf4", "kmeans", *CALIBRATED)
-"""``rtn``: nearest values; ``clip``: the same on the grid that errs least; ``hqq``, ``absmean``,
-``gptq`` and ``awq`` by their papers; ``nf4`` and ``kmeans``: a table; ``smooth``: SmoothQuant,
-then ``clip``."""
+__all__ = ["quantize"]
 
 # Bytes of input statistics at a time; the model runs again for the next weights.
 _MAX_STATISTICS = 256 << 20
@@ -38,7 +33,7 @@ _MAX_STATISTICS = 256 << 20
 def quantize(
     model: Checkpoint,
     plan: Mapping[str, Grid],
-    method: str,
+    method: Method,
     calibration: Calibration | None = None,
     done: Mapping[str, Any] | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
@@ -46,11 +41,9 @@ def quantize(
     """The tensors of ``plan`` in few bits, and those that had to change with them.
 
     ``done``: tensors that an earlier run has finished. ``on_progress`` is given all that are
-    finished, whenever there are more. Raises `TyndaError` for a method that is unknown, lacks
-    its calibration or has no such grid.
+    finished, whenever there are more. Raises `TyndaError` for a method that lacks its
+    calibration or has no such grid.
     """
-    if method not in METHODS:
-        raise TyndaError(f"no method {method!r}: take one of {', '.join(METHODS)}")
     if method == "nf4" and any(grid.bits != 4 for grid in plan.values()):
         raise TyndaError("nf4 is a table of 4 bits: --bits 4")
     weights = {name: floats(value) for name, value in model.weights.items()}
@@ -77,7 +70,7 @@ def quantize(
 def _calibrated(
     weights: dict[str, Floats],
     plan: Mapping[str, Grid],
-    method: str,
+    method: Method,
     calibration: Calibration,
     done: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
@@ -127,7 +120,7 @@ def _observed(
 
 
 def _round(
-    weight: Floats, grid: Grid, method: str, inputs: InputStatistics | None = None
+    weight: Floats, grid: Grid, method: Method, inputs: InputStatistics | None = None
 ) -> Weight:
     rows = by_tap(weight)
     counts = None if inputs is None else inputs.mean_squares

@@ -27,6 +27,7 @@ from tynda.quantization.run import (
     quantize,
     trainable,
 )
+from tynda.quantization.settings import Settings
 from tynda.score import change
 from tynda.sound import audio
 from tynda.store import library
@@ -54,6 +55,7 @@ class Mixer:
     ) -> None:
         if find_spec("scipy") is None:
             raise TyndaError("mixed bits need scipy: pip install scipy")
+        Settings(group=group, utterances=utterances)
         self._name, self._manifest, self._group = name, calibration, group
         self._model = library.load(name)
         self._fixed = overridden(self._model, group, overrides)

@@ -103,8 +103,8 @@ def allocate(
     smallest = int(size.min(1).sum())
     if smallest > max_bytes:
         raise TyndaError(
-            f"with the fewest bits the file is still {(smallest - max_bytes) / 1e6:.2f} MB too large: "
-            "ask for a larger one"
+            f"with the fewest bits the file is still {(smallest - max_bytes) / 1e6:.2f} MB too "
+            "large: ask for a larger one"
         )
     count, choices = harm.shape
     once = np.kron(np.eye(count), np.ones(choices))

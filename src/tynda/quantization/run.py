@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tynda.errors import TyndaError
-from tynda.quantization.methods import CALIBRATED
+from tynda.quantization.settings import CALIBRATED, Method, Settings
 from tynda.store import library
 from tynda.store.checkpoint import Checkpoint, Header, load_tensors, save_model
-from tynda.weights.grid import BITS, Grid
+from tynda.weights.grid import Grid
 from tynda.weights.tensors import forget
 from tynda.weights.weight import POSITIONS, dense, floats, is_product, quantize_all
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tynda.quantization.calibrate import Calibration
 
 __all__ = [
-    "STORED",
     "check_new",
     "choose",
     "new_header",
@@ -33,9 +32,6 @@ __all__ = [
     "quantize",
     "trainable",
 ]
-
-STORED = (*BITS, 16, 32)
-"""Widths that a file's weights can have."""
 
 Plan = Mapping[str, Grid]
 Overrides = Sequence[tuple[str, float]]
@@ -47,7 +43,7 @@ def quantize(
     output: str | Path,
     bits: float | Plan = 8,
     *,
-    method: str | None = None,
+    method: Method | None = None,
     group: int = 32,
     calibration: str | Path | Calibration | None = None,
     utterances: int = 128,
@@ -57,18 +53,20 @@ def quantize(
     """Write the model that `library.find` knows by ``name`` as a model file.
 
     ``bits``: 16 or 32, of all weights; 8, the codes and scales that a model is computed with at
-    ``bits=8``; fewer, or a plan with a grid for some tensors (the others get 8). Without a
-    ``method`` (one of `METHODS`) that is gptq where there is a ``calibration``, a manifest of
-    which so many ``utterances`` are used (or a `Calibration`), else clip, or for 8 bits
-    rtn. ``overrides``: other bits for the tensors whose names match a pattern, the last that
-    does. Tensors that no product is made with stay as they are, or become f16 where others have
-    fewer than 8 bits. Of an MMS model, the file has the language of its own head.
+    ``bits=8``; fewer, or a plan with a grid for some tensors (the others get 8). ``method``: by
+    default gptq with a ``calibration``, else clip, or rtn for 8 bits. ``group``: inputs that share
+    a step. ``calibration``: a manifest, of which so many ``utterances`` are used, or a
+    `Calibration`. ``overrides``: pairs of a pattern and other bits for the tensors whose names
+    match it; the last pattern that matches counts. Tensors that no product is made with stay as
+    they are, or become f16 where others have fewer than 8 bits. The file of an MMS model has the
+    language of its own head.
 
     What is finished is kept in ``OUTPUT.partial``, from which the same call goes on. Raises
     `TyndaError` where `library.load` and `save_model` do, when ``output`` is there, and for what
     does not go together.
     """
     output = Path(output)
+    Settings(method=method, group=group, utterances=utterances)
     check_new(output)
     model = library.load(name)
     if bits in (16, 32):
@@ -153,7 +151,7 @@ def new_header(model: Checkpoint) -> Header:
 def _few(
     model: Checkpoint,
     plan: Plan,
-    method: str,
+    method: Method,
     calibration: str | Path | Calibration | None,
     utterances: int,
     output: Path,

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tynda import models
-from tynda.checks import is_number, is_whole
+from tynda.checks import MAX_COUNT, MAX_NUMBER, Range, Rule, describe, fits, is_whole, schema
 from tynda.errors import TyndaError, listed
 from tynda.files import check_readable, write_whole
 from tynda.models.base import Family
@@ -39,6 +39,28 @@ _TOKENIZER = {"pieces": "U8", "ends": "I32", "merges": "I32"}
 """Arrays that may be in its description, and their types."""
 
 
+Rate = Annotated[float, Range(0)]
+Weighting = Annotated[float, Range(0, MAX_NUMBER)]
+Place = Annotated[int, Range(0, MAX_COUNT)]
+
+_DECODING: Mapping[str, Any] = {
+    "beam_size": Annotated[int, Range(1, MAX_COUNT)],
+    "alpha": Weighting,
+    "beta": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)],
+    "unknown_penalty": Weighting,
+    "alignment_heads": Sequence[Annotated[Sequence[Place], Rule("two", lambda x: len(x) == 2)]],
+}
+"""Settings of a decoder that a file may have."""
+
+
+def _are_rates(scores: dict[str, Any]) -> bool:
+    """Whether each source has a table of error rates, or None where there were no words."""
+    return all(
+        isinstance(rates, dict) and all(fits(rate, Rate | None) for rate in rates.values())
+        for rates in scores.values()
+    )
+
+
 @dataclass
 class Header:
     """What a model file says of itself."""
@@ -48,13 +70,15 @@ class Header:
     config: dict[str, Any]
     frontend: dict[str, Any]
     tokenizer: dict[str, Any]
-    languages: list[str]
+    languages: Annotated[list[str], Rule("of names", lambda x: all(isinstance(y, str) for y in x))]
     licence: str
     decoding: dict[str, Any] = field(default_factory=dict)
     """Settings of the beam search that suit the language model."""
     training: dict[str, Any] = field(default_factory=dict)
     """Recipe, command, seed and data."""
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: Annotated[dict[str, Any], Rule("of error rates by source", _are_rates)] = field(
+        default_factory=dict
+    )
     """Word and character error rates, by manifest."""
     grids: dict[str, Any] = field(default_factory=dict)
     """Of each tensor in few bits; `save_model` sees to it."""
@@ -224,49 +248,12 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
         header = Header(**values)
     except TypeError:
         raise TyndaError(f"{path}: the header is damaged") from None
-    kinds = {
-        "name": str,
-        "family": str,
-        "config": dict,
-        "frontend": dict,
-        "tokenizer": dict,
-        "languages": list,
-        "licence": str,
-        "decoding": dict,
-        "training": dict,
-        "scores": dict,
-        "grids": dict,
-    }
-    for key, kind in kinds.items():
-        if not isinstance(getattr(header, key), kind):
-            raise TyndaError(f"{path}: {key} in the header should be a {kind.__name__}")
-    if not all(isinstance(language, str) for language in header.languages):
-        raise TyndaError(f"{path}: languages in the header should be names")
+    for key, hint in schema(Header).items():
+        if not fits(getattr(header, key), hint):
+            raise TyndaError(f"{path}: {key} in the header should be {describe(hint)}")
     if header.grids and version < 2:
         raise TyndaError(f"{path}: grids in the header need format 2, not {version}")
     for key, value in header.decoding.items():
-        if not (key in _DECODING and _DECODING[key](value)):
+        if not (key in _DECODING and fits(value, _DECODING[key])):
             raise TyndaError(f"{path}: the decoder cannot be set to {key} {value!r}")
-    for source, rates in header.scores.items():
-        if not (isinstance(rates, dict) and all(_is_rate(rate) for rate in rates.values())):
-            raise TyndaError(f"{path}: the scores of {source} in the header are no error rates")
     return header
-
-
-_DECODING: dict[str, Callable[[Any], bool]] = {
-    "beam_size": lambda value: is_whole(value, 1),
-    "alpha": lambda value: is_number(value, 0),
-    "beta": is_number,
-    "unknown_penalty": lambda value: is_number(value, 0),
-    "alignment_heads": lambda value: (
-        isinstance(value, list)
-        and all(
-            isinstance(pair, list) and len(pair) == 2 and all(is_whole(x, 0) for x in pair)
-            for pair in value
-        )
-    ),
-}
-
-
-def _is_rate(value: Any) -> bool:
-    return value is None or is_number(value, 0, sys.float_info.max)

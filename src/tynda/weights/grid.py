@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
-from tynda.checks import is_whole
+from tynda.checks import Rule, check, is_whole
 from tynda.errors import TyndaError
 
-__all__ = ["BITS", "INT8", "MIN_SCALE", "NF4", "Grid"]
+__all__ = ["BITS", "INT8", "MIN_SCALE", "NF4", "Grid", "GroupSize", "Width"]
 
 BITS = (1.58, 2, 3, 4, 5, 6, 8)
 """Widths that weights are stored in; 1.58 is log2(3): three values."""
@@ -30,6 +31,17 @@ MIN_SCALE = 6.2e-5
 zeros can be divided by it."""
 _MAX_GROUP = 1 << 16
 
+Width = Annotated[float, Rule(f"one of {', '.join(f'{b:g}' for b in BITS)}", BITS.__contains__)]
+"""Bits of a weight."""
+GroupSize = Annotated[
+    int,
+    Rule(
+        f"a multiple of 32 (32, 64, 96, ... up to {_MAX_GROUP}), or 0 for a whole row",
+        lambda size: 0 <= size <= _MAX_GROUP and size % 32 == 0,
+    ),
+]
+"""Inputs of a row that share a step."""
+
 NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)
 """The table of NormalFloat (Dettmers et al. 2023, "QLoRA", appendix E), in 127ths."""
 
@@ -41,25 +53,14 @@ class Grid:
     Raises `TyndaError` for values that are none of those below.
     """
 
-    bits: float
-    """One of `BITS`."""
-    group: int = 0
-    """The group size, in inputs: a multiple of 32, or 0 for a whole row."""
+    bits: Width
+    group: GroupSize = 0
     table: tuple[int, ...] = ()
     """The values, rising whole numbers from -127 to 127, where they are not evenly apart; all
     inputs of a row then share its scale."""
 
     def __post_init__(self) -> None:
-        """Raises `TyndaError` for what is no grid."""
-        if isinstance(self.bits, bool) or self.bits not in BITS:
-            raise TyndaError(
-                f"weights are stored in {', '.join(f'{b:g}' for b in BITS)} bits, not {self.bits}"
-            )
-        if not is_whole(self.group, 0, _MAX_GROUP) or self.group % 32:
-            raise TyndaError(
-                f"a group has 32, 64, 96, ... inputs (65536 at most), or 0 for all, "
-                f"not {self.group}"
-            )
+        check(self)
         if self.table and (
             self.group
             or len(self.table) != self.levels
