@@ -565,6 +565,23 @@ def test_what_does_not_go_together_is_told(folder, tmp_path, speech, args, code,
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "guess"},
+        {"group": 33},
+        {"utterances": 0},
+        {"utterances": 2.5},
+        {"bits": 7},
+        {"overrides": [("*fc1*", 7)]},
+    ],
+)
+def test_settings_that_cannot_be_are_told_to_programs(folder, tmp_path, settings):
+    with pytest.raises(TyndaError, match=" must be "):
+        quantize(folder, tmp_path / "m", **settings)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "[]",

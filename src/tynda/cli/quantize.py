@@ -41,7 +41,7 @@ _FEW = _BITS[:-2]
     "--calibration",
     type=click.Path(path_type=Path),
     metavar="MANIFEST",
-    help="Speech that the model listens to, for gptq, awq, smooth and mixed bits.",
+    help="Speech to calibrate with, for gptq, awq, smooth and mixed bits.",
 )
 @click.option("--target-size", type=click.FloatRange(0, min_open=True), help="Of the file, MB.")
 @click.option(

@@ -52,7 +52,7 @@ class Calibration:
         listed = manifest.read(path)
         step = max(1, len(listed) // utterances)
         self.inputs: list[tuple[Floats, str]] = []
-        """Of each utterance: features float32 ``[frames, bins]``, and the right text."""
+        """Features, float32 ``[frames, bins]``, and the right text of each utterance."""
         self.utterances: list[Utterance] = []
         for utterance in listed[::step][:utterances]:
             samples = audio.load(utterance.audio)[: int(_MAX_SECONDS * SAMPLE_RATE)]
@@ -72,7 +72,7 @@ class Calibration:
             )
 
     def outputs(self, engine: Engine, index: int) -> Floats:
-        """What the model gives for an utterance: log-probabilities or logits ``[n, vocab]``.
+        """Run the model on an utterance: log-probabilities or logits, float32 ``[n, vocab]``.
 
         Those of a decoder are for the right text.
         """
@@ -122,8 +122,9 @@ class Calibration:
     def statistics(
         self, weights: Weights, names: Collection[str], *, diagonal: bool = False
     ) -> dict[str, InputStatistics]:
-        """What the weights of these ``names`` are multiplied with, those that come into use.
+        """Observe what the weights of these ``names`` are multiplied with.
 
+        Names of weights that no product uses are left out.
         The groups of a convolution count as one: its statistics are over the inputs of all.
         ``diagonal``: as of `InputStatistics`.
         """

@@ -54,7 +54,7 @@ class _Link:
 
 
 def _links(steps: Sequence[Step]) -> list[_Link]:
-    """Those of a traced model."""
+    """Find the links in a traced model."""
     reads = Counter(v.name for step in steps for v in step.weights)
     users: dict[Value, list[Step]] = {}
     for step in steps:

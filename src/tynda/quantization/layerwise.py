@@ -54,7 +54,7 @@ class LayerwiseRun:
     def __init__(self, utterances: list[UtteranceRun]) -> None:
         self._utterances = utterances
         self.steps: Sequence[Step] = utterances[0].program.steps
-        """Those of one utterance: of others only shapes differ."""
+        """The steps of one utterance; those of others differ in shapes only."""
         self._at = 0
         self._last = [_last_uses(one.program) for one in utterances]
         held = [_held(one.program, last) for one, last in zip(utterances, self._last, strict=True)]
@@ -104,7 +104,7 @@ class LayerwiseRun:
         return [i for i, weight in enumerate(multiplied) if weight and weight.name in names]
 
     def _floats(self, weights: Weights, until: int) -> dict[str, Floats]:
-        """Those that are needed on the way."""
+        """Return the weights that are read before the step ``until``, as float32."""
         needed = {v.name for step in self.steps[self._at : until] for v in step.weights}
         return {name: floats(weights[name]) for name in needed}
 

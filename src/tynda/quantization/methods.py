@@ -107,7 +107,7 @@ def _fits(parts: Sequence[Part], weights: Mapping[str, Floats]) -> bool:
 def _observed(
     run: LayerwiseRun, weights: Mapping[str, Any], parts: Sequence[Part]
 ) -> dict[Part, InputStatistics]:
-    """What these parts are multiplied with."""
+    """Collect what these parts are multiplied with."""
     seen: dict[Part, InputStatistics] = {}
     wanted = {(part.name, part.start): part for part in parts}
 

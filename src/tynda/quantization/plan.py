@@ -34,7 +34,7 @@ _UTTERANCES = 6
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What it costs to store a tensor in fewer bits."""
+    """How much a model loses by storing a tensor in fewer bits."""
 
     shape: tuple[int, ...]
     harm: Mapping[float, float]
@@ -123,7 +123,7 @@ def allocate(
 
 
 def weight_bytes(shape: tuple[int, ...], grid: Grid) -> int:
-    """What a tensor takes in a file; offsets are implied."""
+    """Bytes of a tensor in a file whose offsets are implied."""
     inputs = int(np.prod(shape[1:]))
     if grid.bits == 8:
         return shape[0] * (inputs + 4)

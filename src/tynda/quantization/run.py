@@ -87,7 +87,7 @@ def quantize(
         rest = {name: weight for name, weight in model.weights.items() if name not in plan}
         few = _few(model, plan, method, calibration, utterances, output, on_progress)
         weights = quantize_all(rest, trainable(model)) | few
-    # What is rounded so much has no use for norms and biases in 32 bits.
+    # Beside weights in few bits, norms and biases in 32 bits would be of no use.
     header = new_header(model)
     if not (plain and method == "rtn"):
         header.scores = {}  # they were another file's
@@ -141,7 +141,7 @@ def overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str,
 
 
 def new_header(model: Checkpoint) -> Header:
-    """What a file of the model says of itself."""
+    """Return the header of a file of the model."""
     header = replace(model.header, config=asdict(model.config), tokenizer=model.tokenizer.to_dict())
     if getattr(model.config, "adapter", None) is not None:
         header.languages = header.languages[:1]
@@ -196,7 +196,7 @@ def _settings(model: Checkpoint, plan: Plan, method: str, used: Calibration) -> 
 
 
 def _read_partial(path: Path, model: Checkpoint, settings: str) -> dict[str, Any]:
-    """What an earlier run with the same settings finished.
+    """Read what an earlier run with the same settings finished.
 
     Raises `TyndaError` where the file is none of ours.
     """

@@ -63,7 +63,7 @@ def _are_rates(scores: dict[str, Any]) -> bool:
 
 @dataclass
 class Header:
-    """What a model file says of itself."""
+    """The description of a model in its file."""
 
     name: str
     family: str
@@ -81,7 +81,7 @@ class Header:
     )
     """Word and character error rates, by manifest."""
     grids: dict[str, Any] = field(default_factory=dict)
-    """Of each tensor in few bits; `save_model` sees to it."""
+    """The grid of each tensor in few bits, as `save_model` writes it."""
     format: int = 1
     """2 where there are grids."""
 
@@ -145,7 +145,7 @@ def save_model(
     for key in _TOKENIZER:
         if isinstance(plain.get(key), np.ndarray):
             tensors[f"tokenizer.{key}"] = plain.pop(key)
-    # What has no grid is read by those who know none.
+    # A file without grids has format 1, so that older versions read it.
     stated = asdict(replace(header, tokenizer=plain, grids=grids, format=2 if grids else 1))
     if not grids:
         del stated["grids"]

@@ -37,12 +37,12 @@ class Steps(NamedTuple):
         return bool((self.step > 0).all() and (self.offset > -128).all() and (last <= 127).all())
 
     def rows(self, index: Any) -> Steps:
-        """Those of some rows."""
+        """The steps of some rows, by a slice or an array of whole numbers."""
         return Steps(self.scale[index], self.step[index], self.offset[index])
 
 
 def spread(parts: NDArray[Any], grid: Grid, inputs: int) -> NDArray[Any]:
-    """What each group has, ``[out, groups]``, for each of its inputs: ``[out, inputs]``."""
+    """Repeat a value of each group, ``[out, groups]``, for its inputs: ``[out, inputs]``."""
     return np.repeat(parts, grid.group_size(inputs), axis=1)[:, :inputs]
 
 

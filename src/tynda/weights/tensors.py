@@ -102,7 +102,7 @@ def forget(tensor: Any) -> None:
 
 
 def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """What a file says of each tensor, and where their data begins."""
+    """Read the description of each tensor, and where the data of all begins."""
     size = int.from_bytes(file.read(8), "little")
     header: dict[str, Any] = json.loads(file.read(size))
     header.pop("__metadata__", None)

@@ -51,7 +51,7 @@ class Rows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all of it."""
+        """The shape of all rows together."""
         ...
 
     def __getitem__(self, index: Any, /) -> Any:
@@ -70,13 +70,13 @@ class Weight:
     shape: tuple[int, ...]
     """``(out, in, ...taps)``."""
     rows: Rows
-    """As they are held: see ``grid``."""
+    """The numbers or codes, held in the format that ``grid`` says."""
     grid: Grid | None
     """The format of ``rows``. None: float32 of the weight's shape, rounded to 8 bits when they are
     read. `INT8`: codes, int8 of the weight's shape. Fewer bits: uint8 ``[out, bytes]``, packed as
     ``docs/format.md`` says."""
     steps: Steps | None
-    """What the codes stand for; None where there are none."""
+    """The values that codes stand for; None where rows are float32."""
     integer: bool = True
     """Whether products are computed in 8 bits; else in float32, with the same values."""
 
@@ -235,7 +235,7 @@ def is_product(shape: tuple[int, ...], trainable: bool) -> bool:
 def quantize_all(
     weights: Mapping[str, Any], trainable: Mapping[str, bool], *, later: bool = False
 ) -> dict[str, Tensor]:
-    """Those weights of a model in 8 bits that products with many inputs are made with.
+    """Round the weights of a model to 8 bits, where products have many inputs.
 
     ``trainable``: whether a tensor is learnt; constants (positions) stay as they are. ``later``:
     round only when they are read, some rows at a time.
