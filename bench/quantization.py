@@ -71,7 +71,7 @@ def written(args: argparse.Namespace, way: tuple[str, ...], bits: float, output:
             quantize(args.model, Path(folder) / "m.safetensors", bits)
             size = (Path(folder) / "m.safetensors").stat().st_size
         mixer = Mixer(args.model, **heard)
-        quantize(args.model, output, mixer.for_size(size), calibration=mixer.heard)
+        quantize(args.model, output, mixer.for_size(size), calibration=mixer.calibration)
     elif kind:
         names = products(library.load(args.model))
         mine = [n for n in names if any(fnmatch.fnmatch(n, p) for p in KINDS[kind[0]])]

@@ -23,7 +23,6 @@ BOUNDS = {
     # Engines of other libraries, which load each family through classes of its own.
     "family names are told by models and heads alone": 2,
     "nobody outside models and heads asks which family a model is of": 9,
-    "kinds of weights are told apart in weights alone": 8,
     "files are short": 4,
     "comments are whole sentences": 44,
     "docstrings are whole thoughts": 203,

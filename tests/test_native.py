@@ -19,9 +19,9 @@ from tynda.models import base, conformer, wav2vec2, whisper
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
 from tynda.quantization import fit
-from tynda.weights.coded import to_grid
 from tynda.weights.grid import NF4, Grid
-from tynda.weights.weight import Quantized, by_tap, quantize, quantize_all
+from tynda.weights.rounding import to_grid
+from tynda.weights.weight import Weight, by_tap, quantize, quantize_all
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
 SETS = native.instruction_sets() if native.available() else []
@@ -48,7 +48,7 @@ def run(name, instructions, *args, **options):
             None,
             bound.arguments["x"],
         )
-    arrays = {k: v for k, v in bound.arguments.items() if isinstance(v, np.ndarray | Quantized)}
+    arrays = {k: v for k, v in bound.arguments.items() if isinstance(v, np.ndarray | Weight)}
     weights = {k: v for k, v in arrays.items() if k in WEIGHTS}
     inputs = {k: v for k, v in arrays.items() if k not in WEIGHTS}
 
@@ -99,7 +99,7 @@ def test_codes_at_their_ends_are_summed_exactly():
     # The most that two neighbours can come to, again and again.
     codes = np.full((5, 4096), 127, np.int8)
     codes[1], codes[2, ::2] = -127, -127
-    weight = Quantized(codes, np.ones(5, np.float32))
+    weight = Weight.int8(codes, np.ones(5, np.float32))
     x = np.ones((1, 3, 4096), np.float32)
     x[:, 1] = -1
     y = same("linear", x, weight, exact=True)

@@ -10,10 +10,11 @@ from tynda.errors import TyndaError
 from tynda.ops.numpy import NumpyOps
 from tynda.quantization import fit
 from tynda.quantization.gptq import gptq
-from tynda.weights.coded import Coded, Steps, settle, to_grid
 from tynda.weights.grid import BITS, NF4, Grid
 from tynda.weights.pack import pack, row_bytes, unpack
-from tynda.weights.weight import Quantized, by_tap
+from tynda.weights.rounding import to_grid
+from tynda.weights.steps import Steps, settle
+from tynda.weights.weight import Weight, by_tap, is_integer, stored_bits
 
 FEW = [bits for bits in BITS if bits < 8]
 
@@ -51,8 +52,8 @@ def test_any_byte_is_three_digits():
 def test_values_are_whole_numbers_beside_the_rows_scale(bits, group):
     weight = gaussian(7, 80)
     found = to_grid(weight, Grid(bits, group), fit.absmax(weight, Grid(bits, group)))
-    assert isinstance(found, Quantized)
-    assert isinstance(found, Coded) == (bits < 8)
+    assert is_integer(found)
+    assert stored_bits(found) == bits
     codes = found.codes
     assert codes.dtype == np.int8
     assert codes.min() >= -127
@@ -230,6 +231,6 @@ def test_a_model_computes_with_few_bits_as_with_eight(bits):
         grid = Grid(bits, 32)
         few = to_grid(weight, grid, fit.clipped(by_tap(weight), grid))
         assert few.shape == shape
-        eight = Quantized(np.ascontiguousarray(few.codes), few.scale)
+        eight = Weight.int8(np.ascontiguousarray(few.codes), few.scale)
         np.testing.assert_array_equal(run(few), run(eight))
         np.testing.assert_array_equal(few[2:5].dequantize(), few.dequantize()[2:5])

@@ -17,16 +17,17 @@ from tynda.compile.engine import Eager
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq.head import Seq2SeqHead
 from tynda.ops.numpy import NumpyOps
-from tynda.quantization import calibrate, fit, fold, methods
+from tynda.quantization import fit, fold, layerwise, methods, statistics
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.mixed import Mixer
 from tynda.quantization.plan import Sensitivity, allocate, read_plan, save_plan, weight_bytes
 from tynda.quantization.run import choose, new_header, products, quantize
 from tynda.store import checkpoint, huggingface, library
-from tynda.weights.coded import Coded, to_grid
+from tynda.weights import stored
 from tynda.weights.grid import BITS, Grid
-from tynda.weights.tensors import Stored
-from tynda.weights.weight import Quantized, by_tap, dense
+from tynda.weights.rounding import to_grid
+from tynda.weights.tensors import MappedRows
+from tynda.weights.weight import by_tap, dense, floats, is_integer, stored_bits
 from whisper_peer import write_folder
 
 OPTIONS = [
@@ -69,14 +70,14 @@ def test_a_file_in_8_bits_has_the_codes_that_a_folder_is_computed_with(folder, t
     assert path.read_bytes() == again.read_bytes()
     exact, read = huggingface.load(folder).weights, checkpoint.load(path).weights
     for name, weight in read.items():
-        if isinstance(weight, Quantized):
+        if is_integer(weight):
             steps = (dense(read)[name] - exact[name]) / weight.scale.reshape(
                 -1, *[1] * (weight.codes.ndim - 1)
             )
             assert np.abs(steps).max() < 0.51
         else:
             np.testing.assert_array_equal(weight, exact[name])
-    kept = [name for name, weight in read.items() if not isinstance(weight, Quantized)]
+    kept = [name for name, weight in read.items() if not is_integer(weight)]
     assert "model.encoder.embed_positions.weight" in kept
     assert "model.decoder.embed_tokens.weight" not in kept
 
@@ -107,7 +108,7 @@ def test_codes_stay_in_the_file_and_may_be_any(tmp_path):
     weights = checkpoint.load(path).weights
     for name, weight in weights.items():
         if tensors[name].ndim > 1:
-            assert isinstance(weight, Stored)
+            assert isinstance(weight.rows, MappedRows)
             assert weight.shape == tensors[name].shape
             np.testing.assert_array_equal(weight.codes, tensors[name])
             np.testing.assert_array_equal(weight[1:3].codes, tensors[name][1:3])
@@ -154,7 +155,7 @@ def test_few_bits_come_back_from_their_file(folder, tmp_path, bits):
     for name in products(model):
         exact = dense(model.weights)[name]
         if "embed_positions" in name:
-            assert not isinstance(read[name], Coded)
+            assert stored_bits(read[name]) == 8
             continue
         grid = Grid(bits, 32)
         expected = to_grid(exact, grid, fit.clipped(by_tap(exact), grid))
@@ -169,9 +170,9 @@ def test_few_bits_come_back_from_their_file(folder, tmp_path, bits):
 def test_a_files_header_is_read_once_for_all_its_tensors(folder, tmp_path, monkeypatch):
     quantize(folder, tmp_path / "m", 4)
     read = []
-    places = checkpoint.places
-    monkeypatch.setattr(checkpoint, "places", lambda path: read.append(path) or places(path))
-    assert sum(isinstance(w, Coded) for w in checkpoint.load(tmp_path / "m").weights.values()) > 5
+    places = stored.places
+    monkeypatch.setattr(stored, "places", lambda path: read.append(path) or places(path))
+    assert sum(stored_bits(w) == 4 for w in checkpoint.load(tmp_path / "m").weights.values()) > 5
     assert len(read) == 1
 
 
@@ -218,8 +219,8 @@ def test_the_reader_in_the_docs_reads_all_of_it(folder, tmp_path):
         quantize(folder, path, bits, method=method, group=group)
         _, weights, _ = space["read"](path)
         for name, weight in checkpoint.load(path).weights.items():
-            expected = weight.dequantize() if isinstance(weight, Quantized) else weight
-            if isinstance(weight, Coded):
+            expected = floats(weight)
+            if stored_bits(weight) < 8:
                 expected = by_tap(expected)
                 weights[name] = weights[name][:, : expected.shape[1]]
             np.testing.assert_array_equal(weights[name].astype(np.float32), expected)
@@ -298,31 +299,33 @@ def test_scales_that_move_leave_the_model_as_it_is(folder, speech, method):
 def test_what_comes_to_a_weight_is_seen(folder, speech):
     model = huggingface.load(folder)
     heard = Calibration(model, speech)
-    parts = heard.journey().parts(products(model))
+    parts = heard.layerwise().parts(products(model))
     assert parts[0] == ("model.encoder.conv1.weight", 0, model.config.channels)
     assert parts[-1].name == "model.decoder.embed_tokens.weight"
-    seen = heard.watch(dense(model.weights), ["model.encoder.conv2.weight"])
+    seen = heard.statistics(dense(model.weights), ["model.encoder.conv2.weight"])
     (found,) = seen.values()
-    frames = sum(len(features) // 2 for features, _ in heard.heard)
+    frames = sum(len(features) // 2 for features, _ in heard.inputs)
     assert found.count == frames
-    np.testing.assert_allclose(found.own, np.diag(found.blocks[0]), rtol=1e-5)
-    each = heard.watch(dense(model.weights), ["model.encoder.conv2.weight"], each=True)
-    np.testing.assert_array_equal(each["model.encoder.conv2.weight"].own, found.own)
+    np.testing.assert_allclose(found.mean_squares, np.diag(found.hessians[0]), rtol=1e-5)
+    each = heard.statistics(dense(model.weights), ["model.encoder.conv2.weight"], diagonal=True)
+    np.testing.assert_array_equal(
+        each["model.encoder.conv2.weight"].mean_squares, found.mean_squares
+    )
 
 
 def test_a_decoder_is_heard_on_both_texts_and_nothing_else(folder, speech):
     model = huggingface.load(folder)
     heard = Calibration(model, speech)
     name = "model.decoder.layers.0.fc1.weight"
-    found = heard.watch(dense(model.weights), [name])[name]
+    found = heard.statistics(dense(model.weights), [name])[name]
     engine = Eager(NumpyOps(), dense(model.weights))
-    rights = [row for _, text in heard.heard for row in Seq2SeqHead.given(model, text)]
+    rights = [row for _, text in heard.inputs for row in Seq2SeqHead.given(model, text)]
     own = [row for rows in heard._own for row in rows]
     assert found.count == sum(map(len, rights)) + sum(map(len, own))
     assert any(len(a) != len(b) for a, b in zip(rights, own, strict=True))
     # The right text alone gives what the engine is told to compute.
-    journey, inputs = heard.journey(), []
-    journey.hear(
+    run, inputs = heard.layerwise(), []
+    run.observe(
         dense(model.weights),
         ["model.decoder.embed_tokens.weight"],
         lambda _, start, rows: inputs.append(rows),
@@ -334,42 +337,44 @@ def test_a_decoder_is_heard_on_both_texts_and_nothing_else(folder, speech):
 
 
 @pytest.mark.parametrize("room", [0, 1 << 14, 1 << 40])
-def test_a_journey_in_pieces_hears_the_same(tmp_path, speech, monkeypatch, room):
-    monkeypatch.setattr(calibrate, "_KEPT", room)
+def test_a_run_in_pieces_observes_the_same(tmp_path, speech, monkeypatch, room):
+    monkeypatch.setattr(layerwise, "_MAX_KEPT", room)
     model = library.load(save_tiny(tmp_path / "tiny.safetensors"))
     weights = dense(model.weights)
     heard = Calibration(model, speech)
-    whole = heard.watch(weights, products(model))
-    journey, at = heard.journey(), []
-    for part in journey.parts(products(model)):
-        journey.advance(weights, [part.name])
-        at.append(journey._at)
-        found = methods._heard(journey, weights, [part])[part]
-        np.testing.assert_allclose(found.blocks, whole[part.name].blocks, rtol=1e-4, atol=1e-5)
+    whole = heard.statistics(weights, products(model))
+    run, at = heard.layerwise(), []
+    for part in run.parts(products(model)):
+        run.advance(weights, [part.name])
+        at.append(run._at)
+        found = methods._observed(run, weights, [part])[part]
+        np.testing.assert_allclose(found.hessians, whole[part.name].hessians, rtol=1e-4, atol=1e-5)
     assert (at[-1] > 0) == (room > 0)
 
 
 def test_groups_of_a_convolution_are_heard_each_by_itself(tmp_path, speech, monkeypatch):
     source = Path(__file__).parent / "data/witness-wav2vec2.safetensors"
-    monkeypatch.setattr(calibrate, "_WIDEST", 500)
+    monkeypatch.setattr(statistics, "_MAX_INPUTS", 500)
     model = library.load(source)
     name = "wav2vec2.encoder.pos_conv_embed.conv.weight"
     heard, weights = Calibration(model, speech), dense(model.weights)
-    parts = heard.journey().parts([name])
+    parts = heard.layerwise().parts([name])
     assert [(p.start, p.stop) for p in parts] == [(24 * i, 24 * i + 24) for i in range(8)]
-    seen = methods._heard(heard.journey(), weights, parts)
-    merged = heard.watch(weights, [name])[name]
-    assert [len(b) for b in merged.blocks] == [384, 384]  # 24 channels, 32 taps
-    np.testing.assert_allclose(np.mean([s.own for s in seen.values()], 0), merged.own, rtol=1e-3)
-    monkeypatch.setattr(methods, "_ROOM", 1)
+    seen = methods._observed(heard.layerwise(), weights, parts)
+    merged = heard.statistics(weights, [name])[name]
+    assert [len(b) for b in merged.hessians] == [384, 384]  # 24 channels, 32 taps
+    np.testing.assert_allclose(
+        np.mean([s.mean_squares for s in seen.values()], 0), merged.mean_squares, rtol=1e-3
+    )
+    monkeypatch.setattr(methods, "_MAX_STATISTICS", 1)
     few = methods.quantize(model, {name: Grid(4, 32)}, "gptq", heard)[name]
     assert few.shape == weights[name].shape
     rows = methods._round(weights[name][24:48], Grid(4, 32), "gptq", seen[parts[1]])
-    np.testing.assert_array_equal(few[24:48].packed, rows.packed)
+    np.testing.assert_array_equal(few[24:48].rows, rows.rows)
 
 
 def test_an_interrupted_call_goes_on(folder, tmp_path, speech, monkeypatch):
-    monkeypatch.setattr(methods, "_ROOM", 1)  # a weight at a time
+    monkeypatch.setattr(methods, "_MAX_STATISTICS", 1)  # a weight at a time
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     quantize(folder, whole, 3, calibration=speech)
     counts = []
@@ -501,10 +506,18 @@ def test_a_few_tensors_may_have_bits_of_their_own(folder, tmp_path):
     [
         (["--bits", "4", "--method", "gptq"], 1, "error: gptq needs speech"),
         (["--bits", "3", "--method", "nf4"], 1, "error: nf4 is a table of 4 bits"),
-        (["--bits", "4", "--method", "clip", "--calibration", "M"], 1, "error: clip listens to"),
+        (
+            ["--bits", "4", "--method", "clip", "--calibration", "M"],
+            1,
+            "error: clip uses no calibration set",
+        ),
         (["--bits", "16", "--method", "clip"], 1, "error: 16 bits are not rounded"),
         (["--bits", "32", "--save-plan", "P"], 1, "error: --save-plan: there is no plan"),
-        (["--bits", "4", "--group", "33"], 1, "error: a group has 32"),
+        (
+            ["--bits", "4", "--group", "33"],
+            1,
+            "error: group must be a whole number, a multiple of 32",
+        ),
         (["--bits", "8", "--group", "64"], 2, "--group is for weights in fewer than 8 bits"),
         (["--group", "64"], 2, "--group is for"),
         (["--bits", "32", "--group", "64"], 2, "--group is for"),
@@ -520,7 +533,11 @@ def test_a_few_tensors_may_have_bits_of_their_own(folder, tmp_path):
             2,
             "are rounded by gptq",
         ),
-        (["--bits", "4", "--group", "1000000000"], 1, "error: a group has 32"),
+        (
+            ["--bits", "4", "--group", "1000000000"],
+            1,
+            "error: group must be a whole number, a multiple of 32",
+        ),
         (["--plan", "P", "--bits", "4"], 2, "leave --bits out"),
         (["--bits", "mixed"], 2, "needs either"),
         (["--max-wer-loss", "1"], 2, "needs either"),
@@ -544,6 +561,23 @@ def test_what_does_not_go_together_is_told(folder, tmp_path, speech, args, code,
     if code == 1:
         lines = done.stderr.splitlines()
         assert len([line for line in lines if not line.startswith("warning: calibrating")]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "guess"},
+        {"group": 33},
+        {"utterances": 0},
+        {"utterances": 2.5},
+        {"bits": 7},
+        {"overrides": [("*fc1*", 7)]},
+    ],
+)
+def test_settings_that_cannot_be_are_told_to_programs(folder, tmp_path, settings):
+    with pytest.raises(TyndaError, match=" must be "):
+        quantize(folder, tmp_path / "m", **settings)
     assert not list(tmp_path.iterdir())
 
 

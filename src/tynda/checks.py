@@ -201,7 +201,8 @@ def describe(hint: Any) -> str:
         count = f" of {len(arguments)}" if origin is tuple and arguments[-1] is not ... else ""
         return f"a list{count}, each {describe(arguments[0])}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return words.get(hint, "a table of finite values")
+    words |= {dict: "a dict", list: "a list"}
+    return words.get(origin or hint, "a table of finite values")
 
 
 def simple(hint: Any) -> tuple[Any, Range | None]:

@@ -21,7 +21,15 @@ from tynda.heads.settings import HEADINGS
 if TYPE_CHECKING:
     from tynda.model import Model
 
-__all__ = ["Number", "Sections", "decoder_options", "limited", "model_options", "table_or_json"]
+__all__ = [
+    "Number",
+    "Sections",
+    "decoder_options",
+    "limited",
+    "model_options",
+    "setting_options",
+    "table_or_json",
+]
 
 _HEADS: tuple[type[Decoding] | type[Options], ...] = (Decoding, Options)
 """The settings of each head; an option of the same name sets the same."""
@@ -130,10 +138,27 @@ def _said(name: str) -> list[tuple[type[Decoding] | type[Options], Setting, Any]
     ]
 
 
+def setting_options(kind: Any) -> Callable[[Any], Any]:
+    """Give a command the options of a dataclass of settings, with None for those left out."""
+
+    def decorate(command: Any) -> Any:
+        for each in reversed(dataclasses.fields(kind)):
+            said, hint = each.metadata["setting"], schema(kind)[each.name]
+            help = _spelled(f"{said.help}{_default(each.default)}")
+            command = _option(each.name, hint, said, each.default, help)(command)
+        return command
+
+    return decorate
+
+
 def _setting(name: str) -> Callable[[Any], Any]:
     """The option for a setting of one or more heads; it gives None where it is left out."""
     kind, said, default = _said(name)[0]
-    type_, bounds = simple(schema(kind)[name])
+    return _option(name, schema(kind)[name], said, default, _help(name))
+
+
+def _option(name: str, hint: Any, said: Setting, default: Any, help: str) -> Callable[[Any], Any]:
+    type_, bounds = simple(hint)
     spelling = f"--{name.replace('_', '-')}"
     how: dict[str, Any] = {"metavar": said.metavar}
     if type_ is bool:
@@ -151,11 +176,13 @@ def _setting(name: str) -> Callable[[Any], Any]:
         what = "whole numbers" if item is int else (said.metavar or "numbers").lower()
         least = bounds.min if bounds else -math.inf
         how["callback"] = lambda ctx, param, text: _several(text, item, least, what)
-    return click.option(spelling, cls=_Option, heading=said.heading, help=_help(name), **how)
+    return click.option(spelling, cls=_Option, heading=said.heading, help=help, **how)
 
 
 def _number(kind: type, bounds: Range | None) -> click.ParamType[Any]:
-    assert bounds is not None, "a number that people choose has a range"
+    if bounds is None:
+        assert kind is int, "a number that people choose has a range"
+        return click.INT  # a rule says more than a range
     if kind is int:
         return click.IntRange(int(bounds.min), None if bounds.max is None else int(bounds.max))
     return Number(bounds.min, bounds.max, min_open=bounds.above, max_open=bounds.below)
@@ -172,6 +199,11 @@ def _help(name: str) -> str:
     ]
     same = len(texts) == len(_HEADS) and len({text for _, text in texts}) == 1
     text = texts[0][1] if same else " ".join(f"{head}: {text}" for head, text in texts)
+    return _spelled(text)
+
+
+def _spelled(text: str) -> str:
+    """A text about settings, with the names that they have on the command line."""
     return re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", text)
 
 

@@ -10,18 +10,19 @@ from typing import Any
 import click
 
 from tynda.cli.console import print_written, progress, say
+from tynda.cli.options import setting_options
 from tynda.errors import TyndaError
 from tynda.quantization import run as quantizing
-from tynda.quantization.methods import CALIBRATED, METHODS
 from tynda.quantization.mixed import Mixer
 from tynda.quantization.plan import read_plan
 from tynda.quantization.plan import save_plan as write_plan
+from tynda.quantization.settings import CALIBRATED, STORED, Settings
 from tynda.store import library
 from tynda.weights.grid import Grid
 
 __all__ = ["quantize"]
 
-_BITS = [f"{bits:g}" for bits in quantizing.STORED]
+_BITS = [f"{bits:g}" for bits in STORED]
 _FEW = _BITS[:-2]
 
 
@@ -35,24 +36,12 @@ _FEW = _BITS[:-2]
     type=click.Choice([*_BITS, "mixed"]),
     help="Of a weight; mixed: each its own, for --target-size or --max-wer-loss. 8 by default.",
 )
-@click.option(
-    "--method", type=click.Choice(METHODS), help="By default gptq with --calibration, else clip."
-)
-@click.option(
-    "--group", type=int, help="Inputs that share a step, 32 by default; 0: a row. Below 8 bits."
-)
+@setting_options(Settings)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     metavar="MANIFEST",
-    help="Speech that the model listens to, for gptq, awq, smooth and mixed bits.",
-)
-@click.option(
-    "--utterances",
-    type=click.IntRange(1),
-    default=128,
-    show_default=True,
-    help="Of the manifest, evenly taken.",
+    help="Speech to calibrate with, for gptq, awq, smooth and mixed bits.",
 )
 @click.option("--target-size", type=click.FloatRange(0, min_open=True), help="Of the file, MB.")
 @click.option(
@@ -92,7 +81,7 @@ def quantize(
     if plan and bits:
         raise click.UsageError("--plan says all about bits: leave --bits out")
     if bits == "mixed" and how["calibration"] is None:
-        raise click.UsageError("mixed bits need speech to listen to: --calibration MANIFEST")
+        raise click.UsageError("mixed bits need speech for calibration: --calibration MANIFEST")
     if bits == "mixed" and how["method"] not in (None, *CALIBRATED):
         raise click.UsageError(f"mixed bits are rounded by {', '.join(CALIBRATED)}")
     if not all(math.isfinite(x) for x in (target_size, max_wer_loss) if x is not None):
@@ -103,7 +92,8 @@ def quantize(
             "--group is for weights in fewer than 8 bits: more have a scale for each row, and a "
             "plan has its own groups"
         )
-    how["group"] = 32 if how["group"] is None else how["group"]
+    how = {name: value for name, value in how.items() if value is not None}
+    group = how.get("group", Settings.group)
     quantizing.check_new(output)
     changes = [_override(text) for text in overrides]
     used: Any = None if bits == "mixed" else _number(bits or "8")
@@ -111,20 +101,18 @@ def quantize(
         if plan:
             used = read_plan(plan, quantizing.products(library.load(model)))
         elif bits == "mixed":
-            settings = {key: how[key] for key in ("group", "calibration", "utterances")}
+            settings = {key: how[key] for key in how if key != "method"}
             mixer = Mixer(model, overrides=changes, on_progress=advance, **settings)
             if target_size is not None:
                 used = mixer.for_size(round(target_size * 1e6))
             else:
                 used = mixer.for_loss(max_wer_loss or 0)
-            how["calibration"] = mixer.heard
+            how["calibration"] = mixer.calibration
             _tell(used)
         elif save_plan and used < 16:
-            used = quantizing.choose(library.load(model), used, how["group"])
+            used = quantizing.choose(library.load(model), used, group)
         if save_plan:
-            _keep(
-                save_plan, used, quantizing.overridden(library.load(model), how["group"], changes)
-            )
+            _keep(save_plan, used, quantizing.overridden(library.load(model), group, changes))
         quantizing.quantize(model, output, used, overrides=changes, on_progress=advance, **how)
     print_written(output)
 

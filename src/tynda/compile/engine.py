@@ -15,7 +15,7 @@ from tynda.compile.native import Native
 from tynda.errors import TyndaError
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import map_tree
-from tynda.weights.weight import Quantized, dense, quantize_all
+from tynda.weights.weight import Tensor, dense, quantize_all, stored_bits
 
 __all__ = ["BITS", "Backend", "Eager", "Engine", "as_held", "open_engine", "processors"]
 
@@ -61,7 +61,7 @@ class Eager:
 
 
 def open_engine(
-    weights: Mapping[str, Array | Quantized],
+    weights: Mapping[str, Tensor],
     trainable: Mapping[str, bool],
     backend: Backend | None = None,
     bits: int | None = None,
@@ -111,7 +111,7 @@ def open_engine(
 
 
 def as_held(
-    weights: Mapping[str, Array | Quantized],
+    weights: Mapping[str, Tensor],
     trainable: Mapping[str, bool],
     backend: Backend,
     bits: int | None = None,
@@ -121,7 +121,7 @@ def as_held(
     Raises `TyndaError` where the backend has no such width.
     """
     if bits is None:
-        stored = any(isinstance(weight, Quantized) for weight in weights.values())
+        stored = any(stored_bits(weight) <= 8 for weight in weights.values())
         bits = 8 if stored and backend == "native" else 32
     if bits == 32:
         return dense(weights, later=backend == "native"), bits

@@ -64,7 +64,7 @@ class Packed:
 class Native:
     """A model's weights in the hands of the kernels.
 
-    ``weights``: name -> float32 array or `Quantized`. ``instructions``: one of
+    ``weights``: name -> float32 array or `Weight`. ``instructions``: one of
     `instruction_sets`, the best by default. ``bits``: see `Machine`. Several threads may run it at
     once: plans and rearranged weights are made once and never change, and each run has an arena
     for itself meanwhile.

@@ -3,14 +3,15 @@
 What the operations mean, with shapes and sources, stands in ``tynda.ops.base``. Nothing here
 trains: batch norm takes the running statistics and dropout is the identity.
 
-A weight may be `Quantized`: ``linear`` and the convolutions then compute with whole numbers, as
-kernels do, and simulate them exactly.
+A weight may be a `Weight` whose products are computed in 8 bits: ``linear`` and the convolutions
+then compute with whole numbers, as kernels do, and equal them bit for bit.
 """
 
 # ruff: noqa: D102 - the protocol documents every operation
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from tynda.ops.base import conv_length
 from tynda.weights.attention import LEAST_QUERIES
 from tynda.weights.attention import attention as attention_8
-from tynda.weights.weight import Quantized, floats
+from tynda.weights.weight import Weight, by_tap, floats, is_integer, lookup, product
 
 __all__ = ["Array", "NumpyOps"]
 
@@ -37,19 +38,21 @@ class _Remembered(np.ndarray[Any, Any]):
 class NumpyOps:
     """Operations of ``tynda.ops.base`` on float32 arrays.
 
-    ``bits``: 8, where attention is to be simulated in 8 bits as well.
+    ``bits``: 8, where attention is to be simulated in 8 bits as well. ``observe``: called before
+    each product with a weight, with the first of the weight's rows that are used (of a grouped
+    convolution, other groups follow) and the inputs ``[..., in]``, a convolution's by tap.
     """
 
-    def __init__(self, bits: int = 32) -> None:
-        self._bits = bits
+    def __init__(self, bits: int = 32, observe: Callable[[int, Array], None] | None = None) -> None:
+        self._bits, self._observe = bits, observe
 
-    def linear(self, x: Array, weight: Array | Quantized, bias: Array | None = None) -> Array:
-        return _shift(_product(x, weight), bias)
+    def linear(self, x: Array, weight: Array | Weight, bias: Array | None = None) -> Array:
+        return _shift(self._product(x, weight), bias)
 
     def conv1d(
         self,
         x: Array,
-        weight: Array | Quantized,
+        weight: Array | Weight,
         bias: Array | None = None,
         *,
         stride: int = 1,
@@ -59,13 +62,9 @@ class NumpyOps:
         if weight.shape[:2] == (groups, 1):
             return _shift(_depthwise(x, floats(weight)[:, 0], stride, padding), bias)
         out = weight.shape[0] // groups
+        sizes = (weight.shape[2], 1), (stride, 1), (padding, 0)
         parts = [
-            self.conv2d(
-                part[:, :, None],
-                weight[i * out : (i + 1) * out][..., None],
-                stride=(stride, 1),
-                padding=(padding, 0),
-            )
+            self._convolve(part[:, :, None], weight[i * out : (i + 1) * out], *sizes, i * out)
             for i, part in enumerate(np.split(x, groups, axis=-1))
         ]
         return _shift(np.concatenate(parts, axis=-1)[:, :, 0], bias)
@@ -73,31 +72,53 @@ class NumpyOps:
     def conv2d(
         self,
         x: Array,
-        weight: Array | Quantized,
+        weight: Array | Weight,
         bias: Array | None = None,
         *,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
     ) -> Array:
+        return _shift(self._convolve(x, weight, weight.shape[2:], stride, padding, 0), bias)
+
+    def _convolve(
+        self,
+        x: Array,
+        weight: Array | Weight,
+        kernel: tuple[int, ...],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        start: int,
+    ) -> Array:
+        """A convolution without its bias. ``start``: which of the whole weight's rows comes first,
+        where ``weight`` is a group's part of it."""
         (step, step_bins), (pad, pad_bins) = stride, padding
-        channels, _, taps, taps_bins = weight.shape
+        channels, (taps, taps_bins) = weight.shape[0], kernel
         frames = conv_length(x.shape[1], taps, step, pad)
         bins = conv_length(x.shape[2], taps_bins, step_bins, pad_bins)
         y = np.zeros((x.shape[0], frames, bins, channels), np.float32)
-        if y.size:
-            x = np.pad(x, ((0, 0), (pad, pad), (pad_bins, pad_bins), (0, 0)))
-            # [batch, time, bins', in, taps over bins]
-            windows = sliding_window_view(x, taps_bins, axis=2)[:, :, ::step_bins]
-            if isinstance(weight, Quantized):  # a window has one scale: all of it is needed
-                windows = sliding_window_view(windows, taps, axis=1)[:, ::step]
-                rows = np.moveaxis(windows, 3, -1).swapaxes(3, 4).reshape(*y.shape[:3], -1)
-                return _shift(_product(rows, weight.by_tap()), bias)
-            # One product per tap in time, over windows of bins: windows over both axes at
-            # once would take as many times the memory as there are taps.
-            for tap in range(taps):
-                part = windows[:, tap : tap + step * frames : step]
-                y += np.tensordot(part, weight[:, :, tap], axes=((4, 3), (2, 1)))
-        return _shift(y, bias)
+        if not y.size:
+            return y
+        x = np.pad(x, ((0, 0), (pad, pad), (pad_bins, pad_bins), (0, 0)))
+        # [batch, time, bins', in, taps over bins]
+        windows = sliding_window_view(x, taps_bins, axis=2)[:, :, ::step_bins]
+        if is_integer(weight) or self._observe:  # a window has one scale: all of it is needed
+            windows = sliding_window_view(windows, taps, axis=1)[:, ::step]
+            rows = np.moveaxis(windows, 3, -1).swapaxes(3, 4).reshape(*y.shape[:3], -1)
+            return self._product(rows, by_tap(weight), start)
+        # One product per tap in time, over windows of bins: windows over both axes at
+        # once would take as many times the memory as there are taps.
+        values = floats(weight)
+        values = values[..., None] if values.ndim == 3 else values
+        for tap in range(taps):
+            part = windows[:, tap : tap + step * frames : step]
+            y += np.tensordot(part, values[:, :, tap], axes=((4, 3), (2, 1)))
+        return y
+
+    def _product(self, x: Array, weight: Array | Weight, start: int = 0) -> Array:
+        """``x [..., in]`` times ``weight [out, in]``, transposed; ``start``: as of `_convolve`."""
+        if self._observe:
+            self._observe(start, x)
+        return product(x, weight)
 
     def layer_norm(self, x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
         centred = x - x.mean(-1, keepdims=True)
@@ -177,8 +198,8 @@ class NumpyOps:
     def remember_values(self, v: Array, *, heads: int, lengths: Array) -> Array:
         return v.view(_Remembered)
 
-    def embedding(self, ids: Array, weight: Array | Quantized) -> Array:
-        return floats(weight[ids])
+    def embedding(self, ids: Array, weight: Array | Weight) -> Array:
+        return lookup(weight, ids)
 
     def positions(self, starts: Array, count: int) -> Array:
         return starts[:, None] + np.arange(count)
@@ -197,8 +218,8 @@ class NumpyOps:
     def lstm(
         self,
         x: Array,
-        weight_ih: Array | Quantized,
-        weight_hh: Array | Quantized,
+        weight_ih: Array | Weight,
+        weight_hh: Array | Weight,
         bias_ih: Array,
         bias_hh: Array,
         *,
@@ -208,7 +229,7 @@ class NumpyOps:
         if reverse:
             x = _reverse(x, lengths)
         batch, frames, _ = x.shape
-        inputs = _product(x, weight_ih) + (bias_ih + bias_hh)
+        inputs = self._product(x, weight_ih) + (bias_ih + bias_hh)
         weight_hh = floats(weight_hh)
         hidden = cell = np.zeros((batch, weight_hh.shape[1]), np.float32)
         y = np.empty((batch, frames, weight_hh.shape[1]), np.float32)
@@ -246,14 +267,6 @@ class NumpyOps:
 
     def dropout(self, x: Array, rate: float) -> Array:
         return x
-
-
-def _product(x: Array, weight: Array | Quantized) -> Array:
-    """``x [..., in]`` times ``weight [out, in]``, transposed."""
-    if isinstance(weight, Quantized):
-        return weight.product(x)
-    y: Array = x @ weight.T
-    return y
 
 
 def _shift(x: Array, bias: Array | None) -> Array:

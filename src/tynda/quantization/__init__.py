@@ -1,1 +1,1 @@
-"""From a model to one in fewer bits: the methods, and what they listen to."""
+"""Rounding a model to fewer bits: methods, calibration, mixed precision."""

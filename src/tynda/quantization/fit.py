@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.weights.coded import Steps, nearest, settle
 from tynda.weights.grid import Grid
+from tynda.weights.steps import Steps, nearest, settle
 from tynda.weights.weight import Floats
 
 __all__ = ["absmax", "absmean", "clipped", "half_quadratic", "kmeans"]
@@ -116,7 +116,7 @@ def _table(grid: Grid) -> Floats:
 
 def _groups(rows: Floats, grid: Grid) -> Floats:
     """``[out, groups, size]``, zeros behind the last."""
-    size = max(1, grid.size(rows.shape[1]))
+    size = max(1, grid.group_size(rows.shape[1]))
     short = -rows.shape[1] % size
     return np.pad(rows, ((0, 0), (0, short))).reshape(len(rows), -1, size)
 

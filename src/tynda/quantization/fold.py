@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from tynda.compile.trace import Step, Value
-from tynda.quantization.calibrate import Calibration, Seen
+from tynda.quantization.calibrate import Calibration
 from tynda.quantization.fit import clipped
-from tynda.weights.coded import to_grid
+from tynda.quantization.statistics import InputStatistics
 from tynda.weights.grid import Grid
+from tynda.weights.rounding import to_grid
 from tynda.weights.weight import Floats, floats
 
 __all__ = ["moved"]
@@ -29,16 +30,16 @@ def moved(
 ) -> dict[str, Floats]:
     """The tensors of a model that change, with scales moved by ``awq`` or ``smooth``."""
     found = [
-        link for link in _links(calibration.journey().steps) if plan.keys() >= set(link.weights)
+        link for link in _links(calibration.layerwise().steps) if plan.keys() >= set(link.weights)
     ]
-    seen = calibration.watch(weights, {link.weights[0] for link in found})
+    seen = calibration.statistics(weights, {link.weights[0] for link in found})
     changed: dict[str, Floats] = {}
     for link in found:
-        heard = seen[link.weights[0]]
+        inputs = seen[link.weights[0]]
         if method == "awq":
-            factors = _awq(weights, link, heard, plan[link.weights[0]])
+            factors = _awq(weights, link, inputs, plan[link.weights[0]])
         else:
-            factors = _smooth(weights, link, heard)
+            factors = _smooth(weights, link, inputs)
         changed |= {name: floats(weights[name]) / factors for name in link.norm}
         changed |= {name: floats(weights[name]) * factors for name in link.weights}
     return changed
@@ -53,7 +54,7 @@ class _Link:
 
 
 def _links(steps: Sequence[Step]) -> list[_Link]:
-    """Those of a traced model."""
+    """Find the links in a traced model."""
     reads = Counter(v.name for step in steps for v in step.weights)
     users: dict[Value, list[Step]] = {}
     for step in steps:
@@ -71,37 +72,39 @@ def _links(steps: Sequence[Step]) -> list[_Link]:
     return found
 
 
-def _smooth(weights: Mapping[str, Any], link: _Link, seen: Seen, share: float = 0.5) -> Floats:
+def _smooth(
+    weights: Mapping[str, Any], link: _Link, inputs: InputStatistics, share: float = 0.5
+) -> Floats:
     """Factors that share the outliers of activations with the weights.
 
     Xiao et al. 2023, "SmoothQuant", equation 4.
     """
     peaks = np.max([np.abs(floats(weights[name])).max(0) for name in link.weights], axis=0)
-    factors = np.maximum(seen.peak, 1e-5) ** share / np.maximum(peaks, 1e-5) ** (1 - share)
+    factors = np.maximum(inputs.peak, 1e-5) ** share / np.maximum(peaks, 1e-5) ** (1 - share)
     return _centred(factors)
 
 
-def _awq(weights: Mapping[str, Any], link: _Link, seen: Seen, grid: Grid) -> Floats:
+def _awq(weights: Mapping[str, Any], link: _Link, inputs: InputStatistics, grid: Grid) -> Floats:
     """Factors with which rounding to the grid harms the products least.
 
     Lin et al. 2024, "AWQ", equations 4 and 5: powers of the activations' sizes, of 11.
     """
-    sizes = np.sqrt(np.maximum(seen.own, 1e-12))
+    sizes = np.sqrt(np.maximum(inputs.mean_squares, 1e-12))
     tried = [_centred(sizes**power) for power in np.linspace(0, 1, 11)]
-    return tried[int(np.argmin([_harm(weights, link, seen, grid, f) for f in tried]))]
+    return tried[int(np.argmin([_harm(weights, link, inputs, grid, f) for f in tried]))]
 
 
 def _harm(
-    weights: Mapping[str, Any], link: _Link, seen: Seen, grid: Grid, factors: Floats
+    weights: Mapping[str, Any], link: _Link, inputs: InputStatistics, grid: Grid, factors: Floats
 ) -> float:
     """The mean square of what rounding changes in the products."""
     total = 0.0
     for name in link.weights:
         weight = floats(weights[name]) * factors
-        steps = clipped(weight, grid, seen.own / factors**2)
+        steps = clipped(weight, grid, inputs.mean_squares / factors**2)
         change = (to_grid(weight, grid, steps).dequantize() - weight) / factors
         start = 0
-        for block in seen.blocks:
+        for block in inputs.hessians:
             part = change[:, start : start + len(block)]
             total += float(np.sum((part @ block) * part))
             start += len(block)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.weights.coded import Steps, coded, nearest, spread
 from tynda.weights.grid import Grid
-from tynda.weights.weight import Floats, Quantized, by_tap
+from tynda.weights.rounding import from_codes
+from tynda.weights.steps import Steps, nearest, spread
+from tynda.weights.weight import Floats, Weight, by_tap
 
 __all__ = ["gptq"]
 
@@ -29,7 +30,7 @@ _ROWS = 2048
 
 def gptq(
     weight: Floats, grid: Grid, steps: Steps, hessians: Sequence[NDArray[np.float64]]
-) -> Quantized:
+) -> Weight:
     """Round ``weight [out, ...]``.
 
     ``hessians``: mean of the products of any two inputs ``[in, in]``, over calibration data; or
@@ -47,7 +48,7 @@ def gptq(
             settled = steps.scale[few], step[few, part], offset[few, part]
             levels[few, part] = _levels(rows[few, part], grid, settled, order, root)
         start = part.stop
-    return coded(weight.shape, grid, steps, levels)
+    return from_codes(weight.shape, grid, steps, levels)
 
 
 def _levels(

@@ -13,30 +13,27 @@ import numpy as np
 
 from tynda.errors import TyndaError
 from tynda.quantization import fit, fold
-from tynda.quantization.calibrate import Calibration, Journey, Part, Seen, inputs_bytes
+from tynda.quantization.calibrate import Calibration
 from tynda.quantization.gptq import gptq
+from tynda.quantization.layerwise import LayerwiseRun, Part
+from tynda.quantization.settings import CALIBRATED, Method
+from tynda.quantization.statistics import InputStatistics, inputs_bytes
 from tynda.store.checkpoint import Checkpoint
-from tynda.weights.coded import joined, to_grid
 from tynda.weights.grid import NF4, Grid
+from tynda.weights.rounding import to_grid
 from tynda.weights.tensors import forget
-from tynda.weights.weight import Floats, Quantized, by_tap, floats
+from tynda.weights.weight import Floats, Weight, by_tap, floats, joined, stored_bits
 
-__all__ = ["CALIBRATED", "METHODS", "quantize"]
+__all__ = ["quantize"]
 
-CALIBRATED = ("gptq", "awq", "smooth")
-METHODS = ("rtn", "clip", "hqq", "absmean", "nf4", "kmeans", *CALIBRATED)
-"""``rtn``: nearest values; ``clip``: the same on the grid that errs least; ``hqq``, ``absmean``,
-``gptq`` and ``awq`` by their papers; ``nf4`` and ``kmeans``: a table; ``smooth``: SmoothQuant,
-then ``clip``."""
-
-# Bytes of what is known of the inputs at a time; the model runs again for the next weights.
-_ROOM = 256 << 20
+# Bytes of input statistics at a time; the model runs again for the next weights.
+_MAX_STATISTICS = 256 << 20
 
 
 def quantize(
     model: Checkpoint,
     plan: Mapping[str, Grid],
-    method: str,
+    method: Method,
     calibration: Calibration | None = None,
     done: Mapping[str, Any] | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
@@ -44,11 +41,9 @@ def quantize(
     """The tensors of ``plan`` in few bits, and those that had to change with them.
 
     ``done``: tensors that an earlier run has finished. ``on_progress`` is given all that are
-    finished, whenever there are more. Raises `TyndaError` for a method that is unknown, lacks
-    its calibration or has no such grid.
+    finished, whenever there are more. Raises `TyndaError` for a method that lacks its
+    calibration or has no such grid.
     """
-    if method not in METHODS:
-        raise TyndaError(f"no method {method!r}: take one of {', '.join(METHODS)}")
     if method == "nf4" and any(grid.bits != 4 for grid in plan.values()):
         raise TyndaError("nf4 is a table of 4 bits: --bits 4")
     weights = {name: floats(value) for name, value in model.weights.items()}
@@ -60,9 +55,9 @@ def quantize(
             if name not in finished
         )
     elif calibration is None:
-        raise TyndaError(f"{method} needs speech to listen to: --calibration MANIFEST")
+        raise TyndaError(f"{method} needs speech for calibration: --calibration MANIFEST")
     else:
-        rounds = _listening(weights, plan, method, calibration, finished)
+        rounds = _calibrated(weights, plan, method, calibration, finished)
     for some in rounds:
         finished |= some
         for name in some:
@@ -72,56 +67,63 @@ def quantize(
     return finished
 
 
-def _listening(
+def _calibrated(
     weights: dict[str, Floats],
     plan: Mapping[str, Grid],
-    method: str,
+    method: Method,
     calibration: Calibration,
     done: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
+    """Tensors as they are finished, in the order in which the model uses them."""
     if method in ("awq", "smooth") and not done:
         yield fold.moved(weights, plan, method, calibration)
-    left = plan.keys() - {name for name, weight in done.items() if isinstance(weight, Quantized)}
-    journey = calibration.journey()
-    parts = journey.parts(left)
-    pieces: dict[str, list[Quantized]] = {}
+
+    def unrounded() -> set[str]:
+        return {name for name in plan if name not in done or stored_bits(done[name]) > 8}
+
+    run = calibration.layerwise()
+    parts = run.parts(unrounded())
+    pieces: dict[str, list[Weight]] = {}
     while parts:
         count = next((i for i in range(1, len(parts)) if not _fits(parts[: i + 1], weights)), None)
         now, parts = parts[:count], parts[count:] if count else []
-        journey.advance(weights | done, {part.name for part in now})
-        seen = _heard(journey, weights | done, now)
+        run.advance(weights | done, {part.name for part in now})
+        seen = _observed(run, weights | done, now)
         for part in now:
             weight = floats((weights | done)[part.name])[part.start : part.stop]
             found = _round(weight, plan[part.name], method, seen.pop(part, None))
             pieces.setdefault(part.name, []).append(found)
         whole = {part.name for part in now} - {part.name for part in parts}
         yield {name: joined(pieces.pop(name)) for name in whole}
-    # What no utterance came to.
-    unheard = [name for name in left if not isinstance(done.get(name), Quantized)]
-    yield {name: _round(floats((weights | done)[name]), plan[name], "clip") for name in unheard}
+    # No utterance comes to these.
+    yield {name: _round(floats((weights | done)[name]), plan[name], "clip") for name in unrounded()}
 
 
 def _fits(parts: Sequence[Part], weights: Mapping[str, Floats]) -> bool:
     inputs = (int(np.prod(weights[part.name].shape[1:])) for part in parts)
-    return sum(map(inputs_bytes, inputs)) <= _ROOM
+    return sum(map(inputs_bytes, inputs)) <= _MAX_STATISTICS
 
 
-def _heard(journey: Journey, weights: Mapping[str, Any], parts: Sequence[Part]) -> dict[Part, Seen]:
-    """What comes to these parts."""
-    seen: dict[Part, Seen] = {}
+def _observed(
+    run: LayerwiseRun, weights: Mapping[str, Any], parts: Sequence[Part]
+) -> dict[Part, InputStatistics]:
+    """Collect what these parts are multiplied with."""
+    seen: dict[Part, InputStatistics] = {}
     wanted = {(part.name, part.start): part for part in parts}
 
     def tell(name: str, start: int, rows: Floats) -> None:
         if part := wanted.get((name, start)):
-            seen.setdefault(part, Seen(rows.shape[1])).add(rows)
+            seen.setdefault(part, InputStatistics(rows.shape[1])).add(rows)
 
-    journey.hear(weights, {part.name for part in parts}, tell)
+    run.observe(weights, {part.name for part in parts}, tell)
     return seen
 
 
-def _round(weight: Floats, grid: Grid, method: str, seen: Seen | None = None) -> Quantized:
+def _round(
+    weight: Floats, grid: Grid, method: Method, inputs: InputStatistics | None = None
+) -> Weight:
     rows = by_tap(weight)
-    counts = None if seen is None else seen.own
+    counts = None if inputs is None else inputs.mean_squares
     if method == "nf4":
         grid = Grid(4, table=NF4)
     elif method == "kmeans":
@@ -134,6 +136,6 @@ def _round(weight: Floats, grid: Grid, method: str, seen: Seen | None = None) ->
         steps = fit.absmean(rows, grid)
     else:
         steps = fit.clipped(rows, grid, counts)
-    if method == "gptq" and seen is not None:
-        return gptq(weight, grid, steps, seen.blocks)
+    if method == "gptq" and inputs is not None:
+        return gptq(weight, grid, steps, inputs.hessians)
     return to_grid(weight, grid, steps)

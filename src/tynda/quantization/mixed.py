@@ -27,6 +27,7 @@ from tynda.quantization.run import (
     quantize,
     trainable,
 )
+from tynda.quantization.settings import Settings
 from tynda.score import change
 from tynda.sound import audio
 from tynda.store import library
@@ -40,7 +41,7 @@ _TRIES = 6
 
 
 class Mixer:
-    """What a model minds, measured once; arguments as of `tynda.quantize`."""
+    """How much a model loses by fewer bits, measured once; arguments as of `tynda.quantize`."""
 
     def __init__(
         self,
@@ -54,14 +55,15 @@ class Mixer:
     ) -> None:
         if find_spec("scipy") is None:
             raise TyndaError("mixed bits need scipy: pip install scipy")
+        Settings(group=group, utterances=utterances)
         self._name, self._manifest, self._group = name, calibration, group
         self._model = library.load(name)
         self._fixed = overridden(self._model, group, overrides)
-        self.heard = Calibration(self._model, calibration, utterances)
+        self.calibration = Calibration(self._model, calibration, utterances)
         """To be given to `quantize`, so that nothing is read twice."""
         names = [name for name in choose(self._model, 8) if name not in self._fixed]
         learnt = trainable(self._model)
-        self._found = measure(self._model, names, group, self.heard, learnt, on_progress)
+        self._found = measure(self._model, names, group, self.calibration, learnt, on_progress)
 
     def for_size(self, size: int) -> dict[str, Grid]:
         """The plan with which the file has at most ``size`` bytes and loses least.
@@ -95,7 +97,7 @@ class Mixer:
                 continue
             with TemporaryDirectory() as folder:
                 path = Path(folder) / "tried.safetensors"
-                quantize(self._name, path, plan, calibration=self.heard, group=self._group)
+                quantize(self._name, path, plan, calibration=self.calibration, group=self._group)
                 rise = change(base, self._pairs(path, None), draws=1).wer
             if 100 * rise <= points:
                 best, high = plan, bits
@@ -114,7 +116,7 @@ class Mixer:
                 model.normalize(utterance.text),
                 model.normalize(model.transcribe(audio.load(utterance.audio)).text),
             )
-            for utterance in self.heard.utterances
+            for utterance in self.calibration.utterances
         ]
 
 

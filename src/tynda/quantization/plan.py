@@ -1,4 +1,4 @@
-"""Mixed precision: how many bits each tensor gets, by how much the model minds."""
+"""Mixed precision: how many bits each tensor gets, by how much the model loses by fewer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from tynda.heads.seq2seq.search import log_softmax
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.fit import clipped
 from tynda.store.checkpoint import Checkpoint
-from tynda.weights.coded import to_grid
 from tynda.weights.grid import BITS, Grid
 from tynda.weights.pack import row_bytes
+from tynda.weights.rounding import to_grid
 from tynda.weights.weight import Floats, by_tap, floats
 
 __all__ = ["Sensitivity", "allocate", "measure", "read_plan", "save_plan", "weight_bytes"]
 
 Plan = Mapping[str, Grid]
 
-# The width at which a tensor's harm is measured; at others it is reckoned from this.
+# The width at which a tensor's harm is measured; for other widths it is computed from this.
 _MEASURED = 3
-# Utterances that are heard for each tensor.
-_HEARD = 6
+# Utterances that the model runs on for each tensor.
+_UTTERANCES = 6
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What it costs to store a tensor in fewer bits."""
+    """How much a model loses by storing a tensor in fewer bits."""
 
     shape: tuple[int, ...]
     harm: Mapping[float, float]
@@ -49,18 +49,18 @@ def measure(
     trainable: Mapping[str, bool],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Sensitivity]:
-    """How much a model minds each of its tensors in fewer bits.
+    """How much a model loses by each of its tensors in fewer bits.
 
     One tensor at a time is rounded to 3 bits, and the outputs held against those of the model as
     it is (Kullback-Leibler divergence). For other widths this is scaled by the error of the
     tensor's products, inputs weighted by their mean squares on the calibration data.
     """
     weights = {name: floats(value) for name, value in model.weights.items()}
-    seen = calibration.watch(weights, names, each=True)
-    indices = range(len(calibration.heard))[:_HEARD]
+    seen = calibration.statistics(weights, names, diagonal=True)
+    indices = range(len(calibration.inputs))[:_UTTERANCES]
 
-    def outputs(changed: Mapping[str, Floats]) -> list[Floats]:
-        engine = open_engine(weights | dict(changed), trainable, bits=32)
+    def outputs(other: Mapping[str, Floats]) -> list[Floats]:
+        engine = open_engine(weights | dict(other), trainable, bits=32)
         return [log_softmax(calibration.outputs(engine, i)) for i in indices]
 
     expected = outputs({})
@@ -69,15 +69,15 @@ def measure(
         rows = by_tap(weights[name])
         counts = np.ones(rows.shape[1], np.float32)
         if name in seen:
-            counts = seen[name].own
+            counts = seen[name].mean_squares
         errors = {}
         for bits in BITS:
             grid = Grid(bits, group if bits < 8 else 0)
             rounded = to_grid(weights[name], grid, clipped(rows, grid, counts)).dequantize()
             errors[bits] = float(np.sum(np.square(by_tap(rounded) - rows) * counts))
             if bits == _MEASURED:
-                heard = outputs({name: rounded})
-        lost = float(np.mean([_divergence(a, b) for a, b in zip(expected, heard, strict=True)]))
+                changed = outputs({name: rounded})
+        lost = float(np.mean([_divergence(a, b) for a, b in zip(expected, changed, strict=True)]))
         share = lost / max(errors[_MEASURED], 1e-30)
         harm = {bits: error * share for bits, error in errors.items()}
         found[name] = Sensitivity(weights[name].shape, harm)
@@ -87,24 +87,24 @@ def measure(
 
 
 def allocate(
-    sensitivities: Mapping[str, Sensitivity], group: int, most: int, *, least: float = 2
+    sensitivities: Mapping[str, Sensitivity], group: int, max_bytes: int, *, min_bits: float = 2
 ) -> dict[str, Grid]:
-    """The grids that do least harm in ``most`` bytes, none below ``least`` bits.
+    """The grids that do least harm in at most ``max_bytes``, none below ``min_bits``.
 
     An integer programme, by ``scipy.optimize.milp``. Raises `TyndaError` where they do not fit.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    widths = [bits for bits in BITS if bits >= least]
+    widths = [bits for bits in BITS if bits >= min_bits]
     grids = [Grid(bits, group if bits < 8 else 0) for bits in widths]
     names = list(sensitivities)
     harm = np.array([[sensitivities[name].harm[b] for b in widths] for name in names])
     size = np.array([[weight_bytes(sensitivities[n].shape, g) for g in grids] for n in names])
     smallest = int(size.min(1).sum())
-    if smallest > most:
+    if smallest > max_bytes:
         raise TyndaError(
-            f"with the fewest bits the file is still {(smallest - most) / 1e6:.2f} MB too large: "
-            "ask for a larger one"
+            f"with the fewest bits the file is still {(smallest - max_bytes) / 1e6:.2f} MB too "
+            "large: ask for a larger one"
         )
     count, choices = harm.shape
     once = np.kron(np.eye(count), np.ones(choices))
@@ -112,7 +112,7 @@ def allocate(
         harm.ravel() / max(harm.max(), 1e-30),
         constraints=[
             LinearConstraint(once, 1, 1),
-            LinearConstraint(size.reshape(1, -1) / size.sum(), -np.inf, most / size.sum()),
+            LinearConstraint(size.reshape(1, -1) / size.sum(), -np.inf, max_bytes / size.sum()),
         ],
         bounds=Bounds(0, 1),
         integrality=np.ones(harm.size),
@@ -123,7 +123,7 @@ def allocate(
 
 
 def weight_bytes(shape: tuple[int, ...], grid: Grid) -> int:
-    """What a tensor takes in a file; offsets are implied."""
+    """Bytes of a tensor in a file whose offsets are implied."""
     inputs = int(np.prod(shape[1:]))
     if grid.bits == 8:
         return shape[0] * (inputs + 4)
@@ -166,5 +166,5 @@ def save_plan(path: Path, plan: Plan) -> None:
     write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
-def _divergence(expected: Floats, heard: Any) -> float:
-    return float((np.exp(expected) * (expected - heard)).sum(-1).mean())
+def _divergence(expected: Floats, found: Any) -> float:
+    return float((np.exp(expected) * (expected - found)).sum(-1).mean())

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tynda.errors import TyndaError
-from tynda.quantization.methods import CALIBRATED
+from tynda.quantization.settings import CALIBRATED, Method, Settings
 from tynda.store import library
 from tynda.store.checkpoint import Checkpoint, Header, load_tensors, save_model
-from tynda.weights.grid import BITS, Grid
+from tynda.weights.grid import Grid
 from tynda.weights.tensors import forget
 from tynda.weights.weight import POSITIONS, dense, floats, is_product, quantize_all
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tynda.quantization.calibrate import Calibration
 
 __all__ = [
-    "STORED",
     "check_new",
     "choose",
     "new_header",
@@ -33,9 +32,6 @@ __all__ = [
     "quantize",
     "trainable",
 ]
-
-STORED = (*BITS, 16, 32)
-"""Widths that a file's weights can have."""
 
 Plan = Mapping[str, Grid]
 Overrides = Sequence[tuple[str, float]]
@@ -47,7 +43,7 @@ def quantize(
     output: str | Path,
     bits: float | Plan = 8,
     *,
-    method: str | None = None,
+    method: Method | None = None,
     group: int = 32,
     calibration: str | Path | Calibration | None = None,
     utterances: int = 128,
@@ -57,18 +53,20 @@ def quantize(
     """Write the model that `library.find` knows by ``name`` as a model file.
 
     ``bits``: 16 or 32, of all weights; 8, the codes and scales that a model is computed with at
-    ``bits=8``; fewer, or a plan with a grid for some tensors (the others get 8). Without a
-    ``method`` (one of `METHODS`) that is gptq where there is a ``calibration``, a manifest of
-    which so many ``utterances`` are heard (or what was read of one), else clip, or for 8 bits
-    rtn. ``overrides``: other bits for the tensors whose names match a pattern, the last that
-    does. Tensors that no product is made with stay as they are, or become f16 where others have
-    fewer than 8 bits. Of an MMS model, the file has the language of its own head.
+    ``bits=8``; fewer, or a plan with a grid for some tensors (the others get 8). ``method``: by
+    default gptq with a ``calibration``, else clip, or rtn for 8 bits. ``group``: inputs that share
+    a step. ``calibration``: a manifest, of which so many ``utterances`` are used, or a
+    `Calibration`. ``overrides``: pairs of a pattern and other bits for the tensors whose names
+    match it; the last pattern that matches counts. Tensors that no product is made with stay as
+    they are, or become f16 where others have fewer than 8 bits. The file of an MMS model has the
+    language of its own head.
 
     What is finished is kept in ``OUTPUT.partial``, from which the same call goes on. Raises
     `TyndaError` where `library.load` and `save_model` do, when ``output`` is there, and for what
     does not go together.
     """
     output = Path(output)
+    Settings(method=method, group=group, utterances=utterances)
     check_new(output)
     model = library.load(name)
     if bits in (16, 32):
@@ -82,14 +80,14 @@ def quantize(
     if method is None:
         method = "gptq" if calibration else "rtn" if plain else "clip"
     if calibration is not None and method not in CALIBRATED:
-        raise TyndaError(f"{method} listens to nothing: leave --calibration out")
+        raise TyndaError(f"{method} uses no calibration set: leave --calibration out")
     if method == "rtn" and plain:
         weights = quantize_all(model.weights, trainable(model))
     else:
         rest = {name: weight for name, weight in model.weights.items() if name not in plan}
         few = _few(model, plan, method, calibration, utterances, output, on_progress)
         weights = quantize_all(rest, trainable(model)) | few
-    # What is rounded so much has no use for norms and biases in 32 bits.
+    # Beside weights in few bits, norms and biases in 32 bits would be of no use.
     header = new_header(model)
     if not (plain and method == "rtn"):
         header.scores = {}  # they were another file's
@@ -143,7 +141,7 @@ def overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str,
 
 
 def new_header(model: Checkpoint) -> Header:
-    """What a file of the model says of itself."""
+    """Return the header of a file of the model."""
     header = replace(model.header, config=asdict(model.config), tokenizer=model.tokenizer.to_dict())
     if getattr(model.config, "adapter", None) is not None:
         header.languages = header.languages[:1]
@@ -153,7 +151,7 @@ def new_header(model: Checkpoint) -> Header:
 def _few(
     model: Checkpoint,
     plan: Plan,
-    method: str,
+    method: Method,
     calibration: str | Path | Calibration | None,
     utterances: int,
     output: Path,
@@ -164,41 +162,41 @@ def _few(
     from tynda.quantization.calibrate import Calibration
 
     if calibration is None or isinstance(calibration, Calibration):
-        heard = calibration
+        used = calibration
     else:
-        heard = Calibration(model, Path(calibration), utterances)
+        used = Calibration(model, Path(calibration), utterances)
     partial, settings, done = _partial(output), "", {}
-    if heard:
-        settings = _settings(model, plan, method, heard)
+    if used:
+        settings = _settings(model, plan, method, used)
         done = _read_partial(partial, model, settings)
 
     def finished(tensors: dict[str, Any]) -> None:
-        if heard:
+        if used:
             header = replace(model.header, training={"quantizing": settings}, tokenizer={})
             save_model(partial, header, tensors)
         if on_progress:
             on_progress(sum(name in tensors for name in plan), len(plan))
 
-    return methods.quantize(model, plan, method, heard, done, finished)
+    return methods.quantize(model, plan, method, used, done, finished)
 
 
 def _partial(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def _settings(model: Checkpoint, plan: Plan, method: str, heard: Calibration) -> str:
+def _settings(model: Checkpoint, plan: Plan, method: str, used: Calibration) -> str:
     """All that the result depends on, as a digest."""
     digest = hashlib.sha256(repr((method, sorted(plan.items()))).encode())
     for name, weight in sorted(model.weights.items()):
         digest.update(name.encode() + np.ascontiguousarray(floats(weight)).tobytes())
         forget(weight)
-    for features, text in heard.heard:
+    for features, text in used.inputs:
         digest.update(text.encode() + np.ascontiguousarray(features).tobytes())
     return digest.hexdigest()
 
 
 def _read_partial(path: Path, model: Checkpoint, settings: str) -> dict[str, Any]:
-    """What an earlier run with the same settings finished.
+    """Read what an earlier run with the same settings finished.
 
     Raises `TyndaError` where the file is none of ours.
     """

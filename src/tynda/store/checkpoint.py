@@ -1,40 +1,33 @@
 """A model on disk: one ``.safetensors`` file, tensors and a JSON header.
 
-The header stands under the key ``tynda`` of the safetensors metadata. Weights of two or more
-axes are stored in 8 bits (symmetric, one scale for each output row, beside the codes as
-``NAME.scale``), in fewer on a grid (``tynda.weights.grid``), or as they are; the language model,
-if any, is the byte tensor ``lm``; arrays in the description of the tokenizer are tensors
-``tokenizer.KEY``. Nothing in a file is ever executed, and no size in its header is trusted
-before it is checked.
+The header stands under the key ``tynda`` of the safetensors metadata. How weights lie in the
+file is said by ``tynda.weights.stored``; the language model, if any, is the byte tensor ``lm``;
+arrays in the description of the tokenizer are tensors ``tokenizer.KEY``. Nothing in a file is
+ever executed, and no size in its header is trusted before it is checked.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tynda import models
-from tynda.checks import is_number, is_whole
+from tynda.checks import MAX_COUNT, MAX_NUMBER, Range, Rule, describe, fits, is_whole, schema
 from tynda.errors import TyndaError, listed
 from tynda.files import check_readable, write_whole
 from tynda.models.base import Family
 from tynda.sound import frontend
 from tynda.sound.frontend import FrontEnd
-from tynda.weights.coded import Coded, Steps, symmetric
-from tynda.weights.grid import LEAST_SCALE, Grid
-from tynda.weights.pack import row_bytes
-from tynda.weights.tensors import Stored, places
-from tynda.weights.weight import Quantized
+from tynda.weights.stored import TensorReader, to_tensors
+from tynda.weights.weight import Tensor
 
 __all__ = ["FORMAT", "Checkpoint", "Header", "load", "load_tensors", "read_header", "save_model"]
 
@@ -42,33 +35,53 @@ FORMAT = 2
 """Version of the header's layout; a newer one is refused."""
 
 _LM = "lm"
-_STEPS = {"scale": "F16", "step": "U8", "offset": "I8"}
-"""What there is of a tensor in few bits beside its codes, and their types."""
 _TOKENIZER = {"pieces": "U8", "ends": "I32", "merges": "I32"}
 """Arrays that may be in its description, and their types."""
-# f16 ends at 65504. In 8 bits the scales and vectors are f16.
-_LARGEST = {8: 65504.0, 16: 65504.0, 32: float(np.finfo(np.float32).max)}
+
+
+Rate = Annotated[float, Range(0)]
+Weighting = Annotated[float, Range(0, MAX_NUMBER)]
+Place = Annotated[int, Range(0, MAX_COUNT)]
+
+_DECODING: Mapping[str, Any] = {
+    "beam_size": Annotated[int, Range(1, MAX_COUNT)],
+    "alpha": Weighting,
+    "beta": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)],
+    "unknown_penalty": Weighting,
+    "alignment_heads": Sequence[Annotated[Sequence[Place], Rule("two", lambda x: len(x) == 2)]],
+}
+"""Settings of a decoder that a file may have."""
+
+
+def _are_rates(scores: dict[str, Any]) -> bool:
+    """Whether each source has a table of error rates, or None where there were no words."""
+    return all(
+        isinstance(rates, dict) and all(fits(rate, Rate | None) for rate in rates.values())
+        for rates in scores.values()
+    )
 
 
 @dataclass
 class Header:
-    """What a model file says of itself."""
+    """The description of a model in its file."""
 
     name: str
     family: str
     config: dict[str, Any]
     frontend: dict[str, Any]
     tokenizer: dict[str, Any]
-    languages: list[str]
+    languages: Annotated[list[str], Rule("of names", lambda x: all(isinstance(y, str) for y in x))]
     licence: str
     decoding: dict[str, Any] = field(default_factory=dict)
     """Settings of the beam search that suit the language model."""
     training: dict[str, Any] = field(default_factory=dict)
     """Recipe, command, seed and data."""
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: Annotated[dict[str, Any], Rule("of error rates by source", _are_rates)] = field(
+        default_factory=dict
+    )
     """Word and character error rates, by manifest."""
     grids: dict[str, Any] = field(default_factory=dict)
-    """Of each tensor in few bits; `save_model` sees to it."""
+    """The grid of each tensor in few bits, as `save_model` writes it."""
     format: int = 1
     """2 where there are grids."""
 
@@ -83,8 +96,8 @@ class Checkpoint:
     frontend: FrontEnd
     tokenizer: Any
     """The family's, see `Family.tokenizer`."""
-    weights: Mapping[str, NDArray[np.float32] | Quantized]
-    """As they are stored, but for those in f16."""
+    weights: Mapping[str, Tensor]
+    """By name: those with codes in their file, and float32 arrays."""
     lm: bytes | None
     """A packed language model; see ``tynda.heads.ctc.ngram.unpack``."""
     bytes: int
@@ -112,7 +125,7 @@ class Checkpoint:
 def save_model(
     path: Path,
     header: Header,
-    weights: Mapping[str, NDArray[np.float32] | Quantized],
+    weights: Mapping[str, Tensor],
     *,
     bits: int = 32,
     lm: bytes | None = None,
@@ -125,34 +138,14 @@ def save_model(
     """
     if bits not in (8, 16, 32):
         raise ValueError(f"weights are stored in 8, 16 or 32 bits, not {bits}")
-    tensors: dict[str, NDArray[Any]] = {}
-    grids: dict[str, Any] = {}
-    for name, value in weights.items():
-        if isinstance(value, Coded):
-            scale, step, offset = value.steps
-            tensors |= {name: value.packed, f"{name}.scale": scale.astype(np.float16)}
-            if (step != value.grid.largest).any():
-                tensors[f"{name}.step"] = step
-            if (offset != symmetric(value.grid, step)).any():
-                tensors[f"{name}.offset"] = offset
-            grids[name] = asdict(value.grid)
-            continue
-        if isinstance(value, Quantized):
-            tensors[name], tensors[f"{name}.scale"] = value.codes, value.scale
-            continue
-        if not np.abs(value).max(initial=0) <= _LARGEST[bits]:
-            raise TyndaError(f"tensor {name} has values that {bits} bits cannot hold, or NaN")
-        if bits == 8 and value.ndim > 1:
-            tensors[name], tensors[f"{name}.scale"] = _to_8_bits(value)
-        else:
-            tensors[name] = value.astype(np.float32 if bits == 32 else np.float16)
+    tensors, grids = to_tensors(weights, bits)
     if lm is not None:
         tensors[_LM] = np.frombuffer(lm, np.uint8)
     plain = dict(header.tokenizer)
     for key in _TOKENIZER:
         if isinstance(plain.get(key), np.ndarray):
             tensors[f"tokenizer.{key}"] = plain.pop(key)
-    # What has no grid is read by those who know none.
+    # A file without grids has format 1, so that older versions read it.
     stated = asdict(replace(header, tokenizer=plain, grids=grids, format=2 if grids else 1))
     if not grids:
         del stated["grids"]
@@ -178,10 +171,10 @@ def load(path: Path) -> Checkpoint:
     """
     with _open(path) as file:
         header = _parse_header(path, file.metadata())
-        stored = set(file.keys())
+        reader = TensorReader(path, file)
         for key, kind in _TOKENIZER.items():
-            if (name := f"tokenizer.{key}") in stored:
-                header.tokenizer[key] = _typed(path, file, name, kind)
+            if (name := f"tokenizer.{key}") in reader.names:
+                header.tokenizer[key] = reader.tensor(name, kind)
         try:
             family = models.family(header.family)
             config = family.configure(header.config)
@@ -191,15 +184,15 @@ def load(path: Path) -> Checkpoint:
         except TyndaError as error:
             raise TyndaError(f"{path}: {error}") from None
         layers = config.layers + getattr(config, "decoder_layers", 0)
-        if layers > len(stored):  # before as many specs are made
+        if layers > len(reader.names):  # before as many specs are made
             raise TyndaError(f"{path}: most of the {layers} layers are missing")
         specs = family.specs(config)
-        if lacking := next((name for name in specs if name not in stored), None):
+        if lacking := next((name for name in specs if name not in reader.names), None):
             raise TyndaError(f"{path}: tensor {lacking} is missing; the file is damaged")
         if foreign := next((name for name in header.grids if name not in specs), None):
             raise TyndaError(f"{path}: the header has a grid for {foreign}, which is no tensor")
-        weights = _tensors(path, file, header, {k: v.shape for k, v in specs.items()})
-        lm = _typed(path, file, _LM, "U8").tobytes() if _LM in stored else None
+        weights = _weights(reader, header, {k: v.shape for k, v in specs.items()})
+        lm = reader.tensor(_LM, "U8").tobytes() if _LM in reader.names else None
     return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size, path)
 
 
@@ -210,26 +203,22 @@ def load_tensors(path: Path, model: Checkpoint) -> tuple[Header, dict[str, Any]]
     """
     with _open(path) as file:
         header = _parse_header(path, file.metadata())
-        stored = set(file.keys())
-        shapes = {k: tuple(v.shape) for k, v in model.weights.items() if k in stored}
-        return header, _tensors(path, file, header, shapes)
+        reader = TensorReader(path, file)
+        shapes = {k: tuple(v.shape) for k, v in model.weights.items() if k in reader.names}
+        return header, _weights(reader, header, shapes)
 
 
-def _tensors(
-    path: Path, file: Any, header: Header, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, Any]:
+def _weights(
+    reader: TensorReader, header: Header, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
     """Weights of these names, all of which the file has."""
-    weights: dict[str, Any] = {}
-    stored, codes = set(file.keys()), _Codes(path)
-    for name, shape in shapes.items():
-        if name in header.grids:
-            weights[name] = _read_coded(path, file, stored, header.grids[name], name, shape, codes)
-            continue
-        found = tuple(file.get_slice(name).get_shape())
-        if found != shape:
-            raise TyndaError(f"{path}: tensor {name} is {found}, should be {shape}")
-        weights[name] = _read(path, file, stored, name, shape, codes)
-    return weights
+    grids = header.grids
+    return {
+        name: reader.packed(name, shape, grids[name])
+        if name in grids
+        else reader.weight(name, shape)
+        for name, shape in shapes.items()
+    }
 
 
 def _open(path: Path) -> Any:
@@ -259,142 +248,12 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
         header = Header(**values)
     except TypeError:
         raise TyndaError(f"{path}: the header is damaged") from None
-    kinds = {
-        "name": str,
-        "family": str,
-        "config": dict,
-        "frontend": dict,
-        "tokenizer": dict,
-        "languages": list,
-        "licence": str,
-        "decoding": dict,
-        "training": dict,
-        "scores": dict,
-        "grids": dict,
-    }
-    for key, kind in kinds.items():
-        if not isinstance(getattr(header, key), kind):
-            raise TyndaError(f"{path}: {key} in the header should be a {kind.__name__}")
-    if not all(isinstance(language, str) for language in header.languages):
-        raise TyndaError(f"{path}: languages in the header should be names")
+    for key, hint in schema(Header).items():
+        if not fits(getattr(header, key), hint):
+            raise TyndaError(f"{path}: {key} in the header should be {describe(hint)}")
     if header.grids and version < 2:
         raise TyndaError(f"{path}: grids in the header need format 2, not {version}")
     for key, value in header.decoding.items():
-        if not (key in _DECODING and _DECODING[key](value)):
+        if not (key in _DECODING and fits(value, _DECODING[key])):
             raise TyndaError(f"{path}: the decoder cannot be set to {key} {value!r}")
-    for source, rates in header.scores.items():
-        if not (isinstance(rates, dict) and all(_is_rate(rate) for rate in rates.values())):
-            raise TyndaError(f"{path}: the scores of {source} in the header are no error rates")
     return header
-
-
-_DECODING: dict[str, Callable[[Any], bool]] = {
-    "beam_size": lambda value: is_whole(value, 1),
-    "alpha": lambda value: is_number(value, 0),
-    "beta": is_number,
-    "unknown_penalty": lambda value: is_number(value, 0),
-    "alignment_heads": lambda value: (
-        isinstance(value, list)
-        and all(
-            isinstance(pair, list) and len(pair) == 2 and all(is_whole(x, 0) for x in pair)
-            for pair in value
-        )
-    ),
-}
-
-
-def _is_rate(value: Any) -> bool:
-    return value is None or is_number(value, 0, sys.float_info.max)
-
-
-def _to_8_bits(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """Round to nearest, symmetric, one scale for each row of the first axis."""
-    rows = value.reshape(len(value), -1)
-    scale = np.maximum(np.abs(rows).max(1) / 127, LEAST_SCALE).astype(np.float16)
-    codes = np.round(rows / scale[:, None].astype(np.float32))
-    return np.clip(codes, -127, 127).astype(np.int8).reshape(value.shape), scale
-
-
-class _Codes:
-    """Weights in 8 bits, or codes of fewer, that stay in a model file."""
-
-    def __init__(self, path: Path) -> None:
-        self._file, self._places = path.open("rb"), places(path)
-
-    def packed(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """The bytes of a tensor, mapped."""
-        return np.memmap(self._file, np.uint8, "r", self._places[name], shape)
-
-    def __call__(self, name: str, shape: tuple[int, ...], scale: NDArray[np.float32]) -> Quantized:
-        return Stored(self._file, self._places[name], shape, scale)
-
-
-def _read(
-    path: Path, file: Any, stored: set[str], name: str, shape: tuple[int, ...], codes: _Codes
-) -> NDArray[np.float32] | Quantized:
-    if file.get_slice(name).get_dtype() == "I8":
-        if f"{name}.scale" not in stored:
-            raise TyndaError(f"{path}: tensor {name}.scale is missing; the file is damaged")
-        scale = _typed(path, file, f"{name}.scale", "F16", "F32")
-        if scale.shape != shape[:1]:
-            raise TyndaError(f"{path}: tensor {name}.scale does not fit {name}")
-        if not np.isfinite(scale).all():
-            raise TyndaError(f"{path}: tensor {name} has scales that are not finite; it is damaged")
-        return codes(name, shape, scale.astype(np.float32))
-    value = _typed(path, file, name, "I8", "F16", "F32")
-    if not np.isfinite(value).all():
-        raise TyndaError(f"{path}: tensor {name} has values that are not finite; it is damaged")
-    return np.asarray(value, np.float32)
-
-
-def _read_coded(
-    path: Path,
-    file: Any,
-    stored: set[str],
-    about: Any,
-    name: str,
-    shape: tuple[int, ...],
-    codes: _Codes,
-) -> Coded:
-    """A weight in few bits, its codes mapped."""
-    try:
-        bits, group, table = (about[key] for key in ("bits", "group", "table"))
-        if len(about) > 3:
-            raise KeyError
-        grid = Grid(bits, group, tuple(table))
-    except (TyndaError, TypeError, KeyError):
-        raise TyndaError(
-            f"{path}: tensor {name} has a grid that cannot be; it is damaged"
-        ) from None
-    inputs = math.prod(shape[1:])
-    counts = (shape[0], grid.groups(inputs))
-    if len(shape) < 2 or not inputs:
-        raise TyndaError(f"{path}: tensor {name} cannot be in few bits")
-    parts: dict[str, Any] = {}
-    for part, kind in _STEPS.items():
-        if f"{name}.{part}" in stored:
-            parts[part] = _typed(path, file, f"{name}.{part}", kind)
-        elif part == "step":
-            parts[part] = np.full(counts, grid.largest, np.uint8)
-        elif part == "offset":
-            parts[part] = symmetric(grid, parts["step"])
-        else:
-            raise TyndaError(f"{path}: tensor {name}.{part} is missing; the file is damaged")
-        if parts[part].shape != (counts[:1] if part == "scale" else counts):
-            raise TyndaError(f"{path}: tensor {name}.{part} does not fit {name}")
-    room = (shape[0], row_bytes(grid.bits, inputs))
-    if file.get_slice(name).get_dtype() != "U8" or tuple(file.get_slice(name).get_shape()) != room:
-        raise TyndaError(f"{path}: tensor {name} should be U8 {room}; the file is damaged")
-    steps = Steps(parts["scale"].astype(np.float32), parts["step"], parts["offset"])
-    if not np.isfinite(steps.scale).all() or not steps.within(grid):
-        raise TyndaError(f"{path}: tensor {name} has steps that cannot be; it is damaged")
-    return Coded(shape, grid, steps, codes.packed(name, room))
-
-
-def _typed(path: Path, file: Any, name: str, *types: str) -> NDArray[Any]:
-    """One tensor, if it has one of the safetensors ``types``; NumPy does not know them all."""
-    stored = file.get_slice(name).get_dtype()
-    if stored not in types:
-        raise TyndaError(f"{path}: tensor {name} is {stored}, should be {' or '.join(types)}")
-    tensor: NDArray[Any] = file.get_tensor(name)
-    return tensor

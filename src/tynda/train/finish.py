@@ -27,8 +27,7 @@ from tynda.store import checkpoint
 from tynda.text.normalize import english_letters
 from tynda.train.data import read_sources
 from tynda.train.recipe import NGram, Recipe
-from tynda.weights.coded import Coded
-from tynda.weights.weight import floats
+from tynda.weights.weight import floats, stored_bits
 
 __all__ = ["check", "finish", "transcripts", "tune"]
 
@@ -69,7 +68,7 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
         header = replace(header, decoding=decoding)
     path = output / f"{recipe.name}{trained.stem.removeprefix('best')}.safetensors"
     # What training has rounded stays as it is.
-    weights = {name: w if isinstance(w, Coded) else floats(w) for name, w in model.weights.items()}
+    weights = {name: w if stored_bits(w) < 8 else floats(w) for name, w in model.weights.items()}
     checkpoint.save_model(path, header, weights, bits=recipe.bits, lm=lm)
     if dev:
         # What is scored is what is shipped: the file just written, read back.

@@ -17,7 +17,7 @@ from tynda.checks import Range, Rule, describe, fits, schema
 from tynda.errors import TyndaError
 from tynda.heads import head_of
 from tynda.models import FAMILIES, family
-from tynda.weights.grid import BITS
+from tynda.weights.grid import GroupSize, Width
 from tynda.weights.weight import POSITIONS
 
 __all__ = [
@@ -51,8 +51,6 @@ Window = Literal["exact", "fit"]
 Family = Annotated[str, Rule(f"one of {', '.join(FAMILIES)}", lambda x: x in FAMILIES)]
 Language = Annotated[str, Rule("'en': training writes English letters only", lambda x: x == "en")]
 Bits = Annotated[int, Rule("8, 16 or 32", lambda x: x in (8, 16, 32))]
-Width = Annotated[float, Rule(f"one of {', '.join(f'{b:g}' for b in BITS)}", lambda x: x in BITS)]
-Group = Annotated[int, Rule("0 or a multiple of 32", lambda x: x >= 0 and x % 32 == 0)]
 FileName = Annotated[
     str,
     Rule(
@@ -159,7 +157,7 @@ class Rounding:
     bits: tuple[Width, ...]
     """Widths that the weights are to serve; of several, each batch draws one. The first is
     scored."""
-    group: Group = 32
+    group: GroupSize = 32
     """Inputs that share a step; 0: a whole row."""
     keep: tuple[str, ...] = (POSITIONS,)
     """Patterns of tensors that stay in 8 bits."""

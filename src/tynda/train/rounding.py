@@ -17,9 +17,10 @@ from torch import Tensor
 
 from tynda.models.base import Spec
 from tynda.train.recipe import Rounding
-from tynda.weights.coded import Steps, to_grid
-from tynda.weights.grid import LEAST_SCALE, Grid
-from tynda.weights.weight import Quantized, is_product
+from tynda.weights.grid import MIN_SCALE, Grid
+from tynda.weights.rounding import to_grid
+from tynda.weights.steps import Steps
+from tynda.weights.weight import Weight, is_product
 
 __all__ = ["Rounder", "round_weight"]
 
@@ -56,7 +57,7 @@ class Rounder:
             rounded[name] = round_weight(weights[name], factors, grid)
         return rounded
 
-    def coded(self, weights: Mapping[str, Tensor], grid: Grid) -> dict[str, Quantized]:
+    def coded(self, weights: Mapping[str, Tensor], grid: Grid) -> dict[str, Weight]:
         """Those that are rounded, as they are stored."""
         found = {}
         for name in self.names:
@@ -96,21 +97,21 @@ def round_weight(weight: Tensor, factors: Tensor, grid: Grid) -> Tensor:
 
 def _steps(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Scale ``[out, 1]``; step, offset ``[out, groups]`` in whole numbers; and what a factor of 1
-    makes of the step. As ``tynda.weights.coded.settle`` does it."""
+    makes of the step. As ``tynda.weights.steps.settle`` does it."""
     inputs = rows.shape[1]
-    size = grid.size(inputs)
+    size = grid.group_size(inputs)
     count = factors.shape[1]
     padded = torch.nn.functional.pad(rows.abs(), (0, count * size - inputs))
     members = torch.full((count,), float(size))
     members[-1] = inputs - (count - 1) * size
     sizes = grid.gaussian * padded.reshape(-1, count, size).sum(-1) / members.to(rows.device)
-    sizes = sizes.clamp(min=LEAST_SCALE * 0.1)
+    sizes = sizes.clamp(min=MIN_SCALE * 0.1)
     wanted = factors * sizes
-    scale = (wanted.amax(1, keepdim=True) / grid.most).clamp(min=LEAST_SCALE).half().float()
-    step = (wanted / scale).round().clamp(1, grid.most)
+    scale = (wanted.amax(1, keepdim=True) / grid.max_step).clamp(min=MIN_SCALE).half().float()
+    step = (wanted / scale).round().clamp(1, grid.max_step)
     offset = -torch.floor(step * (grid.levels - 1) / 2)
     return scale, step, offset, sizes
 
 
 def _spread(parts: Tensor, grid: Grid, inputs: int) -> Tensor:
-    return parts.repeat_interleave(grid.size(inputs), 1)[:, :inputs]
+    return parts.repeat_interleave(grid.group_size(inputs), 1)[:, :inputs]

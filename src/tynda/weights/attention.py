@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.weights.weight import quantize_rows
+from tynda.weights.integers import quantize_rows
 
 __all__ = ["KEYS", "LEAST_QUERIES", "attention"]
 
@@ -28,7 +28,7 @@ many calls (``remember_keys``): attention is then in float32."""
 
 
 def attention(q: Floats, k: Floats, v: Floats, heads: int, lengths: NDArray[Any]) -> Floats:
-    """As ``tynda.ops.base.Ops.attention``, of the same shapes."""
+    """Compute ``tynda.ops.base.Ops.attention``, with arguments of the same shapes."""
     batch, queries, channels = q.shape
     y = np.zeros((batch, queries, v.shape[2]), np.float32)
     width, v_width = channels // heads, v.shape[2] // heads

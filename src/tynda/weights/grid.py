@@ -1,4 +1,4 @@
-"""Grids: the values that a weight in few bits may have.
+"""Grids: the formats that weights are stored in, and the values that they can have there.
 
 A row of a weight has a scale, as in 8 bits, and each group of its inputs a whole-numbered step:
 code ``u`` of a group counts ``step * u + offset`` in whole numbers from -127 to 127, which are
@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
-from tynda.checks import is_whole
+from tynda.checks import Rule, check, is_whole
 from tynda.errors import TyndaError
 
-__all__ = ["BITS", "LEAST_SCALE", "NF4", "Grid"]
+__all__ = ["BITS", "INT8", "MIN_SCALE", "NF4", "Grid", "GroupSize", "Width"]
 
 BITS = (1.58, 2, 3, 4, 5, 6, 8)
 """Widths that weights are stored in; 1.58 is log2(3): three values."""
@@ -25,9 +26,21 @@ BITS = (1.58, 2, 3, 4, 5, 6, 8)
 # (Ma et al. 2024, equation 3).
 _STEPS = {1.58: 1.0, 2: 1.248, 3: 0.734, 4: 0.420, 5: 0.236, 6: 0.130, 8: 0.0386}
 
-LEAST_SCALE = 6.2e-5
-"""Of a row: about the least f16 that has all its digits, so that zeros can be divided by it."""
-_LARGEST = 1 << 16
+MIN_SCALE = 6.2e-5
+"""The smallest scale of a row in a file: about the least f16 with all its digits, so that rows of
+zeros can be divided by it."""
+_MAX_GROUP = 1 << 16
+
+Width = Annotated[float, Rule(f"one of {', '.join(f'{b:g}' for b in BITS)}", BITS.__contains__)]
+"""Bits of a weight."""
+GroupSize = Annotated[
+    int,
+    Rule(
+        f"a multiple of 32 (32, 64, 96, ... up to {_MAX_GROUP}), or 0 for a whole row",
+        lambda size: 0 <= size <= _MAX_GROUP and size % 32 == 0,
+    ),
+]
+"""Inputs of a row that share a step."""
 
 NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)
 """The table of NormalFloat (Dettmers et al. 2023, "QLoRA", appendix E), in 127ths."""
@@ -35,28 +48,19 @@ NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)
 
 @dataclass(frozen=True)
 class Grid:
-    """How many values there are, and how many inputs share a step.
+    """How many values a weight can have, and how many of its inputs share a step.
 
-    ``bits``: one of `BITS`. ``group``: inputs, a multiple of 32; 0: a whole row. ``table``: the
-    values in whole numbers from -127 to 127, rising, where they are not evenly apart; a row's
-    inputs then share its scale. Raises `TyndaError` for others.
+    Raises `TyndaError` for values that are none of those below.
     """
 
-    bits: float
-    group: int = 0
+    bits: Width
+    group: GroupSize = 0
     table: tuple[int, ...] = ()
+    """The values, rising whole numbers from -127 to 127, where they are not evenly apart; all
+    inputs of a row then share its scale."""
 
     def __post_init__(self) -> None:
-        """Raises `TyndaError` for what is no grid."""
-        if isinstance(self.bits, bool) or self.bits not in BITS:
-            raise TyndaError(
-                f"weights are stored in {', '.join(f'{b:g}' for b in BITS)} bits, not {self.bits}"
-            )
-        if not is_whole(self.group, 0, _LARGEST) or self.group % 32:
-            raise TyndaError(
-                f"a group has 32, 64, 96, ... inputs (65536 at most), or 0 for all, "
-                f"not {self.group}"
-            )
+        check(self)
         if self.table and (
             self.group
             or len(self.table) != self.levels
@@ -74,24 +78,28 @@ class Grid:
         return {1.58: 3, 8: 255}.get(self.bits) or 2 ** int(self.bits)
 
     @property
-    def most(self) -> int:
+    def max_step(self) -> int:
         """The largest step whose values all lie from -127 to 127."""
         return 254 // (self.levels - 1)
 
     @property
-    def largest(self) -> int:
-        """The step that every row has whose inputs share one: the scale is chosen for it."""
-        return 1 if self.table else self.most
+    def row_step(self) -> int:
+        """The step of a row whose inputs all share one: the scale is chosen so that it fits."""
+        return 1 if self.table else self.max_step
 
     @property
     def gaussian(self) -> float:
         """The step that suits Gaussian numbers, in their mean sizes."""
         return _STEPS[self.bits]
 
-    def size(self, inputs: int) -> int:
-        """Inputs of a group in a row of ``inputs``."""
+    def group_size(self, inputs: int) -> int:
+        """How many inputs a group has in a row of ``inputs``."""
         return min(self.group or inputs, inputs)
 
     def groups(self, inputs: int) -> int:
-        """How many a row has; the last may be short."""
+        """How many groups a row of ``inputs`` has; the last may be short."""
         return -(-inputs // self.group) if self.group else 1
+
+
+INT8 = Grid(8)
+"""Rows of int8 codes from -127 to 127, each with a scale; not packed."""

@@ -47,7 +47,7 @@ def pack(codes: Bytes, bits: float) -> Bytes:
 
 
 def unpack(packed: Bytes, bits: float, count: int) -> Bytes:
-    """What `pack` was given; the last byte's rest is not looked at."""
+    """Return the codes that `pack` was given; unused bits of a last byte may be anything."""
     rows = len(packed)
     if bits == 1.58:
         digits = packed[:, :, None] // _DIGITS % 3

@@ -6,6 +6,7 @@ import json
 import math
 import mmap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,48 +15,44 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from tynda.errors import TyndaError
-from tynda.weights.weight import Quantized
 
-__all__ = ["Stored", "forget", "map_tensors", "places"]
+__all__ = ["MappedRows", "forget", "map_tensors", "places"]
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-class Stored(Quantized):
-    """A weight in 8 bits that stays in its file.
+@dataclass(frozen=True, eq=False)
+class MappedRows:
+    """An array, int8 or uint8, that stays in its file.
 
-    The codes are mapped anew whenever they are asked for: their memory goes with the last who
-    holds them.
+    Rows are mapped anew whenever they are read: their memory goes with the last who holds them,
+    and no file descriptor is kept for each array.
     """
 
-    _place: tuple[BinaryIO, int]
-    _least: int | None
-    _shape: tuple[int, ...]
+    file: BinaryIO
+    offset: int
+    """Where the array begins in the file, in bytes."""
+    shape: tuple[int, ...]
+    dtype: type[np.int8 | np.uint8]
 
-    def __init__(
-        self, file: BinaryIO, offset: int, shape: tuple[int, ...], scale: NDArray[np.float32]
-    ) -> None:
-        """``offset``: of the codes, int8, in ``file``."""
-        parts = {"_place": (file, offset), "_shape": shape, "scale": scale, "_least": None}
-        for name, value in parts.items():
-            object.__setattr__(self, name, value)
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Rows by a slice or an array of whole numbers; not to be written to.
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the weight."""
-        return self._shape
+        The int8 code -128, which only a damaged file has, is read as -127: kernels rely on that.
+        """
+        rows: NDArray[Any] = self._map()[index]
+        if self.dtype == np.int8 and rows.min(initial=0) == -128:
+            rows = np.maximum(rows, np.int8(-127))
+        return rows
 
-    @property
-    def codes(self) -> NDArray[np.int8]:
-        """From -127 to 127; not to be written to."""
-        file, offset = self._place
-        size, skip = math.prod(self._shape), offset % mmap.ALLOCATIONGRANULARITY
-        data = mmap.mmap(file.fileno(), skip + size, access=mmap.ACCESS_READ, offset=offset - skip)
-        codes = np.frombuffer(data, np.int8, size, skip).reshape(self._shape)
-        if self._least is None:  # not when a file is opened: all of it would be read
-            object.__setattr__(self, "_least", int(codes.min(initial=0)))
-        # -128 is no code of ours, and kernels rely on it.
-        return np.maximum(codes, np.int8(-127)) if self._least == -128 else codes
+    def _map(self) -> NDArray[Any]:
+        size, skip = math.prod(self.shape), self.offset % mmap.ALLOCATIONGRANULARITY
+        if not size:  # a map of no bytes would be one of the whole file
+            return np.empty(self.shape, self.dtype)
+        data = mmap.mmap(
+            self.file.fileno(), skip + size, access=mmap.ACCESS_READ, offset=self.offset - skip
+        )
+        return np.frombuffer(data, self.dtype, size, skip).reshape(self.shape)
 
 
 def places(path: Path) -> dict[str, int]:
@@ -105,7 +102,7 @@ def forget(tensor: Any) -> None:
 
 
 def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """What a file says of each tensor, and where their data begins."""
+    """Read the description of each tensor, and where the data of all begins."""
     size = int.from_bytes(file.read(8), "little")
     header: dict[str, Any] = json.loads(file.read(size))
     header.pop("__metadata__", None)

@@ -1,0 +1,95 @@
+"""Steps of a grid: which values the codes of a row stand for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.weights.grid import Grid
+from tynda.weights.integers import half_scale
+
+__all__ = ["Steps", "nearest", "settle", "spread", "symmetric", "whole_numbers"]
+
+Floats = NDArray[np.float32]
+
+
+class Steps(NamedTuple):
+    """Code ``u`` of a row's group stands for ``scale * (step * u + offset)``.
+
+    In the terms of other engines, ``scale * step`` is the group's scale, and ``-offset / step``
+    its zero point; it need not be whole here, and so no value of the grid need be 0.
+    """
+
+    scale: Floats
+    """float32 ``[out]``, of numbers that f16 holds exactly where the weight has few bits."""
+    step: NDArray[np.uint8]
+    """uint8 ``[out, groups]``, at least 1; 1 with a table, whose numbers take the codes' place."""
+    offset: NDArray[np.int8]
+    """int8 ``[out, groups]``: what code 0 counts."""
+
+    def within(self, grid: Grid) -> bool:
+        """Whether all values lie from -127 to 127, whatever the codes are."""
+        if grid.table:
+            return bool((self.step == 1).all() and (self.offset == 0).all())
+        last = self.offset + (grid.levels - 1) * self.step.astype(np.int32)
+        return bool((self.step > 0).all() and (self.offset > -128).all() and (last <= 127).all())
+
+    def rows(self, index: Any) -> Steps:
+        """The steps of some rows, by a slice or an array of whole numbers."""
+        return Steps(self.scale[index], self.step[index], self.offset[index])
+
+
+def spread(parts: NDArray[Any], grid: Grid, inputs: int) -> NDArray[Any]:
+    """Repeat a value of each group, ``[out, groups]``, for its inputs: ``[out, inputs]``."""
+    return np.repeat(parts, grid.group_size(inputs), axis=1)[:, :inputs]
+
+
+def symmetric(grid: Grid, step: NDArray[Any]) -> NDArray[np.int8]:
+    """The offsets with which the values of whole-numbered steps lie about 0."""
+    if grid.table:
+        return np.zeros(step.shape, np.int8)
+    return (-(step.astype(np.int32) * (grid.levels - 1) // 2)).astype(np.int8)
+
+
+def settle(grid: Grid, step: Floats, middle: Floats | None = None) -> Steps:
+    """The nearest steps that can be stored.
+
+    ``step [out, groups]``: how far apart values are to be, or with a table how far its 127 is
+    from 0; ``middle``, of the same shape: the value half-way between the lowest and the highest,
+    0 by default.
+    """
+    largest = step.max(1)
+    if grid.table:
+        scale = half_scale(largest / 127).astype(np.float32)
+        return Steps(scale, np.ones(step.shape, np.uint8), np.zeros(step.shape, np.int8))
+    if middle is not None:  # the values to both sides must lie from -127 to 127
+        reach = np.abs(middle) + step * np.float32((grid.levels - 1) / 2)
+        largest = np.maximum(largest, reach.max(1) * np.float32(grid.max_step / 127))
+    scale = half_scale(largest / np.float32(grid.max_step)).astype(np.float32)
+    whole = np.clip(np.rint(step / scale[:, None]), 1, grid.max_step).astype(np.uint8)
+    offset = symmetric(grid, whole)
+    if middle is not None:
+        moved = offset + np.rint(middle / scale[:, None]).astype(np.int32)
+        offset = np.clip(moved, -127, 127 - whole.astype(np.int32) * (grid.levels - 1))
+    return Steps(scale, whole, offset.astype(np.int8))
+
+
+def nearest(rows: Floats, grid: Grid, scale: Floats, step: Any, offset: Any) -> Any:
+    """Codes (uint8) of numbers, each beside what belongs to it (shapes broadcast)."""
+    if grid.table:
+        borders = (np.array(grid.table[1:]) + np.array(grid.table[:-1])) / 2
+        return np.searchsorted(borders, rows / scale).astype(np.uint8)
+    exact = (rows / scale - offset) / step
+    return np.clip(np.rint(exact), 0, grid.levels - 1).astype(np.uint8)
+
+
+def whole_numbers(codes: NDArray[np.uint8], grid: Grid, steps: Steps) -> NDArray[np.int8]:
+    """Codes ``[out, inputs]`` of few bits as codes in 8 bits: what stands beside the scale."""
+    if grid.table:
+        values: NDArray[np.int8] = np.array(grid.table, np.int8)[codes]
+        return values
+    step, offset = (spread(v, grid, codes.shape[1]) for v in (steps.step, steps.offset))
+    whole: NDArray[np.int8] = (codes.astype(np.int16) * step + offset).astype(np.int8)
+    return whole

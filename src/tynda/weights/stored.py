@@ -1,0 +1,161 @@
+"""Weights as the tensors of a model file; ``docs/format.md`` is the specification.
+
+Beside the tensor ``NAME`` of codes stand ``NAME.scale`` and, in few bits, ``NAME.step`` and
+``NAME.offset``. Nothing that a file says is trusted before it is checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.errors import TyndaError
+from tynda.weights.grid import Grid
+from tynda.weights.integers import quantize_rows
+from tynda.weights.pack import row_bytes
+from tynda.weights.steps import Steps, symmetric
+from tynda.weights.tensors import MappedRows, places
+from tynda.weights.weight import Tensor, Weight
+
+__all__ = ["TensorReader", "to_tensors"]
+
+# f16 ends at 65504. Where weights are stored in 8 bits, their scales and all vectors are f16.
+_MAX_VALUE = {8: 65504.0, 16: 65504.0, 32: float(np.finfo(np.float32).max)}
+
+
+def to_tensors(
+    weights: Mapping[str, Tensor], bits: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The tensors that a file has of these weights, and the grids of those in few bits.
+
+    ``bits``: of float32 arrays, 8 (rows in 8 bits, those of one axis in f16), 16 or 32. Weights
+    that have codes already keep them. Raises `TyndaError` for values that are not finite or too
+    large for the width.
+    """
+    tensors: dict[str, NDArray[Any]] = {}
+    grids: dict[str, Any] = {}
+    for name, weight in weights.items():
+        if isinstance(weight, Weight):
+            tensors |= _coded(name, weight)
+            if weight.grid is not None and weight.grid.bits < 8:
+                grids[name] = asdict(weight.grid)
+            continue
+        if not np.abs(weight).max(initial=0) <= _MAX_VALUE[bits]:
+            raise TyndaError(f"tensor {name} has values that {bits} bits cannot hold, or NaN")
+        if bits == 8 and weight.ndim > 1:
+            codes, scale = quantize_rows(weight.reshape(len(weight), -1), np.float16)
+            tensors |= {name: codes.reshape(weight.shape), f"{name}.scale": scale}
+        else:
+            tensors[name] = weight.astype(np.float32 if bits == 32 else np.float16)
+    return tensors, grids
+
+
+def _coded(name: str, weight: Weight) -> dict[str, NDArray[Any]]:
+    grid, steps = weight.grid, weight.steps
+    if grid is None or steps is None or grid.bits == 8:
+        codes, scale = weight.integers()
+        return {name: codes, f"{name}.scale": scale}
+    tensors = {name: weight.rows[:], f"{name}.scale": steps.scale.astype(np.float16)}
+    if (steps.step != grid.row_step).any():
+        tensors[f"{name}.step"] = steps.step
+    if (steps.offset != symmetric(grid, steps.step)).any():
+        tensors[f"{name}.offset"] = steps.offset
+    return tensors
+
+
+class TensorReader:
+    """The tensors of an open safetensors file, checked as they are read.
+
+    All methods raise `TyndaError`, naming the file, for what is missing, damaged or of another
+    type or shape.
+    """
+
+    def __init__(self, path: Path, file: Any) -> None:
+        """``file``: from ``safetensors.safe_open(path, "np")``."""
+        self._path, self._file = path, file
+        self.names = frozenset(file.keys())
+        self._mapped, self._places = path.open("rb"), places(path)
+
+    def tensor(self, name: str, *types: str) -> NDArray[Any]:
+        """One tensor, of one of the safetensors ``types``; NumPy does not know them all."""
+        if name not in self.names:
+            raise self._error(f"tensor {name} is missing; the file is damaged")
+        stored = self._file.get_slice(name).get_dtype()
+        if stored not in types:
+            raise self._error(f"tensor {name} is {stored}, should be {' or '.join(types)}")
+        tensor: NDArray[Any] = self._file.get_tensor(name)
+        return tensor
+
+    def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of this ``shape``: in 8 bits a `Weight` whose codes stay in the file, or
+        float32."""
+        about = self._file.get_slice(name)
+        if (found := tuple(about.get_shape())) != shape:
+            raise self._error(f"tensor {name} is {found}, should be {shape}")
+        if about.get_dtype() == "I8":
+            scale = self.tensor(f"{name}.scale", "F16", "F32")
+            if scale.shape != shape[:1]:
+                raise self._error(f"tensor {name}.scale does not fit {name}")
+            if not np.isfinite(scale).all():
+                raise self._error(f"tensor {name} has scales that are not finite; it is damaged")
+            return Weight.int8(self._rows(name, shape, np.int8), scale.astype(np.float32))
+        value = self.tensor(name, "I8", "F16", "F32")
+        if not np.isfinite(value).all():
+            raise self._error(f"tensor {name} has values that are not finite; it is damaged")
+        return np.asarray(value, np.float32)
+
+    def packed(self, name: str, shape: tuple[int, ...], about: Any) -> Weight:
+        """A weight of this ``shape`` in few bits, whose codes stay in the file.
+
+        ``about``: what the header says of its grid, whatever that is.
+        """
+        grid, inputs = self._grid(name, about), math.prod(shape[1:])
+        if len(shape) < 2 or not inputs:
+            raise self._error(f"tensor {name} cannot be in few bits")
+        steps = self._steps(name, grid, shape[0], grid.groups(inputs))
+        room, codes = (shape[0], row_bytes(grid.bits, inputs)), self._file.get_slice(name)
+        if codes.get_dtype() != "U8" or tuple(codes.get_shape()) != room:
+            raise self._error(f"tensor {name} should be U8 {room}; the file is damaged")
+        return Weight.packed(shape, grid, steps, self._rows(name, room, np.uint8))
+
+    def _grid(self, name: str, about: Any) -> Grid:
+        try:
+            bits, group, table = (about[key] for key in ("bits", "group", "table"))
+            if len(about) > 3:
+                raise KeyError
+            return Grid(bits, group, tuple(table))
+        except (TyndaError, TypeError, KeyError):
+            raise self._error(f"tensor {name} has a grid that cannot be; it is damaged") from None
+
+    def _steps(self, name: str, grid: Grid, rows: int, groups: int) -> Steps:
+        """Steps of a tensor in few bits; those that the file leaves out are known."""
+        scale = self._part(f"{name}.scale", "F16", (rows,))
+        step, offset = np.full((rows, groups), grid.row_step, np.uint8), None
+        if f"{name}.step" in self.names:
+            step = self._part(f"{name}.step", "U8", step.shape)
+        if f"{name}.offset" in self.names:
+            offset = self._part(f"{name}.offset", "I8", step.shape)
+        steps = Steps(
+            scale.astype(np.float32), step, symmetric(grid, step) if offset is None else offset
+        )
+        if not np.isfinite(steps.scale).all() or not steps.within(grid):
+            raise self._error(f"tensor {name} has steps that cannot be; it is damaged")
+        return steps
+
+    def _part(self, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        part = self.tensor(name, kind)
+        if part.shape != shape:
+            raise self._error(f"tensor {name} does not fit {name.rpartition('.')[0]}")
+        return part
+
+    def _rows(self, name: str, shape: tuple[int, ...], dtype: type[Any]) -> MappedRows:
+        return MappedRows(self._mapped, self._places[name], shape, dtype)
+
+    def _error(self, what: str) -> TyndaError:
+        return TyndaError(f"{self._path}: {what}")
