@@ -9,7 +9,6 @@ import json
 import lzma
 import math
 import pickle
-import resource
 import struct
 import tracemalloc
 
@@ -129,6 +128,7 @@ def test_weights_that_a_width_cannot_hold_are_not_written(tmp_path, bits, value)
 def test_a_full_disk_leaves_the_older_file(tmp_path):
     path = save_tiny(tmp_path / "m.safetensors", bits=8)
     before = path.read_bytes()
+    resource = pytest.importorskip("resource")  # not on Windows
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
@@ -363,6 +363,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(tmp_path, absurd)
 
 
 def test_a_language_model_in_kenlms_binary_form_is_not_taken(tmp_path):
+    pytest.importorskip("kenlm")
     magic = "mmap lm http://kheafield.com/code format version 5\n\0"
     path = save_tiny(tmp_path / "m.safetensors", lm=ngram.pack(magic + "\0" * 999))
     with pytest.raises(TyndaError, match=r"m\.safetensors: the n-gram in it is damaged"):

@@ -153,6 +153,7 @@ def test_hot_words_that_are_no_words_change_nothing(tiny):
 
 
 def test_a_beam_of_one_is_greedy_and_takes_no_language_model(with_lm, tiny):
+    pytest.importorskip("kenlm")
     samples = noise(2, seed=5)
     searched = with_lm.transcribe(samples).text
     greedy = with_lm.transcribe(samples, Decoding(beam_size=1)).text
@@ -166,6 +167,7 @@ def test_what_greedy_decoding_cannot_do_is_refused(tiny, asked):
 
 
 def test_a_language_model_of_ones_own_is_used_and_none_is_not(with_lm, tmp_path):
+    pytest.importorskip("kenlm")
     samples = noise(2, seed=5)
     arpa = tmp_path / "my.arpa"
     arpa.write_text(ngram.train(["ab ba", "ba ba ab"], 2))
@@ -178,6 +180,7 @@ def test_a_language_model_of_ones_own_is_used_and_none_is_not(with_lm, tmp_path)
 
 
 def test_prepare_reports_a_bad_language_model_before_the_first_recording(tiny, tmp_path):
+    pytest.importorskip("kenlm")
     (tmp_path / "bad.arpa").write_text("nonsense")
     for lm in (tmp_path / "absent.arpa", tmp_path / "bad.arpa"):
         with pytest.raises(TyndaError, match=str(lm)):
@@ -257,6 +260,7 @@ def test_numpys_numbers_are_numbers():
 
 
 def test_weights_without_an_n_gram_are_refused(with_lm, tiny):
+    pytest.importorskip("kenlm")
     for model, given in product([with_lm, tiny], [{"alpha": 3.0}, {"beta": 0.0}]):
         with pytest.raises(TyndaError, match="greedy"):
             model.prepare(Decoding(beam_size=1, **given))

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -312,6 +311,7 @@ def test_a_full_disk_is_one_line_and_what_was_saved_stays(folder, recipe, tmp_pa
     t = trainer(recipe, folder, tmp_path / "run")
     t.run(max_epochs=1)
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("last*")}
+    resource = pytest.importorskip("resource")  # not on Windows
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["last.pt"]) // 2, limits[1]))
     try:
