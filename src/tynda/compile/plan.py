@@ -109,7 +109,6 @@ class Plan:
     """Operations in order, with what they work on."""
 
     operations: list[Operation] = field(default_factory=list)
-    buffers: list[Buffer] = field(default_factory=list)
     matrices: dict[Matrix, str] = field(default_factory=dict)
     """With the name of each."""
     constants: dict[str, Constant] = field(default_factory=dict)
@@ -118,22 +117,19 @@ class Plan:
     """Inputs, then those outputs that are none of them."""
     results: list[Buffer] = field(default_factory=list)
     _names: dict[str, int] = field(default_factory=dict)
+    _made: dict[Constant, Buffer] = field(default_factory=dict)
 
     def buffer(self, name: str, rows: int, row: int | None, packed: str = "") -> Buffer:
         """A new one; where the name is taken, a number is added to it."""
-        made = Buffer(self._free(name), rows, row, packed=packed)
-        self.buffers.append(made)
-        return made
+        return Buffer(self._free(name), rows, row, packed=packed)
 
     def constant(self, name: str, rows: int, row: int, made: Constant) -> Buffer:
         """A tensor that never changes; the same one for the same ``made``."""
-        for known, constant in self.constants.items():
-            if constant == made:
-                return next(buffer for buffer in self.buffers if buffer.name == known)
-        buffer = self.buffer(name, rows, row)
-        buffer.kind = "constant"
-        self.constants[buffer.name] = made
-        return buffer
+        if made not in self._made:
+            buffer = self._made[made] = self.buffer(name, rows, row)
+            buffer.kind = "constant"
+            self.constants[buffer.name] = made
+        return self._made[made]
 
     def matrix(self, made: Matrix) -> Matrix:
         """Note that a weight is read in this form."""
