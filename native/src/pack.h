@@ -35,7 +35,7 @@ inline void put_codes(Matrix& m, int64_t row, const int8_t* codes) {
 inline void put_8(Matrix& m, int64_t first, int64_t count, const int8_t* from,
                   const void* scale) {
   std::vector<int8_t> codes(m.depth());
-  std::memcpy(m.scale.data() + first, scale, count * sizeof(float));
+  if (count) std::memcpy(&m.scale[first], scale, count * sizeof(float));
   for (int64_t i = 0; i < count; i++, from += m.k) {
     for (int64_t j = 0; j < m.k; j++) {
       if (from[j] == -128) throw std::invalid_argument("codes must be from -127 to 127");
@@ -78,7 +78,7 @@ inline void put_row(Matrix& m, int64_t row, const uint8_t* codes, const uint8_t*
 inline void put_few(Matrix& m, int64_t first, int64_t count, const uint8_t* from,
                     int64_t row_bytes, bool ternary, const void* scale, const uint8_t* step,
                     const int8_t* offset) {
-  std::memcpy(m.scale.data() + first, scale, count * sizeof(float));
+  if (count) std::memcpy(&m.scale[first], scale, count * sizeof(float));
   const int most = ternary ? 2 : (1 << m.bits) - 1;
   std::vector<uint8_t> codes(m.blocks() * kBlockInputs);
   for (int64_t i = 0; i < count; i++, from += row_bytes, step += m.groups(), offset += m.groups()) {
