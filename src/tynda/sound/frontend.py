@@ -269,8 +269,8 @@ _KINDS: dict[str, type[FrontEnd]] = {
 def from_config(config: Mapping[str, Any]) -> FrontEnd:
     """The front end that `config` describes: its `"kind"` and any fields that differ.
 
-    Kinds are `"log_mel"`, `"nemo_log_mel"`, `"spectrogram"` and `"raw"`. Raises TyndaError for an unknown
-    kind, an unknown field, or a value out of its range.
+    Kinds are `"log_mel"`, `"nemo_log_mel"`, `"spectrogram"` and `"raw"`. Raises TyndaError for
+    an unknown kind, an unknown field, or a value out of its range.
     """
     settings = dict(config)
     name = settings.pop("kind", None)
