@@ -1,0 +1,258 @@
+"""Parakeet with a CTC head: a Fast Conformer that writes pieces of words.
+
+Rekesh et al. 2023, "Fast Conformer with Linearly Scalable Attention for Efficient Speech
+Recognition", section 2.1: depthwise separable convolutions shorten time eightfold, then come the
+blocks of Gulati et al. 2020, "Conformer" (section 2), with attention by distances (Dai et al.
+2019, "Transformer-XL", section 3.3) and batch norm in the convolution module.
+
+Tensors have the names of the checkpoints on the Hugging Face hub (``transformers``'
+``ParakeetForCTC``). `fold` brings a checkpoint to what `specs` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.models import Spec
+from tynda.models.layers import Specs, dense, norm
+from tynda.ops.base import Ops, T, Tap, Weights, conv_length
+
+__all__ = ["Config", "encode", "fold", "settings", "specs"]
+
+_STEM = "encoder.subsampling"
+_HEAD = "ctc_head"
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the model; those of parakeet-ctc-0.6b unless given."""
+
+    bins: int = 80
+    """Bins of the front end."""
+    vocab: int = 1025
+    """Symbols, the blank included."""
+    channels: int = 1024
+    """Width of the blocks."""
+    layers: int = 24
+    heads: int = 8
+    hidden: int = 4096
+    """Inner width of the feed-forward modules."""
+    kernel: int = 9
+    """Frames seen by the depthwise convolution of a block (odd)."""
+    stem: int = 256
+    """Channels of the convolutions that shorten time and bins."""
+    stride: int = 8
+    """Frames of the front end to one frame of the blocks: a power of 2."""
+    attention_bias: bool = True
+    """Whether the linear layers of attention and feed-forward modules have a bias."""
+    conv_bias: bool = True
+    """Whether the convolutions of the blocks have one."""
+    scale_input: bool = True
+    """Whether what the blocks get is multiplied by the root of ``channels``."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.channels % self.heads:
+            raise ValueError(f"channels {self.channels} do not divide into {self.heads} heads")
+        if self.channels % 2:
+            raise ValueError(f"channels {self.channels} are not even")
+        if self.stride < 2 or self.stride.bit_count() != 1:
+            raise ValueError(f"stride {self.stride} is not a power of 2 from 2 on")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} is not odd")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+
+    @property
+    def halvings(self) -> int:
+        """Convolutions of the stem, each with stride 2 over time and bins."""
+        return self.stride.bit_length() - 1
+
+
+_SETTINGS = {
+    "num_mel_bins": "bins",
+    "hidden_size": "channels",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "hidden",
+    "conv_kernel_size": "kernel",
+    "subsampling_conv_channels": "stem",
+    "subsampling_factor": "stride",
+    "attention_bias": "attention_bias",
+    "convolution_bias": "conv_bias",
+    "scale_input": "scale_input",
+    "dropout": "dropout",
+}
+_ALWAYS = {"hidden_act": "silu", "subsampling_conv_kernel_size": 3, "subsampling_conv_stride": 2}
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `Config` in a hub checkpoint's ``config.json``.
+
+    What is missing there has the default of ``transformers``, which is that of `Config`.
+    Raises KeyError without a ``model_type``, ValueError for what this definition does not cover.
+    """
+    if config["model_type"] != "parakeet_ctc":
+        raise ValueError(f"model type {config['model_type']!r} is not parakeet_ctc")
+    encoder = config.get("encoder_config") or {}
+    if not isinstance(encoder, Mapping):
+        raise ValueError(f"encoder_config {encoder!r} is no object")
+    for name, value in _ALWAYS.items():
+        if encoder.get(name, value) != value:
+            raise ValueError(f"{name} {encoder[name]!r} is not {value}")
+    found = {ours: encoder[theirs] for theirs, ours in _SETTINGS.items() if theirs in encoder}
+    return found | ({"vocab": config["vocab_size"]} if "vocab_size" in config else {})
+
+
+def specs(config: Config) -> dict[str, Spec]:
+    """Every tensor of the model: name -> `Spec`."""
+    c, bins = config.channels, config.bins
+    out = Specs()
+
+    for i in range(config.halvings):
+        depthwise, pointwise = _stem_names(i)
+        out.dense(depthwise, config.stem, 1, 3, 3)
+        if i > 0:
+            out.dense(pointwise, config.stem, config.stem)
+        bins = conv_length(bins, 3, 2, 1)
+    out.dense(f"{_STEM}.linear", c, bins * config.stem)
+    for i in range(config.layers):
+        name = f"encoder.layers.{i}"
+        for part in ("feed_forward1", "self_att", "conv", "feed_forward2", "out"):
+            out.norm(f"{name}.norm_{part}", c)
+        for part in ("feed_forward1", "feed_forward2"):
+            out.dense(f"{name}.{part}.linear1", config.hidden, c, bias=config.attention_bias)
+            out.dense(f"{name}.{part}.linear2", c, config.hidden, bias=config.attention_bias)
+        for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            out.dense(f"{name}.self_attn.{part}", c, c, bias=config.attention_bias)
+        out.dense(f"{name}.self_attn.relative_k_proj", c, c, bias=False)
+        for part in ("bias_u", "bias_v"):
+            out[f"{name}.self_attn.{part}"] = Spec((c,), "zeros")
+        out.dense(f"{name}.conv.pointwise_conv1", 2 * c, c, bias=config.conv_bias)
+        out.dense(f"{name}.conv.depthwise_conv", c, 1, config.kernel, bias=config.conv_bias)
+        out.norm(f"{name}.conv.norm", c)
+        out[f"{name}.conv.norm.mean"] = Spec((c,), "zeros", trainable=False)
+        out[f"{name}.conv.norm.variance"] = Spec((c,), "ones", trainable=False)
+        out.dense(f"{name}.conv.pointwise_conv2", c, c, bias=config.conv_bias)
+    out.dense(_HEAD, config.vocab, c)
+    return out
+
+
+def _stem_names(i: int) -> tuple[str, str]:
+    """The convolutions of a halving of time: over frames and bins, and over channels."""
+    return f"{_STEM}.layers.{max(0, 3 * i - 1)}", f"{_STEM}.layers.{3 * i}"
+
+
+def fold(tensors: Mapping[str, Array], config: Config, blank: int) -> dict[str, Array]:
+    """A checkpoint's tensors under the names, and in the layout, of `specs`.
+
+    Convolutions over one frame become linear layers; inputs of the stem's last layer are brought
+    from the order ``[channels, bins]`` to ``[bins, channels]``, and the output ``blank`` of the head to
+    the first place.
+    """
+    out = {}
+    for name, value in tensors.items():
+        if name.endswith(".num_batches_tracked"):
+            continue
+        if value.ndim > 2 and "depthwise" not in name and set(value.shape[2:]) == {1}:
+            value = value.reshape(value.shape[:2])
+        if name == f"{_STEM}.linear.weight" and value.shape[1] % config.stem == 0:
+            parts = value.reshape(len(value), config.stem, -1)
+            value = np.ascontiguousarray(parts.swapaxes(1, 2)).reshape(value.shape)
+        elif name.endswith((".bias_u", ".bias_v")):
+            value = value.reshape(-1)
+        elif name.startswith(_HEAD) and len(value) > blank:
+            value = np.concatenate([value[blank : blank + 1], np.delete(value, blank, 0)])
+        name = name.replace("norm.running_mean", "norm.mean")
+        out[name.replace("norm.running_var", "norm.variance")] = value
+    return out
+
+
+def encode(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    features: T,
+    lengths: T,
+    tap: Tap[T] | None = None,
+) -> tuple[T, T]:
+    """Features ``[batch, frames, bins]`` -> log-probabilities ``[batch, frames / stride, vocab]``.
+
+    ``lengths [batch]`` counts the frames of each item; the second result those of the output.
+    Both are rounded up.
+    """
+    x, lengths = _subsample(ops, weights, config, features, lengths)
+    distances = ops.distances(x)
+    for i in range(config.layers):
+        x = _block(ops, weights, config, f"encoder.layers.{i}", x, distances, lengths)
+        if tap is not None:
+            tap(i, x)
+    return ops.log_softmax(dense(ops, weights, _HEAD, x)), lengths
+
+
+def _subsample(
+    ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T
+) -> tuple[T, T]:
+    """Shorten time and bins with strided convolutions (Rekesh et al. 2023, section 2.1)."""
+    x = ops.reshape(ops.mask(features, lengths), *ops.shape(features), 1)
+    for i in range(config.halvings):
+        name, pointwise = _stem_names(i)
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        groups = config.stem if i > 0 else 1
+        x = ops.conv2d(x, weight, bias, stride=(2, 2), padding=(1, 1), groups=groups)
+        lengths = ops.conv_lengths(lengths, kernel=3, stride=2, padding=1)
+        x = ops.relu(dense(ops, weights, pointwise, x) if i > 0 else x)
+        x = ops.mask(x, lengths)  # biases make padding non-zero; the next kernel would see it
+    batch, frames, bins, channels = ops.shape(x)
+    x = dense(ops, weights, f"{_STEM}.linear", ops.reshape(x, batch, frames, bins * channels))
+    if config.scale_input:
+        x = ops.scale(x, config.channels**0.5)
+    return ops.dropout(x, config.dropout), lengths
+
+
+def _block(
+    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, distances: T, lengths: T
+) -> T:
+    """One Conformer block (Gulati et al. 2020, section 2.4)."""
+
+    def linear(part: str, x: T) -> T:
+        return dense(ops, weights, f"{name}.{part}", x)
+
+    def normal(part: str, x: T) -> T:
+        return norm(ops, weights, f"{name}.norm_{part}", x)
+
+    def feed_forward(part: str, x: T) -> T:
+        x = ops.silu(linear(f"{part}.linear1", normal(part, x)))
+        x = linear(f"{part}.linear2", ops.dropout(x, config.dropout))
+        return ops.scale(ops.dropout(x, config.dropout), 0.5)
+
+    def attention(x: T) -> T:
+        x = normal("self_att", x)
+        q, k, v = (linear(f"self_attn.{part}_proj", x) for part in "qkv")
+        u, w = (weights[f"{name}.self_attn.bias_{part}"] for part in "uv")
+        away = linear("self_attn.relative_k_proj", distances)
+        x = ops.relative_attention(q, k, v, away, u, w, heads=config.heads, lengths=lengths)
+        return ops.dropout(linear("self_attn.o_proj", x), config.dropout)
+
+    def convolution(x: T) -> T:
+        x = ops.mask(ops.glu(linear("conv.pointwise_conv1", normal("conv", x))), lengths)
+        weight, bias = (f"{name}.conv.depthwise_conv.{part}" for part in ("weight", "bias"))
+        padding, groups = config.kernel // 2, config.channels
+        x = ops.conv1d(x, weights[weight], weights.get(bias), padding=padding, groups=groups)
+        parts = ("weight", "bias", "mean", "variance")
+        x = ops.batch_norm(x, *(weights[f"{name}.conv.norm.{part}"] for part in parts), lengths)
+        x = linear("conv.pointwise_conv2", ops.silu(x))
+        return ops.dropout(x, config.dropout)
+
+    x = ops.add(x, feed_forward("feed_forward1", x))
+    x = ops.add(x, attention(x))
+    x = ops.add(x, convolution(x))
+    x = ops.add(x, feed_forward("feed_forward2", x))
+    return normal("out", x)
