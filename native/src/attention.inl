@@ -91,9 +91,16 @@ struct Floats {
 
   static void take_queries(const Attention& a, int64_t from, int64_t count, float* q,
                            float* units) {
-    for (int64_t i = 0; i < count; i++)
-      std::copy_n(a.q + (from + i) * a.ldq, a.width, q + i * a.width);
+    take_biased(a, from, count, a.content_bias, q);
     std::fill(units, units + count, unit_of(a));
+  }
+  static void take_biased(const Attention& a, int64_t from, int64_t count, const float* bias,
+                          float* q) {
+    for (int64_t i = 0; i < count; i++)
+      vectors(a.width, [&](int64_t c, int n) {
+        const F x = load_some(a.q + (from + i) * a.ldq + c, n);
+        store_some(q + i * a.width + c, bias ? x + load_some(bias + c, n) : x, n);
+      });
   }
 
   // Scores of a panel of keys.
@@ -272,11 +279,13 @@ struct Codes {
 // begins at a multiple of kAlign.
 template <class Form>
 struct Scratch {
-  int64_t keys, values, queries, scores, weights, sums, end;
+  int64_t keys, values, queries, scores, weights, sums;
+  int64_t distances, away, parts;  // packed; queries for them; a panel of their scores
+  int64_t end;
 
   Scratch(const Attention& a)
-      : Scratch(a.room, a.width, a.v_width, a.packed_k != nullptr) {}
-  Scratch(int64_t room, int64_t width, int64_t v_width, bool packed) {
+      : Scratch(a.room, a.width, a.v_width, a.packed_k != nullptr, a.distances != nullptr) {}
+  Scratch(int64_t room, int64_t width, int64_t v_width, bool packed, bool relative = false) {
     int64_t at = 0;
     const auto take = [&](int64_t bytes) { return std::exchange(at, round_up(at + bytes, kAlign)); };
     keys = take(packed ? 0 : Form::key_bytes(room, width));
@@ -285,6 +294,9 @@ struct Scratch {
     scores = take(4 * kTile * kKeys);
     weights = take(kTile * kKeys * int64_t(sizeof(typename Form::Weight)));
     sums = take(4 * kTile * round_up(v_width, kPanel));
+    distances = take(relative ? Form::key_bytes(2 * room, width) : 0);
+    away = take(relative ? 4 * kTile * width : 0);
+    parts = take(relative ? 4 * kTile * kKeys : 0);
     end = at;
   }
 };
@@ -294,6 +306,35 @@ int64_t attention_scratch(int64_t queries, int64_t room, int64_t width, int64_t 
                           bool packed) {
   if (!packed && queries < kFewQueries) return 4 * room;
   return Scratch<Form>(room, width, v_width, packed).end;
+}
+
+int64_t relative_scratch(int64_t room, int64_t width, int64_t v_width) {
+  return Scratch<Floats>(room, width, v_width, false, true).end;
+}
+
+// Adds to the scores of queries from `r` on, and of a block of keys, those of their distances: row
+// i of a tile begins with distance origin - r - i + from, which is one less than the row before.
+template <int Rows>
+inline void add_distances(const Attention& a, const Scratch<Floats>& at, int64_t r, int64_t from,
+                          int64_t keys, float* scores) {
+  Attention by = a;
+  by.packed_k = a.scratch + at.distances;
+  auto* const q = reinterpret_cast<float*>(a.scratch + at.away);
+  auto* const parts = reinterpret_cast<float*>(a.scratch + at.parts);
+  const int64_t first = a.origin - r + from, end = first + keys;
+  for (int64_t p = (first - Rows + 1) / kPanel * kPanel; p < end; p += kPanel) {
+    Floats::score<Rows>(by, q, p, parts);
+    for (int64_t i = 0; i < Rows; i++) {
+      const int64_t key = p - (first - i);  // of the panel's first distance, beyond `from`
+      const int64_t begin = std::max<int64_t>(0, -key), stop = std::min<int64_t>(kPanel, keys - key);
+      float* const to = scores + i * kKeys + key + begin;
+      const float* const part = parts + i * kKeys + begin;
+      if (begin < stop)
+        vectors(stop - begin, [&](int64_t c, int n) {
+          store_some(to + c, load_some(to + c, n) + load_some(part + c, n), n);
+        });
+    }
+  }
 }
 
 template <class Form, int Rows>
@@ -310,12 +351,17 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
   constexpr int kWide = (Rows + kLanes - 1) / kLanes * kLanes;
   float unit[kWide] = {}, top[kWide], here[kWide], kept[kWide], share[kWide], total[Rows] = {};
   Form::take_queries(a, r, Rows, q, unit);
+  if constexpr (std::is_same_v<Form, Floats>)
+    if (a.distances)
+      Form::take_biased(a, r, Rows, a.distance_bias, reinterpret_cast<float*>(a.scratch + at.away));
   std::fill(top, top + kWide, -FLT_MAX);
   std::fill(here, here + kWide, -FLT_MAX);
   for (int64_t from = 0; from < end; from += kKeys) {
     const int64_t keys = std::min(kKeys, end - from);
     for (int64_t p = 0; p < keys; p += kPanel)
       Form::template score<Rows>(a, q, from + p, scores + p);
+    if constexpr (std::is_same_v<Form, Floats>)
+      if (a.distances) add_distances<Rows>(a, at, r, from, keys, scores);
     const auto count = [&](int i) {
       return std::clamp<int64_t>(seen(a, r + i) - from, 0, keys);
     };
@@ -383,7 +429,7 @@ inline void attend_few(const Attention& a) {
 template <class Form>
 void attention(const Attention& given) {
   Attention a = given;
-  if (!a.packed_k && a.queries < kFewQueries) return attend_few(a);
+  if (!a.packed_k && a.queries < kFewQueries && !a.distances) return attend_few(a);
   const Scratch<Form> at(a);
   if (!a.packed_k) {
     const int64_t most = a.queries ? seen(a, a.queries - 1) : 0;
@@ -392,6 +438,9 @@ void attention(const Attention& given) {
     a.packed_k = a.scratch + at.keys;
     a.packed_v = a.scratch + at.values;
   }
+  if (a.distances)
+    Form::pack_keys(a.distances, a.ld_distances, 2 * a.room - 1, 2 * a.room, a.width,
+                    a.scratch + at.distances);
   tiles(a.queries, [&](int64_t r, auto rows) {
     const int64_t next = r + rows();
     ask(a.q + next * a.ldq, a.ldq, std::min<int64_t>(kTile, a.queries - next), a.width);

@@ -33,6 +33,11 @@ struct Attention {
   bool causal;
   int64_t first;  // causal: query i sees the keys up to first + i; else it sees all `keys`
   uint8_t* scratch;
+  // Or null: in the score of query i and key j, query + content_bias by the key is then joined by
+  // query + distance_bias by row origin - i + j of `distances` [2 room - 1, width]. In float32, of
+  // keys that are not packed and not causal.
+  const float *distances, *content_bias, *distance_bias;
+  int64_t ld_distances, origin;
 };
 
 // Attention in float32, or with both products in 8 bits.
@@ -67,6 +72,8 @@ struct Kernels {
   void (*quantize)(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth,
                    uint8_t* codes, float* scale);
   AttentionKernels attention, attention_8;
+  // As `attention.scratch`, where there are distances.
+  int64_t (*relative_scratch)(int64_t room, int64_t width, int64_t v_width);
   void (*layer_norm)(const float* x, int64_t rows, int64_t width, const float* weight,
                      const float* bias, float eps, float* y);
   void (*log_softmax)(const float* x, int64_t rows, int64_t width, float* y);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 #include "kernels.h"
@@ -118,6 +119,7 @@ constexpr Kernels kKernels = {
      attention_scratch<Floats>, attention<Floats>, attention_weights<Floats>},
     {Codes::key_bytes, Codes::value_bytes, Codes::pack_keys, Codes::pack_values,
      attention_scratch<Codes>, attention<Codes>, attention_weights<Codes>},
+    relative_scratch,
     layer_norm, log_softmax, activate, glu, add, scale, affine, moments, depthwise, lstm,
     spectra,
 };
