@@ -15,19 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tynda.models import Spec
-from tynda.models.layers import Specs, dense, norm
+from tynda.models.base import Array, Family, Folder, Published, Spec
+from tynda.models.layers import Specs, check_ctc, dense, norm, read_extractor
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
+from tynda.sound.frontend import NemoLogMel
+from tynda.text.pieces import PieceTokenizer
+from tynda.text.symbols import read_pieces
 
-__all__ = ["Config", "encode", "fold", "settings", "specs"]
+__all__ = ["FAMILY", "Config", "encode", "fold", "settings", "specs"]
 
 _STEM = "encoder.subsampling"
 _HEAD = "ctc_head"
-
-Array = NDArray[Any]
+_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ class Config:
     vocab: int = 1025
     """Symbols, the blank included."""
     channels: int = 1024
-    """Width of the blocks."""
     layers: int = 24
     heads: int = 8
     hidden: int = 4096
@@ -50,19 +48,17 @@ class Config:
     """Channels of the convolutions that shorten time and bins."""
     stride: int = 8
     """Frames of the front end to one frame of the blocks: a power of 2."""
-    attention_bias: bool = True
+    linear_bias: bool = True
     """Whether the linear layers of attention and feed-forward modules have a bias."""
     conv_bias: bool = True
     """Whether the convolutions of the blocks have one."""
     scale_input: bool = True
-    """Whether what the blocks get is multiplied by the root of ``channels``."""
+    """Whether the input of the blocks is multiplied by the root of ``channels``."""
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.channels % self.heads:
-            raise ValueError(f"channels {self.channels} do not divide into {self.heads} heads")
-        if self.channels % 2:
-            raise ValueError(f"channels {self.channels} are not even")
+        if self.channels % self.heads or self.channels % 2:
+            raise ValueError(f"channels {self.channels} are no even multiple of {self.heads} heads")
         if self.stride < 2 or self.stride.bit_count() != 1:
             raise ValueError(f"stride {self.stride} is not a power of 2 from 2 on")
         if self.kernel % 2 == 0:
@@ -70,27 +66,19 @@ class Config:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
 
-    @property
-    def halvings(self) -> int:
-        """Convolutions of the stem, each with stride 2 over time and bins."""
-        return self.stride.bit_length() - 1
-
 
 _SETTINGS = {
-    "num_mel_bins": "bins",
-    "hidden_size": "channels",
-    "num_hidden_layers": "layers",
-    "num_attention_heads": "heads",
-    "intermediate_size": "hidden",
-    "conv_kernel_size": "kernel",
-    "subsampling_conv_channels": "stem",
-    "subsampling_factor": "stride",
-    "attention_bias": "attention_bias",
-    "convolution_bias": "conv_bias",
-    "scale_input": "scale_input",
-    "dropout": "dropout",
+    **{"num_mel_bins": "bins", "hidden_size": "channels", "num_hidden_layers": "layers"},
+    **{"num_attention_heads": "heads", "intermediate_size": "hidden", "dropout": "dropout"},
+    **{"conv_kernel_size": "kernel", "convolution_bias": "conv_bias"},
+    **{"subsampling_conv_channels": "stem", "subsampling_factor": "stride"},
+    **{"attention_bias": "linear_bias", "scale_input": "scale_input"},
 }
 _ALWAYS = {"hidden_act": "silu", "subsampling_conv_kernel_size": 3, "subsampling_conv_stride": 2}
+_FRONT_END = {
+    **{"feature_size": "bins", "win_length": "window", "hop_length": "hop", "n_fft": "fft"},
+    "preemphasis": "preemphasis",
+}
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,11 +103,9 @@ def specs(config: Config) -> dict[str, Spec]:
     """Every tensor of the model: name -> `Spec`."""
     c, bins = config.channels, config.bins
     out = Specs()
-
-    for i in range(config.halvings):
-        depthwise, pointwise = _stem_names(i)
+    for depthwise, pointwise in _halvings(config):
         out.dense(depthwise, config.stem, 1, 3, 3)
-        if i > 0:
+        if pointwise:
             out.dense(pointwise, config.stem, config.stem)
         bins = conv_length(bins, 3, 2, 1)
     out.dense(f"{_STEM}.linear", c, bins * config.stem)
@@ -128,50 +114,48 @@ def specs(config: Config) -> dict[str, Spec]:
         for part in ("feed_forward1", "self_att", "conv", "feed_forward2", "out"):
             out.norm(f"{name}.norm_{part}", c)
         for part in ("feed_forward1", "feed_forward2"):
-            out.dense(f"{name}.{part}.linear1", config.hidden, c, bias=config.attention_bias)
-            out.dense(f"{name}.{part}.linear2", c, config.hidden, bias=config.attention_bias)
+            out.dense(f"{name}.{part}.linear1", config.hidden, c, bias=config.linear_bias)
+            out.dense(f"{name}.{part}.linear2", c, config.hidden, bias=config.linear_bias)
         for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            out.dense(f"{name}.self_attn.{part}", c, c, bias=config.attention_bias)
+            out.dense(f"{name}.self_attn.{part}", c, c, bias=config.linear_bias)
         out.dense(f"{name}.self_attn.relative_k_proj", c, c, bias=False)
         for part in ("bias_u", "bias_v"):
             out[f"{name}.self_attn.{part}"] = Spec((c,), "zeros")
         out.dense(f"{name}.conv.pointwise_conv1", 2 * c, c, bias=config.conv_bias)
         out.dense(f"{name}.conv.depthwise_conv", c, 1, config.kernel, bias=config.conv_bias)
         out.norm(f"{name}.conv.norm", c)
-        out[f"{name}.conv.norm.mean"] = Spec((c,), "zeros", trainable=False)
-        out[f"{name}.conv.norm.variance"] = Spec((c,), "ones", trainable=False)
+        out[f"{name}.conv.norm.running_mean"] = Spec((c,), "zeros", trainable=False)
+        out[f"{name}.conv.norm.running_var"] = Spec((c,), "ones", trainable=False)
         out.dense(f"{name}.conv.pointwise_conv2", c, c, bias=config.conv_bias)
     out.dense(_HEAD, config.vocab, c)
     return out
 
 
-def _stem_names(i: int) -> tuple[str, str]:
-    """The convolutions of a halving of time: over frames and bins, and over channels."""
-    return f"{_STEM}.layers.{max(0, 3 * i - 1)}", f"{_STEM}.layers.{3 * i}"
+def _halvings(config: Config) -> list[tuple[str, str]]:
+    """Names of the stem's convolutions: over frames and bins, and then over channels, if so."""
+    count = config.stride.bit_length() - 1
+    later = [(f"{_STEM}.layers.{3 * i - 1}", f"{_STEM}.layers.{3 * i}") for i in range(1, count)]
+    return [(f"{_STEM}.layers.0", ""), *later]
 
 
-def fold(tensors: Mapping[str, Array], config: Config, blank: int) -> dict[str, Array]:
+def fold(tensors: Mapping[str, Array], config: Config, order: list[int]) -> dict[str, Array]:
     """A checkpoint's tensors under the names, and in the layout, of `specs`.
 
-    Convolutions over one frame become linear layers; inputs of the stem's last layer are brought
-    from the order ``[channels, bins]`` to ``[bins, channels]``, and the output ``blank`` of the head to
-    the first place.
+    Convolutions over one frame become linear layers. The inputs of the stem's last layer are
+    ``[channels, bins]`` there and ``[bins, channels]`` here. ``order``: of the head's outputs.
     """
-    out = {}
+    out = dict(tensors)
     for name, value in tensors.items():
-        if name.endswith(".num_batches_tracked"):
-            continue
         if value.ndim > 2 and "depthwise" not in name and set(value.shape[2:]) == {1}:
             value = value.reshape(value.shape[:2])
         if name == f"{_STEM}.linear.weight" and value.shape[1] % config.stem == 0:
-            parts = value.reshape(len(value), config.stem, -1)
-            value = np.ascontiguousarray(parts.swapaxes(1, 2)).reshape(value.shape)
+            parts = value.reshape(len(value), config.stem, -1).swapaxes(1, 2)
+            value = parts.reshape(value.shape)
         elif name.endswith((".bias_u", ".bias_v")):
             value = value.reshape(-1)
-        elif name.startswith(_HEAD) and len(value) > blank:
-            value = np.concatenate([value[blank : blank + 1], np.delete(value, blank, 0)])
-        name = name.replace("norm.running_mean", "norm.mean")
-        out[name.replace("norm.running_var", "norm.variance")] = value
+        elif name.startswith(_HEAD) and len(value) == len(order):
+            value = value[order]
+        out[name] = value
     return out
 
 
@@ -202,13 +186,12 @@ def _subsample(
 ) -> tuple[T, T]:
     """Shorten time and bins with strided convolutions (Rekesh et al. 2023, section 2.1)."""
     x = ops.reshape(ops.mask(features, lengths), *ops.shape(features), 1)
-    for i in range(config.halvings):
-        name, pointwise = _stem_names(i)
+    for name, pointwise in _halvings(config):
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        groups = config.stem if i > 0 else 1
+        groups = config.stem if pointwise else 1
         x = ops.conv2d(x, weight, bias, stride=(2, 2), padding=(1, 1), groups=groups)
         lengths = ops.conv_lengths(lengths, kernel=3, stride=2, padding=1)
-        x = ops.relu(dense(ops, weights, pointwise, x) if i > 0 else x)
+        x = ops.relu(dense(ops, weights, pointwise, x) if pointwise else x)
         x = ops.mask(x, lengths)  # biases make padding non-zero; the next kernel would see it
     batch, frames, bins, channels = ops.shape(x)
     x = dense(ops, weights, f"{_STEM}.linear", ops.reshape(x, batch, frames, bins * channels))
@@ -230,29 +213,48 @@ def _block(
 
     def feed_forward(part: str, x: T) -> T:
         x = ops.silu(linear(f"{part}.linear1", normal(part, x)))
-        x = linear(f"{part}.linear2", ops.dropout(x, config.dropout))
-        return ops.scale(ops.dropout(x, config.dropout), 0.5)
+        return ops.scale(linear(f"{part}.linear2", ops.dropout(x, config.dropout)), 0.5)
 
     def attention(x: T) -> T:
         x = normal("self_att", x)
         q, k, v = (linear(f"self_attn.{part}_proj", x) for part in "qkv")
-        u, w = (weights[f"{name}.self_attn.bias_{part}"] for part in "uv")
         away = linear("self_attn.relative_k_proj", distances)
-        x = ops.relative_attention(q, k, v, away, u, w, heads=config.heads, lengths=lengths)
-        return ops.dropout(linear("self_attn.o_proj", x), config.dropout)
+        biases = (weights[f"{name}.self_attn.bias_{part}"] for part in "uv")
+        x = ops.relative_attention(q, k, v, away, *biases, heads=config.heads, lengths=lengths)
+        return linear("self_attn.o_proj", x)
 
     def convolution(x: T) -> T:
         x = ops.mask(ops.glu(linear("conv.pointwise_conv1", normal("conv", x))), lengths)
         weight, bias = (f"{name}.conv.depthwise_conv.{part}" for part in ("weight", "bias"))
         padding, groups = config.kernel // 2, config.channels
         x = ops.conv1d(x, weights[weight], weights.get(bias), padding=padding, groups=groups)
-        parts = ("weight", "bias", "mean", "variance")
-        x = ops.batch_norm(x, *(weights[f"{name}.conv.norm.{part}"] for part in parts), lengths)
-        x = linear("conv.pointwise_conv2", ops.silu(x))
-        return ops.dropout(x, config.dropout)
+        norms = (weights[f"{name}.conv.norm.{part}"] for part in _BATCH_NORM)
+        return linear("conv.pointwise_conv2", ops.silu(ops.batch_norm(x, *norms, lengths)))
 
-    x = ops.add(x, feed_forward("feed_forward1", x))
-    x = ops.add(x, attention(x))
-    x = ops.add(x, convolution(x))
-    x = ops.add(x, feed_forward("feed_forward2", x))
+    x = ops.add(x, ops.dropout(feed_forward("feed_forward1", x), config.dropout))
+    x = ops.add(x, ops.dropout(attention(x), config.dropout))
+    x = ops.add(x, ops.dropout(convolution(x), config.dropout))
+    x = ops.add(x, ops.dropout(feed_forward("feed_forward2", x), config.dropout))
     return normal("out", x)
+
+
+def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
+    tokenizer, order = read_pieces(folder, settings.get("pad_token_id", 1024))
+    given = read_extractor(folder).items()
+    front = NemoLogMel(**{_FRONT_END[k]: v or 0 for k, v in given if k in _FRONT_END})
+    check_ctc(config, tokenizer, front, {})
+    return Published(tokenizer, front, [], lambda tensors: fold(tensors, config, order))
+
+
+FAMILY = Family(
+    name="parakeet",
+    config=Config,
+    specs=specs,
+    head="ctc",
+    programs={"encode": encode},
+    tokenizer=PieceTokenizer.from_dict,
+    check=check_ctc,
+    model_types=("parakeet_ctc",),
+    settings=settings,
+    read=_read,
+)

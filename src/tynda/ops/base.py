@@ -67,8 +67,8 @@ class Ops(Protocol[T]):
     ) -> T:
         """Correlate ``x [batch, time, bins, in]``, with zeros around, with ``weight``.
 
-        ``weight [out, in / groups, k_time, k_bins]``. Gives ``[batch, time', bins', out]`` with both
-        axes by `conv_length`.
+        ``weight [out, in / groups, k_time, k_bins]``. Gives ``[batch, time', bins', out]`` with
+        both axes by `conv_length`.
         """
         ...
 
@@ -147,10 +147,10 @@ class Ops(Protocol[T]):
     def distances(self, x: T) -> T:
         """Sinusoids of how far two frames of ``x [batch, time, channels]`` may lie apart.
 
-        Gives ``[2 time - 1, channels]``, a row for each distance from ``time - 1`` down to
-        ``1 - time``: ``sin(distance w)`` and ``cos(distance w)`` in turn, with ``w = 10000 ** (-2 i /
-        channels)`` for ``i`` from 0 on. ``channels`` is even. Depends on the shape of ``x`` alone.
-        Source: Dai et al. 2019 ("Transformer-XL"), section 3.3.
+        Gives ``[2 time - 1, channels]``, a row for each distance ``d`` from ``time - 1`` down to
+        ``1 - time``: ``sin(d w)`` and ``cos(d w)`` in turn, with ``w = 10000 ** (-2 i / channels)``
+        for ``i`` from 0 on. ``channels`` is even. Depends on the shape of ``x`` alone. Source: Dai
+        et al. 2019 ("Transformer-XL"), section 3.3.
         """
         ...
 
@@ -169,9 +169,9 @@ class Ops(Protocol[T]):
         """`attention` that also looks at how far each key lies from the query.
 
         ``q``, ``k`` and ``v [batch, time, channels]``, ``distances [2 time - 1, channels]`` in the
-        order of `distances`, biases ``[channels]``. In each head, query ``i`` and key ``j`` have the
-        score ``((q[i] + content_bias) k[j] + (q[i] + distance_bias) distances[time - 1 - i + j]) /
-        sqrt(width)``. Source: Dai et al. 2019, section 3.3 and appendix B.
+        order of `distances`, biases ``[channels]``. In each head, query ``i`` and key ``j`` have
+        the score ``((q[i] + content_bias) k[j] + (q[i] + distance_bias) distances[time - 1 - i +
+        j]) / sqrt(width)``. Source: Dai et al. 2019, section 3.3 and appendix B.
         """
         ...
 

@@ -190,7 +190,7 @@ class NumpyOps:
     ) -> Array:
         valid = np.arange(k.shape[1]) < lengths[:, None]
         v = np.where(valid[..., None], v, np.float32(0))
-        # Row i of the scores by distance begins with the key that lies furthest ahead.
+        # Scores by distance: those of query i and all keys stand side by side in row i.
         away = _scores(q + distance_bias, distances[None], heads)
         scores = _scores(q + content_bias, k, heads) + _diagonals(away, k.shape[1])
         return _weighted(_softmax(scores, valid[:, None, None]), v)
@@ -310,7 +310,7 @@ def _split(x: Array, heads: int) -> Array:
 
 
 def _diagonals(scores: Array, keys: int) -> Array:
-    """``[..., queries, 2 keys - 1]`` -> ``[..., queries, keys]``: row i from column keys - 1 - i on."""
+    """``[..., keys, 2 keys - 1]`` -> ``[..., keys, keys]``: row i from column keys - 1 - i on."""
     columns = keys - 1 - np.arange(scores.shape[-2])[:, None] + np.arange(keys)
     return np.take_along_axis(scores, columns[(None,) * (scores.ndim - 2)], -1)
 
@@ -343,10 +343,8 @@ def _sigmoid(x: Array) -> Array:
         return cast(Array, 1 / (1 + np.exp(-x)))
 
 
-def _depthwise(
-    x: Array, weight: Array, stride: tuple[int, int], padding: tuple[int, int]
-) -> Array:
-    """Each channel of ``x [batch, time, bins, channels]`` with its own ``weight [channels, ...]``."""
+def _depthwise(x: Array, weight: Array, stride: tuple[int, int], padding: tuple[int, int]) -> Array:
+    """Each channel of ``x [batch, time, bins, channels]`` with a ``weight [channels, ...]``."""
     sizes = zip(x.shape[1:3], weight.shape[1:], stride, padding, strict=True)
     frames, bins = (conv_length(*size) for size in sizes)
     x = np.pad(x, ((0, 0), *((pad, pad) for pad in padding), (0, 0)))
