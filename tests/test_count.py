@@ -116,7 +116,7 @@ def test_relative_attention():
     # In each of 2 items and 4 heads, 5 queries of width 2 by 5 keys and 9 distances, and sums of 5
     # values of width 3.
     assert row.macs == 2 * 4 * 5 * (2 * 5 + 2 * 9 + 3 * 5)
-    # Beside them: two biases added to the queries (2 * 80), both scaled (2 * 80); 2 * 4 * 5 * 5 sums
+    # Beside them: two biases added to the queries, both scaled (4 * 80); 2 * 4 * 5 * 5 sums
     # of two scores, and a softmax at 5 each.
     assert row.flops == 2 * 1720 + 4 * 80 + 6 * 200
 

@@ -34,7 +34,6 @@ class Config:
     """Sizes of the model; those of parakeet-ctc-0.6b unless given."""
 
     bins: int = 80
-    """Bins of the front end."""
     vocab: int = 1025
     """Symbols, the blank included."""
     channels: int = 1024
@@ -49,9 +48,8 @@ class Config:
     stride: int = 8
     """Frames of the front end to one frame of the blocks: a power of 2."""
     linear_bias: bool = True
-    """Whether the linear layers of attention and feed-forward modules have a bias."""
     conv_bias: bool = True
-    """Whether the convolutions of the blocks have one."""
+    """Whether the blocks' linear layers, and their convolutions, have biases."""
     scale_input: bool = True
     """Whether the input of the blocks is multiplied by the root of ``channels``."""
     dropout: float = 0.1
@@ -75,10 +73,7 @@ _SETTINGS = {
     **{"attention_bias": "linear_bias", "scale_input": "scale_input"},
 }
 _ALWAYS = {"hidden_act": "silu", "subsampling_conv_kernel_size": 3, "subsampling_conv_stride": 2}
-_FRONT_END = {
-    **{"feature_size": "bins", "win_length": "window", "hop_length": "hop", "n_fft": "fft"},
-    "preemphasis": "preemphasis",
-}
+_FRONT_END = {"feature_size": "bins", "win_length": "window", "hop_length": "hop", "n_fft": "fft"}
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,8 +114,7 @@ def specs(config: Config) -> dict[str, Spec]:
         for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
             out.dense(f"{name}.self_attn.{part}", c, c, bias=config.linear_bias)
         out.dense(f"{name}.self_attn.relative_k_proj", c, c, bias=False)
-        for part in ("bias_u", "bias_v"):
-            out[f"{name}.self_attn.{part}"] = Spec((c,), "zeros")
+        out[f"{name}.self_attn.bias_u"] = out[f"{name}.self_attn.bias_v"] = Spec((c,), "zeros")
         out.dense(f"{name}.conv.pointwise_conv1", 2 * c, c, bias=config.conv_bias)
         out.dense(f"{name}.conv.depthwise_conv", c, 1, config.kernel, bias=config.conv_bias)
         out.norm(f"{name}.conv.norm", c)
@@ -149,8 +143,7 @@ def fold(tensors: Mapping[str, Array], config: Config, order: list[int]) -> dict
         if value.ndim > 2 and "depthwise" not in name and set(value.shape[2:]) == {1}:
             value = value.reshape(value.shape[:2])
         if name == f"{_STEM}.linear.weight" and value.shape[1] % config.stem == 0:
-            parts = value.reshape(len(value), config.stem, -1).swapaxes(1, 2)
-            value = parts.reshape(value.shape)
+            value = value.reshape(len(value), config.stem, -1).swapaxes(1, 2).reshape(value.shape)
         elif name.endswith((".bias_u", ".bias_v")):
             value = value.reshape(-1)
         elif name.startswith(_HEAD) and len(value) == len(order):
@@ -169,8 +162,8 @@ def encode(
 ) -> tuple[T, T]:
     """Features ``[batch, frames, bins]`` -> log-probabilities ``[batch, frames / stride, vocab]``.
 
-    ``lengths [batch]`` counts the frames of each item; the second result those of the output.
-    Both are rounded up.
+    ``lengths [batch]`` counts the frames of each item; the second result those of the output,
+    rounded up.
     """
     x, lengths = _subsample(ops, weights, config, features, lengths)
     distances = ops.distances(x)
@@ -181,11 +174,9 @@ def encode(
     return ops.log_softmax(dense(ops, weights, _HEAD, x)), lengths
 
 
-def _subsample(
-    ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T
-) -> tuple[T, T]:
+def _subsample(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) -> tuple[T, T]:
     """Shorten time and bins with strided convolutions (Rekesh et al. 2023, section 2.1)."""
-    x = ops.reshape(ops.mask(features, lengths), *ops.shape(features), 1)
+    x = ops.reshape(ops.mask(x, lengths), *ops.shape(x), 1)
     for name, pointwise in _halvings(config):
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
         groups = config.stem if pointwise else 1
@@ -208,15 +199,12 @@ def _block(
     def linear(part: str, x: T) -> T:
         return dense(ops, weights, f"{name}.{part}", x)
 
-    def normal(part: str, x: T) -> T:
-        return norm(ops, weights, f"{name}.norm_{part}", x)
-
     def feed_forward(part: str, x: T) -> T:
-        x = ops.silu(linear(f"{part}.linear1", normal(part, x)))
+        x = ops.silu(linear(f"{part}.linear1", norm(ops, weights, f"{name}.norm_{part}", x)))
         return ops.scale(linear(f"{part}.linear2", ops.dropout(x, config.dropout)), 0.5)
 
     def attention(x: T) -> T:
-        x = normal("self_att", x)
+        x = norm(ops, weights, f"{name}.norm_self_att", x)
         q, k, v = (linear(f"self_attn.{part}_proj", x) for part in "qkv")
         away = linear("self_attn.relative_k_proj", distances)
         biases = (weights[f"{name}.self_attn.bias_{part}"] for part in "uv")
@@ -224,9 +212,10 @@ def _block(
         return linear("self_attn.o_proj", x)
 
     def convolution(x: T) -> T:
-        x = ops.mask(ops.glu(linear("conv.pointwise_conv1", normal("conv", x))), lengths)
+        x = linear("conv.pointwise_conv1", norm(ops, weights, f"{name}.norm_conv", x))
         weight, bias = (f"{name}.conv.depthwise_conv.{part}" for part in ("weight", "bias"))
         padding, groups = config.kernel // 2, config.channels
+        x = ops.mask(ops.glu(x), lengths)
         x = ops.conv1d(x, weights[weight], weights.get(bias), padding=padding, groups=groups)
         norms = (weights[f"{name}.conv.norm.{part}"] for part in _BATCH_NORM)
         return linear("conv.pointwise_conv2", ops.silu(ops.batch_norm(x, *norms, lengths)))
@@ -235,13 +224,14 @@ def _block(
     x = ops.add(x, ops.dropout(attention(x), config.dropout))
     x = ops.add(x, ops.dropout(convolution(x), config.dropout))
     x = ops.add(x, ops.dropout(feed_forward("feed_forward2", x), config.dropout))
-    return normal("out", x)
+    return norm(ops, weights, f"{name}.norm_out", x)
 
 
 def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
     tokenizer, order = read_pieces(folder, settings.get("pad_token_id", 1024))
-    given = read_extractor(folder).items()
-    front = NemoLogMel(**{_FRONT_END[k]: v or 0 for k, v in given if k in _FRONT_END})
+    given = read_extractor(folder)
+    sizes = {ours: given[theirs] for theirs, ours in _FRONT_END.items() if theirs in given}
+    front = NemoLogMel(**sizes, preemphasis=given.get("preemphasis", 0.97) or 0)
     check_ctc(config, tokenizer, front, {})
     return Published(tokenizer, front, [], lambda tensors: fold(tensors, config, order))
 
