@@ -1,30 +1,31 @@
 """Parakeet with a CTC head against transformers on random weights."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from transformers import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetForCTC
+from transformers import ParakeetCTCConfig
 
+import tynda
 from helpers import close
+from helpers import noise as sound
+from parakeet_peer import TINY, build, write_folder
 from tynda.compile.count import count
+from tynda.errors import TyndaError
 from tynda.models import parakeet
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
+from tynda.sound import audio
+from tynda.sound.frontend import NemoLogMel
+from tynda.store import huggingface
+from tynda.store.checkpoint import save_model
 
 OPS = NumpyOps()
-TINY = {
-    "num_mel_bins": 16,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 40,
-    "conv_kernel_size": 5,
-    "subsampling_conv_channels": 6,
-}
 VARIANTS = {
     "plain": {},
     "without biases": {"attention_bias": False, "convolution_bias": False, "scale_input": False},
@@ -33,36 +34,8 @@ VARIANTS = {
 variants = pytest.mark.parametrize("variant", VARIANTS)
 
 
-def shake(model, seed=0):
-    """Norms, statistics and biases start at values that would hide a mistake."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.dtype != torch.float32:
-                continue
-            noise = torch.randn(value.shape, generator=generator)
-            if name.endswith("running_var"):
-                value.copy_(1 + noise.abs())
-            elif value.ndim > 1 and "bias_" not in name:
-                value.copy_(noise / value[0].numel() ** 0.5)
-            else:
-                value += 0.2 * noise
-    return model.eval()
-
-
-def build(vocab=11, blank=None, **encoder):
-    """A random model of transformers; its blank is the last symbol, unless said."""
-    config = ParakeetCTCConfig(
-        vocab_size=vocab,
-        pad_token_id=vocab - 1 if blank is None else blank,
-        encoder_config=ParakeetEncoderConfig(**encoder),
-    )
-    torch.manual_seed(0)
-    return shake(ParakeetForCTC(config))
-
-
 def make(variant="plain", **changes):
-    """The same, with its weights and settings as tynda reads them."""
+    """A random model of transformers, with its weights and settings as tynda reads them."""
     theirs = build(**TINY | VARIANTS[variant] | changes)
     config = parakeet.FAMILY.configure(parakeet.settings(theirs.config.to_dict()))
     return theirs, config, parakeet.fold(tensors(theirs), config, order(theirs.config))
@@ -230,6 +203,145 @@ def test_a_checkpoint_on_disk(tmp_path):
     weights = parakeet.fold(load_file(tmp_path / "model.safetensors"), config, order(theirs.config))
     x = noise(1, 77, config.bins)
     close(encode(config, weights, x)[0], transform(theirs, x))
+
+
+DEMO = sorted((Path(__file__).parents[1] / "demo").glob("*.opus"))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder of the hub, and who wrote it."""
+    folder = tmp_path_factory.mktemp("hub") / "parakeet-nano"
+    return folder, *write_folder(folder)
+
+
+def greedy(theirs, processor, samples):
+    """What transformers writes."""
+    inputs = processor(samples, sampling_rate=16000)
+    tokens = theirs.generate(**inputs)
+    return processor.batch_decode(tokens, skip_special_tokens=True)[0]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_folder_is_transcribed_as_transformers_does(published, backend):
+    folder, theirs, processor = published
+    model = tynda.load(folder, backend=backend)
+    for recording in DEMO[:2]:
+        samples = audio.load(recording)
+        inputs = processor(samples, sampling_rate=16000)
+        log_probs = model.encode(samples)
+        with torch.no_grad():
+            logits = theirs(**inputs).logits[0]
+        expected = logits.log_softmax(-1).numpy()[:, order(theirs.config)]
+        close(log_probs, expected[: len(log_probs)])
+        text = greedy(theirs, processor, samples)
+        assert len(text.split()) > 5
+        (found,) = model.head.decode(log_probs, model.head.options_type(beam_size=1))
+        assert found.text == " ".join(text.split())
+        assert [w.text for w in found.words] == text.split()
+
+
+def test_a_recording_is_transcribed_with_words(published):
+    folder, *_ = published
+    model = tynda.load(folder, backend="numpy")
+    transcript = model.transcribe(DEMO[0])
+    for segment in transcript.segments:
+        assert [w.text for w in segment.words] == segment.text.split()
+        times = [t for w in segment.words for t in (w.start, w.end)]
+        assert times == sorted(times)
+    words = [w.text for s in transcript.segments for w in s.words]
+    longest = max(words, key=len)
+    hot = model.transcribe(DEMO[0], hotwords=[longest], beam_size=8)
+    assert longest in hot.text.split()
+
+
+@pytest.mark.parametrize("seconds", [0, 0.005, 0.01, 0.015, 0.05, 0.2])
+def test_next_to_no_sound(published, seconds):
+    folder, *_ = published
+    model = tynda.load(folder, backend="numpy")
+    samples = sound(seconds)
+    assert len(model.encode(samples)) == -(-(len(samples) // 160) // 8)
+    assert model.transcribe(samples).duration == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8])
+def test_a_model_file_is_the_folder(published, tmp_path, bits):
+    """Blank first, pieces and front end: all of it is in the file."""
+    checkpoint = huggingface.load(published[0])
+    path = tmp_path / "parakeet.safetensors"
+    header = replace(
+        checkpoint.header,
+        config=asdict(checkpoint.config),
+        tokenizer=checkpoint.tokenizer.to_dict(),
+    )
+    save_model(path, header, checkpoint.weights, bits=bits)
+    compute = {"backend": "numpy", "bits": 8 if bits == 8 else 32}
+    ours, theirs = (tynda.load(source, **compute) for source in (path, published[0]))
+    assert ours.checkpoint.tokenizer == theirs.checkpoint.tokenizer
+    assert ours.checkpoint.frontend == theirs.checkpoint.frontend == NemoLogMel(bins=16)
+    samples = sound(3)
+    error = np.abs(ours.encode(samples) - theirs.encode(samples)).mean()
+    assert error < {32: 1e-6, 16: 0.01, 8: 0.1}[bits], error
+
+
+def change(path, edit):
+    data = json.loads(path.read_text())
+    edit(data)
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "message"),
+    [
+        ("tokenizer.json", lambda d: d["model"]["vocab"].pop("▁a"), "number its pieces from 0"),
+        ("tokenizer.json", lambda d: d["model"].pop("vocab"), "tokenizer.json is damaged"),
+        ("tokenizer.json", lambda d: d["added_tokens"].append(3), "tokenizer.json is damaged"),
+        (
+            "tokenizer.json",
+            lambda d: d["model"]["vocab"].update({"a▁": d["model"]["vocab"].pop("▁a")}),
+            "a piece 'a▁', which is not covered",
+        ),
+        ("config.json", lambda d: d.update(pad_token_id=99), "no piece 99, which is the blank"),
+        ("config.json", lambda d: d.update(pad_token_id="x"), "no piece x, which is the blank"),
+        ("config.json", lambda d: d.update(vocab_size=7), "7 symbols do not fit"),
+        ("config.json", lambda d: d.update(encoder_config=3), "encoder_config 3 is no object"),
+        (
+            "processor_config.json",
+            lambda d: d["feature_extractor"].update(feature_size=8),
+            "16 bins and 42 symbols do not fit its front end",
+        ),
+        (
+            "processor_config.json",
+            lambda d: d["feature_extractor"].update(preemphasis=2),
+            "preemphasis must be",
+        ),
+    ],
+)
+def test_a_damaged_folder_is_refused_in_one_line(published, tmp_path, file, edit, message):
+    folder = shutil.copytree(published[0], tmp_path / "damaged")
+    change(folder / file, edit)
+    with pytest.raises(TyndaError, match=message) as error:
+        tynda.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_pieces_of_a_unigram_and_no_preemphasis(published, tmp_path):
+    folder = shutil.copytree(published[0], tmp_path / "unigram")
+
+    def unigram(data):
+        vocab = data["model"]["vocab"]
+        data["model"] = {
+            "type": "Unigram",
+            "vocab": [[p, -1.0] for p in sorted(vocab, key=vocab.get)],
+        }
+
+    change(folder / "tokenizer.json", unigram)
+    change(
+        folder / "processor_config.json", lambda d: d["feature_extractor"].update(preemphasis=None)
+    )
+    read, plain = huggingface.load(folder), huggingface.load(published[0])
+    assert read.tokenizer == plain.tokenizer
+    assert read.frontend == NemoLogMel(bins=16, preemphasis=0.0)
 
 
 def test_multiply_adds_of_the_published_size():
