@@ -7,10 +7,11 @@ recording needs, turns log-probabilities or decoder steps into text, and opens s
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tynda.heads.base import Head
-from tynda.models.base import Family
+if TYPE_CHECKING:
+    from tynda.heads.base import Head
+    from tynda.models.base import Family
 
 __all__ = ["HEADS", "head_of"]
 
