@@ -11,7 +11,7 @@ import io
 import struct
 import sys
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-__all__ = ["SAMPLE_RATE", "Source", "load", "stream"]
+__all__ = ["MAX_RATE", "MIN_RATE", "SAMPLE_RATE", "Source", "load", "mixed", "resampled", "stream"]
 
 SAMPLE_RATE = 16_000
 
@@ -40,7 +40,7 @@ class _Readable(Protocol):
 
 
 # Outside of these a header is nonsense, and resampling by its word could fill the memory.
-_SLOWEST, _FASTEST = 1_000, 1_000_000
+MIN_RATE, MAX_RATE = 1_000, 1_000_000
 # Full scale of FFmpeg's integer samples (24 bits arrive in the upper part of 32).
 _FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**31}
 # First boxes of MP4 and QuickTime files, whose index may stand at the end.
@@ -193,7 +193,7 @@ def _samples(file: _Readable, name: str, head: bytes) -> Generator[Floats, None,
         yield from _read_plain_wav(file, *channels)
         return
     with _container(file, name) as (container, track):
-        yield from _resampled(_frames(container, track, name, _stated(container, track, head)))
+        yield from resampled(_frames(container, track, name, _stated(container, track, head)))
 
 
 def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
@@ -219,7 +219,7 @@ def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
 def _read_plain_wav(file: _Readable, channels: int, size: int) -> Iterator[Floats]:
     while size and (data := file.read(min(size, _READ))):
         size -= len(data)
-        yield _mixed(np.frombuffer(data, "<i2").reshape(-1, channels).T)
+        yield mixed(np.frombuffer(data, "<i2").reshape(-1, channels).T)
 
 
 @contextmanager
@@ -311,7 +311,7 @@ def _frames(
                 continue
             for frame in frames:
                 assert isinstance(frame, AudioFrame)
-                if not _SLOWEST <= frame.sample_rate <= _FASTEST:
+                if not MIN_RATE <= frame.sample_rate <= MAX_RATE:
                     raise TyndaError(
                         f"{name} has a sample rate of {frame.sample_rate} Hz, which is no sound; "
                         "make the file anew"
@@ -344,11 +344,11 @@ def _mono(frame: AudioFrame, name: str) -> Floats:
             f"{name} has samples of type {frame.format.name}; convert it to 16-bit WAV"
         ) from None
     if frame.format.is_planar:
-        return _mixed(array)
-    return _mixed(array.reshape(-1, frame.layout.nb_channels).T)
+        return mixed(array)
+    return mixed(array.reshape(-1, frame.layout.nb_channels).T)
 
 
-def _mixed(channels: NDArray[Any]) -> Floats:
+def mixed(channels: NDArray[Any]) -> Floats:
     """The mean over ``channels [channels, n]`` of any type: float32 `[n]`, full scale at ±1."""
     # What overflows becomes infinite, and is reported as such.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -361,9 +361,9 @@ def _mixed(channels: NDArray[Any]) -> Floats:
     return samples
 
 
-def _resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:
+def resampled(frames: Iterable[tuple[float, Floats]]) -> Iterator[Floats]:
     """Frames of any sample rate (it may change on the way) as samples at 16 kHz."""
-    rate = SAMPLE_RATE
+    rate: float = SAMPLE_RATE
     resampler = None
     nothing = np.zeros(0, np.float32)
     for next_rate, samples in frames:
