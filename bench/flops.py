@@ -10,7 +10,7 @@ from typing import Any
 
 from tynda import models
 from tynda.compile.count import Report, count, count_runs
-from tynda.heads.base import Work
+from tynda.compile.runs import Work
 from tynda.heads.seq2seq import programs
 from tynda.models import wav2vec2, whisper
 from tynda.store import library

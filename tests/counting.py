@@ -1,8 +1,8 @@
 """Counts of a decoder's parts, for tests."""
 
 from tynda.compile.count import count_call, count_runs
+from tynda.compile.runs import Work
 from tynda.compile.trace import Value
-from tynda.heads.base import Work
 from tynda.heads.seq2seq import programs
 
 BATCHED = {"is_integer": True}

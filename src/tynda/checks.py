@@ -89,7 +89,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is said of a setting where people choose its value."""
+    """The help of a setting, shown where people choose its value."""
 
     help: str
     heading: str
@@ -185,7 +185,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """What `fits` asks for, in words."""
+    """Say in words which values `fits` accepts."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         kind, rule = arguments

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tynda.compile.engine import Backend, Engine, open_engine
 from tynda.errors import TyndaError
 from tynda.heads import head_of
-from tynda.heads.base import Session
+from tynda.heads.base import Session, forced_inputs
 from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.samples import as_samples, is_samples
@@ -148,11 +148,8 @@ class Model:
         as soon as it is ready. ``on_progress`` is called with the seconds that are done. Raises
         `TyndaError` where `audio.stream`, `as_samples`, `options` or the decoder does.
         """
-        session = self.session(options, **given)
-        blocks = _blocks(source, sample_rate)
-        if stream:
-            return session.segments(blocks, on_progress)
-        return session.transcribe(blocks, on_progress)
+        session, blocks = self.session(options, **given), _blocks(source, sample_rate)
+        return (session.segments if stream else session.transcribe)(blocks, on_progress)
 
     def segments(
         self,
@@ -168,7 +165,7 @@ class Model:
         return self.session(options, **given).segments(blocks, on_progress)
 
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
-        """What the encoder gives for float32 mono samples ``[n]`` at 16 kHz.
+        """Run the encoder on float32 mono samples ``[n]`` at 16 kHz.
 
         With CTC these are log-probabilities ``[frames, vocab]``, else states ``[frames,
         channels]`` of the first window. ``language``: of a model with adapters for several.
@@ -182,10 +179,8 @@ class Model:
         """
         model, head = self.checkpoint, self.head
         features = head.features(model, samples)
-        given = [np.array(head.given(model, text), np.int64)] if head.decodes else []
-        starts = [np.zeros(1, np.int64)] if head.decodes else []
-        settings, length = (model.family, model.config), np.array([len(features)])
-        scores = head.engine.run(head.forced, settings, features[None], length, *given, *starts)
+        inputs, _ = forced_inputs(features, head.given(model, text))
+        scores = head.engine.run(head.forced, (model.family, model.config), *inputs)
         result: Floats = head.engine.array(scores)[0]
         return result
 

@@ -54,7 +54,7 @@ class _Option(click.Option):
         self.heading = heading
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """As `click.Option` does, with the default value and the range in the same brackets."""
+        """Give the record of `click.Option`, default value and range in the same brackets."""
         if (record := super().get_help_record(ctx)) is None:
             return None
         return record[0], record[1].replace("]  [", "; ")
@@ -189,7 +189,7 @@ def _number(kind: type, bounds: Range | None) -> click.ParamType[Any]:
 
 
 def _help(name: str) -> str:
-    """What a setting does; by head, where it is not the same for all."""
+    """The help of a setting; by head, where it is not the same for all."""
     texts = [
         (
             kind.head,

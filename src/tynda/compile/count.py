@@ -22,20 +22,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tynda.compile.layout import Machine
 from tynda.compile.lower import Lowering
+from tynda.compile.runs import Run, Runs, follow
 from tynda.compile.trace import INTEGERS, VIEWS, Program, Step, Value, trace_call
 from tynda.models.base import Family
 from tynda.weights.weight import quantize_all
-
-if TYPE_CHECKING:
-    from tynda.heads.base import Run, Runs
 
 __all__ = [
     "Report",
@@ -136,14 +133,15 @@ def count_runs(
 ) -> list[tuple[Run, Report]]:
     """Count the runs of a recording, in order; see ``heads.base.Head.runs``."""
     found: list[tuple[Run, Report]] = []
-    result: Any = None
-    with suppress(StopIteration):
-        while True:
-            run = runs.send(result)
-            counted, result = count_call(
-                run.program, family, config, run.settings, *run.inputs, machine=machine
-            )
-            found.append((run, counted))
+
+    def execute(run: Run) -> Any:
+        counted, result = count_call(
+            run.program, family, config, run.settings, *run.inputs, machine=machine
+        )
+        found.append((run, counted))
+        return result
+
+    follow(runs, execute)
     return found
 
 

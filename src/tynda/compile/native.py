@@ -133,9 +133,10 @@ class Native:
     def arena(self) -> Iterator[Any]:
         """An arena that no other run has meanwhile; there are as many as ever ran at once."""
         with self._lock:
-            arena = self._free.pop() if self._free else _native.Arena()
-            if arena not in self._arenas:
-                self._arenas.append(arena)
+            if not self._free:
+                self._free.append(_native.Arena())
+                self._arenas += self._free
+            arena = self._free.pop()
         try:
             yield arena
         finally:

@@ -90,7 +90,7 @@ class Program:
 
 
 def trace(family: Family, config: Any, frames: int, batch: int = 1) -> Program:
-    """What a family's ``encode`` does with features ``[batch, frames, config.bins]``.
+    """List the operations of a family's ``encode`` on features ``[batch, frames, bins]``.
 
     No weight is made: a model of any size is traced in milliseconds. Raises ValueError where
     shapes do not fit.

@@ -1,10 +1,9 @@
-"""What all heads have in common: programs that a recording needs, options, sessions."""
+"""The base of all heads: programs that a recording needs, options, sessions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -12,49 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.compile.engine import Engine
-from tynda.models.base import Family, Program
+from tynda.compile.runs import Runs, Work
+from tynda.models.base import Family
 from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript
 
-__all__ = ["Head", "Run", "Runs", "Session", "Work"]
+__all__ = ["Head", "Session", "forced_inputs"]
 
 Floats = NDArray[np.float32]
 O = TypeVar("O")  # noqa: E741 - the options of a head
-
-
-@dataclass(frozen=True)
-class Work:
-    """A recording, or a batch of several of the same length, in the sizes that programs see."""
-
-    frames: int
-    """Frames of the front end."""
-    batch: int = 1
-    prompt: int = 1
-    """Tokens that a decoder begins with; heads without a decoder ignore it."""
-    tokens: int = 0
-    """Tokens that a decoder writes after them."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a program, as `Engine.run` takes it."""
-
-    stage: str
-    """``encoder`` or ``decoder``."""
-    name: str
-    """The program's, for people."""
-    program: Program
-    settings: Any
-    """The program's third argument."""
-    inputs: tuple[Any, ...]
-    """Tensors without data (``compile.trace.Value``), or structures of them."""
-    times: float = 1
-    """How often a recording needs it: runs that differ a little are counted as one."""
-
-
-Runs = Generator[Run, Any, None]
-"""The runs of a recording, in order. Whoever iterates sends back each run's result, which the
-next runs take for their inputs: traced, lowered or computed, as the reader likes."""
 
 
 class Session(ABC):
@@ -131,8 +96,8 @@ class Head(ABC, Generic[O]):
     @staticmethod
     @abstractmethod
     def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
-        """What the costliest part of a recording of so many ``samples`` (each, of a ``batch``) is:
-        all of it, or a window; a decoder writes ``tokens`` for each second."""
+        """The costliest part of recordings of so many ``samples``, a ``batch`` of them: all of
+        each, or a window. A decoder writes ``tokens`` for each second."""
 
     @staticmethod
     @abstractmethod
@@ -156,7 +121,7 @@ class Head(ABC, Generic[O]):
 
     @abstractmethod
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
-        """What the family's ``encode`` gives for float32 samples ``[n]`` at 16 kHz.
+        """Run the family's ``encode`` on float32 samples ``[n]`` at 16 kHz.
 
         With CTC these are log-probabilities ``[frames, vocab]``, with a decoder states
         ``[frames, channels]``. ``language``: as the options have it.
@@ -172,3 +137,17 @@ class Head(ABC, Generic[O]):
     @abstractmethod
     def session(self, options: O) -> Session:
         """A session for one recording. Raises `TyndaError` as `prepare` does."""
+
+
+def forced_inputs(features: Floats, texts: list[list[int]]) -> tuple[list[NDArray[Any]], list[int]]:
+    """The inputs of `Head.forced` for one recording, and how many tokens of each text count.
+
+    ``features [frames, bins]``; ``texts`` are rows of tokens, none where there is no decoder.
+    Shorter texts are filled up with their last token.
+    """
+    inputs: list[NDArray[Any]] = [features[None], np.array([len(features)])]
+    if texts:
+        longest = max(map(len, texts))
+        ids = [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in texts]
+        inputs += [np.array(ids, np.int64), np.zeros(len(ids), np.int64)]
+    return inputs, [*map(len, texts)]

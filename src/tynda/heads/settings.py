@@ -1,4 +1,4 @@
-"""What the settings of all decoders have in common: kinds of values, and headings of options."""
+"""Kinds of values, and headings of options, that the settings of all decoders share."""
 
 from __future__ import annotations
 

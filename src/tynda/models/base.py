@@ -1,4 +1,4 @@
-"""What a model family says of itself, and what its programs hand to each other."""
+"""The declaration of a model family, and the tensors that its programs hand to each other."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Family:
     """Everything that readers of a model need to know of its family."""
 
     name: str
-    """As model files have it."""
+    """The name in model files."""
     config: type[Any]
     """A frozen dataclass, the numbers that shape the model. Among them are ``bins`` (of the front
     end), ``vocab``, ``layers``, ``channels`` (the width of what ``tap`` sees) and ``stride``

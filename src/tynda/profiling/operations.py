@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 
 from tynda.compile.count import Row, report
 from tynda.compile.native import Native
+from tynda.compile.runs import Run, Runs, follow
 from tynda.compile.trace import Value
-from tynda.heads.base import Run, Runs
 from tynda.ops.tree import map_tree
 from tynda.weights.weight import quantize
 
@@ -51,12 +50,15 @@ class Ledger:
         ``features`` are the inputs of the first run. Inputs that no run has made, tokens and empty
         caches, are zeros: what a step takes does not depend on them.
         """
-        result: Any = None
-        with suppress(StopIteration):
-            while True:
-                run = runs.send(result)
-                inputs = features if result is None else map_tree(_zeros, run.inputs)
-                result = self._timed(run, inputs)
+        first = True
+
+        def execute(run: Run) -> Any:
+            nonlocal first
+            inputs = features if first else map_tree(_zeros, run.inputs)
+            first = False
+            return self._timed(run, inputs)
+
+        follow(runs, execute)
 
     def _timed(self, run: Run, inputs: tuple[Any, ...]) -> Any:
         arguments = (run.program, run.settings, *inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,9 @@ from tynda.compile.engine import as_held
 from tynda.compile.layout import Machine
 from tynda.compile.lower import Lowering
 from tynda.compile.native import machine
+from tynda.compile.runs import Run, follow
 from tynda.compile.trace import trace_call
 from tynda.heads import head_of
-from tynda.heads.base import Run
 from tynda.ops.tree import leaves
 from tynda.profiling.case import Case
 from tynda.sound.audio import SAMPLE_RATE
@@ -56,21 +55,22 @@ def predict(model: Checkpoint, case: Case) -> Memory:
     weights, bits = as_held(model.weights, trainable, "native", BITS.get(case.bits, 8))
     plans = _Plans(model, weights, machine(case.threads, bits))
     work = head.work(model, samples, case.tokens, case.batch)
-    runs, result = head.runs(model.family, model.config, work), None
     data = head.working_bytes(model, work, samples)
-    cache = kept = 0
-    with suppress(StopIteration):
-        while True:
-            run = runs.send(result)
-            result, made = plans.run(run)
-            if run.name == "step":  # its cache is changed in place, its logits are working bytes
-                cache_inputs = _FLOAT * sum(value.size for value in leaves(run.inputs[-1]))
-                kept = max(kept, cache_inputs)
-            elif run.stage == "decoder":
-                cache += made
-            else:
-                data += made
-    return plans.memory(cache + kept, _FLOAT * case.batch * samples, data)
+    cross = cache = 0
+
+    def execute(run: Run) -> Any:
+        nonlocal data, cross, cache
+        result, made = plans.run(run)
+        if run.name == "step":  # its cache is changed in place, its logits are working bytes
+            cache = max(cache, _FLOAT * sum(value.size for value in leaves(run.inputs[-1])))
+        elif run.stage == "decoder":
+            cross += made
+        else:
+            data += made
+        return result
+
+    follow(head.runs(model.family, model.config, work), execute)
+    return plans.memory(cross + cache, _FLOAT * case.batch * samples, data)
 
 
 class _Plans:

@@ -8,15 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tynda import manifest
 from tynda.compile import native
 from tynda.compile.engine import Engine
 from tynda.compile.trace import Value, trace_call
 from tynda.errors import TyndaError
 from tynda.heads import head_of
+from tynda.heads.base import forced_inputs
 from tynda.manifest import Utterance
 from tynda.model import Model
 from tynda.models.base import Family
@@ -77,7 +75,7 @@ class Calibration:
         Those of a decoder are for the right text.
         """
         features, text = self.inputs[index]
-        inputs, _ = self._inputs(features, self._head.given(self.model, text))
+        inputs, _ = forced_inputs(features, self._head.given(self.model, text))
         scores: Floats = engine.array(engine.run(self._head.forced, self._settings, *inputs))[0]
         return scores
 
@@ -95,16 +93,6 @@ class Calibration:
             written.append(writer.written(features, right + _BEYOND))
         return written
 
-    @staticmethod
-    def _inputs(features: Floats, texts: list[list[int]]) -> tuple[list[NDArray[Any]], list[int]]:
-        """The inputs of `Head.forced`, and how many tokens of each text count."""
-        inputs: list[NDArray[Any]] = [features[None], np.array([len(features)])]
-        if texts:
-            longest = max(map(len, texts))
-            ids = [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in texts]
-            inputs += [np.array(ids, np.int64), np.zeros(len(ids), np.int64)]
-        return inputs, [*map(len, texts)]
-
     def layerwise(self) -> LayerwiseRun:
         """All utterances on their way through the model, before the first step."""
         shapes = {name: tuple(weight.shape) for name, weight in self.model.weights.items()}
@@ -113,7 +101,7 @@ class Calibration:
             texts = self._head.given(self.model, text)
             if self._head.decodes:
                 texts = texts + self._own[index]
-            inputs, counts = self._inputs(features, texts)
+            inputs, counts = forced_inputs(features, texts)
             values = [Value(x.shape, is_integer=x.dtype.kind == "i") for x in inputs]
             program, _ = trace_call(self._head.forced, shapes, self._settings, *values)
             runs.append(UtteranceRun(program, dict(zip(values, inputs, strict=True)), counts))

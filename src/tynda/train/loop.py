@@ -46,7 +46,7 @@ from tynda.weights.weight import dense
 __all__ = ["Trainer", "initial_weights", "learning_rate"]
 
 OBJECTIVES: dict[str, type[CTC] | type[Seq2Seq]] = {"ctc": CTC, "seq2seq": Seq2Seq}
-"""What a network with each kind of head is taught by."""
+"""The objective that teaches a network with each kind of head."""
 
 
 def learning_rate(step: int, total: int, o: Optimizer) -> float:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.compile.engine import Engine
+from tynda.compile.runs import Work
 from tynda.errors import TyndaError
-from tynda.heads.base import Head, Session, Work
+from tynda.heads.base import Head, Session
 from tynda.heads.ctc import chunks, ngram, paths, programs
 from tynda.heads.ctc.beam import beam_search
 from tynda.heads.ctc.ngram import LanguageModel

@@ -1,4 +1,4 @@
-"""What can be asked of a CTC decoder."""
+"""The settings of a CTC decoder."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Decoding:
         "the model, or detected where the model can do so.",
         heading=EXPECTED,
     )
-    """Of a model that knows several (MMS); None: that of its own head."""
+    """The language, of a model that knows several (MMS); None: that of its own head."""
     chunk_length: Annotated[float, Range(1, MAX_NUMBER)] | None = setting(
         None,
         "Encode so many seconds at once, cut anywhere, with overlap. By default pieces of 3 s to "

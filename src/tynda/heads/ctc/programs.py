@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tynda.compile.runs import Run, Runs, Work
 from tynda.compile.trace import Value
-from tynda.heads.base import Run, Runs, Work
 from tynda.models.base import Family
 from tynda.ops.base import Ops, T, Weights
 

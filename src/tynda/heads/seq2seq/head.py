@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.compile.engine import Engine
-from tynda.heads.base import Head, Session, Work
+from tynda.compile.runs import Work
+from tynda.heads.base import Head, Session
 from tynda.heads.seq2seq import batched, programs, sliding
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import Network, decode, start_tokens

@@ -1,4 +1,4 @@
-"""What can be asked of the decoder of an encoder-decoder model."""
+"""The settings of the decoder of an encoder-decoder model."""
 
 from __future__ import annotations
 

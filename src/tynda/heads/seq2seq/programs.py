@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from tynda.compile.runs import Run, Runs, Work
 from tynda.compile.trace import Value
-from tynda.heads.base import Run, Runs, Work
 from tynda.models.base import CrossKV, Family, KVCache
 from tynda.ops.base import Ops, T, Weights
 from tynda.ops.tree import map_tree

@@ -107,7 +107,7 @@ class _Tynda(Session):
         self._described, self._opening = described, memory.peak()
 
     def memory(self) -> dict[str, int]:
-        """What the kernels hold, and what was predicted for a speed case."""
+        """Bytes that the kernels hold, and that were predicted for a speed case."""
         engine = self._engine
         if not isinstance(engine, native.Native) or self._case.work != "speed":
             return {}
