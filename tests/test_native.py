@@ -8,12 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from test_ops import SIZES, Draw
-from tynda.compile import lower as lowering
 from tynda.compile import native
 from tynda.compile.count import count
-from tynda.compile.layout import Machine
 from tynda.compile.native import Native
-from tynda.compile.trace import Value
 from tynda.heads.seq2seq import programs
 from tynda.models import base, conformer, wav2vec2, whisper
 from tynda.ops.base import conv_length
@@ -258,29 +255,6 @@ def test_attention_in_8_bits_over_many_blocks(instructions):
     )
     exact = NUMPY.attention(q, k, v, heads=2, lengths=n)
     assert np.abs(y - exact).mean() < 0.02
-
-
-@pytest.mark.parametrize("instructions", SETS)
-@pytest.mark.parametrize("integer", [False, True])
-def test_the_scratch_of_attention_is_what_kernels_ask_for(instructions, integer):
-    kernels = native._native.kernels(instructions)
-    machine = Machine(kernels.panel, kernels.tile, 1)
-    asked = kernels.attention_8 if integer else kernels.attention
-    for queries, keys, width, v_width in ((1, 7, 5, 3), (16, 300, 40, 64), (100, 1500, 64, 64)):
-        for packed in (False, True):
-            heads = {
-                **{"queries": queries, "chunks": 1, "keys": keys, "heads": 2, "integer": integer},
-                **{"channels": 2 * width, "v_channels": 2 * v_width, "packed": packed},
-            }
-            expected = asked.scratch(queries, keys, width, v_width, packed)
-            assert lowering.attention_scratch(heads, machine) == expected
-        for kind, size, channels in (
-            ("keys", asked.key_bytes, width),
-            ("values", asked.value_bytes, v_width),
-        ):
-            value = Value((3, keys, 2 * channels), remembered=f"{kind} 2")
-            machine = Machine(kernels.panel, kernels.tile, 1, 8 if integer else 32)
-            assert lowering.remembered_bytes(value, machine) == 2 * size(keys, channels)
 
 
 @pytest.mark.parametrize("instructions", SETS)

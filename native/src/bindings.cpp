@@ -1,9 +1,11 @@
 // The Python module tynda._native.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -11,7 +13,7 @@
 
 #include "isa.h"
 #include "pack.h"
-#include "plan.h"
+#include "program.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -22,9 +24,8 @@ namespace {
 
 template <class T, int Axes>
 using Array = nb::ndarray<const T, nb::ndim<Axes>, nb::c_contig, nb::device::cpu>;
-using Vector = std::optional<Array<float, 1>>;
-
-const float* data(const Vector& v) { return v ? v->data() : nullptr; }
+using Any = nb::ndarray<nb::c_contig, nb::device::cpu>;
+using Constant = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 
 // Frames that a thread makes spectra of at a time.
 constexpr int64_t kFrames = 64;
@@ -34,20 +35,46 @@ const Kernels& kernels(const std::string& name) {
   throw std::invalid_argument("this processor has no " + name);
 }
 
-// Memory that plans run in, one after another; it grows to what the largest needs.
-struct Arena {
-  int64_t bytes = 0;
-  Bytes memory;
+bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % sizeof(float) == 0; }
 
-  uint8_t* reserve(int64_t size) {
-    if (size > bytes) {
-      memory.reset();  // before there is more
-      memory = aligned_bytes(size);
-      bytes = size;
-    }
-    return memory.get();
+// An array's memory, which the array keeps.
+Shared shared(const Constant& array) {
+  const auto* data = static_cast<const uint8_t*>(array.data());
+  if (!aligned(data)) throw std::invalid_argument("a constant is not where a number may begin");
+  return Shared(data, [held = new Constant(array)](const uint8_t*) {
+    nb::gil_scoped_acquire lock;
+    delete held;
+  });
+}
+
+Program program(const Layout& layout, const std::vector<Constant>& arrays,
+                std::vector<std::shared_ptr<const Matrix>> matrices) {
+  std::vector<Shared> constants;
+  std::vector<int64_t> bytes;
+  for (const Constant& array : arrays) {
+    constants.push_back(shared(array));
+    bytes.push_back(int64_t(array.nbytes()));
   }
-};
+  return Program(layout, std::move(constants), bytes, std::move(matrices));
+}
+
+std::vector<double> run(const Program& program, Arena& arena, const std::vector<Any>& arrays,
+                        bool timed) {
+  const std::vector<int64_t>& bytes = program.layout().argument_bytes;
+  if (arrays.size() != bytes.size()) throw std::invalid_argument("a plan has other arguments");
+  std::vector<uint8_t*> pointers;
+  for (size_t i = 0; i < arrays.size(); i++) {
+    pointers.push_back(static_cast<uint8_t*>(arrays[i].data()));
+    if (int64_t(arrays[i].nbytes()) != bytes[i] || !aligned(pointers[i]))
+      throw std::invalid_argument("argument " + std::to_string(i) + " is not as the plan says");
+  }
+  std::vector<double> seconds(timed ? program.layout().operations.size() : 0);
+  // Lent and given back by whoever holds the interpreter's lock: a fork finds no lock taken here.
+  const Arena::Piece piece(arena, program.layout().bytes());
+  nb::gil_scoped_release release;
+  program.run(piece.memory(), pointers.data(), timed ? seconds.data() : nullptr);
+  return seconds;
+}
 
 template <class T>
 void check(const Matrix& m, int64_t first, const Array<T, 2>& rows, int64_t width, bool right) {
@@ -60,9 +87,9 @@ void check(const Matrix& m, int64_t first, const Array<T, 2>& rows, int64_t widt
 template <class Put>
 void by_panels(const Matrix& m, int64_t rows, Put put) {
   const int64_t part = 8 * m.width;
-  Pool::shared().run((rows + part - 1) / part, [&](int64_t i, int) {
-    put(i * part, std::min(part, rows - i * part));
-  });
+  const auto task = [&](int64_t i, int) { put(i * part, std::min(part, rows - i * part)); };
+  nb::gil_scoped_release release;
+  Pool::shared().run((rows + part - 1) / part, task);
 }
 
 }  // namespace
@@ -73,49 +100,18 @@ using namespace tynda;
 NB_MODULE(_native, m) {
   m.doc() = "Kernels of the native backend; see native/src.";
 
-  nb::enum_<Space>(m, "Space")
-      .value("ARENA", Space::arena)
-      .value("LOCAL", Space::local)
-      .value("ARGUMENT", Space::argument)
-      .value("CONSTANT", Space::constant);
-  nb::enum_<Activation>(m, "Activation")
-      .value("NONE", Activation::none)
-      .value("RELU", Activation::relu)
-      .value("GELU", Activation::gelu)
-      .value("SILU", Activation::silu);
-
   nb::class_<Kernels>(m, "Kernels")
       .def_ro("name", &Kernels::name)
       .def_ro("panel", &Kernels::panel)
-      .def_ro("tile", &Kernels::tile)
-      .def_ro("attention", &Kernels::attention)
-      .def_ro("attention_8", &Kernels::attention_8);
-  nb::class_<AttentionKernels>(m, "AttentionKernels")
-      .def("key_bytes", [](const AttentionKernels& k, int64_t room, int64_t width) {
-        return k.key_bytes(room, width);
-      })
-      .def("value_bytes", [](const AttentionKernels& k, int64_t room, int64_t v_width) {
-        return k.value_bytes(room, v_width);
-      })
-      .def("scratch", [](const AttentionKernels& k, int64_t queries, int64_t room, int64_t width,
-                         int64_t v_width, bool packed) {
-        return k.scratch(queries, room, width, v_width, packed);
-      });
+      .def_ro("tile", &Kernels::tile);
   m.def("kernels", &kernels, "name"_a, nb::rv_policy::reference);
   m.def("instruction_sets", &instruction_sets);
   m.def("set_threads", [](int threads) { Pool::shared().grow(threads); },
         nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Matrix>(m, "Matrix")
-      .def("__init__",
-           [](Matrix* m, const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group) {
-             constexpr int kBits[] = {32, 8, 4, 3, 2};
-             if (std::find(std::begin(kBits), std::end(kBits), bits) == std::end(kBits) ||
-                 group < 0 || group % kBlockInputs)
-               throw std::invalid_argument("no product has such a weight");
-             new (m) Matrix(kernels, n, k, bits, group);
-           },
-           "kernels"_a, "n"_a, "k"_a, "bits"_a, "group"_a = 0)
+      .def(nb::init<const Kernels&, int64_t, int64_t, int, int64_t>(), "kernels"_a, "n"_a, "k"_a,
+           "bits"_a, "group"_a = 0)
       .def("put",
            [](Matrix& m, int64_t first, Array<float, 2> weight) {
              check(m, first, weight, m.k, m.bits == 32);
@@ -158,7 +154,7 @@ NB_MODULE(_native, m) {
       .def_ro("n", &Matrix::n)
       .def_ro("k", &Matrix::k)
       .def_ro("bits", &Matrix::bits)
-      .def_prop_ro("bytes", &Matrix::bytes);
+      .def_prop_ro("bytes", [](const Matrix& m) { return m.bytes(); });
 
   nb::enum_<Ending>(m, "Ending")
       .value("POWER", Ending::power)
@@ -186,111 +182,49 @@ NB_MODULE(_native, m) {
                throw std::invalid_argument("the frames do not fit the samples");
              const float* x = samples.data();
              float* to = y.data();
-             nb::gil_scoped_release release;
-             Pool::shared().run((frames + kFrames - 1) / kFrames, [&](int64_t i, int) {
+             const auto task = [&](int64_t i, int) {
                const int64_t first = i * kFrames;
                kernels.spectra(s, x + first * hop, hop, std::min(kFrames, frames - first),
                                to + first * s.bins);
-             });
+             };
+             nb::gil_scoped_release release;
+             Pool::shared().run((frames + kFrames - 1) / kFrames, task);
            },
            "kernels"_a, "samples"_a, "hop"_a, "y"_a);
 
-  nb::class_<Place>(m, "Place")
-      .def(nb::init<Space, int64_t, int64_t, int64_t>(), "space"_a, "index"_a, "offset"_a, "row"_a);
-  nb::class_<Windows>(m, "Windows")
-      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,
-                    int64_t, int64_t, int64_t, int64_t>(),
-           "time"_a, "bins"_a, "channels"_a, "first_channel"_a, "used_channels"_a, "frames"_a,
-           "frame_bins"_a, "taps"_a, "taps_bins"_a, "stride"_a, "stride_bins"_a, "padding"_a,
-           "padding_bins"_a);
-  nb::class_<Heads>(m, "Heads")
-      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, bool, int64_t>(),
-           "batch"_a, "heads"_a, "queries"_a, "keys"_a, "channels"_a, "v_channels"_a, "causal"_a,
-           "integer"_a, "packed"_a, "chunks"_a);
-
-  nb::class_<Arena>(m, "Arena").def(nb::init<>()).def_ro("bytes", &Arena::bytes);
-  // The caller keeps alive what a plan was told of: matrices, vectors, constants.
-  nb::class_<Plan>(m, "Plan")
-      .def(nb::init<const Kernels&, int64_t, int64_t, int>(), "kernels"_a, "arena"_a, "local"_a,
-           "threads"_a)
-      .def_prop_ro("bytes", &Plan::bytes)
-      .def("constant", [](Plan& p, nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> a) {
-        return p.constant(a.data());
-      })
-      .def("strip", &Plan::strip, "rows"_a, "block"_a)
-      .def("windows", &Plan::windows, "x"_a, "y"_a, "windows"_a)
-      .def("quantize", &Plan::quantize, "x"_a, "codes"_a, "scales"_a, "width"_a, "depth"_a)
-      .def("multiply",
-           [](Plan& p, Place x, std::optional<Place> scales, Place y, const Matrix& w, Vector bias,
-              Activation activation, float factor, std::optional<Place> residual) {
-             const Place from = residual.value_or(Place());
-             if (scales) {
-               p.multiply_8(x, *scales, y, w, data(bias), activation, factor, from,
-                            residual.has_value());
-             } else {
-               p.multiply(x, y, w, data(bias), activation, factor, from, residual.has_value());
-             }
+  nb::class_<Layout::Stage>(m, "Stage")
+      .def_ro("strip", &Layout::Stage::strip)
+      .def_ro("rows", &Layout::Stage::rows)
+      .def_ro("block", &Layout::Stage::block)
+      .def_ro("order", &Layout::Stage::order);
+  nb::class_<Layout>(m, "Layout")
+      .def("__init__",
+           [](Layout* layout, std::string_view text, const Kernels& kernels, int threads) {
+             new (layout) Layout(Plan::parse(text), kernels, threads);
            },
-           "x"_a, "scales"_a.none(), "y"_a, "weight"_a, "bias"_a.none(), "activation"_a, "factor"_a,
-           "residual"_a.none())
-      .def("depthwise",
-           [](Plan& p, Place x, Place y, const Windows& w, Array<float, 2> weight, Vector bias) {
-             p.depthwise(x, y, w, weight.data(), data(bias));
+           "plan"_a, "kernels"_a, "threads"_a)
+      .def_ro("stages", &Layout::stages)
+      .def_ro("arena", &Layout::arena)
+      .def_ro("local", &Layout::local)
+      .def_prop_ro("bytes", &Layout::bytes)
+      .def_ro("constant_names", &Layout::constant_names)
+      .def_ro("matrix_names", &Layout::matrix_names)
+      .def_ro("argument_bytes", &Layout::argument_bytes)
+      .def_prop_ro("matrix_bytes", [](const Layout& layout) {
+        std::vector<int64_t> bytes;
+        for (const Shape& shape : layout.weights) bytes.push_back(shape.bytes());
+        return bytes;
+      });
+  nb::class_<Arena>(m, "Arena")
+      .def(nb::init<>())
+      .def_prop_ro("bytes", &Arena::bytes)
+      .def_prop_ro("pieces", &Arena::pieces);
+  nb::class_<Program>(m, "Program")
+      .def("__init__",
+           [](Program* p, const Layout& layout, const std::vector<Constant>& constants,
+              std::vector<std::shared_ptr<const Matrix>> matrices) {
+             new (p) Program(program(layout, constants, std::move(matrices)));
            },
-           "x"_a, "y"_a, "windows"_a, "weight"_a, "bias"_a.none())
-      .def("layer_norm",
-           [](Plan& p, Place x, Place y, int64_t width, Array<float, 1> weight,
-              Array<float, 1> bias, float eps) {
-             p.layer_norm(x, y, width, weight.data(), bias.data(), eps);
-           },
-           "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "eps"_a)
-      .def("affine", &Plan::affine, "x"_a, "y"_a, "width"_a, "weight"_a, "bias"_a, "period"_a,
-           "kind"_a)
-      .def("activate", &Plan::activate, "x"_a, "y"_a, "width"_a, "kind"_a)
-      .def("glu", &Plan::glu, "x"_a, "y"_a, "width"_a)
-      .def("log_softmax", &Plan::log_softmax, "x"_a, "y"_a, "width"_a)
-      .def("add", &Plan::add, "x"_a, "y"_a, "sum"_a, "width"_a, "period"_a)
-      .def("scale", &Plan::scale, "x"_a, "y"_a, "width"_a, "factor"_a)
-      .def("mask", &Plan::mask, "x"_a, "y"_a, "width"_a, "frames"_a, "each"_a,
-           "lengths"_a)
-      .def("copy", &Plan::copy, "x"_a, "y"_a, "bytes"_a, "frames"_a, "time"_a, "start"_a)
-      .def("lookup", &Plan::lookup, "ids"_a, "y"_a, "table"_a)
-      .def("lookup_rows", &Plan::lookup_rows, "ids"_a, "y"_a, "table"_a, "size"_a, "bytes"_a)
-      .def("attention", &Plan::attention, "q"_a, "k"_a, "v"_a, "y"_a, "heads"_a, "lengths"_a)
-      .def("attention_weights", &Plan::attention_weights, "q"_a, "k"_a, "y"_a, "heads"_a,
-           "lengths"_a)
-      .def("remember", &Plan::remember, "x"_a, "y"_a, "heads"_a, "values"_a, "lengths"_a)
-      .def("moments",
-           [](Plan& p, Place x, Place scale, Place shift, Place work, int64_t batch, int64_t time,
-              int64_t channels, int64_t groups, Array<float, 1> weight, Array<float, 1> bias,
-              float eps, Place lengths) {
-             p.moments(x, scale, shift, work, batch, time, channels, groups, weight.data(),
-                       bias.data(), eps, lengths);
-           },
-           "x"_a, "scale"_a, "shift"_a, "work"_a, "batch"_a, "time"_a, "channels"_a, "groups"_a,
-           "weight"_a, "bias"_a, "eps"_a, "lengths"_a)
-      .def("lstm",
-           [](Plan& p, Place gates, Place y, Place work, const Matrix& i, const Matrix& f,
-              const Matrix& g, const Matrix& o, int64_t batch, int64_t time, int64_t hidden,
-              bool reverse, Place lengths) {
-             p.lstm(gates, y, work, {&i, &f, &g, &o}, batch, time, hidden, reverse, lengths);
-           },
-           "gates"_a, "y"_a, "work"_a, "i"_a, "f"_a, "g"_a, "o"_a, "batch"_a, "time"_a, "hidden"_a,
-           "reverse"_a, "lengths"_a)
-      .def("write", &Plan::write, "cache"_a, "x"_a, "starts"_a, "batch"_a, "time"_a, "capacity"_a,
-           "bytes"_a)
-      .def("lengths", &Plan::lengths, "x"_a, "y"_a, "size"_a, "add"_a, "divide"_a, "plus"_a,
-           "times"_a)
-      .def("positions", &Plan::positions, "starts"_a, "y"_a, "size"_a, "count"_a)
-      .def("run",
-           [](const Plan& p, Arena& arena,
-              const std::vector<nb::ndarray<nb::c_contig, nb::device::cpu>>& arrays, bool timed) {
-             std::vector<uint8_t*> pointers;
-             for (const auto& a : arrays) pointers.push_back(static_cast<uint8_t*>(a.data()));
-             std::vector<double> seconds(timed ? p.steps() : 0);
-             nb::gil_scoped_release release;
-             p.run(arena.reserve(p.bytes()), pointers, timed ? seconds.data() : nullptr);
-             return seconds;
-           },
-           "arena"_a, "arguments"_a, "timed"_a = false);
+           "layout"_a, "constants"_a, "matrices"_a)
+      .def("run", &run, "arena"_a, "arguments"_a, "timed"_a = false);
 }

@@ -92,11 +92,9 @@ struct Kernels {
 };
 
 inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group)
-    : n(n), k(k), width(kernels.panel), bits(bits),
-      group(group ? group : std::max(kBlockInputs, round_up(k, kBlockInputs))),
-      zero(kernels.zero), data(aligned_bytes(panels() * panel_bytes())),
-      scale(bits == 32 ? 0 : panels() * width), start(scale.size()),
-      steps(few() ? 2 * panels() * groups() * width : 0) {
+    : Shape(n, k, kernels.panel, bits, group), zero(kernels.zero),
+      data(aligned_bytes(panels() * panel_bytes())), scale(bits == 32 ? 0 : panels() * width),
+      start(scale.size()), steps(few() ? 2 * panels() * groups() * width : 0) {
   std::memset(data.get(), 0, panels() * panel_bytes());
 }
 

@@ -2,8 +2,10 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <vector>
 
 namespace tynda {
@@ -26,26 +28,21 @@ inline Bytes aligned_bytes(int64_t size) {
   return Bytes(new (std::align_val_t(kAlign)) uint8_t[size > 0 ? size : 1]);
 }
 
-// [n, k], stored in panels of `width` outputs, whose values for one k (f32) or four (8 bits)
-// stand side by side: [n / width][k][width] or [n / width][k / 4][width][4]. What is past n or
-// k is zero.
-//
-// In 4, 3 or 2 bits, code u of a group of inputs counts step * u + offset in 8 bits. The codes of
-// 32 inputs are as many planes as they have bits: [n / width][k / 32][bits][width][4]. Of the
-// eight fours of inputs, four s is in plane s % bits, s / bits * bits bits up; in 3 bits it is so
-// with the lower two of them, and the third is bit s of the last plane.
-struct Matrix {
+// What a matrix takes, before there is one. The numbers of `width` outputs stand side by side.
+struct Shape {
   int64_t n, k, width;
   int bits;       // 32, 8, 4, 3 or 2
   int64_t group;  // below 8 bits: inputs, a multiple of 32
-  int zero;       // see Kernels
-  Bytes data;
-  std::vector<float> scale;    // from 8 bits down: of each output, n rounded up
-  std::vector<int32_t> start;  // the same: where each sum starts, so that `zero` falls out
-  std::vector<int8_t> steps;   // below 8 bits: step, offset; [n / width][groups][width][2]
 
-  // Zeros. `group` 0: a whole row.
-  Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group = 0);
+  // `group` 0: a whole row.
+  Shape(int64_t n, int64_t k, int64_t width, int bits, int64_t group)
+      : n(n), k(k), width(width), bits(bits),
+        group(group ? group : std::max(kBlockInputs, round_up(k, kBlockInputs))) {
+    constexpr int kBits[] = {32, 8, 4, 3, 2};
+    if (n < 0 || k < 0 || group < 0 || group % kBlockInputs ||
+        std::find(std::begin(kBits), std::end(kBits), bits) == std::end(kBits))
+      throw std::invalid_argument("no product has such a weight");
+  }
 
   bool few() const { return bits < 8; }
   int64_t panels() const { return round_up(n, width) / width; }
@@ -61,6 +58,30 @@ struct Matrix {
   int64_t panel_bytes() const {
     return few() ? blocks() * block_bytes() : depth() * width * bits / 8;
   }
+  int64_t bytes() const {
+    return panels() * (panel_bytes() + (bits == 32 ? 0 : 8 * width) +
+                       (few() ? 2 * groups() * width : 0));
+  }
+};
+
+// [n, k], stored in panels of `width` outputs, whose values for one k (f32) or four (8 bits)
+// stand side by side: [n / width][k][width] or [n / width][k / 4][width][4]. What is past n or
+// k is zero.
+//
+// In 4, 3 or 2 bits, code u of a group of inputs counts step * u + offset in 8 bits. The codes of
+// 32 inputs are as many planes as they have bits: [n / width][k / 32][bits][width][4]. Of the
+// eight fours of inputs, four s is in plane s % bits, s / bits * bits bits up; in 3 bits it is so
+// with the lower two of them, and the third is bit s of the last plane.
+struct Matrix : Shape {
+  int zero;       // see Kernels
+  Bytes data;
+  std::vector<float> scale;    // from 8 bits down: of each output, n rounded up
+  std::vector<int32_t> start;  // the same: where each sum starts, so that `zero` falls out
+  std::vector<int8_t> steps;   // below 8 bits: step, offset; [n / width][groups][width][2]
+
+  // Zeros.
+  Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group = 0);
+
   // Output `i`: its weights as numbers [k].
   void row(int64_t i, float* y) const {
     const int64_t at = i % width;
@@ -69,10 +90,6 @@ struct Matrix {
       y[j] = bits == 32 ? reinterpret_cast<const float*>(panel)[j * width + at]
                         : scale[i] * float(few() ? whole(i, j)
                                                  : int8_t(panel[(j / 4 * width + at) * 4 + j % 4]));
-  }
-  int64_t bytes() const {
-    return panels() * (panel_bytes() + (bits == 32 ? 0 : 8 * width) +
-                       (few() ? 2 * groups() * width : 0));
   }
 
  private:

@@ -9,12 +9,15 @@
 
 namespace tynda {
 
+// Numbers may lie at any byte, as they do in a file whose header has an odd length.
+
 // Rows [first, first + count) from numbers [count, k].
-inline void put(Matrix& m, int64_t first, int64_t count, const float* from) {
+inline void put(Matrix& m, int64_t first, int64_t count, const void* from) {
   auto* to = reinterpret_cast<float*>(m.data.get());
+  const auto* bytes = static_cast<const uint8_t*>(from);
   for (int64_t i = first; i < first + count; i++)
-    for (int64_t j = 0; j < m.k; j++)
-      to[(i / m.width * m.k + j) * m.width + i % m.width] = *from++;
+    for (int64_t j = 0; j < m.k; j++, bytes += sizeof(float))
+      std::memcpy(to + (i / m.width * m.k + j) * m.width + i % m.width, bytes, sizeof(float));
 }
 
 // Codes [depth] of one row.
@@ -30,14 +33,14 @@ inline void put_codes(Matrix& m, int64_t row, const int8_t* codes) {
 
 // The same from codes, with a scale for each row.
 inline void put_8(Matrix& m, int64_t first, int64_t count, const int8_t* from,
-                  const float* scale) {
+                  const void* scale) {
   std::vector<int8_t> codes(m.depth());
+  if (count) std::memcpy(&m.scale[first], scale, count * sizeof(float));
   for (int64_t i = 0; i < count; i++, from += m.k) {
     for (int64_t j = 0; j < m.k; j++) {
       if (from[j] == -128) throw std::invalid_argument("codes must be from -127 to 127");
       codes[j] = from[j];
     }
-    m.scale[first + i] = scale[i];
     put_codes(m, first + i, codes.data());
   }
 }
@@ -73,8 +76,9 @@ inline void put_row(Matrix& m, int64_t row, const uint8_t* codes, const uint8_t*
 // The same from codes in few bits as weights/pack.py has them, `row_bytes` for each row; `ternary`:
 // digits to the base of 3. Steps and offsets are [count, groups].
 inline void put_few(Matrix& m, int64_t first, int64_t count, const uint8_t* from,
-                    int64_t row_bytes, bool ternary, const float* scale, const uint8_t* step,
+                    int64_t row_bytes, bool ternary, const void* scale, const uint8_t* step,
                     const int8_t* offset) {
+  if (count) std::memcpy(&m.scale[first], scale, count * sizeof(float));
   const int most = ternary ? 2 : (1 << m.bits) - 1;
   std::vector<uint8_t> codes(m.blocks() * kBlockInputs);
   for (int64_t i = 0; i < count; i++, from += row_bytes, step += m.groups(), offset += m.groups()) {
@@ -91,18 +95,19 @@ inline void put_few(Matrix& m, int64_t first, int64_t count, const uint8_t* from
         codes[j] = uint8_t(two >> bit % 8 & most);
       }
     }
-    m.scale[first + i] = scale[i];
     put_row(m, first + i, codes.data(), step, offset);
   }
 }
 
 // The same from numbers that are rounded here, as activations are.
 inline void put_rounded(Matrix& m, const Kernels& kernels, int64_t first, int64_t count,
-                        const float* from) {
+                        const void* from) {
+  std::vector<float> row(m.k);
   std::vector<uint8_t> rounded(m.depth());
   std::vector<int8_t> codes(m.depth());
   for (int64_t i = 0; i < count; i++) {
-    kernels.quantize(from + i * m.k, m.k, 1, m.k, m.depth(), rounded.data(), &m.scale[first + i]);
+    std::memcpy(row.data(), static_cast<const uint8_t*>(from) + 4 * i * m.k, 4 * m.k);
+    kernels.quantize(row.data(), m.k, 1, m.k, m.depth(), rounded.data(), &m.scale[first + i]);
     for (int64_t j = 0; j < m.depth(); j++) codes[j] = int8_t(int(rounded[j]) - m.zero);
     put_codes(m, first + i, codes.data());
   }

@@ -6,7 +6,6 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
-
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
@@ -39,8 +38,9 @@ inline void pause() {
 
 namespace {
 
-// The pool is never destroyed: a process may end while other threads of its own still run loops,
-// and a forked one does not have the threads that a destructor would wait for.
+// It is never destroyed: a process may end while other threads of its own still run loops, and a
+// forked one does not have the threads that a destructor would wait for. A forked process leaves
+// it where it lies, with its locks and sleepers as they were, and begins with a new one.
 std::atomic<Pool*> pool{nullptr};
 
 }  // namespace
@@ -49,11 +49,7 @@ Pool& Pool::shared() {
   static const bool made = [] {
     pool = new Pool;
 #if defined(__unix__) || defined(__APPLE__)
-    pthread_atfork(nullptr, nullptr, [] {
-      Pool* forked = new Pool;
-      forked->wanted_ = pool.load()->size();
-      pool = forked;
-    });
+    pthread_atfork(nullptr, nullptr, [] { pool = new Pool(pool.load()->size()); });
 #endif
     return true;
   }();
@@ -61,35 +57,25 @@ Pool& Pool::shared() {
   return *pool;
 }
 
-Pool::~Pool() { stop(); }
-
-void Pool::stop() {
+Pool::~Pool() {
   {
     std::lock_guard<std::mutex> lock(sleep_);
     ending_ = true;
   }
   wake_.notify_all();
   for (auto& worker : workers_) worker.join();
-  workers_.clear();
-  ending_ = false;
-}
-
-void Pool::resize(int threads) {
-  std::lock_guard<std::mutex> turn(turn_);
-  if (threads == size()) return;
-  stop();
-  start(threads);
 }
 
 void Pool::grow(int threads) {
   std::lock_guard<std::mutex> turn(turn_);
-  if (threads > size()) start(threads);
+  if (threads > size_) size_ = threads;
 }
 
-void Pool::start(int threads) {
+// Workers that there are to be and are not yet.
+void Pool::start() {
   const uint64_t seen = gate_ >> kNumber;
-  for (int i = size(); i < threads; i++) workers_.emplace_back(&Pool::work, this, i, seen);
-  wanted_ = threads;
+  while (int(workers_.size()) + 1 < size_)
+    workers_.emplace_back(&Pool::work, this, int(workers_.size()) + 1, seen);
 }
 
 void Pool::take(int thread) {
@@ -102,13 +88,14 @@ void Pool::take(int thread) {
   }
 }
 
-void Pool::run(int64_t count, const std::function<void(int64_t, int)>& task, int threads) {
-  std::lock_guard<std::mutex> turn(turn_);
-  if (wanted_ > size()) start(wanted_);
-  if (count == 1 || threads == 1 || workers_.empty()) {
+void Pool::run(int64_t count, Task task, int threads) {
+  std::unique_lock<std::mutex> turn(turn_, std::defer_lock);
+  if (threads > 1) turn.lock();
+  if (count < 2 || threads == 1 || size_ == 1) {
     for (int64_t i = 0; i < count; i++) task(i, 0);
     return;
   }
+  start();
   task_ = &task;
   threads_ = threads;
   count_ = count;

@@ -4,47 +4,60 @@
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
-#include <functional>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace tynda {
+
+// Work that is done in parts, by reference: what it refers to must outlive the call. (A
+// std::function would ask for memory at each loop of a model.)
+class Task {
+ public:
+  template <class Work, class = std::enable_if_t<!std::is_same_v<std::decay_t<Work>, Task>>>
+  Task(const Work& work)
+      : work_(&work), call_([](const void* work, int64_t i, int thread) {
+          (*static_cast<const Work*>(work))(i, thread);
+        }) {}
+  void operator()(int64_t i, int thread) const { call_(work_, i, thread); }
+
+ private:
+  const void* work_;
+  void (*call_)(const void*, int64_t, int);
+};
 
 // Models that run at once take turns, one parallel loop each, so that there are never more
 // threads at work than were asked for.
 class Pool {
  public:
+  // After a fork the child has one of its own, as large.
   static Pool& shared();
 
+  explicit Pool(int threads = 1) : size_(threads) {}
   ~Pool();
-  int size() const { return int(workers_.size()) + 1; }
-  void resize(int threads);  // waits for what is running
-  // Models share the pool, so that one with fewer threads never takes any from another.
+  int size() const { return size_; }
+  // Has at least so many threads from now on; it never has fewer again. Waits for what is running.
   void grow(int threads);
-  // No task may call this again: it would wait for ever. A process that was forked from one with a
-  // pool has a pool of its own, which starts its threads with the first loop.
   // Calls task(i, thread) for i in [0, count), in any order, and returns when all are
   // done. What a task throws is thrown here. A worker that gets no processor meanwhile is not
-  // waited for: the others do its share.
+  // waited for: the others do its share. No task may call this again.
   // `threads`: how many may take part, all by default; the pool may have more than a model, for
-  // another one.
-  void run(int64_t count, const std::function<void(int64_t, int)>& task, int threads = 1 << 30);
+  // another one. One alone takes no turn: it is the caller's.
+  void run(int64_t count, Task task, int threads = 1 << 30);
 
  private:
   void work(int thread, uint64_t seen);
   bool join(uint64_t& seen);
   void take(int thread);
-  void stop();
-
-  void start(int threads);
+  void start();
 
   std::mutex turn_;  // held by the loop that is running
-  int wanted_ = 1;   // threads that a forked process starts when it needs them
-  std::vector<std::thread> workers_;
+  std::atomic<int> size_;
+  std::vector<std::thread> workers_;  // started when they are first needed
   std::mutex sleep_;
   std::condition_variable wake_;
-  const std::function<void(int64_t, int)>* task_ = nullptr;
+  const Task* task_ = nullptr;
   int64_t count_ = 0;
   int threads_ = 0;
   std::atomic<int64_t> next_{0};

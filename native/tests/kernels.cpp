@@ -9,7 +9,8 @@
 
 namespace tynda::test {
 
-void threads(const Kernels& kernels);
+void threads();
+void plans(const Kernels& kernels);
 
 namespace {
 
@@ -709,7 +710,8 @@ int main() {
     test::test(*find_kernels(name));
     tested += name + ", ";
   }
-  test::threads(*find_kernels(instruction_sets()[0]));
+  test::threads();
+  test::plans(*find_kernels(instruction_sets()[0]));
   const test::Report& report = test::report;
   std::printf("%sthreads and plans: %lld checks, %lld failed\n", tested.c_str(),
               (long long)report.checks, (long long)report.failures);

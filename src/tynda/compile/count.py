@@ -27,8 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tynda.compile.layout import Machine
-from tynda.compile.lower import Lowering
+from tynda.compile.native import Lowered, Machine, lowered
 from tynda.compile.runs import Run, Runs, follow
 from tynda.compile.trace import INTEGERS, VIEWS, Program, Step, Value, trace_call
 from tynda.models.base import Family
@@ -164,20 +163,20 @@ def count_call(
     }
     if machine.bits == 8:
         weights = quantize_all(weights, family.trainable(config), later=True)
-    return report(program, Lowering(program, weights, machine)), result
+    return report(program, lowered(program, weights, machine)), result
 
 
-def report(program: Program, lowering: Lowering | None = None) -> Report:
+def report(program: Program, lowered: Lowered | None = None) -> Report:
     """What a program costs; with how the native engine does it, what it costs there."""
     held: dict[int, dict[str, int]] = {}
     integer = set()
-    if lowering is not None:
-        for node in (node for stage in lowering.stages for node in stage.nodes):
-            sizes = held.setdefault(node.step, {})
-            for name, form in node.weights:
-                sizes[name] = sizes.get(name, 0) + lowering.matrices[name, form]
-            if node.integer:
-                integer.add(node.step)
+    if lowered is not None:
+        for operation in lowered.plan.operations:
+            sizes = held.setdefault(operation.step, {})
+            for matrix in operation.matrices:
+                sizes[matrix.weight] = sizes.get(matrix.weight, 0) + lowered.matrices[matrix]
+            if operation.multiplies_codes:
+                integer.add(operation.step)
     rows: list[Row] = []
     read: dict[str, int] = {}
     for i, step in enumerate(program.steps):
@@ -189,7 +188,7 @@ def report(program: Program, lowering: Lowering | None = None) -> Report:
         # An embedding, or a slice, reads a few rows of what others read whole.
         for name, size in weights.items():
             read[name] = max(size, read.get(name, 0))
-    arena = lowering.layout.bytes if lowering else None
+    arena = lowered.arena_bytes if lowered else None
     return Report(tuple(rows), sum(read.values()), peak_bytes(program), arena)
 
 

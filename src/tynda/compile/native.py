@@ -1,33 +1,47 @@
 """The native backend: a model's functions, traced once for each shape and run in C++.
 
-What a function means is said by the NumPy backend; how it runs by ``ops.lowering`` and
-``ops.plan``. A weight is rearranged for the kernels when it is first used, and held only so.
+What a function means is said by the NumPy backend; what it becomes by ``compile.lower``; how that
+runs, and in how many bytes, by ``native/src``. A weight is rearranged for the kernels when it is
+first used, and held only so.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.compile.layout import Buffer, Machine, View
-from tynda.compile.lower import Lowering, held
-from tynda.compile.trace import Value, trace_call
+from tynda.compile.lower import Lowering
+from tynda.compile.plan import Constant, Matrix, Plan
+from tynda.compile.trace import Program, Value, trace_call
+from tynda.errors import TyndaError
 from tynda.ops.tree import leaves, map_tree
 from tynda.weights.kernels import put_rows
+from tynda.weights.weight import floats
 
 try:
     _native: Any = import_module("tynda._native")
 except ImportError:  # installed where there was no compiler
     _native = None
 
-__all__ = ["Compiled", "Native", "available", "instruction_sets", "machine"]
+__all__ = [
+    "Compiled",
+    "Lowered",
+    "Machine",
+    "Native",
+    "available",
+    "instruction_sets",
+    "lowered",
+    "machine",
+]
 
 # Plans that are kept: recordings come in many lengths.
 _PLANS = 64
@@ -45,10 +59,66 @@ def instruction_sets() -> list[str]:
     return list(_native.instruction_sets())
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A processor, as plans see it: their layout depends on it, and nothing else does."""
+
+    instructions: str
+    """One of `instruction_sets`."""
+    threads: int
+    bits: int = 32
+    """In which attention multiplies; other products are as their weights decide."""
+
+    @property
+    def kernels(self) -> Any:
+        """Those of its instruction set."""
+        return _native.kernels(self.instructions)
+
+
 def machine(threads: int, bits: int = 32, instructions: str | None = None) -> Machine:
-    """This processor; ``instructions``: one of `instruction_sets`, the best by default."""
-    kernels = _native.kernels(instructions or instruction_sets()[0])
-    return Machine(kernels.panel, kernels.tile, threads, bits)
+    """This processor; ``instructions``: one of `instruction_sets`, the best by default.
+
+    Raises `TyndaError` where no kernels were compiled: what they take, they alone know.
+    """
+    if not available():
+        raise TyndaError(
+            "the native engine's memory is known where its kernels are: install tynda again with a "
+            "C++ compiler"
+        )
+    return Machine(instructions or instruction_sets()[0], threads, bits)
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A program as a plan, and how a machine lays it out."""
+
+    program: Program
+    plan: Plan
+    layout: Any
+    """``_native.Layout``."""
+
+    @property
+    def arena_bytes(self) -> int:
+        """All that a run needs beside weights, inputs and outputs."""
+        bytes_: int = self.layout.bytes
+        return bytes_
+
+    @cached_property
+    def matrices(self) -> dict[Matrix, int]:
+        """Weights as products read them, and the bytes that each takes."""
+        sizes = dict(zip(self.layout.matrix_names, self.layout.matrix_bytes, strict=True))
+        return {matrix: sizes[name] for matrix, name in self.plan.matrices.items()}
+
+    @property
+    def made_bytes(self) -> int:
+        """Of those results that are no inputs."""
+        return sum(self.layout.argument_bytes[len(self.program.inputs) :])
+
+
+def lowered(program: Program, weights: Mapping[str, Any], machine: Machine) -> Lowered:
+    """The plan of a program; of ``weights`` only shapes and formats are asked for."""
+    plan = Lowering(program, weights, machine.bits).plan
+    return Lowered(program, plan, _native.Layout(plan.text(), machine.kernels, machine.threads))
 
 
 @dataclass(frozen=True)
@@ -77,16 +147,17 @@ class Native:
         instructions: str | None = None,
         bits: int = 32,
     ) -> None:
-        self.kernels = _native.kernels(instructions or instruction_sets()[0])
         self.machine = machine(threads, bits, instructions)
-        self._arenas: list[Any] = []
-        self._free: list[Any] = []
-        self._lock = threading.Lock()
+        self.kernels = self.machine.kernels
+        self.arena = _native.Arena()
         _native.set_threads(threads)
+        self._lock = threading.Lock()  # held while something is made that others may want too
         self._weights = dict(weights)
         self._shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        self._matrices: dict[tuple[str, str], Any] = {}
+        self._matrices: dict[Matrix, Any] = {}
+        self._constants: dict[Constant, NDArray[np.float32]] = {}
         self._plans: dict[Any, Compiled] = {}
+        _ENGINES.add(self)
 
     def run(self, function: Callable[..., Any], config: Any, *inputs: Any) -> Any:
         """``function(ops, weights, config, *inputs)``, on NumPy arrays.
@@ -129,24 +200,11 @@ class Native:
                 compiled = self._plans[key] = Compiled(self, function, config, inputs)
         return compiled, arrays
 
-    @contextmanager
-    def arena(self) -> Iterator[Any]:
-        """An arena that no other run has meanwhile; there are as many as ever ran at once."""
-        with self._lock:
-            if not self._free:
-                self._free.append(_native.Arena())
-                self._arenas += self._free
-            arena = self._free.pop()
-        try:
-            yield arena
-        finally:
-            with self._lock:
-                self._free.append(arena)
-
     @property
     def arena_bytes(self) -> int:
         """Bytes of the arenas of all runs that were ever made at once."""
-        return sum(arena.bytes for arena in self._arenas)
+        bytes_: int = self.arena.bytes
+        return bytes_
 
     @property
     def weight_bytes(self) -> int:
@@ -157,36 +215,42 @@ class Native:
         """Its tensors are arrays."""
         return tensor
 
-    def matrix(self, name: str, form: str) -> Any:
-        """A weight as a product reads it; ``form`` as ``ops.lowering`` names them."""
-        if (name, form) not in self._matrices:
-            weight = self._weights[name]
-            kind, *numbers = form.split()
-            first, stop = 0, weight.shape[0]
-            if kind == "gate":
-                hidden = weight.shape[0] // 4
-                first = int(numbers[0]) * hidden
-                stop = first + hidden
-            elif kind == "conv":
-                first = int(numbers[0])
-                stop = first + int(numbers[1])
-            self._matrices[name, form] = self._pack(weight, first, stop, *held(weight, form))
-        return self._matrices[name, form]
+    def matrix(self, matrix: Matrix) -> Any:
+        """A weight as a product reads it, some rows at a time: it is never held twice."""
+        if matrix not in self._matrices:
+            weight, stop = self._weights[matrix.weight], matrix.first + matrix.count
+            sizes = matrix.count, matrix.inputs, matrix.bits, matrix.group
+            made = _native.Matrix(self.kernels, *sizes)
+            for row in range(matrix.first, stop, _ROWS):
+                rows = slice(row, min(row + _ROWS, stop))
+                put_rows(made, self.kernels, weight, rows, row - matrix.first, matrix.bits)
+            self._matrices[matrix] = made
+        return self._matrices[matrix]
 
-    def _pack(self, weight: Any, first: int, stop: int, bits: int, group: int) -> Any:
-        """Outputs ``first`` to ``stop``, some at a time: a large weight is never held twice."""
-        inputs = int(np.prod(weight.shape[1:]))
-        matrix = _native.Matrix(self.kernels, stop - first, inputs, bits, group)
-        for row in range(first, stop, _ROWS):
-            rows, at = slice(row, min(row + _ROWS, stop)), row - first
-            put_rows(matrix, self.kernels, weight, rows, at, bits)
-        return matrix
+    def constant(self, constant: Constant) -> NDArray[np.float32]:
+        """A tensor as plans read it."""
+        if constant not in self._constants:
+            self._constants[constant] = made_of(constant, self._weights)
+        return self._constants[constant]
 
     def compile(self, function: Callable[..., Any], config: Any, inputs: Any) -> Any:
-        """The lowered program and the structure of its result."""
+        """The `Lowered` program and the structure of its result."""
         values = map_tree(_value, inputs)
         program, result = trace_call(function, self._shapes, config, *values)
-        return Lowering(program, self._weights, self.machine), result
+        return lowered(program, self._weights, self.machine), result
+
+
+_ENGINES: WeakSet[Native] = WeakSet()
+
+
+def _after_fork() -> None:
+    """Another thread may have held a lock, and is not here to let go of it."""
+    for engine in _ENGINES:
+        engine._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Compiled:
@@ -195,34 +259,31 @@ class Compiled:
     def __init__(
         self, native: Native, function: Callable[..., Any], config: Any, inputs: Any
     ) -> None:
-        self._native = native
-        lowering, self._result = native.compile(function, config, inputs)
-        self._outputs = [view.buffer.argument for view in lowering.outputs]
-        count = sum(1 for _ in leaves(inputs))
+        self._arena = native.arena
+        lowered, self._result = native.compile(function, config, inputs)
+        plan, layout = lowered.plan, lowered.layout
+        self.bytes = lowered.arena_bytes
+        place = {buffer: i for i, buffer in enumerate(plan.arguments)}
+        self._outputs = [place[buffer] for buffer in plan.results]
+        count = len(lowered.program.inputs)
         self._room = {
-            buffer.argument: _room(value, buffer)
-            for buffer, value in zip(
-                (view.buffer for view in lowering.outputs), leaves(self._result), strict=True
-            )
-            if buffer.argument is not None and buffer.argument >= count
+            i: _room(value, layout.argument_bytes[i])
+            for i, value in zip(self._outputs, leaves(self._result), strict=True)
+            if i >= count
         }
-        layout = lowering.layout
-        self.bytes = layout.bytes
-        self._plan = _Plan(native, layout.arena, layout.local)
-        self._steps: list[int] = []
-        for stage in lowering.stages:
-            if stage.rows is not None:
-                self._plan.strip(stage.rows, layout.blocks[stage])
-            for node in stage.nodes:
-                node.emit(self._plan, self._plan.place)
-                self._steps.append(node.step)
+        self._steps = [operation.step for operation in plan.operations]
+        matrices = {name: matrix for matrix, name in plan.matrices.items()}
+        self._program = _native.Program(
+            layout,
+            [native.constant(plan.constants[name]) for name in layout.constant_names],
+            [native.matrix(matrices[name]) for name in layout.matrix_names],
+        )
 
     def run(self, arrays: list[NDArray[Any]], seconds: dict[int, float] | None = None) -> Any:
         """The result for inputs of the right shapes and types; ``seconds``: see `timings`."""
         made = {i: np.empty(shape, dtype) for i, (shape, dtype) in self._room.items()}
         everything = [*arrays, *(made[i] for i in sorted(made))]
-        with self._native.arena() as arena:
-            spent = self._plan.native.run(arena, everything, seconds is not None)
+        spent = self._program.run(self._arena, everything, seconds is not None)
         if seconds is not None:
             for step, time in zip(self._steps, spent, strict=True):
                 seconds[step] = seconds.get(step, 0.0) + time
@@ -237,90 +298,21 @@ class Compiled:
         return map_tree(result, self._result)
 
 
-class _Plan:
-    """``_native.Plan`` with its arguments as ``ops.lowering`` has them."""
-
-    def __init__(self, owner: Native, arena: int, local: int) -> None:
-        self._owner = owner
-        self.native = _native.Plan(owner.kernels, arena, local, owner.machine.threads)
-        self._constants: dict[int, int] = {}
-        self._kept: list[Any] = []  # what the native plan points to
-
-    def place(self, view: View) -> Any:
-        buffer, space, index = view.buffer, _native.Space, 0
-        if buffer.argument is not None:
-            kind, index = space.ARGUMENT, buffer.argument
-        elif buffer.constant is not None:
-            kind, index = space.CONSTANT, self._constant(buffer.constant)
-        else:
-            kind = space.LOCAL if buffer.local else space.ARENA
-        return _native.Place(kind, index, buffer.offset + view.offset, view.row)
-
-    def _constant(self, array: NDArray[Any]) -> int:
-        if id(array) not in self._constants:
-            self._constants[id(array)] = self.native.constant(array)
-            self._kept.append(array)
-        return self._constants[id(array)]
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.native, name)
-
-        def call(*arguments: Any) -> None:
-            self._kept += [a for a in arguments if isinstance(a, np.ndarray)]
-            method(*arguments)
-
-        return call
-
-    def windows(self, x: Any, y: Any, windows: Mapping[str, int]) -> None:
-        self.native.windows(x, y, _native.Windows(**windows))
-
-    def depthwise(self, x: Any, y: Any, windows: Mapping[str, int], taps: Any, bias: Any) -> None:
-        self._kept += [taps, bias]
-        self.native.depthwise(x, y, _native.Windows(**windows), taps, bias)
-
-    def multiply(
-        self,
-        x: Any,
-        scales: Any,
-        y: Any,
-        weight: tuple[str, str],
-        bias: Any,
-        activation: str,
-        factor: float,
-        residual: Any,
-    ) -> None:
-        matrix = self._owner.matrix(*weight)
-        self._kept += [matrix, bias]
-        kind = getattr(_native.Activation, activation.upper())
-        self.native.multiply(x, scales, y, matrix, bias, kind, factor, residual)
-
-    def activate(self, x: Any, y: Any, width: int, kind: str) -> None:
-        self.native.activate(x, y, width, getattr(_native.Activation, kind.upper()))
-
-    def affine(self, *arguments: Any) -> None:
-        *places, kind = arguments
-        self.native.affine(*places, getattr(_native.Activation, kind.upper()))
-
-    def lookup(self, ids: Any, y: Any, name: str) -> None:
-        matrix = self._owner.matrix(name, "linear")
-        self._kept.append(matrix)
-        self.native.lookup(ids, y, matrix)
-
-    def attention(self, q: Any, k: Any, v: Any, y: Any, heads: Any, lengths: Any) -> None:
-        self.native.attention(q, k, v, y, _native.Heads(**heads), lengths)
-
-    def attention_weights(self, q: Any, k: Any, y: Any, heads: Any, lengths: Any) -> None:
-        self.native.attention_weights(q, k, y, _native.Heads(**heads), lengths)
-
-    def remember(self, x: Any, y: Any, heads: Any, values: bool, lengths: Any) -> None:
-        self.native.remember(x, y, _native.Heads(**heads), values, lengths)
-
-    def lstm(
-        self, gates: Any, y: Any, work: Any, weights: list[tuple[str, str]], *rest: Any
-    ) -> None:
-        matrices = [self._owner.matrix(*weight) for weight in weights]
-        self._kept += matrices
-        self.native.lstm(gates, y, work, *matrices, *rest)
+def made_of(constant: Constant, weights: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The array that a plan's constant is."""
+    parts = [floats(weights[name]) for name in constant.weights]
+    match constant.how:
+        case "weight":
+            made = parts[0]
+        case "taps":
+            made = parts[0][:, 0].T
+        case "sum":
+            made = parts[0] + parts[1]
+        case _:
+            weight, bias, mean, variance = parts
+            scale = weight / np.sqrt(variance + np.float32(constant.eps))
+            made = scale if constant.how == "scale" else bias - mean * scale
+    return np.require(made, np.float32, ["C", "A"])
 
 
 def _value(array: Any) -> Value:
@@ -335,11 +327,12 @@ def _plain(array: Any) -> NDArray[Any]:
     if isinstance(array, Packed):
         return array.data
     array = np.asarray(array)
-    return np.ascontiguousarray(array, np.int64 if array.dtype.kind in "iu" else np.float32)
+    array = np.ascontiguousarray(array, np.int64 if array.dtype.kind in "iu" else np.float32)
+    return array if array.flags.aligned else array.copy()
 
 
-def _room(value: Value, buffer: Buffer) -> tuple[tuple[int, ...], Any]:
-    """Shape and type of an array for a result."""
+def _room(value: Value, size: int) -> tuple[tuple[int, ...], Any]:
+    """Shape and type of an array for a result of so many bytes."""
     if value.remembered:
-        return (buffer.rows, buffer.row), np.uint8
+        return (value.shape[0], size // max(value.shape[0], 1)), np.uint8
     return value.shape, np.int64 if value.is_integer else np.float32

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from tynda.compile.engine import as_held
-from tynda.compile.layout import Machine
-from tynda.compile.lower import Lowering
-from tynda.compile.native import machine
+from tynda.compile.native import Machine, lowered, machine
+from tynda.compile.plan import Matrix
 from tynda.compile.runs import Run, follow
 from tynda.compile.trace import trace_call
 from tynda.heads import head_of
@@ -78,22 +77,21 @@ class _Plans:
 
     def __init__(self, model: Checkpoint, weights: Any, machine: Machine) -> None:
         self._weights, self._machine = weights, machine
-        self._matrices: dict[tuple[str, str], int] = {}
+        self._matrices: dict[Matrix, int] = {}
         self._arena = 0
 
     def run(self, run: Run) -> tuple[Any, int]:
         """A run's result, and the bytes of what it makes."""
         shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
         program, result = trace_call(run.program, shapes, run.settings, *run.inputs)
-        lowered = Lowering(program, self._weights, self._machine)
-        self._matrices |= lowered.matrices
-        self._arena = max(self._arena, lowered.layout.bytes)
-        made = lowered.arguments[len(program.inputs) :]
-        return result, sum(buffer.rows * buffer.row for buffer in made)
+        found = lowered(program, self._weights, self._machine)
+        self._matrices |= found.matrices
+        self._arena = max(self._arena, found.arena_bytes)
+        return result, found.made_bytes
 
     def memory(self, cache: int, samples: int, data: int) -> Memory:
         """All of it, with what a recording needs beside weights and arena."""
-        products = {name for name, _ in self._matrices}
+        products = {matrix.weight for matrix in self._matrices}
         others = sum(
             _FLOAT * int(np.prod(weight.shape))
             for name, weight in self._weights.items()

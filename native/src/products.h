@@ -1,0 +1,145 @@
+// Products with weights, and what brings rows into the form in which they are multiplied.
+//
+// A record of a plan is a struct: `fields` names all that stands in its line, `check` says what
+// must hold before it may run, `run` does the work for rows [first, first + count).
+#pragma once
+#include "record.h"
+
+namespace tynda {
+
+// An operation that may be part of a strip: row r of its result needs row r of what it reads
+// row by row, and any part of what it reads as a whole.
+struct Strip {
+  static constexpr bool kStrip = true, kEarly = false;
+  int64_t rows = 0;
+  void settle(const Kernels&, int) {}
+};
+
+// A convolution's view of its input [batch, time, bins, channels]; part of the channels only
+// where it has groups. One axis alone: bins = taps_bins = 1.
+struct View {
+  int64_t time, bins, channels;                // of the input
+  int64_t first_channel, used_channels;        // of this group
+  int64_t frames, frame_bins;                  // of the output
+  int64_t taps, taps_bins, stride, stride_bins, padding, padding_bins;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("time", time), f.number("bins", bins), f.number("channels", channels);
+    f.number("first_channel", first_channel), f.number("used_channels", used_channels);
+    f.number("frames", frames), f.number("frame_bins", frame_bins);
+    f.number("taps", taps), f.number("taps_bins", taps_bins);
+    f.number("stride", stride), f.number("stride_bins", stride_bins);
+    f.number("padding", padding), f.number("padding_bins", padding_bins);
+  }
+};
+
+// y [rows, taps * taps_bins * used_channels]: what each frame of a convolution looks at.
+struct Windows : Strip {
+  static constexpr const char* kName = "windows";
+  Place x, y;
+  View view;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), view.fields(f);
+    f.place("x", x, Use::whole), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// Codes [rows, depth] of 8 bits with a scale for each row. `whole`: a row goes on in the next ones.
+struct Quantize : Strip {
+  static constexpr const char* kName = "quantize";
+  Place x, codes, scales;
+  int64_t width, depth;
+  bool whole;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width), f.number("depth", depth);
+    f.flag("whole", whole), f.place("x", x, whole ? Use::whole : Use::rows);
+    f.place("codes", codes, Use::result), f.place("scales", scales, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// y = activation(x times a weight in 32 bits, transposed + bias) * factor + residual.
+struct Multiply : Strip {
+  static constexpr const char* kName = "multiply";
+  Place x, y, bias, residual;
+  Weight weight;
+  Activation activation;
+  bool whole;
+  float factor;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.flag("whole", whole);
+    f.place("x", x, whole ? Use::whole : Use::rows), ending(f);
+  }
+  template <class F>
+  void ending(F& f) {
+    f.weight("weight", weight), f.place_or_none("bias", bias, Use::whole);
+    f.activation("activation", activation), f.real("factor", factor);
+    f.place_or_none("residual", residual, Use::rows), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void check_ending(const Check& c) const;
+  void run(const Run& run) const { this->run(run, 0, weight.matrix->panels()); }
+  // The panels [begin, end) of the weight.
+  void run(const Run& run, int64_t begin, int64_t end) const;
+  // In how many parts threads may share it.
+  int64_t parts() const;
+  Epilogue epilogue(const Run& run) const;
+};
+
+// The same of codes, with a weight in 8 bits or fewer.
+struct Multiply8 : Multiply {
+  static constexpr const char* kName = "multiply_8";
+  Place scales;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.place("x", x, Use::rows), f.place("scales", scales, Use::rows);
+    ending(f);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const { this->run(run, 0, weight.matrix->panels()); }
+  void run(const Run& run, int64_t begin, int64_t end) const;
+};
+
+// A convolution of each channel with its own taps; weight [taps, channels].
+struct Depthwise : Strip {
+  static constexpr const char* kName = "depthwise";
+  Place x, y, weight, bias;
+  View view;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), view.fields(f), f.place("x", x, Use::whole);
+    f.place("weight", weight, Use::whole), f.place_or_none("bias", bias, Use::whole);
+    f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// Rows of a weight by number; std::out_of_range for a number that names none.
+struct Lookup : Strip {
+  static constexpr const char* kName = "lookup";
+  Place ids, y;
+  Weight table;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.place("ids", ids, Use::whole), f.weight("table", table);
+    f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+}  // namespace tynda

@@ -1,0 +1,160 @@
+#include "program.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "threads.h"
+
+namespace tynda {
+namespace {
+
+// Does some work, and adds the time that it took, if somebody wants to know.
+template <class Work>
+void timed(double* seconds, Work work) {
+  if (!seconds) return work();
+  const auto started = std::chrono::steady_clock::now();
+  work();
+  *seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+}
+
+void run_one(const Operation& operation, const Run& run) {
+  std::visit([&](const auto& one) { one.run(run); }, operation);
+}
+
+// Hands each weight of an operation its matrix, and passes by all else.
+struct Binder {
+  const std::vector<std::shared_ptr<const Matrix>>& matrices;
+  template <class T>
+  void number(std::string_view, T&) {}
+  template <class T>
+  void integer(std::string_view, T&) {}
+  template <class T>
+  void real(std::string_view, T&) {}
+  template <class T>
+  void flag(std::string_view, T&) {}
+  template <class T>
+  void activation(std::string_view, T&) {}
+  void weight(std::string_view, Weight& w) { w.matrix = matrices[size_t(w.index)].get(); }
+  void place(std::string_view, Place&, Use) {}
+  void place_or_none(std::string_view, Place&, Use) {}
+  void work(Place&, int64_t) {}
+  void scratch(int64_t) {}
+};
+
+// In how many parts threads may share an operation that has few rows.
+int64_t parts_of(const Operation& operation) {
+  if (const auto* product = std::get_if<Multiply>(&operation)) return product->parts();
+  if (const auto* product = std::get_if<Multiply8>(&operation)) return product->parts();
+  return 1;
+}
+
+void run_part(const Operation& operation, const Run& run, int64_t begin, int64_t end) {
+  if (const auto* product = std::get_if<Multiply>(&operation)) product->run(run, begin, end);
+  if (const auto* product = std::get_if<Multiply8>(&operation)) product->run(run, begin, end);
+}
+
+bool same(const Shape& a, const Shape& b) {
+  return a.n == b.n && a.k == b.k && a.width == b.width && a.bits == b.bits &&
+         (!a.few() || a.group == b.group);
+}
+
+}  // namespace
+
+Program::Program(Layout layout, std::vector<Shared> constants,
+                 const std::vector<int64_t>& constant_bytes,
+                 std::vector<std::shared_ptr<const Matrix>> matrices)
+    : layout_(std::move(layout)), constants_(std::move(constants)), matrices_(std::move(matrices)) {
+  if (constant_bytes != layout_.constant_bytes || constants_.size() != constant_bytes.size())
+    throw std::invalid_argument("the constants are not those of the plan");
+  bool fits = matrices_.size() == layout_.weights.size();
+  for (size_t i = 0; fits && i < matrices_.size(); i++)
+    fits = same(*matrices_[i], layout_.weights[i]) && matrices_[i]->zero == layout_.kernels.zero;
+  if (!fits) throw std::invalid_argument("the matrices are not those of the plan");
+  for (const Shared& constant : constants_) pointers_.push_back(constant.get());
+  Binder binder{matrices_};
+  for (Operation& operation : layout_.operations)
+    std::visit([&](auto& one) { one.fields(binder); }, operation);
+}
+
+void Program::run(uint8_t* memory, uint8_t* const* arguments, double* seconds) const {
+  const Run run{&layout_.kernels, layout_.threads, memory,           memory + layout_.arena,
+                layout_.local,    arguments,       pointers_.data()};
+  for (const Layout::Stage& stage : layout_.stages) {
+    if (stage.strip) {
+      run_strip(stage, run, seconds);
+    } else {
+      const size_t i = stage.order[0];
+      timed(seconds ? seconds + i : nullptr, [&] { run_one(layout_.operations[i], run); });
+    }
+  }
+}
+
+void Program::run_strip(const Layout::Stage& stage, const Run& run, double* seconds) const {
+  if (stage.rows > stage.block) return run_blocks(stage, run, seconds);
+  if (stage.rows == 0) return;
+  // Few rows: the threads share each product instead.
+  Run all = run;
+  all.count = stage.rows;
+  for (const size_t i : stage.order) {
+    const Operation& operation = layout_.operations[i];
+    timed(seconds ? seconds + i : nullptr, [&] {
+      const int64_t parts = run.threads == 1 ? 1 : parts_of(operation);
+      if (parts == 1) return run_one(operation, all);
+      const int64_t share = (parts + run.threads - 1) / run.threads;
+      const auto task = [&](int64_t part, int) {
+        const int64_t begin = part * share, end = std::min(begin + share, parts);
+        if (begin < end) run_part(operation, all, begin, end);
+      };
+      Pool::shared().run(run.threads, task, run.threads);
+    });
+  }
+}
+
+void Program::run_blocks(const Layout::Stage& stage, const Run& run, double* seconds) const {
+  const size_t count = stage.order.size();
+  std::vector<double> spent(seconds ? size_t(run.threads) * count : 0);  // by each thread
+  const auto task = [&](int64_t block, int thread) {
+    Run part = run.of_thread(thread);
+    part.first = block * stage.block;
+    part.count = std::min(stage.block, stage.rows - part.first);
+    for (size_t i = 0; i < count; i++)
+      timed(seconds ? &spent[size_t(thread) * count + i] : nullptr,
+            [&] { run_one(layout_.operations[stage.order[i]], part); });
+  };
+  Pool::shared().run((stage.rows + stage.block - 1) / stage.block, task, run.threads);
+  for (size_t i = 0; i < spent.size(); i++)
+    seconds[stage.order[i % count]] += spent[i] / run.threads;
+}
+
+Arena::Piece::Piece(Arena& arena, int64_t size) : arena_(arena) {
+  {
+    std::lock_guard<std::mutex> lock(arena.lock_);
+    if (!arena.free_.empty()) {
+      std::tie(bytes_, memory_) = std::move(arena.free_.back());
+      arena.free_.pop_back();
+    }
+  }
+  if (size <= bytes_) return;
+  memory_.reset();  // before there is more
+  memory_ = aligned_bytes(size);
+  bytes_ = size;
+}
+
+Arena::Piece::~Piece() {
+  std::lock_guard<std::mutex> lock(arena_.lock_);
+  arena_.free_.emplace_back(bytes_, std::move(memory_));
+}
+
+int64_t Arena::bytes() const {
+  std::lock_guard<std::mutex> lock(lock_);
+  int64_t sum = 0;
+  for (const auto& [bytes, memory] : free_) sum += bytes;
+  return sum;
+}
+
+int64_t Arena::pieces() const {
+  std::lock_guard<std::mutex> lock(lock_);
+  return int64_t(free_.size());
+}
+
+}  // namespace tynda

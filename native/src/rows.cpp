@@ -1,0 +1,128 @@
+#include "rows.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace tynda {
+
+void LayerNorm::check(const Check& c) const {
+  c.dense(x, rows, width);
+  c.floats(weight, 1, width);
+  c.floats(bias, 1, width);
+  c.dense(y, rows, width);
+}
+
+void LayerNorm::run(const Run& run) const {
+  run.kernels->layer_norm(run.at<const float>(x), run.count, width, run.floats(weight),
+                          run.floats(bias), eps, run.at<float>(y));
+}
+
+void Affine::check(const Check& c) const {
+  c.that(period > 0, "a period is 0");
+  const int64_t factors = rows ? (rows - 1) / period + 1 : 0;
+  c.floats(x, rows, width);
+  c.floats(weight, factors, width);
+  c.floats(bias, factors, width);
+  c.floats(y, rows, width);
+}
+
+void Affine::run(const Run& run) const {
+  for (int64_t r = run.first; r < run.first + run.count; r++)
+    run.kernels->affine(run.floats(x, r), 1, width, run.floats(weight, r / period),
+                        run.floats(bias, r / period), activation, run.at<float>(y, r));
+}
+
+void Activate::check(const Check& c) const {
+  c.dense(x, rows, width);
+  c.dense(y, rows, width);
+}
+
+void Activate::run(const Run& run) const {
+  run.kernels->activate(run.at<const float>(x), run.count * width, activation, run.at<float>(y));
+}
+
+void Glu::check(const Check& c) const {
+  c.dense(x, rows, times(2, width));
+  c.dense(y, rows, width);
+}
+
+void Glu::run(const Run& run) const {
+  run.kernels->glu(run.at<const float>(x), run.count, width, run.at<float>(y));
+}
+
+void LogSoftmax::check(const Check& c) const {
+  c.dense(x, rows, width);
+  c.dense(y, rows, width);
+}
+
+void LogSoftmax::run(const Run& run) const {
+  run.kernels->log_softmax(run.at<const float>(x), run.count, width, run.at<float>(y));
+}
+
+void Add::check(const Check& c) const {
+  c.floats(x, rows, width);
+  c.floats(y, period ? std::min(period, rows) : rows, width);
+  c.floats(sum, rows, width);
+}
+
+void Add::run(const Run& run) const {
+  for (int64_t r = run.first; r < run.first + run.count; r++)
+    run.kernels->add(run.floats(x, r), run.floats(y, period ? r % period : r), width,
+                     run.at<float>(sum, r));
+}
+
+void Scale::check(const Check& c) const {
+  c.dense(x, rows, width);
+  c.dense(y, rows, width);
+}
+
+void Scale::run(const Run& run) const {
+  run.kernels->scale(run.at<const float>(x), run.count * width, factor, run.at<float>(y));
+}
+
+void Mask::check(const Check& c) const {
+  c.that(rows == 0 || (frames > 0 && each > 0), "an item has rows and no frames");
+  c.floats(x, rows, width);
+  c.floats(y, rows, width);
+  c.integers(lengths, rows ? (rows - 1) / each / frames + 1 : 0);
+}
+
+void Mask::run(const Run& run) const {
+  for (int64_t r = run.first; r < run.first + run.count; r++) {
+    auto* to = run.at<float>(y, r);
+    const int64_t frame = r / each;
+    if (frame % frames < run.integers(lengths)[frame / frames]) {
+      std::memmove(to, run.floats(x, r), 4 * width);
+    } else {
+      std::memset(to, 0, 4 * width);
+    }
+  }
+}
+
+void Copy::check(const Check& c) const {
+  c.that(frames > 0, "frames are 0");
+  const int64_t seen =
+      rows ? times((rows - 1) / frames, time) + std::min(frames, rows) + from : 0;
+  c.bytes(x, seen, bytes);
+  c.bytes(y, rows, bytes);
+}
+
+void Copy::run(const Run& run) const {
+  for (int64_t r = run.first; r < run.first + run.count; r++)
+    std::memcpy(run.at<uint8_t>(y, r),
+                run.at<const uint8_t>(x, r / frames * time + r % frames + from), bytes);
+}
+
+void LookupRows::check(const Check& c) const {
+  c.integers(ids, rows);
+  c.bytes(table, size, y.row);
+  c.bytes(y, rows, y.row);
+}
+
+void LookupRows::run(const Run& run) const {
+  for (int64_t r = run.first; r < run.first + run.count; r++)
+    std::memcpy(run.at<uint8_t>(y, r),
+                run.at<const uint8_t>(table, within(run.integers(ids)[r], size)), y.row);
+}
+
+}  // namespace tynda

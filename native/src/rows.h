@@ -1,0 +1,166 @@
+// What works row by row or number by number. Tensors are [rows, width] unless said.
+#pragma once
+#include "products.h"
+
+namespace tynda {
+
+struct LayerNorm : Strip {
+  static constexpr const char* kName = "layer_norm";
+  Place x, weight, bias, y;
+  int64_t width;
+  float eps;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width), f.place("x", x, Use::rows);
+    f.place("weight", weight, Use::whole), f.place("bias", bias, Use::whole);
+    f.real("eps", eps), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// activation(x * weight + bias), which have a row for each `period` rows of x.
+struct Affine : Strip {
+  static constexpr const char* kName = "affine";
+  Place x, weight, bias, y;
+  int64_t width, period;
+  Activation activation;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width), f.number("period", period);
+    f.place("x", x, Use::rows);
+    f.place("weight", weight, Use::whole), f.place("bias", bias, Use::whole);
+    f.activation("activation", activation), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+struct Activate : Strip {
+  static constexpr const char* kName = "activate";
+  Place x, y;
+  int64_t width;
+  Activation activation;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width), f.activation("activation", activation);
+    f.place("x", x, Use::rows), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// x [rows, 2 width] -> y.
+struct Glu : Strip {
+  static constexpr const char* kName = "glu";
+  Place x, y;
+  int64_t width;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width);
+    f.place("x", x, Use::rows), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+struct LogSoftmax : Strip {
+  static constexpr const char* kName = "log_softmax";
+  Place x, y;
+  int64_t width;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width);
+    f.place("x", x, Use::rows), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// Row r of y is row r % period, where there is a period.
+struct Add : Strip {
+  static constexpr const char* kName = "add";
+  Place x, y, sum;
+  int64_t width, period;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width), f.number("period", period);
+    f.place("x", x, Use::rows), f.place("y", y, period ? Use::whole : Use::rows);
+    f.place("sum", sum, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+struct Scale : Strip {
+  static constexpr const char* kName = "scale";
+  Place x, y;
+  int64_t width;
+  float factor;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width), f.real("factor", factor);
+    f.place("x", x, Use::rows), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// Zeros from an item's length on; an item has `frames` frames of `each` rows.
+struct Mask : Strip {
+  static constexpr const char* kName = "mask";
+  Place x, lengths, y;
+  int64_t width, frames, each;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width);
+    f.number("frames", frames), f.number("each", each);
+    f.place("x", x, Use::rows), f.place("lengths", lengths, Use::whole);
+    f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// Rows from + r / frames * time + r % frames of x, `bytes` of each.
+struct Copy : Strip {
+  static constexpr const char* kName = "copy";
+  Place x, y;
+  int64_t bytes, frames, time, from;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("bytes", bytes);
+    f.number("frames", frames), f.number("time", time), f.number("from", from);
+    f.place("x", x, frames == time && from == 0 ? Use::rows : Use::whole);
+    f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// Rows of `size` rows by number; std::out_of_range for a number that names none.
+struct LookupRows : Strip {
+  static constexpr const char* kName = "lookup_rows";
+  Place ids, table, y;
+  int64_t size;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("size", size);
+    f.place("ids", ids, Use::whole), f.place("table", table, Use::whole);
+    f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+}  // namespace tynda

@@ -1,0 +1,196 @@
+// Operations that are stages of their own: they look along time, or work with a few whole numbers.
+#pragma once
+#include "record.h"
+
+namespace tynda {
+
+struct Alone {
+  static constexpr bool kStrip = false, kEarly = false;
+  // What depends on the processor: the size of `work` and `scratch`, in how many parts.
+  void settle(const Kernels&, int) {}
+};
+
+// With lengths and places alone: it is run before everything else.
+struct Early : Alone {
+  static constexpr bool kEarly = true;
+};
+
+struct Heads {
+  int64_t batch, heads, queries, keys, channels, v_channels;
+  bool causal;   // `lengths` then says where the queries of an item start
+  bool integer;  // products in 8 bits
+  bool packed;   // keys and values come from `remember`
+
+  template <class F>
+  void fields(F& f) {
+    f.number("batch", batch), f.number("heads", heads), f.number("queries", queries);
+    f.number("keys", keys), f.number("channels", channels), f.number("v_channels", v_channels);
+    f.flag("causal", causal), f.flag("integer", integer), f.flag("packed", packed);
+  }
+  const AttentionKernels& of(const Kernels& kernels) const {
+    return integer ? kernels.attention_8 : kernels.attention;
+  }
+};
+
+// y [batch, queries, v_channels]; `lengths` [batch].
+struct Attend : Alone {
+  static constexpr const char* kName = "attention";
+  Place q, k, v, lengths, y;
+  Heads heads;
+  int64_t chunks = 1;   // parts of the queries that are done apart
+  int64_t scratch = 0;  // bytes of each thread
+
+  template <class F>
+  void fields(F& f) {
+    heads.fields(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
+    f.place("v", v, Use::whole), f.place("lengths", lengths, Use::whole);
+    f.place("y", y, Use::result), f.scratch(scratch);
+  }
+  void check(const Check& c) const;
+  void settle(const Kernels& kernels, int threads);
+  void run(const Run& run) const;
+};
+
+// y [batch, heads, queries, keys].
+struct AttentionWeights : Alone {
+  static constexpr const char* kName = "attention_weights";
+  Place q, k, lengths, y;
+  Heads heads;
+  int64_t scratch = 0;
+
+  template <class F>
+  void fields(F& f) {
+    heads.fields(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
+    f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result), f.scratch(scratch);
+  }
+  void check(const Check& c) const;
+  void settle(const Kernels& kernels, int threads);
+  void run(const Run& run) const;
+};
+
+// Keys or values [batch, keys, channels] in the form in which `attention` reads them again and
+// again.
+struct Packed {
+  int64_t heads = 0, keys = 0, channels = 0;
+  bool values = false, integer = false;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("heads", heads), f.number("keys", keys), f.number("channels", channels);
+    f.flag("values", values), f.flag("integer", integer);
+  }
+  // Of a head; of an item.
+  int64_t head_bytes(const Kernels& kernels) const;
+  int64_t bytes(const Kernels& kernels) const { return times(heads, head_bytes(kernels)); }
+};
+
+// An item is a row of y.
+struct Remember : Alone {
+  static constexpr const char* kName = "remember";
+  Place x, lengths, y;
+  int64_t batch;
+  Packed form;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("batch", batch), form.fields(f), f.place("x", x, Use::whole);
+    f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// Mean and variance of x [batch, time, channels] over time and each of `groups` parts of the
+// channels, as weight / sqrt(variance + eps) and what shifts the mean to bias: both
+// [batch, channels].
+struct Moments : Alone {
+  static constexpr const char* kName = "moments";
+  Place x, lengths, weight, bias, scale, shift, work;
+  int64_t batch, time, channels, groups;
+  int64_t work_bytes = 0;
+  float eps;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("batch", batch), f.number("time", time), f.number("channels", channels);
+    f.number("groups", groups), f.real("eps", eps), f.place("x", x, Use::whole);
+    f.place("lengths", lengths, Use::whole), f.place("weight", weight, Use::whole);
+    f.place("bias", bias, Use::whole), f.place("scale", scale, Use::result);
+    f.place("shift", shift, Use::result), f.work(work, work_bytes);
+  }
+  void check(const Check& c) const;
+  void settle(const Kernels& kernels, int threads);
+  void run(const Run& run) const;
+};
+
+// gates [batch, time, 4 hidden] are the inputs' share; the weights are those of the states, for
+// each gate.
+struct Lstm : Alone {
+  static constexpr const char* kName = "lstm";
+  Place gates, lengths, y, work;
+  Weight weights[4];
+  int64_t batch, time, hidden;
+  int64_t work_bytes = 0;
+  bool reverse;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("batch", batch), f.number("time", time), f.number("hidden", hidden);
+    f.flag("reverse", reverse), f.place("gates", gates, Use::whole);
+    f.place("lengths", lengths, Use::whole);
+    for (int g = 0; g < 4; g++) f.weight(std::string(1, "ifgo"[g]), weights[g]);
+    f.place("y", y, Use::result), f.work(work, work_bytes);
+  }
+  void check(const Check& c) const;
+  void settle(const Kernels& kernels, int threads);
+  void run(const Run& run) const;
+};
+
+// x [batch, time] rows of `bytes` into cache [batch, capacity], from row `starts` [batch] on.
+struct Write : Alone {
+  static constexpr const char* kName = "write";
+  Place x, starts, cache;
+  int64_t batch, time, capacity, bytes;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("batch", batch), f.number("time", time), f.number("capacity", capacity);
+    f.number("bytes", bytes), f.place("x", x, Use::whole), f.place("starts", starts, Use::whole);
+    f.place("cache", cache, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// y = max(0, (x + add) / divide + plus) * times, rounded down.
+struct Lengths : Early {
+  static constexpr const char* kName = "lengths";
+  Place x, y;
+  int64_t size, add, divide, plus, times;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("size", size), f.integer("add", add), f.number("divide", divide);
+    f.number("plus", plus), f.number("times", times), f.place("x", x, Use::whole);
+    f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// y [size, count]: as many places from each start on.
+struct Positions : Early {
+  static constexpr const char* kName = "positions";
+  Place starts, y;
+  int64_t size, count;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("size", size), f.number("count", count), f.place("starts", starts, Use::whole);
+    f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+}  // namespace tynda

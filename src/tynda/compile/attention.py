@@ -1,0 +1,63 @@
+"""Lowering of attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tynda.compile.trace import Step
+from tynda.weights.attention import LEAST_QUERIES
+
+if TYPE_CHECKING:
+    from tynda.compile.lower import Lowering
+
+__all__ = ["RULES"]
+
+
+def attention(lower: Lowering, step: Step) -> None:
+    """See `Ops.attention` and `Ops.causal_attention`."""
+    names = ("q", "k", "v", "lengths" if step.operation == "attention" else "starts")
+    q, k, v, lengths = (lower.view(step.tensors[name]) for name in names)
+    y = lower.new(step.result)
+    lower.emit("attention", **_heads(lower, step), q=q, k=k, v=v, lengths=lengths, y=y)
+
+
+def attention_weights(lower: Lowering, step: Step) -> None:
+    """See `Ops.attention_weights`."""
+    q, k, lengths = (lower.view(step.tensors[name]) for name in ("q", "k", "lengths"))
+    y = lower.new(step.result)
+    lower.emit("attention_weights", **_heads(lower, step), q=q, k=k, lengths=lengths, y=y)
+
+
+def remember(lower: Lowering, step: Step) -> None:
+    """See `Ops.remember_keys` and `Ops.remember_values`."""
+    values = step.operation == "remember_values"
+    x = lower.view(step.tensors["v" if values else "k"])
+    lengths = lower.view(step.tensors["lengths"])
+    batch, keys, channels = step.result.shape
+    about = {
+        **{"batch": batch, "heads": step.settings["heads"], "keys": keys, "channels": channels},
+        **{"values": values, "integer": lower.bits == 8},
+    }
+    lower.emit("remember", **about, x=x, lengths=lengths, y=lower.new(step.result))
+
+
+def _heads(lower: Lowering, step: Step) -> dict[str, int]:
+    batch, queries, channels = step.tensors["q"].shape
+    packed = bool(step.tensors["k"].remembered)
+    causal = step.operation == "causal_attention"
+    enough = queries >= LEAST_QUERIES and step.operation == "attention"
+    return {
+        **{"batch": batch, "heads": step.settings["heads"], "queries": queries},
+        **{"keys": step.tensors["k"].shape[1], "channels": channels},
+        "v_channels": step.tensors["v"].shape[2] if "v" in step.tensors else channels,
+        "causal": causal,
+        "integer": lower.bits == 8 and not causal and (packed or enough),
+        "packed": packed,
+    }
+
+
+RULES = {
+    **{"attention": attention, "causal_attention": attention},
+    **{"attention_weights": attention_weights},
+    **{"remember_keys": remember, "remember_values": remember},
+}
