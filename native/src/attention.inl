@@ -19,8 +19,8 @@ inline int64_t seen(const Attention& a, int64_t query) {
   return a.causal ? std::min(a.keys, a.first + query + 1) : a.keys;
 }
 
-// What brings a product of a query and a key to a power of 2. It is left to the differences of
-// such scores, which are exact where it matters, however large the scores.
+// The factor that makes a product of a query and a key an exponent of 2. It is applied to the
+// differences of scores, which stay exact where it matters, however large the scores are.
 inline float unit_of(const Attention& a) { return 1.44269504f / std::sqrt(float(a.width)); }
 
 // Rows of one head lie far apart, so that no processor asks for them in advance: they come from
@@ -305,8 +305,8 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
   auto* const weights = reinterpret_cast<Weight*>(a.scratch + at.weights);
   auto* const sums = reinterpret_cast<float*>(a.scratch + at.sums);
   std::fill(sums, sums + Rows * wide, 0.0f);
-  // Of each row: the unit of its scores, the greatest so far and in this block, and what sums and
-  // weights, which are beside these, count for beside the greatest of both.
+  // Each row has the unit of its scores, the maximum so far, the maximum of this block, and the
+  // factors that bring earlier sums and this block's weights to the larger of both maxima.
   constexpr int kWide = (Rows + kLanes - 1) / kLanes * kLanes;
   float unit[kWide] = {}, top[kWide], here[kWide], kept[kWide], share[kWide], total[Rows] = {};
   Form::take_queries(a, r, Rows, q, unit);

@@ -1,4 +1,4 @@
-// What one instruction set offers. Every kernel has a NumPy twin in tynda/ops/numpy.py.
+// The kernels of one instruction set. Every kernel has a NumPy twin in tynda/ops/numpy.py.
 //
 // x, y and the like are rows of float32; ldx is the distance from one row to the next, in
 // elements. No pointer need be aligned. y may be x where nothing else is said; of a product, y may
@@ -13,7 +13,7 @@ namespace tynda {
 
 enum class Activation { none, relu, gelu, silu };
 
-// What happens to a product on its way out: activation(product + bias) * factor + residual.
+// The epilogue of a product: activation(product + bias) * factor + residual.
 struct Epilogue {
   const float* bias = nullptr;
   Activation activation = Activation::none;

@@ -110,7 +110,7 @@ int64_t place_all(std::vector<Span>& spans) {
   return end;
 }
 
-// What is known of a buffer while places are given.
+// The lifetime of a buffer, found before offsets are assigned.
 struct Life {
   std::optional<size_t> span;   // in the list of those that are placed
   std::optional<size_t> stage;  // the only one that uses it
@@ -270,7 +270,7 @@ class Placing {
     for (const Span& span : own) offsets_[int64_t(span.buffer)] = span.offset;
   }
 
-  // As many rows for each thread, as far as they come out even.
+  // The block size that gives all threads about the same number of rows.
   int64_t block(int64_t rows, int64_t row_bytes) const {
     const int64_t tile = layout_.kernels.tile;
     if (rows < 2 * tile) return std::max<int64_t>(rows, 1);  // the threads share each product

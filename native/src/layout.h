@@ -30,7 +30,7 @@ class Layout {
   std::vector<Shape> weights;
   std::vector<std::string> constant_names, matrix_names;  // in the order in which they are told of
   std::vector<int64_t> argument_bytes, constant_bytes;
-  // Of rows of each buffer of the plan, and of all of it.
+  // The size of one row of each buffer of the plan, and of the whole buffer.
   std::vector<int64_t> row_bytes, buffer_bytes;
   int64_t arena = 0, local = 0;
 

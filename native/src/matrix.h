@@ -28,7 +28,7 @@ inline Bytes aligned_bytes(int64_t size) {
   return Bytes(new (std::align_val_t(kAlign)) uint8_t[size > 0 ? size : 1]);
 }
 
-// What a matrix takes, before there is one. The numbers of `width` outputs stand side by side.
+// The sizes of a matrix, known before its memory exists. `width` outputs are interleaved.
 struct Shape {
   int64_t n, k, width;
   int bits;       // 32, 8, 4, 3 or 2

@@ -43,7 +43,7 @@ struct Plan {
   // std::invalid_argument, naming the line, for what is no plan.
   static Plan parse(std::string_view text);
 
-  // As the kernels hold a matrix.
+  // The form in which the kernels hold a matrix.
   Shape shape(const Matrix& m, const Kernels& kernels) const {
     return {m.count, m.inputs, kernels.panel, int(m.bits), m.group};
   }

@@ -161,7 +161,7 @@ inline float largest(const float* x, int64_t size) {
   return greatest(most);
 }
 
-// What brings numbers up to `largest` to codes; `scale` brings them back.
+// The factor that maps numbers of magnitude up to `largest` to codes; `scale` maps them back.
 inline float rounding(float largest, float* scale) {
   *scale = largest / 127;
   return largest < kLeast ? 0 : 127 / largest;

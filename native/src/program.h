@@ -52,7 +52,7 @@ class Arena {
     int64_t bytes_ = 0;
     Bytes memory_;
   };
-  // Of all pieces that are not lent.
+  // Bytes and number of all pieces that are not in use.
   int64_t bytes() const;
   int64_t pieces() const;
 

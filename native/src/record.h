@@ -1,4 +1,4 @@
-// What the operations of a plan are made of: places, weights, and the memory of a run.
+// The parts of a plan's operations: places, weights, and the memory of a run.
 #pragma once
 #include <cstdint>
 #include <stdexcept>
@@ -48,7 +48,7 @@ enum class Use {
   result,  // writes it
 };
 
-// What an operation works on.
+// The memory and the rows that an operation works on.
 struct Run {
   const Kernels* kernels;
   int threads;
@@ -83,7 +83,7 @@ struct Run {
   int64_t length(const Place& lengths, int64_t item, int64_t most) const {
     return std::clamp<int64_t>(integers(lengths)[item], 0, most);
   }
-  // As another of the plan's threads sees it; this one must be the first's.
+  // The same run with another thread's local memory; *this must be the first thread's.
   Run of_thread(int thread) const {
     Run run = *this;
     run.local += thread * local_bytes;
@@ -99,8 +99,8 @@ inline int64_t within(int64_t index, int64_t size) {
   return index;
 }
 
-// What an operation asks of its places before it may run; std::invalid_argument where one is too
-// small, so that no run of a plan that was checked leaves its memory.
+// Checks that each place of an operation lies within its buffer. It throws std::invalid_argument
+// where one does not, so that a run of a checked plan never leaves its memory.
 class Check {
  public:
   const Kernels& kernels;

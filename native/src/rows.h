@@ -1,4 +1,4 @@
-// What works row by row or number by number. Tensors are [rows, width] unless said.
+// Operations that work row by row or number by number. Tensors are [rows, width] unless stated.
 #pragma once
 #include "products.h"
 

@@ -1,4 +1,4 @@
-// What is done row by row or element by element; part of kernels.inl.
+// Kernels that work row by row or element by element; a part of kernels.inl.
 #pragma once
 
 namespace tynda {

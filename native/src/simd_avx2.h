@@ -50,7 +50,7 @@ static inline I none() { return {_mm256_setzero_si256()}; }
 static inline I load(const int32_t* p) { return {_mm256_loadu_si256((const __m256i*)p)}; }
 static inline I nearest(F a) { return {_mm256_cvtps_epi32(a.v)}; }  // ties to even
 static inline F real(I a) { return {_mm256_cvtepi32_ps(a.v)}; }
-// Of a normal number above 0.
+// The exponent of a normal number above 0.
 static inline I exponent(F a) {
   return {_mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(a.v), 23), _mm256_set1_epi32(127))};
 }
@@ -66,11 +66,11 @@ static inline void store_plain_codes(uint8_t* p, I q, int n) {
   const int64_t codes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));
   std::memcpy(p, &codes, n);
 }
-// Of four vectors, four codes of each by turns.
+// Interleaves the codes of four vectors, four of each at a time.
 static inline __m256i by_fours(const I (&q)[4]) {
   return _mm256_packs_epi16(_mm256_packs_epi32(q[0].v, q[1].v), _mm256_packs_epi32(q[2].v, q[3].v));
 }
-// Those of four vectors, one after the other.
+// Stores the codes of four vectors one after the other.
 static inline void store_plain_codes(uint8_t* p, const I (&q)[4]) {
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   _mm256_storeu_si256((__m256i*)p, _mm256_permutevar8x32_epi32(by_fours(q), order));

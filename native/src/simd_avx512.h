@@ -41,7 +41,7 @@ static inline I none() { return {_mm512_setzero_si512()}; }
 static inline I load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 static inline I nearest(F a) { return {_mm512_cvtps_epi32(a.v)}; }  // ties to even
 static inline F real(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
-// Of a normal number above 0.
+// The exponent of a normal number above 0.
 static inline I exponent(F a) {
   return {_mm512_sub_epi32(_mm512_srli_epi32(_mm512_castps_si512(a.v), 23), _mm512_set1_epi32(127))};
 }
@@ -61,11 +61,11 @@ static inline void store_plain_codes(uint8_t* p, I q, int n) {
     _mm512_mask_cvtepi32_storeu_epi8(p, first(n), q.v);
   }
 }
-// Of four vectors, four codes of each by turns.
+// Interleaves the codes of four vectors, four of each at a time.
 static inline __m512i by_fours(const I (&q)[4]) {
   return _mm512_packs_epi16(_mm512_packs_epi32(q[0].v, q[1].v), _mm512_packs_epi32(q[2].v, q[3].v));
 }
-// Those of four vectors, one after the other.
+// Stores the codes of four vectors one after the other.
 static inline void store_plain_codes(uint8_t* p, const I (&q)[4]) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, by_fours(q)));

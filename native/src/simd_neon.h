@@ -45,7 +45,7 @@ static inline I none() { return {vdupq_n_s32(0)}; }
 static inline I load(const int32_t* p) { return {vld1q_s32(p)}; }
 static inline I nearest(F a) { return {vcvtnq_s32_f32(a.v)}; }  // ties to even
 static inline F real(I a) { return {vcvtq_f32_s32(a.v)}; }
-// Of a normal number above 0.
+// The exponent of a normal number above 0.
 static inline I exponent(F a) {
   return {vsubq_s32(vshrq_n_s32(vreinterpretq_s32_f32(a.v), 23), vdupq_n_s32(127))};
 }
@@ -62,7 +62,7 @@ static inline void store_plain_codes(uint8_t* p, I q, int n) {
   const uint32_t four = vget_lane_u32(vreinterpret_u32_s8(codes), 0);
   std::memcpy(p, &four, n);
 }
-// Those of four vectors, one after the other.
+// Stores the codes of four vectors one after the other.
 static inline void store_plain_codes(uint8_t* p, const I (&q)[4]) {
   const int16x8_t words = vcombine_s16(vmovn_s32(q[0].v), vmovn_s32(q[1].v));
   const int16x8_t more = vcombine_s16(vmovn_s32(q[2].v), vmovn_s32(q[3].v));

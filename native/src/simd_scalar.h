@@ -75,7 +75,7 @@ static inline I operator+(I a, I b) { return {a.v + b.v}; }
 static inline void store_plain_codes(uint8_t* p, I q, int n) {
   for (int i = 0; i < n; i++) p[i] = uint8_t(q.v[i]);
 }
-// Those of four vectors, one after the other.
+// Stores the codes of four vectors one after the other.
 static inline void store_plain_codes(uint8_t* p, const I (&q)[4]) {
   for (int i = 0; i < 4; i++) store_plain_codes(p + i * kLanes, q[i], kLanes);
 }

@@ -1,12 +1,12 @@
-// What is known of spectra before there is sound.
+// The tables of a spectrum, which do not depend on the sound.
 #pragma once
 #include <cstdint>
 #include <vector>
 
 namespace tynda {
 
-// What becomes of a frame's power spectrum, or of its energies where there are filters:
-// nothing; the logarithm of at least 1e-10; square roots of magnitudes, standardised.
+// The last step on a frame's power spectrum, or on its filter energies if there are filters:
+// none; the logarithm of max(x, 1e-10); square roots of magnitudes, standardised.
 enum class Ending { power, log, log10, standard };
 
 // Spectra of windowed frames of float32, zeros behind them up to `fft` samples. The transform of an

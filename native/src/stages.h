@@ -6,7 +6,7 @@ namespace tynda {
 
 struct Alone {
   static constexpr bool kStrip = false, kEarly = false;
-  // What depends on the processor: the size of `work` and `scratch`, in how many parts.
+  // Sets the sizes that depend on the processor: `work`, `scratch` and the number of parts.
   void settle(const Kernels&, int) {}
 };
 
@@ -79,7 +79,7 @@ struct Packed {
     f.number("heads", heads), f.number("keys", keys), f.number("channels", channels);
     f.flag("values", values), f.flag("integer", integer);
   }
-  // Of a head; of an item.
+  // Bytes of one head, and of all heads of an item.
   int64_t head_bytes(const Kernels& kernels) const;
   int64_t bytes(const Kernels& kernels) const { return times(heads, head_bytes(kernels)); }
 };

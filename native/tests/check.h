@@ -1,4 +1,4 @@
-// What the tests share: random numbers, memory with guards, and a note of all that differs.
+// Shared by the tests: random numbers, memory with guards, and a log of every difference.
 #pragma once
 #include <cmath>
 #include <cstdarg>
@@ -128,7 +128,7 @@ inline void close(const Floats& found, const std::vector<Expected>& expected) {
       return differ(i, found[i], expected[i].value);
 }
 
-// What an element is that nothing was written to.
+// The value of an element that nothing was written to.
 inline float untouched() {
   float x;
   std::memset(&x, kUntouched, sizeof x);

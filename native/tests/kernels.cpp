@@ -292,7 +292,7 @@ struct Case {
   Attention a;
 };
 
-// What rounding to 8 bits makes of rows (step 1) or columns.
+// Replaces rows (step 1) or columns by their values after rounding to 8 bits.
 void round_to_codes(Floats& x, int64_t start, int64_t count, int64_t step) {
   std::vector<int8_t> codes(count);
   const float scale = quantize_row(x.begin() + start, count, step, codes.data());

@@ -186,7 +186,7 @@ void threads_do_not_change_a_bit(const Kernels& kernels) {
   for (auto& caller : callers) caller.join();
   for (int i = 0; i < 2; i++) calls[i].same_as(alone[i]);
 
-  // As when a second model was loaded with more threads.
+  // The pool grows when a second model is loaded with more threads.
   at("plan of one thread in a pool of four");
   Pool::shared().grow(4);
   Call again(one.layout, 0);
@@ -214,7 +214,7 @@ void a_plan_that_threw_runs_again(const Kernels& kernels) {
   wrong.same_as(right);
 }
 
-// As in a file whose header has an odd length.
+// A file whose header has an odd length puts its tensors at odd addresses.
 void weights_may_lie_at_any_byte(const Kernels& kernels) {
   at("weights at an odd byte");
   Random random(5);

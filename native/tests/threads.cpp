@@ -53,7 +53,7 @@ void workers_that_sleep_are_woken() {
 #if defined(__unix__) || defined(__APPLE__)
 std::atomic<bool> held, released;
 
-// As a processor does that has gone to another program, until it comes back.
+// Stops this thread, as when its processor runs another program for a while.
 void hold(int) {
   held = true;
   while (!released) {

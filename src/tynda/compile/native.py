@@ -43,9 +43,9 @@ __all__ = [
     "machine",
 ]
 
-# Plans that are kept: recordings come in many lengths.
+# The number of plans that are kept, since recordings come in many lengths.
 _PLANS = 64
-# Of a weight, that are rearranged at a time.
+# Rows of a weight that are rearranged at a time.
 _ROWS = 2048
 
 
@@ -327,8 +327,8 @@ def _plain(array: Any) -> NDArray[Any]:
     if isinstance(array, Packed):
         return array.data
     array = np.asarray(array)
-    array = np.ascontiguousarray(array, np.int64 if array.dtype.kind in "iu" else np.float32)
-    return array if array.flags.aligned else array.copy()
+    kind = np.int64 if array.dtype.kind in "iu" else np.float32
+    return np.require(array, kind, ["C", "A"])
 
 
 def _room(value: Value, size: int) -> tuple[tuple[int, ...], Any]:
