@@ -1,0 +1,58 @@
+"""The plans of a model: what the native engine runs for a recording of some length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tynda.compile.engine import as_held
+from tynda.compile.native import Lowered, lowered, machine
+from tynda.compile.runs import Run, follow
+from tynda.compile.trace import trace_call
+from tynda.errors import TyndaError
+from tynda.heads import head_of
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.store.checkpoint import Checkpoint
+
+__all__ = ["Planned", "plans"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One program of a model for inputs of certain shapes, and its plan."""
+
+    run: Run
+    lowered: Lowered
+
+
+def plans(
+    model: Checkpoint,
+    seconds: float,
+    tokens: float = 3.0,
+    batch: int = 1,
+    bits: int | None = None,
+    threads: int = 1,
+) -> list[Planned]:
+    """Lower every program that ``batch`` recordings of ``seconds`` need, in order, from shapes.
+
+    A decoder writes ``tokens`` for each second of sound. ``bits`` is the matmul precision, as
+    `tynda.load` takes it. Raises `TyndaError` where there are no kernels, where ``bits`` is not a
+    matmul precision, or where the sound is too short for the model.
+    """
+    head, held = head_of(model.family), model.family.trainable(model.config)
+    weights, bits = as_held(model.weights, held, "native", bits)
+    here = machine(threads, bits)
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    found: list[Planned] = []
+
+    def execute(run: Run) -> Any:
+        program, result = trace_call(run.program, shapes, run.settings, *run.inputs)
+        found.append(Planned(run, lowered(program, weights, here)))
+        return result
+
+    work = head.work(model, round(seconds * SAMPLE_RATE), tokens, batch)
+    try:
+        follow(head.runs(model.family, model.config, work), execute)
+    except ValueError as error:
+        raise TyndaError(f"{seconds:g} s of sound do not fit the model: {error}") from None
+    return found
