@@ -202,7 +202,7 @@ Plan Plan::parse(std::string_view text) {
     at = end + 1;
     try {
       if (count == 0 && line != kHeader) refuse("it does not begin with " + std::string(kHeader));
-      if (count > 0) parser.line(line);
+      if (count > 0 && line.substr(0, 1) != "#") parser.line(line);
     } catch (const std::invalid_argument& e) {
       refuse("line " + std::to_string(count + 1) + " of a plan: " + e.what());
     }

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tynda.compile.engine import as_held
-from tynda.compile.native import Lowered, lowered, machine
+from tynda.compile.native import Lowered, Machine, lowered, machine
 from tynda.compile.runs import Run, follow
 from tynda.compile.trace import trace_call
-from tynda.errors import TyndaError
 from tynda.heads import head_of
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
@@ -23,6 +22,14 @@ class Planned:
 
     run: Run
     lowered: Lowered
+    machine: Machine
+
+    def text(self) -> str:
+        """The plan's text, with the program's name and its memory on this machine."""
+        header, _, lines = self.lowered.plan.text().partition("\n")
+        here = f"{self.machine.instructions}, {self.machine.threads} threads"
+        memory = f"# {self.run.name}: arena of {self.lowered.arena_bytes} bytes ({here})"
+        return f"{header}\n{memory}\n{lines}"
 
 
 def plans(
@@ -36,8 +43,7 @@ def plans(
     """Lower every program that ``batch`` recordings of ``seconds`` need, in order, from shapes.
 
     A decoder writes ``tokens`` for each second of sound. ``bits`` is the matmul precision, as
-    `tynda.load` takes it. Raises `TyndaError` where there are no kernels, where ``bits`` is not a
-    matmul precision, or where the sound is too short for the model.
+    `tynda.load` takes it. Raises `TyndaError` where there are no kernels.
     """
     head, held = head_of(model.family), model.family.trainable(model.config)
     weights, bits = as_held(model.weights, held, "native", bits)
@@ -47,12 +53,9 @@ def plans(
 
     def execute(run: Run) -> Any:
         program, result = trace_call(run.program, shapes, run.settings, *run.inputs)
-        found.append(Planned(run, lowered(program, weights, here)))
+        found.append(Planned(run, lowered(program, weights, here), here))
         return result
 
     work = head.work(model, round(seconds * SAMPLE_RATE), tokens, batch)
-    try:
-        follow(head.runs(model.family, model.config, work), execute)
-    except ValueError as error:
-        raise TyndaError(f"{seconds:g} s of sound do not fit the model: {error}") from None
+    follow(head.runs(model.family, model.config, work), execute)
     return found

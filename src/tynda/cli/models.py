@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from tynda.cli.console import print_table, print_text, rate
-from tynda.cli.options import table_or_json
+from tynda.cli.options import Number, engine_options, table_or_json
+from tynda.compile.engine import processors
+from tynda.plans import plans
 from tynda.store import hub, library
 
 __all__ = ["models"]
@@ -65,6 +67,28 @@ def show_model(name: str, format_: str) -> None:
     for key, value in row["config"].items():
         table.add_row(f"  {key}", str(value))
     print_table(table)
+
+
+@models.command("plan")
+@click.argument("name")
+@click.option(
+    "--seconds",
+    type=Number(min=0.01, max=3600),
+    default=10.0,
+    show_default=True,
+    help="Length of the recording.",
+)
+@engine_options(without=["backend"])
+def plan_model(name: str, seconds: float, bits: int | None, threads: int | None) -> None:
+    """Print the native engine's plans for a recording with the model NAME.
+
+    There is a plan for each program of the model: its tensors, weights and operations, in the
+    order in which they run. A line that begins with # gives the plan's memory here. Nothing is
+    computed. docs/native.md explains the format.
+    """
+    threads = threads or processors()
+    for planned in plans(library.load(name), seconds, bits=bits, threads=threads):
+        print_text(planned.text())
 
 
 @models.command("pull")

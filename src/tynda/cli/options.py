@@ -25,6 +25,7 @@ __all__ = [
     "Number",
     "Sections",
     "decoder_options",
+    "engine_options",
     "limited",
     "model_options",
     "setting_options",
@@ -85,33 +86,41 @@ table_or_json = click.option(
 )
 
 
-def model_options(*, without: Collection[str] = ()) -> Callable[[Any], Any]:
-    """Give a command the options of the backend and of the decoders, but for those ``without``."""
+def engine_options(*, without: Collection[str] = ()) -> Callable[[Any], Any]:
+    """Give a command the options of the engine, but for those ``without``."""
+    option = partial(click.option, cls=_Option, heading="Computing")
+    options = {
+        "backend": option(
+            "--backend",
+            type=click.Choice(get_args(Backend)),
+            help="native by default, or numpy where tynda was installed without a compiler.",
+        ),
+        "bits": option(
+            "--bits",
+            type=click.Choice([str(bits) for bits in BITS]),
+            callback=lambda ctx, param, given: given and int(given),
+            help="Precision of matrix products: 32 bits by default, or 8 for a model that is "
+            "stored so.",
+        ),
+        "threads": option(
+            "--threads",
+            type=click.IntRange(1),
+            metavar="NUMBER",
+            help="Threads to use; one for each processor by default.",
+        ),
+    }
+    return _all_of([option for name, option in options.items() if name not in without])
 
+
+def model_options(*, without: Collection[str] = ()) -> Callable[[Any], Any]:
+    """Give a command the options of the engine and of the decoders, but for those ``without``."""
+    decoder = [_setting(name) for name in _names() if name not in without]
+    return _all_of([engine_options(without=without), *decoder])
+
+
+def _all_of(decorators: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
-        option = partial(click.option, cls=_Option, heading="Computing")
-        options = [
-            option(
-                "--backend",
-                type=click.Choice(get_args(Backend)),
-                help="native by default, or numpy where tynda was installed without a compiler.",
-            ),
-            option(
-                "--bits",
-                type=click.Choice([str(bits) for bits in BITS]),
-                callback=lambda ctx, param, given: given and int(given),
-                help="Precision of matrix products: 32 bits by default, or 8 for a model that is "
-                "stored so.",
-            ),
-            option(
-                "--threads",
-                type=click.IntRange(1),
-                metavar="NUMBER",
-                help="Threads to use; one for each processor by default.",
-            ),
-            *(_setting(name) for name in _names() if name not in without),
-        ]
-        for each in reversed(options):  # the help lists the last one applied first
+        for each in reversed(decorators):  # the help lists the last one applied first
             command = each(command)
         return command
 

@@ -115,9 +115,7 @@ def reshape(lower: Lowering, step: Step) -> None:
     value = step.tensors["x"]
     view, shape = lower.view(value), step.result.shape
     size = _INTEGER if value.is_integer else _FLOAT
-    lower.see(
-        step.result, View(view.buffer, math.prod(shape[:-1]), shape[-1] * size, view.offset)
-    )
+    lower.see(step.result, View(view.buffer, math.prod(shape[:-1]), shape[-1] * size, view.offset))
 
 
 def slice_(lower: Lowering, step: Step) -> None:
