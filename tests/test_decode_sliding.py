@@ -11,13 +11,13 @@ from tynda.errors import TyndaError
 from tynda.heads.seq2seq import sliding
 from tynda.heads.seq2seq.align import Timing, align, warp
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Window
+from tynda.heads.seq2seq.search import Dice, Window, decode
 from tynda.heads.seq2seq.sliding import Piece
 from tynda.ops.tree import leaves
 from whisper_peer import features, pair, same_as_openai, same_dice  # noqa: F401 (a fixture)
 
 # Random models are never sure: thresholds about what they reach tell more than the usual ones.
-DOUBT = {"logprob_threshold": -4.4, "compression_ratio_threshold": 1.9}
+DOUBT = {"logprob_threshold": None, "compression_ratio_threshold": 1.3}
 CASES = {
     "one_window": (3, {}),
     "several_windows": (40, {}),
@@ -50,6 +50,7 @@ def sound(seconds):
 
 def heard(models, seconds, changes):
     usual = {"temperature": (0.0,), "max_new_tokens": 24, "no_speech_threshold": None}
+    usual |= {"best_of": None}  # as openai's function has it
     return same_as_openai(models, sound(seconds), usual | changes)
 
 
@@ -67,6 +68,39 @@ def test_recordings_are_those_of_openai(models, name):
         assert max(p.window.temperature for p in pieces) > 0
     if name not in ("silence", "doubtful"):
         assert pieces
+
+
+def test_where_every_try_fails_the_likeliest_is_kept(models):
+    """The reference keeps the last, which is drawn at the highest temperature."""
+    plain = heard(models, 12, {"logprob_threshold": None, "compression_ratio_threshold": None})
+    options = Options(temperature=(0.0, 0.4, 1.0), logprob_threshold=0.0, max_new_tokens=24)
+    pieces, _ = gather(sliding.transcribe, models[1], features(sound(12)), options)
+    first = pieces[0].window
+    assert first.temperature == 0
+    assert first.tokens == plain[0].window.tokens
+
+
+def test_a_text_that_repeats_itself_is_only_kept_where_all_do(models, monkeypatch):
+    ratios = {0.0: 3.0, 0.4: 1.0, 1.0: 2.0}
+    monkeypatch.setattr(
+        Window, "compression_ratio", property(lambda window: ratios[window.temperature])
+    )
+    options = Options(temperature=tuple(ratios), logprob_threshold=0.0, max_new_tokens=8)
+    pieces, _ = gather(sliding.transcribe, models[1], features(sound(3)), options)
+    assert {piece.window.temperature for piece in pieces} == {0.4}
+
+
+def test_every_try_of_a_recording_draws_other_numbers(models):
+    options = Options(temperature=(1.0,), best_of=None, max_new_tokens=8, language="en")
+    silence = features(np.zeros(80 * 16000, np.float32))
+    texts = [
+        tuple(window.tokens)
+        for dice in [Dice(0)]
+        for cross in [sliding.encode_windows(models[1], [silence[:3000]], options)]
+        for _ in range(3)
+        for (window,) in [decode(models[1], cross, options, ["en"], temperature=1.0, dice=dice)]
+    ]
+    assert len(set(texts)) == 3
 
 
 @pytest.mark.slow
@@ -126,10 +160,9 @@ def test_progress_reaches_the_end(models):
 def test_hot_words_stand_before_every_window_but_not_before_a_prefix(models):
     network = models[1]
     encode = network.tokenizer.encode
-    window = Window([], "", None, 0.0, 0.0, 0.0)
     history = sliding.History(network, Options(hotwords="tynda", initial_prompt="so"))
     assert history.prompt() == encode(" tynda") + encode(" so")
-    history.add(list(range(400)), window)
+    history.add(list(range(400)), tried=0.0)
     assert history.prompt() == encode(" tynda") + list(range(400))[-223 + len(encode(" tynda")) :]
     history = sliding.History(network, Options(hotwords="tynda", prefix="so"))
     assert history.prompt() == []

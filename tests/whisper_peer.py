@@ -170,8 +170,8 @@ def features(samples, seconds=30.0):
 
 @pytest.fixture
 def same_dice(monkeypatch):
-    """Let openai draw with our random numbers, begun anew for each window as ours are."""
-    dice = {}
+    """Let openai draw with our random numbers, begun anew for each recording as ours are."""
+    dice = {"recording": False}
 
     class Dice:
         def __init__(self, logits):
@@ -183,9 +183,25 @@ def same_dice(monkeypatch):
 
     run = openai.decoding.DecodingTask.run
 
-    def begin(task, mel):
+    def roll():
         dice["rng"] = np.random.default_rng(Options.seed)
+
+    def begin(task, mel):
+        if not dice["recording"]:
+            roll()
         return run(task, mel)
+
+    whole = openai.Whisper.transcribe
+
+    def transcribe(*arguments, **options):
+        roll()
+        dice["recording"] = True
+        try:
+            return whole(*arguments, **options)
+        finally:
+            dice["recording"] = False
+
+    monkeypatch.setattr(openai.Whisper, "transcribe", transcribe)
 
     monkeypatch.setattr(openai.decoding, "Categorical", Dice)
     monkeypatch.setattr(openai.decoding.DecodingTask, "run", begin)

@@ -1,7 +1,8 @@
 """A recording through Whisper's window at its silences, several windows side by side.
 
 Faster than ``sliding``, since windows are decoded together, and steadier: no window waits for
-another or is led astray by it. The price is what the text so far would have told.
+another or is led astray by it. The price is what the text so far would have told. A window whose
+text ends early is followed by another, from where its last whole segment ended, as in ``sliding``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Network, decode, detect_language
+from tynda.heads.seq2seq.search import Dice, Network, Window, decode, detect_language
 from tynda.heads.seq2seq.sliding import History, Piece, Stretch, clips, encode_windows, is_silence
 from tynda.models.base import CrossKV
 from tynda.sound.frontend import FrontEnd
@@ -46,6 +47,7 @@ def transcribe(
     chunks = pack(speech, wanted, most, rate)
     language, prompt = options.language, History(network, options).prompt()
     on_language(language)
+    dice = Dice(options.seed)
     last_end = 0.0
     cross: CrossKV[Any] | None = None
     one: CrossKV[Any] | None = None
@@ -66,19 +68,28 @@ def transcribe(
             [language] * len(group),
             temperature=options.temperature[0],
             prompt=prompt,
+            dice=dice,
         )
         for i, ((begin, end), first) in enumerate(zip(group, texts, strict=True)):
             one = _only(network, cross, i)
-            stretch = Stretch(network, options, language, one, begin, end - begin, end)
-            window = stretch.decode(prompt, first=first)
-            if is_silence(window, options):
-                continue
-            found, _ = stretch.cut(window, whole=True)
-            if options.word_timestamps:
-                stretch.add_words(found, last_end)
-            found = [p for p in found if p.start != p.end and p.text.strip()]
-            yield from found
-            last_end = found[-1].end if found else last_end
+            text: Window | None = first
+            seek = begin
+            while seek < end:
+                if seek > begin:  # what the window's text left out is a window of its own
+                    one = stretch = None
+                    rest = front(samples[seek * front.hop : end * front.hop])
+                    one = encode_windows(network, [rest], options)
+                    text = None
+                stretch = Stretch(network, options, language, one, seek, end - seek, end)
+                window = stretch.decode(dice, prompt, first=text)
+                if is_silence(window, options):
+                    break
+                found, seek = stretch.cut(window)
+                if options.word_timestamps:
+                    stretch.add_words(found, last_end)
+                found = [p for p in found if p.start != p.end and p.text.strip()]
+                yield from found
+                last_end = found[-1].end if found else last_end
         if on_progress:
             on_progress(group[-1][1] / rate)
 

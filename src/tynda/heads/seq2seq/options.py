@@ -31,8 +31,9 @@ Token = Annotated[int, Range(-1, 1 << 32)]
 class Options:
     """How a recording becomes text.
 
-    Names and defaults are those of openai/whisper's ``transcribe``; ``hotwords``,
-    ``max_new_tokens``, ``repetition_penalty`` and ``no_repeat_ngram_size`` are faster-whisper's.
+    Names and defaults are those of openai/whisper's command, but that it searches with 5 beams;
+    ``hotwords``, ``max_new_tokens``, ``repetition_penalty`` and ``no_repeat_ngram_size`` are
+    faster-whisper's.
     """
 
     head: ClassVar[str] = "Seq2seq"
@@ -59,10 +60,9 @@ class Options:
         None, "Width of the beam search at temperature 0; greedy by default.", heading=SEARCH
     )
     best_of: Count | None = setting(
-        None,
-        "Texts to draw above temperature 0, of which the likeliest is kept; one by default.",
-        heading=SEARCH,
+        5, "Texts to draw above temperature 0, of which the likeliest is kept.", heading=SEARCH
     )
+    """As in the command of openai/whisper; its function draws one."""
     patience: AboveZero = setting(
         1.0,
         "So many times `beam_size` finished texts end the beam search.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from tynda.ops.numpy import NumpyOps
 
 __all__ = [
     "SECONDS_PER_FRAME",
+    "Dice",
     "Network",
     "Window",
     "compression_ratio",
@@ -60,6 +61,18 @@ class Window:
     def compression_ratio(self) -> float:
         """High where a text repeats itself."""
         return compression_ratio(self.text)
+
+
+class Dice:
+    """The random numbers of a recording, by which its tokens are drawn above temperature 0."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    @cached_property
+    def generator(self) -> np.random.Generator:
+        """The generator, made on first use, since NumPy is slow to import its generators."""
+        return np.random.default_rng(self._seed)
 
 
 def compression_ratio(text: str) -> float:
@@ -140,12 +153,14 @@ def decode(
     temperature: float = 0.0,
     prompt: Sequence[int] = (),
     prefix: Sequence[int] = (),
+    dice: Dice | None = None,
 ) -> list[Window]:
     """The likeliest text of each window, at one ``temperature``.
 
     ``languages`` are codes (None for a model of one language); ``prompt`` are tokens of a
-    text that came before; ``prefix`` begins the text of every window. Of ``options``, those
-    count that are about one window. Raises `TyndaError` for an unknown language.
+    text that came before; ``prefix`` begins the text of every window; ``dice`` belong to the
+    recording, or are new by default. Of ``options``, those count that are about one window.
+    Raises `TyndaError` for an unknown language.
     """
     tokenizer = network.tokenizer
     beams = options.beam_size if temperature == 0 else None
@@ -170,7 +185,7 @@ def decode(
     search = (
         _Beams(beams, options.patience, tokenizer.eot)
         if beams
-        else _Draws(temperature, options.seed, tokenizer.eot)
+        else _Draws(temperature, dice or Dice(options.seed), tokenizer.eot)
     )
     sums = np.zeros(len(texts), np.float32)
     # The last token needs no room: nothing follows it.
@@ -342,10 +357,8 @@ class _Rules:
 class _Draws:
     """The best token, or one drawn at random, for every row on its own."""
 
-    def __init__(self, temperature: float, seed: int, eot: int) -> None:
-        self._temperature, self._eot = temperature, eot
-        # NumPy imports its generators when they are asked for, and it takes long.
-        self._rng = np.random.default_rng(seed) if temperature else None
+    def __init__(self, temperature: float, dice: Dice, eot: int) -> None:
+        self._temperature, self._dice, self._eot = temperature, dice, eot
 
     def choose(
         self, logs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
@@ -363,9 +376,9 @@ class _Draws:
 
     def _perturbed(self, row: Floats) -> Floats:
         """The largest of logits with Gumbel noise is a draw from their softmax (Gumbel 1954)."""
-        if self._rng is None:
+        if self._temperature == 0:
             return row
-        noise = self._rng.gumbel(size=len(row)).astype(np.float32)
+        noise = self._dice.generator.gumbel(size=len(row)).astype(np.float32)
         return row / np.float32(self._temperature) + noise
 
     def finish(

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.align import Timing, align
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import SECONDS_PER_FRAME, Network, Window, decode, detect_language
+from tynda.heads.seq2seq.search import (
+    SECONDS_PER_FRAME,
+    Dice,
+    Network,
+    Window,
+    decode,
+    detect_language,
+)
 from tynda.models.base import CrossKV
 
 __all__ = ["History", "Piece", "Stretch", "clips", "encode_windows", "is_silence", "transcribe"]
@@ -70,7 +77,7 @@ def transcribe(
         (chances,) = detect_language(network, encode_windows(network, [first], options))
         language = max(chances, key=lambda code: chances[code])
     on_language(language)
-    history = History(network, options)
+    history, dice = History(network, options), Dice(options.seed)
     spoken_until = 0.0
     for begin, end in clips(options.clip_timestamps, content):
         seek = begin
@@ -81,7 +88,7 @@ def transcribe(
             cross = stretch = None  # keys and values of one window at a time
             cross = encode_windows(network, [features[seek : seek + count]], options)
             stretch = Stretch(network, options, language, cross, seek, count, content)
-            window = stretch.decode(history.prompt(), history.prefix())
+            window = stretch.decode(dice, history.prompt(), history.prefix())
             if is_silence(window, options):
                 seek += count
                 continue
@@ -94,7 +101,7 @@ def transcribe(
                 spoken_until = spoken_until if end_of_speech is None else end_of_speech
             found = [p for p in found if p.start != p.end and p.text.strip()]
             yield from found
-            history.add([t for p in found for t in p.tokens], window)
+            history.add([t for p in found for t in p.tokens], stretch.tried)
             if on_progress:
                 on_progress(min(seek, content) / _RATE)
 
@@ -148,10 +155,10 @@ class History:
         prefix, self._prefix = self._prefix, []
         return prefix
 
-    def add(self, tokens: Sequence[int], window: Window) -> None:
-        """Remember a window's text, unless it was drawn too hot to be trusted."""
+    def add(self, tokens: Sequence[int], tried: float) -> None:
+        """Remember a window's text, unless a high temperature was ``tried`` to find it."""
         self._tokens += tokens
-        if not self._options.condition_on_previous_text or window.temperature > 0.5:
+        if not self._options.condition_on_previous_text or tried > 0.5:
             self._since = len(self._tokens)
 
 
@@ -178,6 +185,12 @@ def is_silence(window: Window, options: Options) -> bool:
     return window.no_speech_prob > options.no_speech_threshold and not likely
 
 
+def _repeats(window: Window, options: Options) -> bool:
+    """Whether a text compresses so well that it must repeat itself."""
+    threshold = options.compression_ratio_threshold
+    return threshold is not None and window.compression_ratio > threshold
+
+
 def _fails(window: Window, options: Options) -> bool:
     """Whether a text is to be decoded again."""
     unlikely = options.logprob_threshold is not None and (
@@ -188,10 +201,7 @@ def _fails(window: Window, options: Options) -> bool:
     )
     if unlikely and silent:
         return False
-    repetitive = options.compression_ratio_threshold is not None and (
-        window.compression_ratio > options.compression_ratio_threshold
-    )
-    return unlikely or repetitive
+    return unlikely or _repeats(window, options)
 
 
 class Stretch:
@@ -210,41 +220,46 @@ class Stretch:
         self._network, self._options, self._language = network, options, language
         self._cross, self._seek, self._count, self._content = cross, seek, count, content
         self._start = seek / _RATE
+        self.tried = 0.0
+        """The last temperature at which the text was decoded."""
 
     def decode(
         self,
+        dice: Dice,
         prompt: Sequence[int] = (),
         prefix: Sequence[int] = (),
         first: Window | None = None,
     ) -> Window:
-        """The text at the first temperature at which it does not fail, or at the last one.
+        """The text at the first temperature at which it does not fail.
 
-        ``first`` is the text at the first temperature, if it is there already.
+        Where it fails at every temperature, the likeliest of the texts that do not repeat
+        themselves is taken, or of all texts. ``first`` is the text at the first temperature, if it
+        was decoded already.
         """
-        temperatures = list(self._options.temperature)
-        if first is not None:
-            if not _fails(first, self._options) or len(temperatures) == 1:
-                return first
-            temperatures = temperatures[1:]
-        for temperature in temperatures:
-            (window,) = decode(
-                self._network,
-                self._cross,
-                self._options,
-                [self._language],
-                temperature=temperature,
-                prompt=prompt,
-                prefix=prefix,
-            )
-            if not _fails(window, self._options):
-                break
-        return window
+        options, failed = self._options, list[Window]()
+        for temperature in options.temperature:
+            self.tried = temperature
+            if first is not None and not failed:
+                window = first
+            else:
+                (window,) = decode(
+                    self._network,
+                    self._cross,
+                    options,
+                    [self._language],
+                    temperature=temperature,
+                    prompt=prompt,
+                    prefix=prefix,
+                    dice=dice,
+                )
+            if not _fails(window, options):
+                return window
+            failed.append(window)
+        steady = [window for window in failed if not _repeats(window, options)]
+        return max(steady or failed, key=lambda window: window.avg_logprob)
 
-    def cut(self, window: Window, *, whole: bool = False) -> tuple[list[Piece], int]:
-        """The window's segments, and the frame at which the next window begins.
-
-        ``whole``: no window follows that would hear the last segment again, so it stays.
-        """
+    def cut(self, window: Window) -> tuple[list[Piece], int]:
+        """The window's segments, and the frame at which the next window begins."""
         tokens, zero = window.tokens, self._network.tokenizer.timestamp_begin
         stamps = [t >= zero for t in tokens]
         # Two time stamps side by side: the end of a segment and the beginning of the next.
@@ -256,11 +271,6 @@ class Stretch:
             parts = [tokens[i:j] for i, j in zip([0, *cuts[:-1]], cuts, strict=True)]
             found = [self._piece(p, self._at(p[0]), self._at(p[-1]), window) for p in parts]
             if ended:
-                return found, self._seek + self._count
-            if whole:
-                rest = tokens[cuts[-1] :]
-                start, end = self._at(rest[0]), self._start + self._count / _RATE
-                found.append(self._piece(rest, start, max(start, end), window))
                 return found, self._seek + self._count
             # The segment after the last cut is unfinished: the next window begins with it.
             return found, self._seek + 2 * (tokens[cuts[-1] - 1] - zero)
