@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <cmath>
+#include <iterator>
 #include <locale>
 #include <sstream>
 #include <unordered_map>
@@ -39,9 +40,9 @@ struct Reader {
   void real(std::string_view name, float& to) { to = tynda::real(words.take(name)); }
   void flag(std::string_view name, bool& to) { to = words.flag(name); }
   void activation(std::string_view name, Activation& to) {
-    constexpr const char* kNames[] = {"none", "relu", "gelu", "silu"};
+    constexpr const char* kNames[] = {"none", "relu", "gelu", "silu", "tanh", "asinh"};
     const std::string_view value = words.take(name);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < int(std::size(kNames)); i++)
       if (value == kNames[i]) return void(to = Activation(i));
     refuse("no activation: " + shown(value));
   }

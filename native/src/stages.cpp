@@ -91,11 +91,17 @@ void Attend::run(const Run& run) const {
     if (from >= to) return;
     const Run own = run.of_thread(thread);
     Attention a = head_of(own, h, q, k, &v, lengths, item, head, from, to);
+    if (window) a.window = true, a.first = from, a.before = before, a.after = after;
     a.y = own.at<float>(y, item * h.queries + from) + head * a.v_width;
     a.ldy = y.row / 4;
     h.of(*run.kernels).attend(a);
   };
   Pool::shared().run(h.batch * h.heads * chunks, part, run.threads);
+}
+
+void WindowAttend::check(const Check& c) const {
+  c.that(!heads.causal && heads.queries == heads.keys, "a window is of a sequence and itself");
+  Attend::check(c);
 }
 
 void AttentionWeights::check(const Check& c) const {

@@ -37,6 +37,8 @@ struct Attend : Alone {
   static constexpr const char* kName = "attention";
   Place q, k, v, lengths, y;
   Heads heads;
+  bool window = false;  // see `WindowAttend`
+  int64_t before = 0, after = 0;
   int64_t chunks = 1;   // parts of the queries that are done apart
   int64_t scratch = 0;  // bytes of each thread
 
@@ -49,6 +51,22 @@ struct Attend : Alone {
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
   void run(const Run& run) const;
+};
+
+// The same of a sequence and itself, where a query sees the keys from `before` before it to `after`
+// behind it alone.
+struct WindowAttend : Attend {
+  static constexpr const char* kName = "window_attention";
+
+  template <class F>
+  void fields(F& f) {
+    f.number("before", before), f.number("after", after), Attend::fields(f);
+  }
+  void check(const Check& c) const;
+  void settle(const Kernels& kernels, int threads) {
+    window = true;
+    Attend::settle(kernels, threads);
+  }
 };
 
 // y [batch, heads, queries, keys].

@@ -21,6 +21,14 @@ def attention(lower: Lowering, step: Step) -> None:
     lower.emit("attention", **_heads(lower, step), q=q, k=k, v=v, lengths=lengths, y=y)
 
 
+def window_attention(lower: Lowering, step: Step) -> None:
+    """See `Ops.window_attention`."""
+    q, k, v, lengths = (lower.view(step.tensors[name]) for name in ("q", "k", "v", "lengths"))
+    y = lower.new(step.result)
+    about = {name: step.settings[name] for name in ("before", "after")} | _heads(lower, step)
+    lower.emit("window_attention", **about, q=q, k=k, v=v, lengths=lengths, y=y)
+
+
 def attention_weights(lower: Lowering, step: Step) -> None:
     """See `Ops.attention_weights`."""
     q, k, lengths = (lower.view(step.tensors[name]) for name in ("q", "k", "lengths"))
@@ -45,7 +53,7 @@ def _heads(lower: Lowering, step: Step) -> dict[str, int]:
     batch, queries, channels = step.tensors["q"].shape
     packed = bool(step.tensors["k"].remembered)
     causal = step.operation == "causal_attention"
-    enough = queries >= LEAST_QUERIES and step.operation == "attention"
+    enough = queries >= LEAST_QUERIES and step.operation != "attention_weights"
     return {
         **{"batch": batch, "heads": step.settings["heads"], "queries": queries},
         **{"keys": step.tensors["k"].shape[1], "channels": channels},
@@ -58,6 +66,6 @@ def _heads(lower: Lowering, step: Step) -> dict[str, int]:
 
 RULES = {
     **{"attention": attention, "causal_attention": attention},
-    **{"attention_weights": attention_weights},
+    **{"window_attention": window_attention, "attention_weights": attention_weights},
     **{"remember_keys": remember, "remember_values": remember},
 }
