@@ -69,7 +69,7 @@ class Seq2SeqHead(Head[Options]):
         without time stamps, in English or in the model's first language."""
         config, tokenizer, hop = model.config, model.tokenizer, model.frontend.hop
         if config.frames is None:
-            raise TyndaError(f"{model.family.name} has no window of its own: it is not exported yet")
+            raise TyndaError(f"{model.family.name} has no window: it cannot be exported yet")
         frames = config.stride * config.frames
         if seconds is not None:
             wanted = math.ceil(seconds * SAMPLE_RATE / hop / config.stride) * config.stride
