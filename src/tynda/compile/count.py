@@ -263,6 +263,9 @@ def _macs(step: Step) -> int:
             batch, queries, channels = t["q"].shape
             _, keys, values = t["v"].shape
             return batch * queries * keys * (channels + values)
+        case "relative_attention":
+            products = t["k"].size + t["v"].size + t["q"].shape[0] * t["distances"].size
+            return t["q"].shape[1] * products
         case "attention_weights":
             return size * t["q"].shape[-1] // int(step.settings["heads"])
         case "lstm":
@@ -276,5 +279,7 @@ def _other(step: Step) -> int:
     t = step.tensors
     if "q" in t:  # it is scaled, and its scores are a softmax
         scores = t["q"].shape[0] * step.settings["heads"] * t["q"].shape[1] * t["k"].shape[1]
+        if step.operation == "relative_attention":  # two queries are scaled, and scores added
+            return 4 * t["q"].size + (_SOFTMAX + 1) * int(scores)
         return t["q"].size + _SOFTMAX * int(scores)
     return _EACH.get(step.operation, 0) * step.result.size

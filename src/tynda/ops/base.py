@@ -63,10 +63,12 @@ class Ops(Protocol[T]):
         *,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
+        groups: int = 1,
     ) -> T:
-        """Correlate ``x [batch, time, bins, in]`` with ``weight [out, in, k_time, k_bins]``.
+        """Correlate ``x [batch, time, bins, in]``, with zeros around, with ``weight``.
 
-        Gives ``[batch, time', bins', out]`` with both axes by `conv_length`.
+        ``weight [out, in / groups, k_time, k_bins]``. Gives ``[batch, time', bins', out]`` with
+        both axes by `conv_length`.
         """
         ...
 
@@ -139,6 +141,37 @@ class Ops(Protocol[T]):
         """`attention` where query ``i`` of an item sees the keys up to ``starts + i``.
 
         ``starts [batch]`` counts the frames of each item that came before those in ``q``.
+        """
+        ...
+
+    def distances(self, x: T) -> T:
+        """Sinusoids of how far two frames of ``x [batch, time, channels]`` may lie apart.
+
+        Gives ``[2 time - 1, channels]``, a row for each distance ``d`` from ``time - 1`` down to
+        ``1 - time``: ``sin(d w)`` and ``cos(d w)`` in turn, with ``w = 10000 ** (-2 i / channels)``
+        for ``i`` from 0 on. ``channels`` is even. Depends on the shape of ``x`` alone. Source: Dai
+        et al. 2019 ("Transformer-XL"), section 3.3.
+        """
+        ...
+
+    def relative_attention(
+        self,
+        q: T,
+        k: T,
+        v: T,
+        distances: T,
+        content_bias: T,
+        distance_bias: T,
+        *,
+        heads: int,
+        lengths: T,
+    ) -> T:
+        """`attention` that also looks at how far each key lies from the query.
+
+        ``q``, ``k`` and ``v [batch, time, channels]``, ``distances [2 time - 1, channels]`` in the
+        order of `distances`, biases ``[channels]``. In each head, query ``i`` and key ``j`` have
+        the score ``((q[i] + content_bias) k[j] + (q[i] + distance_bias) distances[time - 1 - i +
+        j]) / sqrt(width)``. Source: Dai et al. 2019, section 3.3 and appendix B.
         """
         ...
 
