@@ -33,6 +33,10 @@ struct Attention {
   bool causal;
   int64_t first;  // causal: query i sees the keys up to first + i; else it sees all `keys`
   uint8_t* scratch;
+  // By distances alone: in the score of query i and key j, query + content_bias by the key is
+  // joined by query + distance_bias by row origin - i + j of `distances` [2 room - 1, width].
+  const float *distances, *content_bias, *distance_bias;
+  int64_t ld_distances, origin;
 };
 
 // Attention in float32, or with both products in 8 bits.
@@ -67,6 +71,8 @@ struct Kernels {
   void (*quantize)(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth,
                    uint8_t* codes, float* scale);
   AttentionKernels attention, attention_8;
+  // The same by distances, in float32; keys and values are rows, and not causal.
+  AttentionKernels relative_attention;
   void (*layer_norm)(const float* x, int64_t rows, int64_t width, const float* weight,
                      const float* bias, float eps, float* y);
   void (*log_softmax)(const float* x, int64_t rows, int64_t width, float* y);
@@ -81,7 +87,7 @@ struct Kernels {
   // Adds the rows of x to sums [width], and their squares to squares [width].
   void (*moments)(const float* x, int64_t rows, int64_t width, double* sums, double* squares);
   // One frame [width] of a depthwise convolution: taps [first, last) of weight [taps, width]
-  // with the rows of x from `first` on. y is not x.
+  // with the rows of x from `first` on. y is not x, but may be the bias.
   void (*depthwise)(const float* x, int64_t ldx, int64_t first, int64_t last, int64_t width,
                     const float* weight, const float* bias, float* y);
   // Cell and hidden state of `size` units from the sums of their gates.
