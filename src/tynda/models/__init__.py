@@ -16,6 +16,7 @@ __all__ = ["FAMILIES", "family", "of_model_type"]
 FAMILIES = (
     "conformer",
     "n2",
+    "parakeet",
     "wav2vec2",
     "whisper",
 )
