@@ -75,9 +75,17 @@ def _wav2vec2(manifest: Mapping[str, Any], model: Any) -> dict[str, Floats]:
     return {"log_probs": logits.log_softmax(-1).numpy()}
 
 
+def _parakeet(manifest: Mapping[str, Any], model: Any) -> dict[str, Floats]:
+    logits = model(torch.from_numpy(features(manifest))).logits
+    blank = model.config.pad_token_id
+    order = [blank, *(i for i in range(model.config.vocab_size) if i != blank)]
+    return {"log_probs": logits.log_softmax(-1)[..., order].numpy()}
+
+
 RUNS: dict[str, Callable[[Mapping[str, Any], Any], dict[str, Floats]]] = {
     "whisper": _whisper,
     "wav2vec2": _wav2vec2,
+    "parakeet": _parakeet,
 }
 
 

@@ -80,6 +80,47 @@ def test_conv2d():
     assert only_row(ops).macs == 5 * 9 * 4 * 3 * 5 * 2
 
 
+@pytest.mark.parametrize(
+    ("groups", "inner", "macs"),
+    [
+        # 2 items, 4 * 3 places of 6 filters, each of 3 * 2 taps over the 3 channels of its group:
+        (2, 3, 2 * 4 * 3 * 6 * 3 * 2 * 3),
+        # ... over its own channel (depthwise):
+        (6, 1, 2 * 4 * 3 * 6 * 3 * 2 * 1),
+    ],
+)
+def test_conv2d_of_groups(groups, inner, macs):
+    ops = TraceOps()
+    y = ops.conv2d(
+        Value((2, 8, 6, 6)),
+        weight("w.weight", (6, inner, 3, 2)),
+        stride=(2, 2),
+        padding=(1, 0),
+        groups=groups,
+    )
+    assert y.shape == (2, 4, 3, 6)
+    assert only_row(ops).macs == macs
+    assert only_row(ops).flops == 2 * macs
+
+
+def test_relative_attention():
+    ops = TraceOps()
+    x, v = Value((2, 5, 8)), Value((2, 5, 12))
+    distances = ops.distances(x)
+    assert distances.shape == (9, 8)
+    u = weight("a.u", (8,))
+    y = ops.relative_attention(x, x, v, distances, u, u, heads=4, lengths=Value((2,)))
+    assert y.shape == (2, 5, 12)
+    first, row = reported(ops).rows
+    assert (first.macs, first.flops) == (0, 0)
+    # In each of 2 items and 4 heads, 5 queries of width 2 by 5 keys and 9 distances, and sums of 5
+    # values of width 3.
+    assert row.macs == 2 * 4 * 5 * (2 * 5 + 2 * 9 + 3 * 5)
+    # Beside them: two biases added to the queries, both scaled (4 * 80); 2 * 4 * 5 * 5 sums
+    # of two scores, and a softmax at 5 each.
+    assert row.flops == 2 * 1720 + 4 * 80 + 6 * 200
+
+
 def test_attention():
     ops = TraceOps()
     q, k, v = Value((2, 5, 8)), Value((2, 7, 8)), Value((2, 7, 12))

@@ -6,7 +6,15 @@ import pytest
 from counting import count_cross, count_step, count_text
 from counting import total as total_of
 from tynda.compile.count import count
-from tynda.models import conformer, moonshine, moonshine_streaming, n2, wav2vec2, whisper
+from tynda.models import (
+    conformer,
+    moonshine,
+    moonshine_streaming,
+    n2,
+    parakeet,
+    wav2vec2,
+    whisper,
+)
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -177,6 +185,21 @@ def test_moonshines_decoder_token_by_token(moonshines):
         if position == 0:  # keys and values of the sound are made with the first token
             macs += count_cross(family, config, frames).total_macs
         agree(macs, flops)
+
+
+@pytest.mark.parametrize(
+    "layers", [2, *(pytest.param(layers, marks=full_size) for layers in (24, 42))]
+)
+def test_parakeet(layers):
+    small = {"hidden_size": 64, "intermediate_size": 128, "subsampling_conv_channels": 16}
+    sizes = {"num_hidden_layers": layers} | (small if layers == 2 else {})
+    encoder = transformers.ParakeetEncoderConfig(**sizes)
+    given = transformers.ParakeetCTCConfig(encoder_config=encoder, attn_implementation="eager")
+    with torch.device("meta"):
+        model = transformers.ParakeetForCTC(given).eval()
+    flops, _ = theirs(model, empty(1, 1000, 80))
+    config = parakeet.FAMILY.configure(parakeet.settings(given.to_dict()))
+    agree(count(parakeet.FAMILY, config, 1000).total_macs, flops)
 
 
 @pytest.mark.parametrize("module", [conformer, n2])

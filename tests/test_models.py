@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tynda.errors import TyndaError
-from tynda.models import FAMILIES, conformer, family, n2, wav2vec2
+from tynda.models import FAMILIES, conformer, family, n2, parakeet, wav2vec2
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
@@ -21,6 +21,9 @@ SMALL = {
         bins=11, vocab=5, channels=12, layers=2, heads=3, hidden=10, kernel=5, stem=3
     ),
     "n2": n2.Config(bins=19, vocab=5, filters=2, hidden=6, layers=2),
+    "parakeet": parakeet.Config(
+        bins=11, vocab=5, channels=12, layers=2, heads=3, hidden=10, kernel=5, stem=3
+    ),
     "wav2vec2": wav2vec2.Config(
         vocab=5,
         channels=12,
@@ -46,7 +49,7 @@ def random_weights(name, config, seed=0):
     for key, spec in family(name).specs(config).items():
         value = rng.uniform(-1, 1, spec.shape) * 1.5 / math.sqrt(math.prod(spec.shape[1:]))
         out[key] = (value + (spec.init == "ones")).astype(np.float32)
-        if key.endswith("variance"):
+        if key.endswith(("variance", "running_var")):
             out[key] = np.abs(out[key]) + np.float32(0.1)
     return out
 
@@ -114,6 +117,24 @@ def small_configs(name):
             filters=st.integers(1, 3),
             hidden=st.integers(1, 5),
             layers=st.integers(1, 3),
+        )
+    if name == "parakeet":
+        return st.builds(
+            lambda width, heads, **sizes: parakeet.Config(
+                channels=2 * width * heads, heads=heads, **sizes
+            ),
+            width=st.integers(1, 3),
+            heads=st.integers(1, 3),
+            bins=st.sampled_from([5, 8, 13]),
+            vocab=st.integers(1, 4),
+            layers=st.integers(0, 2),
+            hidden=st.integers(1, 7),
+            kernel=st.sampled_from([1, 3, 7]),
+            stem=st.integers(1, 3),
+            stride=st.sampled_from([2, 4, 8]),
+            linear_bias=st.booleans(),
+            conv_bias=st.booleans(),
+            scale_input=st.booleans(),
         )
     return st.builds(
         lambda width, heads, rates, **sizes: conformer.Config(

@@ -12,7 +12,15 @@ from tynda.compile import native
 from tynda.compile.count import count
 from tynda.compile.native import Native
 from tynda.heads.seq2seq import programs
-from tynda.models import base, conformer, moonshine, moonshine_streaming, wav2vec2, whisper
+from tynda.models import (
+    base,
+    conformer,
+    moonshine,
+    moonshine_streaming,
+    parakeet,
+    wav2vec2,
+    whisper,
+)
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
 from tynda.quantization import fit
@@ -151,18 +159,34 @@ def test_depthwise(seed, batch, time, channels, kernel, stride, padding):
     same("conv1d", x, weight, **settings)
 
 
-@given(SEEDS, SIZES, ROWS, SIZES, st.integers(1, 4), SIZES, st.data())
-@quick
-def test_conv2d(seed, batch, time, bins, inner, outer, data):
-    draw = Draw(seed)
+def planes(data, most_kernel):
+    """Settings of a convolution over frames and bins, and its kernel."""
     pair = lambda low, high: tuple(data.draw(st.integers(low, high)) for _ in range(2))  # noqa: E731
-    kernel, stride, padding = pair(1, 5), pair(1, 3), pair(0, 3)
-    x, weight = draw(batch, time, bins, inner), draw(outer, inner, *kernel)
-    settings = {"stride": stride, "padding": padding}
-    same("conv2d", x, weight, draw(outer), **settings)
-    same("conv2d", x, quantize(weight), draw(outer), exact=True, **settings)
-    coded = few(draw, data.draw(st.sampled_from(GRIDS)), *weight.shape)
-    same("conv2d", x, coded, draw(outer), exact=True, **settings)
+    return pair(1, most_kernel), {"stride": pair(1, 3), "padding": pair(0, 3)}
+
+
+@given(SEEDS, SIZES, ROWS, SIZES, WIDTHS, st.booleans(), st.data())
+@quick
+def test_depthwise_over_frames_and_bins(seed, batch, time, bins, channels, biased, data):
+    draw, (kernel, settings) = Draw(seed), planes(data, 4)
+    x, weight = draw(batch, time, bins, channels), draw(channels, 1, *kernel)
+    bias = draw(channels) if biased else None
+    same("conv2d", x, weight, bias, groups=channels, **settings)
+
+
+@given(SEEDS, SIZES, ROWS, SIZES, st.integers(1, 4), SIZES, st.integers(1, 3), st.data())
+@quick
+def test_conv2d(seed, batch, time, bins, inner, outer, groups, data):
+    draw, (kernel, settings) = Draw(seed), planes(data, 5)
+    stride, padding = settings["stride"], settings["padding"]
+    settings |= {"groups": groups}
+    x, weight = draw(batch, time, bins, groups * inner), draw(groups * outer, inner, *kernel)
+    bias = draw(groups * outer)
+    same("conv2d", x, weight, bias, **settings)
+    if groups == 1 or inner > 1:
+        same("conv2d", x, quantize(weight), bias, exact=True, **settings)
+        coded = few(draw, data.draw(st.sampled_from(GRIDS)), *weight.shape)
+        same("conv2d", x, coded, bias, exact=True, **settings)
     assert conv_length(time, kernel[0], stride[0], padding[0]) >= 0
 
 
@@ -225,6 +249,36 @@ def test_attention_over_many_blocks_of_keys_and_scores_of_any_size(queries):
     q, k, v = 30 * draw(1, queries, 16), 30 * draw(1, 777, 16), draw(1, 777, 16)
     same("attention", q, k, v, heads=2, lengths=np.array([700]))
     same("attention", 0 * q, k, v, heads=2, lengths=np.array([777]))
+
+
+@given(SEEDS, SIZES, ROWS, st.integers(1, 3), WIDTHS, WIDTHS)
+@quick
+def test_relative_attention(seed, batch, time, heads, width, values):
+    draw = Draw(seed)
+    channels = 2 * heads * width
+    q, k = draw(batch, time, channels), draw(batch, time, channels)
+    v, lengths = draw(batch, time, heads * values), draw.lengths(batch, time)
+    distances = same("distances", q, tolerance=1e-6)
+    biases = draw(channels), draw(channels)
+    same("relative_attention", q, k, v, distances, *biases, heads=heads, lengths=lengths)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_relative_attention_over_many_blocks_of_keys(threads):
+    """Blocks of keys, and parts of the queries where threads outnumber heads."""
+    draw = Draw(0)
+    q, k, v = (draw(1, 777, 16) for _ in range(3))
+    biases = {"content": draw(16), "distance": draw(16)}
+    lengths = np.array([700])
+
+    def attend(ops, weights, config, q, k, v, lengths):
+        part = ops.distances(q), weights["content"], weights["distance"]
+        return ops.relative_attention(q, k, v, *part, heads=1, lengths=lengths)
+
+    expected = attend(NUMPY, biases, None, q, k, v, lengths)
+    for instructions in SETS:
+        found = engine(biases, instructions, threads).run(attend, None, q, k, v, lengths)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def attend(ops, weights, config, q, k, v, lengths):
@@ -434,11 +488,14 @@ def test_the_arena_is_as_large_as_was_foreseen_and_is_used_again():
 
 
 @pytest.mark.parametrize("bits", [8, 32])
-@pytest.mark.parametrize("module", [conformer, wav2vec2, whisper, moonshine, moonshine_streaming])
+@pytest.mark.parametrize(
+    "module", [conformer, parakeet, wav2vec2, whisper, moonshine, moonshine_streaming]
+)
 def test_the_memory_that_is_counted_is_what_the_arena_takes(module, bits):
     small = {"channels": 48, "layers": 2, "heads": 3, "hidden": 64}
     more = {
         conformer: {"bins": 40},
+        parakeet: {"bins": 40, "stem": 6},
         wav2vec2: {"conv_channels": (40,) * 7, "position_kernel": 12, "position_groups": 4},
         whisper: {"bins": 8, "frames": 300, "decoder_layers": 0},
         moonshine: {"decoder_heads": 3, "rotary": 10},
@@ -448,7 +505,7 @@ def test_the_memory_that_is_counted_is_what_the_arena_takes(module, bits):
         del small["layers"]
     config = module.Config(**small, **more[module])
     specs, draw = module.specs(config), Draw(0)
-    weights = {name: draw(*spec.shape) for name, spec in specs.items()}
+    weights = {name: np.abs(draw(*spec.shape)) for name, spec in specs.items()}
     if bits == 8:
         weights = quantize_all(weights, {name: spec.trainable for name, spec in specs.items()})
     frames = 600 if config.bins > 1 else 60_000

@@ -79,18 +79,19 @@ def test_conv1d(seed, batch, time, inner, outer, groups, kernel, stride, padding
     both("conv1d", x, weight, stride=stride, padding=padding, groups=groups)
 
 
-@given(SEEDS, SIZES, TIMES, SIZES, st.integers(1, 4), SIZES, st.data())
+@given(SEEDS, SIZES, TIMES, SIZES, st.integers(1, 4), SIZES, st.integers(1, 3), st.data())
 @quick
-def test_conv2d(seed, batch, time, bins, inner, outer, data):
+def test_conv2d(seed, batch, time, bins, inner, outer, groups, data):
     draw = Draw(seed)
     pair = lambda low, high: tuple(data.draw(st.integers(low, high)) for _ in range(2))  # noqa: E731
     kernel, stride, padding = pair(1, 5), pair(1, 3), pair(0, 3)
     sizes = zip((time, bins), kernel, stride, padding, strict=True)
-    shape = (batch, *(conv_length(*s) for s in sizes), outer)
+    shape = (batch, *(conv_length(*s) for s in sizes), groups * outer)
     # Of one channel in and one bin out, torch 2.13 leaves frames unwritten on some CPUs.
     assume(inner > 1 or shape[2] > 1)
-    x, weight = draw(batch, time, bins, inner), draw(outer, inner, *kernel)
-    y = both("conv2d", x, weight, draw(outer), stride=stride, padding=padding)
+    x, weight = draw(batch, time, bins, groups * inner), draw(groups * outer, inner, *kernel)
+    settings = {"stride": stride, "padding": padding, "groups": groups}
+    y = both("conv2d", x, weight, draw(groups * outer), **settings)
     assert y.shape == shape
 
 
@@ -252,6 +253,55 @@ def test_rotary_products_depend_on_the_distance_alone():
 
     assert product(9, 5) == pytest.approx(product(104, 100), rel=1e-4)
     assert product(9, 5) != pytest.approx(product(9, 6), rel=1e-2)
+
+
+@given(SEEDS, SIZES, TIMES, SIZES, SIZES, SIZES)
+@quick
+def test_relative_attention(seed, batch, time, heads, width, values):
+    draw = Draw(seed)
+    channels = 2 * heads * width
+    q, k = draw(batch, time, channels), draw(batch, time, channels)
+    v, lengths = draw(batch, time, heads * values), draw.lengths(batch, time)
+    distances = both("distances", q)
+    assert distances.shape == (max(0, 2 * time - 1), channels)
+    biases = draw(channels), draw(channels)
+    given = {"heads": heads, "lengths": lengths}
+    y = both("relative_attention", q, k, v, distances, *biases, **given)
+    assert not y[lengths == 0].any()
+    # Without distances it is attention; an item gets what it gets alone.
+    plain = NUMPY.relative_attention(q, k, v, 0 * distances, *biases, **given)
+    expected = NUMPY.attention(q + biases[0], k, v, **given)
+    np.testing.assert_allclose(plain, expected, atol=1e-5)
+    for i, n in enumerate(lengths):
+        cut = (x[i : i + 1, :n] for x in (q, k, v))
+        middle = distances[time - n : time + n - 1] if n else distances[:0]
+        alone = NUMPY.relative_attention(
+            *cut, middle, *biases, heads=heads, lengths=lengths[i : i + 1]
+        )
+        np.testing.assert_allclose(y[i, :n], alone[0], atol=1e-5)
+
+
+def test_relative_attention_by_hand():
+    # One head of width 4, three frames. Queries and keys are 0: scores are 2 d[i - j] / 2, a bias
+    # of 2 times the first channel of a distance over the root of the width. It is the logarithm of
+    # 4, 2, 1, 3, 5 for the distances 2, 1, 0, -1, -2: the first query, at the distances 0, -1 and
+    # -2 from the keys, weighs their values 1 : 3 : 5, the next 2 : 1 : 3, the last 4 : 2 : 1.
+    distances = np.zeros((5, 4), np.float32)
+    distances[:, 0] = np.log([4, 2, 1, 3, 5])
+    nothing, bias = np.zeros((1, 3, 4), np.float32), np.array([2, 0, 0, 0], np.float32)
+    v = np.array([[[9.0], [18], [27]]], np.float32)
+    y = NUMPY.relative_attention(
+        nothing, nothing, v, distances, 0 * bias, bias, heads=1, lengths=np.array([3])
+    )
+    np.testing.assert_allclose(y[0, :, 0], [1 + 6 + 15, 3 + 3 + 13.5, 36 / 7 + 36 / 7 + 27 / 7])
+
+
+def test_distances_by_hand():
+    # Three frames of four channels: waves of 1 and of 10000 ** -0.5 = 0.01 radians a frame.
+    y = NUMPY.distances(np.zeros((1, 3, 4), np.float32))
+    d = np.array([2, 1, 0, -1, -2])
+    rows = [np.sin(d), np.cos(d), np.sin(0.01 * d), np.cos(0.01 * d)]
+    np.testing.assert_allclose(y, np.stack(rows, -1), atol=1e-7)
 
 
 @given(SEEDS, SIZES, TIMES, SIZES, SIZES, SIZES)

@@ -17,7 +17,7 @@ from parity_reference import FOLDER, build, features, outputs, read, sample, tok
 from tynda.compile import native
 from tynda.compile.engine import open_engine
 from tynda.heads.seq2seq import programs
-from tynda.models import FAMILIES, wav2vec2, whisper
+from tynda.models import FAMILIES, parakeet, wav2vec2, whisper
 from tynda.models import family as family_of
 from tynda.models.base import Family
 
@@ -25,8 +25,13 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SETTINGS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "whisper": whisper.settings,
     "wav2vec2": wav2vec2.settings,
+    "parakeet": parakeet.settings,
 }
-TENSORS: dict[str, Callable[[Any], Any]] = {"wav2vec2": wav2vec2.fold}
+BLANK_FIRST = [1024, *range(1024)]
+TENSORS: dict[str, Callable[[Any, Any], Any]] = {
+    "wav2vec2": lambda tensors, config: wav2vec2.fold(tensors),
+    "parakeet": lambda tensors, config: parakeet.fold(tensors, config, BLANK_FIRST),
+}
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -37,7 +42,7 @@ def case(request):
     family = family_of(manifest["family"])
     config = family.config(**SETTINGS[family.name](model.config.to_dict()))
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
-    weights = TENSORS.get(family.name, dict)(weights)
+    weights = TENSORS.get(family.name, lambda tensors, _: tensors)(weights, config)
     weights = {name: weights[name] for name in family.specs(config)}
     return manifest, outputs(manifest, model), (family, config, weights)
 

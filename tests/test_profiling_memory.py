@@ -68,6 +68,17 @@ def test_a_whisper_of_full_size(tmp_path, bits):
     check(measured(tmp_path / "tiny", bits=(bits,), durations=(5.0, 30.0), batches=(1, 4)))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not Linux")
+@pytest.mark.parametrize("bits", ["32", "8"])
+def test_a_turbo_of_full_width(tmp_path, bits):
+    """As whisper-large-v3-turbo, 2 of 32 layers and 1 of 4."""
+    turbo = {"channels": 1280, "layers": 2, "heads": 20, "hidden": 5120, "frames": 1500}
+    turbo |= {"decoder_layers": 1, "decoder_heads": 20, "decoder_hidden": 5120, "bins": 128}
+    write_folder(tmp_path / "turbo", languages=100, **turbo)
+    check(measured(tmp_path / "turbo", bits=(bits,)))
+
+
 def test_what_is_foreseen_is_what_the_kernels_take(tmp_path):
     write_folder(tmp_path)
     model = library.load(tmp_path)

@@ -7,12 +7,22 @@ import pytest
 
 from helpers import noise
 from tynda.compile.trace import Program, TraceOps, Value, replay, trace
-from tynda.models import base, conformer, moonshine, moonshine_streaming, n2, wav2vec2, whisper
+from tynda.models import (
+    base,
+    conformer,
+    moonshine,
+    moonshine_streaming,
+    n2,
+    parakeet,
+    wav2vec2,
+    whisper,
+)
 from tynda.ops.numpy import NumpyOps
 
 SMALL = {
     conformer: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
     n2: {},
+    parakeet: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
     wav2vec2: {
         **{"channels": 32, "layers": 2, "heads": 2, "hidden": 16},
         **{"conv_channels": (16,) * 7, "position_kernel": 8, "position_groups": 2},

@@ -75,11 +75,11 @@ def to_openai(config, weights):
 
 
 @cache
-def published_tokenizer(multilingual=True):
+def published_tokenizer(multilingual=True, languages=99):
     """The vocabulary of the openai-whisper package, as tynda's tokenizer."""
     from test_whisper_tokenizer import from_openai
 
-    _, vocab, merges, special = from_openai(multilingual)
+    _, vocab, merges, special = from_openai(multilingual, languages)
     return WhisperTokenizer.spelt(vocab, merges, special, multilingual=multilingual)
 
 
@@ -117,10 +117,10 @@ SMALL = Config(
 )
 
 
-def write_folder(folder, seed=0, multilingual=True, dtype=np.float32, **changes):
+def write_folder(folder, seed=0, multilingual=True, dtype=np.float32, languages=99, **changes):
     """A random model as the hub has them; gives openai's, for comparison."""
-    config = replace(SMALL, vocab=51865 if multilingual else 51864, **changes)
-    tokenizer = published_tokenizer(multilingual)
+    config = replace(SMALL, vocab=51766 + languages if multilingual else 51864, **changes)
+    tokenizer = published_tokenizer(multilingual, languages)
     weights = random_weights(config, tokenizer, seed, 1.3)
     weights = {name: value.astype(dtype) for name, value in weights.items()}
     names, description = tokenizer.names, tokenizer.to_dict()

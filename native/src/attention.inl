@@ -66,9 +66,18 @@ inline I exp2_code(F x) {
   return nearest(raised(fma(y, r, all(127)), x));
 }
 
+// A form says how queries, keys and values are held; one that adds to scores has its own scratch.
+struct Plain {
+  static constexpr bool kFew = true;  // few queries may leave keys and values as they are
+  static int64_t more_bytes(int64_t, int64_t) { return 0; }
+  static void begin(const Attention&, uint8_t*) {}
+  template <int Rows>
+  static void add_scores(const Attention&, uint8_t*, int64_t, int64_t, int64_t, float*) {}
+};
+
 // ---- float32: keys as [room / panel][width][panel], values as [v_width / panel][room][panel]
 
-struct Floats {
+struct Floats : Plain {
   using Weight = float;
 
   static int64_t depth(int64_t width) { return width; }
@@ -151,7 +160,7 @@ struct Floats {
 // Queries and keys have a scale for each row; values one for each channel and block of keys.
 // Weights are rounded to 127ths of the greatest of their row and block.
 
-struct Codes {
+struct Codes : Plain {
   using Weight = uint8_t;
 
   // Keys: scales and starts [room up], codes [room / panel][width / 4][panel][4].
@@ -281,7 +290,7 @@ struct Codes {
 // begins at a multiple of kAlign.
 template <class Form>
 struct Scratch {
-  int64_t keys, values, queries, scores, weights, sums, end;
+  int64_t keys, values, queries, scores, weights, sums, more, end;
 
   Scratch(const Attention& a)
       : Scratch(a.room, a.width, a.v_width, a.packed_k != nullptr) {}
@@ -294,6 +303,7 @@ struct Scratch {
     scores = take(4 * kTile * kKeys);
     weights = take(kTile * kKeys * int64_t(sizeof(typename Form::Weight)));
     sums = take(4 * kTile * round_up(v_width, kPanel));
+    more = take(Form::more_bytes(room, width));
     end = at;
   }
 };
@@ -301,7 +311,7 @@ struct Scratch {
 template <class Form>
 int64_t attention_scratch(int64_t queries, int64_t room, int64_t width, int64_t v_width,
                           bool packed) {
-  if (!packed && queries < kFewQueries) return 4 * room;
+  if (Form::kFew && !packed && queries < kFewQueries) return 4 * room;
   return Scratch<Form>(room, width, v_width, packed).end;
 }
 
@@ -327,6 +337,7 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
     const int64_t out = std::max<int64_t>(begin - from, 0) / kLeftOut * kLeftOut;
     for (int64_t p = out; p < keys; p += kPanel)
       Form::template score<Rows>(a, q, from + p, scores + p);
+    Form::template add_scores<Rows>(a, a.scratch + at.more, r, from, keys, scores);
     const auto count = [&](int i) {
       const int64_t stop = std::clamp<int64_t>(seen(a, r + i) - from, out, keys);
       return unseen(a, r + i) < from + stop ? stop : out;
@@ -397,7 +408,7 @@ inline void attend_few(const Attention& a) {
 template <class Form>
 void attention(const Attention& given) {
   Attention a = given;
-  if (!a.packed_k && a.queries < kFewQueries) return attend_few(a);
+  if (Form::kFew && !a.packed_k && a.queries < kFewQueries) return attend_few(a);
   const Scratch<Form> at(a);
   if (!a.packed_k) {
     const int64_t most = a.queries ? seen(a, a.queries - 1) : 0;
@@ -406,6 +417,7 @@ void attention(const Attention& given) {
     a.packed_k = a.scratch + at.keys;
     a.packed_v = a.scratch + at.values;
   }
+  Form::begin(a, a.scratch + at.more);
   tiles(a.queries, [&](int64_t r, auto rows) {
     const int64_t next = r + rows();
     ask(a.q + next * a.ldq, a.ldq, std::min<int64_t>(kTile, a.queries - next), a.width);

@@ -36,6 +36,10 @@ struct Attention {
   // Or those from first + i - before to first + i + after alone.
   bool window;
   int64_t before, after;
+  // By distances alone: in the score of query i and key j, query + content_bias by the key is
+  // joined by query + distance_bias by row origin - i + j of `distances` [2 room - 1, width].
+  const float *distances, *content_bias, *distance_bias;
+  int64_t ld_distances, origin;
 };
 
 // Attention in float32, or with both products in 8 bits.
@@ -70,6 +74,8 @@ struct Kernels {
   void (*quantize)(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth,
                    uint8_t* codes, float* scale);
   AttentionKernels attention, attention_8;
+  // The same by distances, in float32; keys and values are rows, and not causal.
+  AttentionKernels relative_attention;
   // bias: null for none.
   void (*layer_norm)(const float* x, int64_t rows, int64_t width, const float* weight,
                      const float* bias, float eps, float* y);
@@ -91,7 +97,7 @@ struct Kernels {
   // Adds the rows of x to sums [width], and their squares to squares [width].
   void (*moments)(const float* x, int64_t rows, int64_t width, double* sums, double* squares);
   // One frame [width] of a depthwise convolution: taps [first, last) of weight [taps, width]
-  // with the rows of x from `first` on. y is not x.
+  // with the rows of x from `first` on. y is not x, but may be the bias.
   void (*depthwise)(const float* x, int64_t ldx, int64_t first, int64_t last, int64_t width,
                     const float* weight, const float* bias, float* y);
   // Cell and hidden state of `size` units from the sums of their gates.

@@ -127,6 +127,7 @@ inline void store_some(float* p, F x, int n) { n == kLanes ? store(p, x) : store
 #include "products.inl"
 #include "few.inl"
 #include "attention.inl"
+#include "distances.inl"
 #include "rows.inl"
 #include "spectra.inl"
 
@@ -140,6 +141,8 @@ constexpr Kernels kKernels = {
      attention_scratch<Floats>, attention<Floats>, attention_weights<Floats>},
     {Codes::key_bytes, Codes::value_bytes, Codes::pack_keys, Codes::pack_values,
      attention_scratch<Codes>, attention<Codes>, attention_weights<Codes>},
+    {Relative::key_bytes, Relative::value_bytes, Relative::pack_keys, Relative::pack_values,
+     attention_scratch<Relative>, attention<Relative>, nullptr},
     layer_norm, log_softmax, activate, glu, swiglu, rotary, add, scale, affine, moments, depthwise,
     lstm, spectra,
 };

@@ -100,15 +100,25 @@ void Multiply8::run(const Run& run, int64_t begin, int64_t end) const {
 
 void Depthwise::check(const Check& c) const {
   const View& v = view;
-  times(v.frames, v.stride);
-  c.that(v.bins == 1 && v.frame_bins == 1 && v.taps_bins == 1, "channels alone have one axis");
-  c.floats(x, inputs(c, v, rows, v.frames), v.channels);
-  c.floats(weight, 1, times(v.taps, v.channels));
+  times(v.frames, v.stride), times(v.frame_bins, v.stride_bins);
+  const int64_t seen = inputs(c, v, rows, times(v.frames, v.frame_bins));
+  c.floats(x, seen, times(v.bins, v.channels));
+  c.floats(weight, 1, times(times(v.taps, v.taps_bins), v.channels));
   if (bias) c.floats(bias, 1, v.channels);
   c.floats(y, rows, v.channels);
 }
 
 void Depthwise::run(const Run& run) const {
+  const View& v = view;
+  if (v.bins == 1 && v.frame_bins == 1 && v.taps_bins == 1 && v.padding_bins == 0) {
+    run_frames(run);
+  } else {
+    run_bins(run);
+  }
+}
+
+// Along frames alone, all taps are rows that follow each other.
+void Depthwise::run_frames(const Run& run) const {
   const View& v = view;
   for (int64_t r = run.first; r < run.first + run.count; r++) {
     const int64_t t0 = r % v.frames * v.stride - v.padding;
@@ -118,6 +128,30 @@ void Depthwise::run(const Run& run) const {
     run.kernels->depthwise(run.floats(x, r / v.frames * v.time + from), x.row / 4, first, last,
                            v.channels, run.floats(weight), bias ? run.floats(bias) : nullptr,
                            run.at<float>(y, r));
+  }
+}
+
+// Else the bins of a frame do; what a frame adds goes on from the sums so far.
+void Depthwise::run_bins(const Run& run) const {
+  const View& v = view;
+  const int64_t positions = v.frames * v.frame_bins;
+  for (int64_t r = run.first; r < run.first + run.count; r++) {
+    const int64_t item = r / positions, place = r % positions;
+    const int64_t t0 = place / v.frame_bins * v.stride - v.padding;
+    const int64_t b0 = place % v.frame_bins * v.stride_bins - v.padding_bins;
+    const int64_t first = std::max<int64_t>(0, -b0);
+    const int64_t last = std::max(first, std::min(v.taps_bins, v.bins - b0));
+    const float* sums = bias ? run.floats(bias) : nullptr;
+    auto* const to = run.at<float>(y, r);
+    const auto add = [&](const float* from, int64_t begin, int64_t end, int64_t tap) {
+      run.kernels->depthwise(from, v.channels, begin, end, v.channels,
+                             run.floats(weight) + tap * v.taps_bins * v.channels, sums, to);
+      sums = to;
+    };
+    add(nullptr, 0, 0, 0);
+    for (int64_t tap = std::max<int64_t>(0, -t0); tap < std::min(v.taps, v.time - t0); tap++)
+      if (first < last)
+        add(run.floats(x, item * v.time + t0 + tap) + (b0 + first) * v.channels, first, last, tap);
   }
 }
 

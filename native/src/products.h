@@ -111,7 +111,7 @@ struct Multiply8 : Multiply {
   void run(const Run& run, int64_t begin, int64_t end) const;
 };
 
-// A convolution of each channel with its own taps; weight [taps, channels].
+// A convolution of each channel with its own taps; weight [taps, taps_bins, channels].
 struct Depthwise : Strip {
   static constexpr const char* kName = "depthwise";
   Place x, y, weight, bias;
@@ -125,6 +125,8 @@ struct Depthwise : Strip {
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
+  void run_frames(const Run& run) const;
+  void run_bins(const Run& run) const;
 };
 
 // Rows of a weight by number; std::out_of_range for a number that names none.

@@ -136,6 +136,22 @@ void Mask::run(const Run& run) const {
   }
 }
 
+void Distances::check(const Check& c) const {
+  c.that(width % 2 == 0, "a wave has a sine and no cosine");
+  c.floats(y, rows, width);
+}
+
+void Distances::run(const Run& run) const {
+  for (int64_t i = 0; i < width; i += 2) {
+    const double wave = std::pow(10000.0, -double(i) / double(width));
+    for (int64_t r = run.first; r < run.first + run.count; r++) {
+      const double angle = double((rows - 1) / 2 - r) * wave;
+      run.at<float>(y, r)[i] = float(std::sin(angle));
+      run.at<float>(y, r)[i + 1] = float(std::cos(angle));
+    }
+  }
+}
+
 void Copy::check(const Check& c) const {
   c.that(frames > 0, "frames are 0");
   const int64_t seen =

@@ -171,6 +171,21 @@ struct Mask : Strip {
   void run(const Run& run) const;
 };
 
+// Sinusoids of the distance between two frames: of row r, (rows - 1) / 2 - r; in each row sines and
+// cosines by turns, of waves 10000^(-2 i / width).
+struct Distances : Strip {
+  static constexpr const char* kName = "distances";
+  Place y;
+  int64_t width;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
 // Rows from + r / frames * time + r % frames of x, `bytes` of each.
 struct Copy : Strip {
   static constexpr const char* kName = "copy";

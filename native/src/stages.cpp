@@ -74,15 +74,20 @@ void Attend::check(const Check& c) const {
 
 // The heads' work has to come out even on the threads; each part rearranges the keys for itself,
 // which has to pay.
-void Attend::settle(const Kernels& kernels, int threads) {
+void Attend::settle(const AttentionKernels& own, const Kernels& kernels, int threads) {
   const Heads& h = heads;
   const int64_t most = std::max<int64_t>(1, h.queries / (8 * kernels.tile));
   chunks = h.batch * h.heads % threads == 0 ? 1 : std::min<int64_t>(threads, most);
-  scratch = h.of(kernels).scratch(round_up(h.queries, chunks) / chunks, h.keys,
-                                  h.channels / h.heads, h.v_channels / h.heads, h.packed);
+  scratch = own.scratch(round_up(h.queries, chunks) / chunks, h.keys, h.channels / h.heads,
+                        h.v_channels / h.heads, h.packed);
 }
 
-void Attend::run(const Run& run) const {
+void Attend::settle(const Kernels& kernels, int threads) {
+  settle(heads.of(kernels), kernels, threads);
+}
+
+template <class Each>
+void Attend::each_part(const Run& run, Each attend) const {
   const Heads& h = heads;
   const int64_t share = (h.queries + chunks - 1) / chunks;
   const auto part = [&](int64_t i, int thread) {
@@ -94,7 +99,7 @@ void Attend::run(const Run& run) const {
     if (window) a.window = true, a.first = from, a.before = before, a.after = after;
     a.y = own.at<float>(y, item * h.queries + from) + head * a.v_width;
     a.ldy = y.row / 4;
-    h.of(*run.kernels).attend(a);
+    attend(a, head, from);
   };
   Pool::shared().run(h.batch * h.heads * chunks, part, run.threads);
 }
@@ -102,6 +107,34 @@ void Attend::run(const Run& run) const {
 void WindowAttend::check(const Check& c) const {
   c.that(!heads.causal && heads.queries == heads.keys, "a window is of a sequence and itself");
   Attend::check(c);
+}
+
+void Attend::run(const Run& run) const {
+  const AttentionKernels& own = heads.of(*run.kernels);
+  each_part(run, [&](const Attention& a, int64_t, int64_t) { own.attend(a); });
+}
+
+void RelativeAttend::check(const Check& c) const {
+  Attend::check(c);
+  c.that(heads.queries == heads.keys, "frames lie apart from others than themselves");
+  c.floats(distances, heads.keys ? 2 * heads.keys - 1 : 0, heads.channels);
+  c.floats(content_bias, 1, heads.channels);
+  c.floats(distance_bias, 1, heads.channels);
+}
+
+void RelativeAttend::settle(const Kernels& kernels, int threads) {
+  Attend::settle(kernels.relative_attention, kernels, threads);
+}
+
+void RelativeAttend::run(const Run& run) const {
+  each_part(run, [&](Attention a, int64_t head, int64_t from) {
+    a.distances = run.floats(distances) + head * a.width;
+    a.ld_distances = distances.row / 4;
+    a.content_bias = run.floats(content_bias) + head * a.width;
+    a.distance_bias = run.floats(distance_bias) + head * a.width;
+    a.origin = heads.keys - 1 - from;
+    run.kernels->relative_attention.attend(a);
+  });
 }
 
 void AttentionWeights::check(const Check& c) const {

@@ -17,15 +17,18 @@ struct Early : Alone {
 
 struct Heads {
   int64_t batch, heads, queries, keys, channels, v_channels;
-  bool causal;   // `lengths` then says where the queries of an item start
-  bool integer;  // products in 8 bits
-  bool packed;   // keys and values come from `remember`
+  bool causal = false;   // `lengths` then says where the queries of an item start
+  bool integer = false;  // products in 8 bits
+  bool packed = false;   // keys and values come from `remember`
 
   template <class F>
-  void fields(F& f) {
+  void sizes(F& f) {
     f.number("batch", batch), f.number("heads", heads), f.number("queries", queries);
     f.number("keys", keys), f.number("channels", channels), f.number("v_channels", v_channels);
-    f.flag("causal", causal), f.flag("integer", integer), f.flag("packed", packed);
+  }
+  template <class F>
+  void fields(F& f) {
+    sizes(f), f.flag("causal", causal), f.flag("integer", integer), f.flag("packed", packed);
   }
   const AttentionKernels& of(const Kernels& kernels) const {
     return integer ? kernels.attention_8 : kernels.attention;
@@ -42,6 +45,10 @@ struct Attend : Alone {
   int64_t chunks = 1;   // parts of the queries that are done apart
   int64_t scratch = 0;  // bytes of each thread
 
+  void settle(const AttentionKernels& own, const Kernels& kernels, int threads);
+  // Calls attend(head, its first query) for each part of each head.
+  template <class Each>
+  void each_part(const Run& run, Each attend) const;
   template <class F>
   void fields(F& f) {
     heads.fields(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
@@ -67,6 +74,24 @@ struct WindowAttend : Attend {
     window = true;
     Attend::settle(kernels, threads);
   }
+};
+
+// `attention` by distances [2 keys - 1, channels], with biases [channels]; as many queries as keys.
+struct RelativeAttend : Attend {
+  static constexpr const char* kName = "relative_attention";
+  Place distances, content_bias, distance_bias;
+
+  template <class F>
+  void fields(F& f) {
+    heads.sizes(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
+    f.place("v", v, Use::whole), f.place("distances", distances, Use::whole);
+    f.place("content_bias", content_bias, Use::whole);
+    f.place("distance_bias", distance_bias, Use::whole);
+    f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result), f.scratch(scratch);
+  }
+  void check(const Check& c) const;
+  void settle(const Kernels& kernels, int threads);
+  void run(const Run& run) const;
 };
 
 // y [batch, heads, queries, keys].

@@ -317,9 +317,16 @@ std::vector<double> scores(const Attention& a, const Floats& q, const Floats& k,
     for (int64_t j = 0; j < a.keys; j++) {
       double sum = 0, sizes = 0;
       for (int64_t c = 0; c < a.width; c++) {
-        const double term = double(q[i * a.ldq + c]) * k[j * a.ldk + c] / std::sqrt(a.width);
+        const double number = q[i * a.ldq + c], root = std::sqrt(a.width);
+        const double content = a.distances ? a.content_bias[c] : 0;
+        const double term = (number + content) * k[j * a.ldk + c] / root;
         sum += term;
         sizes += std::fabs(term);
+        if (!a.distances) continue;
+        const float distance = a.distances[(a.origin - i + j) * a.ld_distances + c];
+        const double away = (number + a.distance_bias[c]) * distance / root;
+        sum += away;
+        sizes += std::fabs(away);
       }
       y[i * a.keys + j] = sum;
       size = std::max(size, sizes);
@@ -374,7 +381,8 @@ void attend(const Case& c, const Kernels& kernels, Floats& q, Floats& k, Floats&
   Floats y(int64_t(expected.size()));
   Attention with = a;
   with.y = y.begin();
-  (c.integer ? kernels.attention_8 : kernels.attention).attend(with);
+  const auto& own = a.distances ? kernels.relative_attention : kernels.attention;
+  (c.integer ? kernels.attention_8 : own).attend(with);
   close(y, expected);
 }
 
@@ -426,13 +434,23 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   a.ldk = a.width + random.below(3);
   a.ldv = a.v_width + random.below(3);
   a.ldy = a.v_width + random.below(3);
-  const auto& own = c.integer ? kernels.attention_8 : kernels.attention;
+  const bool relative = !c.integer && !c.packed && !a.causal && random.coin();
+  const int64_t before = random.below(20);  // queries that another thread has
+  if (relative) a.room = std::max(a.room, before + a.queries);
+  a.origin = a.room - 1 - before;
+  a.ld_distances = a.width + random.below(3);
+  const auto& own = c.integer ? kernels.attention_8
+                    : relative ? kernels.relative_attention
+                               : kernels.attention;
   Floats q(a.queries ? (a.queries - 1) * a.ldq + a.width : 0, random, spread);
   Floats k(a.keys ? (a.keys - 1) * a.ldk + a.width : 0, random, spread);
   Floats v(a.keys ? (a.keys - 1) * a.ldv + a.v_width : 0, random);
-  at("%s attention%s: %d queries, %d keys, widths %d and %d%s%s%s, size %g", kernels.name,
+  Floats distances(relative ? 2 * a.room * a.ld_distances : 0, random, spread);
+  Floats biases(2 * a.width, random, spread);
+  at("%s attention%s: %d queries, %d keys, widths %d and %d%s%s%s%s, size %g", kernels.name,
      c.integer ? "_8" : "", int(a.queries), int(a.keys), int(a.width), int(a.v_width),
-     c.packed ? ", packed" : "", a.causal ? ", causal" : "", a.window ? ", window" : "", spread);
+     c.packed ? ", packed" : "", a.causal ? ", causal" : "", a.window ? ", window" : "",
+     relative ? ", relative" : "", spread);
   Floats scratch(own.scratch(a.queries, a.room, a.width, a.v_width, c.packed) / 4);
   Floats packed_k(own.key_bytes(a.room, a.width) / 4);
   Floats packed_v(own.value_bytes(a.room, a.v_width) / 4);
@@ -448,6 +466,11 @@ void attention(const Kernels& kernels, Random& random, float spread) {
     a.packed_v = bytes;
   }
   // Copies, for the reference rounds them.
+  if (relative) {
+    a.distances = distances.begin();
+    a.content_bias = biases.begin();
+    a.distance_bias = biases.begin() + a.width;
+  }
   const Floats q_given(q), k_given(k), v_given(v);
   a.q = q_given.begin();
   if (!c.packed) {
@@ -457,7 +480,7 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   Floats same_q(q), same_k(k);
   attend(c, kernels, q, k, v, packed_keys);
   const int64_t columns = a.keys + random.below(3);
-  if (!columns || a.window) return;
+  if (!columns || a.window || relative) return;
   a.ldy = columns + random.below(3);
   weigh(c, kernels, same_q, same_k, columns);
 }

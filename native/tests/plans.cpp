@@ -60,6 +60,11 @@ moments batch=1 time=37 channels=20 groups=20 eps=1e-05 x=mixed lengths=count we
 affine rows=37 width=20 period=37 x=mixed weight=factor bias=moved activation=relu y=z
 buffer swept 37 80
 depthwise rows=37 time=37 bins=1 channels=20 first_channel=0 used_channels=20 frames=37 frame_bins=1 taps=3 taps_bins=1 stride=1 stride_bins=1 padding=1 padding_bins=0 x=z weight=taps bias=bias y=swept
+buffer away 73 80
+distances rows=73 width=20 y=away
+relative_attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 q=z k=swept v=z distances=away content_bias=bias distance_bias=bias lengths=count y=mixed
+buffer narrow 57 16
+depthwise rows=57 time=37 bins=5 channels=4 first_channel=0 used_channels=4 frames=19 frame_bins=3 taps=3 taps_bins=2 stride=2 stride_bins=2 padding=1 padding_bins=1 x=mixed weight=bias bias=bias y=narrow
 buffer seen 19 240
 windows rows=19 time=37 bins=1 channels=20 first_channel=0 used_channels=20 frames=19 frame_bins=1 taps=3 taps_bins=1 stride=2 stride_bins=1 padding=1 padding_bins=0 x=swept y=seen
 buffer half 19 80
@@ -310,6 +315,12 @@ void what_is_no_plan_is_refused(const Kernels& kernels) {
       {"capacity=37", "capacity=38"},
       {"from=0", "from=1"},
       {"i=i f=f", "i=up f=f"},
+      {"rows=73 width=20", "rows=73 width=19"},
+      {"queries=37 keys=37 channels=20 v_channels=20 q=z", "queries=37 keys=36 channels=20 "
+                                                           "v_channels=20 q=z"},
+      {"distances=away", "distances=swept"},
+      {"taps=3 taps_bins=2", "taps=150 taps_bins=2"},
+      {"time=37 bins=5", "time=37 bins=6"},
       {"result y", "result z"},
       {"lookup rows=37", "look rows=37"},
       {"rows=37 width=20", "rows=-37 width=20"},

@@ -36,6 +36,22 @@ def attention_weights(lower: Lowering, step: Step) -> None:
     lower.emit("attention_weights", **_heads(lower, step), q=q, k=k, lengths=lengths, y=y)
 
 
+def relative_attention(lower: Lowering, step: Step) -> None:
+    """See `Ops.relative_attention`: always in float32, since products with weights outweigh it."""
+    names = ("q", "k", "v", "distances", "content_bias", "distance_bias", "lengths")
+    places = {name: lower.view(step.tensors[name]) for name in names}
+    batch, frames, channels = step.tensors["q"].shape
+    about = {"batch": batch, "heads": step.settings["heads"], "queries": frames, "keys": frames}
+    about |= {"channels": channels, "v_channels": step.tensors["v"].shape[2]}
+    lower.emit("relative_attention", **about, **places, y=lower.new(step.result))
+
+
+def distances(lower: Lowering, step: Step) -> None:
+    """See `Ops.distances`: only the shape of its input is read."""
+    y = lower.new(step.result)
+    lower.emit("distances", rows=y.rows, width=step.result.shape[-1], y=y)
+
+
 def remember(lower: Lowering, step: Step) -> None:
     """See `Ops.remember_keys` and `Ops.remember_values`."""
     values = step.operation == "remember_values"
@@ -67,5 +83,6 @@ def _heads(lower: Lowering, step: Step) -> dict[str, int]:
 RULES = {
     **{"attention": attention, "causal_attention": attention},
     **{"window_attention": window_attention, "attention_weights": attention_weights},
+    **{"distances": distances, "relative_attention": relative_attention},
     **{"remember_keys": remember, "remember_values": remember},
 }

@@ -265,6 +265,9 @@ def _macs(step: Step) -> int:
             return size * math.prod(t["weight"].shape[1:])
         case "attention" | "causal_attention" | "window_attention":
             return math.prod(t["q"].shape[:2]) * _keys(step) * (t["q"].shape[2] + t["v"].shape[2])
+        case "relative_attention":
+            products = t["k"].size + t["v"].size + t["q"].shape[0] * t["distances"].size
+            return t["q"].shape[1] * products
         case "attention_weights":
             return size * t["q"].shape[-1] // int(step.settings["heads"])
         case "lstm":
@@ -278,6 +281,8 @@ def _other(step: Step) -> int:
     t = step.tensors
     if "q" in t:  # it is scaled, and its scores are a softmax
         scores = math.prod(t["q"].shape[:2]) * int(step.settings["heads"]) * _keys(step)
+        if step.operation == "relative_attention":  # two queries are scaled, and scores added
+            return 4 * t["q"].size + (_SOFTMAX + 1) * scores
         return t["q"].size + _SOFTMAX * scores
     if step.operation in ("rotary", "rotary_table"):
         table = t.get("table", step.result)

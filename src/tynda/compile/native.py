@@ -305,7 +305,7 @@ def made_of(constant: Constant, weights: Mapping[str, Any]) -> NDArray[np.float3
         case "weight":
             made = parts[0]
         case "taps":
-            made = parts[0][:, 0].T
+            made = parts[0].reshape(len(parts[0]), -1).T
         case "sum":
             made = parts[0] + parts[1]
         case _:

@@ -112,17 +112,14 @@ def conv1d(lower: Lowering, step: Step) -> None:
     """See `Ops.conv1d`."""
     s = step.settings
     _, time, channels = step.tensors["x"].shape
-    out, _, taps = step.tensors["weight"].shape
+    *_, taps = step.tensors["weight"].shape
     windows = {
         **{"time": time, "bins": 1, "channels": channels},
         **{"frames": conv_length(time, taps, s["stride"], s["padding"]), "frame_bins": 1},
         **{"taps": taps, "taps_bins": 1, "stride": s["stride"], "stride_bins": 1},
         **{"padding": s["padding"], "padding_bins": 0},
     }
-    if step.tensors["weight"].shape[1] == 1 and s["groups"] == out == channels:
-        _depthwise(lower, step, windows)
-    else:
-        _convolution(lower, step, windows, s["groups"])
+    _convolution(lower, step, windows)
 
 
 def conv2d(lower: Lowering, step: Step) -> None:
@@ -139,10 +136,18 @@ def conv2d(lower: Lowering, step: Step) -> None:
         **{"taps": taps, "taps_bins": taps_bins, "stride": stride, "stride_bins": stride_bins},
         **{"padding": padding, "padding_bins": padding_bins},
     }
-    _convolution(lower, step, windows, 1)
+    _convolution(lower, step, windows)
 
 
-def _convolution(lower: Lowering, step: Step, windows: dict[str, int], groups: int) -> None:
+def _convolution(lower: Lowering, step: Step, windows: dict[str, int]) -> None:
+    groups, (out, inputs, *_) = step.settings["groups"], step.tensors["weight"].shape
+    if inputs == 1 and 1 < groups == out == windows["channels"]:
+        _depthwise(lower, step, windows)
+    else:
+        _grouped(lower, step, windows, groups)
+
+
+def _grouped(lower: Lowering, step: Step, windows: dict[str, int], groups: int) -> None:
     value, (result, ending) = step.tensors["x"], _ending(lower, step)
     x, y = lower.view(value), lower.new(result)
     used, out = windows["channels"] // groups, step.result.shape[-1] // groups
@@ -164,11 +169,16 @@ def _convolution(lower: Lowering, step: Step, windows: dict[str, int], groups: i
 
 def _windows(lower: Lowering, step: Step, x: View, rows: int, windows: dict[str, int]) -> View:
     """A copy of what each row of a convolution's result is made of."""
-    x = View(x.buffer, x.rows, windows["bins"] * windows["channels"] * _FLOAT, x.offset)
+    x = _frames(x, windows)
     taps = windows["taps"] * windows["taps_bins"]
     y = lower.room(f"{step.result.name}.windows", rows, taps * windows["used_channels"] * _FLOAT)
     lower.emit("windows", rows=rows, **windows, x=x, y=y)
     return y
+
+
+def _frames(x: View, windows: dict[str, int]) -> View:
+    """The input of a convolution, a row for each frame with all its bins."""
+    return View(x.buffer, x.rows, windows["bins"] * windows["channels"] * _FLOAT, x.offset)
 
 
 def _padded(lower: Lowering, step: Step, x: View, windows: dict[str, int]) -> View:
@@ -182,8 +192,8 @@ def _padded(lower: Lowering, step: Step, x: View, windows: dict[str, int]) -> Vi
 
 
 def _depthwise(lower: Lowering, step: Step, windows: dict[str, int]) -> None:
-    x, y = lower.view(step.tensors["x"]), lower.new(step.result)
-    channels, _, taps = step.tensors["weight"].shape
+    x, y = _frames(lower.view(step.tensors["x"]), windows), lower.new(step.result)
+    channels, taps = windows["channels"], windows["taps"] * windows["taps_bins"]
     weight = lower.constant("taps", step.tensors["weight"].name, rows=taps, width=channels)
     windows |= {"first_channel": 0, "used_channels": channels}
     bias = lower.vector(step, "bias")

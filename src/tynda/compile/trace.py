@@ -182,13 +182,14 @@ class TraceOps:
         *,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
+        groups: int = 1,
     ) -> Value:
         batch, time, bins, channels = x.shape
-        width, inputs, *kernel = weight.shape
-        _expect(channels == inputs, x, weight)
+        width, per_group, *kernel = weight.shape
+        _expect(channels == per_group * groups and width % groups == 0, x, weight)
         sizes = zip((time, bins), kernel, stride, padding, strict=True)
         shape = (batch, *(conv_length(*size) for size in sizes), width)
-        settings = {"stride": stride, "padding": padding}
+        settings = {"stride": stride, "padding": padding, "groups": groups}
         return self._step("conv2d", shape, settings, x=x, weight=weight, bias=bias)
 
     def layer_norm(
@@ -292,6 +293,40 @@ class TraceOps:
         _expect(x.shape[-1] % heads == 0 and table.shape[:-1] == x.shape[:-1], x, table)
         _expect(table.shape[-1] % 2 == 0 and table.shape[-1] <= width, x, table)
         return self._step("rotary", x.shape, {"heads": heads}, table=table, x=x)
+
+    def distances(self, x: Value) -> Value:
+        _, time, channels = x.shape
+        _expect(channels % 2 == 0, x)
+        return self._step("distances", (max(0, 2 * time - 1), channels), x=x)
+
+    def relative_attention(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        distances: Value,
+        content_bias: Value,
+        distance_bias: Value,
+        *,
+        heads: int,
+        lengths: Value,
+    ) -> Value:
+        shape = _attended(q, k, v, heads)
+        time, channels = q.shape[1:]
+        _expect(k.shape == q.shape and distances.shape == (max(0, 2 * time - 1), channels), q, k)
+        _expect(content_bias.shape == distance_bias.shape == (channels,), q, content_bias)
+        return self._step(
+            "relative_attention",
+            shape,
+            {"heads": heads},
+            q=q,
+            k=k,
+            v=v,
+            distances=distances,
+            content_bias=content_bias,
+            distance_bias=distance_bias,
+            lengths=lengths,
+        )
 
     def attention_weights(self, q: Value, k: Value, *, heads: int, lengths: Value) -> Value:
         batch, queries, channels = q.shape

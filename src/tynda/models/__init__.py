@@ -18,6 +18,7 @@ FAMILIES = (
     "moonshine",
     "moonshine_streaming",
     "n2",
+    "parakeet",
     "wav2vec2",
     "whisper",
 )

@@ -1,15 +1,15 @@
-"""Pieces that several families share: layers over ``tynda.ops``, and checks of a CTC model."""
+"""Pieces that several families share: layers, checks of a CTC model, published front ends."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from typing import Any
 
-from tynda.models.base import Spec, check_sizes
+from tynda.models.base import Folder, Spec, check_sizes
 from tynda.ops.base import Ops, T, Weights
 from tynda.sound.frontend import FrontEnd
 
-__all__ = ["Specs", "check_ctc", "dense", "norm"]
+__all__ = ["Specs", "check_ctc", "dense", "norm", "read_extractor"]
 
 
 class Specs(dict[str, Spec]):
@@ -41,3 +41,12 @@ def norm(ops: Ops[T], weights: Weights[T], name: str, x: T, eps: float = 1e-5) -
 def check_ctc(config: Any, tokenizer: Sized, front: FrontEnd, decoding: Mapping[str, Any]) -> None:
     """Raise `TyndaError` unless a CTC model has an output for each symbol, the blank included."""
     check_sizes(config, front, len(tokenizer))
+
+
+def read_extractor(folder: Folder) -> dict[str, Any]:
+    """The settings of a published checkpoint's front end; ``{}`` where it has none."""
+    extractor = folder.json("preprocessor_config.json", optional=True)
+    if not extractor:  # since transformers 5, all parts of a processor share a file
+        part = folder.json("processor_config.json", optional=True).get("feature_extractor")
+        extractor = part if isinstance(part, dict) else {}
+    return extractor

@@ -21,7 +21,7 @@ import numpy as np
 
 from tynda.errors import TyndaError
 from tynda.models.base import Array, Family, Folder, Published, Spec
-from tynda.models.layers import Specs, check_ctc, dense, norm
+from tynda.models.layers import Specs, check_ctc, dense, norm, read_extractor
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import Raw
 from tynda.text.symbols import read_languages, read_symbols
@@ -332,7 +332,7 @@ def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Publis
         raise TyndaError(
             f"{folder.path}: {config.vocab} outputs do not fit {len(tokenizer)} symbols"
         )
-    front = Raw(normalize=_normalizes(folder))
+    front = Raw(normalize=read_extractor(folder).get("do_normalize", True))
     return Published(tokenizer, front, languages, lambda found: _reorder(fold(found), order))
 
 
@@ -356,15 +356,6 @@ def _reorder(tensors: Mapping[str, Array], order: list[int]) -> dict[str, Array]
     names = [f"{_HEAD}.{part}" for part in ("weight", "bias")]
     head = {n: tensors[n] for n in names if n in tensors and len(tensors[n]) == len(order)}
     return {**tensors, **{name: value[order] for name, value in head.items()}}
-
-
-def _normalizes(folder: Folder) -> Any:
-    """Whether each recording is brought to zero mean and unit variance."""
-    extractor = folder.json("preprocessor_config.json", optional=True)
-    if not extractor:  # since transformers 5, all parts of a processor share a file
-        part = folder.json("processor_config.json", optional=True).get("feature_extractor")
-        extractor = part if isinstance(part, dict) else {}
-    return extractor.get("do_normalize", True)
 
 
 FAMILY = Family(

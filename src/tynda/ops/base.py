@@ -68,10 +68,12 @@ class Ops(Protocol[T]):
         *,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
+        groups: int = 1,
     ) -> T:
-        """Correlate ``x [batch, time, bins, in]`` with ``weight [out, in, k_time, k_bins]``.
+        """Correlate ``x [batch, time, bins, in]``, with zeros around, with ``weight``.
 
-        Gives ``[batch, time', bins', out]`` with both axes by `conv_length`.
+        ``weight [out, in / groups, k_time, k_bins]``. Gives ``[batch, time', bins', out]`` with
+        both axes by `conv_length`.
         """
         ...
 
@@ -188,6 +190,37 @@ class Ops(Protocol[T]):
         ``table [batch, time, 2 * pairs]`` is that of `rotary_table`. In each of ``heads`` parts of
         the channels, channels ``2 i`` and ``2 i + 1`` are a pair, from the first on; those behind
         the pairs stay. Source: Su et al. 2021, "RoFormer", section 3.2.2, equation 34.
+        """
+        ...
+
+    def distances(self, x: T) -> T:
+        """Sinusoids of how far two frames of ``x [batch, time, channels]`` may lie apart.
+
+        Gives ``[2 time - 1, channels]``, a row for each distance ``d`` from ``time - 1`` down to
+        ``1 - time``: ``sin(d w)`` and ``cos(d w)`` in turn, with ``w = 10000 ** (-2 i / channels)``
+        for ``i`` from 0 on. ``channels`` is even. Depends on the shape of ``x`` alone. Source: Dai
+        et al. 2019 ("Transformer-XL"), section 3.3.
+        """
+        ...
+
+    def relative_attention(
+        self,
+        q: T,
+        k: T,
+        v: T,
+        distances: T,
+        content_bias: T,
+        distance_bias: T,
+        *,
+        heads: int,
+        lengths: T,
+    ) -> T:
+        """`attention` that also looks at how far each key lies from the query.
+
+        ``q``, ``k`` and ``v [batch, time, channels]``, ``distances [2 time - 1, channels]`` in the
+        order of `distances`, biases ``[channels]``. In each head, query ``i`` and key ``j`` have
+        the score ``((q[i] + content_bias) k[j] + (q[i] + distance_bias) distances[time - 1 - i +
+        j]) / sqrt(width)``. Source: Dai et al. 2019, section 3.3 and appendix B.
         """
         ...
 

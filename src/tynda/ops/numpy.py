@@ -23,7 +23,7 @@ from tynda.weights.attention import LEAST_QUERIES
 from tynda.weights.attention import attention as attention_8
 from tynda.weights.weight import Weight, by_tap, floats, is_integer, lookup, product
 
-__all__ = ["Array", "NumpyOps"]
+__all__ = ["Array", "NumpyOps", "relative_sinusoids"]
 
 Array = NDArray[Any]
 """float32 for activations and weights, any integer type for lengths."""
@@ -59,15 +59,8 @@ class NumpyOps:
         padding: int = 0,
         groups: int = 1,
     ) -> Array:
-        if weight.shape[:2] == (groups, 1):
-            return _shift(_depthwise(x, floats(weight)[:, 0], stride, padding), bias)
-        out = weight.shape[0] // groups
         sizes = (weight.shape[2], 1), (stride, 1), (padding, 0)
-        parts = [
-            self._convolve(part[:, :, None], weight[i * out : (i + 1) * out], *sizes, i * out)
-            for i, part in enumerate(np.split(x, groups, axis=-1))
-        ]
-        return _shift(np.concatenate(parts, axis=-1)[:, :, 0], bias)
+        return self._convolve(x[:, :, None], weight, bias, *sizes, groups)[:, :, 0]
 
     def conv2d(
         self,
@@ -77,10 +70,32 @@ class NumpyOps:
         *,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
+        groups: int = 1,
     ) -> Array:
-        return _shift(self._convolve(x, weight, weight.shape[2:], stride, padding, 0), bias)
+        return self._convolve(x, weight, bias, weight.shape[2:], stride, padding, groups)
 
     def _convolve(
+        self,
+        x: Array,
+        weight: Array | Weight,
+        bias: Array | None,
+        kernel: tuple[int, ...],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        groups: int,
+    ) -> Array:
+        """A convolution over frames and bins; ``kernel`` taps of each."""
+        if groups > 1 and weight.shape[:2] == (groups, 1):
+            values = floats(weight).reshape(-1, *kernel)
+            return _shift(_depthwise(x, values, stride, padding), bias)
+        out = weight.shape[0] // groups
+        parts = [
+            self._group(part, weight[i * out : (i + 1) * out], kernel, stride, padding, i * out)
+            for i, part in enumerate(np.split(x, groups, axis=-1))
+        ]
+        return _shift(np.concatenate(parts, axis=-1), bias)
+
+    def _group(
         self,
         x: Array,
         weight: Array | Weight,
@@ -89,8 +104,7 @@ class NumpyOps:
         padding: tuple[int, int],
         start: int,
     ) -> Array:
-        """A convolution without its bias. ``start``: which of the whole weight's rows comes first,
-        where ``weight`` is a group's part of it."""
+        """One group's convolution; ``weight``: rows of the whole weight from ``start`` on."""
         (step, step_bins), (pad, pad_bins) = stride, padding
         channels, (taps, taps_bins) = weight.shape[0], kernel
         frames = conv_length(x.shape[1], taps, step, pad)
@@ -115,7 +129,7 @@ class NumpyOps:
         return y
 
     def _product(self, x: Array, weight: Array | Weight, start: int = 0) -> Array:
-        """``x [..., in]`` times ``weight [out, in]``, transposed; ``start``: as of `_convolve`."""
+        """``x [..., in]`` times ``weight [out, in]``, transposed; ``start``: as of `_group`."""
         if self._observe:
             self._observe(start, x)
         return product(x, weight)
@@ -233,6 +247,28 @@ class NumpyOps:
         even[:], odd[:] = even * cos - odd * sin, odd * cos + even * sin
         return y.reshape(x.shape)
 
+    def distances(self, x: Array) -> Array:
+        return relative_sinusoids(*x.shape[1:])
+
+    def relative_attention(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        distances: Array,
+        content_bias: Array,
+        distance_bias: Array,
+        *,
+        heads: int,
+        lengths: Array,
+    ) -> Array:
+        valid = np.arange(k.shape[1]) < lengths[:, None]
+        v = np.where(valid[..., None], v, np.float32(0))
+        # Scores by distance: those of query i and all keys stand side by side in row i.
+        away = _scores(q + distance_bias, distances[None], heads)
+        scores = _scores(q + content_bias, k, heads) + _diagonals(away, k.shape[1])
+        return _weighted(_softmax(scores, valid[:, None, None]), v)
+
     def attention_weights(self, q: Array, k: Array, *, heads: int, lengths: Array) -> Array:
         valid = np.arange(k.shape[1]) < lengths[:, None]
         return _softmax(_scores(q, np.asarray(k), heads), valid[:, None, None])
@@ -314,6 +350,13 @@ class NumpyOps:
         return x
 
 
+def relative_sinusoids(time: int, channels: int) -> Array:
+    """The result of `Ops.distances` for ``time`` frames of so many ``channels``."""
+    away = np.arange(time - 1, -time, -1)[:, None]
+    angles = away * 10_000.0 ** (-np.arange(0, channels, 2) / channels)
+    return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(-1, channels).astype(np.float32)
+
+
 def _shift(x: Array, bias: Array | None) -> Array:
     """Add a bias in place: ``x`` is always an array just made."""
     if bias is not None:
@@ -330,6 +373,12 @@ def _scores(q: Array, k: Array, heads: int) -> Array:
 def _split(x: Array, heads: int) -> Array:
     """``[batch, time, channels]`` -> ``[batch, heads, time, channels / heads]``."""
     return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).swapaxes(1, 2)
+
+
+def _diagonals(scores: Array, keys: int) -> Array:
+    """``[..., keys, 2 keys - 1]`` -> ``[..., keys, keys]``: row i from column keys - 1 - i on."""
+    columns = keys - 1 - np.arange(scores.shape[-2])[:, None] + np.arange(keys)
+    return np.take_along_axis(scores, columns[(None,) * (scores.ndim - 2)], -1)
 
 
 def _softmax(scores: Array, seen: Array) -> Array:
@@ -360,14 +409,15 @@ def _sigmoid(x: Array) -> Array:
         return cast(Array, 1 / (1 + np.exp(-x)))
 
 
-def _depthwise(x: Array, weight: Array, stride: int, padding: int) -> Array:
-    """Each channel of ``x [batch, time, channels]`` with its own ``weight [channels, kernel]``."""
-    kernel = weight.shape[1]
-    frames = conv_length(x.shape[1], kernel, stride, padding)
-    x = np.pad(x, ((0, 0), (padding, padding), (0, 0)))
-    y = np.zeros((x.shape[0], frames, x.shape[2]), np.float32)
-    for tap in range(kernel if frames else 0):
-        y += x[:, tap : tap + stride * frames : stride] * weight[:, tap]
+def _depthwise(x: Array, weight: Array, stride: tuple[int, int], padding: tuple[int, int]) -> Array:
+    """Each channel of ``x [batch, time, bins, channels]`` with a ``weight [channels, ...]``."""
+    sizes = zip(x.shape[1:3], weight.shape[1:], stride, padding, strict=True)
+    frames, bins = (conv_length(*size) for size in sizes)
+    x = np.pad(x, ((0, 0), *((pad, pad) for pad in padding), (0, 0)))
+    y = np.zeros((x.shape[0], frames, bins, x.shape[3]), np.float32)
+    for t, b in np.ndindex(weight.shape[1:] if y.size else (0, 0)):
+        rows = x[:, t : t + stride[0] * frames : stride[0]]
+        y += rows[:, :, b : b + stride[1] * bins : stride[1]] * weight[:, t, b]
     return y
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tynda.ops.base import conv_length, rotary_frequencies
+from tynda.ops.numpy import relative_sinusoids
 
 __all__ = ["TorchOps", "has_bfloat16"]
 
@@ -55,6 +56,7 @@ class TorchOps:
         *,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
+        groups: int = 1,
     ) -> Tensor:
         frames = conv_length(x.shape[1], weight.shape[2], stride[0], padding[0])
         bins = conv_length(x.shape[2], weight.shape[3], stride[1], padding[1])
@@ -64,7 +66,7 @@ class TorchOps:
             x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0]))
             padding = (0, 0)
         # The permuted view is torch's channels_last layout: no copy on the way in or out.
-        y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding)
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding, 1, groups)
         return y.permute(0, 2, 3, 1)
 
     def layer_norm(
@@ -180,6 +182,29 @@ class TorchOps:
         even, odd = turned[..., ::2], turned[..., 1::2]
         pairs = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
         return torch.cat([pairs.flatten(-2), rest], -1).flatten(2)
+
+    def distances(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(relative_sinusoids(*x.shape[1:])).to(x)
+
+    def relative_attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        distances: Tensor,
+        content_bias: Tensor,
+        distance_bias: Tensor,
+        *,
+        heads: int,
+        lengths: Tensor,
+    ) -> Tensor:
+        time, v = k.shape[1], self.mask(v, lengths)
+        away = _scores(q + distance_bias, distances[None], heads)
+        frames = torch.arange(time, device=k.device)
+        columns = (time - 1 - frames[:, None] + frames).expand(*away.shape[:3], time)
+        scores = _scores(q + content_bias, k, heads) + away.gather(3, columns)
+        seen = _within(k, lengths.clamp(min=1))[:, None, None]
+        return (_softmax(scores, seen).to(v.dtype) @ _split(v, heads)).transpose(1, 2).flatten(2)
 
     def attention_weights(self, q: Tensor, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return _softmax(_scores(q, k, heads), _within(k, lengths)[:, None, None])

@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from tynda.errors import TyndaError
 from tynda.sound.spectra import Spectra, is_smooth
 
-__all__ = ["Frames", "FrontEnd", "LogMel", "Raw", "Spectrogram", "from_config", "mel_filters"]
+__all__ = [
+    "Frames",
+    "FrontEnd",
+    "LogMel",
+    "NemoLogMel",
+    "Raw",
+    "Spectrogram",
+    "from_config",
+    "mel_filters",
+]
 
 Floats = NDArray[np.float32]
 
@@ -197,6 +206,54 @@ class LogMel(FrontEnd):
 
 
 @dataclass(frozen=True)
+class NemoLogMel(FrontEnd):
+    """Log energies of mel filters as NVIDIA's NeMo computes them for Parakeet.
+
+    Pre-emphasis, x[t] - preemphasis x[t - 1]; power spectrum of centred frames (zeros beyond the
+    edges, symmetric Hann window in the middle of the FFT, as `torch.stft`); Slaney's filters as in
+    `LogMel`; log(energy + 2^-24); each bin is brought to zero mean and unit (unbiased) variance
+    over the frames, (x - mean) / (std + 1e-5). There are `n // hop` frames. A single frame is all
+    zeros.
+
+    `window`, `hop` and `fft` are in samples.
+    """
+
+    kind: ClassVar[str] = "nemo_log_mel"
+
+    window: int = 400
+    hop: int = 160
+    fft: int = 512
+    bins: int = 80
+    preemphasis: float = 0.97
+
+    def __post_init__(self) -> None:
+        _check_framing(self.window, self.hop, self.fft)
+        _check_integer("bins", self.bins, 1, self.fft // 2 + 1)
+        factor = self.preemphasis
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < 1:
+            raise TyndaError(f"front end: preemphasis must be from 0 to below 1, not {factor!r}")
+
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples."""
+        return samples // self.hop
+
+    def _features(self, samples: Floats) -> Floats:
+        frames = self.frames(len(samples))
+        # The window begins as far inside the FFT's frame as its centre demands.
+        before = self.fft // 2 - (self.fft - self.window) // 2
+        padded = np.pad(samples, (before, self.fft))
+        padded[before + 1 : before + len(samples)] -= np.float32(self.preemphasis) * samples[:-1]
+        features = _mel_powers(self.window, self.bins, self.fft)(padded, self.hop, frames)
+        if frames == 0:
+            return features
+        features += np.float32(2**-24)
+        np.log(features, out=features)
+        mean, variance = _moments(features)
+        deviation = np.sqrt(variance * (frames / max(1, frames - 1)))
+        return _standardised(features, mean, deviation + 1e-5)
+
+
+@dataclass(frozen=True)
 class Raw(FrontEnd):
     """The waveform itself, as wav2vec 2.0 (Baevski et al. 2020) takes it.
 
@@ -273,14 +330,16 @@ class Frames(FrontEnd):
         return features
 
 
-_KINDS: dict[str, type[FrontEnd]] = {kind.kind: kind for kind in (LogMel, Spectrogram, Raw, Frames)}
+_KINDS: dict[str, type[FrontEnd]] = {
+    kind.kind: kind for kind in (LogMel, NemoLogMel, Spectrogram, Raw, Frames)
+}
 
 
 def from_config(config: Mapping[str, Any]) -> FrontEnd:
     """The front end that `config` describes: its `"kind"` and any fields that differ.
 
-    Kinds are `"log_mel"`, `"spectrogram"`, `"raw"` and `"frames"`. Raises TyndaError for an unknown
-    kind, an unknown field, or a value out of its range.
+    Kinds are `"log_mel"`, `"nemo_log_mel"`, `"spectrogram"`, `"raw"` and `"frames"`. Raises
+    TyndaError for an unknown kind, an unknown field, or a value out of its range.
     """
     settings = dict(config)
     name = settings.pop("kind", None)
@@ -305,6 +364,12 @@ def _standard_spectra(window: int, fft: int) -> Spectra:
 @lru_cache
 def _mel_spectra(window: int, log: str, bins: int, fft: int, fmin: float, fmax: float) -> Spectra:
     return Spectra(_hann(window), fft, mel_filters(bins, fft, fmin, fmax), log)
+
+
+@lru_cache
+def _mel_powers(window: int, bins: int, fft: int) -> Spectra:
+    symmetric = np.hanning(window).astype(np.float32)
+    return Spectra(symmetric, fft, mel_filters(bins, fft, 0, SAMPLE_RATE / 2))
 
 
 def _moments(x: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

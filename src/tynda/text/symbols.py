@@ -1,16 +1,17 @@
-"""Symbols of published CTC vocabularies: ``vocab.json`` and the files that give symbols roles."""
+"""Symbols of published CTC vocabularies, and the files that give symbols roles."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tynda.errors import TyndaError
+from tynda.text.pieces import PieceTokenizer
 from tynda.text.tokenizer import BLANK, CharTokenizer
 
 if TYPE_CHECKING:
     from tynda.models.base import Folder
 
-__all__ = ["read_languages", "read_symbols"]
+__all__ = ["read_languages", "read_pieces", "read_symbols"]
 
 
 def read_languages(folder: Folder) -> list[str]:
@@ -49,6 +50,34 @@ def read_symbols(folder: Folder, language: str | None) -> tuple[CharTokenizer, l
     ours |= {blank: BLANK, delimiter: " "}
     try:
         return CharTokenizer([ours.get(by_id[i], by_id[i]) for i in order]), order
+    except TyndaError as error:
+        raise TyndaError(f"{path}: {error}") from None
+
+
+def read_pieces(folder: Folder, blank: int) -> tuple[PieceTokenizer, list[int]]:
+    """The tokenizer of a ``tokenizer.json``, blank first, and the rows of the head in its order.
+
+    ``blank``: the blank's number there. Raises `TyndaError`, naming the file, for a damaged one.
+    """
+    path, data = folder.path / "tokenizer.json", folder.json("tokenizer.json")
+    try:
+        vocab = data["model"]["vocab"]
+        if isinstance(vocab, list):  # pieces with their scores (unigram)
+            vocab = {piece: i for i, (piece, _) in enumerate(vocab)}
+        added = {token["content"]: token for token in data["added_tokens"]}
+        vocab = vocab | {name: token["id"] for name, token in added.items()}
+        special = {name for name, token in added.items() if token["special"]}
+    except (KeyError, TypeError, ValueError):
+        raise TyndaError(f"{path} is damaged: get the checkpoint again") from None
+    if sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
+        raise TyndaError(f"{path} does not number its pieces from 0 on")
+    if blank not in range(len(vocab)):
+        raise TyndaError(f"{path} has no piece {blank}, which is the blank")
+    names = {i: f"<{name.strip('<>')}>" if name in special else name for name, i in vocab.items()}
+    names[blank] = BLANK
+    order = sorted(range(len(vocab)), key=lambda i: i != blank)
+    try:
+        return PieceTokenizer([names[i] for i in order]), order
     except TyndaError as error:
         raise TyndaError(f"{path}: {error}") from None
 

@@ -1,62 +1,63 @@
-"""Characters to ids and back, for models trained with CTC."""
+"""Symbols of models trained with CTC: ids to text and back; here of single characters."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_lowercase
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from tynda.errors import TyndaError
 
-__all__ = ["BLANK", "ENGLISH", "CharTokenizer"]
+__all__ = ["BLANK", "ENGLISH", "CTCTokenizer", "CharTokenizer", "is_silent"]
 
 BLANK = "<blank>"
 
 
-class CharTokenizer:
-    """One id per character; id 0 is the CTC blank.
+class CTCTokenizer(ABC):
+    """One id per symbol; id 0 is the CTC blank.
 
-    `names[i]` is what id `i` stands for: `"<blank>"` first, then single characters, each once,
-    the space among them; other names in angle brackets, such as `"<unk>"`, are ids that print
-    nothing. Anything else raises `TyndaError`, since the list is usually read from a model
-    file. `symbols` are the same with nothing for what prints nothing, the blank excepted.
+    `names[i]` is what id `i` stands for: `"<blank>"` first, then symbols, each once; other names
+    in angle brackets, such as `"<unk>"`, are ids that print nothing. `symbols[i]` is the text that
+    id `i` prints, the blank excepted; a space in it, if there is one, comes first, and begins a
+    word. Raises `TyndaError` for another list, since it is usually read from a model file.
     """
+
+    type: ClassVar[str]
+    """Its name in a model file."""
+    blank: ClassVar[int] = 0
 
     def __init__(self, names: Sequence[str]) -> None:
         if not names or names[0] != BLANK:
             raise TyndaError(f"the tokenizer's first symbol must be {BLANK}: mend the symbol list")
-        if any(len(s) != 1 and not _is_silent(s) for s in names) or len(set(names)) != len(names):
-            raise TyndaError("the tokenizer's symbols must be single, distinct characters")
-        if " " not in names:
-            raise TyndaError("the tokenizer has no space: add ' ' to the symbol list")
+        if len(set(names)) != len(names):
+            raise TyndaError("the tokenizer's symbols must be distinct")
         self.names = list(names)
-        self.symbols = [BLANK, *("" if _is_silent(name) else name for name in names[1:])]
-        self.blank = 0
-        self.space_id = self.symbols.index(" ")
-        self._ids = {symbol: i for i, symbol in enumerate(self.names) if len(symbol) == 1}
+        printed = ("" if is_silent(name) else self.text(name) for name in names[1:])
+        self.symbols = [BLANK, *printed]
+
+    @staticmethod
+    def text(name: str) -> str:
+        """The text that a symbol of this name prints, if it is not silent."""
+        return name
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """The ids that spell `text`, which has been normalised before.
+
+        Raises `TyndaError` for a character that the model does not know.
+        """
 
     def __len__(self) -> int:
         return len(self.symbols)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CharTokenizer) and self.names == other.names
+        return type(other) is type(self) and other.names == self.names
 
     __hash__ = None  # type: ignore[assignment]
 
-    def encode(self, text: str) -> list[int]:
-        """The id of every character of `text`, which has been normalised before.
-
-        Raises `TyndaError` for a character that the model does not know.
-        """
-        try:
-            return [self._ids[c] for c in text]
-        except KeyError as unknown:
-            raise TyndaError(
-                f"the model cannot spell {unknown.args[0]!r} (in {text!r}): spell it in its letters"
-            ) from None
-
     def decode(self, ids: Iterable[int]) -> str:
-        """The characters of `ids`, blanks left out. Repeats stay: these are labels, not frames."""
+        """The text of `ids`, blanks left out. Repeats stay: these are labels, not frames."""
         return "".join(self.symbols[i] for i in ids if i != self.blank)
 
     def token_bytes(self) -> list[bytes]:
@@ -65,14 +66,14 @@ class CharTokenizer:
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads back; plain enough for JSON."""
-        return {"type": "char", "symbols": list(self.names)}
+        return {"type": self.type, "symbols": list(self.names)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> CharTokenizer:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The tokenizer that `to_dict` described; `TyndaError` if `data` describes none."""
         symbols = data.get("symbols")
         if (
-            data.get("type") != "char"
+            data.get("type") != cls.type
             or not isinstance(symbols, list)
             or not all(isinstance(s, str) for s in symbols)
         ):
@@ -80,7 +81,32 @@ class CharTokenizer:
         return cls(symbols)
 
 
-def _is_silent(name: str) -> bool:
+class CharTokenizer(CTCTokenizer):
+    """A symbol for each character, the space among them."""
+
+    type = "char"
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names)
+        if not all(len(name) == 1 or is_silent(name) for name in names):
+            raise TyndaError("the tokenizer's symbols must be single, distinct characters")
+        if " " not in names:
+            raise TyndaError("the tokenizer has no space: add ' ' to the symbol list")
+        self.space_id = self.symbols.index(" ")
+        self._ids = {symbol: i for i, symbol in enumerate(self.names) if len(symbol) == 1}
+
+    def encode(self, text: str) -> list[int]:
+        """The id of every character of `text`; see `CTCTokenizer.encode`."""
+        try:
+            return [self._ids[c] for c in text]
+        except KeyError as unknown:
+            raise TyndaError(
+                f"the model cannot spell {unknown.args[0]!r} (in {text!r}): spell it in its letters"
+            ) from None
+
+
+def is_silent(name: str) -> bool:
+    """Whether a symbol of this name prints nothing."""
     return len(name) > 2 and name[0] == "<" and name[-1] == ">"
 
 

@@ -65,9 +65,9 @@ def places(path: Path) -> dict[str, int]:
 def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
     """Every tensor of a file, as float32.
 
-    Those in f32 stay on disk and are read when they are used; f16 and bf16 become copies.
-    Raises `TyndaError`, naming the file, when it is missing, truncated, no safetensors file or
-    holds other types.
+    Those in f32 stay on disk and are read when they are used; f16 and bf16 become copies. A single
+    whole number, as batch norm counts its batches, is left out. Raises `TyndaError`, naming the
+    file, when it is missing, truncated, no safetensors file or holds other types.
     """
     try:
         with path.open("rb") as file, safe_open(path, framework="np"):  # checks header and size
@@ -79,7 +79,11 @@ def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
         raise TyndaError(f"no permission to read {path}: change its mode") from None
     except (OSError, ValueError, SafetensorError):
         raise TyndaError(f"{path} is damaged or no safetensors file: get it again") from None
-    return {name: _tensor(path, data, name, entry) for name, entry in header.items()}
+    return {
+        name: _tensor(path, data, name, entry)
+        for name, entry in header.items()
+        if entry["shape"] or entry["dtype"] != "I64"
+    }
 
 
 def forget(tensor: Any) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 from tynda.heads.ctc.hotwords import HotWords
 from tynda.heads.ctc.ngram import LanguageModel, State
 from tynda.heads.ctc.paths import Hypothesis, LogProbs, check, hypothesis, spell
-from tynda.text.tokenizer import CharTokenizer
+from tynda.text.tokenizer import CTCTokenizer
 
 __all__ = ["beam_search"]
 
 
 def beam_search(
     log_probs: LogProbs,
-    tokenizer: CharTokenizer,
+    tokenizer: CTCTokenizer,
     *,
     beam_size: int = 32,
     lm: LanguageModel | None = None,
@@ -40,7 +40,7 @@ def beam_search(
         log p_ctc(y) + alpha log p_lm(words) + beta W - unknown_penalty U + hotword_boost C
 
     where the middle three terms need an `lm`. U counts words that neither the language model
-    nor a hot word knows, and is charged with the first letter that no known word continues
+    nor a hot word knows, and is charged with the first symbol that no known word continues
     to. C counts the characters of the hot words (or phrases) found as whole words, and while
     searching those of one that is being spelled, until it fails.
 
@@ -135,7 +135,7 @@ class _Prefix:
     ) -> None:
         self.parent = parent
         self.token = token
-        self.word = word  # the letters since the last space
+        self.word = word  # the characters since the last space
         self.extra = extra
         self.unknown = unknown  # whether the penalty for this word is in `extra` already
         self.lm_state = lm_state
@@ -248,7 +248,7 @@ class _Scorer:
 
     def __init__(
         self,
-        tokenizer: CharTokenizer,
+        tokenizer: CTCTokenizer,
         lm: LanguageModel | None,
         alpha: float,
         beta: float,
@@ -257,21 +257,23 @@ class _Scorer:
         hotword_boost: float,
     ) -> None:
         self.symbols = tokenizer.symbols
-        self.space = tokenizer.space_id
         self.lm = lm
         self.alpha = alpha
         self.beta = beta
         self.penalty = unknown_penalty
         self.boost = hotword_boost
-        phrases = [tokenizer.encode(" ".join(phrase.split())) for phrase in hotwords]
-        self.phrases = HotWords(phrases, self.space)
+        phrases = [" ".join(phrase.split()) for phrase in hotwords]
+        for phrase in phrases:
+            tokenizer.encode(phrase)  # raises for what no symbol spells
+        self.phrases = HotWords(phrases, " ")
         self.hot_words = {word for phrase in hotwords for word in phrase.split()}
         # The beginnings of all words known; None where any word may be.
         self.prefixes = lm.prefixes if lm else None
         if self.prefixes is not None and self.hot_words:
             self.prefixes |= {w[:n] for w in self.hot_words for n in range(1, len(w) + 1)}
-        # No label adds more than this to `extra`.
-        self.most = hotword_boost * self.phrases.most + (max(beta, 0.0) if lm else 0.0)
+        # No label adds more than this to `extra`: it ends one word at most.
+        longest = max(map(len, self.symbols[1:]), default=0)
+        self.most = hotword_boost * self.phrases.most * longest + (max(beta, 0.0) if lm else 0.0)
         self.cache: dict[tuple[State, str], tuple[float, State]] = {}
 
     def root(self) -> _Prefix:
@@ -281,48 +283,49 @@ class _Scorer:
         return root
 
     def extend(self, prefix: _Prefix, token: int) -> _Prefix:
-        extra, unknown, state, phrase = (
+        extra, unknown, state, phrase, word = (
             prefix.extra,
             prefix.unknown,
             prefix.lm_state,
             prefix.phrase,
+            prefix.word,
         )
-        if token == self.space:
-            word = ""
-            if prefix.word:
-                gain, state = self._word(prefix)
+        for character in self.symbols[token] or ("",):  # what prints nothing breaks a hot word
+            if character == " ":
+                if not word:  # a second space in a row changes nothing
+                    continue
+                gain, state = self._word(state, word, unknown)
                 extra += gain
-                unknown = False
-        else:
-            word = prefix.word + self.symbols[token]
-            if self.prefixes is not None and not unknown and word not in self.prefixes:
-                extra -= self.penalty
-                unknown = True
-        # A second space in a row changes nothing.
-        if self.hot_words and (token != self.space or prefix.word):
-            phrase, characters = self.phrases.step(phrase, token)
-            extra += self.boost * characters
+                word, unknown = "", False
+            else:
+                word += character
+                if self.prefixes is not None and not unknown and word not in self.prefixes:
+                    extra -= self.penalty
+                    unknown = True
+            if self.hot_words:
+                phrase, characters = self.phrases.step(phrase, character)
+                extra += self.boost * characters
         return _Prefix(prefix, token, word, extra, unknown, state, phrase)
 
     def end(self, prefix: _Prefix) -> float:
         """What is still owed when nothing follows: the last word, </s>, hot words left half."""
         gain, state, phrase, characters = 0.0, prefix.lm_state, prefix.phrase, 0
         if prefix.word:
-            gain, state = self._word(prefix)
-            phrase, characters = self.phrases.step(phrase, self.space)
+            gain, state = self._word(state, prefix.word, prefix.unknown)
+            phrase, characters = self.phrases.step(phrase, " ")
         gain += self.boost * (characters - self.phrases.pending[phrase])
         return gain + (self.alpha * self.lm.end(state) if self.lm else 0.0)
 
-    def _word(self, prefix: _Prefix) -> tuple[float, State]:
-        """The gain of the word that ends here, and the language model's state after it."""
+    def _word(self, state: State, word: str, unknown: bool) -> tuple[float, State]:
+        """The gain of a word that ends, and the language model's state after it."""
         if self.lm is None:
             return 0.0, None
-        key = prefix.lm_state, prefix.word
+        key = state, word
         if (found := self.cache.get(key)) is None:
             log_prob, state = self.lm.score(*key)
             gain = self.alpha * log_prob + self.beta
             found = self.cache[key] = gain, state
         gain, state = found
-        if not prefix.unknown and prefix.word not in self.hot_words and prefix.word not in self.lm:
+        if not unknown and word not in self.hot_words and word not in self.lm:
             gain -= self.penalty
         return gain, state

@@ -65,7 +65,8 @@ class Network:
     def silent(self, log_probs: Floats) -> NDArray[np.bool_]:
         """Frames ``[n]`` in which no letter is likeliest."""
         tokenizer = self.model.tokenizer
-        return np.isin(log_probs.argmax(1), (tokenizer.blank, tokenizer.space_id))
+        spaces = [i for i, text in enumerate(tokenizer.symbols) if text == " "]
+        return np.isin(log_probs.argmax(1), [tokenizer.blank, *spaces])
 
 
 class CTCHead(Head[Decoding]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 __all__ = ["HotWords"]
 
@@ -19,25 +19,25 @@ class HotWords:
     is what would be taken back if the text ended in s; `most` is the most that a step adds.
     """
 
-    def __init__(self, phrases: Sequence[Sequence[int]], space: int) -> None:
-        """`phrases` are token ids without a space at either end; empty ones are passed over."""
-        self._next: list[dict[int, int]] = [{}]
+    def __init__(self, phrases: Sequence[Sequence[Hashable]], space: Hashable) -> None:
+        """`phrases` are characters without a space at either end; empty ones are passed over."""
+        self._next: list[dict[Hashable, int]] = [{}]
         self._fail = [0]
         self._found = [0]  # characters of the phrases that are complete in this state
         self.pending = [0]
         self.start = self._add(0, space)
         for phrase in phrases:
             state = self.start
-            for token in phrase:
-                state = self._add(state, token)
+            for character in phrase:
+                state = self._add(state, character)
             if phrase:
                 self._found[self._add(state, space)] = len(phrase)
         self._link()
         self.most = max(self._gains())
 
-    def step(self, state: int, token: int) -> tuple[int, int]:
-        """The state after one more token, and by how many characters the count changes."""
-        after = self._follow(state, token)
+    def step(self, state: int, character: Hashable) -> tuple[int, int]:
+        """The state after one more character, and by how many characters the count changes."""
+        after = self._follow(state, character)
         return after, self._found[after] + self.pending[after] - self.pending[state]
 
     def _gains(self) -> Iterator[int]:
@@ -45,33 +45,33 @@ class HotWords:
         for state in range(len(self._next)):
             ending = state
             while ending:
-                for token in self._next[ending]:
-                    yield self.step(state, token)[1]
+                for character in self._next[ending]:
+                    yield self.step(state, character)[1]
                 ending = self._fail[ending]
         yield 0
 
-    def _add(self, state: int, token: int) -> int:
-        if token not in self._next[state]:
-            self._next[state][token] = len(self._next)
+    def _add(self, state: int, character: Hashable) -> int:
+        if character not in self._next[state]:
+            self._next[state][character] = len(self._next)
             self._next.append({})
             self._fail.append(0)
             self._found.append(0)
             self.pending.append(0)
-        return self._next[state][token]
+        return self._next[state][character]
 
-    def _follow(self, state: int, token: int) -> int:
-        while token not in self._next[state]:
+    def _follow(self, state: int, character: Hashable) -> int:
+        while character not in self._next[state]:
             if state == 0:
                 return 0
             state = self._fail[state]
-        return self._next[state][token]
+        return self._next[state][character]
 
     def _link(self) -> None:
         """Give each state, parents first, that of its longest proper ending, and its counts."""
         queue = [0]
         for state in queue:
-            for token, child in self._next[state].items():
-                self._fail[child] = self._follow(self._fail[state], token) if state else 0
+            for character, child in self._next[state].items():
+                self._fail[child] = self._follow(self._fail[state], character) if state else 0
                 complete = child == self.start or self._found[child] > 0
                 self.pending[child] = 0 if complete else self.pending[state] + 1
                 self._found[child] += self._found[self._fail[child]]

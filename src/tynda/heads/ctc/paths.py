@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.text.tokenizer import CharTokenizer
+from tynda.text.tokenizer import CTCTokenizer
 
 __all__ = [
     "Hypothesis",
@@ -35,6 +35,8 @@ LogProbs = NDArray[np.float32]
 @dataclass(frozen=True)
 class WordTiming:
     """A word and the frames [start, end) from its first letter to its last.
+
+    A letter is any symbol of the tokenizer's: also a piece of a word, of several characters.
 
     CTC models are peaky: a letter often fills one frame, the rest being blank, so that a word
     may start a little late and end early. Nothing is added to hide that.
@@ -66,7 +68,7 @@ class Hypothesis:
     words: list[WordTiming]
 
 
-def greedy(log_probs: LogProbs, tokenizer: CharTokenizer) -> Hypothesis:
+def greedy(log_probs: LogProbs, tokenizer: CTCTokenizer) -> Hypothesis:
     """The labelling of the single most probable alignment.
 
     `log_probs` is [frames, vocab], natural logs. Raises `ValueError` if the vocabulary is not
@@ -126,7 +128,7 @@ def align(log_probs: LogProbs, tokens: Sequence[int], blank: int = 0) -> list[tu
 
 def hypothesis(
     log_probs: LogProbs,
-    tokenizer: CharTokenizer,
+    tokenizer: CTCTokenizer,
     tokens: list[int],
     score: float,
     spans: list[tuple[int, int]] | None = None,
@@ -136,23 +138,29 @@ def hypothesis(
     if spans is None:
         spans = align(log_probs, tokens, tokenizer.blank)
     sure = _letter_log_probs(log_probs, tokens, spans, tokenizer.blank)
-    words: list[WordTiming] = []
-    letters: list[int] = []
-    for i, token in enumerate([*tokens, tokenizer.space_id]):
-        if token != tokenizer.space_id:
-            letters.append(i)
-        elif any(tokenizer.symbols[tokens[j]] for j in letters):
-            words.append(
-                WordTiming(
-                    text=tokenizer.decode(tokens[j] for j in letters),
-                    start=spans[letters[0]][0],
-                    end=spans[letters[-1]][1],
-                    confidence=math.exp(sum(sure[j] for j in letters) / len(letters)),
-                )
-            )
-        if token == tokenizer.space_id:
-            letters = []
+    words = [
+        WordTiming(
+            text=text,
+            start=spans[letters[0]][0],
+            end=spans[letters[-1]][1],
+            confidence=math.exp(sum(sure[i] for i in letters) / len(letters)),
+        )
+        for letters in _words(tokenizer, tokens)
+        if (text := tokenizer.decode(tokens[i] for i in letters).strip())
+    ]
     return Hypothesis(spell(tokenizer, tokens), tokens, score, words)
+
+
+def _words(tokenizer: CTCTokenizer, tokens: list[int]) -> list[list[int]]:
+    """The labels of each word, by their places in ``tokens``; a space alone is in none."""
+    words: list[list[int]] = [[]]
+    for i, token in enumerate(tokens):
+        text = tokenizer.symbols[token]
+        if text.startswith(" "):
+            words.append([])
+        if text != " ":
+            words[-1].append(i)
+    return words
 
 
 def _letter_log_probs(
@@ -174,12 +182,12 @@ def _letter_log_probs(
     ]
 
 
-def spell(tokenizer: CharTokenizer, tokens: list[int]) -> str:
+def spell(tokenizer: CTCTokenizer, tokens: list[int]) -> str:
     """The text of a labelling, with single spaces."""
     return " ".join(tokenizer.decode(tokens).split())
 
 
-def check(log_probs: LogProbs, tokenizer: CharTokenizer) -> None:
+def check(log_probs: LogProbs, tokenizer: CTCTokenizer) -> None:
     """Raises `ValueError` if the vocabulary is not the tokenizer's or a value is NaN."""
     if log_probs.ndim != 2 or log_probs.shape[1] != len(tokenizer):
         raise ValueError(
