@@ -13,7 +13,7 @@ import numpy as np
 from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.files import write_whole
-from tynda.heads.seq2seq.search import log_softmax
+from tynda.heads.seq2seq.rules import log_softmax
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.fit import clipped
 from tynda.store.checkpoint import Checkpoint

@@ -20,7 +20,8 @@ from tynda.compile.engine import Eager
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.programs import forced_logits
-from tynda.heads.seq2seq.search import SECONDS_PER_FRAME, Network, decode
+from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME
+from tynda.heads.seq2seq.search import Network, decode
 from tynda.models.layers import Specs
 from tynda.ops.torch import TorchOps
 from tynda.sound.frontend import SAMPLE_RATE, FrontEnd

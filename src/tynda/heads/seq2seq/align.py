@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.programs import attend
-from tynda.heads.seq2seq.search import SECONDS_PER_FRAME, Network, log_softmax, start_tokens
+from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, log_softmax
+from tynda.heads.seq2seq.search import Network, start_tokens
 from tynda.models.base import CrossKV
 
 __all__ = ["Timing", "align", "warp"]

@@ -15,7 +15,8 @@ from tynda.errors import TyndaError
 from tynda.heads.base import Exported, Head, Session
 from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Network, decode, start_tokens, suppressed
+from tynda.heads.seq2seq.rules import suppressed
+from tynda.heads.seq2seq.search import Network, decode, start_tokens
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint

@@ -20,29 +20,21 @@ from tynda.compile.engine import Engine
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import programs
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.rules import Rules, log_softmax
 from tynda.models.base import CrossKV, Family, KVCache
-from tynda.ops.numpy import NumpyOps
 
 __all__ = [
-    "SECONDS_PER_FRAME",
     "Dice",
     "Network",
     "Window",
     "compression_ratio",
     "decode",
     "detect_language",
-    "log_softmax",
     "start_tokens",
-    "suppressed",
 ]
 
 Floats = NDArray[np.float32]
 Cache = KVCache[Any] | None
-
-SECONDS_PER_FRAME = 0.02
-"""Of the encoder; a time stamp counts as many."""
-log_softmax = NumpyOps().log_softmax
-"""Logits are NumPy's by the time that they are chosen from, whatever the backend."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +177,7 @@ def decode(
     logits = np.repeat(logits, group, axis=0)
 
     texts: list[list[int]] = [[] for _ in logits]
-    rules = _Rules(network, options)
+    rules = Rules(network.tokenizer, network.config.vocab, options)
     search = (
         _Beams(beams, options.patience, tokenizer.eot)
         if beams
@@ -256,18 +248,6 @@ def start_tokens(tokenizer: Any, language: str | None, task: str) -> list[int]:
     return [tokenizer.sot, tokenizer.languages[language], doing]
 
 
-def suppressed(tokenizer: Any, vocab: int, options: Options) -> tuple[list[int], list[int]]:
-    """The tokens that a text never has, and those that it does not begin with."""
-    t = tokenizer
-    never = {x for x in options.suppress_tokens if x >= 0}
-    if -1 in options.suppress_tokens:
-        never |= t.non_speech
-    if options.suppress_tokens:
-        never |= t.unwritten
-    first = list(t.blanks) if options.suppress_blank else []
-    return sorted(x for x in never if x < vocab), first
-
-
 class _Steps:
     """The decoder network, one step after another, with its cache."""
 
@@ -304,65 +284,6 @@ class _Steps:
     def _reorder(self, rows: NDArray[np.int64]) -> None:
         self._cache = self._network.select(self._cache, rows)
         self._starts = self._starts[rows]
-
-
-class _Rules:
-    """What a token may not be, given those before it."""
-
-    def __init__(self, network: Network, options: Options) -> None:
-        t = self._tokenizer = network.tokenizer
-        self._options = options
-        self._never, self._first = suppressed(t, network.config.vocab, options)
-        self._stamps = not options.without_timestamps and t.timestamp_begin is not None
-        self._latest = (
-            None
-            if options.max_initial_timestamp is None or not self._stamps
-            else t.timestamp_begin + round(options.max_initial_timestamp / SECONDS_PER_FRAME)
-        )
-
-    def apply(self, logits: Floats, texts: Sequence[Sequence[int]]) -> None:
-        """Set forbidden tokens to minus infinity in ``logits [rows, vocab]``."""
-        if not texts[0]:
-            logits[:, self._first] = -np.inf
-        logits[:, self._never] = -np.inf
-        for row, text in zip(logits, texts, strict=True):
-            self._against_repetition(row, text)
-            if self._stamps:
-                self._timestamps(row, text)
-
-    def _against_repetition(self, row: Floats, text: Sequence[int]) -> None:
-        penalty, size = self._options.repetition_penalty, self._options.no_repeat_ngram_size
-        if penalty != 1 and text:
-            seen = sorted(set(text))
-            row[seen] = np.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
-        if size and len(text) >= size:
-            tail = list(text[len(text) - size + 1 :])
-            for i in range(len(text) - size + 1):
-                if list(text[i : i + size - 1]) == tail:
-                    row[text[i + size - 1]] = -np.inf
-
-    def _timestamps(self, row: Floats, text: Sequence[int]) -> None:
-        t = self._tokenizer
-        begin = t.timestamp_begin
-        row[t.no_timestamps] = -np.inf
-        if not text:  # a window begins with its first time stamp
-            row[:begin] = -np.inf
-            if self._latest is not None:
-                row[self._latest + 1 :] = -np.inf
-        stamps = [x for x in text if x >= begin]
-        if stamps:
-            after_stamp = text[-1] >= begin
-            paired = len(text) < 2 or text[-2] >= begin
-            if after_stamp and paired:
-                row[begin:] = -np.inf
-            elif after_stamp:  # the end of a segment, the beginning of the next or of nothing
-                row[: t.eot] = -np.inf
-            # Time goes on, and no segment is empty.
-            row[begin : stamps[-1] + (0 if after_stamp and not paired else 1)] = -np.inf
-        # Time stamps compete as one: if together they beat every word, it is time for one.
-        logs = log_softmax(row[None])[0]
-        if np.logaddexp.reduce(logs[begin:]) > logs[:begin].max():
-            row[:begin] = -np.inf
 
 
 class _Draws:

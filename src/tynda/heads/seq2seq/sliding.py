@@ -20,14 +20,8 @@ from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.align import Timing, align
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import (
-    SECONDS_PER_FRAME,
-    Dice,
-    Network,
-    Window,
-    decode,
-    detect_language,
-)
+from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME
+from tynda.heads.seq2seq.search import Dice, Network, Window, decode, detect_language
 from tynda.models.base import CrossKV
 
 __all__ = ["History", "Piece", "Stretch", "clips", "encode_windows", "is_silence", "transcribe"]

@@ -15,7 +15,7 @@ from tynda import weights as quant
 from tynda.compile import native
 from tynda.heads.ctc.head import CTCHead
 from tynda.heads.ctc.options import Decoding
-from tynda.heads.seq2seq import pieces, search
+from tynda.heads.seq2seq import pieces, rules, search
 from tynda.heads.seq2seq.head import Seq2SeqHead
 from tynda.heads.seq2seq.options import Options
 from tynda.model import Model
@@ -155,7 +155,7 @@ class _Seq2Seq(_Tynda):
         self._network, config = model.head.network, self._checkpoint.config
         self.fills = config.frames is not None
         if self.fills:
-            self.window = config.frames * search.SECONDS_PER_FRAME
+            self.window = config.frames * rules.SECONDS_PER_FRAME
             self.most = config.context // 2
         else:
             self.window = pieces.max_samples(self._checkpoint) / SAMPLE_RATE
