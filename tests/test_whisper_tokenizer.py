@@ -169,7 +169,7 @@ def test_from_a_folder_old_or_new(tmp_path):
         ("vocab.json", "{}", "no tokenizer"),
         ("tokenizer.json", "[]", "damaged"),
         ("tokenizer.json", "{", "damaged"),
-        ("tokenizer.json", "{}", "no byte pair"),
+        ("tokenizer.json", "{}", "not a byte pair"),
         (
             "tokenizer.json",
             '{"model": {"vocab": {"a": -1}, "merges": []}, "added_tokens": []}',

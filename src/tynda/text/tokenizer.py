@@ -1,4 +1,4 @@
-"""Characters to ids and back, for models trained with CTC."""
+"""Conversion of characters to ids and back, for models trained with CTC."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ BLANK = "<blank>"
 
 
 class CharTokenizer:
-    """One id per character; id 0 is the CTC blank.
+    """A tokenizer with one id per character; id 0 is the CTC blank.
 
-    `names[i]` is what id `i` stands for: `"<blank>"` first, then single characters, each once,
-    the space among them; other names in angle brackets, such as `"<unk>"`, are ids that print
-    nothing. Anything else raises `TyndaError`, since the list is usually read from a model
-    file. `symbols` are the same with nothing for what prints nothing, the blank excepted.
+    `names[i]` is the name of id `i`: `"<blank>"` first, then distinct single characters, one of
+    them the space; other names in angle brackets, such as `"<unk>"`, are ids that decode to no
+    text. Any other list raises `TyndaError`, since it is usually read from a model file.
+    `symbols` are the names, with `""` for all ids without text except the blank.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         if not names or names[0] != BLANK:
-            raise TyndaError(f"the tokenizer's first symbol must be {BLANK}: mend the symbol list")
+            raise TyndaError(f"the tokenizer's first symbol must be {BLANK}: fix the symbol list")
         if any(len(s) != 1 and not _is_silent(s) for s in names) or len(set(names)) != len(names):
             raise TyndaError("the tokenizer's symbols must be single, distinct characters")
         if " " not in names:
@@ -44,35 +44,35 @@ class CharTokenizer:
     __hash__ = None  # type: ignore[assignment]
 
     def encode(self, text: str) -> list[int]:
-        """The id of every character of `text`, which has been normalised before.
+        """Return the id of every character of the normalised `text`.
 
-        Raises `TyndaError` for a character that the model does not know.
+        Raises `TyndaError` for a character that is not in the vocabulary.
         """
         try:
             return [self._ids[c] for c in text]
         except KeyError as unknown:
             raise TyndaError(
-                f"the model cannot spell {unknown.args[0]!r} (in {text!r}): spell it in its letters"
+                f"the model cannot spell {unknown.args[0]!r} (in {text!r}): use letters it knows"
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The characters of `ids`, blanks left out. Repeats stay: these are labels, not frames."""
+        """Return the text of `ids` without blanks. Repeats are kept: ids are labels, not frames."""
         return "".join(self.symbols[i] for i in ids if i != self.blank)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads back; plain enough for JSON."""
+        """Return JSON-able data that `from_dict` reads."""
         return {"type": "char", "symbols": list(self.names)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CharTokenizer:
-        """The tokenizer that `to_dict` described; `TyndaError` if `data` describes none."""
+        """Return the tokenizer that `to_dict` described. Raises `TyndaError` for other data."""
         symbols = data.get("symbols")
         if (
             data.get("type") != "char"
             or not isinstance(symbols, list)
             or not all(isinstance(s, str) for s in symbols)
         ):
-            raise TyndaError("the tokenizer's description is not readable: get the model again")
+            raise TyndaError("the tokenizer's description is damaged: get the model again")
         return cls(symbols)
 
 
