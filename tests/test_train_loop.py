@@ -234,7 +234,9 @@ def test_an_lstm_trains_in_bf16_or_says_that_the_processor_has_none(
             monkeypatch.setattr("tynda.train.loop.has_bfloat16", lambda _: False)
         t = trainer(asked, folder, tmp_path / name)
         t.run(max_epochs=1)
-        told = capsys.readouterr().err.count("this processor has no bfloat16: training in float32")
+        told = capsys.readouterr().err.count(
+            "this processor does not support bfloat16: training in float32"
+        )
         assert told == (name == "none" or (name == "own" and not has_bfloat16("cpu")))
         assert math.isfinite(t.at.history[0]["loss"])
         ends.append(t.weights)
@@ -414,7 +416,10 @@ def invoke(folder, *args):
         (["--device", "hpu"], "'hpu'"),
         (["--device", ""], "no device ''"),
         (["--set", "lm.order=7"], "from 2 to 6"),
-        (["--set", "data.train=[{manifest='mute.jsonl'}]", "--set", "lm.order=2"], "nothing to"),
+        (
+            ["--set", "data.train=[{manifest='mute.jsonl'}]", "--set", "lm.order=2"],
+            "no training texts",
+        ),
         (["--set", "optimizer.epochs"], "KEY=VALUE"),
         (["--set", "optimizer.epochs=many"], "TOML"),
         (["--set", "optimizer.epoch=3"], "'epoch'"),
@@ -450,7 +455,7 @@ def test_a_run_folder_that_cannot_be_made(folder, tmp_path):
     (tmp_path / "file").write_text("")
     result = invoke(folder, "--output", tmp_path / "file" / "run")
     assert result.exit_code == 1
-    assert "cannot make the folder" in result.stderr
+    assert "cannot create the folder" in result.stderr
 
 
 def test_the_command_prints_the_path_of_a_model_that_loads(folder, tmp_path):

@@ -72,7 +72,7 @@ class CharTokenizer:
             or not isinstance(symbols, list)
             or not all(isinstance(s, str) for s in symbols)
         ):
-            raise TyndaError("the tokenizer's description is damaged: get the model again")
+            raise TyndaError("the tokenizer's description is not readable: get the model again")
         return cls(symbols)
 
 

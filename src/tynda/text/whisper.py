@@ -49,7 +49,7 @@ _CODES = np.full(_LETTERS.max() + 2, -1, np.int16)  # letter -> byte; the last i
 _CODES[_LETTERS] = range(256)
 # Vocabularies are far smaller; the limit keeps a number in a file from allocating gigabytes.
 _MOST_TOKENS = 1 << 22
-_UNREADABLE = "the tokenizer's description is damaged: get the model again"
+_UNREADABLE = "the tokenizer's description is not readable: get the model again"
 
 
 class WhisperTokenizer:
