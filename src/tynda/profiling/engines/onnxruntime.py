@@ -1,5 +1,7 @@
-"""ONNX Runtime: Whisper or a CTC model, whose front end, tokenizer and greedy decoding are those of
-transformers (`exported`): it has none for speech.
+"""The engine ONNX Runtime, for Whisper or CTC models.
+
+Front end, tokenizer and greedy decoding are those of transformers (`exported`), since ONNX Runtime
+has none for speech.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ Floats = NDArray[np.float32]
 
 
 class OnnxRuntime(Engine):
-    """``8``: weights and, as they come, activations of products (dynamic quantisation)."""
+    """ONNX Runtime; ``8`` quantises weights and activations of products dynamically."""
 
     name = "onnxruntime"
     bits: ClassVar = {"32": "float32", "8": "dynamic int8"}
@@ -29,16 +31,16 @@ class OnnxRuntime(Engine):
     converters: ClassVar = exported.CONVERTERS
 
     def load(self) -> None:
-        """As `Engine.load`, with the classes of transformers that are needed."""
+        """Import ONNX Runtime and the required classes of transformers; see `Engine.load`."""
         import onnxruntime  # noqa: F401
         from transformers import AutoFeatureExtractor, AutoTokenizer  # noqa: F401
 
     def format(self, case: Case) -> str:
-        """A folder with the graphs of `exported.graphs`."""
+        """Return the name of a folder with the graphs of `exported.graphs`."""
         return f"onnxruntime-{case.bits}"
 
     def prepare(self, case: Case, model: Path, path: Path) -> None:
-        """Any batch, and for CTC any length."""
+        """Write graphs for any batch and, for CTC, any length."""
         exported.keep_companions(model, path)
         for name, graph in exported.graphs(model).items():
             file = path / f"{name}.onnx"
@@ -47,7 +49,7 @@ class OnnxRuntime(Engine):
                 exported.quantize_onnx(file)
 
     def open(self, case: Case, path: Path) -> Session:
-        """With as many threads as asked for."""
+        """Load the graphs, with the threads of the case."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -1,7 +1,7 @@
 """Whisper's decoder as two graphs, for engines that run graphs and have no decoder of their own.
 
-Keys and values are ``[batch, heads, n, channels / heads]``, of each layer first the keys and then
-the values, as optimum exports them.
+Keys and values are ``[batch, heads, n, channels / heads]``; for each layer the keys come first and
+then the values, as optimum exports them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ Floats = NDArray[np.float32]
 
 
 class Decoder(Protocol):
-    """Both graphs in an engine's hands."""
+    """Both graphs, loaded by an engine."""
 
     def begin(self, states: Floats) -> None:
-        """Forget what was said, and hear the encoder's ``states [batch, frames, channels]``."""
+        """Clear the KV cache and attend to the encoder's ``states [batch, frames, channels]``."""
         ...
 
     def advance(self, tokens: NDArray[np.int64]) -> Floats:
-        """Logits ``[batch, vocab]`` of what follows ``tokens [batch, n]`` and those before."""
+        """Return logits ``[batch, vocab]`` for the token after ``tokens [batch, n]``; these and
+        all tokens before are in the KV cache."""
         ...
 
 
 class Names:
-    """Of what goes in and out beside tokens and logits."""
+    """The names of inputs and outputs other than tokens and logits."""
 
     def __init__(self, layers: int) -> None:
         def each(name: str) -> list[str]:
@@ -40,8 +41,8 @@ class Names:
 
 
 def modules(whole: Any) -> tuple[Any, Any]:
-    """Of transformers' Whisper: what hears, the encoder's states -> keys and values of the sound;
-    and what says, as `_advance`."""
+    """Return two modules of transformers' Whisper: one maps the encoder's states to
+    cross-attention keys and values, the other is `_advance`."""
     return module(_hear, whole), module(_advance, whole)
 
 
@@ -52,8 +53,8 @@ def _hear(whole: Any, states: Any) -> Any:
 
 
 def _advance(whole: Any, tokens: Any, *given: Any) -> Any:
-    """Tokens, keys and values of the sound, and those of the tokens before -> logits of what comes
-    next, and keys and values with the new tokens'."""
+    """Map tokens, cross-attention keys and values, and the KV cache to logits of the next token,
+    and the KV cache extended by the new tokens."""
     import torch
 
     decoder, half = whole.model.decoder, len(given) // 2
@@ -87,7 +88,7 @@ def _attend(attention: Any, x: Any, keys: Any, values: Any, mask: Any = None) ->
 
 
 def module(forward: Callable[..., Any], whole: Any) -> Any:
-    """A module of PyTorch's whose ``forward`` is given ``whole`` first."""
+    """Return a PyTorch module that calls ``forward`` with ``whole`` as first argument."""
     import torch
 
     class Module(torch.nn.Module):

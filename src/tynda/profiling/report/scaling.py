@@ -1,4 +1,4 @@
-"""Time, energy and memory by duration and by batch; a GPU against the CPU."""
+"""Figures of time, energy and memory by duration and by batch, and of GPU against CPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Measure:
 
 
 def scaling(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """Time, energy and memory of a recording by its duration, and by the batch."""
+    """Draw time, energy and memory of a recording by its duration, and by the batch."""
     found = []
     for model, device in places(report.of("speed")):
         rows = [r for r in report.of("speed") if (r.case.model, r.case.device) == (model, device)]
@@ -120,7 +120,7 @@ def _lines(
 
 
 def devices(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """How many times as fast each engine is on a GPU, by duration and by batch, for each model."""
+    """Draw the speed-up of each engine on a GPU, by duration and by batch, for each model."""
     rows = [r for r in report.of("speed") if number(r.values, "stages", "whole", "p50")]
     found = []
     for model in report.models:

@@ -1,4 +1,4 @@
-"""Where the time of a run goes, and the memory that was foreseen."""
+"""Figures of the time of each stage of a run, and of predicted memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MB = 1e6
 
 
 def stages(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """For each model where the time goes, and when the first word is there."""
+    """Draw, for each model, the share of each stage, and the time to the first word."""
     found = []
     for model, device in places(report.of("speed")):
         rows = [r for r in report.of("speed") if (r.case.model, r.case.device) == (model, device)]
@@ -97,7 +97,7 @@ def _first(drawing: Drawing, rows: Sequence[Row], names: Names, palette: Palette
 
 
 def memory(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """Peak memory as predicted and as measured, of all models."""
+    """Draw predicted against measured peak memory of all models."""
     rows = [
         r
         for r in report.of("speed")
