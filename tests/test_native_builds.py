@@ -1,4 +1,4 @@
-"""The kernels' own tests, native/tests: under sanitizers, and on processors that are emulated."""
+"""The kernels' own tests, native/tests: under sanitizers, and on emulated processors."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "native"
 
 
 def program(name):
-    """Its path, from PATH or from what is installed beside Python; else the test is skipped."""
+    """Return a program's path, from PATH or Python's folder, or else skip the test."""
     beside = str(Path(sys.executable).parent)
     if found := shutil.which(name) or shutil.which(name, path=beside):
         return found
@@ -22,7 +22,7 @@ def program(name):
 
 
 def build(folder, flags, *settings):
-    """The program, built in `folder`."""
+    """Build the program in `folder`; return its path."""
     cmake = program("cmake")
     configure = [cmake, "-S", SOURCE, "-B", folder, "-DTYNDA_TESTS=ON", *settings]
     configure.append(f"-DCMAKE_CXX_FLAGS={' '.join(flags)}")
@@ -34,7 +34,7 @@ def build(folder, flags, *settings):
 
 
 def run(*command):
-    """What the program prints; it must find nothing wrong."""
+    """Run the program, which must find no errors; return its output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(" 0 failed\n")
@@ -51,7 +51,7 @@ def test_sanitizers_find_nothing(tmp_path, kind):
         tried = subprocess.run(command, capture_output=True, text=True)
         if tried.returncode:
             pytest.skip(f"no -fsanitize={kind} here: {tried.stderr.strip()}")
-    # No build type, whose options would come after these.
+    # There is no build type, since its options would come after these.
     settings = ["-DCMAKE_BUILD_TYPE=None", f"-DCMAKE_CXX_COMPILER={compiler}"]
     run(build(tmp_path / "build", flags, *settings))
 
@@ -67,7 +67,7 @@ def test_arm(tmp_path):
         "-DCMAKE_EXE_LINKER_FLAGS=-static",
     )
     assert run(emulator, binary).startswith("neon, scalar, ")
-    # One without dot products, where no instruction may come from the NEON build.
+    # A processor without dot products, where no instruction may come from the NEON build.
     assert run(emulator, "-cpu", "cortex-a53", binary).startswith("scalar, ")
 
 

@@ -1,4 +1,4 @@
-"""Training data: chosen, bucketed, batched."""
+"""Training data: selection, buckets and batches."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""The training loop, on tones that stand for words."""
+"""The training loop, on tones that represent words."""
 
 import json
 import math
@@ -116,7 +116,7 @@ def test_the_consistency_loss_by_hand():
     kl_pq = 0.5 * math.log(2 / 3) + 0.5 * math.log(2)
     assert loss.item() == pytest.approx(kl_qp + kl_pq, rel=1e-5)
     loss.backward()
-    # The other view is a fixed target, so the gradient is minus its probabilities.
+    # The other view is a fixed target, so that the gradient is minus its probabilities.
     expected = torch.stack([torch.stack([-q, 0 * q]), torch.stack([-p, 0 * p])])
     torch.testing.assert_close(log_probs.grad, expected)
 
@@ -299,7 +299,7 @@ def test_training_texts_without_a_word_are_refused(folder, recipe, tmp_path):
 
 
 def test_texts_too_long_for_their_recordings_are_counted(folder, recipe, tmp_path):
-    # 1.3 s or so are 65 frames of 20 ms; equal letters need a frame between them.
+    # About 1.3 s are 65 frames of 20 ms; equal letters need a frame between them.
     rows = [(str(folder / "1.wav"), "ab" * 24), (str(folder / "1.wav"), "oo" * 24)]
     path = write_manifest(tmp_path / "m.jsonl", rows)
     with pytest.warns(UserWarning, match="1 of 2 texts are too long"):
@@ -467,5 +467,5 @@ def test_the_command_prints_the_path_of_a_model_that_loads(folder, tmp_path):
     assert [line for line in lines if "dev_cer" in line and "seconds" in line]
     assert all(line.strip() for line in lines)
     assert tynda.load(path).header.training["recipe"]["optimizer"]["epochs"] == 1
-    # The process computes with small numbers as it did before.
+    # The process treats denormal numbers as before.
     assert np.float32(1e-40) * np.float32(1) != 0

@@ -17,7 +17,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)
 
 
 def from_openai(multilingual):
-    """The published vocabulary, spelt as in the hub's files."""
+    """The published vocabulary, spelled as in the hub's files."""
     theirs = openai.get_tokenizer(multilingual, num_languages=99, language="en", task="transcribe")
     from tynda.text.whisper import _BYTES
 
@@ -33,7 +33,7 @@ def from_openai(multilingual):
 
 
 def _halves(piece, rank, ranks):
-    """The two pieces whose joining made ``piece``: join all that were joined before it."""
+    """Return the two pieces that were merged to ``piece``, by applying all earlier merges."""
     parts = [bytes([b]) for b in piece]
     while len(parts) > 1:
         best, i = min((ranks.get(a + b, rank), i) for i, (a, b) in enumerate(pairwise(parts)))
@@ -96,7 +96,7 @@ def test_words(pair, language, text, tokens):
     split = theirs.split_tokens_on_unicode if language == "ja" else theirs.split_tokens_on_spaces
     try:
         words, parts = split(tokens)
-    except IndexError:  # theirs looks beyond the text's end for some broken characters
+    except IndexError:  # openai's tokenizer reads beyond the end for some incomplete characters
         assume(False)
     assert ours.words(tokens, language) == list(zip(words, parts, strict=True))
 
