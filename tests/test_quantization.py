@@ -531,7 +531,7 @@ def test_a_few_tensors_may_have_bits_of_their_own(folder, tmp_path):
         (
             ["--bits", "mixed", "--target-size", "1", "--calibration", "M", "--method", "rtn"],
             2,
-            "are rounded by gptq",
+            "need a method of gptq",
         ),
         (
             ["--bits", "4", "--group", "1000000000"],
