@@ -193,7 +193,7 @@ def test_the_plain_loss_is_that_of_transformers(objective):
             labels=rows[:, 1:],
         )
         loss, plain = objective.loss(weights, batch, 1)
-        total, count, _ = objective.hear(weights, batch)
+        total, count, _ = objective.evaluate(weights, batch)
     assert plain.item() == pytest.approx(expected.loss.item(), rel=1e-5)
     assert total / count == pytest.approx(expected.loss.item(), rel=1e-5)
     # Label smoothing, from its definition: 0.1 of the target is spread over all tokens.

@@ -46,7 +46,7 @@ def _halves(piece, rank, ranks):
 @pytest.fixture(scope="module", params=[True, False], ids=["multilingual", "english"])
 def pair(request):
     theirs, *ours = from_openai(request.param)
-    return theirs, WhisperTokenizer.spelt(*ours, multilingual=request.param)
+    return theirs, WhisperTokenizer.from_vocab(*ours, multilingual=request.param)
 
 
 def test_special_tokens(pair):

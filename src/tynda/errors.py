@@ -13,7 +13,7 @@ class TyndaError(Exception):
     """
 
 
-def listed(names: Sequence[str], most: int = 20) -> str:
+def listed(names: Sequence[str], limit: int = 20) -> str:
     """Return ``names`` as text for a message, limited in number."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -117,7 +117,7 @@ def evaluate(
     model.prepare(options)  # the time to load a language model is not part of the speed
     for done, utterance in enumerate(utterances, 1):
         try:
-            report.results.append(_listen(model, utterance, options, normalize))
+            report.results.append(_transcribe(model, utterance, options, normalize))
         except TyndaError as error:
             report.failed.append((utterance.audio, str(error)))
         if on_progress:
@@ -144,7 +144,7 @@ def _normalizer(model: Model, name: str | None) -> Callable[[str], str]:
     return NORMALIZERS[name]()
 
 
-def _listen(
+def _transcribe(
     model: Model, utterance: Utterance, options: Any, normalize: Callable[[str], str]
 ) -> Result:
     samples = audio.load(utterance.audio)

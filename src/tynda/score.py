@@ -137,7 +137,7 @@ def change(
         if reference != same:
             raise ValueError("the references differ: these are not the same utterances")
         said = reference.split()
-        edits = [errors(said, heard.split()).total for heard in (first, second)]
+        edits = [errors(said, hypothesis.split()).total for hypothesis in (first, second)]
         rows.append((edits[1] - edits[0], len(said)))
     more, words = np.array(rows, np.float64).reshape(-1, 2).T
     if not words.sum():

@@ -183,8 +183,8 @@ def _option(name: str, hint: Any, said: Setting, default: Any, help: str) -> Cal
     elif get_origin(type_) is Sequence:
         item, bounds = simple(get_args(type_)[0])
         what = "whole numbers" if item is int else (said.metavar or "numbers").lower()
-        least = bounds.min if bounds else -math.inf
-        how["callback"] = lambda ctx, param, text: _several(text, item, least, what)
+        minimum = bounds.min if bounds else -math.inf
+        how["callback"] = lambda ctx, param, text: _several(text, item, minimum, what)
     return click.option(spelling, cls=_Option, heading=said.heading, help=help, **how)
 
 
@@ -228,18 +228,18 @@ def _default(value: Any) -> str:
     return f"  [default: {value}]"
 
 
-def _several(text: str | None, kind: Callable[[str], float], least: float, what: str) -> Any:
+def _several(text: str | None, kind: Callable[[str], float], minimum: float, what: str) -> Any:
     """Parse numbers separated by commas, each at least ``least``; an empty text has none."""
     if text is None:
         return None
     try:
         numbers = [kind(part) for part in text.split(",")] if text.strip() else []
-        fit = all(least <= number < math.inf for number in numbers)
+        fit = all(minimum <= number < math.inf for number in numbers)
     except ValueError:
         fit = False
     if not fit:
         raise click.BadParameter(
-            f"{text!r} is not {what} of {least:g} or more, separated by commas."
+            f"{text!r} is not {what} of {minimum:g} or more, separated by commas."
         )
     return tuple(numbers)
 

@@ -30,7 +30,7 @@ def profile() -> None:
     """Measure time, energy, memory and error rates of models."""
 
 
-_MOST = 86_400
+_MAXIMUM = 86_400
 """Maximum seconds of audio, and maximum batch size."""
 _BITS = ("stored", "32", "16", "bf16", "8", "6", "5", "4", "3", "2", "1.58")
 
@@ -41,7 +41,7 @@ def _engines() -> tuple[str, ...]:
     return ("all", *ENGINES)
 
 
-def _listed(kind: Any, least: float = 0, known: Any = None) -> Any:
+def _listed(kind: Any, minimum: float = 0, known: Any = None) -> Any:
     def parse(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
         if text is None:
             return None
@@ -53,8 +53,8 @@ def _listed(kind: Any, least: float = 0, known: Any = None) -> Any:
             ) from None
         if not found:
             raise click.BadParameter(f"{text!r} is empty")
-        if kind is not str and not all(least <= x <= _MOST for x in found):
-            raise click.BadParameter(f"{text!r}: give numbers from {least:g} to {_MOST:,}")
+        if kind is not str and not all(minimum <= x <= _MAXIMUM for x in found):
+            raise click.BadParameter(f"{text!r}: give numbers from {minimum:g} to {_MAXIMUM:,}")
         if known and (unknown := [x for x in found if x not in known()]):
             raise click.BadParameter(f"no {unknown[0]!r}: choose from {', '.join(known())}")
         return tuple(dict.fromkeys(found))
@@ -384,12 +384,12 @@ def _print(rows: list[Any]) -> None:
                 "noisy" * values["machine"]["noisy"],
             )
         print_table(table)
-    heard = [row for row in rows if row.case.work == "words" and row.status == "ok"]
-    if heard:
+    words = [row for row in rows if row.case.work == "words" and row.status == "ok"]
+    if words:
         table = Table(box=None, pad_edge=False)
         for name in ("model", "engine", "bits", "utterances", "bytes", "WER", "95 %", "CER"):
             table.add_column(name)
-        for row in heard:
+        for row in words:
             case, values = row.case, row.values
             table.add_row(
                 *(Path(case.model).name, case.engine, case.bits, str(values["utterances"])),

@@ -115,7 +115,7 @@ def quantize(
             else:
                 used = mixer.for_loss(max_wer_loss or 0)
             how["calibration"] = mixer.calibration
-            _tell(used)
+            _report_bits(used)
         elif save_plan and used < 16:
             used = quantizing.choose(library.load(model), used, group)
         if save_plan:
@@ -124,7 +124,7 @@ def quantize(
     print_written(output)
 
 
-def _tell(plan: dict[str, Grid]) -> None:
+def _report_bits(plan: dict[str, Grid]) -> None:
     """Report the bits of each tensor."""
     for bits in sorted({grid.bits for grid in plan.values()}):
         names = [name for name, grid in plan.items() if grid.bits == bits]

@@ -153,12 +153,12 @@ def _gpu(pynvml: Any) -> Any:
 
 def _idle(joules: Callable[[], float]) -> float:
     """Return the minimum power of several intervals: in the others the machine was busy."""
-    least = float("inf")
+    minimum = float("inf")
     for _ in range(4):
         before, started = joules(), time.perf_counter()
         time.sleep(0.5)
-        least = min(least, (joules() - before) / (time.perf_counter() - started))
-    return least
+        minimum = min(minimum, (joules() - before) / (time.perf_counter() - started))
+    return minimum
 
 
 def _rating() -> tuple[float, str]:

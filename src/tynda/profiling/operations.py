@@ -17,7 +17,7 @@ from tynda.compile.trace import Value
 from tynda.ops.tree import map_tree
 from tynda.weights.weight import quantize
 
-__all__ = ["Ledger", "Operation", "least", "limits", "summed"]
+__all__ = ["Ledger", "Operation", "fastest", "limits", "summed"]
 
 RUNS = 3
 """Timed runs of each function, after a first one that makes its plan; their median counts."""
@@ -122,7 +122,7 @@ def _rows(rng: np.random.Generator, wide: int) -> NDArray[np.float32]:
     return rng.standard_normal((1024, wide), np.float32)
 
 
-def least(work: Callable[[], Any], seconds: float = 0.5) -> float:
+def fastest(work: Callable[[], Any], seconds: float = 0.5) -> float:
     """Return the minimum duration of some work, repeated for ``seconds`` after a warm-up run that
     does not count."""
     work()
@@ -135,7 +135,7 @@ def least(work: Callable[[], Any], seconds: float = 0.5) -> float:
 
 
 def _best(engine: Native, x: NDArray[np.float32]) -> float:
-    return least(lambda: engine.run(_product, None, x))
+    return fastest(lambda: engine.run(_product, None, x))
 
 
 def _product(ops: Any, weights: Any, config: None, x: Any) -> Any:

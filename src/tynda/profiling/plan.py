@@ -17,9 +17,9 @@ from tynda.profiling.case import Case
 from tynda.profiling.engines import ENGINES, engine
 from tynda.store import library
 
-__all__ = ["HEARING", "PREPARING", "Model", "Plan", "cases", "replay"]
+__all__ = ["PREPARING", "TRANSCRIBING", "Model", "Plan", "cases", "replay"]
 
-PREPARING, HEARING = 3, 100
+PREPARING, TRANSCRIBING = 3, 100
 """Factors of `Plan.time_limit` for converting a model and for transcribing a manifest."""
 
 
@@ -48,7 +48,7 @@ class Plan:
     """Whether to measure the operations of a model, for engines that support it."""
     time_limit: float = 600.0
     """Seconds after which an engine is stopped and its row has failed; multiplied by `PREPARING`
-    and `HEARING` for these tasks."""
+    and `TRANSCRIBING` for these tasks."""
 
     def __post_init__(self) -> None:
         """Raise `TyndaError` for values that cannot be measured."""
@@ -129,14 +129,14 @@ class Model:
 
 def cases(plan: Plan, models: dict[str, Model]) -> list[Case]:
     """Return all cases of a plan; ``models`` are by the plan's names."""
-    threads, heard = plan.threads or processors(), plan.manifest or ""
+    threads, manifest = plan.threads or processors(), plan.manifest or ""
     found = []
     for (name, model), device, which in itertools.product(
         models.items(), plan.devices, plan.engines
     ):
         for bits in plan.bits or (("32", "8") if model.is_folder else ("stored",)):
             way = (name, which, bits, device)
-            case = Case("speed", *way, threads=threads, tokens=plan.tokens, manifest=heard)
+            case = Case("speed", *way, threads=threads, tokens=plan.tokens, manifest=manifest)
             if plan.manifest:
                 found.append(replace(case, work="words"))
             for seconds, batch in itertools.product(plan.durations, plan.batches):

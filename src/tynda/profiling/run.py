@@ -22,7 +22,7 @@ from tynda.files import check_readable
 from tynda.profiling.case import Case, Row
 from tynda.profiling.engines import engine
 from tynda.profiling.engines.base import Engine
-from tynda.profiling.plan import HEARING, PREPARING, Model, Plan, cases
+from tynda.profiling.plan import PREPARING, TRANSCRIBING, Model, Plan, cases
 from tynda.profiling.store import Store, alone
 from tynda.profiling.worker import Job
 from tynda.store import library
@@ -93,7 +93,7 @@ def _measure(plan: Plan, case: Case, model: Model, store: Store) -> Row:
         return row("skipped", f"needs {need / 1e9:.1f} GB of memory, but {room / 1e9:.1f} are free")
     source = store.source(case.device)
     job = replace(job, source=source, repeats=plan.repeats, budget=plan.budget)
-    limit = plan.time_limit * (HEARING if case.work == "words" else 1)
+    limit = plan.time_limit * (TRANSCRIBING if case.work == "words" else 1)
     values, why = run(job, limit, log)
     if why:
         return row("failed", why + store.see(log))

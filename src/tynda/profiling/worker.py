@@ -40,9 +40,9 @@ __all__ = ["Job", "main"]
 
 Floats = NDArray[np.float32]
 SEED = 0
-LEAST = 3
+MIN_RUNS = 3
 """Minimum number of runs, whatever their duration."""
-SHORTEST = 0.3
+MIN_SECONDS = 0.3
 """Minimum total seconds of runs, whatever their number."""
 POSITIONS = (1, 2, 4, 8, 16, 32, 64, 128, 224)
 """Positions of tokens whose time is measured."""
@@ -129,19 +129,19 @@ def speed(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
     stages["first"] = stages["whole"]
     if clock.tokens:  # time the first token of the first window
         size = round((session.window or case.seconds) * SAMPLE_RATE)
-        first = [_run(session, samples[:, :size], 0.0) for _ in range(LEAST)]
+        first = [_run(session, samples[:, :size], 0.0) for _ in range(MIN_RUNS)]
         stages["first"] = [clock.stages["whole"] for clock in first]
     found["memory"] = {"peak": memory.peak()}  # read before the statistics use memory
     spreads = {name: spread(times) for name, times in stages.items()}
-    whole, heard = spreads["whole"].p50, case.seconds * case.batch
+    whole, audio_seconds = spreads["whole"].p50, case.seconds * case.batch
     if clock.tokens and "decoder" in spreads:
         found["token"] = spreads["decoder"].p50 / clock.tokens
     each = energy.joules / (runs * case.batch)
     why = noise(busy, spreads["whole"].relative, runs)
     return found | {
         "stages": {name: asdict(times) for name, times in spreads.items()},
-        "real_time_factor": whole / heard,
-        "throughput": heard / whole,
+        "real_time_factor": whole / audio_seconds,
+        "throughput": audio_seconds / whole,
         "energy": {
             "joules": each,
             "joules_per_second": each / case.seconds,
@@ -191,7 +191,7 @@ def operations(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
 
 def cache(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
     """Measure a decoder's time for a token, by its position, with and without the KV cache."""
-    positions = [position for position in POSITIONS if position <= session.most]
+    positions = [position for position in POSITIONS if position <= session.max_tokens]
     return {
         "positions": positions,
         "with_cache": session.steps(samples, positions, True),
@@ -220,8 +220,8 @@ def _more(job: Job, runs: int, spent: float) -> bool:
     """Return whether to run again. Processor times of other processes have a resolution of 10 ms:
     short runs are repeated until these times are meaningful."""
     if runs < job.repeats:
-        return runs < LEAST or spent < job.budget
-    return spent < min(SHORTEST, job.budget)
+        return runs < MIN_RUNS or spent < job.budget
+    return spent < min(MIN_SECONDS, job.budget)
 
 
 def _run(session: Session, samples: Floats, tokens: float) -> Clock:

@@ -92,10 +92,10 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
     if not block_seconds > 0:
         raise ValueError(f"block_seconds must be positive, not {block_seconds}")
     size = max(1, round(block_seconds * SAMPLE_RATE))
-    with _reader(source) as (file, name, head), closing(_samples(file, name, head)) as heard:
+    with _reader(source) as (file, name, head), closing(_samples(file, name, head)) as decoded:
         waiting: list[Floats] = []
         count = 0
-        for samples in heard:
+        for samples in decoded:
             if not np.isfinite(samples).all():
                 raise TyndaError(
                     f"{name} holds samples that are not finite numbers (NaN or infinity); "

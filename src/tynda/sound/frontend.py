@@ -296,10 +296,10 @@ def mel_filters(bins: int, fft: int, fmin: float, fmax: float) -> Floats:
     return filters
 
 
-def _check_integer(name: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+def _check_integer(name: str, value: object, minimum: int, maximum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         raise TyndaError(
-            f"front end: {name} must be a whole number from {least} to {most}, not {value!r}"
+            f"front end: {name} must be a whole number from {minimum} to {maximum}, not {value!r}"
         )
 
 

@@ -43,15 +43,15 @@ def split(
         raise ValueError(
             f"0 < min_seconds <= max_seconds must hold, not {min_seconds} and {max_seconds}"
         )
-    most = max(1, int(max_seconds * SAMPLE_RATE))
-    least = max(1, int(min_seconds * SAMPLE_RATE))
+    max_samples = max(1, int(max_seconds * SAMPLE_RATE))
+    min_samples = max(1, int(min_seconds * SAMPLE_RATE))
     start = 0
     waiting = np.zeros(0, np.float32)
     for block in blocks:
         waiting = np.concatenate([waiting, block])
         # Another piece follows only if there is at least one sample more than the maximum.
-        while len(waiting) > most:
-            cut = _quietest(waiting[:most], least)
+        while len(waiting) > max_samples:
+            cut = _quietest(waiting[:max_samples], min_samples)
             yield start / SAMPLE_RATE, waiting[:cut]
             start, waiting = start + cut, waiting[cut:]
     if len(waiting):
@@ -86,13 +86,13 @@ def speech(
             if (i - quiet) * CHUNK >= min_silence * SAMPLE_RATE:
                 found.append((begin, quiet))
                 begin = quiet = -1
-    most = len(samples) / SAMPLE_RATE
+    duration = len(samples) / SAMPLE_RATE
     stretches: list[tuple[float, float]] = []
     for first, last in found:
         if (last - first) * CHUNK < min_speech * SAMPLE_RATE:
             continue
         start = max(0.0, first * CHUNK / SAMPLE_RATE - pad)
-        end = min(most, last * CHUNK / SAMPLE_RATE + pad)
+        end = min(duration, last * CHUNK / SAMPLE_RATE + pad)
         if stretches and start < stretches[-1][1]:  # split the silence between the two spans
             start = (start + stretches[-1][1]) / 2
             stretches[-1] = stretches[-1][0], start
@@ -116,9 +116,9 @@ def _silero(samples: Floats) -> list[float]:
     return [detector.process_samples(chunk.tolist()) for chunk in np.clip(padded, -1, 1)]
 
 
-def _quietest(samples: Floats, least: int) -> int:
-    """Return where to cut `samples` `[n]`: the quietest spot between `least` and `n` samples."""
-    window = samples[least:]
+def _quietest(samples: Floats, min_samples: int) -> int:
+    """Return where to cut `samples` `[n]`: the quietest point from `min_samples` to `n`."""
+    window = samples[min_samples:]
     frames = len(window) // FRAME
     if frames == 0:
         return len(samples)
@@ -130,4 +130,4 @@ def _quietest(samples: Floats, least: int) -> int:
     stretch = energy[quiet : quiet + SMOOTHED]
     lowest = np.flatnonzero(stretch == stretch.min())
     frame = quiet + int(lowest[len(lowest) // 2])
-    return least + frame * FRAME + FRAME // 2
+    return min_samples + frame * FRAME + FRAME // 2

@@ -48,7 +48,7 @@ _LETTERS = np.array([ord(letter) for letter in sorted(_BYTES, key=_BYTES.__getit
 _CODES = np.full(_LETTERS.max() + 2, -1, np.int16)  # letter -> byte; the last is for all others
 _CODES[_LETTERS] = range(256)
 # Vocabularies are far smaller; the limit keeps a number in a file from allocating gigabytes.
-_MOST_TOKENS = 1 << 22
+_MAX_TOKENS = 1 << 22
 _UNREADABLE = "the tokenizer's description is not readable: get the model again"
 
 
@@ -89,7 +89,7 @@ class WhisperTokenizer:
         """Language code -> token."""
 
     @classmethod
-    def spelt(
+    def from_vocab(
         cls,
         vocab: Mapping[str, int],
         merges: Iterable[str | Sequence[str]],
@@ -103,7 +103,7 @@ class WhisperTokenizer:
         `TyndaError` where a piece or a merge is damaged.
         """
         tokens = list(vocab.values())
-        if len(set(tokens)) < len(tokens) or max(tokens, default=0) >= _MOST_TOKENS:
+        if len(set(tokens)) < len(tokens) or max(tokens, default=0) >= _MAX_TOKENS:
             raise TyndaError(_UNREADABLE)
         try:
             pairs = [m.split(" ") if isinstance(m, str) else m for m in merges]
@@ -210,7 +210,7 @@ class WhisperTokenizer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WhisperTokenizer:
-        """Return the tokenizer that `to_dict` described, or one described as for `spelt`.
+        """Return the tokenizer that `to_dict` described, or one described as for `from_vocab`.
 
         Raises `TyndaError` for other data.
         """
@@ -226,7 +226,7 @@ class WhisperTokenizer:
             vocab, merges = data["vocab"], data.get("merges")
             if not _is_vocab(vocab) or not isinstance(merges, list):
                 raise TyndaError(_UNREADABLE)
-            return cls.spelt(vocab, merges, special, multilingual=multilingual)
+            return cls.from_vocab(vocab, merges, special, multilingual=multilingual)
         pieces: Any = data.get("pieces")
         ends: Any = data.get("ends")
         pairs: Any = data.get("merges")

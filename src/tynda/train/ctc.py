@@ -54,11 +54,11 @@ class CTC(Objective):
             if letters and SHORTEST <= seconds <= self.recipe.data.max_seconds:
                 spoken += 1
                 short += len(letters) + sum(a == b for a, b in pairwise(letters)) > seconds / frame
-        told = f"{short} of {spoken} texts are too long for their recordings"
+        problem = f"{short} of {spoken} texts are too long for their recordings"
         if spoken and short == spoken:
-            raise TyndaError(f"{told}: check the manifests, or lower the model's stride")
+            raise TyndaError(f"{problem}: check the manifests, or lower the model's stride")
         if short:
-            warnings.warn(f"{told} and have no effect on training: check them", stacklevel=2)
+            warnings.warn(f"{problem} and have no effect on training: check them", stacklevel=2)
 
     def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:
         """Return the letters of all utterances of an example."""
@@ -85,8 +85,8 @@ class CTC(Objective):
             loss = loss + weight * _consistency(log_probs, lengths) / letters
         return loss, plain
 
-    def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
-        """Decode greedily, by the most likely letter of each frame; see `Objective.hear`."""
+    def evaluate(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
+        """Decode greedily, by the most likely letter of each frame; see `Objective.evaluate`."""
         with self.autocast(batch):
             log_probs, lengths = self.family.programs["encode"](
                 TorchOps(), weights, self.config, batch.features, batch.lengths

@@ -173,11 +173,11 @@ def read_sources(
                 foreign += 1
             elif not source.words or set(words) <= set(source.words):
                 found.append(u)
-        told = f"{source.manifest}: {foreign} of {texts} texts have no English letters"
+        problem = f"{source.manifest}: {foreign} of {texts} texts have no English letters"
         if 2 * foreign > texts:
-            raise TyndaError(f"{told}: training is for English only")
+            raise TyndaError(f"{problem}: training is for English only")
         if foreign:
-            warnings.warn(f"{told}; left out", stacklevel=2)
+            warnings.warn(f"{problem}; left out", stacklevel=2)
         members.append(list(range(len(utterances), len(utterances) + len(found))))
         utterances += found
     if not utterances:
@@ -213,13 +213,13 @@ def plan_epoch(
             if seconds <= max_seconds:
                 examples.append(tuple(example))
     if not examples:
-        heard = [s for m in members for i in m if (s := corpus.seconds(i)) >= SHORTEST]
-        if not heard:
+        durations = [s for m in members for i in m if (s := corpus.seconds(i)) >= SHORTEST]
+        if not durations:
             raise TyndaError(f"no recording to train on lasts {SHORTEST} s: check the manifests")
-        if min(heard) > max_seconds:
+        if min(durations) > max_seconds:
             raise TyndaError(
                 f"all utterances to train on are longer than {max_seconds} s (data.max_seconds), "
-                f"the shortest is {min(heard):.2f} s: raise the limit or cut the utterances"
+                f"the shortest is {min(durations):.2f} s: raise the limit or cut the utterances"
             )
         raise TyndaError("the weights in data.train choose no utterance to train on: raise them")
     return examples
@@ -267,9 +267,9 @@ class Batch:
     phones: Tensor
     """Concatenated phones; an utterance with an unknown word has none."""
     phone_lengths: Tensor
-    heard: Tensor
+    teacher_features: Tensor
     """The teacher's features of the batch, ``[batch, frames, bins]``; empty without a teacher."""
-    heard_lengths: Tensor
+    teacher_lengths: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
@@ -320,7 +320,7 @@ class Examples:
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([*self.seed, index])
         noises, rooms = _Sounds(self.noises), _Sounds(self.rooms)
-        features, labels, phones, heard = [], [], [], []
+        features, labels, phones, teacher_features = [], [], [], []
         for example in self.batches[index]:
             sounds, texts = zip(*(self._utterance(i, rng) for i in example), strict=True)
             joined, bounds = _join(sounds, rng)
@@ -333,12 +333,12 @@ class Examples:
             ]
             features.append(self.frontend(samples))
             if self.teacher:
-                heard.append(self.teacher(samples))
+                teacher_features.append(self.teacher(samples))
             labels.append(self.labels(said, rng))
             text = " ".join(s.text for s in said if s.text and s.end <= self.window)
             phones.append((self.lexicon.phones(text) or []) if self.lexicon else [])
         views = [mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features]
-        return collate(self.fit(views), labels * self.views, phones * self.views, heard)
+        return collate(self.fit(views), labels * self.views, phones * self.views, teacher_features)
 
     def _utterance(self, index: int, rng: np.random.Generator) -> tuple[Floats, str]:
         if self.splicer and rng.random() < self.augment.splice:
@@ -377,16 +377,17 @@ def collate(
     features: Sequence[Floats],
     labels: Sequence[Sequence[int]],
     phones: Sequence[Sequence[int]],
-    heard: Sequence[Floats] = (),
+    teacher_features: Sequence[Floats] = (),
 ) -> Batch:
     """Pad features with zeros and concatenate labels into a batch."""
+    nothing = torch.zeros(0, 0, 0), torch.zeros(0, dtype=torch.long)
     return Batch(
         *_pad(features),
         torch.tensor([i for item in labels for i in item], dtype=torch.long),
         torch.tensor([len(item) for item in labels]),
         torch.tensor([i for item in phones for i in item], dtype=torch.long),
         torch.tensor([len(item) for item in phones]),
-        *(_pad(heard) if heard else (torch.zeros(0, 0, 0), torch.zeros(0, dtype=torch.long))),
+        *(_pad(teacher_features) if teacher_features else nothing),
     )
 
 

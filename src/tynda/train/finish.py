@@ -93,15 +93,15 @@ def tune(
     """Return the beam search settings with the minimum WER on the manifests, by grid search."""
     utterances = [u for path in manifests for u in manifest.read(path)]
     step = max(1, len(utterances) // settings.tune_utterances)
-    heard = []
+    outputs = []
     for u in utterances[::step]:
         with suppress(TyndaError):  # unreadable recordings were named before the training
-            heard.append((english_letters(u.text), model.encode(audio.load(u.audio))))
+            outputs.append((english_letters(u.text), model.encode(audio.load(u.audio))))
     grid = [dict(zip(_GRID, values, strict=True)) for values in itertools.product(*_GRID.values())]
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         rated = [
-            (_wer(model, heard, lm, settings.beam_size, point), i)
+            (_wer(model, outputs, lm, settings.beam_size, point), i)
             for i, point in enumerate(progress.track(grid, description="tuning the beam search"))
         ]
     return grid[min(rated)[1]]
@@ -109,13 +109,13 @@ def tune(
 
 def _wer(
     model: Model,
-    heard: Sequence[tuple[str, NDArray[np.float32]]],
+    outputs: Sequence[tuple[str, NDArray[np.float32]]],
     lm: LanguageModel,
     beam_size: int,
     point: dict[str, Any],
 ) -> float:
     pairs = []
-    for text, log_probs in heard:
+    for text, log_probs in outputs:
         best = beam_search(
             log_probs, model.checkpoint.tokenizer, beam_size=beam_size, lm=lm, **point
         )

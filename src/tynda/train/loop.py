@@ -145,8 +145,8 @@ class Trainer:
         dev = [u for m in d.dev for u in manifest.read(folder / m)]
         if d.dev_utterances and len(dev) > d.dev_utterances:
             dev = [dev[i * len(dev) // d.dev_utterances] for i in range(d.dev_utterances)]
-        for part, heard in (("data.train", utterances), ("data.dev", dev)):
-            if heard and not any(english_letters(u.text) for u in heard):
+        for part, spoken in (("data.train", utterances), ("data.dev", dev)):
+            if spoken and not any(english_letters(u.text) for u in spoken):
                 raise TyndaError(f"no text of {part} has an English letter: check the manifests")
         self._say(f"{len(utterances)} utterances to train on; decoding them")
         self.corpus = train_data.Corpus(utterances, cache)
@@ -252,9 +252,9 @@ class Trainer:
         # The optimizer's state contains its old settings too, but those of the recipe apply.
         for group, mine in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(mine)
-        self._tell_changes()
+        self._report_changes()
 
-    def _tell_changes(self) -> None:
+    def _report_changes(self) -> None:
         """Report the settings of the recipe that differ from those of the run so far."""
         try:
             before = _settings(json.loads((self.output / "log.json").read_text())["recipe"])
@@ -382,11 +382,11 @@ class Trainer:
             labels = [objective.labels([s], rng) for s in said]
             batch = train_data.collate(features, labels, [[] for _ in texts]).to(self.device)
             try:
-                part, number, heard = objective.hear(weights, batch)
+                part, number, hypotheses = objective.evaluate(weights, batch)
             except FloatingPointError:
                 raise self._diverged() from None
             loss, count = loss + part, count + number
-            pairs += zip(texts, heard, strict=True)
+            pairs += zip(texts, hypotheses, strict=True)
         result = score(pairs)
         return {
             "dev_loss": loss / max(1, count),
@@ -462,10 +462,10 @@ class DevSet:
     def __init__(self, corpus: train_data.Corpus, objective: Objective) -> None:
         window, front = objective.window_seconds, objective.frontend
         longest = window or math.inf
-        heard = [
+        usable = [
             i for i in range(len(corpus)) if train_data.SHORTEST <= corpus.seconds(i) <= longest
         ]
-        if not heard:
+        if not usable:
             bounds = f"{train_data.SHORTEST} s" + (f" to {window:g} s" if window else "")
             raise TyndaError(f"no dev recording lasts {bounds}: check data.dev")
         if window and (left := sum(corpus.seconds(i) > window for i in range(len(corpus)))):
@@ -475,12 +475,12 @@ class DevSet:
             )
         self.said = [
             train_data.Said(english_letters(corpus.utterances[i].text), 0.0, corpus.seconds(i))
-            for i in heard
+            for i in usable
         ]
         self.seconds = [window or said.end for said in self.said]
         self.features = [
             features.astype(np.float16)
-            for i in heard
+            for i in usable
             for features in objective.fit([front(corpus.samples(i))])
         ]
 

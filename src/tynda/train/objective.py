@@ -96,7 +96,7 @@ class Objective(ABC):
         """Return the loss to minimise, and the plain loss per label for the log."""
 
     @abstractmethod
-    def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
+    def evaluate(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
         """Return summed plain loss, number of labels, and hypotheses, decoded greedily.
 
         Raises FloatingPointError where the model's outputs are not finite.
@@ -122,14 +122,14 @@ class Objective(ABC):
         """Return the summed divergence of frames ``[batch, frames, symbols]`` from the teacher."""
         if self.teacher is None or self.recipe.distill is None:
             return log_probs.new_zeros(())
-        taught, heard = self.teacher(batch.heard, batch.heard_lengths)
+        taught, taught_lengths = self.teacher(batch.teacher_features, batch.teacher_lengths)
         views = len(log_probs) // len(taught)
-        taught, heard = taught.repeat(views, 1, 1), heard.repeat(views)
+        taught, taught_lengths = taught.repeat(views, 1, 1), taught_lengths.repeat(views)
         frames = min(log_probs.shape[1], taught.shape[1])
         divergence = F.kl_div(
             log_probs[:, :frames].float(), taught[:, :frames], reduction="none", log_target=True
         ).sum(-1)
-        both = torch.minimum(lengths, heard)[:, None]
+        both = torch.minimum(lengths, taught_lengths)[:, None]
         counts = torch.arange(frames, device=divergence.device) < both
         return self.recipe.distill.weight * (divergence * counts).sum()
 

@@ -145,12 +145,12 @@ class Seq2Seq(Objective):
             ratio = self.teacher.frame // self.frame
             w, b = (weights[f"{_TAUGHT}.{part}"] for part in ("weight", "bias"))
             taught = F.log_softmax(F.linear(_fewer(tapped[-1], ratio).float(), w, b), -1)
-            heard = batch.heard_lengths.sum() * self.teacher.frontend.hop / self.teacher.frame
-            loss = loss + self.distill_loss(taught, lengths // ratio, batch) / heard.clamp(min=1)
+            frames = batch.teacher_lengths.sum() * self.teacher.frontend.hop / self.teacher.frame
+            loss = loss + self.distill_loss(taught, lengths // ratio, batch) / frames.clamp(min=1)
         return loss, plain
 
-    def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
-        """Decode greedily, by the most likely next token; see `Objective.hear`."""
+    def evaluate(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
+        """Decode greedily, by the most likely next token; see `Objective.evaluate`."""
         ops = TorchOps()
         states, lengths = self._encode(ops, weights, batch, [])
         logits = self._logits(ops, weights, batch, states, lengths)

@@ -34,4 +34,4 @@ def learn_tokens(texts: Sequence[str], pieces: int) -> WhisperTokenizer:
     model = json.loads(learner.to_str())["model"]
     special = {f"<|{name}|>": len(model["vocab"]) + i for i, name in enumerate(_SPECIAL)}
     vocab, merges = model["vocab"], model["merges"]
-    return WhisperTokenizer.spelt(vocab, merges, special, multilingual=False)
+    return WhisperTokenizer.from_vocab(vocab, merges, special, multilingual=False)

@@ -52,7 +52,7 @@ class Session:
     """Whether a batch is computed at once."""
     window: float | None = None
     """The model's fixed input window in seconds; None means any length."""
-    most: int = 224
+    max_tokens: int = 224
     """Maximum number of tokens that a decoder generates for a window."""
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
@@ -61,8 +61,8 @@ class Session:
         A decoder generates ``tokens`` for each second of audio (`parts`), and never ends before; a
         CTC model has no tokens. This method is for sessions that have the three stages below.
         """
-        for at, heard in enumerate([samples] if self.batched else samples[:, None]):
-            for part, count in parts(heard, self.window, tokens):
+        for at, recordings in enumerate([samples] if self.batched else samples[:, None]):
+            for part, count in parts(recordings, self.window, tokens):
                 with clock.stage("frontend"):
                     features = self.frontend(part)
                 with clock.stage("encoder"):

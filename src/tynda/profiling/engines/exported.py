@@ -85,7 +85,7 @@ class Whisper(_Exported):
 
     def decoder(self, states: Floats, count: int) -> int:
         """Decode greedily, with a KV cache; the end token is suppressed."""
-        said = list(self._say(states, self._start, min(count, self._room), ends=False))
+        said = list(self._generate(states, self._start, min(count, self._room), ends=False))
         self._text(said)
         return len(said)
 
@@ -95,7 +95,7 @@ class Whisper(_Exported):
         for part, _ in parts(samples[None], self.window, 0.0):
             states = self.encoder(self.frontend(part))
             start = start or self._detect(states)
-            found.append(self._text(list(self._say(states, start, self.most))))
+            found.append(self._text(list(self._generate(states, start, self.max_tokens))))
         return line(" ".join(found))
 
     def _detect(self, states: Floats) -> list[int]:
@@ -108,7 +108,7 @@ class Whisper(_Exported):
         ending: int = self._tokenizer.convert_tokens_to_ids("<|translate|>")
         return [sot, sot + 1 + int(logits[sot + 1 : ending].argmax()), *rest[1:]]
 
-    def _say(
+    def _generate(
         self, states: Floats, start: list[int], count: int, ends: bool = True
     ) -> Iterator[Any]:
         """Yield at most ``count`` tokens ``[batch, 1]``; the whole batch ends with the first."""
@@ -172,22 +172,22 @@ def graphs(model: Path) -> dict[str, Graph]:
         return {"model": Graph(First(whole), (x,), {"x": (0, 1), "y": (0, 1)})}
     kind: Any = WhisperForConditionalGeneration
     whole = kind.from_pretrained(model).eval()
-    encoder, hear, advance = First(whole.get_encoder()), *whisper_graphs.modules(whole)
+    encoder, cross, advance = First(whole.get_encoder()), *whisper_graphs.modules(whole)
     states, names = encoder(x), decoder_names(model)
-    heard, tokens = hear(states), torch.ones(1, 2, dtype=torch.int64)
-    past = tuple(y[:, :, :3] for y in heard)
+    cross_kv, tokens = cross(states), torch.ones(1, 2, dtype=torch.int64)
+    past = tuple(y[:, :, :3] for y in cross_kv)
     every, grows = (0,), (0, 2)
 
     def axes(some: Sequence[str], which: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(some, which)
 
-    sound, before = axes(names.heard, every), axes(names.past, grows)
+    sound, before = axes(names.cross, every), axes(names.past, grows)
     after = axes(["logits"], every) | axes(names.present, grows)
     return {
         "model": Graph(encoder, (x,), axes(["x", "y"], every)),
-        "hear": Graph(hear, (states,), axes(["states"], every) | sound),
+        "hear": Graph(cross, (states,), axes(["states"], every) | sound),
         "advance": Graph(
-            advance, (tokens, *heard, *past), axes(["tokens"], (0, 1)) | sound | before | after
+            advance, (tokens, *cross_kv, *past), axes(["tokens"], (0, 1)) | sound | before | after
         ),
     }
 

@@ -103,10 +103,10 @@ def quantize(value: Floats, kind: str) -> Bytes:
         codes = np.rint(blocks * _inverse(scale)).astype(np.int8)
         return np.concatenate([_half(scale), codes.view(np.uint8)], 1)
     # The weight with the maximum magnitude becomes the minimum code: the negative range is larger.
-    most = {"q4_0": 8, "q5_0": 16}[kind]
+    half = {"q4_0": 8, "q5_0": 16}[kind]
     furthest = np.abs(blocks).argmax(1)[:, None]
-    scale = np.take_along_axis(blocks, furthest, 1) / np.float32(-most)
-    codes = (blocks * _inverse(scale) + (most + 0.5)).clip(0, 2 * most - 1).astype(np.uint8)
+    scale = np.take_along_axis(blocks, furthest, 1) / np.float32(-half)
+    codes = (blocks * _inverse(scale) + (half + 0.5)).clip(0, 2 * half - 1).astype(np.uint8)
     low = codes & 15
     packed = [_half(scale), low[:, : BLOCK // 2] | low[:, BLOCK // 2 :] << 4]
     if kind == "q5_0":

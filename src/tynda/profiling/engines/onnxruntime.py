@@ -73,19 +73,19 @@ class OnnxRuntime(Engine):
 class _Decoder:
     """See `whisper_graphs.Decoder`."""
 
-    def __init__(self, hear: Any, advance: Any, names: Any) -> None:
-        self._hear, self._advance, self._names = hear, advance, names
+    def __init__(self, cross: Any, advance: Any, names: Any) -> None:
+        self._cross, self._advance, self._names = cross, advance, names
         shape = next(x.shape for x in advance.get_inputs() if x.name == names.past[0])
         self._heads, self._width = shape[1], shape[3]
 
     def begin(self, states: Floats) -> None:
         nothing = np.zeros((len(states), self._heads, 0, self._width), np.float32)
-        heard = self._hear.run(self._names.heard, {"states": states})
-        self._heard = dict(zip(self._names.heard, heard, strict=True))
+        cross_kv = self._cross.run(self._names.cross, {"states": states})
+        self._cross_kv = dict(zip(self._names.cross, cross_kv, strict=True))
         self._past = dict.fromkeys(self._names.past, nothing)
 
     def advance(self, tokens: NDArray[np.int64]) -> Floats:
-        given = {"tokens": tokens, **self._heard, **self._past}
+        given = {"tokens": tokens, **self._cross_kv, **self._past}
         logits, *present = self._advance.run(["logits", *self._names.present], given)
         self._past = dict(zip(self._names.past, present, strict=True))
         found: Floats = logits

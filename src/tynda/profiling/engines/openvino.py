@@ -97,15 +97,15 @@ class OpenVino(Engine):
 class _Decoder:
     """See `whisper_graphs.Decoder`; OpenVINO holds the KV cache as state."""
 
-    def __init__(self, hear: Any, advance: Any, names: Any) -> None:
-        self._hear, self._advance = hear.create_infer_request(), advance.create_infer_request()
+    def __init__(self, cross: Any, advance: Any, names: Any) -> None:
+        self._cross, self._advance = cross.create_infer_request(), advance.create_infer_request()
         self._names = names
 
     def begin(self, states: Floats) -> None:
         self._advance.reset_state()
-        self._hear.infer({"states": states}, share_inputs=True)
-        for name in self._names.heard:
-            self._advance.set_tensor(name, self._hear.get_tensor(name))
+        self._cross.infer({"states": states}, share_inputs=True)
+        for name in self._names.cross:
+            self._advance.set_tensor(name, self._cross.get_tensor(name))
 
     def advance(self, tokens: NDArray[np.int64]) -> Floats:
         found: Floats = self._advance.infer({"tokens": tokens})["logits"]

@@ -85,13 +85,13 @@ class _Whisper(Session):
         """Run in one stage. ``tokens`` are ignored, and generated tokens are not counted: with
         random weights they are not UTF-8, which the binding cannot read."""
         for one in samples:
-            self._hear(one)
+            self._recognise(one)
 
     def transcribe(self, samples: Floats) -> str:
         """Recognise piece by piece."""
-        return " ".join(" ".join(x.text for x in self._hear(samples)).split())
+        return " ".join(" ".join(x.text for x in self._recognise(samples)).split())
 
-    def _hear(self, samples: Floats) -> list[Any]:
+    def _recognise(self, samples: Floats) -> list[Any]:
         found = []
         for part, _ in parts(samples[None], WINDOW, 0):
             stream = self._recognizer.create_stream()

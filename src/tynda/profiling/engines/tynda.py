@@ -23,7 +23,7 @@ from tynda.profiling import memory
 from tynda.profiling.case import Case, Work
 from tynda.profiling.engines.base import Clock, Engine, Session, parts
 from tynda.profiling.environment import digest
-from tynda.profiling.operations import Ledger, Operation, least
+from tynda.profiling.operations import Ledger, Operation, fastest
 from tynda.profiling.predict import BITS, predict
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store import library
@@ -150,7 +150,7 @@ class _Seq2Seq(_Tynda):
         assert isinstance(model.head, Seq2SeqHead)
         self._network, config = model.head.network, self._checkpoint.config
         self.window = config.frames * search.SECONDS_PER_FRAME
-        self.most = config.context // 2
+        self.max_tokens = config.context // 2
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """Run window by window, each for the whole batch."""
@@ -167,7 +167,7 @@ class _Seq2Seq(_Tynda):
         with clock.stage("decoder"):
             options = Options(
                 without_timestamps=True,
-                max_new_tokens=min(count, self.most),
+                max_new_tokens=min(count, self.max_tokens),
                 suppress_tokens=[network.tokenizer.eot],
             )
             cross = network.cross_kv(*encoded)
@@ -186,7 +186,7 @@ class _Seq2Seq(_Tynda):
             if cached:
                 tokens, starts = tokens[:, -1:], np.array([position - 1])
                 cache = network.cache(1, positions[-1])
-            found.append(least(partial(network.step, tokens, starts, cross, cache)))
+            found.append(fastest(partial(network.step, tokens, starts, cross, cache)))
         return found
 
     @property

@@ -17,7 +17,7 @@ __all__ = ["WhisperCpp"]
 Floats = NDArray[np.float32]
 WINDOW = 30.0
 """The input window in seconds, a constant of whisper.cpp."""
-SAID = 0
+ANY_TOKEN = 0
 """An arbitrary token of text."""
 
 
@@ -77,15 +77,15 @@ class _Whisper(Session):
     def decoder(self, states: None, count: int) -> int:
         """Run the decoder for ``count`` tokens after the prompt."""
         count = min(count, self._room)
-        for at, token in enumerate([*self._start, *[SAID] * (count - 1)]):
+        for at, token in enumerate([*self._start, *[ANY_TOKEN] * (count - 1)]):
             self._check(self._core.whisper_decode(self._model._ctx, token, 1, at, self._threads))
         return count
 
     def transcribe(self, samples: Floats) -> str:
         """Call `Model.transcribe`; the language of a multilingual model is detected."""
         several = self._core.whisper_is_multilingual(self._model._ctx)
-        heard = self._model.transcribe(samples, language="auto" if several else "en")
-        return " ".join(" ".join(x.text for x in heard).split())
+        segments = self._model.transcribe(samples, language="auto" if several else "en")
+        return " ".join(" ".join(x.text for x in segments).split())
 
     @staticmethod
     def _check(status: int) -> None:

@@ -37,16 +37,16 @@ class Names:
         def each(name: str) -> list[str]:
             return [f"{name}_{part}_{i}" for i in range(layers) for part in ("key", "value")]
 
-        self.heard, self.past, self.present = each("heard"), each("past"), each("present")
+        self.cross, self.past, self.present = each("heard"), each("past"), each("present")
 
 
 def modules(whole: Any) -> tuple[Any, Any]:
     """Return two modules of transformers' Whisper: one maps the encoder's states to
     cross-attention keys and values, the other is `_advance`."""
-    return module(_hear, whole), module(_advance, whole)
+    return module(_cross, whole), module(_advance, whole)
 
 
-def _hear(whole: Any, states: Any) -> Any:
+def _cross(whole: Any, states: Any) -> Any:
     layers = [layer.encoder_attn for layer in whole.model.decoder.layers]
     pairs = [(layer.k_proj(states), layer.v_proj(states)) for layer in layers]
     return tuple(_split(x, layers[0].num_heads) for pair in pairs for x in pair)
@@ -58,7 +58,7 @@ def _advance(whole: Any, tokens: Any, *given: Any) -> Any:
     import torch
 
     decoder, half = whole.model.decoder, len(given) // 2
-    heard, past = given[:half], given[half:]
+    cross, past = given[:half], given[half:]
     count, before = tokens.shape[1], past[0].shape[2]
     places = torch.arange(before + count)
     mask = places[None] <= places[before:, None]
@@ -70,7 +70,7 @@ def _advance(whole: Any, tokens: Any, *given: Any) -> Any:
             present.append(torch.cat([old, _split(project(normal), own.num_heads)], 2))
         x = x + _attend(own, normal, present[-2], present[-1], mask)
         normal = layer.encoder_attn_layer_norm(x)
-        x = x + _attend(layer.encoder_attn, normal, heard[2 * i], heard[2 * i + 1])
+        x = x + _attend(layer.encoder_attn, normal, cross[2 * i], cross[2 * i + 1])
         x = x + layer.fc2(torch.nn.functional.gelu(layer.fc1(layer.final_layer_norm(x))))
     return whole.proj_out(decoder.layer_norm(x[:, -1])), *present
 

@@ -42,7 +42,7 @@ def answers(
             '<p class="note">There is nothing to choose from: no speed of a complete recogniser '
             "was measured.</p>"
         )
-    heard = any(c.wer is not None for c in found)
+    has_wer = any(c.wer is not None for c in found)
     small = [choose(found, "edge", edge)] if edge else edges(found)
     asked = [
         ("Highest throughput", choose(found, "throughput")),
@@ -53,12 +53,12 @@ def answers(
     ]
     lines = []
     for title, choice in asked:
-        lines.append(_line(title, choice, found, names, palette, heard))
+        lines.append(_line(title, choice, found, names, palette, has_wer))
     about = (
         f"WER, balance and memory are compared at {case[0]:g} s × {case[1]} (duration × batch); "
         "throughput and energy in the case that is best for each setup."
     )
-    if heard:
+    if has_wer:
         about += f" WER is measured on {Path(speech(report.rows) or '').name}."
         about += (
             f" Balance: among setups with at most {WORSE:g} times the lowest WER, the one with the "
@@ -103,17 +103,17 @@ def _line(
     found: Sequence[Candidate],
     names: Names,
     palette: Palette,
-    heard: bool,
+    has_wer: bool,
 ) -> str:
     winner = choice.winner
     head = f'<div class="choice"><dt>{esc(title)}</dt>'
     if winner is None:
-        why = _NO_WORDS if not heard and choice.scenario != "energy" else "Nothing fits."
+        why = _NO_WORDS if not has_wer and choice.scenario != "energy" else "Nothing fits."
         if choice.scenario == "energy":
             why = "No energy was measured."
         if choice.scenario == "edge":
-            least = min((c.memory for c in at_reference(found) if c.memory), default=None)
-            why = "Nothing fits." + (f" The minimum is {_size(least)}." if least else "")
+            minimum = min((c.memory for c in at_reference(found) if c.memory), default=None)
+            why = "Nothing fits." + (f" The minimum is {_size(minimum)}." if minimum else "")
         return f'{head}<dd class="who">–</dd><dd class="why">{esc(why)}</dd></div>'
     setup = winner.setup
     first, *rest = reason(choice, found, names)

@@ -85,7 +85,7 @@ def candidates(rows: Iterable[Row]) -> list[Candidate]:
     """Return every case in which speed was measured, with the WER of its setup on `speech`."""
     rows = list(rows)
     common = speech(rows)
-    words = {_heard(Setup.of(r.case)): r for r in _scored(rows) if r.case.manifest == common}
+    words = {_words_key(Setup.of(r.case)): r for r in _scored(rows) if r.case.manifest == common}
     found = []
     for row in rows:
         values, case = row.values, row.case
@@ -95,8 +95,8 @@ def candidates(rows: Iterable[Row]) -> list[Candidate]:
             continue
         sound, setup = case.seconds * case.batch, Setup.of(case)
         low, high = number(times, "low") or p50, number(times, "high") or p50
-        heard = words.get(_heard(setup))
-        said = heard.values if heard else {}
+        scored = words.get(_words_key(setup))
+        said = scored.values if scored else {}
         wer = number(said, "wer")
         found.append(
             Candidate(
@@ -173,7 +173,7 @@ def choose(found: Sequence[Candidate], scenario: Scenario, limit: float | None =
     - ``energy``: the fewest joules for a second of audio.
     """
     if scenario == "throughput":
-        return _choice(scenario, _best(found, _speed), _speed, _fast)
+        return _choice(scenario, _best(found, _speed), _speed, _throughput_interval)
     if scenario == "energy":
         having = [c for c in found if c.energy is not None]
         return _choice(scenario, _best(having, _joules), _joules, None)
@@ -184,10 +184,10 @@ def choose(found: Sequence[Candidate], scenario: Scenario, limit: float | None =
     if scenario == "edge":
         assert limit is not None
         here = [c for c in here if c.memory is not None and c.memory <= limit]
-    heard = [c for c in here if c.wer is not None]
-    if not heard and scenario == "edge":
-        return _choice(scenario, _best(here, _speed), _speed, _fast, limit)
-    return _choice(scenario, _best(heard, _errors), _errors, _hear, limit)
+    scored = [c for c in here if c.wer is not None]
+    if not scored and scenario == "edge":
+        return _choice(scenario, _best(here, _speed), _speed, _throughput_interval, limit)
+    return _choice(scenario, _best(scored, _errors), _errors, _wer_interval, limit)
 
 
 def edges(found: Sequence[Candidate]) -> list[Choice]:
@@ -242,11 +242,11 @@ def _joules(c: Candidate) -> tuple[float, ...]:
     return (math.inf if c.energy is None else c.energy,)
 
 
-def _fast(c: Candidate) -> tuple[float, float]:
+def _throughput_interval(c: Candidate) -> tuple[float, float]:
     return c.low, c.high
 
 
-def _hear(c: Candidate) -> tuple[float, float]:
+def _wer_interval(c: Candidate) -> tuple[float, float]:
     return c.wer_low or 0.0, c.wer_high or 0.0
 
 
@@ -265,7 +265,7 @@ def _scored(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if number(row.values, "wer") is not None]
 
 
-def _heard(setup: Setup) -> tuple[str, str, str, str]:
+def _words_key(setup: Setup) -> tuple[str, str, str, str]:
     return setup.model, setup.engine, setup.bits, setup.device
 
 

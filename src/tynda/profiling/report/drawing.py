@@ -128,8 +128,8 @@ def decades(axis: Any, low: float, high: float) -> None:
     ratio = high / low if low > 0 else 1e9
     subs: tuple[float, ...] = (1,)
     crowded = 300 if axis.axis_name == "x" else 3000
-    for most, those in ((crowded, (1, 3)), (60, (1, 2, 5)), (4, (1, 1.5, 2, 3, 4, 5, 6, 8))):
-        subs = those if ratio < most else subs
+    for limit, finer in ((crowded, (1, 3)), (60, (1, 2, 5)), (4, (1, 1.5, 2, 3, 4, 5, 6, 8))):
+        subs = finer if ratio < limit else subs
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda x, _: plain(x)))
     axis.set_minor_formatter(NullFormatter())

@@ -10,7 +10,7 @@ from typing import Any
 from tynda.profiling.case import Row
 from tynda.profiling.report.read import Report, Setup, mapping
 
-__all__ = ["Names", "energy_word", "most", "order", "places", "slug"]
+__all__ = ["Names", "energy_word", "most_common", "order", "places", "slug"]
 
 
 class Names:
@@ -54,7 +54,7 @@ def energy_word(rows: Iterable[Row]) -> str:
     )
 
 
-def most(values: Iterable[Any], near: float = 0.0) -> Any:
+def most_common(values: Iterable[Any], near: float = 0.0) -> Any:
     """Return the most frequent value; of several the one nearest to ``near``."""
     counts = Counter(values)
     return min(counts, key=lambda v: (-counts[v], abs(v - near), v), default=None)

@@ -15,7 +15,7 @@ from tynda.profiling.report.drawing import (
     spread_labels,
     ticks,
 )
-from tynda.profiling.report.names import Names, energy_word, most, order, places, slug
+from tynda.profiling.report.names import Names, energy_word, most_common, order, places, slug
 from tynda.profiling.report.read import Report, Setup, number
 from tynda.profiling.report.style import MUTED, Palette, bits_order, line_style, plain
 
@@ -37,9 +37,9 @@ def scaling(report: Report, names: Names, palette: Palette) -> list[Figure]:
     found = []
     for model, device in places(report.of("speed")):
         rows = [r for r in report.of("speed") if (r.case.model, r.case.device) == (model, device)]
-        batch = most(r.case.batch for r in rows)
+        batch = most_common(r.case.batch for r in rows)
         by_duration = [r for r in rows if r.case.batch == batch]
-        seconds = most((r.case.seconds for r in rows if r.case.batch > 1), near=30.0)
+        seconds = most_common((r.case.seconds for r in rows if r.case.batch > 1), near=30.0)
         by_batch = [r for r in rows if r.case.seconds == seconds]
         label = report.names[model] + (f" on {device}" if device != "cpu" else "")
         for way, there, unit in (
@@ -130,8 +130,8 @@ def devices(report: Report, names: Names, palette: Palette) -> list[Figure]:
             for r in rows
             if (r.case.model, r.case.device) == (model, "cuda") and _but_device(r.case) in cpu
         ]
-        batch = most(r.case.batch for _, r in pairs)
-        seconds = most((r.case.seconds for _, r in pairs), near=30.0)
+        batch = most_common(r.case.batch for _, r in pairs)
+        seconds = most_common((r.case.seconds for _, r in pairs), near=30.0)
         by_duration = [pair for pair in pairs if pair[1].case.batch == batch]
         by_batch = [pair for pair in pairs if pair[1].case.seconds == seconds]
         for way, there, unit in (

@@ -15,7 +15,7 @@ from tynda.profiling.report.drawing import (
     row_names,
     rows_size,
 )
-from tynda.profiling.report.names import Names, most, order, places, slug
+from tynda.profiling.report.names import Names, most_common, order, places, slug
 from tynda.profiling.report.read import Report, Setup, number
 from tynda.profiling.report.style import HUES, MUTED, Palette, plain
 
@@ -29,8 +29,8 @@ def stages(report: Report, names: Names, palette: Palette) -> list[Figure]:
     found = []
     for model, device in places(report.of("speed")):
         rows = [r for r in report.of("speed") if (r.case.model, r.case.device) == (model, device)]
-        batch = most(r.case.batch for r in rows)
-        seconds = most((r.case.seconds for r in rows if r.case.batch == batch), near=30.0)
+        batch = most_common(r.case.batch for r in rows)
+        seconds = most_common((r.case.seconds for r in rows if r.case.batch == batch), near=30.0)
         rows = [r for r in rows if (r.case.seconds, r.case.batch) == (seconds, batch)]
         rows = [r for r in rows if number(r.values, "stages", "whole", "p50")]
         if not rows:
