@@ -35,9 +35,9 @@ class Source:
     name: Literal["rapl", "estimate"]
     """The source for the processor; a GPU's source is NVML."""
     watts: float = 0.0
-    """For an estimate, the rated power of a logical processor at work."""
+    """The rated power of a logical processor at work, for an estimate."""
     of: str = ""
-    """For an estimate, the processor that the rating belongs to."""
+    """The processor that the rating belongs to, for an estimate."""
     idle: float = 0.0
     """Watts of the idle machine. An estimate uses only the processor time of the work itself, so
     that there is nothing to subtract."""

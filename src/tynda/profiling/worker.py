@@ -60,7 +60,7 @@ class Job:
     prepare: bool = False
     """Create ``path``, and measure nothing."""
     started: float = 0.0
-    """When the process was started, by `time.time`."""
+    """The time at which the process was started, by `time.time`."""
     source: Source = field(default_factory=lambda: Source("estimate"))
     repeats: int = 10
     budget: float = 10.0

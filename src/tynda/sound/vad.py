@@ -1,4 +1,4 @@
-"""Where to cut a recording, and where it contains speech.
+"""Splits recordings at quiet points, and detects speech.
 
 `split` uses energy alone: nothing is dropped, and every sample is in exactly one piece. `speech`
 uses a neural network, Silero VAD.

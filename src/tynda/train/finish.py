@@ -1,4 +1,4 @@
-"""From trained weights to a finished model: n-gram, decoder settings, few bits, scores."""
+"""Turns trained weights into a finished model: n-gram, decoder settings, few bits, scores."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ __all__ = ["Report", "Setup", "count", "mapping", "number", "read", "short_names
 
 @dataclass(frozen=True, order=True)
 class Setup:
-    """What a user chooses: a model, an engine and its settings."""
+    """The choice of a user: a model, an engine and its settings."""
 
     model: str
     """The model's name in `Case`."""
