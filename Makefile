@@ -1,11 +1,11 @@
-# Every target sets up what it needs in .venv, the first time only.
+# Every target installs its requirements in .venv, the first time only.
 #   make test PYTHON=python3.13      with another Python
 
 PYTHON ?= python3
 
 VENV := .venv
 BIN := $(VENV)/bin
-# -qq: errors only. Without a terminal there is nobody to ask.
+# -qq prints errors only. Without a terminal, pip must not prompt.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
@@ -22,18 +22,18 @@ demo: $(VENV)/.demo  ## Transcribe and score the bundled recordings (no torch)
 	@echo '$$ tynda evaluate sentences-en demo/manifest.jsonl --show'
 	@$(BIN)/tynda evaluate sentences-en demo/manifest.jsonl --show
 
-test: lint  ## Lint, types and all tests but the slow ones
+test: lint  ## Run linter, type checker and all tests except the slow ones
 	@$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.test  ## The slow tests alone
+test-slow: $(VENV)/.test  ## Run the slow tests only
 	@$(BIN)/python -m pytest -m slow
 
-lint: $(VENV)/.test  ## Style and types; changes nothing
+lint: $(VENV)/.test  ## Check style and types, without changes
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy
 
-format: $(VENV)/.test  ## Sort imports, mend what can be mended, format
+format: $(VENV)/.test  ## Sort imports, apply the linter's fixes, format
 	@$(BIN)/python -m ruff check --fix .
 	@$(BIN)/python -m ruff format .
 
@@ -41,7 +41,7 @@ clean:  ## Remove .venv, caches and builds; keep runs/
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests bench -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# Stamps come last, so that an interrupted installation is taken up again.
+# Stamps are written last, so that an interrupted installation is resumed.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'error: tynda needs Python 3.11 or later: make PYTHON=python3.11' >&2; exit 1; }
@@ -61,5 +61,5 @@ $(VENV)/.demo: pyproject.toml $(NATIVE) $(VENV)/.made
 $(VENV)/.test: pyproject.toml requirements-dev.txt $(NATIVE) $(VENV)/.made
 	@echo 'compiling tynda, installing it and its test tools into $(VENV) (torch is large) ...' >&2
 	@$(INSTALL) -e '.[dev]' -r requirements-dev.txt
-	@$(INSTALL) --no-deps openai-whisper==20250625  # it asks for a GPU compiler, unused here
+	@$(INSTALL) --no-deps openai-whisper==20250625  # its dependencies include a GPU compiler, which is not needed
 	@touch $(VENV)/.demo $@

@@ -1,8 +1,8 @@
-"""Train the digit recogniser five times, each time without one person, and score on that one.
+"""Train the digit recogniser five times, each time without one speaker, and score on this speaker.
 
     python bench/digits_leave_one_out.py DATA --output runs/leave-one-out [RECIPE SETTINGS...]
 
-Needs the ``train`` extra; a run that was interrupted is taken up again.
+The script needs the ``train`` extra; an interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     for person in people:
         run = args.output / person
         alone = run / "digits_dev.jsonl"
-        # Neither the epoch nor the n-gram's weights are chosen on this person: dev is empty.
+        # Neither the epoch nor the n-gram's weights are chosen on this speaker: dev is empty.
         settings = [f'data.exclude_speakers=["{person}"]', "data.dev=[]", *args.settings]
         resume = (run / "last.pt").exists()
         model = tynda.load(train("digits-en", args.data, run, settings, resume=resume))

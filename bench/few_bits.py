@@ -1,10 +1,10 @@
-"""How long a model takes in several widths of its weights, side by side.
+"""Time a model with several bit widths of its weights, side by side.
 
     for bits in 8 4 3 2 1.58; do tynda quantize FOLDER -o $bits.safetensors --bits $bits; done
     python bench/few_bits.py 8.safetensors 4.safetensors 3.safetensors ...
 
-The files take turns, an encoder's pass and a token's after the other, on random features: the
-times do not depend on them. Of each, the median, and its ratio to the first.
+The files take turns, with a pass of the encoder and then of a token, on random features: the times
+do not depend on them. The median of each and its ratio to the first are printed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tynda.heads.seq2seq import programs
 from tynda.store import library
 
 _ROUNDS = 15
-_TOKENS = 20  # of a round
-_BEFORE = 20  # that the decoder has in its cache
+_TOKENS = 20  # tokens in a round
+_BEFORE = 20  # tokens in the decoder's cache
 
 
 def encoder(native: Native, model: Any) -> Callable[[], Any]:
-    """A pass over 30 s, or 10 s of a model that is none of Whisper's."""
+    """Run the encoder over 30 s, or over 10 s of a model other than Whisper."""
     config, family = model.config, model.family
     window = getattr(config, "frames", None)
     frames = config.stride * window if window else 1000 if config.bins > 1 else 160_000
@@ -39,7 +39,7 @@ def encoder(native: Native, model: Any) -> Callable[[], Any]:
 
 
 def decoder(native: Native, model: Any, encoded: Any) -> Callable[[], Any]:
-    """A token of one text."""
+    """Run the decoder for a token of one text."""
     config, family = model.config, model.family
     cross = native.run(family.programs["cross_kv"], config, *encoded)
     cache = programs.cache(config, 1, _BEFORE + 4, partial(np.zeros, dtype=np.float32))
@@ -48,7 +48,7 @@ def decoder(native: Native, model: Any, encoded: Any) -> Callable[[], Any]:
 
 
 def ways(file: Path, threads: int) -> Iterator[tuple[str, int, Callable[[], Any]]]:
-    """What is timed of a file: a name, how often in a round, and the work."""
+    """Return the timed parts of a file: name, number of calls in a round, and the work."""
     model = library.load(file)
     native = Native(model.weights, threads, bits=8)
     encode = encoder(native, model)

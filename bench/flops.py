@@ -1,7 +1,7 @@
-"""What Whisper, wav2vec 2.0 and tynda's own models compute: tables of docs/operations.md.
+"""Operations of Whisper, wav2vec 2.0 and tynda's own models: the tables of docs/operations.md.
 
 python bench/flops.py              # GFLOPs of each model
-python bench/flops.py conventions  # which way of counting gives published figures
+python bench/flops.py conventions  # which convention gives the published values
 """
 
 import sys
@@ -27,7 +27,7 @@ G = 1e9
 
 
 def of_whisper(size: str) -> whisper.Config:
-    """As published, for several languages."""
+    """The published vocabulary size of multilingual models."""
     channels, heads, layers = SIZES[size]
     return whisper.Config(
         **{"channels": channels, "heads": heads, "layers": layers, "hidden": 4 * channels},
@@ -49,7 +49,7 @@ def table() -> None:
     for size in SIZES:
         config = of_whisper(size)
         encoder = count(whisper.FAMILY, config, 2 * config.frames)
-        # The first token is the prompt of 100, so that all are written one by one.
+        # The prompt is the first of 100 tokens, so that all are generated one by one.
         once, *steps = decoder(config, 100)
         first, last = steps[0][1], steps[-1][1]
         row = [encoder.total_flops, 2 * encoder.total_macs]
@@ -71,12 +71,12 @@ def table() -> None:
 
 
 def elements(report: Report, *operations: str) -> int:
-    """Results of some operations."""
+    """Return the number of result elements of some operations."""
     return sum(row.output_bytes // 4 for row in report.rows if row.operation in operations)
 
 
 def conventions() -> None:
-    """Candidates for 23.2 (tiny) and 917.5 (medium) GFLOPs."""
+    """Print counts by several conventions; published are 23.2 (tiny) and 917.5 (medium) GFLOPs."""
     print("| what is counted | " + " | ".join(f"{size}" for size in list(SIZES)[:4]) + " |")
     print("|---|" + 4 * "---|")
     rows: dict[str, list[float]] = {}

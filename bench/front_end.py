@@ -1,8 +1,8 @@
-"""How long the front ends take for 30 s of sound: the kernel beside NumPy, its twin.
+"""Time the front ends on 30 s of audio: the kernel and NumPy, its reference.
 
     python bench/front_end.py [--threads N] [--rounds R]
 
-The two take turns; of each, the median and the least.
+The two take turns; the median and the minimum of each are printed.
 """
 
 from __future__ import annotations

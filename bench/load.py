@@ -1,9 +1,9 @@
-"""How long a checkpoint's folder takes to load, beside transformers.
+"""Time the loading of a checkpoint's folder, compared with transformers.
 
     python bench/load.py FOLDER
 
-FOLDER holds a Whisper as the hub has it. The imports are done before; the file's pages are in
-the cache after the first round, which is not counted. The two take turns.
+FOLDER holds a Whisper in the hub's layout. The imports are done before; the file's pages are in
+the page cache after the first round, which is not counted. The two take turns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tynda
 
 
 def theirs(folder: Path) -> Any:
-    """Weights and tokenizer, as `tynda.load` reads both."""
+    """Load weights and tokenizer, as `tynda.load` reads both."""
     return WhisperForConditionalGeneration.from_pretrained(
         folder
     ), WhisperProcessor.from_pretrained(folder)

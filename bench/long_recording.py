@@ -2,7 +2,7 @@
 
     python bench/long_recording.py MANIFEST [--hours 2]
 
-The file is made of the manifest's recordings, one after another with pauses, as MP3.
+The file is an MP3 of the manifest's recordings, one after another, with pauses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tynda.sound import audio
 
 
 def write(path: Path, recordings: list[Path], seconds: float) -> float:
-    """Write recordings in turn until ``seconds`` are full; gives the exact length."""
+    """Write recordings in turn until ``seconds`` are reached; return the exact length."""
     pause = np.zeros(audio.SAMPLE_RATE // 2, np.float32)
     written = 0
     with av.open(str(path), "w") as container:

@@ -3,7 +3,7 @@
     python bench/peer_models.py huggingface whisper-tiny OUT
     python bench/peer_models.py openvino int8 OUT FOLDER
 
-Speed does not depend on what weights are worth. FOLDER is what the first command made; formats
+Speed does not depend on the values of weights. FOLDER is the result of the first command. Formats
 and precisions: openvino, onnx and ctranslate2 in f32 and int8, ggml in f16, q8_0, q5_0 and q4_0.
 """
 
@@ -25,25 +25,25 @@ SIZES = {
     "whisper-medium": (1024, 24, 16),
     "wav2vec2-base": (768, 12, 12),
 }
-"""Channels, layers (of the encoder, and of the decoder), heads."""
+"""Channels, layers of the encoder and of the decoder, heads."""
 EOT = 50257
 PROMPT = [50258, 50259, 50359, 50363]
-"""Start, English, transcribe, no time stamps."""
+"""The tokens for start, English, transcribe, no timestamps."""
 
-# Bytes as GPT-2 numbers and spells them: first those that can be printed.
+# Bytes in the order and spelling of GPT-2: printable ones come first.
 _PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [b for b in range(256) if b not in _PRINTED]
 _BYTES = {chr(b): b for b in _PRINTED} | {chr(256 + i): b for i, b in enumerate(_OTHERS)}
 
 
 def noise(wav2vec2: bool) -> Any:
-    """10 s of samples ``[1, n]``, or the log-mel ``[1, bins, frames]`` of 30 s."""
+    """Return 10 s of samples ``[1, n]``, or log-mel features ``[1, bins, frames]`` of 30 s."""
     shape = (1, 160000) if wav2vec2 else (1, 80, 3000)
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def module(folder: Path) -> Any:
-    """Whisper's encoder, or all of wav2vec 2.0: one tensor in, one out."""
+    """Whisper's encoder, or wav2vec 2.0 as a whole: one tensor in, one out."""
     import torch
     import transformers as t
 
@@ -61,7 +61,7 @@ def module(folder: Path) -> Any:
 
 
 def huggingface(name: str, folder: Path) -> None:
-    """The model as the Hugging Face hub has it."""
+    """Write the model in the layout of the Hugging Face hub."""
     import torch
 
     torch.manual_seed(0)
@@ -89,7 +89,7 @@ def onnx(kind: str, path: Path, folder: Path) -> None:
 
     x, model = torch.from_numpy(noise("wav2vec2" in folder.name)), path / "model.onnx"
     torch.onnx.export(module(folder), (x,), str(model), dynamo=False, opset_version=17)
-    if kind == "int8":  # of convolutions it would be slower
+    if kind == "int8":  # quantised convolutions would be slower
         only = {"op_types_to_quantize": ["MatMul"], "weight_type": QuantType.QInt8}
         quantize_dynamic(model, model, **only)
 
@@ -103,14 +103,14 @@ def ctranslate2(kind: str, path: Path, folder: Path) -> None:
 
 
 def ggml(kind: str, path: Path, folder: Path) -> None:
-    """The file of whisper.cpp."""
+    """Write the file of whisper.cpp."""
     from tynda.profiling.engines import ggml
 
     ggml.write(folder, path / "model.bin", kind)
 
 
 def _merges() -> list[tuple[str, str]]:
-    """Letters in twos, threes and fours, as many as Whisper has tokens behind the bytes."""
+    """Return pieces of two to four letters, as many as Whisper has tokens after the bytes."""
     letters = string.ascii_lowercase
     pairs = ["".join(pair) for pair in itertools.product(letters, letters)]
     ways = itertools.chain.from_iterable(
@@ -136,7 +136,7 @@ def write_whisper(folder: Path, width: int, layers: int, heads: int) -> None:
     start = {"decoder_start_token_id": PROMPT[0]}
     config = t.WhisperConfig(vocab_size=51865, d_model=width, **sides, **ends, **start)
     model = t.WhisperForConditionalGeneration(config)
-    # Special tokens have the logit 0, never the highest: no text ends before its time.
+    # Special tokens have the logit 0, which is never the maximum: no text ends early.
     model.model.decoder.embed_tokens.weight.data[EOT:] = 0
     languages = list(LANGUAGES)[:99]
     model.generation_config = t.GenerationConfig(

@@ -3,13 +3,13 @@
     python bench/peers.py [--threads 2] [--rounds 7] [--only tynda,OpenVINO] [--tasks tiny-encoder]
                           [--kinds int8,int4,int2]
 
-The first time, the peers are installed in a virtual environment in --work, and the models are
-made there; tynda is that of the Python that runs this, with weights of the --kinds (int8, int4,
-int3, int2, int1.58, f32). A process of every engine waits, and in each round they take turns, so
-that a change in the machine's speed meets all alike: read the ratios, each the median over the
-rounds. Other work on the machine still harms some engines more than others: those whose threads
-wait for each other. On Linux, PyPI's PyTorch comes with CUDA;
-``PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`` gives a smaller one.
+The first run installs the peers in a virtual environment in --work and creates the models there;
+tynda is that of the Python that runs this script, with weights of the --kinds (int8, int4, int3,
+int2, int1.58, f32). Each engine has a waiting process, and in each round they take turns, so that
+a change in the machine's speed affects all equally: read the ratios, which are medians over the
+rounds. Other work on the machine still affects some engines more than others: those whose threads
+wait for each other. On Linux, PyPI's PyTorch includes CUDA;
+``PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`` selects a smaller build.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# NumPy and the engines are imported where they are used: a new process counts the memory of
-# the one that started it as its own peak, which is measured here.
+# NumPy and the engines are imported where they are used: the peak memory of a new process, which
+# is measured here, includes that of the process that started it.
 
 REQUIREMENTS = {
     "models": ["torch==2.13.0", "transformers==5.23.0", "safetensors==0.8.0", "numpy==2.4.6"],
@@ -45,11 +45,11 @@ TASKS = {
     "clip": ("whisper-tiny", "clip", "whisper-tiny, 5 s clip, from start of process to text"),
 }
 TOKENS = 100
-"""To decode: the time of all that follows the encoder, the prompt and the keys and values of
-the sound included, is divided by it."""
+"""Number of tokens to decode. The time after the encoder, including the prompt and the
+cross-attention keys and values, is divided by it."""
 CLIP_TOKENS = 20
 BITS = {"int8": 8, "f32": 32, "int4": 4, "int3": 3, "int2": 2, "int1.58": 1.58}
-"""Of tynda's weights; products are in 8 bits or in f32."""
+"""Formats of tynda's weights; products are in 8 bits or in f32."""
 DEMO = Path(__file__).parent.parent / "demo" / "jfk.flac"
 CUT = """
 import sys, wave, tynda.sound.audio
@@ -59,13 +59,13 @@ with wave.open(sys.argv[2], "wb") as file:
     file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
 """
 Turns = Generator[tuple[float, float], None, None]
-"""The milliseconds of each turn and the process's memory, at most, in MB, where that is counted;
-zeros at first, when all is prepared."""
+"""The milliseconds of each turn, and the process's peak memory in MB where it is known; the first
+values, after the preparation, are zeros."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """An engine's part in a task."""
+    """An engine's job in a task."""
 
     engine: str
     kind: str
@@ -74,11 +74,11 @@ class Job:
     threads: int
     work: str
     backend: str
-    """Of tynda."""
+    """The threads of tynda."""
 
     @property
     def path(self) -> str:
-        """Of the model, in the engine's own format."""
+        """The path of the model in the engine's format."""
         own = ENGINES[self.engine].format
         if self.engine == "tynda" and self.kind != "f32":
             return f"{self.work}/{self.model}-tynda-{self.kind}.safetensors"
@@ -95,7 +95,7 @@ class Job:
 
 
 Run = Callable[[], Any]
-"""Does the work once; when decoding, gives the number of tokens."""
+"""Runs the work once; for decoding, returns the number of tokens."""
 
 
 def products(job: Job) -> int:
@@ -110,7 +110,7 @@ def of_tynda(job: Job) -> Run:
     from tynda.heads.seq2seq import search as whisper
     from tynda.heads.seq2seq.options import Options
 
-    threadpool_limits(job.threads)  # NumPy's own
+    threadpool_limits(job.threads)  # NumPy's threads
     backend: Any = job.backend
     model: Any = tynda.load(job.path, backend=backend, bits=products(job), threads=job.threads)
     x = job.input()
@@ -134,7 +134,7 @@ def of_openvino(job: Job) -> Run:
     import openvino as ov
 
     config: dict[str, Any] = {"INFERENCE_NUM_THREADS": job.threads}
-    if job.kind == "f32":  # it may take bf16 by default
+    if job.kind == "f32":  # OpenVINO may use bf16 by default
         config["INFERENCE_PRECISION_HINT"] = "f32"
     model, x = ov.Core().compile_model(f"{job.path}/model.xml", "CPU", config), job.input()
     return lambda: model(x)
@@ -186,7 +186,7 @@ def of_ctranslate2(job: Job) -> Run:
     states, prompt = model.encode(mel), [peer_models.PROMPT]
     never = [-1, peer_models.EOT]
 
-    def decode() -> int:  # half of max_length is for the text
+    def decode() -> int:  # half of max_length is available for the text
         found = model.generate(
             states, prompt, beam_size=1, max_length=2 * TOKENS, suppress_tokens=never
         )
@@ -200,7 +200,7 @@ def of_faster_whisper(job: Job) -> Run:
 
     model = WhisperModel(job.path, device="cpu", cpu_threads=job.threads)
     options: dict[str, Any] = {"language": "en", "beam_size": 1, "temperature": 0}
-    # With the prompt, twice the tokens that there will be: CTranslate2 halves the sum.
+    # The limit is twice the tokens including the prompt: CTranslate2 halves it.
     options |= {"without_timestamps": True, "max_new_tokens": 2 * CLIP_TOKENS - 4}
     return lambda: print(*(x.text for x in model.transcribe(job.clip, **options)[0]))
 
@@ -212,13 +212,13 @@ def of_whisper_cpp(job: Job) -> Run:
 
     options: dict[str, Any] = {"language": "en", "greedy": {"best_of": 1}, "temperature_inc": 0.0}
     options |= {"no_timestamps": True, "max_tokens": CLIP_TOKENS - 1, "print_progress": False}
-    options["redirect_whispercpp_logs_to"] = None  # nowhere; and it adds a token to max_tokens
+    options["redirect_whispercpp_logs_to"] = None  # discarded; one more token is generated
     model, threads = Model(f"{job.path}/model.bin", n_threads=job.threads, **options), job.threads
     if job.part == "clip":
         return lambda: print(*(x.text for x in model.transcribe(job.clip)))
     samples = np.random.default_rng(0).standard_normal(480000).astype(np.float32)
     core.whisper_pcm_to_mel(model._ctx, samples, len(samples), threads)
-    if job.part == "encoder":  # and the keys and values of the sound
+    if job.part == "encoder":  # including the cross-attention keys and values
         return lambda: core.whisper_encode(model._ctx, 0, threads)
     core.whisper_encode(model._ctx, 0, threads)
 
@@ -234,9 +234,9 @@ def of_whisper_cpp(job: Job) -> Run:
 class Engine:
     prepare: Callable[[Job], Run]
     format: str | None
-    """What `peer_models` calls it; None: as the Hugging Face hub has it."""
+    """The format's name in `peer_models`; None means the Hugging Face folder."""
     kinds: list[str]
-    """Precisions: of weights and products, or, in f16 and q4_0, of weights."""
+    """Precisions of weights and products, or, for f16 and q4_0, of weights only."""
     parts: list[str]
 
 
@@ -252,9 +252,9 @@ ENGINES = {
 
 
 def serve(job: Job) -> None:
-    """Prepare and say 0; then do the work for every line that comes in, and say its ms."""
+    """Prepare and print 0; then run the work for every line of input, and print its ms."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # engines print
+    os.dup2(2, 1)  # engines print to stdout
     run = ENGINES[job.engine].prepare(job)
     print(0, file=answers)
     for _ in sys.stdin:
@@ -265,7 +265,7 @@ def serve(job: Job) -> None:
 
 
 def turns(job: Job, log: Any) -> Turns:
-    """Make the model, the first time, then let a process wait for its turns."""
+    """Create the model if it is missing, then start a process that waits for its turns."""
     peers = f"{job.work}/venv/bin/python"
     make(job, peers, log)
     pipe, python = subprocess.PIPE, sys.executable if job.engine == "tynda" else peers
@@ -278,7 +278,7 @@ def turns(job: Job, log: Any) -> Turns:
 
 
 def cold_turns(job: Job, log: Any) -> Turns:
-    """The same, of a new process each time."""
+    """Time a new process in each turn."""
     peers = f"{job.work}/venv/bin/python"
     make(job, peers, log)
     command = [peers, __file__, "once", json.dumps(asdict(job))]
@@ -301,17 +301,17 @@ def cold_turns(job: Job, log: Any) -> Turns:
 
 
 def make(job: Job, python: str, log: Any) -> None:
-    """Have `peer_models` write what is not there yet: the model, and that in another format."""
+    """Write missing files by `peer_models`: the model, and its other format."""
     source, own = f"{job.work}/{job.model}", ENGINES[job.engine].format
     wanted = {source: ["huggingface", job.model, f"{source}.part"]}
     wanted |= {job.path: [own, job.kind, f"{job.path}.part", source]} if own else {}
     for path, arguments in wanted.items():
         if not os.path.exists(path):
-            maker = sys.executable if arguments[0] == "ggml" else python  # tynda itself writes it
+            maker = sys.executable if arguments[0] == "ggml" else python  # tynda writes this format
             command: list[Any] = [maker, Path(__file__).with_name("peer_models.py"), *arguments]
             subprocess.run(command, check=True, stdout=log, stderr=log)
             os.rename(f"{path}.part", path)
-    if not os.path.exists(job.path):  # of tynda, in few bits
+    if not os.path.exists(job.path):  # a tynda file in few bits
         command = [sys.executable, "-m", "tynda", "quantize", source, "-o", f"{job.path}.part"]
         command += ["--bits", f"{BITS[job.kind]:g}"]
         subprocess.run(command, check=True, stdout=log, stderr=log)
@@ -319,7 +319,7 @@ def make(job: Job, python: str, log: Any) -> None:
 
 
 def set_up(work: Path, engines: list[str]) -> None:
-    """Install what is pinned above, and cut 5 s out of a recording."""
+    """Install the packages pinned above, and cut 5 s out of a recording."""
     python, done = work / "venv" / "bin" / "python", work / "installed.txt"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True)
@@ -343,9 +343,9 @@ def compare(task: str, args: argparse.Namespace) -> None:
             job = Job(engine, kind, model, part, args.threads, str(args.work), args.backend)
             crew[f"{engine} {kind}"] = (cold_turns if part == "clip" else turns)(job, log)
     done: dict[str, list[tuple[float, float]]] = {name: [] for name in crew}
-    for _ in range(args.rounds + 2):  # the first is to prepare, the second to warm up
+    for _ in range(args.rounds + 2):  # the first prepares, the second warms up
         for name in list(crew):
-            time.sleep(0.3)  # threads of the one before may still look for work
+            time.sleep(0.3)  # threads of the previous engine may still spin
             try:
                 done[name].append(next(crew[name]))
             except (subprocess.CalledProcessError, OSError, StopIteration):
@@ -374,7 +374,7 @@ def main() -> None:
     parser.add_argument("--kinds", type=lambda x: x.split(","), default=ENGINES["tynda"].kinds)
     parser.add_argument("--backend", default="native", help="of tynda")
     args = parser.parse_args()
-    # What is installed has its bytecode; tynda in a working tree would be compiled at every start.
+    # Installed packages have bytecode; tynda in a working tree would be compiled at every start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for names, known in ((args.only, ENGINES), (args.tasks, TASKS), (args.kinds, BITS)):
         if unknown := [x for x in names if x not in known]:

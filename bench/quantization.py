@@ -1,12 +1,12 @@
-"""What few bits cost in words: methods and bits on one model, beside the model in f32.
+"""WER of few bits: methods and bits on one model, compared with the model in f32.
 
     python bench/quantization.py MODEL MANIFEST --calibration MANIFEST --output FILE.json
     python bench/quantization.py MODEL MANIFEST --kinds --calibration MANIFEST --output FILE.json
     python bench/quantization.py --figure FILE.json... --output docs/quantization.png [--kinds]
 
-Every way is `tynda quantize`'s; all are heard greedily by the native engine with the same
-utterances. A row is printed as soon as it is there, with a paired bootstrap's 95 % interval of
-the difference, and kept in FILE.json, from which a later call goes on. With --kinds, the
+All methods are those of `tynda quantize`; all models are decoded greedily by the native engine on
+the same utterances. Each row is printed when it is finished, with a 95 % interval of the difference
+by a paired bootstrap, and stored in FILE.json, from which a later call continues. With --kinds, the
 weights of one kind of layer are in few bits and all others in 8.
 """
 
@@ -39,7 +39,7 @@ WAYS = [
 ]
 KIND_WAYS = [(method, bits) for method in ("rtn", "clip", "gptq") for bits in (4, 3, 2, 1.58)]
 CALIBRATED = ("gptq", "awq", "mixed")
-# Which tensors are attention's, and so on, in any family; the others keep 8 bits.
+# Patterns of the tensors of each kind of layer, in any family; the others stay in 8 bits.
 KINDS = {
     "attention": ("*attention*", "*attn*"),
     "feed-forward": ("*.ff?.*", "*feed_forward*", "*.fc?.*"),
@@ -61,13 +61,13 @@ def heard(name: str | Path, manifest: str, each: int, bits: int | None) -> list[
 
 
 def written(args: argparse.Namespace, way: tuple[str, ...], bits: float, output: Path) -> float:
-    """The seconds that it took; a ``way`` is a method and perhaps a kind of layer."""
+    """Return the seconds that it took; a ``way`` is a method and optionally a kind of layer."""
     started = time.perf_counter()
     method, *kind = way
     calibration = Path(args.calibration) if method in CALIBRATED else None
     heard = {"calibration": calibration, "utterances": args.utterances}
     if method == "mixed":
-        with TemporaryDirectory() as folder:  # as many bytes as with the same bits for all
+        with TemporaryDirectory() as folder:  # the size of a file with the same bits for all
             quantize(args.model, Path(folder) / "m.safetensors", bits)
             size = (Path(folder) / "m.safetensors").stat().st_size
         mixer = Mixer(args.model, **heard)
@@ -154,7 +154,7 @@ def draw(paths: list[str], output: str) -> None:
 
 
 def draw_kinds(paths: list[str], output: str) -> None:
-    """A row of panels for each model, one for each kind of layer."""
+    """Draw a row of panels for each model, with one panel for each kind of layer."""
     import matplotlib
 
     matplotlib.use("Agg")

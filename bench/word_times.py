@@ -1,10 +1,10 @@
-"""Word times and errors on a recording of real utterances with silence between them.
+"""Errors of word times and words on a recording of real utterances with silence between them.
 
     python bench/word_times.py MODEL MANIFEST [--minutes 5] [OPTION=VALUE...]
 
-The utterances, trimmed to what is louder than -25 dB of their loudest 20 ms, are joined with
-0.5 s to 2 s of faint noise between them, so it is known when each begins and ends. The recording
-and its transcripts (srt, vtt, json) are left in --output.
+The utterances are trimmed to the part above -25 dB of their loudest 20 ms, and joined with 0.5 s to
+2 s of faint noise between them, so that their starts and ends are known. The recording and its
+transcripts (srt, vtt, json) are written to --output.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FRAME = SAMPLE_RATE // 50
 
 
 def trim(samples: np.ndarray) -> np.ndarray:
-    """``samples [n]`` from the first loud frame of 20 ms to the last one."""
+    """Cut ``samples [n]`` to the span from the first to the last loud frame of 20 ms."""
     frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
     power = (frames.astype(np.float64) ** 2).mean(1)
     loud = np.flatnonzero(power > power.max() * 10**-2.5)
@@ -36,7 +36,7 @@ def trim(samples: np.ndarray) -> np.ndarray:
 def build(
     manifest_path: Path, seconds: float
 ) -> tuple[np.ndarray, list[tuple[float, float]], list[str]]:
-    """The recording, and of each utterance in it the begin and end, in seconds, and the text."""
+    """Return the recording, and start, end (in seconds) and text of each utterance in it."""
     rng = np.random.default_rng(0)
     utterances = [u for u in manifest.read(manifest_path) if u.text]
     parts: list[np.ndarray] = []
@@ -56,7 +56,7 @@ def build(
 
 
 def write_flac(path: Path, samples: np.ndarray) -> None:
-    """16 bits, mono."""
+    """Write a 16-bit mono WAV."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
         pcm = (samples.clip(-1, 1) * 32767).astype(np.int16)[None]

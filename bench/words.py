@@ -1,9 +1,9 @@
-"""The bundled model beside pocketsphinx with its own en-us model, on the same utterances.
+"""Compare the bundled model with pocketsphinx and its en-us model on the same utterances.
 
     python bench/words.py MANIFEST... [--each N]
 
-The engines take turns utterance by utterance, so that a change in the machine's speed meets
-both alike. Needs the ``peers`` extra.
+The engines take turns for each utterance, so that a change in the machine's speed affects both
+equally. The script needs the ``peers`` extra.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def sphinx() -> tuple[Callable[[Samples], str], int]:
         hypothesis = decoder.hyp()
         return "" if hypothesis is None else hypothesis.hypstr
 
-    # The phonetic model is not used in recognising words.
+    # The phonetic model is not used for recognising words.
     return run, sum(p.stat().st_size for p in folder.rglob("*") if "phone" not in p.name)
 
 

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-# Arrays are small here, and threads that spin while they wait for each other take more time than
-# they save. The libraries read these when they are imported, which happens below.
+# Arrays in tests are small, and threads that spin while they wait for each other cost more time
+# than they save. The libraries read these variables when they are imported, which happens below.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 

@@ -1,4 +1,4 @@
-"""Counts of a decoder's parts, for tests."""
+"""Counts the operations of a decoder's parts, for tests."""
 
 from tynda.compile.count import count_call, count_runs
 from tynda.compile.runs import Work

@@ -1,4 +1,4 @@
-"""What several tests need: a tiny model with fixed weights, and sounds on disk."""
+"""Shared helpers of tests: a tiny model with fixed weights, and recordings on disk."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def _weights(seed):
     for name, spec in conformer.specs(config).items():
         value = rng.uniform(-3, 3, spec.shape) / math.sqrt(math.prod(spec.shape[1:]))
         out[name] = (value + (spec.init == "ones")).astype(np.float32)
-    # Every symbol gets the same mean and deviation over noise, so that all come out in turn.
+    # Every symbol gets the same mean and deviation over noise, so that all of them are decoded.
     features = LogMel(bins=CONFIG["bins"])(noise(10, seed))
     tapped = []
     conformer.encode(
@@ -56,7 +56,7 @@ def _weights(seed):
 
 
 def weights(seed=0):
-    """Random weights of a model that makes words of all letters out of noise."""
+    """Return random weights of a model that decodes noise to words with all letters."""
     return {name: value.copy() for name, value in _weights(seed).items()}
 
 

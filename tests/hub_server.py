@@ -1,6 +1,6 @@
-"""What huggingface_hub asks of the hub, on a local port: model info, tree, resolve, and a CDN.
+"""A local server with the hub's API for huggingface_hub: model info, tree, resolve, and a CDN.
 
-As on the hub, files in LFS are redirected to another host, with their size and hash beside it.
+As on the hub, LFS files are redirected to another host, with their size and hash in headers.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """One repository, made of a folder; ``requests`` are (method, path, Range)."""
+    """One repository that serves a folder; ``requests`` are (method, path, Range)."""
 
     def __init__(self, folder, repo="someone/nano"):
         self.folder, self.repo = folder, repo
         self.requests = []
         self.status = {}  # part of a path -> (HTTP status, the hub's error code)
-        self.cut = []  # bytes after which the next answers of the CDN break off
-        self.dies = False  # with the connection that is cut
-        self.spoiled = set()  # files whose last byte comes wrong
+        self.cut = []  # bytes after which the next answers of the CDN are cut
+        self.dies = False  # whether the server also stops when a connection is cut
+        self.spoiled = set()  # files whose last byte is sent wrong
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.cdn = f"http://localhost:{self.server.server_port}/cdn/"

@@ -1,4 +1,4 @@
-"""Every format in, one kind of samples out; and every way in which a file can be wrong."""
+"""Reading audio: all formats give the same kind of samples; all kinds of invalid files."""
 
 import gc
 import io
@@ -21,7 +21,7 @@ from tynda.sound.audio import load, stream
 
 SECONDS = 1.5
 PCM = ["u8", "s16le", "s24le", "s32le", "f32le", "f64le", "mulaw", "alaw"]
-# Extension, encoder, channel layout (FFmpeg's own Vorbis encoder knows stereo only).
+# Extension, encoder, channel layout (FFmpeg's own Vorbis encoder supports stereo only).
 FORMATS = [
     *(("wav", f"pcm_{name}", "mono") for name in PCM),
     ("flac", "flac", "mono"),
@@ -112,7 +112,7 @@ every_format = pytest.mark.parametrize(
 
 @every_format
 def test_format(written):
-    # LAME makes everything 5 % softer, on purpose.
+    # LAME lowers the level by 5 %, on purpose.
     assert_tone(load(written), tolerance=0.06 if written.suffix == ".mp3" else 0.03)
 
 
@@ -160,7 +160,7 @@ def test_resampling(rate):
     samples = load(wav(tone(rate=rate), rate))
     assert abs(len(samples) - SECONDS * 16_000) <= 1
     assert_tone(samples, tolerance=0.001)
-    # Right through: no seams, no delay.
+    # The tone is continuous: there are no seams and no delay.
     np.testing.assert_allclose(samples[800:23_200], tone(rate=16_000)[800:23_200], atol=1e-3)
 
 
@@ -199,11 +199,11 @@ def plain(channels=1, samples=100_000, before=b"", after=b"", odd=b"", **changes
     ],
 )
 @pytest.mark.parametrize("end", [None, -7])
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of what is cut short
+@pytest.mark.filterwarnings("ignore::UserWarning")  # warnings about truncated files
 def test_a_plain_wav_is_read_as_ffmpeg_does(changes, end):
     data = plain(**changes)[:end]
     results = []
-    for source in (data, Pipe(data)):  # a pipe is FFmpeg's
+    for source in (data, Pipe(data)):  # FFmpeg reads a pipe
         try:
             results.append(load(source).tolist())
         except TyndaError as error:
@@ -248,7 +248,7 @@ def test_bounded_memory_of_a_stream():
     assert sum(len(block) == 16_000 for block in blocks) == 60
 
 
-# What is odd, and has a documented result.
+# Unusual files with a documented result.
 
 
 def test_no_samples_no_blocks():
@@ -302,7 +302,7 @@ def test_a_faststart_mp4_that_breaks_off_gives_what_is_there(tmp_path):
         assert len(load(data[: len(data) * 2 // 3])) > 1600
 
 
-# What is wrong, and is said in one line.
+# Invalid files, which are reported in one line.
 
 
 def test_no_name_and_no_standard_input(monkeypatch):
@@ -356,8 +356,8 @@ def test_empty_file_names_itself(tmp_path):
 @pytest.mark.parametrize("name", ["a.txt", "a.wav", "a.mp3", "a.nfo", "a.srt"])
 def test_text(tmp_path, name):
     path = tmp_path / name
-    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nThis is no sound.\n\n" * 30)
-    says(path, "is no sound file")
+    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nThis is not audio.\n\n" * 30)
+    says(path, "is not an audio file")
 
 
 def test_picture(tmp_path):
@@ -366,19 +366,19 @@ def test_picture(tmp_path):
         picture.width, picture.height, picture.pix_fmt = 64, 48, "rgb24"
         container.mux(picture.encode(av.VideoFrame(64, 48, "rgb24")))
         container.mux(picture.encode(None))
-    says(tmp_path / "a.png", "is no sound file")
+    says(tmp_path / "a.png", "is not an audio file")
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv"])
 def test_silent_film(tmp_path, extension):
     path = write(tmp_path / f"a.{extension}", None, video="mpeg4")
-    says(path, "has no sound track")
+    says(path, "has no audio track")
 
 
 def test_cut_off_in_the_header(tmp_path):
-    says(wav(tone())[:30], "cut off in its header")
+    says(wav(tone())[:30], "truncated in its header")
     data = write(tmp_path / "a.m4a", tone()[None], "aac").read_bytes()
-    says(data[: len(data) // 2], "cut off in its header")
+    says(data[: len(data) // 2], "truncated in its header")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -400,9 +400,9 @@ def test_playlists_open_nothing_else(tmp_path):
     path.write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{tmp_path}/a.wav\n#EXT-X-ENDLIST\n"
     )
-    says(path, "is no sound file")
+    says(path, "is not an audio file")
     path.write_text("ffconcat version 1.0\nfile a.wav\n")
-    says(path, "is no sound file")
+    says(path, "is not an audio file")
 
 
 def test_a_disk_that_fails_on_the_way():
@@ -427,7 +427,7 @@ def test_a_file_that_is_not_read_to_its_end_is_closed(tmp_path):
 
 
 def test_mistakes_of_the_caller():
-    with pytest.raises(TypeError, match="no path"):
+    with pytest.raises(TypeError, match="not a path"):
         load(3)
     with pytest.raises(TypeError, match="binary mode"):
         load(io.StringIO("text"))

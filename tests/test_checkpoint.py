@@ -1,8 +1,8 @@
-"""Model files: what is written is read, and anything else is refused in one line.
+"""Model files: written files are read, and invalid ones are rejected in one line.
 
 Nothing in a model file can run code: safetensors holds numbers and text, no pickles; the
 header is JSON; the family is looked up in a fixed tuple of names; and a language model is
-taken as ARPA text only, never in kenlm's binary form.
+accepted as ARPA text only, never in kenlm's binary format.
 """
 
 import json
@@ -29,7 +29,7 @@ from tynda.weights.weight import dense
 
 
 def refused(path, *words):
-    """The message with which the file is refused; it names the file and stays on one line."""
+    """Return the message with which a file is rejected; it names the file and is one line."""
     with pytest.raises(TyndaError) as caught:
         checkpoint.load(path)
     message = str(caught.value)
@@ -41,7 +41,7 @@ def refused(path, *words):
 
 
 def changed(tmp_path, tensors=None, **values):
-    """The tiny model's file with tensors (None: taken out) and header values replaced."""
+    """Write the tiny model with tensors (None: removed) and header values replaced."""
     old_tensors, old_values = read_raw(save_tiny(tmp_path / "good.safetensors", bits=8))
     new = {k: v for k, v in (old_tensors | (tensors or {})).items() if v is not None}
     return write_raw(tmp_path / "changed.safetensors", new, old_values | values)
@@ -92,7 +92,7 @@ def test_eight_bits_take_about_a_quarter_of_the_bytes(tmp_path):
         for bits in (8, 32)
     }
     assert sizes[32].bytes == (tmp_path / "32.safetensors").stat().st_size
-    assert sizes[8].bytes < 0.55 * sizes[32].bytes  # the header of so small a model weighs much
+    assert sizes[8].bytes < 0.55 * sizes[32].bytes  # the header is a large part of so small a file
 
 
 def test_the_header_and_the_language_model_come_back(tmp_path):
@@ -275,7 +275,7 @@ def test_the_file_of_another_program_is_told_apart(tmp_path):
     path = tmp_path / "m.safetensors"
     for metadata in (None, {}, {"format": "pt"}):
         path.write_bytes(save({"weight": np.zeros(3, np.float32)}, metadata))
-        refused(path, "no tynda model")
+        refused(path, "not a tynda model")
 
 
 def test_a_pickle_is_not_run(tmp_path):

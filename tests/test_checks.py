@@ -1,4 +1,4 @@
-"""One schema for settings: what fits it, how a message puts it, and what is made of it."""
+"""The schema of settings: which values fit, their description, and the options made from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

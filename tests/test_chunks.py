@@ -1,4 +1,4 @@
-"""Long recordings in overlapping chunks: nothing lost, nothing twice, no word cut."""
+"""Long recordings in overlapping chunks: no frame is lost or repeated, no word is cut."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ FRAME = 640
 
 
 def read(samples):
-    """What each frame holds is its first sample; as wav2vec 2.0, none for what ends too soon."""
+    """Each frame is its first sample; as in wav2vec 2.0, an incomplete frame is left out."""
     frames = max(0, (len(samples) - 400) // FRAME + 1)
     return samples[: frames * FRAME : FRAME, None]
 
@@ -23,7 +23,7 @@ def read(samples):
 def test_frames_lie_on_one_grid_each_once(n, block, data):
     chunk = data.draw(st.floats(1, 30))
     stride = data.draw(st.floats(0, chunk / 2, exclude_max=True))
-    gaps = data.draw(st.integers(1, 500))  # a silent frame here and there
+    gaps = data.draw(st.integers(1, 500))  # some silent frames
     samples = np.arange(n, dtype=np.float32)
     blocks = [samples[i : i + block] for i in range(0, n, block)]
     pieces = list(
@@ -45,7 +45,7 @@ def test_a_cut_lies_amid_the_longest_pause():
         speech[int(begin * second) : int(end * second)] = False
     blocks = [np.repeat(speech, FRAME).astype(np.float32)]
     pieces = chunks.strided(blocks, read, FRAME, lambda x: x[:, 0] == 0, 10, 1)
-    # From 3 s on the longest is that from 5 s to 6 s; later there is none, so after 8 s.
+    # The longest pause after 3 s is from 5 s to 6 s; there is none later, so a cut follows at 8 s.
     assert [p.start / RATE for p in pieces] == pytest.approx([0, 5.5, 13.5], abs=0.05)
 
 

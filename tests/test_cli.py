@@ -1,4 +1,4 @@
-"""The command line: what is printed where, and how it ends."""
+"""The command line: its output and its exit codes."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder with two recordings and one file that is none."""
+    """A working folder with two recordings and one file that is not a recording."""
     monkeypatch.chdir(tmp_path)
     write_wav(tmp_path / "a.wav", noise(1, seed=1))
     write_wav(tmp_path / "b.wav", noise(1, seed=2))
@@ -41,7 +41,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tynda_(tiny_file):
-    """Run a command; transcribe takes the tiny model unless another is named."""
+    """Run a command; transcribe uses the tiny model unless another is named."""
 
     def run(command, *args, **options):
         model = [] if command != "transcribe" or "--model" in args else ["--model", str(tiny_file)]
@@ -51,7 +51,7 @@ def tynda_(tiny_file):
 
 
 def ended(result, code):
-    """The command ended so, and by its own will: no exception escaped."""
+    """Check the exit code, and that no exception escaped."""
     assert result.exit_code == code, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output
@@ -59,7 +59,7 @@ def ended(result, code):
 
 
 def one_error(result, *words):
-    """One line on stderr, nothing on stdout, exit code 1."""
+    """Check for one line on stderr, nothing on stdout, and exit code 1."""
     ended(result, 1)
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -187,7 +187,7 @@ class Silence(Session):
 
 
 class Listener(Model):
-    """Whisper without a model: it hears nothing, and remembers what it was told."""
+    """Whisper without a model: it transcribes nothing, and stores its options."""
 
     def __init__(self):
         self.header = SimpleNamespace(name="nano", languages=["en", "kk"])
@@ -203,7 +203,7 @@ class Listener(Model):
 
 @pytest.fixture
 def told(folder, monkeypatch):
-    """Options that Whisper's decoder gets by a command line."""
+    """Returns the options that Whisper's decoder gets from a command line."""
     listener = Listener()
     monkeypatch.setattr(tynda, "load", lambda *_, **__: listener, raising=False)
 
@@ -268,7 +268,7 @@ def test_a_model_with_ctc_refuses_what_is_whispers(tynda_, folder):
         ("--seed", "-1", "-1 is not in the range x>=0"),
         ("--seed", "1.5", "'1.5' is not a valid"),
         ("--max-initial-timestamp", "-1", "0<=x<=1000"),
-        ("--clip-timestamps", "1,x", "'1,x' is not seconds of 0 or more, parted by commas"),
+        ("--clip-timestamps", "1,x", "'1,x' is not seconds of 0 or more, separated by commas"),
         ("--clip-timestamps", "1,", "'1,' is not seconds"),
         ("--clip-timestamps", "-1", "'-1' is not seconds"),
         ("--clip-timestamps", "nan", "'nan' is not seconds"),
@@ -345,11 +345,12 @@ def test_evaluate_as_json_and_as_a_table(tynda_, folder, tiny_file, tiny):
     table = ended(tynda_("evaluate", tiny_file, "m.jsonl"), 0).stdout
     line = next(line for line in table.splitlines() if line.strip().startswith(long))
     assert f"{data['overall']['wer']:.4f}" in line
-    assert "said  one smile two" in table
+    assert "reference  one smile two" in table
     assert "a.wav" not in table
     shown = ended(tynda_("evaluate", tiny_file, "m.jsonl", "--show"), 0).stdout
     assert "a.wav" in shown
-    assert "said" not in ended(tynda_("evaluate", tiny_file, "m.jsonl", "--worst", 0), 0).stdout
+    none = ended(tynda_("evaluate", tiny_file, "m.jsonl", "--worst", 0), 0).stdout
+    assert "reference" not in none
 
 
 def test_evaluate_reports_what_it_could_not_score(tynda_, folder, tiny_file):
@@ -414,7 +415,7 @@ def test_bundled_files_keep_to_their_bytes():
 
 
 def run(*args, **options):
-    """``python -m tynda`` in a process of its own."""
+    """Run ``python -m tynda`` in a process of its own."""
     command = [sys.executable, "-m", "tynda", *map(str, args)]
     return subprocess.run(command, capture_output=True, timeout=60, **options)
 
@@ -426,7 +427,7 @@ def test_a_real_process_reads_stdin_and_writes_stdout(folder, tiny_file, tiny):
 
 
 def test_a_real_process_reports_errors_without_a_traceback(folder, tiny_file):
-    strange = b"\xff[/x] :smile:.wav"  # no character, no markup, no emoji
+    strange = b"\xff[/x] :smile:.wav"  # neither a valid character, markup nor emoji
     os.mkdir(b"\xff[")
     os.rename(b"a.wav", strange)
     command = [sys.executable, "-m", "tynda", "transcribe", "--model", str(tiny_file)]
@@ -453,7 +454,7 @@ def test_a_full_disk_behind_stdout_is_one_line(folder, tiny_file):
 
 
 def shell(line, **options):
-    """A command line of the shell in a process of its own, ``tynda`` standing for the command."""
+    """Run a shell command line in a process of its own, in which ``tynda`` is the command."""
     line = line.replace("tynda", f"{sys.executable} -m tynda", 1)
     return subprocess.run(["sh", "-c", line], capture_output=True, timeout=60, **options)
 
@@ -511,7 +512,7 @@ def test_an_interrupt_ends_with_130(tynda_, folder, monkeypatch):
     ],
 )
 def test_what_starts_quickly_imports_little(imported, without):
-    """Each of these would take as long as a second of sound, or more, at every start."""
+    """Each of these imports takes at least as long as transcribing a second of audio."""
     slow = {"av", "soxr", "rich", "num2words", "huggingface_hub", "tokenizers", "torch", "kenlm"}
     slow |= {"platformdirs", "threadpoolctl", "hashlib", "numpy.random", "tynda.store.huggingface"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Counts against arithmetic by hand; test_count_peers.py has torch's own counter."""
+"""Counts against hand-computed values; test_count_peers.py compares with torch's counter."""
 
 import math
 
@@ -127,7 +127,7 @@ def test_attention():
     assert ops.attention(q, k, v, heads=4, lengths=Value((2,))).shape == (2, 5, 12)
     # Scores: 2 items * 4 heads * 5 * 7 products of width 2; sums of values: of width 3.
     assert only_row(ops).macs == 2 * 4 * 5 * 7 * (2 + 3)
-    # Beside them: q scaled (2 * 5 * 8) and a softmax over 2 * 4 * 5 * 7 scores at 5 each.
+    # In addition: q scaled (2 * 5 * 8) and a softmax over 2 * 4 * 5 * 7 scores at 5 each.
     assert only_row(ops).flops == 2 * 1400 + 80 + 5 * 280
 
 
@@ -230,7 +230,7 @@ def test_lstm():
     row = only_row(ops)
     # 2 * 5 steps, each four gates of 4 units, of 3 inputs and 4 states.
     assert row.macs == 10 * 16 * (3 + 4)
-    # Beside them, for each of 10 * 4 results: four sums, three sigmoids of 4, two tanh, two
+    # In addition, for each of 10 * 4 results: four sums, three sigmoids of 4, two tanh, two
     # products and a sum for the cell, a product for the output: 4 + 12 + 2 + 3 + 1 = 22.
     assert row.flops == 2 * 1120 + 40 * 22
     assert row.weight_bytes == 4 * (16 * 3 + 16 * 4 + 16 + 16)
@@ -326,8 +326,8 @@ def test_report_of_a_model(module):
 
 
 def test_conformer_peak_by_hand():
-    # Widest where relu follows the first convolution: its 200 * 40 * 32 values and as many
-    # results. Nobody reads the features any more, nor their masked copy.
+    # The maximum is where relu follows the first convolution: its 200 * 40 * 32 values and as many
+    # results. The features and their masked copy are not needed any more.
     report = count(conformer.FAMILY, conformer.Config(), 400)
     assert report.peak_activation_bytes == 4 * 2 * 200 * 40 * 32
 
@@ -339,7 +339,7 @@ SMALL = whisper.Config(
 
 
 def test_a_step_of_a_decoder_by_hand():
-    # Once: keys and values of 3 layers, of 60 frames.
+    # Counted once: keys and values of 3 layers, for 60 frames.
     assert count_cross(whisper.FAMILY, SMALL, 60).total_macs == 3 * 2 * 60 * 32 * 32
     # Behind 5 tokens: in each layer four products of its own and two (queries, output) with the
     # sound, all 32 by 32, the two of the feed-forward part, 6 keys and 60 of sound; then 60 words.

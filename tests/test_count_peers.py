@@ -95,7 +95,7 @@ def test_whispers_decoder_token_by_token(pair):
         )
         cache = out.past_key_values
         macs = count_step(whisper.FAMILY, config, config.frames, position).total_macs
-        if position == 0:  # they listen with the first token
+        if position == 0:  # they compute cross-attention keys and values with the first token
             macs += count_cross(whisper.FAMILY, config, config.frames).total_macs
         agree(macs, flops)
         total += flops
@@ -108,9 +108,9 @@ def test_whispers_decoder_as_a_whole(pair):
     flops, _ = theirs(
         model,
         encoder_outputs=(empty(1, config.frames, config.channels),),
-        **{"decoder_input_ids": tokens(20), "use_cache": True},  # else they look for packed texts
+        **{"decoder_input_ids": tokens(20), "use_cache": True},  # no check for packed texts
     )
-    # They give the logits behind all tokens, we behind the last.
+    # transformers returns the logits after all tokens, tynda after the last.
     macs = count_step(whisper.FAMILY, config, config.frames, 19, cached=False).total_macs
     macs += count_cross(whisper.FAMILY, config, config.frames).total_macs
     agree(macs + 19 * config.vocab * config.channels, flops)
@@ -207,7 +207,7 @@ def test_our_own(module):
     config, batch, frames = module.Config(), 2, 61
     weights = {k: torch.zeros(s.shape) for k, s in module.specs(config).items()}
     features, lengths = torch.zeros(batch, frames, config.bins), torch.full((batch,), frames)
-    # The counter does not know the CPU's own kernels of attention and LSTMs.
+    # The counter does not support the CPU's kernels for attention and LSTMs.
     plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with plain, torch.backends.mkldnn.flags(enabled=False):
         flops, _ = theirs(module.encode, TorchOps(), weights, config, features, lengths)

@@ -30,7 +30,7 @@ def collapse(alignment):
 
 
 def labellings(log_probs):
-    """The probability of every labelling, by adding up all alignments."""
+    """Return the probability of every labelling, the sum over all its alignments."""
     total = defaultdict(float)
     frames, vocab = log_probs.shape
     for alignment in itertools.product(range(vocab), repeat=frames):
@@ -48,7 +48,7 @@ def random_log_probs(vocab, max_frames=5):
 
 
 def spelled(text, frames_each=2, p=0.9, tokenizer=ENGLISH):
-    """Log probs of somebody spelling `text`: each letter one frame, then blanks."""
+    """Return log-probabilities that spell `text`: one frame for each letter, then blanks."""
     rows = []
     for token in tokenizer.encode(text):
         for k in [token] + [0] * (frames_each - 1):
@@ -59,7 +59,7 @@ def spelled(text, frames_each=2, p=0.9, tokenizer=ENGLISH):
 
 
 def mix(*parts):
-    """The mean of several distributions, in log."""
+    """Return the mean of several distributions, in the log domain."""
     return np.log(np.mean([np.exp(p) for p in parts], axis=0))
 
 
@@ -125,7 +125,7 @@ def test_exact_search_finds_every_labelling(log_probs):
     assert math.exp(found[0].score) == pytest.approx(best, rel=1e-4)
     for h in found:
         assert math.exp(h.score) == pytest.approx(expected[tuple(h.tokens)], rel=1e-4)
-    # One hypothesis for each different text, in order.
+    # There is one hypothesis for each distinct text, in order.
     texts = [h.text for h in found]
     assert len(set(texts)) == len(texts)
     assert set(texts) == {" ".join(TINY.decode(y).split()) for y in expected}
@@ -172,7 +172,7 @@ def test_fusion_equals_its_formula(log_probs, hotwords):
     options |= {"hotwords": hotwords, "hotword_boost": boost}
     exact = beam_search(log_probs, ABC, **options, **EXACT)[0]
     assert exact.score == pytest.approx(expected, abs=1e-3)
-    # The shortcut for hopeless prefixes is a shortcut only: a wide beam finds the same.
+    # The shortcut for hopeless prefixes does not change the result: a wide beam finds the same.
     wide = beam_search(log_probs, ABC, **options, **{**EXACT, "beam_margin": 40.0})[0]
     assert wide.score == pytest.approx(expected, abs=1e-3)
 
@@ -204,7 +204,7 @@ def test_unknown_words_cost():
     assert beam_search(log_probs, ENGLISH, lm=lm, unknown_penalty=9.0)[0].text == "cat"
     without = beam_search(log_probs, ENGLISH, lm=lm, alpha=0, beta=0, unknown_penalty=0)[0]
     assert without.text == "bat"
-    # A hot word is known: nothing is charged, though the boost itself is nought.
+    # A hot word counts as known: there is no penalty, even if the boost is zero.
     hot = beam_search(
         log_probs, ENGLISH, lm=lm, alpha=0, beta=0, hotwords=["bat"], hotword_boost=0
     )[0]

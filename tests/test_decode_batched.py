@@ -1,4 +1,4 @@
-"""Recordings cut at silences and decoded side by side."""
+"""Recordings split at silences and decoded in a batch."""
 
 import weakref
 from dataclasses import replace
@@ -35,7 +35,7 @@ def test_speech_is_packed_into_windows():
     assert pack([]) == []
     assert pack([(0, 61)]) == [(0, 3000), (3000, 6000), (6000, 6100)]
     assert pack(SPEECH, [(100, 400), (5000, 6700)]) == [(100, 400), (5000, 6650)]
-    # Two stretches that are asked for are two windows, though both would fit into one.
+    # Two requested spans are two windows, although both would fit into one.
     assert pack([(0, 20)], [(0, 100), (300, 400)]) == [(0, 100), (300, 400)]
     assert pack(SPEECH, [(6800, 6800)]) == []
 

@@ -1,4 +1,4 @@
-"""Whole recordings through Whisper: against openai-whisper, and its finer rules by hand."""
+"""Whole recordings through Whisper, compared with openai-whisper; some rules by hand."""
 
 import weakref
 from functools import cache
@@ -16,7 +16,7 @@ from tynda.heads.seq2seq.sliding import Piece
 from tynda.ops.tree import leaves
 from whisper_peer import features, pair, same_as_openai, same_dice  # noqa: F401 (a fixture)
 
-# Random models are never sure: thresholds about what they reach tell more than the usual ones.
+# Random models have low scores: thresholds near these test more than the usual ones.
 DOUBT = {"logprob_threshold": None, "compression_ratio_threshold": 1.3}
 CASES = {
     "one_window": (3, {}),
@@ -172,7 +172,7 @@ def test_hot_words_stand_before_every_window_but_not_before_a_prefix(models):
 
 
 def brute_warp(cost):
-    """The least sum over all monotonic paths."""
+    """Return the minimum sum over all monotonic paths."""
     n, m = cost.shape
     best = np.full((n, m), np.inf)
     for i in range(n):

@@ -1,4 +1,4 @@
-"""One window of Whisper's decoder: against openai-whisper, and rules worked by hand."""
+"""One window of Whisper's decoder, compared with openai-whisper; some rules by hand."""
 
 import re
 
@@ -57,7 +57,7 @@ def test_windows_are_those_of_openai(models, name):
         prompt=prompt,
         prefix=prefix,
     )
-    if "max_initial_timestamp" not in case:  # theirs reckons with 30 s in any encoder
+    if "max_initial_timestamp" not in case:  # openai-whisper assumes 30 s for any encoder
         case["max_initial_timestamp"] = 1.0 * 1500 / network.config.frames
     renamed = {"max_new_tokens": "sample_len"}
     (other,) = openai.decode(
@@ -72,7 +72,7 @@ def test_windows_are_those_of_openai(models, name):
         ),
     )
     assert window.tokens == other.tokens
-    # A random model names languages in its text; only theirs shows it.
+    # A random model generates language tokens in its text; only openai-whisper prints them.
     assert window.text == re.sub(r"<\|\w+\|>", "", other.text).strip()
     assert window.avg_logprob == pytest.approx(other.avg_logprob, rel=1e-4)
     assert window.no_speech_prob == pytest.approx(other.no_speech_prob, rel=1e-3)

@@ -15,7 +15,7 @@ from tynda.heads.ctc.options import Decoding
 
 @pytest.fixture
 def manifests(tmp_path, tiny):
-    """``right``: two texts as the model hears them; ``wrong``: one with words added to it."""
+    """``right`` has two texts as the model decodes them; ``wrong`` has one with added words."""
     heard = []
     for i in range(3):
         path = write_wav(tmp_path / f"{i}.wav", noise(1 + i, seed=i))
@@ -130,7 +130,7 @@ def test_references_without_words_are_counted(tiny, tmp_path):
     write_wav(tmp_path / "a.wav", noise(1))
     rows = [("a.wav", text) for text in ("Привет, мир", "one", "", "мир")]
     manifest = write_manifest(tmp_path / "m.jsonl", rows)
-    with pytest.warns(UserWarning, match="^2 of 4 references hold no words that tiny") as caught:
+    with pytest.warns(UserWarning, match="^2 of 4 references have no words that tiny") as caught:
         tynda.evaluate(tiny, manifest)
     assert len(caught) == 1
 

@@ -1,4 +1,4 @@
-"""Every front end against its published twin, and at its edges."""
+"""Every front end against its published equivalent, and in edge cases."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ whatever = pytest.mark.parametrize("front_end", FRONT_ENDS, ids=lambda f: f.kind
 
 @pytest.fixture(scope="module", params=["native", "numpy"], autouse=True)
 def backend(request):
-    """Every test with the kernel, and with its twin."""
+    """Run every test with the kernel, and with NumPy."""
     if request.param == "native" and spectra._native is None:
         pytest.skip("installed without a compiler")
     with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +123,7 @@ def test_frames_are_the_samples_and_a_last_one_that_is_not_full_is_silent():
 def test_spectrogram_is_the_published_one(n):
     torch = pytest.importorskip("torch")
     samples = torch.from_numpy(sound(n))
-    # TensorFlow's stft: the window first, then zeros up to the FFT length.
+    # As in TensorFlow's stft, the window comes first, then zeros up to the FFT length.
     frames = samples.unfold(0, 256, 160) * torch.hann_window(256, periodic=True)
     root = torch.fft.rfft(frames, 384).abs() ** 0.5
     std, mean = torch.std_mean(root, dim=1, keepdim=True, correction=0)
@@ -196,9 +196,9 @@ def test_defaults_fill_in():
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({}, "no kind None"),
-        ({"kind": "mfcc"}, "no kind 'mfcc'"),
-        ({"kind": ["raw"]}, "no kind"),
+        ({}, "unknown kind None"),
+        ({"kind": "mfcc"}, "unknown kind 'mfcc'"),
+        ({"kind": ["raw"]}, "unknown kind"),
         ({"kind": "raw", "hop": 1}, "no field hop"),
         ({"kind": "log_mel", "n_mels": 80}, "no field n_mels"),
         ({"kind": "log_mel", "bins": 0}, "bins must be"),
@@ -235,7 +235,7 @@ def test_silence_is_what_it_would_be_if_it_were_looked_at(front_end, monkeypatch
     samples = np.zeros(30 * 16000, np.float32)
     samples[20000:90000] = np.random.default_rng(0).uniform(-1, 1, 70000)
     quick = front_end(samples)
-    monkeypatch.setattr("tynda.sound.spectra._FRAMES_AT_ONCE", 10_000)  # no block of silence alone
+    monkeypatch.setattr("tynda.sound.spectra._FRAMES_AT_ONCE", 10_000)  # no block is all silence
     exact = front_end(samples)
     np.testing.assert_array_equal(quick[-1000:], exact[-1000:])
     np.testing.assert_allclose(quick, exact, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Full-size folders, as the hub has them, through `tynda.load`: real speech, random weights."""
+"""Full-size folders in the hub's layout through `tynda.load`: real speech, random weights."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def test_whisper_tiny(tmp_path):
     states, lengths = network.encode(features, np.array([3000]))
     with torch.no_grad():
         close(states, theirs.model.encoder(mel).last_hidden_state)
-    # The same beams as the reference implementation, in the full size.
+    # The beams equal those of the reference implementation, at full size.
     peer = to_openai(network.config, ours.checkpoint.weights)
     heard = network.cross_kv(states, lengths)
     for beams in (None, 5):

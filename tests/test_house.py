@@ -1,7 +1,7 @@
-"""The rules that the house keeps, read from its source (see CONTRIBUTING.md).
+"""The rules of this code base, checked on its source (see CONTRIBUTING.md).
 
-Each rule lists the places that break it. ``BOUNDS`` states how many are known of; a rule that
-has no bound there holds everywhere. A bound may be lowered, never raised.
+Each rule lists the places that break it. ``BOUNDS`` states how many are allowed; a rule without a
+bound holds everywhere. A bound may be lowered, never raised.
 """
 
 import ast
@@ -20,21 +20,20 @@ SOURCE = ROOT / "src" / "tynda"
 LINES = 450
 
 BOUNDS = {
-    # Engines of other libraries, which load each family through classes of its own.
+    # Engines of other libraries load each family through classes of its own.
     "family names are told by models and heads alone": 2,
     "nobody outside models and heads asks which family a model is of": 9,
-    "files are short": 4,
-    "comments are whole sentences": 40,
-    "docstrings are whole thoughts": 157,
+    "files are short": 2,
+    "comments are whole sentences": 3,
+    "docstrings are whole thoughts": 37,
 }
 
-# Strings that are also a family's name, where they are something else: a value in model files.
+# Strings that equal a family's name, but have another meaning: a value in model files.
 VALUES = {
     ("sound/frontend.py", "whisper"): "the normalisation of log-mel features",
     ("text/whisper.py", "whisper"): "the kind of tokenizer",
 }
-# Private names that belong to nobody here: documented in spite of the underscore, or the only
-# door that a library gives.
+# Private names of other libraries: documented in spite of the underscore, or the only access.
 FOREIGN = {
     "_exit": "os._exit, documented",
     "_foreach_lerp_": "torch, one kernel call for many tensors",
@@ -44,7 +43,7 @@ FOREIGN = {
 
 @cache
 def families():
-    """Every family's name: the modules in models/ that say which tensors they have."""
+    """Return every family's name: the modules in models/ that define ``specs``."""
     return {
         path.stem
         for path, tree in modules().items()
@@ -58,7 +57,7 @@ def inside(path, *packages):
 
 
 def is_peer(path):
-    """An engine of another library: it calls that library's own names."""
+    """Return whether a file is an engine of another library, which uses that library's names."""
     return path.parent == SOURCE / "profiling" / "engines" and path.stem != "tynda"
 
 
@@ -73,7 +72,7 @@ def place(path, node, what):
 
 
 def docstrings(tree):
-    """Every string that stands alone, a docstring or the description of a field."""
+    """Yield every string that is a statement: a docstring or the description of a field."""
     for node in ast.walk(tree):
         match node:
             case ast.Expr(value=ast.Constant(value=str())):
@@ -81,7 +80,7 @@ def docstrings(tree):
 
 
 def imports(tree):
-    """Module and name of every import from tynda; the name is None for ``import tynda.x``."""
+    """Yield module and name of every import from tynda; the name of ``import tynda.x`` is None."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tynda":
             yield from ((node, node.module, alias.name) for alias in node.names)
@@ -101,7 +100,7 @@ def family_imports():
 
 
 def family_strings():
-    """An engine of another library may say in its field ``families`` what that library runs."""
+    """An engine of another library may name in ``families`` the ones that the library runs."""
     for path, tree in modules().items():
         if inside(path, "models", "heads"):
             continue
@@ -121,7 +120,7 @@ def family_strings():
 
 
 def family_questions():
-    """Uses of lists of some families, and of classes that one family or head has to itself."""
+    """Find uses of lists of some families, and of classes of one family or head."""
     named = re.compile(r"(CTC|Whisper|Seq2Seq)Recognizer|CTC_FAMILIES|is_(ctc|whisper)")
     for path, tree in modules().items():
         if inside(path, "models", "heads"):
@@ -173,7 +172,7 @@ def private_names():
 
 
 def native():
-    """The source of the kernels and of their tests."""
+    """Return the source files of the kernels and their tests."""
     kinds = {".cpp", ".h", ".inl"}
     return sorted(p for p in (ROOT / "native").rglob("*.*") if p.suffix in kinds)
 
@@ -186,11 +185,11 @@ def long_files():
 
 
 HALF = re.compile(r"(Of|What|Those|As) ")
-"""Beginnings of what was written as half a sentence."""
+"""First words that show half a sentence."""
 
 
 def comments(path):
-    """First lines of the comments of a file: number and text."""
+    """Return line number and text of the first line of each comment in a file."""
     text = path.read_text("utf-8")
     if path.suffix == ".py":
         found = {
@@ -274,7 +273,7 @@ def test_every_rule_sees_what_breaks_it(tmp_path, monkeypatch):
 
 
 def test_importing_tynda_imports_next_to_nothing():
-    """A name of the package is imported when it is asked for, so that a command starts at once."""
+    """A name of the package is imported when it is used, so that a command starts fast."""
     code = (
         "import sys; before = set(sys.modules); import tynda;"
         "print(*{n.split('.')[0] for n in set(sys.modules) - before} - sys.stdlib_module_names)"

@@ -1,4 +1,4 @@
-"""Models of the hub: the real client, and a small hub of our own on a local port."""
+"""Models of the hub: the real client against a small hub on a local port."""
 
 import errno
 import json
@@ -50,7 +50,7 @@ def _own_caches(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(source, tmp_path, monkeypatch):
-    """The hub, with a folder that may be changed."""
+    """A hub that serves a folder which tests may change."""
     server = Hub(shutil.copytree(source, tmp_path / "served"))
     _use(server.url, monkeypatch)
     yield server
@@ -154,13 +154,13 @@ def test_a_short_break_is_not_even_noticed(server, source):
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
 def test_spoiled_bytes_are_noticed(server, file):
     server.spoiled = {file}
-    refused(f"{file} of {NAME} came damaged.*tynda models pull {NAME}")
+    refused(f"{file} of {NAME} arrived damaged.*tynda models pull {NAME}")
     assert hub.cached(NAME) is None
     server.spoiled = set()
     server.requests.clear()
     assert hub.cached(NAME) is None
     folder = hub.pull(NAME)
-    assert server.got() == [file]  # the rest had come well
+    assert server.got() == [file]  # the rest had arrived undamaged
     assert hub.cached(NAME) == folder
 
 
@@ -181,7 +181,7 @@ def test_who_has_no_access_is_told_what_to_do(server):
     ["nano", "a/b/c", "a/b@", "a/b@../x", "a--b/c", "a/b.git", "a/b@x y", "../a", "a/ü", "a/"],
 )
 def test_malformed_names(server, name):
-    refused("no name of the hub: owner/name or owner/name@revision", name)
+    refused("not a name on the hub: owner/name or owner/name@revision", name)
     assert server.requests == []
 
 
@@ -195,7 +195,7 @@ def test_pickled_weights_are_refused_before_they_are_fetched(server):
 def test_a_repository_without_a_model(server, missing):
     (server.folder / missing).unlink()
     (server.folder / "pytorch_model.bin").unlink()
-    refused(r"nothing that tynda reads: config\.json and model\.safetensors")
+    refused(r"no files that tynda reads: config\.json and model\.safetensors")
     assert server.got() == []
 
 
@@ -225,7 +225,7 @@ def test_adapters_come_when_they_are_asked_for(server):
     run = CliRunner().invoke(main, ["models", "pull", NAME, "--language", "kaz"])
     assert run.exit_code == 0, run.output
     assert [path.name for path in folder.glob("adapter*")] == ["adapter.kaz.safetensors"]
-    hub.pull(NAME)  # without a language, those that are there stay known
+    hub.pull(NAME)  # without a language, the known ones are kept
     assert hub.cached(NAME) == folder
     (folder / "adapter.kaz.safetensors").unlink()
     assert hub.cached(NAME) is None
@@ -242,13 +242,13 @@ def test_no_room(server, monkeypatch):
 def test_a_disk_that_fills_up_on_the_way(server, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(file_download, "http_get", Mock(side_effect=full))
-    refused(f"no room for {NAME} in .*: make some, pull again")
+    refused(f"no disk space for {NAME} in .*: free some")
 
 
 def test_without_a_network(server, monkeypatch):
     server.close()
     assert isinstance(refused("cannot be reached .*: check the network"), hub.UnreachableError)
-    says = f"{NAME} is not here, and .*`tynda models pull {NAME}`.*{library.DEFAULT}"
+    says = f"{NAME} is not on this machine, and .*`tynda models pull {NAME}`.*{library.DEFAULT}"
     with pytest.raises(TyndaError, match=says):
         tynda.load(NAME)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -296,7 +296,8 @@ def test_the_commands(server, tmp_path):
     assert not list((tmp_path / "hf" / "hub").glob("models--*"))
     assert NAME not in run("list").output
     result = run("show", NAME)
-    assert result.stderr == f"error: {NAME} is not here: get it with `tynda models pull {NAME}`\n"
+    says = f"error: {NAME} is not on this machine: get it with `tynda models pull {NAME}`\n"
+    assert result.stderr == says
     assert "no cached or pulled model" in run("remove", NAME).stderr
 
 
@@ -312,7 +313,7 @@ def test_bundled_models_stay_and_cached_ones_go(tiny_file, tmp_path):
     if library.bundled():
         result = run("remove", next(iter(library.bundled())))
         assert result.exit_code == 1
-        assert "comes with tynda" in result.stderr
+        assert "is bundled with tynda" in result.stderr
     mine = tmp_path / "xdg" / "tynda" / "models" / "mine.safetensors"
     mine.parent.mkdir(parents=True)
     shutil.copy(tiny_file, mine)
@@ -328,7 +329,7 @@ def test_a_damaged_pull_is_passed_over_with_a_warning(server):
     listed, warned = rows("list")
     assert NAME not in [row["name"] for row in listed]
     assert f"warning: {NAME} is damaged: get it with `tynda models pull {NAME}`\n" == warned
-    refused("came damaged")
+    refused("arrived damaged")
     hub.pull(NAME)
     assert rows("list")[1] == ""
 
@@ -372,7 +373,7 @@ def python(code, **environment):
 
 
 def test_real_processes(server):
-    """As users have it: the environment alone says where the hub is."""
+    """The hub is found through the environment alone, as for users."""
     pull = [sys.executable, "-m", "tynda", "models", "pull", NAME]
     done = subprocess.run(pull, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -33,7 +33,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def folder(source, tmp_path):
-    """A copy to be damaged."""
+    """A copy of a folder for tests that damage it."""
     return shutil.copytree(source, tmp_path / "whisper-nano")
 
 
@@ -42,7 +42,7 @@ def change(path, **values):
 
 
 def shard(folder):
-    """Split the weights in two, as large checkpoints are."""
+    """Split the weights into two shards, as in large checkpoints."""
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors)
     index = {}
@@ -124,7 +124,7 @@ def test_bare_encoder_decoder_names(folder):
         (lambda f: change(f / "config.json", d_model=33), "not even"),
         (
             lambda f: change(f / "config.json", d_model=64),
-            r"by config\.json it should be \(",
+            r"but config\.json requires \(",
         ),
         (lambda f: change(f / "config.json", encoder_layers=3), r"layers\.1\S* is missing"),
         (lambda f: change(f / "config.json", activation_function="relu"), "not gelu"),
@@ -173,7 +173,7 @@ LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 
 
 def write_wav2vec2(folder, letters=LETTERS, **changes):
-    """A random model of transformers, with its tokenizer."""
+    """A random transformers model, with its tokenizer."""
     torch.manual_seed(0)
     config = Wav2Vec2Config(
         vocab_size=len(letters),
@@ -191,7 +191,7 @@ def write_wav2vec2(folder, letters=LETTERS, **changes):
     )
     model = Wav2Vec2ForCTC(config).eval()
     with torch.no_grad():
-        model.lm_head.weight *= 30  # or one symbol would be said all the time
+        model.lm_head.weight *= 30  # otherwise one symbol would be decoded in every frame
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(letters)}))
@@ -210,7 +210,7 @@ def test_wav2vec2_writes_what_transformers_writes(tmp_path, letters):
         logits = theirs(normal.input_values).logits[0]
     tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "w2v" / "vocab.json"))
     expected = tokenizer.decode(logits.argmax(-1).tolist())
-    for silent in ("<s>", "</s>", "<unk>"):  # theirs writes them down
+    for silent in ("<s>", "</s>", "<unk>"):  # transformers prints them
         expected = expected.replace(silent, "")
     transcript = ours.transcribe(samples)
     assert transcript.text == " ".join(expected.split()) != ""
@@ -222,7 +222,7 @@ def test_wav2vec2_writes_what_transformers_writes(tmp_path, letters):
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_what_a_processor_of_transformers_saves_is_read(tmp_path, normalize):
-    """Its special symbols in brackets, sentence marks among the added tokens, as tutorials do."""
+    """Special symbols in brackets and sentence marks among the added tokens, as in tutorials."""
     folder = tmp_path / "w2v"
     letters = ["|", *"etaoinsrhdl", "[UNK]", "[PAD]"]
     vocab = tmp_path / "vocab.json"
@@ -295,7 +295,7 @@ def test_a_language_without_its_adapter(tmp_path):
     with pytest.raises(TyndaError, match=r"adapter\.kaz\.safetensors: tensor"):
         ours.prepare(ours.options(language="kaz"))
     write_wav2vec2(tmp_path / "w2v")
-    with pytest.raises(TyndaError, match="does not say which languages"):
+    with pytest.raises(TyndaError, match="does not state which languages"):
         tynda.load(tmp_path / "w2v").transcribe(noise(1), language="en")
 
 
@@ -320,9 +320,15 @@ def test_hot_words_take_the_models_capitals(tmp_path):
         (lambda f: change(f / "config.json", hidden_act="relu"), "not gelu"),
         (lambda f: change(f / "config.json", architectures=5), "is no list"),
         (lambda f: change(f / "config.json", model_type=["wav2vec2"]), "not known"),
-        (lambda f: change(f / "tokenizer_config.json", pad_token=["x"]), "pad_token is no text"),
-        (lambda f: change(f / "tokenizer_config.json", pad_token={"content": 1}), "is no text"),
-        (lambda f: change(f / "tokenizer_config.json", word_delimiter_token=1), "is no text"),
+        (
+            lambda f: change(f / "tokenizer_config.json", pad_token=["x"]),
+            "pad_token is not a string",
+        ),
+        (
+            lambda f: change(f / "tokenizer_config.json", pad_token={"content": 1}),
+            "is not a string",
+        ),
+        (lambda f: change(f / "tokenizer_config.json", word_delimiter_token=1), "is not a string"),
         (lambda f: change(f / "preprocessor_config.json", do_normalize=3), "true or false"),
     ],
 )

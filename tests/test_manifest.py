@@ -53,8 +53,11 @@ def test_defaults_and_absolute_paths(tmp_path: Path) -> None:
             (f'{{"audio_filepath": "a.wav", "text": "a", "offset": {value}}}', '"offset"')
             for value in ("1.5", '"0"', "-1")
         ),
-        ('{"audio_filepath": "a.wav", "text": "\\ud800"}', '"text" holds half'),
-        ('{"audio_filepath": "a.wav", "text": "", "source": "\\udfff"}', '"source" holds half'),
+        ('{"audio_filepath": "a.wav", "text": "\\ud800"}', '"text" has an incomplete'),
+        (
+            '{"audio_filepath": "a.wav", "text": "", "source": "\\udfff"}',
+            '"source" has an',
+        ),
         *(
             (f'{{"audio_filepath": "a.wav", "text": "a", "duration": {value}}}', '"duration"')
             for value in ('"2.5"', "true", "-1", "NaN", "1e999", "1" + "0" * 400, "[]")

@@ -1,4 +1,4 @@
-"""Model families: one definition, the same answer from every backend."""
+"""Model families: one definition gives the same result with every backend."""
 
 import math
 
@@ -55,7 +55,7 @@ def random_weights(name, config, seed=0):
 
 
 def run(backend, name, config, weights, features, lengths):
-    """Log-probabilities and lengths as arrays, from either backend."""
+    """Return log-probabilities and lengths of a backend as arrays."""
     encode = family(name).programs["encode"]
     if backend == "numpy":
         return encode(NumpyOps(), weights, config, features, np.array(lengths))
@@ -72,11 +72,11 @@ def features(batch, frames, bins, seed=0):
 
 
 def least(name, config, frames):
-    """Frames of the output that there must be at least."""
+    """Return the minimum number of output frames."""
     if name != "wav2vec2":
         return -(-frames // config.stride)
     for kernel, stride in zip(config.conv_kernels, config.conv_strides, strict=True):
-        frames = conv_length(frames, kernel, stride, 0)  # nothing is padded
+        frames = conv_length(frames, kernel, stride, 0)  # there is no padding
     return frames
 
 
@@ -174,7 +174,7 @@ def test_a_padded_batch_gives_each_item_the_answer_it_gets_alone(name, backend):
     config = SMALL[name]
     weights = random_weights(name, config)
     lengths = [37, 1, 20, 0, 5, 36]
-    x = 5 * features(len(lengths), 40, config.bins)  # rubbish in the padding
+    x = 5 * features(len(lengths), 40, config.bins)  # random values in the padding
     together, frames = run(backend, name, config, weights, x, lengths)
     for i, n in enumerate(lengths):
         alone, (m,) = run(backend, name, config, weights, x[i : i + 1, :n], [n])
@@ -228,7 +228,7 @@ def test_tap_sees_each_block(name):
     )
     upsample = getattr(config, "upsample", 1)
     expected = [(i, (2, frames[0] // upsample)) for i in range(config.layers)]
-    if upsample > 1:  # and what it becomes for the head
+    if upsample > 1:  # and the frames for the head
         expected.append((config.layers, (2, frames[0])))
     assert seen == expected
 
@@ -250,7 +250,7 @@ def test_every_trainable_tensor_gets_a_gradient(name):
     for key, spec in specs.items():
         if spec.trainable:
             assert torch.isfinite(weights[key].grad).all(), key
-        else:  # running statistics move by themselves
+        else:  # running statistics are not trained
             assert not torch.equal(weights[key], before[key]), key
 
 
@@ -284,7 +284,7 @@ def dense(weights, name, module):
 
 
 class ConformerBlock(nn.Module):
-    """Gulati et al. 2020, figure 1, from torch's own modules."""
+    """The block of Gulati et al. 2020, figure 1, from torch's own modules."""
 
     def __init__(self, c, w, name):
         super().__init__()
@@ -350,7 +350,7 @@ def test_conformer_is_the_papers_block_in_torch_modules():
     for i in range(3):
         conv = nn.Conv2d(z.shape[1], config.stem, 3, 2, 1)
         z = dense(weights, f"stem.convs.{i}", conv)(z).relu()
-    # Channels-last: within a frame, all channels of the first bin come first.
+    # The layout is channels-last: within a frame, all channels of the first bin come first.
     z = z.permute(0, 2, 3, 1).flatten(2)
     z = dense(weights, "stem.out", nn.Linear(z.shape[2], config.channels))(z)
     z = dense(weights, "stem.norm", nn.LayerNorm(config.channels))(z)

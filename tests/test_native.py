@@ -1,4 +1,4 @@
-"""Every kernel equals its NumPy twin, on every instruction set that this processor has."""
+"""Every kernel equals its NumPy reference, on all instruction sets of this processor."""
 
 import inspect
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(not native.available(), reason="installed withou
 SETS = native.instruction_sets() if native.available() else []
 NUMPY = NumpyOps()
 SEEDS = st.integers(0, 2**32 - 1)
-# Below, at and above a vector, a panel and a tile of each instruction set; primes.
+# Sizes below, at and above a vector, a panel and a tile of each instruction set, and primes.
 WIDTHS = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 31, 32, 33, 64, 67])
 ROWS = st.sampled_from([0, 1, 2, 3, 5, 11, 12, 13, 24, 29, 131])
 quick = settings(max_examples=30, deadline=None)
@@ -45,7 +45,7 @@ def engine(weights, instructions, threads=2, bits=32):
 
 
 def run(name, instructions, *args, **options):
-    """One operation on the native backend."""
+    """Run one operation on the native backend."""
     bound = inspect.signature(getattr(NUMPY, name)).bind(*args, **options)
     names = list(bound.arguments)
     if "shape" in names:  # *shape
@@ -66,7 +66,7 @@ def run(name, instructions, *args, **options):
 
 
 def same(name, *args, exact=False, tolerance=1e-4, **options):
-    """The result of one operation, after checking that all kernels agree with NumPy."""
+    """Return the result of one operation, after checking that all kernels agree with NumPy."""
     copies = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
     expected = getattr(NUMPY, name)(*copies, **options)
     for instructions in SETS:
@@ -96,13 +96,13 @@ def test_linear(seed, rows, inner, outer, biased):
 def test_linear_in_8_bits_to_the_last_bit(seed, rows, inner, outer, biased, size):
     draw = Draw(seed)
     x = np.float32(size) * draw(1, rows, inner)
-    x[:, ::3] = 0  # rows of zeros among them
+    x[:, ::3] = 0  # some rows are zeros
     weight = quantize(draw(outer, inner))
     same("linear", x, weight, draw(outer) if biased else None, exact=True)
 
 
 def test_codes_at_their_ends_are_summed_exactly():
-    # The most that two neighbours can come to, again and again.
+    # The maximum sum of two adjacent products, repeated.
     codes = np.full((5, 4096), 127, np.int8)
     codes[1], codes[2, ::2] = -127, -127
     weight = Weight.int8(codes, np.ones(5, np.float32))
@@ -119,7 +119,7 @@ GRIDS = [
 
 
 def few(draw, grid, *shape):
-    """A weight whose groups lie far apart, about 0 or not."""
+    """A weight whose groups have very different ranges, centred at 0 or not."""
     weight = draw(*shape) + draw(shape[0], *[1] * (len(shape) - 1))
     find = fit.clipped if grid.table or draw.rng.integers(2) else fit.half_quadratic
     return to_grid(weight, grid, find(by_tap(weight), grid))
@@ -200,7 +200,7 @@ def test_conv2d_of_one_bin_with_zeros_beside_it():
 def test_norms(seed, batch, time, channels):
     draw = Draw(seed)
     x, scale, shift = 3 * draw(batch, time, channels) + 1, draw(channels), draw(channels)
-    # Of a constant row nothing is left but what rounding makes of it.
+    # A constant row becomes zero, except for rounding errors.
     wide = x if channels > 1 else 0 * x
     same("layer_norm", wide, scale, shift)
     same("layer_norm", wide, scale)
@@ -295,7 +295,7 @@ def test_attention_in_8_bits(instructions, seed, batch, queries, keys, heads, wi
     exact = NUMPY.attention(q, k, v, heads=heads, lengths=lengths)
     y = engine({}, instructions, bits=8).run(attend, heads, q, k, v, lengths)
     twin = NumpyOps(bits=8).attention(q, k, v, heads=heads, lengths=lengths)
-    # A weight at the border between two codes may take either: one of 127 steps.
+    # A weight at the border between two codes may get either: a difference of one step in 127.
     size = np.abs(v).max(initial=1)
     np.testing.assert_allclose(y, twin, atol=0.01 * size)
     np.testing.assert_allclose(y, exact, atol=0.1 * size)
@@ -398,7 +398,7 @@ def test_rotary_positions(seed, batch, time, heads, width, data):
 def test_lstm(seed, batch, time, inner, hidden, reverse):
     draw = Draw(seed)
     x, lengths = draw(batch, time, inner), draw.lengths(batch, time)
-    # As strong as in a model that was trained: stronger ones make chaos of any rounding.
+    # The magnitude is that of a trained model: larger weights amplify any rounding error.
     recurrent = draw(4 * hidden, hidden) / np.float32(2 * np.sqrt(hidden))
     weights = draw(4 * hidden, inner), recurrent, draw(4 * hidden), draw(4 * hidden)
     same("lstm", x, *weights, lengths=lengths, reverse=reverse)
@@ -554,7 +554,7 @@ def test_a_run_with_a_clock_is_the_same_run(threads, frames):
     steps = lowered.program.steps
     timed = {steps[i].operation for i in seconds}
     assert {"conv1d", "conv2d", "linear", "attention", "layer_norm", "log_softmax"} <= timed
-    assert not timed & {"reshape", "relu"}  # a product does these on its way out
+    assert not timed & {"reshape", "relu"}  # these are fused into a product
     assert all(time >= 0 for time in seconds.values())
     assert seconds[max(seconds, key=seconds.__getitem__)] > 0
 

@@ -1,4 +1,4 @@
-"""The kernels' own tests, native/tests: under sanitizers, and on processors that are emulated."""
+"""The kernels' own tests, native/tests: under sanitizers, and on emulated processors."""
 
 import platform
 import subprocess
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(*command):
-    """What the program prints; it must find nothing wrong."""
+    """Run the program, which must find no errors; return its output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(" 0 failed\n")
@@ -34,7 +34,7 @@ def test_arm(tmp_path):
         "-DCMAKE_EXE_LINKER_FLAGS=-static",
     )
     assert run(emulator, binary).startswith("neon, scalar, ")
-    # One without dot products, where no instruction may come from the NEON build.
+    # A processor without dot products, where no instruction may come from the NEON build.
     assert run(emulator, "-cpu", "cortex-a53", binary).startswith("scalar, ")
 
 

@@ -14,7 +14,7 @@ SENTENCES = ["the cat sat", "the cat ran", "a dog sat", "the dog ran home", "the
 
 
 def big_text(n=400):
-    """Enough sentences for the discounts to be estimated, with Zipf-like words."""
+    """Return enough sentences to estimate the discounts, with Zipf-distributed words."""
     rng = random.Random(7)
     words = [f"w{i}" for i in range(60)]
     weights = [1 / (i + 1) for i in range(60)]
@@ -186,7 +186,7 @@ def test_load(tmp_path, capfd):
     lm = LanguageModel.load(path)
     assert lm.words
     assert lm.order == 3
-    assert capfd.readouterr() == ("", "")  # kenlm likes to talk
+    assert capfd.readouterr() == ("", "")  # kenlm prints a lot
 
 
 def test_load_errors(tmp_path, monkeypatch):

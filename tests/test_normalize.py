@@ -14,7 +14,7 @@ SPEECH = Path(__file__).parents[2] / "shared" / "data"
 needs_speech = pytest.mark.skipif(
     not SPEECH.is_dir(), reason="needs the transcripts in ../shared/data"
 )
-# Garbage rich in what the rules look for.
+# Random texts with many characters that the rules match.
 texts = st.text(max_size=40) | st.lists(
     st.sampled_from([*"0123456789 .,:$£€%&@+-'’′aмɴé", "st.", "mr", "etc", "1,000", "5:30", "pm"]),
     max_size=15,
@@ -167,7 +167,7 @@ SENTENCES = [
 @pytest.mark.parametrize(("text", "expected"), SENTENCES)
 def test_basic_keeps_the_letters_of_ukrainian_russian_and_kazakh(text, expected):
     assert basic(text) == expected
-    # However the letters are put together: "й" may be one code point or two.
+    # The result does not depend on composition: "й" may be one code point or two.
     assert basic(unicodedata.normalize("NFD", text)) == expected
 
 

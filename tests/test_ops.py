@@ -1,4 +1,4 @@
-"""NumPy and torch agree on every operation, whatever the shapes and lengths."""
+"""NumPy and torch agree on every operation, for all shapes and lengths."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ quick = settings(max_examples=40, deadline=None)
 
 
 def both(name, *args, **options):
-    """The result of one operation in NumPy, after checking that torch's is the same."""
+    """Return the result of one operation in NumPy, after checking that torch's is the same."""
 
     def tensor(value):
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
@@ -41,14 +41,14 @@ def both(name, *args, **options):
     theirs = theirs.numpy()
     assert ours.shape == theirs.shape
     assert ours.dtype == theirs.dtype
-    # Relative to the size of the result: single elements may cancel to nearly nothing.
+    # The tolerance is relative to the maximum of the result: single elements may nearly cancel.
     size = np.abs(theirs).max(initial=1e-3)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * size)
     return ours
 
 
 class Draw:
-    """Random arrays from one seed."""
+    """Returns random arrays from one seed."""
 
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
@@ -99,7 +99,7 @@ def test_conv2d(seed, batch, time, bins, inner, outer, groups, data):
 @quick
 def test_layer_norm(seed, batch, time, channels):
     draw = Draw(seed)
-    # One channel has no variance: the result is the bias, but for what eps lets through.
+    # A single channel has no variance: the result is the bias, except for the effect of eps.
     both("layer_norm", 3 * draw(batch, time, channels) + 1, draw(channels), draw(channels))
     # Without a bias nothing is left of one channel but what eps lets through.
     assume(channels > 1)
@@ -125,7 +125,7 @@ def test_group_norm(seed, batch, time, groups, width):
     weight, bias = draw(channels), draw(channels)
     y = both("group_norm", x, weight, bias, groups=groups, lengths=lengths)
     for i, n in enumerate(lengths):
-        if n * width > 1:  # torch refuses a single value
+        if n * width > 1:  # torch rejects a single value
             alone = torch.nn.functional.group_norm(
                 *map(torch.from_numpy, (x[i : i + 1, :n].swapaxes(1, 2),)),
                 groups,
@@ -312,7 +312,7 @@ def test_attention_weights_are_those_of_attention(seed, batch, queries, keys, he
     lengths = draw.lengths(batch, keys)
     weights = both("attention_weights", q, k, heads=heads, lengths=lengths)
     assert weights.shape == (batch, heads, queries, keys)
-    # Values that name their key: attention sums the names by the weights.
+    # The values identify their keys: attention sums them by the weights.
     v = np.tile(np.eye(keys, dtype=np.float32), (batch, 1, heads))
     y = NUMPY.attention(q, k, v, heads=heads, lengths=lengths)
     valid = lengths > 0

@@ -1,4 +1,4 @@
-"""What is measured, kept and printed of a profile; engines that break cost their own row only."""
+"""Profiles: what is measured, stored and printed; a broken engine affects its own rows only."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_spread_by_hand():
     assert found.relative == pytest.approx(2 / 3)
     assert 1 <= found.low <= 3 <= found.high <= 5
     assert spread([2.0]).p50 == 2.0
-    assert spread([2.0]).low is spread([2.0]).high is None  # which is no interval of zero
+    assert spread([2.0]).low is spread([2.0]).high is None  # not an interval of width zero
 
 
 def test_bootstrap_covers_the_mean():
@@ -122,11 +122,11 @@ def test_bootstrap_covers_the_mean():
         values = np.random.default_rng(seed).normal(7, 1, 30)
         low, high = bootstrap(values, lambda drawn: drawn.mean(-1))
         hits += low <= 7 <= high
-    assert hits >= 50  # 95 %, less what few values cost
+    assert hits >= 50  # 95 %, and a margin for few values
 
 
 def test_bootstrap_of_pairs_draws_them_together():
-    pairs = np.array([[1.0, 10], [2, 20], [3, 30]])  # errors of words: always a tenth
+    pairs = np.array([[1.0, 10], [2, 20], [3, 30]])  # errors and words: the rate is always a tenth
     low, high = bootstrap(pairs, lambda drawn: drawn[:, 0].sum(-1) / drawn[:, 1].sum(-1))
     assert low == high == pytest.approx(0.1)
 
@@ -260,8 +260,8 @@ def test_an_estimate_is_of_this_process_alone():
     ("tdp", "virtual", "watts", "words"),
     [
         (100.0, False, 50.0, "codecarbon's table"),
-        (100.0, True, 4.0, "a part of"),  # the table knows the whole of it
-        (8.0, False, 4.0, "unknown"),  # as codecarbon has it for what it does not know
+        (100.0, True, 4.0, "a part of"),  # the table has the whole processor
+        (8.0, False, 4.0, "unknown"),  # codecarbon's value for unknown processors
         (None, False, 4.0, "unknown"),
     ],
 )
@@ -354,7 +354,7 @@ def test_another_model_of_that_name_is_refused(tmp_path):
 
 
 def test_a_broken_engine_costs_its_own_rows(tiny_file, tmp_path, broken):
-    """A crash, an endless loop and a library that is not there; then one that works."""
+    """A crash, an endless loop and a missing library, followed by an engine that works."""
     hung = plan(tiny_file, engines=("hang",), time_limit=2.0)
     others = plan(tiny_file, engines=("crash", "missing", "tynda"))
     rows = [*measure(hung, tmp_path), *measure(others, tmp_path)]
@@ -382,7 +382,7 @@ def test_a_prepared_model_is_made_once(tiny_file, tmp_path):
 def test_a_broken_conversion_leaves_nothing_behind(tiny_file, tmp_path):
     (row,) = measure(plan(tiny_file, bits=("4",), time_limit=0.01), tmp_path)
     assert row.status == "failed"
-    assert "made ready" in row.why
+    assert "could not be prepared" in row.why
     assert not [path for path in Path(os.environ["XDG_CACHE_HOME"]).rglob("*") if path.is_file()]
     (row,) = measure(plan(tiny_file, bits=("4",)), tmp_path, retry=True)
     assert row.status == "ok", row.why
@@ -416,12 +416,12 @@ def test_what_was_skipped_is_looked_at_again(tiny_file, tmp_path, monkeypatch):
 def test_a_damaged_report_is_told_of(tiny_file, tmp_path):
     measure(plan(tiny_file), tmp_path)
     with (tmp_path / ROWS).open("ab") as file:
-        file.write("қ".encode()[:1])  # cut in a letter
+        file.write("қ".encode()[:1])  # cut within a character
     (row,) = measure(plan(tiny_file), tmp_path)
     assert (tmp_path / ROWS).read_text() == row.to_json() + "\n"
     for text in ("[]", '{"runs": 1}', '{"models": {"m": 3}}'):
         (tmp_path / RECORD).write_text(text)
-        with pytest.raises(TyndaError, match=r"damaged|no record"):
+        with pytest.raises(TyndaError, match=r"damaged|not a record"):
             measure(plan(tiny_file), tmp_path)
 
 
@@ -432,7 +432,7 @@ def test_another_manifest_of_that_name_is_refused(tiny_file, tmp_path):
     manifest.write_text(manifest.read_text().replace("one", "two"))
     with pytest.raises(TyndaError, match="another manifest"):
         measure(plan(tiny_file, manifest=str(manifest), durations=()), tmp_path / "report")
-    failed(run("--again", tmp_path / "report" / RECORD), 1, "another manifest")
+    failed(run("--again", tmp_path / "report" / RECORD), 1, "not the same manifest")
 
 
 def test_a_worker_does_not_outlive_its_profile(tiny_file, tmp_path, broken):
@@ -458,7 +458,7 @@ def test_an_interrupt_keeps_what_was_found(tiny_file, tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job's is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs ignore it
     )
     path = tmp_path / ROWS
     deadline = time.monotonic() + 60
@@ -506,17 +506,17 @@ def test_a_failure_is_told_by_the_exit_code(tiny_file, tmp_path, broken):
     result = run(*options, "--report", tmp_path / "a")
     failed(result, 1, "error: 1 of 3 failed")
     assert "logs" in result.output
-    assert "tiny.safetensors" in result.stdout  # the table of the others
+    assert "tiny.safetensors" in result.stdout  # the table of the other cases
     result = run(*options)
     failed(result, 1, "SIGABRT")
-    assert "logs" not in result.output  # which are gone
+    assert "logs" not in result.output  # the logs have been deleted
     assert run(*options[:-1], "tynda,missing").exit_code == 0
 
 
 def test_a_page_that_cannot_be_made_is_told_by_the_exit_code(tiny_file, tmp_path):
     (tmp_path / "index.html").mkdir()
     options = ["--durations", "0.5", "--no-operations", "--report", tmp_path]
-    failed(run(tiny_file, *options), 1, "no page was made")
+    failed(run(tiny_file, *options), 1, "no page was written")
     assert len(read_rows((tmp_path / ROWS).read_text())) == 1
 
 
@@ -565,7 +565,7 @@ def test_runs_are_repeated_once_and_as_they_were(tiny_file, tmp_path):
     changed = json.loads(record.read_text())
     changed["models"][str(tiny_file)]["digest"] = "0"
     record.write_text(json.dumps(changed))
-    failed(run("--again", record), 1, "another model")
+    failed(run("--again", record), 1, "not the same model")
 
 
 @pytest.mark.parametrize(
@@ -585,14 +585,14 @@ def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
     for option in ("--budget", "--time-limit", "--tokens-per-second"):
         failed(run(tiny_file, option, "nan"), 2, "nan")
     for option in ("--report", "--manifest", "--again"):
-        failed(run(tiny_file, option, ""), 2, "names nothing")
+        failed(run(tiny_file, option, ""), 2, "is empty")
     failed(run(tiny_file, "--durations", "1e300"), 2, "86,400")
     manifest = write_manifest(tmp_path / "m.jsonl", [("gone.wav", "one")])
     failed(run(tiny_file, "--manifest", manifest), 1, "gone.wav")
     failed(run(), 2, "give models")
     failed(run(tiny_file, "--engines", "nobody"), 2, "nobody")
     failed(run(tiny_file, "--devices", "tpu"), 2, "tpu")
-    failed(run(tiny_file, "--durations", ","), 2, "nothing")
+    failed(run(tiny_file, "--durations", ","), 2, "is empty")
     failed(run(tiny_file, "--durations", "x"), 2, "'x'")
     failed(run(tiny_file, "--durations", "inf"), 2, "inf")
     failed(run(tiny_file, "--bits", "7"), 2, "'7'")
@@ -601,7 +601,7 @@ def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
     failed(run(tiny_file, "--words-only"), 2, "--manifest")
     failed(run(tiny_file, "--manifest", tmp_path / "no.jsonl"), 1, "no.jsonl")
     (tmp_path / "bad.json").write_text("{}")
-    failed(run("--again", tmp_path / "bad.json"), 1, "no record")
+    failed(run("--again", tmp_path / "bad.json"), 1, "not a record")
     (tmp_path / "file").touch()
     failed(run(tiny_file, "--report", tmp_path / "file"), 2, "file")
     failed(run(tiny_file, "--report", tmp_path / "file" / "sub"), 1, "cannot write to")
@@ -616,6 +616,6 @@ def test_from_python(tiny_file, tmp_path):
 def test_python_takes_one_or_several(tiny_file):
     (row,) = tynda.profile(tiny_file, bits=8, engines="tynda", durations=1, repeats=1, threads=1)
     assert (row.status, row.case.bits, row.case.seconds) == ("ok", "8", 1.0)
-    assert row.values["stages"]["whole"]["runs"] > 1  # milliseconds are repeated
+    assert row.values["stages"]["whole"]["runs"] > 1  # short runs are repeated
     with pytest.raises(TyndaError, match="no speed"):
         tynda.profile(tiny_file, speed=1)

@@ -1,6 +1,6 @@
-"""The engines that a profile measures, on tiny models, against tynda's own.
+"""The engines that a profile measures, compared with tynda's own on tiny models.
 
-Those that are not installed are passed over: `pip install -e '.[peers]'` brings all of them.
+Engines that are not installed are skipped: `pip install -e '.[peers]'` installs all of them.
 """
 
 import sys
@@ -21,7 +21,7 @@ from tynda.profiling.engines.base import Clock
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 import peer_models
 
-# Of the greatest value of states or logits.
+# Tolerances relative to the maximum of states or logits.
 TOLERANCES = {"32": 1e-3, "16": 1e-2, "bf16": 8e-2, "8": 0.2}
 WHOLE = [("transformers", bits) for bits in ("32", "16", "bf16")]
 WHOLE += [("faster-whisper", bits) for bits in ("32", "8")]
@@ -50,7 +50,7 @@ def wav2vec2(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """A function that opens a model, each form of it once, or skips."""
+    """Return a function that opens a model, converting it once for each format, or skips."""
     forms = tmp_path_factory.mktemp("forms")
 
     def open_(name, bits, model, **changes):
@@ -67,11 +67,11 @@ def opened(tmp_path_factory):
         return maker.open(case, path)
 
     yield open_
-    torch.set_grad_enabled(True)  # which engines switch off, each in a process of its own
+    torch.set_grad_enabled(True)  # engines disable gradients
 
 
 def states(session, samples):
-    """What the encoder gives, as an array."""
+    """Return the encoder's result as an array."""
     found = session.encoder(session.frontend(samples))
     return np.asarray(found.float() if isinstance(found, torch.Tensor) else found, np.float32)
 
@@ -105,7 +105,7 @@ def test_as_many_tokens_as_asked_for(opened, whisper, name, bits):
     clock = Clock()
     both = opened(name, bits, whisper, batch=2)
     both.run(np.stack([noise(31), noise(31, seed=1)]), 3.0, clock)
-    if name == "sherpa-onnx":  # which says as many as it likes, and is not asked
+    if name == "sherpa-onnx":  # the number of its tokens cannot be set
         assert clock.tokens == 0
     else:
         assert clock.tokens == 90 + 3
@@ -144,7 +144,7 @@ def test_ctc_transcribes_and_says_no_tokens(opened, wav2vec2, name, bits):
     assert clock.stages.keys() == {"frontend", "encoder", "decoder"}
     found = session.transcribe(noise(2))
     assert found
-    if bits == "32":  # transformers writes what is special, too
+    if bits == "32":  # transformers prints special symbols, too
         for silent in ("<s>", "</s>", "<unk>"):
             found = found.replace(silent, "")
         assert found == tynda.load(wav2vec2).transcribe(noise(2)).text
@@ -157,7 +157,7 @@ def test_graphs_say_what_transformers_says(opened, whisper, name, batch):
     session, peer = (opened(x, "32", whisper, batch=batch) for x in (name, "transformers"))
     tokens = np.array([session._start, [*session._start[:3], 7]][:batch])
     said = [tokens, *(np.full((batch, 1), token) for token in (300, 2, 17))]
-    for _ in range(2):  # and forget it
+    for _ in range(2):  # the second time starts with an empty cache
         session._decoder.begin(session.encoder(session.frontend(samples)))
         found = [session._decoder.advance(tokens).copy() for tokens in said]
     heard, whole = peer.encoder(peer.frontend(samples)), np.concatenate(said, 1)
@@ -217,7 +217,7 @@ def test_whisper_cpp_computes_with_the_weights_that_it_was_given(opened, whisper
     core, context, found = session._core, session._model._ctx, []
     for at, token in enumerate(tokens):
         core.whisper_decode(context, token, 1, at, 1)
-        found.append(core.whisper_get_logits(context))  # of the token 0: the binding gives no more
+        found.append(core.whisper_get_logits(context))  # of token 0 only
     np.testing.assert_allclose(found, logits, atol=0.01)
 
 

@@ -1,4 +1,4 @@
-"""Rows made by hand become tables, choices, figures, a page and a comparison."""
+"""Reports: rows made by hand become tables, choices, figures, a page and a comparison."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ MACHINE = {
 
 
 def speed(model="m", engine="tynda", bits="32", *, time=1.0, peak=200e6, **more):
-    """A row of 30 s × 1 that took ``time`` seconds; ``more`` goes to the case or the values."""
+    """Return a row of 30 s × 1 that took ``time`` seconds; ``more`` are fields or values."""
     known = {"seconds": 30.0, "batch": 1, "device": "cpu", "threads": 2, "tokens": 3.0}
     case = Case("speed", model, engine, bits, **{k: more.pop(k, v) for k, v in known.items()})
     sound, joules = case.seconds * case.batch, more.pop("joules", 8 * time / case.batch)
@@ -126,7 +126,7 @@ def page(folder, rows, **more):
 
 
 class Checker(HTMLParser):
-    """Every element is closed, in order; nothing is fetched; no identifier is there twice."""
+    """Check that elements are closed in order, nothing is fetched, and identifiers are unique."""
 
     EMPTY = ("meta", "br", "link", "img", "input")
 
@@ -229,7 +229,7 @@ def test_throughput_is_of_the_best_case():
     choice = choose.choose(choose.candidates(rows), "throughput")
     assert choice.winner.throughput == pytest.approx(60)
     assert choice.winner.batch == 4
-    assert choice.second.setup.bits == "32"  # and not the winner's other case
+    assert choice.second.setup.bits == "32"  # not the winner's other case
     assert choice.tied == ()
 
 
@@ -241,7 +241,7 @@ def test_a_noisy_winner_says_so_and_ties_are_told():
 
 
 def test_words_of_other_speech_do_not_compare():
-    """Digits are easy: a model that was scored on nothing else wins nothing by it."""
+    """Digits are easy: a model that was scored on digits only must not win by it."""
     easy = words("digits", wer=0.01, manifest="digits.jsonl")
     rows = [speed(m) for m in ("digits", "one", "two")]
     rows += [easy, words("one", wer=0.3), words("two", wer=0.4)]
@@ -256,7 +256,7 @@ def test_quality_is_the_lowest_wer_and_names_what_overlaps():
         *(speed("big", time=4.0), words("big", wer=0.10)),
         *(speed("mid", time=1.0), words("mid", wer=0.11)),  # 0.09 to 0.13 touches 0.08 to 0.12
         *(speed("low", time=0.1), words("low", wer=0.30)),
-        speed("deaf", time=0.01),  # no words
+        speed("deaf", time=0.01),  # no WER
     ]
     choice = choose.choose(choose.candidates(rows), "quality")
     assert choice.winner.setup.model == "big"
@@ -311,7 +311,7 @@ def test_edge_without_words_is_the_fastest():
 
 
 def test_energy_counts_a_second_of_sound():
-    # 16 J of 30 s against 4 J of 5 s.
+    # The energy is 16 J for 30 s against 4 J for 5 s.
     rows = [speed(joules=16.0), speed(bits="8", seconds=5.0, joules=4.0)]
     choice = choose.choose(choose.candidates(rows), "energy")
     assert choice.winner.setup.bits == "32"
@@ -361,7 +361,7 @@ def full(tmp_path_factory):
         *(speed("hub/one", seconds=s, time=s / 30, memory={"predicted": 2e8}) for s in (5.0, 30.0)),
         speed("hub/one", batch=4, time=3.0),
         speed("hub/one", device="cuda", time=0.1),
-        speed("hub/one", "tynda-numpy", time=9.0, noisy="others took 40% of the processors"),
+        speed("hub/one", "tynda-numpy", time=9.0, noisy="others used 40% of the processors"),
         speed("hub/two", "halves", "8"),
         *(words("hub/one"), words("hub/one", "tynda-numpy", wer=0.11)),
         *(operations("hub/one"), cache("hub/one")),
@@ -378,9 +378,9 @@ def test_the_page_has_all_that_was_asked_for(full):
         assert name in shown
     assert "it is not installed" in shown
     assert "it broke" in shown
-    assert "noisy: others took 40% of the processors" in shown
-    assert "WER overlaps with 1 other within the intervals" in shown
-    assert "Most sound per second" in shown
+    assert "noisy: others used 40% of the processors" in shown
+    assert "the interval of WER overlaps with 1 other" in shown
+    assert "Highest throughput" in shown
     assert "idle power subtracted: 0 W" in shown
     assert "tynda profile hub/one hub/two --engines tynda --durations 30" in shown
     figures = [path.name for path in (folder / "figures").iterdir()]
@@ -406,7 +406,7 @@ def test_estimated_energy_is_called_one_wherever_it_is_shown(full):
     _, text = full
     shown = checked(text)
     assert "Energy is an estimate" in shown
-    assert "Least energy (estimate)" in shown
+    assert "Lowest energy (estimate)" in shown
     assert "energy (estimate), J per recording" in shown
     assert "energy (estimate), J" in shown
     assert not re.search(r"\benergy(?! \(estimate\)| in the case| name estimate)", shown)
@@ -427,7 +427,7 @@ def test_the_page_is_the_same_again(full, tmp_path):
 
 def test_a_page_without_words_and_without_gpu(tmp_path):
     shown = checked(page(tmp_path, [speed(), speed(bits="8")]))
-    assert "No words were measured" in shown
+    assert "No error rates were measured" in shown
     assert "No GPU was measured" in shown
 
 

@@ -1,4 +1,4 @@
-"""The memory that a case takes is foreseen, and a case that would not fit is not tried."""
+"""The memory of a case is predicted, and a case that does not fit is skipped."""
 
 import os
 from pathlib import Path

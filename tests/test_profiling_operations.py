@@ -1,4 +1,4 @@
-"""Operations with their times, and what the machine could do."""
+"""Operations with their times, and the machine's limits."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_operations_of_a_ctc_model(tiny_file):
     assert sum(item["calls"] for item in items) == len(counted.rows)
     by_name = {item["operation"]: item for item in items}
     assert by_name["linear"]["seconds"] > 0
-    assert by_name["relu"]["seconds"] is None  # on the way out of the stem's convolution
+    assert by_name["relu"]["seconds"] is None  # fused into the stem's convolution
 
 
 def test_operations_and_cache_of_a_decoder(tmp_path):

@@ -61,7 +61,7 @@ def test_values_are_whole_numbers_beside_the_rows_scale(bits, group):
     np.testing.assert_array_equal(found.scale, found.scale.astype(np.float16))
     for part in codes.reshape(7, -1)[:, : group or 80]:
         assert len(np.unique(part)) <= Grid(bits).levels
-    # No value of the grid is nearer.
+    # No other value of the grid is nearer.
     if bits < 8:
         step, offset = (v[:, :1].astype(int) for v in found.steps[1:])
         values = (step * np.arange(Grid(bits).levels) + offset) * found.scale[:, None]
@@ -132,7 +132,7 @@ def test_clipping_errs_less_than_the_largest_value():
 
 
 def test_gaussian_steps_are_those_of_max():
-    # Max 1960, table II: the error of uniform quantizers of 4, 8 and 16 levels.
+    # The errors are those of uniform quantizers of 4, 8 and 16 levels (Max 1960, table II).
     weight = gaussian(40, 4096)
     for bits, expected in ((2, 0.1188), (3, 0.0374), (4, 0.01154)):
         found = to_grid(weight, Grid(bits), fit.absmean(weight, Grid(bits)))
@@ -165,7 +165,7 @@ def test_half_quadratic_forgives_outliers():
 
 
 def test_a_table_of_means_errs_less_than_even_steps():
-    weight = gaussian(30, 256) ** 3  # far from even
+    weight = gaussian(30, 256) ** 3  # far from uniform
     table = fit.kmeans(weight, 3)
     assert len(table.table) == 8
     found = to_grid(weight, table, fit.absmax(weight, table))
@@ -198,7 +198,7 @@ def test_gptq_harms_the_products_less(grid):
 
 
 def test_gptq_by_hand():
-    # Two inputs that are always alike: what the first loses the second makes good.
+    # Two inputs are always equal: the second compensates for the error of the first.
     weight = np.zeros((1, 32), np.float32)
     weight[0, :2] = 0.4, 0.4
     hessian = np.eye(32) * 1e-9

@@ -1,4 +1,4 @@
-"""A model as one file in fewer bits: it hears what the model hears."""
+"""A model as one file in fewer bits transcribes as the model itself does."""
 
 import fnmatch
 import json
@@ -162,7 +162,7 @@ def test_few_bits_come_back_from_their_file(folder, tmp_path, bits):
         np.testing.assert_array_equal(read[name].codes, expected.codes)
         np.testing.assert_array_equal(read[name].scale, expected.scale)
         assert read[name].shape == exact.shape
-    # All that is computed in float32 is the same as with these weights in any other form.
+    # Results in float32 are the same as with these weights in any other format.
     one = tynda.load(path, bits=32, backend="numpy")
     assert one.transcribe(noise(3), **COMMON).text
 
@@ -193,7 +193,7 @@ def test_the_step_of_whole_rows_is_not_stored(folder, tmp_path, bits):
     quantize(folder, tmp_path / "m", bits, group=0)
     tensors, header = read_raw(tmp_path / "m")
     assert not [name for name in tensors if name.endswith(".step")]
-    # A reader of a file with steps takes it from there.
+    # A file may also store these steps, and a reader then uses them.
     name = next(iter(header["grids"]))
     read = checkpoint.load(tmp_path / "m").weights[name]
     assert (read.steps.step == 254 // (Grid(bits).levels - 1)).all()
@@ -235,7 +235,7 @@ def speech(tmp_path_factory):
 
 
 def with_outliers(model, path):
-    """The same model, but for some activations that are far larger and their small weights."""
+    """Return the model with some far larger activations and correspondingly small weights."""
     weights = dict(dense(model.weights))
     for norm, after in (
         ("self_attn_layer_norm", "self_attn.[qkv]_proj"),
@@ -255,7 +255,7 @@ def with_outliers(model, path):
     [("whisper", "gptq"), ("whisper", "awq"), ("whisper", "smooth"), ("conformer", "gptq")],
 )
 def test_calibrated_methods_keep_more_of_the_model(folder, tmp_path, speech, family, method):
-    """Closer to the model's own outputs than nearest values are, on speech it did not hear."""
+    """Outputs are closer to the model's own than with plain rounding, on unseen speech."""
     source = folder if family == "whisper" else save_tiny(tmp_path / "tiny.safetensors")
     if method == "smooth":
         source = with_outliers(library.load(source), tmp_path / "loud.safetensors")
@@ -323,7 +323,7 @@ def test_a_decoder_is_heard_on_both_texts_and_nothing_else(folder, speech):
     own = [row for rows in heard._own for row in rows]
     assert found.count == sum(map(len, rights)) + sum(map(len, own))
     assert any(len(a) != len(b) for a, b in zip(rights, own, strict=True))
-    # The right text alone gives what the engine is told to compute.
+    # The reference text alone determines the computation of the engine.
     run, inputs = heard.layerwise(), []
     run.observe(
         dense(model.weights),
@@ -374,7 +374,7 @@ def test_groups_of_a_convolution_are_heard_each_by_itself(tmp_path, speech, monk
 
 
 def test_an_interrupted_call_goes_on(folder, tmp_path, speech, monkeypatch):
-    monkeypatch.setattr(methods, "_MAX_STATISTICS", 1)  # a weight at a time
+    monkeypatch.setattr(methods, "_MAX_STATISTICS", 1)  # one weight at a time
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     quantize(folder, whole, 3, calibration=speech)
     counts = []
@@ -426,7 +426,7 @@ def test_scores_are_those_of_a_file(tmp_path):
 
 
 def test_what_was_begun_otherwise_is_begun_anew(folder, tmp_path, speech):
-    # Not even the name tells this model from another.
+    # The name does not distinguish this model from another one.
     model = library.load(folder)
     other = {k: np.negative(w) if w.ndim > 1 else w for k, w in dense(model.weights).items()}
     header = new_header(model)
@@ -448,7 +448,7 @@ def test_mixed_bits_fill_the_size_with_least_harm(folder, tmp_path, speech):
     mixer = Mixer(folder, speech)
     plan = mixer.for_size(size)
     quantize(folder, tmp_path / "mixed", plan)
-    # Most of this model is its embedding, which has so many bits or one more.
+    # The embedding is most of this model, and has this many bits or one more.
     assert 0.8 * size < (tmp_path / "mixed").stat().st_size <= size
     assert len({grid.bits for grid in plan.values()}) > 1
     save_plan(tmp_path / "plan.json", plan)
@@ -458,7 +458,7 @@ def test_mixed_bits_fill_the_size_with_least_harm(folder, tmp_path, speech):
 
 
 def test_the_smallest_plan_within_a_loss_is_found(tmp_path, speech, monkeypatch):
-    """The loss of words is said to begin below four bits on average."""
+    """The predicted increase of WER starts below four bits on average."""
     pytest.importorskip("scipy")
     source = save_tiny(tmp_path / "tiny.safetensors")
     mixer, tried = Mixer(source, speech), []
@@ -531,19 +531,19 @@ def test_a_few_tensors_may_have_bits_of_their_own(folder, tmp_path):
         (
             ["--bits", "mixed", "--target-size", "1", "--calibration", "M", "--method", "rtn"],
             2,
-            "are rounded by gptq",
+            "need a method of gptq",
         ),
         (
             ["--bits", "4", "--group", "1000000000"],
             1,
             "error: group must be a whole number, a multiple of 32",
         ),
-        (["--plan", "P", "--bits", "4"], 2, "leave --bits out"),
+        (["--plan", "P", "--bits", "4"], 2, "leave out --bits"),
         (["--bits", "mixed"], 2, "needs either"),
         (["--max-wer-loss", "1"], 2, "needs either"),
         (["--bits", "mixed", "--max-wer-loss", "1", "--target-size", "3"], 2, "needs either"),
         (["--target-size", "3"], 2, "needs either"),
-        (["--bits", "mixed", "--target-size", "3"], 2, "mixed bits need speech"),
+        (["--bits", "mixed", "--target-size", "3"], 2, "mixed bits need a calibration set"),
         (
             ["--bits", "mixed", "--target-size", "0.01", "--calibration", "M"],
             1,

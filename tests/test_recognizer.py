@@ -1,4 +1,4 @@
-"""A loaded model: sound in, words with their times out."""
+"""A loaded model: audio is transcribed to words with their times."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_the_numpy_backend_needs_no_torch(tiny_file):
 
 def test_word_times_follow_each_other_inside_the_recording(tiny):
     hot = [Decoding(hotwords=[c], hotword_boost=50) for c in "abcde"]  # words up to the last frame
-    # The last frames of the model may reach beyond the end, or even begin there.
+    # The last frames of the model may extend beyond the end, or even start there.
     for n, decoding in product(range(RATE, RATE + 2000, 171), [None, *hot]):
         transcript = tiny.transcribe(noise(2)[:n], decoding)
         found = words(transcript)
@@ -200,7 +200,7 @@ def test_a_long_stream_is_read_piece_by_piece(tiny, monkeypatch):
     behind = []
     tiny.transcribe(b"", on_progress=lambda seconds: behind.append(taken * 30 - seconds))
     assert taken == 10
-    assert behind[0] >= 10  # the first piece was done before the second block was asked for
+    assert behind[0] >= 10  # the first piece was finished before the second block was read
     assert max(behind) <= 30 + 20
 
 
@@ -278,7 +278,7 @@ def test_weights_without_an_n_gram_are_refused(with_lm, tiny):
         (np.zeros((100, 90), np.float32), "one axis"),
         (np.zeros(100, np.int64), "convert"),
         (np.zeros(100, bool), "convert"),
-        (np.array([100.0, -3e4], np.float32), "divide those of 16 bits by 32768"),
+        (np.array([100.0, -3e4], np.float32), "divide 16-bit samples by 32768"),
         (np.array([0, np.nan], np.float32), "finite"),
         (np.array([0, 1e300]), "finite"),
     ],
@@ -295,7 +295,7 @@ def test_a_rate_that_cannot_be_is_refused(tiny, rate):
 
 
 def test_options_of_another_decoder_are_refused(tiny):
-    with pytest.raises(TyndaError, match="takes Decoding, not Options"):
+    with pytest.raises(TyndaError, match="accepts options of type Decoding, not Options"):
         tiny.transcribe(np.zeros(100, np.float32), tynda.Options())
 
 

@@ -18,7 +18,7 @@ texts = st.lists(st.sampled_from(["a", "b", "ab", "ba", "c"]), max_size=8).map("
         ("the cat sat", "", Errors(0, 0, 3)),
         ("", "the cat", Errors(0, 2, 0)),
         ("", "", Errors(0, 0, 0)),
-        # Two substitutions or a deletion and an insertion: the latter has a word right.
+        # Two substitutions, or a deletion and an insertion, which leaves one word correct.
         ("a b", "b c", Errors(0, 1, 1)),
         ("one two three four", "two thee four five", Errors(1, 1, 1)),
     ],
@@ -61,7 +61,7 @@ def test_rates_equal_those_of_jiwer(pairs: list[tuple[str, str]]) -> None:
     assert ours.wer == pytest.approx(words.wer)
     assert ours.cer == pytest.approx(jiwer.cer(references, hypotheses))
     assert ours.words == words.hits + words.substitutions + words.deletions
-    # The distances agree; the split among equally good alignments is ours: most words right.
+    # The distances agree; among equally good alignments tynda prefers the most correct words.
     assert ours.words - ours.substitutions - ours.deletions >= words.hits
 
 
@@ -77,7 +77,7 @@ def test_a_change_of_error_rates_by_hand():
     worse = [("a b", "a"), ("a b c d", "a b c d")]
     found = change(said, worse)
     assert found.wer == pytest.approx(1 / 6)
-    # The first is drawn twice, once or never.
+    # The first utterance is drawn twice, once or never.
     assert found.low == 0
     assert found.high == pytest.approx(1 / 2)
     assert found.is_noise

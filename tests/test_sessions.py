@@ -1,4 +1,4 @@
-"""One model, several threads and processes: each gets what one alone gets."""
+"""One model in several threads and processes: each gets the result of a single thread."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ compiled = pytest.mark.skipif(not native.available(), reason="installed without 
 
 @pytest.fixture(scope="module")
 def recordings():
-    """Of several lengths, so that threads need arenas of several sizes."""
+    """Return recordings of several lengths, so that threads need arenas of several sizes."""
     found = [audio.load(path) for path in sorted(DEMO.glob("*.opus"))]
     return [*found, *(samples[: 16000 + 7000 * i] for i, samples in enumerate(found))]
 

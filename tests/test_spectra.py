@@ -35,7 +35,7 @@ def test_power(instructions, fft, frames, monkeypatch):
             expected = np.fft.rfft(frames_of(samples, window, hop, frames), fft)
             found = make(instructions, monkeypatch, window, fft)(samples, hop, frames)
             assert found.shape == (frames, fft // 2 + 1)
-            # An error is a part of the whole spectrum, not of its weakest bin.
+            # An error is relative to the whole spectrum, not to its weakest bin.
             whole = np.sqrt(np.square(np.abs(expected)).mean(axis=1, keepdims=True))
             wrong = np.abs(np.sqrt(found) - np.abs(expected)) / np.maximum(whole, 1e-30)
             assert wrong.max(initial=0) < 5e-7
@@ -59,7 +59,7 @@ def test_each_tone_is_in_its_bin(instructions, monkeypatch):
 @pytest.mark.parametrize("ending", ["power", "log", "log10"])
 def test_filters(instructions, size, ending, monkeypatch):
     rng = np.random.default_rng(0)
-    filters = np.zeros((201, 7), np.float32)  # the last one has nothing but zeros
+    filters = np.zeros((201, 7), np.float32)  # the last filter is all zeros
     for i, (first, last) in enumerate([(0, 1), (0, 201), (200, 201), (3, 90), (90, 91), (5, 9)]):
         filters[first:last, i] = rng.uniform(0, 2, last - first)
     window = rng.uniform(0.1, 1, 400).astype(np.float32)
@@ -78,7 +78,7 @@ def test_standardised(instructions, monkeypatch):
     rng = np.random.default_rng(0)
     window = rng.uniform(0.1, 1, 256).astype(np.float32)
     samples = rng.uniform(-1, 1, 5000).astype(np.float32)
-    samples[2000:2600] = 0  # a frame in which nothing deviates
+    samples[2000:2600] = 0  # a frame without any deviation
     root = np.sqrt(np.abs(np.fft.rfft(frames_of(samples, window, 160, 29), 384)))
     expected = (root - root.mean(axis=1, keepdims=True)) / (root.std(axis=1, keepdims=True) + 1e-10)
     found = make(instructions, monkeypatch, window, 384, ending="standard")(samples, 160, 29)

@@ -1,4 +1,4 @@
-"""Tensors of safetensors files, mapped."""
+"""Memory-mapped tensors of safetensors files."""
 
 import contextlib
 import sys
@@ -38,7 +38,7 @@ def test_f32_stays_on_disk(tmp_path):
 
 
 def resident():
-    """Bytes of files that lie in this process's memory."""
+    """Return the bytes of mapped files that are resident in this process."""
     with open("/proc/self/status") as status:
         return next(int(x.split()[1]) for x in status if x.startswith("RssFile")) * 1024
 

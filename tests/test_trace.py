@@ -1,4 +1,4 @@
-"""A model's definition as a list of operations that another backend can run."""
+"""Traces: a model's definition as a list of operations that another backend can run."""
 
 import math
 

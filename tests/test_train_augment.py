@@ -1,4 +1,4 @@
-"""Distortions of training sound."""
+"""Data augmentation of training audio."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_noise_is_so_many_decibels_below_the_speech(snr, length):
 
 
 def test_noise_by_hand():
-    # Power 1 and power 4: at 0 dB the noise is halved, at 20 dB taken to a twentieth.
+    # The powers are 1 and 4: at 0 dB the noise is halved, at 20 dB scaled to a twentieth.
     speech, hum = np.ones(4, np.float32), np.full(3, 2, np.float32)
     np.testing.assert_allclose(add_noise(speech, hum, 0.0, rng()), 2)
     np.testing.assert_allclose(add_noise(speech, hum, 20.0, rng()), 1.1, rtol=1e-6)
@@ -85,7 +85,7 @@ def test_a_room_keeps_length_power_and_the_place_of_the_direct_path():
     click = np.zeros(4000, np.float32)
     click[1000] = 1
     response = np.zeros(600, np.float32)
-    response[[90, 100, 400]] = 0.1, -0.8, 0.3  # the strongest comes late and upside down
+    response[[90, 100, 400]] = 0.1, -0.8, 0.3  # the strongest sample is late and negative
     heard = reverberate(click, response)
     assert heard.dtype == np.float32
     assert heard.shape == click.shape
@@ -114,7 +114,7 @@ def test_synthetic_rooms_fall_by_60_db_in_their_time():
         tail = response[1:]
         ratios.append(-10 * math.log10(np.sum(tail**2)))
         level = 10 * np.log10(np.cumsum(tail[::-1] ** 2)[::-1] / np.sum(tail**2))
-        # Only 60 dB of the tail are there, which hardly bends the line down to -25 dB.
+        # The tail has 60 dB only, which hardly changes the line down to -25 dB.
         line = np.flatnonzero((level < -5) & (level > -25))
         slope = np.polyfit(line / RATE, level[line], 1)[0]
         measured = -60 / slope

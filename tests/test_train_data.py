@@ -1,4 +1,4 @@
-"""Training data: chosen, bucketed, batched."""
+"""Training data: selection, buckets and batches."""
 
 import signal
 
@@ -191,7 +191,7 @@ def test_nothing_longer_than_max_seconds_is_chosen_or_joined(corpus):
         examples = plan(corpus, join=6, max_seconds=2.5, seed=seed)
         assert all(sum(map(corpus.seconds, e)) <= 2.5 for e in examples)
         assert sorted(i for e in examples for i in e) == [0, 1, 2, 3, 4]
-    with pytest.raises(TyndaError, match=r"longer than 0\.4 s .*the shortest 0\.50 s"):
+    with pytest.raises(TyndaError, match=r"longer than 0\.4 s .*the shortest is 0\.50 s"):
         plan(corpus, max_seconds=0.4)
 
 

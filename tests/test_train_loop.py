@@ -1,4 +1,4 @@
-"""The training loop, on tones that stand for words."""
+"""The training loop, on tones that represent words."""
 
 import json
 import math
@@ -116,7 +116,7 @@ def test_the_consistency_loss_by_hand():
     kl_pq = 0.5 * math.log(2 / 3) + 0.5 * math.log(2)
     assert loss.item() == pytest.approx(kl_qp + kl_pq, rel=1e-5)
     loss.backward()
-    # The other view is a fixed target, so the gradient is minus its probabilities.
+    # The other view is a fixed target, so that the gradient is minus its probabilities.
     expected = torch.stack([torch.stack([-q, 0 * q]), torch.stack([-p, 0 * p])])
     torch.testing.assert_close(log_probs.grad, expected)
 
@@ -234,7 +234,9 @@ def test_an_lstm_trains_in_bf16_or_says_that_the_processor_has_none(
             monkeypatch.setattr("tynda.train.loop.has_bfloat16", lambda _: False)
         t = trainer(asked, folder, tmp_path / name)
         t.run(max_epochs=1)
-        told = capsys.readouterr().err.count("this processor has no bfloat16: training in float32")
+        told = capsys.readouterr().err.count(
+            "this processor does not support bfloat16: training in float32"
+        )
         assert told == (name == "none" or (name == "own" and not has_bfloat16("cpu")))
         assert math.isfinite(t.at.history[0]["loss"])
         ends.append(t.weights)
@@ -297,7 +299,7 @@ def test_training_texts_without_a_word_are_refused(folder, recipe, tmp_path):
 
 
 def test_texts_too_long_for_their_recordings_are_counted(folder, recipe, tmp_path):
-    # 1.3 s or so are 65 frames of 20 ms; equal letters need a frame between them.
+    # About 1.3 s are 65 frames of 20 ms; equal letters need a frame between them.
     rows = [(str(folder / "1.wav"), "ab" * 24), (str(folder / "1.wav"), "oo" * 24)]
     path = write_manifest(tmp_path / "m.jsonl", rows)
     with pytest.warns(UserWarning, match="1 of 2 texts are too long"):
@@ -414,7 +416,10 @@ def invoke(folder, *args):
         (["--device", "hpu"], "'hpu'"),
         (["--device", ""], "no device ''"),
         (["--set", "lm.order=7"], "from 2 to 6"),
-        (["--set", "data.train=[{manifest='mute.jsonl'}]", "--set", "lm.order=2"], "nothing to"),
+        (
+            ["--set", "data.train=[{manifest='mute.jsonl'}]", "--set", "lm.order=2"],
+            "no training texts",
+        ),
         (["--set", "optimizer.epochs"], "KEY=VALUE"),
         (["--set", "optimizer.epochs=many"], "TOML"),
         (["--set", "optimizer.epoch=3"], "'epoch'"),
@@ -450,7 +455,7 @@ def test_a_run_folder_that_cannot_be_made(folder, tmp_path):
     (tmp_path / "file").write_text("")
     result = invoke(folder, "--output", tmp_path / "file" / "run")
     assert result.exit_code == 1
-    assert "cannot make the folder" in result.stderr
+    assert "cannot create the folder" in result.stderr
 
 
 def test_the_command_prints_the_path_of_a_model_that_loads(folder, tmp_path):
@@ -462,5 +467,5 @@ def test_the_command_prints_the_path_of_a_model_that_loads(folder, tmp_path):
     assert [line for line in lines if "dev_cer" in line and "seconds" in line]
     assert all(line.strip() for line in lines)
     assert tynda.load(path).header.training["recipe"]["optimizer"]["epochs"] == 1
-    # The process computes with small numbers as it did before.
+    # The process treats denormal numbers as before.
     assert np.float32(1e-40) * np.float32(1) != 0

@@ -189,7 +189,7 @@ def test_no_number_is_infinite_or_none(path, key, value):
 
 
 def test_every_number_has_a_range():
-    """But the signal-to-noise ratio, which may be any."""
+    """All settings have bounds except the signal-to-noise ratio."""
     kinds = (*recipe._SECTIONS.values(), Source)
     bare = [f.name for kind in kinds for f in dataclasses.fields(kind) if f.type in BARE]
     assert bare == ["snr"]

@@ -1,4 +1,4 @@
-"""Training through the rounding."""
+"""Quantisation-aware training."""
 
 import json
 
@@ -52,9 +52,9 @@ def test_gradients_go_straight_through_and_to_the_steps():
     factors = torch.ones(1, 1, requires_grad=True)
     rounded = round_weight(weight, factors, Grid(3))
     rounded.sum().backward()
-    # What is beyond the grid's end does not move it by moving.
+    # The gradient of weights beyond the end of the grid is zero.
     assert weight.grad[0].tolist() == [1] * 30 + [0, 0]
-    # Esser et al. 2020, equation 3: the distance to the code within, the code beyond.
+    # Esser et al. 2020, equation 3: the distance to the code inside the grid, the code beyond it.
     step = 0.734 * weight.detach().abs().mean()
     place = weight.detach() / step
     codes = torch.clamp(torch.floor(place), -4, 3) + 0.5

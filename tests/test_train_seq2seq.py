@@ -115,7 +115,7 @@ def test_labels_by_hand(objective):
 def test_what_the_window_cuts_off_has_its_beginning_only(objective):
     t = objective.tokenizer
     said = [Said("do", 0.0, 0.5), Said("so", 0.6, 1.6), Said("mi", 1.6, 1.9)]
-    for rng in (PLAIN, TIMED):  # the text of a part would be a guess
+    for rng in (PLAIN, TIMED):  # the text of a part is unknown
         assert objective.labels(said, rng) == [
             *(t.sot, t.timestamp_begin, *t.encode(" do"), t.timestamp_begin + 25),
             *(t.timestamp_begin + 30, t.eot),
@@ -145,7 +145,7 @@ def test_what_the_context_has_no_room_for_has_its_beginning_only(objective, rng)
     assert whole == (24 - 3) // (count + 2) > 0
     assert len(labels) == 1 + whole * (count + 2) + 2 <= 24
     assert labels[-2:] == [t.timestamp_begin + 5 * whole, t.eot]
-    # The last one needs no room for another's beginning.
+    # The last utterance needs no space for the start of another one.
     room = objective.config.context - 4
     short = next(" ".join(["do"] * n) for n in range(30, 0, -1) if len(t.encode(" do" * n)) <= room)
     assert t.encode(f" {short}")[0] in objective.labels([Said(short, 0.0, 1.0)], rng)
@@ -193,7 +193,7 @@ def test_the_plain_loss_is_that_of_transformers(objective):
             labels=rows[:, 1:],
         )
         loss, plain = objective.loss(weights, batch, 1)
-        total, count, _ = objective.hear(weights, batch)
+        total, count, _ = objective.evaluate(weights, batch)
     assert plain.item() == pytest.approx(expected.loss.item(), rel=1e-5)
     assert total / count == pytest.approx(expected.loss.item(), rel=1e-5)
     # Label smoothing, from its definition: 0.1 of the target is spread over all tokens.

@@ -1,4 +1,4 @@
-"""Words that change places."""
+"""Splicing: words are replaced by other words of the same speaker."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ LEVELS = {"ann": 0.1, "bob": 0.2, "cat": 0.3, "dog": 0.4, "eel": 0.5, "fox": 0.6
 
 
 def say(text):
-    """Each word half a second at a level of its own, and a quiet beginning and end."""
+    """Return audio with a level for each word of half a second, and a quiet start and end."""
     edge = np.zeros(1600, np.float32)
     return np.concatenate(
         [edge, *(np.full(8000, LEVELS[w], np.float32) for w in text.split()), edge]
@@ -39,7 +39,7 @@ def cuts(words):
 
 
 def heard(samples):
-    """The words by their levels, in the middle of every half second."""
+    """Return the words by their levels, in the middle of every half second."""
     names = {round(level, 1): word for word, level in LEVELS.items()}
     return [names[round(float(x), 1)] for x in samples[1600 + 4000 : -1600 : 8000]]
 
@@ -66,7 +66,7 @@ def test_an_utterance_whose_words_are_not_known_stays_whole(corpus):
 
 
 class Oracle:
-    """A model that hears 25 letters a second, one by one, after a tenth of a second."""
+    """A model that decodes 25 letters per second, after a tenth of a second."""
 
     def __init__(self, text):
         from tynda.text.tokenizer import ENGLISH

@@ -1,4 +1,4 @@
-"""Learning from what a finished model hears in each frame."""
+"""Distillation from a finished model's output in each frame."""
 
 import math
 
@@ -67,7 +67,7 @@ def test_the_divergence_is_summed_over_the_frames_that_both_have(tiny_file, tiny
     taught = [torch.from_numpy(tiny.encode(s)) for s in sounds]
     frames = [len(t) for t in taught]
     even = torch.full((2, 40, 29), -math.log(29))
-    # One student is three frames short, the other goes on for longer than its teacher.
+    # One student has three frames fewer, the other more frames than its teacher.
     lengths = torch.tensor([frames[0] - 3, 40])
     expected = sum(
         float((t[:n].exp() * (t[:n] + math.log(29))).sum())

@@ -1,4 +1,4 @@
-"""Pieces: none lost, none too long, no word cut."""
+"""Splitting into pieces: nothing is lost, no piece is too long, no word is cut."""
 
 import itertools
 import sys
@@ -43,7 +43,7 @@ def starts(samples, most=20, least=8):
 )
 def test_nothing_is_lost_and_no_limit_broken(n, block, most, share, quiet):
     samples = silence(n / RATE) if quiet else noise(n / RATE)
-    # Pieces of a few samples are legal, and slow to test.
+    # Pieces of a few samples are allowed, but slow to test.
     block = max(block, n // 50)
     pieces = list(split(in_blocks(samples, block), most, most * share))
     joined = np.concatenate([piece for _, piece in pieces]) if pieces else silence(0)
@@ -125,7 +125,7 @@ def test_impossible_limits(most, least):
 
 
 class Script:
-    """A detector that says what it is told."""
+    """A detector that returns given probabilities."""
 
     def __init__(self, probabilities):
         self.probabilities = probabilities

@@ -59,7 +59,7 @@ def shake(model, seed=0):
 
 
 def make(variant="base", **changes):
-    """A random model of transformers with its weights and settings as tynda reads them."""
+    """Return a random transformers model with its weights and config as tynda reads them."""
     kind, settings = VARIANTS[variant]
     torch.manual_seed(0)
     theirs = shake(kind(kind.config_class(**TINY | settings | changes)))
@@ -121,7 +121,7 @@ def test_old_and_new_names_of_the_weight_norm(variant):
         old[f"{prefix}pos_conv_embed.conv.{parts[part]}" if part in parts else name] = value
     assert len(old.keys() - new.keys()) == 2
     extra = {"quantizer.codevectors": new["lm_head.bias"], "project_q.bias": new["lm_head.bias"]}
-    for stored in (old, new | extra, weights):  # what is folded stays as it is
+    for stored in (old, new | extra, weights):  # folded weights are not changed
         folded = wav2vec2.fold(stored)
         assert folded.keys() == weights.keys()
         assert all((folded[k] == weights[k]).all() for k in weights)
@@ -136,7 +136,7 @@ def test_old_and_new_names_of_the_weight_norm(variant):
 def test_a_padded_batch_gives_each_item_what_it_gets_alone(variant):
     _, config, weights = make(variant)
     lengths = [4000, 0, 1, 399, 400, 2777, 720]
-    x = 5 * noise(len(lengths), 4100)  # rubbish in the padding
+    x = 5 * noise(len(lengths), 4100)  # random values in the padding
     together, frames = encode(config, weights, x, lengths)
     for i, n in enumerate(lengths):
         alone, (m,) = encode(config, weights, x[i : i + 1, :n], [n])

@@ -1,4 +1,4 @@
-"""Weights answer alike in all formats; their bytes and products stay what they are."""
+"""Weights have one interface for all formats; their bytes and products do not change."""
 
 import hashlib
 import os
@@ -38,18 +38,18 @@ def digest(data):
 
 
 def tensors_digest(path):
-    """Of all tensors; what the header says of a model may change."""
+    """Return a hash of all tensors; the header's description of a model may change."""
     data = path.read_bytes()
     return digest(data[8 + int.from_bytes(data[:8], "little") :])
 
 
 def numbers(*shape):
-    """Exact fractions from -1 to 1, the same on any machine."""
+    """Return exact fractions from -1 to 1, the same on any machine."""
     count = int(np.prod(shape))
     return ((np.arange(count) * 7919 % 10007 - 5003) / 5003).astype(np.float32).reshape(shape)
 
 
-# Written before the six kinds of weights became one: files and products must stay as they were.
+# Hashes computed before six kinds of weights became one: files and products must not change.
 FILES = {
     (8, "rtn"): "fabdd29c1f5581d4",
     (4, "rtn"): "517462812915d424",
@@ -102,7 +102,7 @@ FORMATS = ["unrounded", "int8", "mapped", "1.58", "3", "6", "table"]
 
 
 def weight_in(form, values, folder=None):
-    """The numbers ``[out, ...]`` in a format."""
+    """Return the numbers ``[out, ...]`` in a format."""
     if form == "unrounded":
         return Weight.unrounded(values)
     if form == "int8":

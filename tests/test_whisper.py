@@ -29,7 +29,7 @@ SPECIAL = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_sta
 
 
 def make(**changes):
-    """A random model of transformers with its weights and settings as tynda reads them."""
+    """Return a random transformers model with its weights and config as tynda reads them."""
     torch.manual_seed(0)
     theirs = WhisperForConditionalGeneration(WhisperConfig(**TINY | SPECIAL | changes)).eval()
     with torch.no_grad():  # biases and norms start at values that would hide a mistake
@@ -112,7 +112,7 @@ def test_rows_of_one_item_share_its_sound_and_may_be_at_different_places():
     )
     together, _ = whisper.decode(OPS, weights, config, tokens, starts, audio)
     close(together, expected)
-    # Prompts of unlike lengths, padded behind; then each row goes on at its own place.
+    # The prompts have different lengths and are padded; then each row continues where it ended.
     prompts = np.array([2, 4, 1, 3])
     cache = empty_cache(config, 4)
     _, cache = whisper.decode(OPS, weights, config, tokens[:, :4], starts, audio, cache)
@@ -235,7 +235,7 @@ FULL = {
 @pytest.mark.parametrize("changes", [{}, {"num_mel_bins": 128, "vocab_size": 51866}])
 def test_full_size_states_logits_and_a_hundred_greedy_tokens(changes):
     theirs, config, weights = make(**FULL | changes)
-    # Shared with theirs: places that count make the tokens differ from step to step.
+    # The large positions, shared with transformers, make the tokens differ from step to step.
     weights["model.decoder.embed_positions.weight"] *= 30
     mel = features(config, 1)
     start = [50258, 50259, 50359, 50363]

@@ -35,7 +35,7 @@ def from_openai(multilingual, languages=99):
 
 
 def _halves(piece, rank, ranks):
-    """The two pieces whose joining made ``piece``: join all that were joined before it."""
+    """Return the two pieces that were merged to ``piece``, by applying all earlier merges."""
     parts = [bytes([b]) for b in piece]
     while len(parts) > 1:
         best, i = min((ranks.get(a + b, rank), i) for i, (a, b) in enumerate(pairwise(parts)))
@@ -48,7 +48,7 @@ def _halves(piece, rank, ranks):
 @pytest.fixture(scope="module", params=[True, False], ids=["multilingual", "english"])
 def pair(request):
     theirs, *ours = from_openai(request.param)
-    return theirs, WhisperTokenizer.spelt(*ours, multilingual=request.param)
+    return theirs, WhisperTokenizer.from_vocab(*ours, multilingual=request.param)
 
 
 def test_special_tokens(pair):
@@ -98,7 +98,7 @@ def test_words(pair, language, text, tokens):
     split = theirs.split_tokens_on_unicode if language == "ja" else theirs.split_tokens_on_spaces
     try:
         words, parts = split(tokens)
-    except IndexError:  # theirs looks beyond the text's end for some broken characters
+    except IndexError:  # openai's tokenizer reads beyond the end for some incomplete characters
         assume(False)
     assert ours.words(tokens, language) == list(zip(words, parts, strict=True))
 
@@ -171,7 +171,7 @@ def test_from_a_folder_old_or_new(tmp_path):
         ("vocab.json", "{}", "no tokenizer"),
         ("tokenizer.json", "[]", "damaged"),
         ("tokenizer.json", "{", "damaged"),
-        ("tokenizer.json", "{}", "no byte pair"),
+        ("tokenizer.json", "{}", "not a byte pair"),
         (
             "tokenizer.json",
             '{"model": {"vocab": {"a": -1}, "merges": []}, "added_tokens": []}',

@@ -1,4 +1,4 @@
-"""The trained witnesses: decoding and word times on weights that mean something."""
+"""The trained witness models: decoding and word times with meaningful weights."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ def whisper():
 
 @pytest.fixture(scope="module")
 def recording():
-    """Five minutes of the bundled recordings, with pauses of 0.5 s to 3 s between them."""
+    """Return five minutes of the bundled recordings, with pauses of 0.5 s to 3 s between them."""
     rng = np.random.default_rng(0)
     clips = [audio.load(u.audio) for u in manifest.read(DEMO)]
     parts: list[np.ndarray] = []

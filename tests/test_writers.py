@@ -136,7 +136,7 @@ def test_captions_keep_the_punctuation_and_spacing_of_the_segment() -> None:
 
 
 def parse(subtitles: str) -> list[tuple[int, int, str]]:
-    """Cues of SRT or WebVTT as (start, end in ms, text)."""
+    """Return cues of SRT or WebVTT as (start, end in ms, text)."""
     stamp = r"(\d{2,}):([0-5]\d):([0-5]\d)[,.](\d{3})"
     cues = []
     for block in subtitles.removeprefix("WEBVTT\n").strip("\n").split("\n\n"):

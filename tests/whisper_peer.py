@@ -1,4 +1,4 @@
-"""One random Whisper twice: in openai-whisper, and in tynda."""
+"""The same random Whisper in openai-whisper and in tynda."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tynda.models.whisper import FAMILY, Config
 from tynda.sound.frontend import LogMel
 from tynda.text.whisper import WhisperTokenizer
 
-# Numba would compile on the import: everything that needs it is imported late.
+# Numba compiles on import: modules that need it are imported late.
 openai = pytest.importorskip("whisper", reason="openai-whisper is not installed")
 
 # Hub name -> openai's, longest match first.
@@ -84,7 +84,7 @@ def published_tokenizer(multilingual=True, languages=99):
 
 
 def random_weights(config, tokenizer, seed, ends=1.0):
-    """Weights that say many things: every token has its say, the end ``ends`` times as much."""
+    """Return weights that generate varied text; the end is ``ends`` times as likely."""
     from tynda.models import whisper
 
     rng = np.random.default_rng(seed)
@@ -164,13 +164,13 @@ FRONT = LogMel(fft=400, normalize="whisper")
 
 
 def features(samples, seconds=30.0):
-    """Features with a window of silence behind."""
+    """Return features followed by a window of silence."""
     return FRONT(np.pad(samples, (0, round(seconds * 16000))))
 
 
 @pytest.fixture
 def same_dice(monkeypatch):
-    """Let openai draw with our random numbers, begun anew for each recording as ours are."""
+    """Make openai-whisper draw with tynda's random numbers, which restart for each recording."""
     dice = {"recording": False}
 
     class Dice:
@@ -208,7 +208,7 @@ def same_dice(monkeypatch):
 
 
 def same_as_openai(models, samples, options):
-    """What tynda hears, having seen that it is what openai-whisper's ``transcribe`` hears."""
+    """Return tynda's transcript, after checking that it equals openai-whisper's."""
     theirs, network = models
     seconds = network.config.frames / 50
     pieces, language = gather(

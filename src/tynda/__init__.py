@@ -47,7 +47,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is (PEP 562): the command can then be interrupted."""
+    """Import a name when it is used (PEP 562), so that the command starts fast."""
     for home, names in _HOMES.items():
         if name in names:
             value = globals()[name] = getattr(import_module(f"tynda.{home}"), name)

@@ -1,4 +1,4 @@
-"""``python -m tynda`` is the command ``tynda``."""
+"""Entry point: ``python -m tynda`` runs the command ``tynda``."""
 
 import sys
 
@@ -13,5 +13,5 @@ def main() -> None:
         sys.exit(130)
 
 
-if __name__ == "__main__":  # a process that training starts imports this again
+if __name__ == "__main__":  # worker processes of training import this module again
     main()

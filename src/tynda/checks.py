@@ -1,9 +1,9 @@
-"""Settings and their checks: a dataclass says once what each of its values may be.
+"""Settings and their checks: a dataclass declares once which values are valid.
 
 The annotation of a field is its schema. ``int``, ``float``, ``bool``, ``str``, ``Literal``, lists
-(``tuple``, ``Sequence``), and unions of them are understood; ``Annotated`` adds a `Range` or any
-other `Rule`. `check` reads it for dataclasses that are made by a program, a reader of files uses
-`fits` and `describe`, and the command line makes its options of it (``cli/options.py``).
+(``tuple``, ``Sequence``), and unions of them are supported; ``Annotated`` adds a `Range` or any
+other `Rule`. `check` applies the schema to dataclasses created by a program, readers of files use
+`fits` and `describe`, and the command line generates options from it (``cli/options.py``).
 
 >>> @dataclass(frozen=True)
 ... class Search:
@@ -42,9 +42,9 @@ __all__ = [
 ]
 
 MAX_COUNT = 1024
-"""The widest beam, the most hypotheses: more would fill the memory and change nothing."""
+"""The maximum beam size or number of hypotheses: more only fills the memory."""
 MAX_NUMBER: float = 1000
-"""The largest weight, bonus or threshold: nothing above it means anything."""
+"""The maximum weight, bonus or threshold: larger values are meaningless."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Range:
     min: float
     max: float | None = None
     above: bool = False
-    """The minimum itself is excluded."""
+    """Whether the minimum itself is excluded."""
     below: bool = False
-    """The maximum itself is excluded."""
+    """Whether the maximum itself is excluded."""
 
     def holds(self, value: Any) -> bool:
-        """Whether a number lies between the bounds; NaN does not."""
+        """Return whether a number is within the bounds; NaN is not."""
         low = value > self.min if self.above else value >= self.min
         if self.max is None:
             return bool(low)
@@ -67,7 +67,7 @@ class Range:
 
     @property
     def words(self) -> str:
-        """The bounds for a message, to follow "a number"."""
+        """The bounds as text for a message, to follow "a number"."""
         low = f"{self.min:.12g}"
         if self.max is None and self.above:
             return f"above {low}"
@@ -81,7 +81,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Rule:
-    """Any other condition on a value, and its words for a message."""
+    """Any other condition on a value, and its description for a message."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -89,7 +89,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Setting:
-    """The help of a setting, shown where people choose its value."""
+    """The help of a setting, shown by the command line."""
 
     help: str
     heading: str
@@ -107,15 +107,15 @@ def setting(
 ) -> Any:
     """Return a dataclass field with a default value and a `Setting`.
 
-    ``help`` is a sentence or two; the default value is added to it. ``heading`` is that of the
-    group in a list of options. ``metavar`` stands for the value there, such as SECONDS.
-    ``repeat``: the option is given once for each item of a list, not with commas between them.
+    ``help`` is a sentence or two; the default value is added to it. ``heading`` is the title of
+    the option's group. ``metavar`` names the option's value, such as SECONDS. With ``repeat``, the
+    option is given once for each item of a list, instead of items separated by commas.
     """
     return field(default=default, metadata={"setting": Setting(help, heading, metavar, repeat)})
 
 
 def schema(kind: Any) -> Mapping[str, Any]:
-    """The annotation of each field of a dataclass, by name."""
+    """Return the annotation of each field of a dataclass, by name."""
     return _schema(kind)
 
 
@@ -134,26 +134,26 @@ def check(settings: Any) -> None:
 
 
 def is_whole(value: Any, min: float, max: float = MAX_COUNT) -> bool:
-    """Whether a value is a whole number in these bounds; True and False are none."""
+    """Return whether a value is an integer within these bounds; True and False are not."""
     known = isinstance(value, Integral) and not isinstance(value, bool)
     return known and Range(min, max).holds(value)
 
 
 def is_number(value: Any, min: float = -MAX_NUMBER, max: float = MAX_NUMBER) -> bool:
-    """Whether a value is a number in these bounds; True, False and NaN are none."""
+    """Return whether a value is a number within these bounds; True, False and NaN are not."""
     return _is_real(value) and Range(min, max).holds(value)
 
 
 def _is_real(value: Any) -> bool:
-    """Whether a value is an integer or a float, of Python or of NumPy; fractions are none."""
+    """Return whether a value is an integer or a float, of Python or NumPy; fractions are not."""
     known = isinstance(value, Integral) or not isinstance(value, Rational)
     return known and isinstance(value, Real) and not isinstance(value, bool)
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; an integer is a number, but a truth value is not.
+    """Return whether a value fits an annotation; an integer is a number, but a bool is not.
 
-    Numbers are finite, and integers have 64 bits.
+    Numbers must be finite, and integers must fit in 64 bits.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -185,13 +185,13 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """Say in words which values `fits` accepts."""
+    """Describe the values that `fits` accepts."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         kind, rule = arguments
         if isinstance(rule, Range):
             return f"{describe(kind)} {rule.words}"
-        united = get_origin(kind) in (Union, UnionType)  # its rule says it shorter
+        united = get_origin(kind) in (Union, UnionType)  # the rule alone is shorter
         return rule.words if united else f"{describe(kind)}, {rule.words}"
     if origin in (Union, UnionType):
         return " or ".join(describe(kind) for kind in arguments if kind is not NoneType)
@@ -206,7 +206,7 @@ def describe(hint: Any) -> str:
 
 
 def simple(hint: Any) -> tuple[Any, Range | None]:
-    """The type of an annotation without None and rules, and the range of its numbers."""
+    """Return the type of an annotation without None and rules, and the range of its numbers."""
     if get_origin(hint) in (Union, UnionType):
         return simple(get_args(hint)[0])
     if get_origin(hint) is Annotated:

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception whose message is meant for users."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ __all__ = ["TyndaError", "listed"]
 
 
 class TyndaError(Exception):
-    """Something the user can mend: one line that says what is wrong and what to do.
+    """An error that the user can fix: one line that states what is wrong and what to do.
 
-    The command line prints it without a traceback and exits with 1. Anything else that
+    The command line prints it without a traceback and exits with 1. Any other exception that
     escapes is a bug.
     """
 
 
-def listed(names: Sequence[str], most: int = 20) -> str:
-    """``names`` for a message, not too many of them."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+def listed(names: Sequence[str], limit: int = 20) -> str:
+    """Return ``names`` as text for a message, limited in number."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""How many words a model gets wrong, and how long it takes."""
+"""Evaluation of a model: error rates and speed on manifests."""
 
 from __future__ import annotations
 
@@ -23,60 +23,60 @@ __all__ = ["Report", "Result", "evaluate"]
 
 @dataclass(frozen=True)
 class Result:
-    """One utterance: what was said and what was heard, both normalised."""
+    """The result for one utterance, with normalised reference and hypothesis."""
 
     audio: Path
     source: str
     reference: str
     hypothesis: str
     seconds: float
-    """Of sound."""
+    """Duration of the recording."""
     processing: float
-    """Seconds that front end, model and decoder took; reading the file is not counted."""
+    """Seconds for front end, model and decoder, without reading the file."""
 
 
 @dataclass
 class Report:
-    """Scores of one model over all manifests and for each source."""
+    """The scores of one model over all manifests and for each source."""
 
     model: str
     bytes: int
     """Size of the model's file."""
     results: list[Result]
     failed: list[tuple[Path, str]] = field(default_factory=list)
-    """Recordings that could not be read, and why; they are not scored."""
+    """Recordings that could not be read, with the reasons; they are not scored."""
 
     @property
     def overall(self) -> Scores:
-        """Over all utterances."""
+        """The scores over all utterances."""
         return _score(self.results)
 
     @property
     def sources(self) -> dict[str, Scores]:
-        """By the manifests' ``source``."""
+        """The scores by ``source`` of the manifests."""
         names = sorted({r.source for r in self.results})
         return {name: _score(r for r in self.results if r.source == name) for name in names}
 
     @property
     def real_time_factor(self) -> float | None:
-        """Seconds of work for each second of sound."""
+        """Seconds of processing for each second of audio, or None without audio."""
         if not self.audio_seconds:
             return None
         return sum(r.processing for r in self.results) / self.audio_seconds
 
     @property
     def audio_seconds(self) -> float:
-        """Length of all recordings that were scored."""
+        """The duration of all scored recordings in seconds."""
         return sum(r.seconds for r in self.results)
 
     def worst(self, count: int) -> list[Result]:
-        """The utterances with most word errors, worst first."""
+        """Return the utterances with most word errors, worst first."""
         wrong = [(errors(r.reference.split(), r.hypothesis.split()).total, r) for r in self.results]
         wrong.sort(key=lambda item: (-item[0], str(item[1].audio)))
         return [r for total, r in wrong[:count] if total]
 
     def to_dict(self, worst: int = 10, *, every: bool = False) -> dict[str, Any]:
-        """JSON-able data; with ``every`` utterance in order under ``utterances``."""
+        """Return JSON-able data; ``every`` adds all utterances in order under ``utterances``."""
         return {
             "model": self.model,
             "bytes": self.bytes,
@@ -99,14 +99,13 @@ def evaluate(
 ) -> Report:
     """Transcribe every utterance of the manifests, one by one, and score the texts.
 
-    ``model`` may be a name or path, as for `load`. ``options`` are those of the model's own
-    decoder (``model.options()``).
-    Both sides are normalised first, by one of `NORMALIZERS`; unless it is named: to letters,
-    apostrophe and space (``letters``) for an English model, by ``basic`` for any other.
-    ``on_progress`` hears how many of how
-    many are done. Warns of references in which the normaliser leaves nothing: another language,
-    perhaps. Raises `TyndaError` for an unreadable manifest, an unknown normaliser, or when no
-    recording at all could be read.
+    ``model`` may be a name or path, as for `load`. ``options`` are those of the model's decoder
+    (``model.options()``). References and hypotheses are first normalised by ``normalizer``, one
+    of `NORMALIZERS`; the default is ``letters`` (letters, apostrophe and space) for an English
+    model and ``basic`` for all others. ``on_progress`` is called with the numbers of finished
+    and of all utterances. Warns of references that are empty after normalisation: they may be in
+    another language. Raises `TyndaError` for an unreadable manifest, an unknown normaliser, or
+    when no recording could be read.
     """
     if not isinstance(model, Model):
         model = load(model)
@@ -115,10 +114,10 @@ def evaluate(
         manifests = [manifests]
     utterances: list[Utterance] = [u for path in manifests for u in manifest.read(path)]
     report = Report(model.header.name, model.bytes, [])
-    model.prepare(options)  # loading a language model once is no part of the speed
+    model.prepare(options)  # the time to load a language model is not part of the speed
     for done, utterance in enumerate(utterances, 1):
         try:
-            report.results.append(_listen(model, utterance, options, normalize))
+            report.results.append(_transcribe(model, utterance, options, normalize))
         except TyndaError as error:
             report.failed.append((utterance.audio, str(error)))
         if on_progress:
@@ -127,7 +126,7 @@ def evaluate(
     wiped = {text for text in spoken if not normalize(text)}
     if count := sum(u.text in wiped for u in utterances):
         warnings.warn(
-            f"{count} of {len(utterances)} references hold no words that {report.model} could "
+            f"{count} of {len(utterances)} references have no words that {report.model} could "
             "write, and count as silence: check their language",
             stacklevel=2,
         )
@@ -141,16 +140,16 @@ def _normalizer(model: Model, name: str | None) -> Callable[[str], str]:
     if name is None:
         return model.normalize
     if name not in NORMALIZERS:
-        raise TyndaError(f"no normalizer {name!r}: take one of {', '.join(NORMALIZERS)}")
+        raise TyndaError(f"no normalizer {name!r}: choose one of {', '.join(NORMALIZERS)}")
     return NORMALIZERS[name]()
 
 
-def _listen(
+def _transcribe(
     model: Model, utterance: Utterance, options: Any, normalize: Callable[[str], str]
 ) -> Result:
     samples = audio.load(utterance.audio)
     started = time.perf_counter()
-    # A manifest's utterances are whole sentences, yet some last for minutes.
+    # `transcribe` splits long recordings: some utterances of manifests last for minutes.
     text = model.transcribe(samples, options).text
     processing = time.perf_counter() - started
     return Result(

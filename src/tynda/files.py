@@ -1,4 +1,4 @@
-"""Reading files that may not be there, writing files whole or not at all."""
+"""Reading files that may be missing, and writing files atomically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["check_readable", "read_json", "whole_folder", "write_whole"]
 
 
 def check_readable(path: Path, kind: str) -> None:
-    """Raise `TyndaError` unless ``path`` is a file, of this ``kind``, that may be read."""
+    """Raise `TyndaError` unless ``path`` is a readable file; ``kind`` names it in messages."""
     if not os.path.isfile(path):
         raise TyndaError(f"no {kind} at {path}: check the path")
     try:
@@ -28,9 +28,9 @@ def check_readable(path: Path, kind: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read the JSON object in a file.
 
-    Raises FileNotFoundError where there is none, `TyndaError` where it cannot be read.
+    Raises FileNotFoundError where there is no file, `TyndaError` where it cannot be read.
     """
     try:
         value = json.loads(path.read_text("utf-8"))
@@ -41,20 +41,20 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         raise TyndaError(f"{path} is damaged: get it again") from None
     if not isinstance(value, dict):
-        raise TyndaError(f"{path} is damaged: it is no JSON object")
+        raise TyndaError(f"{path} is damaged: it is not a JSON object")
     return value
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path`` and move it there, so that nobody sees half a file.
+    """Write ``data`` to a temporary file and rename it to ``path``, which is never incomplete.
 
-    Raises `TyndaError` when the folder is missing, not writable or full; an older file at
-    ``path`` then stays as it was.
+    Raises `TyndaError` when the folder is missing, not writable or full; an existing file at
+    ``path`` is then unchanged.
     """
-    import secrets  # with all that hashes: to read takes none of it
+    import secrets  # slow to import, with its hash functions, and not needed for reading
 
-    # Not tempfile: its files are readable by their owner only, and stay so when renamed. The
-    # name is short, since that of the target may be as long as the file system allows.
+    # tempfile is not used: its files are readable by their owner only, even after the renaming.
+    # The name is short, since the target's may be as long as the file system allows.
     partial = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
         try:
@@ -64,7 +64,7 @@ def write_whole(path: Path, data: bytes) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise TyndaError(
-            f"cannot write {path} ({error.strerror}): choose another place or make room"
+            f"cannot write {path} ({error.strerror}): choose another folder or free disk space"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Manifests: lists of recordings with their texts, as JSON lines in NVIDIA NeMo's form."""
+"""Manifests: lists of recordings with their texts, as JSON lines in NVIDIA NeMo's format."""
 
 import json
 import os
@@ -14,7 +14,7 @@ __all__ = ["Utterance", "read"]
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One recording and what was said in it; ``duration`` in seconds."""
+    """One recording and its reference text; ``duration`` is in seconds."""
 
     audio: Path
     text: str
@@ -25,16 +25,16 @@ class Utterance:
 
 
 def read(path: str | os.PathLike[str]) -> list[Utterance]:
-    """Read a manifest: one JSON object on a line, in UTF-8.
+    """Read a manifest with one JSON object on each line, in UTF-8.
 
-    ``audio_filepath`` (relative to the manifest's folder) and ``text`` must be there;
-    ``duration``, ``speaker`` and ``language`` are None where absent, ``source`` is the
-    manifest's stem. ``offset`` may only be 0: each line has a whole file. Other keys and
-    blank lines are ignored. That the sound files exist is not checked.
+    ``audio_filepath`` (relative to the manifest's folder) and ``text`` are required;
+    ``duration``, ``speaker`` and ``language`` are None where absent, and the default of
+    ``source`` is the manifest's stem. ``offset`` must be 0: each line has a whole file. Other
+    keys and blank lines are ignored. The existence of audio files is not checked.
 
     Raises:
-        TyndaError: the file cannot be read, holds no utterance, or has a line that is not
-            as described; the message names the file and the line.
+        TyndaError: the file cannot be read, has no utterance, or has an invalid line; the
+            message names the file and the line.
     """
     if not os.fspath(path):
         raise TyndaError("the name of the manifest is empty: give a file")
@@ -51,19 +51,19 @@ def read(path: str | os.PathLike[str]) -> list[Utterance]:
             except _LineError as error:
                 raise TyndaError(f"{path}:{number}: {error}") from error
     if not utterances:
-        raise TyndaError(f"{path}: empty manifest, write one JSON object on a line for each sound")
+        raise TyndaError(f"{path}: empty manifest, write one JSON object per line and recording")
     return utterances
 
 
 class _LineError(Exception):
-    """What is wrong with a line of a manifest."""
+    """An error in a line of a manifest."""
 
 
 def _utterance(path: Path, line: bytes) -> Utterance:
     try:
         entry = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
-        raise _LineError("not JSON in UTF-8, write one JSON object on a line") from error
+        raise _LineError("not JSON in UTF-8, write one JSON object per line") from error
     if not isinstance(entry, dict):
         raise _LineError("not a JSON object, write {...} with audio_filepath and text")
     audio = _string(entry, "audio_filepath")
@@ -87,11 +87,11 @@ def _utterance(path: Path, line: bytes) -> Utterance:
 
 def _string(entry: dict[str, Any], key: str) -> str | None:
     value = entry.get(key)
-    if isinstance(value, str) and key != "audio_filepath":  # file names may hold any bytes
+    if isinstance(value, str) and key != "audio_filepath":  # file names may have any bytes
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _LineError(f'"{key}" holds half of a character, write it anew') from None
+            raise _LineError(f'"{key}" has an incomplete character, write it again') from None
     if value is None or isinstance(value, str):
         return value
     raise _LineError(f'"{key}" is not a string, put it in quotes')
@@ -101,7 +101,7 @@ def _duration(entry: dict[str, Any]) -> float | None:
     value = entry.get("duration")
     if value is None:
         return None
-    # The comparison also turns down NaN, infinity and integers that no float holds.
+    # The comparison also rejects NaN, infinity and integers too large for a float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= sys.float_info.max:
         raise _LineError('"duration" is not a number of seconds, give one or leave it out')

@@ -1,4 +1,4 @@
-"""A loaded model: sound in, text out."""
+"""A loaded model, which transcribes audio."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def load(
 ) -> Model:
     """Load a model: a bundled or cached name, a ``.safetensors`` file, or a checkpoint's folder.
 
-    ``backend``: the native one by default, or NumPy where it is not there. ``bits``: 8 or 32,
-    in which products are computed; by default 32, or 8 for a model that is stored so.
-    ``threads``: of the native backend; one for each processor by default.
+    ``backend`` is native by default, or NumPy where that is not available. ``bits``, 8 or 32, is
+    the matmul precision; the default is 32, or 8 for a model with 8-bit weights. ``threads`` is
+    the number of threads of the native backend; the default is one for each processor.
 
     Raises `TyndaError` when there is no such model or backend, or its files are damaged.
     """
@@ -52,7 +52,7 @@ def load(
 class Model:
     """A recogniser: weights, front end and decoder, immutable and safe to share between threads.
 
-    A recording is transcribed in a `Session`, which holds all that belongs to it alone.
+    A recording is transcribed in a `Session`, which holds all state of this recording.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Model:
         bits: int | None = None,
         threads: int | None = None,
     ) -> None:
-        """A model that has been read; ``backend``, ``bits`` and ``threads`` as `load` takes them.
+        """Create a model from a checkpoint; for ``backend``, ``bits``, ``threads`` see `load`.
 
-        Raises `TyndaError` where there is no such backend or width.
+        Raises `TyndaError` where there is no such backend or precision.
         """
 
         def opened(model: Checkpoint) -> Engine:
@@ -77,9 +77,9 @@ class Model:
         self.head = head_of(checkpoint.family)(checkpoint, opened)
 
     def options(self, **given: Any) -> Any:
-        """The decoder's options; those that are not ``given`` have their default.
+        """Return the decoder's options; those that are not ``given`` have their defaults.
 
-        Raises `TyndaError` for one that this kind of model does not have.
+        Raises `TyndaError` for an option that this kind of model does not have.
         """
         known = [f.name for f in fields(self.head.options_type)]
         if unknown := [name for name in given if name not in known]:
@@ -89,14 +89,14 @@ class Model:
         return self.head.options_type(**given)
 
     def prepare(self, options: Any = None) -> None:
-        """Do now what the first recording would wait for: language models, adapters.
+        """Load language models and adapters now, instead of with the first recording.
 
-        Raises `TyndaError` where decoding by these options would.
+        Raises `TyndaError` where decoding with these options would.
         """
         self.head.prepare(self.options() if options is None else options)
 
     def session(self, options: Any = None, **given: Any) -> Session:
-        """A session for one recording; ``options`` may also be ``given`` one by one.
+        """Return a session for one recording; ``options`` may also be ``given`` one by one.
 
         Raises `TyndaError` for options that do not fit the model.
         """
@@ -104,7 +104,7 @@ class Model:
             options = self.options(**given)
         elif not isinstance(options, self.head.options_type):
             kind = self.head.options_type.__name__
-            raise TyndaError(f"{self.header.name} takes {kind}, not {options!r}")
+            raise TyndaError(f"{self.header.name} accepts options of type {kind}, not {options!r}")
         return self.head.session(options)
 
     @overload
@@ -141,12 +141,12 @@ class Model:
         on_progress: Progress | None = None,
         **given: Any,
     ) -> Transcript | Iterator[Segment]:
-        """The words in ``source``: a path, bytes, a binary file, ``"-"`` for stdin, or samples.
+        """Transcribe ``source``: a path, bytes, a binary file, ``"-"`` for stdin, or samples.
 
-        Samples are an array or a tensor as `as_samples` takes it, at ``sample_rate`` hertz.
-        ``options`` may also be ``given`` one by one. ``stream``: give an iterator of segments, each
-        as soon as it is ready. ``on_progress`` is called with the seconds that are done. Raises
-        `TyndaError` where `audio.stream`, `as_samples`, `options` or the decoder does.
+        Samples are an array or a tensor as for `as_samples`, at ``sample_rate`` hertz. ``options``
+        may also be ``given`` one by one. With ``stream``, the result is an iterator that yields
+        each segment as soon as it is ready. ``on_progress`` is called with the seconds that are
+        done. Raises `TyndaError` where `audio.stream`, `as_samples`, `options` or the decoder does.
         """
         session, blocks = self.session(options, **given), _blocks(source, sample_rate)
         return (session.segments if stream else session.transcribe)(blocks, on_progress)
@@ -160,22 +160,23 @@ class Model:
         on_progress: Progress | None = None,
         **given: Any,
     ) -> Iterator[Segment]:
-        """The segments of a recording, each as soon as it is ready; see `transcribe`."""
+        """Yield the segments of a recording, each as soon as it is ready; see `transcribe`."""
         blocks = _blocks(source, sample_rate)
         return self.session(options, **given).segments(blocks, on_progress)
 
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
         """Run the encoder on float32 mono samples ``[n]`` at 16 kHz.
 
-        With CTC these are log-probabilities ``[frames, vocab]``, else states ``[frames,
-        channels]`` of the first window. ``language``: of a model with adapters for several.
+        The result of a CTC model is log-probabilities ``[frames, vocab]``, that of others the
+        states ``[frames, channels]`` of the first window. ``language`` selects the adapter of a
+        model with several.
         """
         return self.head.encode(samples, language)
 
     def logits(self, samples: Floats, text: str) -> Floats:
-        """The scores ``[n, vocab]`` of every output, the decoder being given the right ``text``.
+        """Return the scores ``[n, vocab]`` of every output token, with ``text`` as forced input.
 
-        With CTC, which has no decoder, they are the log-probabilities of the frames.
+        For CTC, which has no decoder, they are the log-probabilities of the frames.
         """
         model, head = self.checkpoint, self.head
         features = head.features(model, samples)
@@ -186,7 +187,7 @@ class Model:
 
     @property
     def normalize(self) -> Callable[[str], str]:
-        """Brings a text to the spelling in which it is scored."""
+        """The normaliser with which texts are scored."""
         return normalizer_of(self.header.languages)
 
 

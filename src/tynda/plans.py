@@ -1,4 +1,4 @@
-"""The plans of a model: what the native engine runs for a recording of some length."""
+"""The plans of a model, which the native engine runs for a recording of some length."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Planned:
     machine: Machine
 
     def text(self) -> str:
-        """The plan's text, with the program's name and its memory on this machine."""
+        """Return the plan as text, with the program's name and its memory on this machine."""
         header, _, lines = self.lowered.plan.text().partition("\n")
         here = f"{self.machine.instructions}, {self.machine.threads} threads"
         memory = f"# {self.run.name}: arena of {self.lowered.arena_bytes} bytes ({here})"
@@ -43,8 +43,8 @@ def plans(
 ) -> list[Planned]:
     """Lower every program that ``batch`` recordings of ``seconds`` need, in order, from shapes.
 
-    A decoder writes ``tokens`` for each second of sound. ``bits`` is the matmul precision, as
-    `tynda.load` takes it. Raises `TyndaError` where there are no kernels.
+    A decoder generates ``tokens`` for each second of audio. ``bits`` is the matmul precision, as
+    for `tynda.load`. Raises `TyndaError` where there are no kernels.
     """
     head, held = head_of(model.family), model.family.trainable(model.config)
     weights, bits = as_held(model.weights, held, "native", bits)

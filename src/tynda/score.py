@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["Change", "Errors", "Scores", "change", "errors", "score"]
 
-EDIT: Final = 1 << 32  # above any number of substitutions; int64 has room for 2**31 edits
+EDIT: Final = 1 << 32  # above any number of substitutions; int64 can count 2**31 edits
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class Errors:
 class Scores:
     """Error rates over a set of utterances.
 
-    ``wer`` and ``cer`` are errors over the ``words`` and ``chars`` of all references together
-    (not a mean over utterances), so they may exceed 1. ``substitutions``, ``insertions`` and
-    ``deletions`` count words, ``char_errors`` characters, the spaces between words included.
-    With no reference words at all a rate is 0 if nothing was inserted either, and None
-    (undefined) otherwise.
+    ``wer`` and ``cer`` are errors divided by the ``words`` and ``chars`` of all references (not a
+    mean over utterances), so they may exceed 1. ``substitutions``, ``insertions`` and
+    ``deletions`` count words; ``char_errors`` counts characters, including the spaces between
+    words. Without any reference words, a rate is 0 if nothing was inserted, and None (undefined)
+    otherwise.
     """
 
     wer: float | None
@@ -50,23 +50,23 @@ class Scores:
 def errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
     """Count the edits between two sequences of words, or of characters (a string).
 
-    The distance is the least possible; among the alignments that reach it, the one with the
-    fewest substitutions, that is with the most words right, is counted.
+    The distance is the minimum; of the alignments that reach it, the one with the fewest
+    substitutions, and therefore the most correct words, is counted.
     """
     codes: dict[str, int] = {}
     ref, hyp = (
         np.array([codes.setdefault(unit, len(codes)) for unit in units], dtype=np.int64)
         for units in (reference, hypothesis)
     )
-    # Wagner and Fischer (1974), one row for each unit of the reference. A cost holds both counts,
-    # edits * EDIT + substitutions, so that its minimum is the least of the first and then of the
-    # second, and no matrix must be kept to trace back through.
+    # The algorithm is that of Wagner and Fischer (1974), with a row for each unit of the reference.
+    # A cost encodes both counts, edits * EDIT + substitutions, so that its minimum minimises first
+    # the one and then the other, and no matrix is needed for tracing back.
     inserted = EDIT * np.arange(len(hyp) + 1)
     row = inserted
     for unit in ref:
-        reached = row + EDIT  # by a deletion
+        reached = row + EDIT  # the cost after a deletion
         reached[1:] = np.minimum(reached[1:], row[:-1] + np.where(hyp == unit, 0, EDIT + 1))
-        # By insertions from any cell to the left: min over k <= j of reached[k] + (j - k) * EDIT.
+        # Insertions come from any cell to the left: min over k <= j of reached[k] + (j - k) * EDIT.
         row = np.minimum.accumulate(reached - inserted) + inserted
     distance, substitutions = divmod(int(row[-1]), EDIT)
     gaps, surplus = distance - substitutions, len(hyp) - len(ref)
@@ -76,8 +76,7 @@ def errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
 def score(pairs: Iterable[tuple[str, str]]) -> Scores:
     """Score (reference, hypothesis) pairs of texts that are already normalised.
 
-    Words are what whitespace separates; characters are those of the words joined by single
-    spaces.
+    Words are separated by whitespace; characters are those of the words joined by single spaces.
     """
     utterances = words = chars = char_errors = 0
     substitutions = insertions = deletions = 0
@@ -106,7 +105,7 @@ def score(pairs: Iterable[tuple[str, str]]) -> Scores:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A difference of two word error rates on the same utterances, and its interval."""
+    """The difference of two word error rates on the same utterances, and its interval."""
 
     wer: float
     low: float
@@ -114,7 +113,7 @@ class Change:
 
     @property
     def is_noise(self) -> bool:
-        """Whether none may be there at all."""
+        """Whether the interval includes 0, so that there may be no difference."""
         return self.low <= 0 <= self.high
 
 
@@ -126,24 +125,24 @@ def change(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Change:
-    """How much the word error rate rises from one set of pairs to another.
+    """Return the increase of the word error rate from one set of pairs to another.
 
     Both are (reference, hypothesis) of the same utterances in the same order. The interval is
-    by a paired bootstrap over utterances: they are drawn anew with replacement, both results of
-    one together (Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in ASR
-    performance evaluation"). Raises ValueError where the references differ or have no word.
+    computed by a paired bootstrap over utterances, which resamples both results of an utterance
+    together (Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance
+    evaluation"). Raises ValueError where the references differ or have no words.
     """
     rows = []
     for (reference, first), (same, second) in zip(before, after, strict=True):
         if reference != same:
             raise ValueError("the references differ: these are not the same utterances")
         said = reference.split()
-        edits = [errors(said, heard.split()).total for heard in (first, second)]
+        edits = [errors(said, hypothesis.split()).total for hypothesis in (first, second)]
         rows.append((edits[1] - edits[0], len(said)))
     more, words = np.array(rows, np.float64).reshape(-1, 2).T
     if not words.sum():
-        raise ValueError("there is no word to get wrong")
-    # How often each utterance is drawn.
+        raise ValueError("the references have no words")
+    # Each row of `drawn` counts how often each utterance is drawn.
     rng, share = np.random.default_rng(seed), np.full(len(words), 1 / len(words))
     rates = []
     for start in range(0, draws, 1000):

@@ -1,4 +1,4 @@
-"""What a recogniser heard: text, times and confidences, as plain data."""
+"""The result of recognition: text, times and confidences, as plain data."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ __all__ = ["Segment", "Transcript", "Word"]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word; ``start`` and ``end`` in seconds, ``confidence`` in 0..1 where it is known."""
+    """One word; ``start`` and ``end`` are in seconds, ``confidence`` is from 0 to 1 or None."""
 
     text: str
     start: float
@@ -23,7 +23,7 @@ class Word:
     confidence: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The word as JSON-able data, times to the millisecond."""
+        """Return the word as JSON-able data, with times rounded to milliseconds."""
         return {
             "text": self.text,
             "start": round(float(self.start), 3),
@@ -34,10 +34,10 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of speech; ``start`` and ``end`` in seconds.
+    """A span of speech; ``start`` and ``end`` are in seconds.
 
-    ``words`` is empty where word times were not asked for. ``alternatives`` holds the
-    hypotheses that came after ``text`` in the search, best first.
+    ``words`` is empty unless word times were requested. ``alternatives`` are the hypotheses that
+    the search ranked after ``text``, best first.
     """
 
     start: float
@@ -47,10 +47,10 @@ class Segment:
     confidence: float | None = None
     alternatives: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What the decoder knows besides, ready for JSON; it joins the segment's own keys there."""
+    """Further JSON-able values of the decoder, which `to_dict` adds to the segment's keys."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The segment as JSON-able data, times to the millisecond."""
+        """Return the segment as JSON-able data, with times rounded to milliseconds."""
         return {
             "start": round(float(self.start), 3),
             "end": round(float(self.end), 3),
@@ -64,7 +64,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """One recording's text: ``segments`` in the order of time, ``duration`` in seconds."""
+    """The text of one recording; ``segments`` are ordered by time, ``duration`` is in seconds."""
 
     text: str
     segments: Sequence[Segment] = ()
@@ -72,7 +72,7 @@ class Transcript:
     duration: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The transcript as JSON-able data, times to the millisecond."""
+        """Return the transcript as JSON-able data, with times rounded to milliseconds."""
         return {
             "text": self.text,
             "language": self.language,
@@ -81,9 +81,9 @@ class Transcript:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the transcript in the format that the suffix names, whole or not at all.
+        """Write the transcript atomically, in the format that the suffix names.
 
-        The suffix is one of .txt .json .srt .vtt .tsv, in either case.
+        The suffix is one of .txt .json .srt .vtt .tsv, in upper or lower case.
 
         Raises:
             TyndaError: the suffix is unknown, or the file cannot be written.

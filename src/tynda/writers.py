@@ -1,4 +1,4 @@
-"""A transcript as a text file: txt, json, srt, vtt, tsv."""
+"""Writes a transcript as a text file: txt, json, srt, vtt, tsv."""
 
 import json
 import re
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "write"]
 
-# Subtitling practice (Netflix Timed Text Style Guide; BBC Subtitle Guidelines): a caption has
-# two lines of 42 characters at most, stays no longer than 7 seconds, and goes in a long pause.
+# Subtitling practice (Netflix Timed Text Style Guide; BBC Subtitle Guidelines): a caption has at
+# most two lines of 42 characters, is shown for at most 7 seconds, and ends at a long pause.
 LINE_CHARACTERS: Final = 42
 CAPTION_LINES: Final = 2
 CAPTION_SECONDS: Final = 7.0
@@ -31,12 +31,12 @@ class Cue(NamedTuple):
 
 
 def write(transcript: "Transcript", format: str) -> str:
-    r"""The text of a file in ``format``, one of FORMATS; every line ends in ``\n``.
+    r"""Return the text of a file in ``format``, one of FORMATS; every line ends in ``\n``.
 
-    txt has a line for each segment, json everything that the transcript knows, tsv the columns
-    start, end (milliseconds) and text as openai/whisper writes them. srt and vtt cut a segment
-    into captions between words where it has word times, and leave it whole where it has none.
-    Segments without text are left out of all but json.
+    txt has a line for each segment, json all data of the transcript, tsv the columns start, end
+    (milliseconds) and text as openai/whisper writes them. srt and vtt split a segment with word
+    times into captions between words, and do not split one without. All formats except json omit
+    segments without text.
 
     Raises:
         TyndaError: the format is unknown.
@@ -65,7 +65,7 @@ def _tsv(transcript: "Transcript") -> str:
 def _srt(transcript: "Transcript") -> str:
     blocks = []
     for number, cue in enumerate(_cues(transcript), start=1):
-        # SubRip has no escapes, and players look for its arrow anywhere.
+        # SubRip has no escape sequences, and players search for its arrow in the text as well.
         text = re.sub("--+>", "->", cue.text)
         span = f"{_stamp(cue.start, ',')} --> {_stamp(cue.end, ',')}"
         blocks.append(f"{number}\n{span}\n{text}\n")
@@ -75,7 +75,7 @@ def _srt(transcript: "Transcript") -> str:
 def _vtt(transcript: "Transcript") -> str:
     blocks = ["WEBVTT\n"]
     for cue in _cues(transcript):
-        # With ">" escaped no "-->" is left, which a WebVTT cue may not hold (section 4.2.2).
+        # Escaping ">" removes "-->", which a WebVTT cue may not contain (section 4.2.2).
         text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         blocks.append(f"{_stamp(cue.start, '.')} --> {_stamp(cue.end, '.')}\n{text}\n")
     return "\n".join(blocks)
@@ -91,14 +91,14 @@ FORMATS: Final[dict[str, Callable[["Transcript"], str]]] = {
 
 
 def _spoken(transcript: "Transcript") -> Iterator["Segment"]:
-    """The segments that have text, on one line each: no tab or line break splits a row or cue."""
+    """Yield segments with text, without tabs and line breaks, which would split a row or cue."""
     for segment in transcript.segments:
         if text := " ".join(segment.text.split()):
             yield replace(segment, text=text)
 
 
 def _span(start: float, end: float) -> tuple[int, int]:
-    """Seconds to whole milliseconds, never before 0 and never empty: WebVTT forbids both."""
+    """Convert seconds to milliseconds, not below 0 and not empty: WebVTT forbids both."""
     first = max(0, round(start * 1000))
     return first, max(first + 1, round(end * 1000))
 
@@ -111,7 +111,7 @@ def _stamp(milliseconds: int, point: str) -> str:
 
 
 def _cues(transcript: "Transcript") -> Iterator[Cue]:
-    """Captions whose starts never go back, even where word times do."""
+    """Yield captions whose starts do not decrease, even where word times do."""
     latest = 0
     for segment in _spoken(transcript):
         for text, start, end in _captions(segment):
@@ -125,7 +125,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _captions(segment: "Segment") -> Iterator[tuple[str, float, float]]:
-    """Cut a segment into captions (text, start, end), as few as the limits allow."""
+    """Split a segment into captions (text, start, end), as few as the limits allow."""
     words = [word for word in segment.words if word.text.strip()]
     if not words:
         yield segment.text, segment.start, segment.end
@@ -143,10 +143,10 @@ def _captions(segment: "Segment") -> Iterator[tuple[str, float, float]]:
 
 
 def _pieces(text: str, words: list[str]) -> list[str]:
-    """Cut ``text`` before each of its words, so that joined again the pieces are the text.
+    """Split ``text`` before each of its words, so that the concatenated pieces are the text.
 
-    This keeps its punctuation, and the spacing of scripts that write no spaces. Words that the
-    text does not hold in this order are simply joined by spaces instead.
+    This preserves punctuation, and the spacing of scripts without spaces. Words that the text does
+    not contain in this order are joined by spaces instead.
     """
     cuts, position = [0], 0
     for word in words:
@@ -155,5 +155,5 @@ def _pieces(text: str, words: list[str]) -> list[str]:
             return [f"{word} " for word in words]
         cuts.append(found)
         position = found + len(word)
-    del cuts[1]  # what stands before the first word belongs to it
+    del cuts[1]  # text before the first word belongs to its piece
     return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]

@@ -12,9 +12,9 @@ from tynda.cli.console import Commands, say
 
 __all__ = ["main"]
 
-# Idle threads of NumPy's OpenBLAS spin for 2**28 cycles before they sleep, on the processors that
-# the kernels' threads are to run on; 2**20 are enough to wait for a next product. It is read when
-# NumPy is imported, which no module above does.
+# Idle threads of NumPy's OpenBLAS spin for 2**28 cycles before they sleep, on processors that the
+# kernels' threads need; 2**20 cycles are enough to wait for a next product. OpenBLAS reads the
+# variable when NumPy is imported, which no module above does.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 

@@ -1,4 +1,4 @@
-"""What the command line says, and where; errors as one line."""
+"""The output of the command line; errors are printed as one line."""
 
 from __future__ import annotations
 
@@ -30,52 +30,52 @@ __all__ = [
     "visible",
 ]
 
-# Rich is imported where something is drawn: it takes as long to start as the rest of this.
+# Rich is imported only where it draws: importing it takes as long as the rest of the command line.
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 _VERBS = ("transcribe", "evaluate", "quantize", "export", "profile", "train", "models")
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
-# Control characters, which could do anything to a terminal, as JSON spells them.
+# Control characters are escaped as in JSON, since they could change the terminal's state.
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160))}
 _IN_TEXT = {code: name for code, name in _CONTROLS.items() if chr(code) not in "\t\n"}
 
 
 class Commands(click.Group):
-    """A module for each command, imported when it is called.
+    """A group of commands; each has a module that is imported when the command is called.
 
-    Errors that a user can mend become one line and exit code 1.
+    Errors that a user can fix become one line and exit code 1.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the help."""
+        """Return the names, in the order of the help."""
         return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command by its name."""
+        """Return a command by its name."""
         if cmd_name not in _VERBS:
             return None
         command: click.Command = getattr(import_module(f"tynda.cli.{cmd_name}"), cmd_name)
         return command
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run the command line as ``click.Group`` does, but for the errors."""
-        # What the shell has closed (>&-) is None, and print would be silent.
+        """Run the command line as ``click.Group`` does, except for errors."""
+        # A stream that the shell has closed (>&-) is None, and print would silently do nothing.
         sys.stdout = sys.stdout or _Closed()
         sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-        if isinstance(sys.stdout, io.TextIOWrapper):  # what an encoding cannot write is escaped
+        if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that cannot be encoded
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().main(*args, **extra)
         except TyndaError as error:
             say(f"error: {error}")
-        except OSError as error:  # sound, models and transcripts have their own messages
+        except OSError as error:  # audio, models and transcripts have their own messages
             _drop_stdout()
             if error.errno in _FULL and error.filename is None:
-                say(f"error: cannot write the result ({error.strerror}): make room")
+                say(f"error: cannot write the result ({error.strerror}): free disk space")
             else:
                 where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
                 say(f"error: {where}{error.strerror or error}")
         except MemoryError:
-            say("error: out of memory: use a smaller model or shorter pieces of sound")
+            say("error: out of memory: use a smaller model or shorter recordings")
         sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -93,33 +93,33 @@ class _Closed(io.TextIOBase):
 
 
 def say(line: str) -> None:
-    """All that goes to standard error, a line at a time."""
-    with suppress(OSError):  # nobody is left to tell
+    """Print one line to standard error."""
+    with suppress(OSError):  # nobody reads standard error any more
         print(visible(" ".join(line.split())), file=sys.stderr, flush=True)
 
 
 def print_text(text: str, *, more: bool = False) -> None:
-    """All that goes to standard output; ``more`` of the line follows."""
+    """Print a text to standard output; with ``more``, the line is not ended."""
     click.echo(text.translate(_IN_TEXT), nl=not (more or text.endswith("\n")))
 
 
 def print_written(path: Path) -> None:
-    """The name of a file that is finished."""
+    """Print the name of a finished file."""
     name = click.format_filename(path)
     try:
         print_text(name)
     except OSError as error:
-        if error.errno == errno.EPIPE:  # nobody wants to know
+        if error.errno == errno.EPIPE:  # the reader has gone
             raise
         _drop_stdout()
-        raise TyndaError(f"{name} is finished, but cannot be told ({error.strerror})") from None
+        raise TyndaError(f"{name} is finished, but cannot be printed ({error.strerror})") from None
 
 
 def print_table(table: Table) -> None:
-    """A table to standard output, as wide as it has to be."""
+    """Print a table to standard output, with the width that it needs."""
     from rich.console import Console
 
-    # Wide, or what is not a terminal would cut tables at 80 columns.
+    # The width is large because Rich cuts tables at 80 columns where there is no terminal.
     console = Console(width=1000, color_system=None, **_PLAIN)
     with console.capture() as captured:
         console.print(table)
@@ -127,24 +127,24 @@ def print_table(table: Table) -> None:
 
 
 def visible(name: str) -> str:
-    """A name on one line, its control characters spelled out."""
+    """Return a name with its control characters escaped, so that it fits on one line."""
     return name.translate(_CONTROLS)
 
 
 def _drop_stdout() -> None:
-    """Let go of what could not be written, or Python would try, and complain, once more."""
+    """Discard output that could not be written: Python would try again at exit, and fail."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def rate(value: float | None) -> str:
-    """An error rate, or a dash where there was nothing to score."""
+    """Format an error rate, or a dash where there was nothing to score."""
     return "-" if value is None else f"{value:.4f}"
 
 
 @contextmanager
 def progress(title: str, unit: str = "seconds") -> Iterator[Callable[..., None]]:
-    """A line on stderr, on a terminal only: ``advance(done)`` or ``advance(done, total)``."""
+    """Show progress on a terminal's stderr: ``advance(done)`` or ``advance(done, total)``."""
     if not sys.stderr.isatty():
         yield lambda done, total=None: None
         return

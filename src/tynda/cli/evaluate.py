@@ -1,4 +1,4 @@
-"""``tynda evaluate``: what a model gets wrong."""
+"""The command ``tynda evaluate``: error rates of a model."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["evaluate"]
     type=click.IntRange(0),
     default=10,
     show_default=True,
-    help="Worst utterances to list.",
+    help="Number of utterances with most errors to list.",
 )
-@click.option("--show", is_flag=True, help="List every utterance instead, in order.")
+@click.option("--show", is_flag=True, help="List all utterances in order instead.")
 @click.option(
     "--normalizer",
     type=click.Choice(list(NORMALIZERS)),
-    help="Spelling in which texts are compared; letters for English models, else basic.",
+    help="Text normaliser for scoring; default: letters for English models, else basic.",
 )
 @model_options(without=["n_best"])
 def evaluate(
@@ -77,9 +77,9 @@ def _print_report(report: Report, listed: Sequence[Result]) -> None:
     print_table(table)
     print_text(
         f"{report.model}: {report.bytes:,} bytes; "
-        f"{report.audio_seconds:.0f} s of sound at a real-time factor of "
+        f"{report.audio_seconds:.0f} s of audio at a real-time factor of "
         f"{report.real_time_factor or 0:.3f}"
     )
     for result in listed:
         name = visible(click.format_filename(result.audio))
-        print_text(f"\n{name}\n  said  {result.reference}\n  heard {result.hypothesis}")
+        print_text(f"\n{name}\n  reference  {result.reference}\n  hypothesis {result.hypothesis}")

@@ -1,4 +1,4 @@
-"""``tynda models``: what is at hand, and where it comes from."""
+"""The command ``tynda models``: list, describe, download and remove models."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["models"]
 
 @click.group()
 def models() -> None:
-    """The models that are at hand."""
+    """List, describe, download and remove models."""
 
 
 @models.command("list")
 @table_or_json
 def list_models(format_: str) -> None:
-    """List the models that come with tynda, are cached or were pulled."""
+    """List the models that are bundled with tynda, cached or pulled."""
     rows = library.describe()
     if format_ == "json":
         print_text(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -94,17 +94,17 @@ def plan_model(name: str, seconds: float, bits: int | None, threads: int | None)
 @models.command("pull")
 @click.argument("name")
 @click.option(
-    "--language", "languages", multiple=True, help="MMS: get its adapter too; may be repeated."
+    "--language", "languages", multiple=True, help="MMS: also pull this adapter; may be repeated."
 )
 def pull_model(name: str, languages: Sequence[str]) -> None:
-    """Get the model NAME, owner/name or owner/name@revision, from the Hugging Face hub."""
+    """Download the model NAME, owner/name or owner/name@revision, from the Hugging Face hub."""
     print_text(str(hub.pull(name, languages)))
 
 
 @models.command("remove")
 @click.argument("name")
 def remove_model(name: str) -> None:
-    """Delete the cached or pulled model NAME from the disk."""
+    """Delete the cached or pulled model NAME from disk."""
     library.remove(name)
 
 

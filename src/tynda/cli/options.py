@@ -1,4 +1,4 @@
-"""Options that commands share, and what they make of a recogniser's decoder."""
+"""Options that commands share, generated from the settings of decoders."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ __all__ = [
 ]
 
 _HEADS: tuple[type[Decoding] | type[Options], ...] = (Decoding, Options)
-"""The settings of each head; an option of the same name sets the same."""
+"""The settings of each head; settings with the same name share an option."""
 
 
 class Number(click.FloatRange):
-    """A range without NaN, which compares with nothing."""
+    """A range that excludes NaN: all comparisons with NaN are false."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """As `click.FloatRange` does."""
+        """Convert as `click.FloatRange` does, and reject NaN."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
@@ -48,14 +48,14 @@ class Number(click.FloatRange):
 
 
 class _Option(click.Option):
-    """An option in a group of its own."""
+    """An option that is listed under a heading."""
 
     def __init__(self, *names: Any, heading: str, **settings: Any) -> None:
         super().__init__(*names, **settings)
         self.heading = heading
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Give the record of `click.Option`, default value and range in the same brackets."""
+        """Return the record of `click.Option`, with default and range in the same brackets."""
         if (record := super().get_help_record(ctx)) is None:
             return None
         return record[0], record[1].replace("]  [", "; ")
@@ -65,7 +65,7 @@ class Sections(click.Command):
     """A command whose help lists its options under headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a section for each heading, then one that explains the kinds of models."""
+        """Write a section for each heading, then one that describes the kinds of models."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
@@ -87,40 +87,40 @@ table_or_json = click.option(
 
 
 def engine_options(*, without: Collection[str] = ()) -> Callable[[Any], Any]:
-    """Give a command the options of the engine, but for those ``without``."""
+    """Add the options of the engine to a command, except those ``without``."""
     option = partial(click.option, cls=_Option, heading="Computing")
     options = {
         "backend": option(
             "--backend",
             type=click.Choice(get_args(Backend)),
-            help="native by default, or numpy where tynda was installed without a compiler.",
+            help="Default: native, or numpy where tynda was installed without a compiler.",
         ),
         "bits": option(
             "--bits",
             type=click.Choice([str(bits) for bits in BITS]),
             callback=lambda ctx, param, given: given and int(given),
-            help="Precision of matrix products: 32 bits by default, or 8 for a model that is "
-            "stored so.",
+            help="Precision of matrix products in bits. Default: 32, or 8 for a model with "
+            "8-bit weights.",
         ),
         "threads": option(
             "--threads",
             type=click.IntRange(1),
             metavar="NUMBER",
-            help="Threads to use; one for each processor by default.",
+            help="Number of threads. Default: one for each processor.",
         ),
     }
     return _all_of([option for name, option in options.items() if name not in without])
 
 
 def model_options(*, without: Collection[str] = ()) -> Callable[[Any], Any]:
-    """Give a command the options of the engine and of the decoders, but for those ``without``."""
+    """Add the options of the engine and the decoders to a command, except those ``without``."""
     decoder = [_setting(name) for name in _names() if name not in without]
     return _all_of([engine_options(without=without), *decoder])
 
 
 def _all_of(decorators: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
-        for each in reversed(decorators):  # the help lists the last one applied first
+        for each in reversed(decorators):  # the help lists the option applied last first
             command = each(command)
         return command
 
@@ -128,7 +128,7 @@ def _all_of(decorators: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
 
 
 def _names() -> list[str]:
-    """All settings of decoders, by heading; first those that all heads have."""
+    """Return all settings of decoders by heading; those that all heads have come first."""
 
     def place(name: str) -> tuple[int, int]:
         said = _said(name)
@@ -138,7 +138,7 @@ def _names() -> list[str]:
 
 
 def _said(name: str) -> list[tuple[type[Decoding] | type[Options], Setting, Any]]:
-    """The heads that have a setting, with what each says of it and its default value."""
+    """Return the heads that have a setting, each with its `Setting` and default value."""
     return [
         (kind, field.metadata["setting"], field.default)
         for kind in _HEADS
@@ -148,7 +148,7 @@ def _said(name: str) -> list[tuple[type[Decoding] | type[Options], Setting, Any]
 
 
 def setting_options(kind: Any) -> Callable[[Any], Any]:
-    """Give a command the options of a dataclass of settings, with None for those left out."""
+    """Add the options of a dataclass of settings to a command; omitted ones are None."""
 
     def decorate(command: Any) -> Any:
         for each in reversed(dataclasses.fields(kind)):
@@ -161,7 +161,7 @@ def setting_options(kind: Any) -> Callable[[Any], Any]:
 
 
 def _setting(name: str) -> Callable[[Any], Any]:
-    """The option for a setting of one or more heads; it gives None where it is left out."""
+    """Return the option for a setting of one or more heads; it is None where omitted."""
     kind, said, default = _said(name)[0]
     return _option(name, schema(kind)[name], said, default, _help(name))
 
@@ -179,26 +179,26 @@ def _option(name: str, hint: Any, said: Setting, default: Any, help: str) -> Cal
         how = {"type": _number(type_, bounds), "metavar": said.metavar or "NUMBER"}
     elif get_origin(type_) is Sequence and said.repeat:
         how = {"type": _number(*simple(get_args(type_)[0])), "multiple": True, "metavar": "NUMBER"}
-        how["callback"] = lambda ctx, param, given: given or None  # (), where there is none
+        how["callback"] = lambda ctx, param, given: given or None  # an omitted option is ()
     elif get_origin(type_) is Sequence:
         item, bounds = simple(get_args(type_)[0])
         what = "whole numbers" if item is int else (said.metavar or "numbers").lower()
-        least = bounds.min if bounds else -math.inf
-        how["callback"] = lambda ctx, param, text: _several(text, item, least, what)
+        minimum = bounds.min if bounds else -math.inf
+        how["callback"] = lambda ctx, param, text: _several(text, item, minimum, what)
     return click.option(spelling, cls=_Option, heading=said.heading, help=help, **how)
 
 
 def _number(kind: type, bounds: Range | None) -> click.ParamType[Any]:
     if bounds is None:
-        assert kind is int, "a number that people choose has a range"
-        return click.INT  # a rule says more than a range
+        assert kind is int, "a number without a range must be an integer"
+        return click.INT  # a `Rule` checks the value
     if kind is int:
         return click.IntRange(int(bounds.min), None if bounds.max is None else int(bounds.max))
     return Number(bounds.min, bounds.max, min_open=bounds.above, max_open=bounds.below)
 
 
 def _help(name: str) -> str:
-    """The help of a setting; by head, where it is not the same for all."""
+    """Return the help of a setting, for each head separately where they differ."""
     texts = [
         (
             kind.head,
@@ -212,7 +212,7 @@ def _help(name: str) -> str:
 
 
 def _spelled(text: str) -> str:
-    """A text about settings, with the names that they have on the command line."""
+    """Replace names of settings in a text by their names on the command line."""
     return re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", text)
 
 
@@ -228,22 +228,24 @@ def _default(value: Any) -> str:
     return f"  [default: {value}]"
 
 
-def _several(text: str | None, kind: Callable[[str], float], least: float, what: str) -> Any:
-    """Numbers separated by commas, ``least`` or more; none where the text is empty."""
+def _several(text: str | None, kind: Callable[[str], float], minimum: float, what: str) -> Any:
+    """Parse numbers separated by commas, each at least ``least``; an empty text has none."""
     if text is None:
         return None
     try:
         numbers = [kind(part) for part in text.split(",")] if text.strip() else []
-        fit = all(least <= number < math.inf for number in numbers)
+        fit = all(minimum <= number < math.inf for number in numbers)
     except ValueError:
         fit = False
     if not fit:
-        raise click.BadParameter(f"{text!r} is not {what} of {least:g} or more, parted by commas.")
+        raise click.BadParameter(
+            f"{text!r} is not {what} of {minimum:g} or more, separated by commas."
+        )
     return tuple(numbers)
 
 
 def limited(threads: int | None) -> AbstractContextManager[Any]:
-    """A context in which NumPy's products take no more threads; by themselves they take all."""
+    """Return a context that limits the threads of NumPy's products, by default all processors."""
     if threads is None or threads >= processors():
         return nullcontext()
     from threadpoolctl import threadpool_limits
@@ -253,6 +255,6 @@ def limited(threads: int | None) -> AbstractContextManager[Any]:
 
 
 def decoder_options(model: Model, **options: Any) -> Any:
-    """The decoder's options, of those that were given on the command line."""
+    """Return the decoder's options from those given on the command line."""
     given = {name: value for name, value in options.items() if value is not None}
     return model.options(**given)

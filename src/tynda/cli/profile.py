@@ -1,4 +1,4 @@
-"""``tynda profile``: what models cost in time, energy, memory and words."""
+"""The command ``tynda profile``: measures time, energy, memory and error rates of models."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["profile"]
 
 
 class _Default(click.Group):
-    """``tynda profile MODEL`` is ``tynda profile run MODEL``."""
+    """A group with the default command ``run``: ``tynda profile MODEL`` works."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As `click.Group` does, with the command that goes without saying."""
+        """Parse as `click.Group` does, and insert the default command."""
         if not args or args[0] not in self.commands:
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -27,11 +27,11 @@ class _Default(click.Group):
 
 @click.group(cls=_Default)
 def profile() -> None:
-    """What models cost in time, energy, memory and words."""
+    """Measure time, energy, memory and error rates of models."""
 
 
-_MOST = 86_400
-"""Seconds of sound, or recordings at a time."""
+_MAXIMUM = 86_400
+"""Maximum seconds of audio, and maximum batch size."""
 _BITS = ("stored", "32", "16", "bf16", "8", "6", "5", "4", "3", "2", "1.58")
 
 
@@ -41,7 +41,7 @@ def _engines() -> tuple[str, ...]:
     return ("all", *ENGINES)
 
 
-def _listed(kind: Any, least: float = 0, known: Any = None) -> Any:
+def _listed(kind: Any, minimum: float = 0, known: Any = None) -> Any:
     def parse(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
         if text is None:
             return None
@@ -49,14 +49,14 @@ def _listed(kind: Any, least: float = 0, known: Any = None) -> Any:
             found = tuple(kind(part.strip()) for part in text.split(",") if part.strip())
         except ValueError:
             raise click.BadParameter(
-                f"{text!r} is not a list of numbers, parted by commas"
+                f"{text!r} is not a list of numbers, separated by commas"
             ) from None
         if not found:
-            raise click.BadParameter(f"{text!r} names nothing")
-        if kind is not str and not all(least <= x <= _MOST for x in found):
-            raise click.BadParameter(f"{text!r}: take numbers from {least:g} to {_MOST:,}")
+            raise click.BadParameter(f"{text!r} is empty")
+        if kind is not str and not all(minimum <= x <= _MAXIMUM for x in found):
+            raise click.BadParameter(f"{text!r}: give numbers from {minimum:g} to {_MAXIMUM:,}")
         if known and (unknown := [x for x in found if x not in known()]):
-            raise click.BadParameter(f"no {unknown[0]!r}: take some of {', '.join(known())}")
+            raise click.BadParameter(f"no {unknown[0]!r}: choose from {', '.join(known())}")
         return tuple(dict.fromkeys(found))
 
     return parse
@@ -64,7 +64,7 @@ def _listed(kind: Any, least: float = 0, known: Any = None) -> Any:
 
 def _path(ctx: click.Context, param: click.Parameter, text: str | None) -> Path | None:
     if text == "":
-        raise click.BadParameter("'' names nothing: '.' is the folder that you are in")
+        raise click.BadParameter("'' is empty: '.' is the current folder")
     return None if text is None else Path(text)
 
 
@@ -72,7 +72,7 @@ _NUMBERS, _WHOLE = _listed(float, 0.1), _listed(int, 1)
 
 
 _MORE = """\b
-tynda profile report DIR   tables, figures and page of DIR anew; nothing is measured
+tynda profile report DIR   write tables, figures and page of DIR again, without measuring
 tynda profile diff A B     compare two reports, case by case"""
 
 
@@ -81,80 +81,80 @@ tynda profile diff A B     compare two reports, case by case"""
 @click.option(
     "--engines",
     callback=_listed(str, known=_engines),
-    help="tynda by default; all: every one that there is. Those not installed are passed over.",
+    help="Engines, tynda by default; all: every engine. Those not installed are skipped.",
 )
 @click.option(
     "--bits",
     callback=_listed(str, known=lambda: _BITS),
-    help="32, 16, bf16, 8 to 1.58, stored (as in the file).",
+    help="Bits of weights: 32, 16, bf16, 8 to 1.58, stored (as in the file).",
 )
 @click.option(
     "--devices",
     callback=_listed(str, known=lambda: ("cpu", "cuda")),
     default="cpu",
     show_default=True,
-    help="cpu, cuda.",
+    help="Devices: cpu, cuda.",
 )
 @click.option(
     "--durations",
     callback=_NUMBERS,
     default="5,15,30,60",
     show_default=True,
-    help="Of a recording, in seconds.",
+    help="Durations of a recording in seconds.",
 )
+@click.option("--batches", callback=_WHOLE, default="1", show_default=True, help="Batch sizes.")
 @click.option(
-    "--batches", callback=_WHOLE, default="1", show_default=True, help="Recordings at a time."
+    "--threads", type=click.IntRange(1), help="Number of threads; all processors by default."
 )
-@click.option("--threads", type=click.IntRange(1), help="All processors by default.")
 @click.option(
     "--manifest",
     type=click.Path(),
     callback=_path,
-    help="Speech with texts: word errors, and what speed is measured on, noise by default.",
+    help="Speech with texts, for error rates and speed; by default speed is measured on noise.",
 )
-@click.option("--words-only", is_flag=True, help="Of the manifest, and no speed.")
+@click.option("--words-only", is_flag=True, help="Measure error rates only, no speed.")
 @click.option(
     "--repeats",
     type=click.IntRange(1),
     default=10,
     show_default=True,
-    help="Of a run, within --budget; of one that takes milliseconds more.",
+    help="Number of timed runs within --budget; very short runs are repeated more often.",
 )
 @click.option(
     "--budget",
     type=Number(0, 86400),
     default=10.0,
     show_default=True,
-    help="Seconds after which a run is not repeated once more.",
+    help="Seconds after which a run is not repeated again.",
 )
 @click.option(
     "--time-limit",
     type=Number(1, 86400),
     default=600.0,
     show_default=True,
-    help="Seconds after which an engine is stopped; to prepare a model it has 3 times as many, "
-    "for a manifest 100 times.",
+    help="Seconds after which an engine is stopped; 3 times as many to prepare a model, 100 times "
+    "as many for a manifest.",
 )
 @click.option(
     "--tokens-per-second",
     type=Number(0.1, 7),
     default=3.0,
     show_default=True,
-    help="That a decoder says, whatever it hears.",
+    help="Tokens that a decoder generates for each second of audio, whatever its content.",
 )
 @click.option(
     "--report",
     type=click.Path(file_okay=False),
     callback=_path,
     metavar="DIR",
-    help="Where rows are kept, figures and a page made; what is there is not measured again.",
+    help="Folder for rows, figures and a page; cases that are there are not measured again.",
 )
 @click.option(
     "--operations/--no-operations",
     default=None,
-    help="What is computed, and where the time goes; done by default where a report is made.",
+    help="Measure single operations; by default this is done where a report is written.",
 )
-@click.option("--retry", is_flag=True, help="Measure again what failed or was noisy.")
+@click.option("--retry", is_flag=True, help="Measure again the cases that failed or were noisy.")
 @click.option(
     "--again",
     type=click.Path(),
@@ -188,11 +188,11 @@ def measure(
     if words_only and not how["manifest"]:
         raise click.UsageError("--words-only needs speech with texts: --manifest FILE")
     if retry and not report:
-        raise click.UsageError("--retry is of a report that is there: --report DIR")
+        raise click.UsageError("--retry needs an existing report: --report DIR")
     if again:
         _refuse(*how, "engines", "words_only", "tokens_per_second", "operations")
         if report and not retry and report.resolve() == again.resolve().parent:
-            raise click.UsageError(f"{report} has these runs: take another --report, or --retry")
+            raise click.UsageError(f"{report} has these runs: use another --report, or --retry")
         plans = replay(again)
     else:
         engines = tuple(ENGINES) if engines == ("all",) else engines or ("tynda",)
@@ -212,24 +212,24 @@ def measure(
     else:
         _print(rows)
     if not any(row.status == "ok" for row in rows):
-        raise TyndaError("nothing could be measured: the lines above say why")
+        raise TyndaError("nothing could be measured: the reasons are above")
     if failed := sum(row.status == "failed" for row in rows):
-        raise TyndaError(f"{failed} of {len(rows)} failed: the lines above say why")
+        raise TyndaError(f"{failed} of {len(rows)} failed: the reasons are above")
     if broken:
-        raise TyndaError(f"all was measured, but no page was made: {broken}")
+        raise TyndaError(f"all cases were measured, but no page was written: {broken}")
 
 
 def _refuse(*options: str) -> None:
-    """What has no part in a run that is repeated."""
+    """Raise a usage error for options that cannot be combined with --again."""
     context = click.get_current_context()
     for name in options:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = name.replace("_", "-")
-            raise click.UsageError(f"--again repeats what was run: leave out --{option}")
+            raise click.UsageError(f"--again repeats the recorded runs: leave out --{option}")
 
 
 def _write(report: Path) -> str:
-    """What keeps the page from being made, or nothing; what was measured stays."""
+    """Write the page; return an error message, or an empty string. Rows are kept."""
     from tynda.profiling.report import write
 
     try:
@@ -245,10 +245,10 @@ def _write(report: Path) -> str:
     "--memory",
     type=Number(1, 1e7),
     metavar="MB",
-    help="Of the device to choose for; some usual sizes by default.",
+    help="Memory of the device to choose a model for; some common sizes by default.",
 )
 def report_(folder: Path, memory: float | None) -> None:
-    """Make tables, figures and the page of DIR anew, and measure nothing."""
+    """Write tables, figures and the page of DIR again, without measuring."""
     from tynda.profiling.report import write
 
     print_text(str(write(folder, memory and memory * 1e6)))
@@ -261,14 +261,14 @@ def report_(folder: Path, memory: float | None) -> None:
     "--fail-above",
     type=Number(1),
     metavar="RATIO",
-    help="Exit with 1 where B takes more of anything than so many times A, and it is no noise.",
+    help="Exit with 1 if time, memory or energy of B is more than RATIO times A, beyond noise.",
 )
 @table_or_json
 @click.pass_context
 def diff(
     context: click.Context, first: Path, second: Path, fail_above: float | None, format_: str
 ) -> None:
-    """Compare the reports A and B case by case; ratios are of B to A."""
+    """Compare the reports A and B case by case; ratios are B to A."""
     import json
     from dataclasses import asdict
 
@@ -291,10 +291,10 @@ def diff(
     if not found.changes:
         raise TyndaError(f"{first} and {second} have no case in common")
     if fail_above is not None and all(change.noisy or change.broken for change in found.changes):
-        say("warning: nothing could be judged: in one report or the other every row is noisy")
+        say("warning: nothing could be compared: every case is noisy in one of the reports")
     worst = max(change.worst() for change in found.changes)
     if fail_above is not None and worst > fail_above:
-        say(f"{worst:.2f} times as much, over --fail-above {fail_above:g}")
+        say(f"the maximum ratio is {worst:.2f}, above --fail-above {fail_above:g}")
         context.exit(1)
 
 
@@ -384,12 +384,12 @@ def _print(rows: list[Any]) -> None:
                 "noisy" * values["machine"]["noisy"],
             )
         print_table(table)
-    heard = [row for row in rows if row.case.work == "words" and row.status == "ok"]
-    if heard:
+    words = [row for row in rows if row.case.work == "words" and row.status == "ok"]
+    if words:
         table = Table(box=None, pad_edge=False)
         for name in ("model", "engine", "bits", "utterances", "bytes", "WER", "95 %", "CER"):
             table.add_column(name)
-        for row in heard:
+        for row in words:
             case, values = row.case, row.values
             table.add_row(
                 *(Path(case.model).name, case.engine, case.bits, str(values["utterances"])),

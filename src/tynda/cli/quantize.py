@@ -1,4 +1,4 @@
-"""``tynda quantize``: a model becomes a file with weights in fewer bits."""
+"""The command ``tynda quantize``: writes a model with weights in fewer bits."""
 
 from __future__ import annotations
 
@@ -29,36 +29,43 @@ _FEW = _BITS[:-2]
 @click.command()
 @click.argument("model")
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), required=True, help="A new model file."
+    "--output", "-o", type=click.Path(path_type=Path), required=True, help="New model file."
 )
 @click.option(
     "--bits",
     type=click.Choice([*_BITS, "mixed"]),
-    help="Of a weight; mixed: each its own, for --target-size or --max-wer-loss. 8 by default.",
+    help="Bits of a weight, 8 by default; mixed: chosen for each tensor, with --target-size or "
+    "--max-wer-loss.",
 )
 @setting_options(Settings)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     metavar="MANIFEST",
-    help="Speech to calibrate with, for gptq, awq, smooth and mixed bits.",
+    help="Calibration set (speech), for gptq, awq, smooth and mixed bits.",
 )
-@click.option("--target-size", type=click.FloatRange(0, min_open=True), help="Of the file, MB.")
+@click.option(
+    "--target-size", type=click.FloatRange(0, min_open=True), help="Maximum size of the file in MB."
+)
 @click.option(
     "--max-wer-loss",
     type=click.FloatRange(0),
     metavar="POINTS",
-    help="Of the word error rate, in hundredths, on the calibration's utterances.",
+    help="Maximum increase of the word error rate on the calibration set, in percentage points.",
 )
 @click.option(
     "--override",
     "overrides",
     multiple=True,
     metavar="PATTERN=BITS",
-    help="Other bits for some tensors: 'head.*=8'.",
+    help="Bits for tensors that match a pattern, such as 'head.*=8'.",
 )
-@click.option("--plan", type=click.Path(path_type=Path), help="Bits of each tensor, as JSON.")
-@click.option("--save-plan", type=click.Path(path_type=Path), help="Where to write the bits used.")
+@click.option(
+    "--plan", type=click.Path(path_type=Path), help="JSON file with the bits of each tensor."
+)
+@click.option(
+    "--save-plan", type=click.Path(path_type=Path), help="Write the bits of each tensor to a file."
+)
 def quantize(
     model: str,
     output: Path,
@@ -72,25 +79,25 @@ def quantize(
 ) -> None:
     """Write MODEL, a name, file or folder, as one file with weights in fewer bits.
 
-    It starts faster than a folder of the hub and takes less memory.
+    The file loads faster than a Hugging Face folder and uses less memory.
     """
     if (bits == "mixed") != ((target_size is None) != (max_wer_loss is None)):
         raise click.UsageError(
-            "--bits mixed needs either --target-size or --max-wer-loss, and they need it"
+            "--bits mixed needs either --target-size or --max-wer-loss, and these need --bits mixed"
         )
     if plan and bits:
-        raise click.UsageError("--plan says all about bits: leave --bits out")
+        raise click.UsageError("--plan states all bits: leave out --bits")
     if bits == "mixed" and how["calibration"] is None:
-        raise click.UsageError("mixed bits need speech for calibration: --calibration MANIFEST")
+        raise click.UsageError("mixed bits need a calibration set: --calibration MANIFEST")
     if bits == "mixed" and how["method"] not in (None, *CALIBRATED):
-        raise click.UsageError(f"mixed bits are rounded by {', '.join(CALIBRATED)}")
+        raise click.UsageError(f"mixed bits need a method of {', '.join(CALIBRATED)}")
     if not all(math.isfinite(x) for x in (target_size, max_wer_loss) if x is not None):
-        raise click.UsageError("--target-size and --max-wer-loss are finite numbers")
+        raise click.UsageError("--target-size and --max-wer-loss must be finite numbers")
     widths = [bits, *(text.rpartition("=")[2] for text in overrides)]
     if how["group"] is not None and not {*widths} & {"mixed", *_BITS[: _BITS.index("8")]}:
         raise click.UsageError(
-            "--group is for weights in fewer than 8 bits: more have a scale for each row, and a "
-            "plan has its own groups"
+            "--group is for weights in fewer than 8 bits: wider ones have a scale for each row, "
+            "and a plan has its own groups"
         )
     how = {name: value for name, value in how.items() if value is not None}
     group = how.get("group", Settings.group)
@@ -108,7 +115,7 @@ def quantize(
             else:
                 used = mixer.for_loss(max_wer_loss or 0)
             how["calibration"] = mixer.calibration
-            _tell(used)
+            _report_bits(used)
         elif save_plan and used < 16:
             used = quantizing.choose(library.load(model), used, group)
         if save_plan:
@@ -117,8 +124,8 @@ def quantize(
     print_written(output)
 
 
-def _tell(plan: dict[str, Grid]) -> None:
-    """Which tensors have how many bits."""
+def _report_bits(plan: dict[str, Grid]) -> None:
+    """Report the bits of each tensor."""
     for bits in sorted({grid.bits for grid in plan.values()}):
         names = [name for name, grid in plan.items() if grid.bits == bits]
         say(f"{bits:g} bits: {', '.join(names)}")
@@ -126,7 +133,7 @@ def _tell(plan: dict[str, Grid]) -> None:
 
 def _keep(path: Path, plan: Any, changes: dict[str, Grid]) -> None:
     if not isinstance(plan, dict):
-        raise TyndaError("--save-plan: there is no plan for 16 or 32 bits, leave it out")
+        raise TyndaError("--save-plan: there is no plan for 16 or 32 bits: leave it out")
     write_plan(path, plan | changes)
 
 
@@ -134,7 +141,7 @@ def _override(text: str) -> tuple[str, float]:
     pattern, _, bits = text.rpartition("=")
     if not pattern or bits not in _FEW:
         raise click.UsageError(
-            f"--override {text}: write PATTERN=BITS, BITS one of {', '.join(_FEW)}"
+            f"--override {text}: write PATTERN=BITS with BITS one of {', '.join(_FEW)}"
         )
     return pattern, _number(bits)
 

@@ -1,4 +1,4 @@
-"""``tynda train``: a recipe becomes a model."""
+"""The command ``tynda train``: trains a model by a recipe."""
 
 from __future__ import annotations
 
@@ -18,13 +18,23 @@ __all__ = ["train"]
 @click.option("--data", type=click.Path(path_type=Path), default=Path(), help="Data folder.")
 @click.option("--output", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
 @click.option("--init", type=click.Path(path_type=Path), help="Model file to start from.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --output.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
-@click.option("--threads", type=click.IntRange(1), help="Threads to use; all by default.")
+@click.option("--resume", is_flag=True, help="Resume the run in --output.")
+@click.option("--device", default="cpu", show_default=True, help="Device: cpu, cuda, cuda:1 ...")
+@click.option("--threads", type=click.IntRange(1), help="Number of threads; all by default.")
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Threads for the data."
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads that prepare data.",
 )
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="optimizer.epochs=5")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting, such as optimizer.epochs=5.",
+)
 def train(
     recipe: str,
     data: Path,

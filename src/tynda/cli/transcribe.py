@@ -1,4 +1,4 @@
-"""``tynda transcribe``: recordings become texts."""
+"""The command ``tynda transcribe``: writes the text of recordings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["transcribe"]
     "--model",
     default=library.DEFAULT,
     show_default=True,
-    help="Name, file, or owner/name of the hub.",
+    help="Model name, file, or owner/name on the hub.",
 )
 @click.option(
     "--format",
@@ -38,12 +38,12 @@ __all__ = ["transcribe"]
     type=click.Choice(list(writers.FORMATS)),
     default="txt",
     show_default=True,
-    help="Several files as json give JSON lines.",
+    help="Output format; several files as json give JSON lines.",
 )
 @click.option(
     "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for a text of each FILE, in place of stdout; older ones are replaced.",
+    help="Folder for one text file per FILE, instead of stdout; existing ones are replaced.",
 )
 @model_options()
 def transcribe(
@@ -56,21 +56,21 @@ def transcribe(
     threads: int | None,
     **decoding: Any,
 ) -> None:
-    """Write down what is said in FILEs: sound or video, names or patterns.
+    """Transcribe FILEs: audio or video, names or patterns.
 
-    The FILE "-" is standard input; in --output-dir its text is called stdin.
+    The FILE "-" is standard input; in --output-dir its text is named stdin.
 
-    One file that cannot be read does not stop the others; the exit code is then 1.
+    A file that cannot be read does not stop the others; the exit code is then 1.
     """
     paths = _expand(files)
     if len(paths) > 1 and output_dir is None and format_ in ("srt", "vtt", "tsv"):
         raise click.UsageError(f"several files as {format_} need --output-dir")
     if decoding["n_best"] is not None and format_ != "json":
-        raise click.UsageError(f"--n-best needs --format json: {format_} has one text alone")
+        raise click.UsageError(f"--n-best needs --format json: {format_} has a single text")
     targets = _targets(paths, output_dir, format_) if output_dir else {}
     recognizer = tynda.load(model, backend=backend, bits=bits, threads=threads)
     options = decoder_options(recognizer, **decoding)
-    recognizer.prepare(options)  # what is wrong with the options is said once
+    recognizer.prepare(options)  # errors in the options are reported once, not for every file
     live = format_ == "txt" and output_dir is None and len(paths) == 1
     failed = 0
     with limited(threads):
@@ -95,12 +95,12 @@ def transcribe(
 
 
 def _expand(files: Sequence[str]) -> list[str]:
-    """Resolve patterns that the shell left alone; a file of just that name comes first."""
+    """Expand patterns that the shell did not; a file with exactly that name has precedence."""
     paths: list[str] = []
     for file in files:
         found = sorted(glob.glob(file, recursive=True)) if glob.has_magic(file) else []
         paths += [file] if not found or os.path.exists(file) else found
-    # A file that is named twice is read once; a link of another name has a text of its own.
+    # A file that is named twice is read once; a link with another name has its own text.
     first: dict[object, str] = {}
     for path in paths:
         key = path if path == "-" else (os.path.realpath(path), os.path.basename(path))
@@ -126,12 +126,12 @@ def _targets(paths: Sequence[str], folder: Path, format_: str) -> dict[str, Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TyndaError(f"cannot make the folder {folder} ({error.strerror})") from None
+        raise TyndaError(f"cannot create the folder {folder} ({error.strerror})") from None
     return targets
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
-    """The same for all names of a file, links among them; None where there is none."""
+    """Return an identity shared by all names of a file, including links, or None if missing."""
     try:
         stat = os.stat(path)
     except (OSError, ValueError):
@@ -140,9 +140,9 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
 
 
 def _print_as_it_comes(model: tynda.Model, path: str, options: Any) -> None:
-    """The text of one recording, each segment as soon as it is ready."""
+    """Print the text of one recording, each segment as soon as it is ready."""
     session, shown = model.session(options), 0
-    # On a terminal the text itself tells how far it is; a moving line would be drawn over it.
+    # On a terminal the text itself shows the progress, and a progress line would overwrite it.
     quiet = nullcontext(None) if sys.stdout.isatty() else progress(path)
     try:
         with quiet as advance:
@@ -157,7 +157,7 @@ def _print_as_it_comes(model: tynda.Model, path: str, options: Any) -> None:
 
 
 def _print_transcript(transcript: tynda.Transcript, path: str, format_: str, *, many: bool) -> None:
-    name = click.format_filename(path)  # a name may hold bytes that are no characters
+    name = click.format_filename(path)  # a name may have bytes that are not characters
     if not many:
         text = writers.write(transcript, format_)
     elif format_ == "json":  # JSON lines

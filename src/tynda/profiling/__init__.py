@@ -1,8 +1,8 @@
-"""What a model costs, measured: time, energy, memory, operations and words.
+"""Measures what a model costs: time, energy, memory, operations and word errors.
 
-``case`` says what is measured, ``plan`` makes all cases of a command, ``engines`` do the work,
-``worker`` measures one case in a process of its own, ``run`` goes through them all, ``store`` and
-``record`` keep what was found, ``report`` shows it.
+``case`` defines one measurement, ``plan`` lists all cases of a command, ``engines`` run the models,
+``worker`` measures one case in a process of its own, ``run`` measures all cases, ``store`` and
+``record`` save the results, ``report`` presents them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def profile(
 ) -> list[Row]:
     """Measure models: files, folders of the Hugging Face hub, or names.
 
-    ``plan``: the fields of `tynda.profiling.plan.Plan`, ``durations=(5, 30)`` and
-    ``engines=("tynda", "transformers")`` for instance. ``report``, ``retry`` and ``on_row``: as
-    `tynda.profiling.run.measure` has them; of a report the page is made, too. Raises `TyndaError`
-    where a model, an engine or a manifest is not there, or tynda was installed without its
-    ``profile`` extra.
+    ``plan`` has the fields of `tynda.profiling.plan.Plan`, for instance ``durations=(5, 30)`` and
+    ``engines=("tynda", "transformers")``. ``report``, ``retry`` and ``on_row`` are those of
+    `tynda.profiling.run.measure`; the page of a report is written, too. Raises `TyndaError` where
+    a model, an engine or a manifest is missing, or tynda was installed without its ``profile``
+    extra.
     """
     check()
     from tynda.profiling.plan import Plan
@@ -59,7 +59,7 @@ def profile(
 
 
 def check() -> None:
-    """Raise `TyndaError` where what measures is not installed."""
+    """Raise `TyndaError` where a library that profiling needs is not installed."""
     try:
         import psutil  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""What is measured: a cell of the table, and the row that comes of it."""
+"""The case, which defines a measurement, and the row, which has its result."""
 
 from __future__ import annotations
 
@@ -9,59 +9,58 @@ from typing import Any, Literal
 __all__ = ["Case", "Row", "Work", "read_rows"]
 
 Work = Literal["speed", "words", "operations", "cache"]
-"""``speed``: time, energy and memory. ``words``: error rates on a manifest. ``operations``: what
-is computed, and where the time goes. ``cache``: a decoder with its keys and values remembered,
-and without."""
+"""``speed``: time, energy and memory. ``words``: error rates on a manifest. ``operations``: the
+operations of a model and their times. ``cache``: a decoder with its KV cache and without."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure."""
+    """One measurement to make."""
 
     work: Work
     model: str
-    """As it was named: a file, a folder or a name."""
+    """The model as the user named it: a file, a folder or a name."""
     engine: str
     """A key of `tynda.profiling.engines.ENGINES`."""
     bits: str
-    """Of a weight: ``32``, ``16`` (f16), ``bf16``, ``8`` to ``1.58``, or ``stored``: as they are
-    in the model's file."""
+    """Bits of a weight: ``32``, ``16`` (f16), ``bf16``, ``8`` to ``1.58``, or ``stored``, which
+    means unchanged from the model's file."""
     device: str = "cpu"
     """``cpu`` or ``cuda``."""
     seconds: float = 0.0
-    """Of sound in each recording; 0 for words."""
+    """Seconds of audio in each recording; 0 for words."""
     batch: int = 1
-    """Recordings heard at a time."""
+    """Number of recordings in a batch."""
     threads: int = 1
     tokens: float = 3.0
-    """That a model with a decoder says for each second of sound, whatever it hears: all engines
-    do the same work."""
+    """Tokens that a decoder generates for each second of audio, independent of its content, so
+    that all engines do the same work."""
     manifest: str = ""
-    """The speech that is heard, as it was named; nothing: noise."""
+    """The manifest of the recordings as the user named it; empty means noise."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was found. All times are in seconds, all sizes in bytes.
+    """The result of a measurement. All times are in seconds, all sizes in bytes.
 
-    ``values`` of speed (absent where an engine cannot tell):
+    ``values`` of speed (absent where an engine cannot report them):
 
-    - ``kind``: the engine's own name of the precision; ``batched``: whether it takes a batch as
-      one, and not one recording after another;
-    - ``load``, ``cold`` (from the start of the process to its first result), ``tokens`` (said in
-      one run by each recording), ``token`` (the decoder's median time over them),
-      ``real_time_factor``, ``throughput`` (seconds of sound in a second);
+    - ``kind``: the engine's own name of the precision; ``batched``: whether it computes a batch at
+      once, and not one recording after another;
+    - ``load``, ``cold`` (from the start of the process to its first result), ``tokens`` (generated
+      in one run for each recording), ``token`` (the decoder's median time divided by them),
+      ``real_time_factor``, ``throughput`` (seconds of audio in a second);
     - ``stages``: name (``whole``, ``frontend``, ``encoder``, ``decoder``, ``first``: the time to
       the first word) -> `statistics.Spread` as a dict;
-    - ``energy``: ``joules`` (an utterance), ``joules_per_second`` (of sound), ``source`` (as
-      `energy.Meter` names it), ``estimate`` (whether it is one), ``idle_watts`` (subtracted),
-      ``watts`` (mean, that of idling left out);
+    - ``energy``: ``joules`` (an utterance), ``joules_per_second`` (of audio), ``source`` (as
+      `energy.Meter` names it), ``estimate`` (whether it is an estimate), ``idle_watts``
+      (subtracted), ``watts`` (mean, without idle power);
     - ``memory``: ``peak`` (resident, of the process), ``base`` (resident with the engine's
-      libraries, before the model), ``described`` (the same, with all of the model but its
+      libraries, before the model), ``described`` (the same, with all of the model except its
       weights), ``weights``, ``arena``, ``cache`` (keys and values), ``data`` (samples, features
-      and results), ``gpu``, ``predicted`` (of peak: ``described`` and `predict.predict`);
-    - ``machine``: ``busy`` (share of the processors that others took meanwhile), ``noisy``,
-      ``why_noisy``.
+      and results), ``gpu``, ``predicted`` (the peak, from ``described`` and `predict.predict`);
+    - ``machine``: ``busy`` (share of the processors that other processes used meanwhile),
+      ``noisy``, ``why_noisy``.
 
     ``values`` of words: ``wer``, ``wer_low``, ``wer_high``, ``cer``, ``cer_low``, ``cer_high``
     (95 % by bootstrap over utterances), ``utterances``, ``words``, ``bytes`` (of the model's file
@@ -69,49 +68,49 @@ class Row:
 
     ``values`` of operations:
 
-    - ``limits``: ``flops_32``, ``ops_8`` (two for a multiply-add), ``bandwidth``, each a second,
+    - ``limits``: ``flops_32``, ``ops_8`` (two for a multiply-add), ``bandwidth``, each per second,
       as `operations.limits` measures them;
     - ``parts``: ``encoder``, ``decoder`` -> items of ``operation``, ``flops``, ``macs``,
-      ``weight_bytes`` (as the kernels hold them), ``input_bytes``, ``output_bytes``, ``bits``
-      (``32`` or ``8``: of products), ``calls``, ``seconds`` (None where all are done on the way out
-      of products, whose time has them: `Native.timings`); conventions in `ops.count`;
+      ``weight_bytes`` (in the kernels' format), ``input_bytes``, ``output_bytes``, ``bits``
+      (``32`` or ``8``, the matmul precision), ``calls``, ``seconds`` (None where all are fused into
+      products, whose time includes them: `Native.timings`); conventions in `compile.count`;
     - ``layers``: the same by layer, with ``layer``.
 
-    ``values`` of cache: ``positions`` (of a token, from 1 on), and the seconds for it
-    ``with_cache`` (keys and values of the tokens before it remembered) and ``without_cache``
-    (the decoder run on all tokens so far).
+    ``values`` of cache: ``positions`` (of a token, from 1 on), and the seconds for the token
+    ``with_cache`` (keys and values of the tokens before it are cached) and ``without_cache``
+    (the decoder runs on all tokens so far).
     """
 
     case: Case
     status: Literal["ok", "skipped", "failed"]
     why: str
-    """Why it was skipped or failed, in a line."""
+    """The reason why the case was skipped or failed, in a line."""
     values: dict[str, Any]
     environment: str
-    """The digest of the machine and its libraries, a key in the record's ``environments``."""
+    """The digest of the machine and its libraries: a key in the record's ``environments``."""
 
     @property
     def noise(self) -> str:
-        """Why its figures cannot be trusted, or nothing."""
+        """The reason why the values cannot be trusted, or an empty string."""
         machine = self.values.get("machine")
         if not isinstance(machine, dict) or not machine.get("noisy"):
             return ""
         return str(machine.get("why_noisy") or "noisy")
 
     def to_json(self) -> str:
-        """One line."""
+        """Return the row as one line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Row:
-        """What `to_json` wrote, parsed. Raises TypeError or KeyError for anything else."""
+        """Return the row of parsed `to_json`. Raises TypeError or KeyError for other values."""
         return cls(**values | {"case": Case(**values["case"])})
 
 
 def read_rows(text: str) -> list[Row]:
-    """Rows of a file, one on a line; what an interrupt left of the last line is passed over."""
+    """Read rows, one on each line; an incomplete last line, left by an interrupt, is ignored."""
     rows = []
-    for line in text.split("\n"):  # splitlines would part names, too
+    for line in text.split("\n"):  # splitlines would also split within names
         try:
             rows.append(Row.from_dict(json.loads(line)))
         except (ValueError, TypeError, KeyError):

@@ -1,9 +1,9 @@
-"""Joules: counted by the hardware where it does, else estimated from the processors' time.
+"""Energy in joules, from hardware counters or, without them, estimated from processor time.
 
-The sources are codecarbon's: RAPL through Linux's powercap, NVML, and where the processor counts
-nothing, its rated power in codecarbon's table (4 W for each logical processor that is not there).
-codecarbon itself samples power every second or so; here the counters are read around the work,
-which takes milliseconds.
+The sources are those of codecarbon: RAPL through Linux's powercap, NVML, and, for a processor
+without counters, its rated power in codecarbon's table (4 W for each logical processor that is not
+in the table). codecarbon itself samples power about every second; here the counters are read before
+and after the work, which takes milliseconds.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ __all__ = ["Energy", "Meter", "Source", "detect"]
 
 POWERCAP = Path("/sys/class/powercap")
 UNKNOWN_WATTS = 4.0
-"""Of a logical processor that is in no table, as codecarbon has it."""
+"""The power of a logical processor that is in no table, the value of codecarbon."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the figures come from."""
+    """The source of energy values."""
 
     name: Literal["rapl", "estimate"]
-    """Of the processor's; a GPU's come from NVML."""
+    """The source for the processor; a GPU's source is NVML."""
     watts: float = 0.0
-    """For an estimate: rated power of a logical processor at work."""
+    """The rated power of a logical processor at work, for an estimate."""
     of: str = ""
-    """For an estimate: whose rating that is."""
+    """The processor that the rating belongs to, for an estimate."""
     idle: float = 0.0
-    """Watts of a machine that does nothing. An estimate counts the work's own processor time
-    alone, so that there is nothing to subtract."""
+    """Watts of the idle machine. An estimate uses only the processor time of the work itself, so
+    that there is nothing to subtract."""
     idle_gpu: float = 0.0
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What some work took, that of idling left out."""
+    """The energy of some work, without idle power."""
 
     joules: float
     seconds: float
     source: str
     estimate: bool
     idle_watts: float
-    """Subtracted for each of the seconds."""
+    """The power that was subtracted."""
 
 
 def detect(gpu: bool = False) -> Source:
-    """This machine's source, with its idle power: two seconds are spent on that where power is
-    counted, in which the machine should do nothing else."""
+    """Return this machine's source, with its idle power. Where counters exist, idle power is
+    measured for two seconds, in which the machine should do nothing else."""
     counter = _gpu_joules() if gpu else None
     idle_gpu = _idle(counter) if counter else 0.0
     if not _Rapl.domains():
@@ -67,10 +67,10 @@ def detect(gpu: bool = False) -> Source:
 
 
 class Meter:
-    """Counts the joules of this process, or of the machine where the hardware counts those."""
+    """Counts the joules of this process, or of the whole machine where the hardware counts them."""
 
     def __init__(self, source: Source, gpu: bool = False) -> None:
-        """Raises OSError where the counters may not be read."""
+        """Raise OSError where the counters may not be read."""
         self._source, self._name = source, str(source.name)
         self._gpu = _gpu_joules() if gpu else None
         if gpu:
@@ -79,11 +79,11 @@ class Meter:
         self._started = self._now()
 
     def start(self) -> None:
-        """Count from here."""
+        """Start counting."""
         self._started = self._now()
 
     def stop(self) -> Energy:
-        """What it took since `start`."""
+        """Return the energy since `start`."""
         spent = [now - then for now, then in zip(self._now(), self._started, strict=True)]
         seconds, cpu, gpu = spent
         idle = self._source.idle + (self._source.idle_gpu if self._gpu else 0.0)
@@ -98,7 +98,7 @@ class Meter:
 
 
 class _Rapl:
-    """The packages' counters (Linux, Intel and AMD), which start again when they are full."""
+    """The packages' energy counters (Linux, Intel and AMD), which wrap around when full."""
 
     def __init__(self) -> None:
         self._counters = [
@@ -110,19 +110,19 @@ class _Rapl:
 
     @staticmethod
     def domains() -> list[Path]:
-        """Those of whole packages that may be read."""
+        """Return the readable domains of whole packages."""
         found = []
         for domain in sorted(POWERCAP.glob("intel-rapl:*")):
             try:
                 if (domain / "name").read_text().startswith("package"):
                     (domain / "energy_uj").read_text()
                     found.append(domain)
-            except OSError:  # root's alone, since 2020
+            except OSError:  # readable by root only since 2020
                 continue
         return found
 
     def joules(self) -> float:
-        """Since this counter was made, of all packages."""
+        """Return the joules of all packages since this object was created."""
         for i, (path, size) in enumerate(self._counters):
             now = int(path.read_text())
             self._total += (now - self._last[i]) % (size + 1)
@@ -131,7 +131,7 @@ class _Rapl:
 
 
 def _gpu_joules() -> Callable[[], float] | None:
-    """The first GPU's counter, which those before Volta (2017) do not have."""
+    """Return the first GPU's counter, or None; GPUs before Volta (2017) have none."""
     import pynvml
 
     try:
@@ -144,7 +144,7 @@ def _gpu_joules() -> Callable[[], float] | None:
 
 
 def _gpu(pynvml: Any) -> Any:
-    """The first that PyTorch sees."""
+    """Return the handle of the first GPU that PyTorch uses."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     if first.startswith("GPU-"):
         return pynvml.nvmlDeviceGetHandleByUUID(first)
@@ -152,26 +152,26 @@ def _gpu(pynvml: Any) -> Any:
 
 
 def _idle(joules: Callable[[], float]) -> float:
-    """The least watts of some moments: in the others the machine did something."""
-    least = float("inf")
+    """Return the minimum power of several intervals: in the others the machine was busy."""
+    minimum = float("inf")
     for _ in range(4):
         before, started = joules(), time.perf_counter()
         time.sleep(0.5)
-        least = min(least, (joules() - before) / (time.perf_counter() - started))
-    return least
+        minimum = min(minimum, (joules() - before) / (time.perf_counter() - started))
+    return minimum
 
 
 def _rating() -> tuple[float, str]:
-    """Watts of a logical processor, and whose they are."""
+    """Return the watts of a logical processor, and which processor they are of."""
     count = psutil.cpu_count() or 1
     try:
         cpu: Any = import_module("codecarbon.core.cpu")
         logging.getLogger("codecarbon").setLevel(logging.ERROR)
         rated = cpu.TDP()
-    except Exception:  # it may be missing, or not know this machine in many ways
+    except Exception:  # codecarbon may be missing, or fail on this machine in many ways
         return UNKNOWN_WATTS, f"a processor that is in no table, {UNKNOWN_WATTS:g} W a thread"
     if not rated.tdp or rated.tdp == UNKNOWN_WATTS * count:
         return UNKNOWN_WATTS, f"{rated.model}, unknown to codecarbon, {UNKNOWN_WATTS:g} W a thread"
-    if environment.virtual():  # its table is of whole processors, and this is a part of one
+    if environment.virtual():  # the table has whole processors, but a virtual one is only a part
         return UNKNOWN_WATTS, f"a part of {rated.model}, {UNKNOWN_WATTS:g} W a thread"
     return rated.tdp / count, f"{rated.model}, {rated.tdp:g} W by codecarbon's table"

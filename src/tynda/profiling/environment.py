@@ -1,4 +1,4 @@
-"""What a measurement depends on, beside the case: the machine, its load, the libraries."""
+"""The environment of a measurement: the machine, its load, the libraries."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FLAGS = (
     *("amx_tile", "amx_int8", "asimd", "asimddp", "i8mm", "bf16", "sve"),
 )
 BUSY = 0.1
-"""The share of the processors that others may take before a row says so."""
+"""Maximum share of the processors used by other processes before a row is marked noisy."""
 SPREAD = 0.2
-"""Interquartile range over the median, likewise."""
+"""Maximum interquartile range over the median before a row is marked noisy."""
 
 
 def describe() -> dict[str, Any]:
-    """This machine and what is installed; the same on every call, so that rows can share it."""
+    """Describe this machine and its libraries, always equally, so that rows can share it."""
     cpu = _cpu()
     found: dict[str, Any] = {
         "processor": cpu["model"],
@@ -51,7 +51,7 @@ def describe() -> dict[str, Any]:
 
 
 def virtual() -> bool:
-    """Whether this is a virtual machine, as far as its processor tells."""
+    """Return whether this is a virtual machine, according to its processor's flags."""
     try:
         return " hypervisor" in Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -59,13 +59,13 @@ def virtual() -> bool:
 
 
 def digest(values: Any) -> str:
-    """A short name for JSON-able values."""
+    """Return a short hash of JSON-able values."""
     text = json.dumps(values, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def model_digest(path: Path) -> str:
-    """SHA-256 of a model's file, or of the files in its folder with their names."""
+    """Return the SHA-256 of a model's file, or of the files in its folder with their names."""
     found = hashlib.sha256()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     for file in files:
@@ -77,33 +77,33 @@ def model_digest(path: Path) -> str:
 
 
 class Watch:
-    """Sees how much of the processors others take."""
+    """Measures how much of the processors other processes use."""
 
     def __init__(self) -> None:
         self._started = self._now()
 
     def busy(self) -> float:
-        """The share of all processors, since the watch was made, that neither this process nor
-        anyone idle had: other programs, and other machines on the same hardware (steal)."""
+        """Return the share of all processors, since this object was created, that other programs
+        and other virtual machines on the same hardware (steal) used."""
         total, idle, own = (b - a for a, b in zip(self._started, self._now(), strict=True))
         return max(total - idle - own, 0.0) / total if total > 0 else 0.0
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
         machine = psutil.cpu_times()
-        # Guests' time is in user's, too.
+        # User time includes guest time.
         total = sum(machine) - getattr(machine, "guest", 0.0) - getattr(machine, "guest_nice", 0.0)
         idle = machine.idle + getattr(machine, "iowait", 0.0)
         return total, idle, time.process_time()
 
 
 def noise(busy: float, relative: float, runs: int) -> str:
-    """Why a row cannot be trusted, or nothing."""
+    """Return the reason why a row cannot be trusted, or an empty string."""
     reasons = []
     if busy > BUSY:
-        reasons.append(f"others took {busy:.0%} of the processors")
+        reasons.append(f"other processes used {busy:.0%} of the processors")
     if runs > 2 and relative > SPREAD:
-        reasons.append(f"half of the runs lie {relative:.0%} apart")
+        reasons.append(f"the interquartile range is {relative:.0%} of the median")
     return "; ".join(reasons)
 
 
@@ -129,7 +129,7 @@ def _gpu() -> str | None:
 
         pynvml.nvmlInit()
         return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
-    except Exception:  # no such library, no driver, no device
+    except Exception:  # the library, driver or device is missing
         return None
 
 
@@ -141,7 +141,7 @@ def _read(path: str) -> str | None:
 
 
 def library_version(name: str) -> str | None:
-    """Of a distribution; None where it is not installed."""
+    """Return the version of a distribution, or None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -12,21 +12,21 @@ __all__ = ["forget", "peak", "resident"]
 
 
 def resident() -> int:
-    """Bytes now."""
+    """Return the current resident bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def forget() -> None:
-    """Let `peak` begin anew, where the system can do that: on Linux."""
+    """Reset `peak`, where the system supports it: on Linux."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> int:
-    """The most bytes so far.
+    """Return the maximum resident bytes so far.
 
-    On Linux of this program alone: ``ru_maxrss`` would count what the process held before it
-    became this program.
+    On Linux the value is that of this program alone: ``ru_maxrss`` would include the memory that
+    the process had before it executed this program.
     """
     if sys.platform == "linux":
         for line in Path("/proc/self/status").read_text().splitlines():

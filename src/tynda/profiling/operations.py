@@ -1,4 +1,4 @@
-"""What is computed, operation by operation, how long it takes, and what this machine could do."""
+"""The operations of a model with their times, and the limits of this machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tynda.compile.trace import Value
 from tynda.ops.tree import map_tree
 from tynda.weights.weight import quantize
 
-__all__ = ["Ledger", "Operation", "least", "limits", "summed"]
+__all__ = ["Ledger", "Operation", "fastest", "limits", "summed"]
 
 RUNS = 3
-"""Of each function, after a first one that makes its plan; their median counts."""
+"""Timed runs of each function, after a first one that makes its plan; their median counts."""
 _WIDTHS = (256, 512, 1024)
 _LARGE = 64 << 20
-"""Numbers: more than any cache holds."""
+"""A number of floats that is larger than any cache."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,23 @@ class Operation:
 
     row: Row
     seconds: float | None
-    """None where it is done on the way out of a product, and so is in its time."""
+    """Seconds of one call; None where the operation is fused into a product, whose time has it."""
     times: float = 1
-    """How often a recording makes it."""
+    """Number of calls in a recording."""
 
 
 @dataclass
 class Ledger:
-    """The operations of a recording, by stage, while it runs on the native engine."""
+    """Collects the operations of a recording, by stage, while it runs on the native engine."""
 
     engine: Native
     operations: dict[str, list[Operation]] = field(default_factory=dict)
 
     def play(self, runs: Runs, features: tuple[Any, ...]) -> None:
-        """Run what a recording needs, each with a clock.
+        """Execute and time each run of a recording.
 
-        ``features`` are the inputs of the first run. Inputs that no run has made, tokens and empty
-        caches, are zeros: what a step takes does not depend on them.
+        ``features`` are the inputs of the first run. Inputs that no run has computed (tokens and
+        empty caches) are zeros: the time of a step does not depend on their values.
         """
         first = True
 
@@ -80,9 +80,9 @@ def _zeros(tensor: Any) -> Any:
 
 
 def summed(operations: Iterable[Operation], *, layers: bool = False) -> list[dict[str, Any]]:
-    """Sums by operation and width, or by layer as well, as `Row.values` has them: most time first.
+    """Sum by operation and bits, or by layer as well, for `Row.values`: longest time first.
 
-    ``flops`` are all, ``macs`` those multiply-adds of them (two each) that are in ``bits``.
+    ``flops`` counts all operations; ``macs`` counts multiply-adds, two flops each, in ``bits``.
     """
     sums: dict[tuple[str, ...], dict[str, Any]] = {}
     for operation in operations:
@@ -100,11 +100,11 @@ def summed(operations: Iterable[Operation], *, layers: bool = False) -> list[dic
 
 
 def limits(threads: int) -> dict[str, float]:
-    """The best of the native products on this machine, of matrices large enough.
+    """Return the maximum speed of native products on this machine, for large matrices.
 
-    ``flops_32`` and ``ops_8`` a second (two for a multiply-add), of 1024 rows and square weights
-    of 256, 512 or 1024, whichever is quickest; ``bandwidth``: bytes a second, of 256 MB of weights
-    in 32 bits that one row is multiplied with.
+    ``flops_32`` and ``ops_8`` are per second (two for a multiply-add), for 1024 rows and square
+    weights of 256, 512 or 1024, whichever is fastest; ``bandwidth`` is bytes per second, for the
+    product of one row with 256 MB of 32-bit weights.
     """
     rng = np.random.default_rng(0)
     best = {"flops_32": 0.0, "ops_8": 0.0}
@@ -122,9 +122,9 @@ def _rows(rng: np.random.Generator, wide: int) -> NDArray[np.float32]:
     return rng.standard_normal((1024, wide), np.float32)
 
 
-def least(work: Callable[[], Any], seconds: float = 0.5) -> float:
-    """The least seconds that some work takes, done again and again for so many ``seconds`` after
-    a first time that does not count."""
+def fastest(work: Callable[[], Any], seconds: float = 0.5) -> float:
+    """Return the minimum duration of some work, repeated for ``seconds`` after a warm-up run that
+    does not count."""
     work()
     best, ending = float("inf"), time.perf_counter() + seconds
     while best == float("inf") or time.perf_counter() < ending:
@@ -135,7 +135,7 @@ def least(work: Callable[[], Any], seconds: float = 0.5) -> float:
 
 
 def _best(engine: Native, x: NDArray[np.float32]) -> float:
-    return least(lambda: engine.run(_product, None, x))
+    return fastest(lambda: engine.run(_product, None, x))
 
 
 def _product(ops: Any, weights: Any, config: None, x: Any) -> Any:

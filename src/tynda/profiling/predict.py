@@ -1,4 +1,4 @@
-"""The memory that the native engine will take, before anything is computed."""
+"""Predicts the memory of the native engine before anything is computed."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from tynda.store.checkpoint import Checkpoint
 __all__ = ["BITS", "Memory", "predict"]
 
 BITS = {"stored": None, "32": 32, "16": 32}
-"""`Case.bits` -> the width of products, as `open_engine` takes it; 8 for all others."""
+"""`Case.bits` -> the matmul precision, as for `open_engine`; 8 for all others."""
 _FLOAT = 4
 _OWN = 3 << 20
-"""Plans, kernels' code and the pages of a model's file that hold small tensors: 2 to 4 MB."""
+"""Bytes of plans, kernel code and file pages with small tensors: 2 to 4 MB."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, beside the libraries and what describes the model (its tokenizer)."""
+    """Bytes of memory, without the libraries and the model's description (its tokenizer)."""
 
     weights: int
-    """As the kernels hold them, and those that are added or looked up as they are."""
+    """Weights in the kernels' format, and unpacked ones that are added or looked up."""
     arena: int
-    """Of the largest plan."""
+    """The arena of the largest plan."""
     cache: int
-    """A decoder's keys and values, of the tokens and of the sound."""
+    """A decoder's self-attention and cross-attention keys and values."""
     samples: int
     data: int
-    """Features, and what the model makes of them."""
+    """Features, and the model's results."""
 
     @property
     def total(self) -> int:
-        """All of it, and what the engine has beside."""
+        """The sum, plus the engine's own overhead."""
         return self.weights + self.arena + self.cache + self.samples + self.data + _OWN
 
 
 def predict(model: Checkpoint, case: Case) -> Memory:
-    """The most that a case takes, from shapes alone; ``case.seconds`` are more than 0."""
+    """Predict the peak memory of a case from shapes alone; ``case.seconds`` must be positive."""
     head, samples = head_of(model.family), round(case.seconds * SAMPLE_RATE)
     work = head.work(model, samples, case.tokens, case.batch)
     data = head.working_bytes(model, work, samples)
@@ -55,7 +55,7 @@ def predict(model: Checkpoint, case: Case) -> Memory:
         run, lowered = planned.run, planned.lowered
         matrices |= lowered.matrices
         arena = max(arena, lowered.arena_bytes)
-        if run.name == "step":  # its cache is changed in place, its logits are working bytes
+        if run.name == "step":  # the cache is updated in place; the logits are working bytes
             cache = max(cache, _FLOAT * sum(value.size for value in leaves(run.inputs[-1])))
         elif run.stage == "decoder":
             cross += lowered.made_bytes

@@ -1,4 +1,4 @@
-"""What a report's folder says of its runs: ``record.json``, beside the rows in ``rows.jsonl``."""
+"""The record of a report's runs, ``record.json``, stored with the rows in ``rows.jsonl``."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from tynda.files import read_json
 __all__ = ["RECORD", "ROWS", "begin", "read"]
 
 ROWS, RECORD = "rows.jsonl", "record.json"
-"""In a report's folder."""
+"""File names in a report's folder."""
 
 
 def begin() -> dict[str, Any]:
-    """A record of nothing yet.
+    """Return an empty record.
 
     ``runs``: each with its ``plan``, when it ``started``, its ``environment``, the machine's
     ``load`` and the ``seed``. ``environments``: digest -> `environment.describe`, with the source
-    of ``energy``. ``models`` and ``manifests``: name -> what is known of them, with a ``digest``.
+    of ``energy``. ``models`` and ``manifests``: name -> description, with a ``digest``.
     """
     return {"runs": [], "environments": {}, "models": {}, "manifests": {}}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A record, whole. Raises FileNotFoundError where there is none, `TyndaError` where it is
-    damaged, or no record."""
+    """Read a record. Raises FileNotFoundError where there is none, `TyndaError` where it is
+    damaged or not a record."""
     wrong = TyndaError(
-        f"{path} is damaged, or no record of a profile: take a report's record.json, or remove it "
-        "to begin another; the rows beside it stay"
+        f"{path} is damaged, or not a record of a profile: give a report's record.json, or remove "
+        "it to start a new one; its rows are kept"
     )
     try:
-        record = {"manifests": {}} | read_json(path)  # which are not in the oldest
+        record = {"manifests": {}} | read_json(path)  # old records have no manifests
     except TyndaError:
         raise wrong from None
     for name, empty in begin().items():

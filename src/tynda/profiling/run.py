@@ -1,4 +1,4 @@
-"""All cases of a profile, one after another, each in a process of its own."""
+"""Measures all cases of a profile, one after another, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tynda.files import check_readable
 from tynda.profiling.case import Case, Row
 from tynda.profiling.engines import engine
 from tynda.profiling.engines.base import Engine
-from tynda.profiling.plan import HEARING, PREPARING, Model, Plan, cases
+from tynda.profiling.plan import PREPARING, TRANSCRIBING, Model, Plan, cases
 from tynda.profiling.store import Store, alone
 from tynda.profiling.worker import Job
 from tynda.store import library
@@ -37,13 +37,13 @@ def measure(
     retry: bool = False,
     on_row: Callable[[Row, int, int], None] | None = None,
 ) -> list[Row]:
-    """Measure all of a plan, and give its rows.
+    """Measure all cases of a plan, and return their rows.
 
-    In ``folder`` rows are kept as they are found (``rows.jsonl``), with the plan and the machine
-    (``record.json``) and what engines say (``logs/``): another call with it leaves out what is
-    there, and ``retry`` takes up again what has failed or was noisy (of a case's rows the last
-    counts). ``on_row`` hears of each row, with how many of how many are done. Raises `TyndaError`
-    where a model or an engine is not known, or another process measures into ``folder``.
+    Rows are stored in ``folder`` as they are measured (``rows.jsonl``), with the plan and the
+    machine (``record.json``) and the engines' output (``logs/``). Another call with the same folder
+    skips the cases in it; ``retry`` repeats those that failed or were noisy (the last row of a case
+    counts). ``on_row`` is called with each row, the number of rows done, and their total. Raises
+    `TyndaError` where a model or an engine is unknown, or another process uses ``folder``.
     """
     if folder is not None:
         with alone(folder):
@@ -55,7 +55,7 @@ def measure(
 def _measure_all(
     plan: Plan, store: Store, retry: bool, on_row: Callable[[Row, int, int], None] | None
 ) -> list[Row]:
-    if plan.manifest:  # to be told at once, and not by every worker
+    if plan.manifest:  # errors are raised at once, not in every worker
         for utterance in manifest.read(plan.manifest):
             check_readable(Path(utterance.audio), "recording")
     models = {name: Model(library.find(name)) for name in plan.models}
@@ -74,7 +74,7 @@ def _measure_all(
 
 
 def _measure(plan: Plan, case: Case, model: Model, store: Store) -> Row:
-    """A row, whatever happens to the engine."""
+    """Measure a case; return a row even if the engine fails."""
 
     def row(status: Any, why: str = "", values: dict[str, Any] | None = None) -> Row:
         return Row(case, status, why, values or {}, store.environment)
@@ -86,14 +86,14 @@ def _measure(plan: Plan, case: Case, model: Model, store: Store) -> Row:
     path = _cache() / model.digest / maker.version / form if form else model.path
     job = Job(case, str(model.path), str(path), normalizer=model.normalizer)
     if form and not path.exists() and (why := _prepare(job, PREPARING * plan.time_limit, log)):
-        return row("failed", f"could not be made ready: {why}{store.see(log)}")
+        return row("failed", f"could not be prepared: {why}{store.see(log)}")
     need = maker.needs(case, path)
     room = psutil.virtual_memory().available
     if need is not None and need > room:
-        return row("skipped", f"needs {need / 1e9:.1f} GB of memory, and {room / 1e9:.1f} are free")
+        return row("skipped", f"needs {need / 1e9:.1f} GB of memory, but {room / 1e9:.1f} are free")
     source = store.source(case.device)
     job = replace(job, source=source, repeats=plan.repeats, budget=plan.budget)
-    limit = plan.time_limit * (HEARING if case.work == "words" else 1)
+    limit = plan.time_limit * (TRANSCRIBING if case.work == "words" else 1)
     values, why = run(job, limit, log)
     if why:
         return row("failed", why + store.see(log))
@@ -102,37 +102,37 @@ def _measure(plan: Plan, case: Case, model: Model, store: Store) -> Row:
 
 
 def _missing(maker: Engine, case: Case, model: Model) -> str:
-    """Why an engine cannot be measured here, or nothing."""
+    """Return the reason why an engine cannot be measured here, or an empty string."""
     if maker.needs_folder and not model.is_folder:
-        return f"{case.engine} reads folders of the Hugging Face hub, and {case.model} is a file"
+        return f"{case.engine} reads Hugging Face folders, but {case.model} is a file"
     if model.about["family"] not in maker.families:
         return f"{case.engine} cannot run a model of the family {model.about['family']}"
     try:
         return maker.missing(case) or ""
-    except Exception as error:  # what is installed may be broken in any way
+    except Exception as error:  # an installation may be broken in any way
         return f"{case.engine} cannot be loaded: {error}"
 
 
 def _prepare(job: Job, limit: float, log: Path) -> str:
-    """Make `Job.path`, whole or not at all; why that failed, or nothing."""
+    """Create `Job.path` atomically; return why that failed, or an empty string."""
     path = Path(job.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
         part = Path(folder) / path.name
         _, why = run(replace(job, path=str(part), prepare=True), limit, log)
         if not why:
-            with suppress(OSError):  # somebody else has made it meanwhile
+            with suppress(OSError):  # another process has created it meanwhile
                 os.replace(part, path)
     return why
 
 
 def run(job: Job, limit: float, log: Path) -> tuple[dict[str, Any], str]:
-    """What a worker found, and why it found nothing."""
+    """Run a worker; return its values, and the reason if it failed."""
     threads = str(job.case.threads)
     names = ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM", "NUMEXPR", "RAYON")
     quiet = {f"{name}_NUM_THREADS": threads for name in names}
     quiet |= {"OPENBLAS_THREAD_TIMEOUT": "20", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "0"}
-    quiet |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as NVML has it
+    quiet |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # the order of NVML
     with tempfile.TemporaryDirectory() as folder, log.open("ab") as said:
         out = Path(folder) / "values.json"
         process = subprocess.Popen(
@@ -141,7 +141,7 @@ def run(job: Job, limit: float, log: Path) -> tuple[dict[str, Any], str]:
             stdout=said,
             stderr=said,
             env=os.environ | quiet,
-            start_new_session=True,  # so that all that it starts can be stopped with it
+            start_new_session=True,  # a process group, so that its children can be stopped with it
         )
         text = json.dumps(asdict(replace(job, started=time.time()))).encode()
         try:
@@ -159,7 +159,7 @@ def run(job: Job, limit: float, log: Path) -> tuple[dict[str, Any], str]:
 
 
 _LONGEST = 2e6
-"""Seconds that a process can be waited for."""
+"""Maximum timeout of a process in seconds."""
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -172,7 +172,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Return the bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -184,6 +184,6 @@ def _cache() -> Path:
 
 
 def _last(log: Path) -> str:
-    """The last line that was said, which is the error's."""
-    lines = log.read_text("utf-8", "replace").strip().splitlines() or ["no word of why"]
+    """Return the last line of a log, which is that of the error."""
+    lines = log.read_text("utf-8", "replace").strip().splitlines() or ["unknown reason"]
     return lines[-1].strip().removeprefix("tynda.errors.TyndaError: ")

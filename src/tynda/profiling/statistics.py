@@ -1,4 +1,4 @@
-"""Times of repeated runs, and how far they can be trusted."""
+"""Statistics of the times of repeated runs, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DRAWS, SEED = 2000, 0
 
 @dataclass(frozen=True)
 class Spread:
-    """Seconds of some runs."""
+    """Statistics of the seconds of repeated runs."""
 
     runs: int
     mean: float
@@ -24,7 +24,7 @@ class Spread:
     p99: float
     low: float | None
     high: float | None
-    """The median's 95 % interval, by bootstrap (Efron 1979); a single run has none."""
+    """Upper bound of the median's 95 % interval, by bootstrap (Efron 1979), or None for one run."""
     values: list[float]
 
     @property
@@ -35,8 +35,8 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """The statistics of at least one run. Percentiles between two runs are interpolated, and with
-    few runs the high ones are little more than the slowest."""
+    """Compute the statistics of at least one run. Percentiles are interpolated between runs; with
+    few runs, high percentiles are hardly more than the slowest run."""
     times = np.array(values, np.float64)
     every = [float(time) for time in times]
     p50, p95, p99 = map(float, np.quantile(times, [0.5, 0.95, 0.99]))
@@ -51,10 +51,10 @@ def bootstrap(
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """The interval of a statistic of ``values [n, ...]``, drawn anew with replacement.
+    """Return the interval of a statistic of ``values [n, ...]``, resampled with replacement.
 
-    ``statistic`` takes ``[draws, ..., n]`` to ``[draws]``; where the values have a second axis it
-    comes before the runs.
+    ``statistic`` maps ``[draws, ..., n]`` to ``[draws]``; a second axis of the values comes before
+    the runs.
     """
     rng = np.random.default_rng(SEED)
     picks = rng.integers(0, len(values), (DRAWS, len(values)))

@@ -1,4 +1,4 @@
-"""A report's folder while rows are added."""
+"""Stores rows in a report's folder."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ LOGS = "logs"
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """In ``folder``, which is made: two at once would measure all of it twice."""
+    """Create ``folder`` and lock it: two processes at once would measure every case twice."""
     lock = FileLock(folder / LOGS / "lock", timeout=0)
     try:
         (folder / LOGS).mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise TyndaError(
-            f"another profile writes to {folder}: wait for it, or take another --report"
+            f"another profile writes to {folder}: wait for it, or use another --report"
         ) from None
     except OSError as error:
         raise TyndaError(
-            f"cannot write to {folder} ({error.strerror}): take another --report"
+            f"cannot write to {folder} ({error.strerror}): use another --report"
         ) from None
     try:
         yield
@@ -47,10 +47,10 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 class Store:
-    """A report's folder while rows are added."""
+    """A report's folder to which rows are added."""
 
     def __init__(self, folder: Path, kept: bool = True) -> None:
-        """``kept``: whether it is still there when all has been said."""
+        """``kept`` states whether the folder still exists after the measurement."""
         self._folder, self._kept = folder, kept
         self._record = record.begin()
         self._last: dict[Case, Row] = {}
@@ -58,13 +58,13 @@ class Store:
         self.environment = ""
 
     def begin(self, plan: Plan, models: dict[str, Model], retry: bool) -> dict[Case, Row]:
-        """Note a run, and give the rows that are there."""
+        """Record a run, and return the rows that need not be measured again."""
         (self._folder / LOGS).mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             self._record = record.read(self._folder / RECORD)
         now = environment.describe()
         self.environment = environment.digest(now)
-        self._record["environments"].setdefault(self.environment, now)  # with its energy
+        self._record["environments"].setdefault(self.environment, now)  # keeps a known "energy"
         for name, model in models.items():
             about = {k: model.about[k] for k in ("family", "bytes", "config")}
             self._know("models", name, about | {"digest": model.digest})
@@ -85,7 +85,7 @@ class Store:
         path = self._folder / ROWS
         text = path.read_text("utf-8", "replace") if path.exists() else ""
         rows = read_rows(text)
-        if text and not text.endswith("\n"):  # interrupted in a line
+        if text and not text.endswith("\n"):  # the last line is incomplete, after an interrupt
             write_whole(path, "".join(row.to_json() + "\n" for row in rows).encode())
         self._last = {row.case: row for row in rows}
         return {c: row for c, row in self._last.items() if _stays(row, retry)}
@@ -93,13 +93,13 @@ class Store:
     def _know(self, kind: str, name: str, about: dict[str, Any]) -> None:
         if self._record[kind].get(name, about).get("digest") != about["digest"]:
             raise TyndaError(
-                f"{name} is another {kind.rstrip('s')} than the one in {self._folder}: begin a "
+                f"{name} is another {kind.rstrip('s')} than the one in {self._folder}: start a "
                 "new report"
             )
         self._record[kind][name] = about
 
     def source(self, device: str) -> energy.Source:
-        """Of energy, measured when it is first asked for."""
+        """Return the source of energy, which is measured on the first call."""
         if device not in self._sources:
             found = self._sources[device] = energy.detect(device == "cuda")
             self._record["environments"][self.environment]["energy"] = asdict(found)
@@ -107,16 +107,16 @@ class Store:
         return self._sources[device]
 
     def log(self, case: Case) -> Path:
-        """Where what an engine says goes."""
+        """Return the path of the log of an engine's output."""
         name = f"{environment.digest(case.model)}-{case.engine}-{case.bits}-{case.device}.log"
         return self._folder / LOGS / name
 
     def see(self, log: Path) -> str:
-        """Where to look for more of why something failed."""
+        """Return a reference to the log for a message about a failure."""
         return f": see {log}" if self._kept else ""
 
     def add(self, row: Row) -> None:
-        """Keep a row, unless it is there already: what is skipped is looked at every time."""
+        """Store a row unless it is stored already: skipped cases are checked in every run."""
         if row == self._last.get(row.case):
             return
         with (self._folder / ROWS).open("a", encoding="utf-8") as file:
@@ -128,5 +128,5 @@ class Store:
 
 
 def _stays(row: Row, retry: bool) -> bool:
-    """Whether a row need not be measured: what was missing or had no room may be there now."""
+    """Return whether a row need not be measured again: the reason for skipping may be gone."""
     return row.status != "skipped" and not (retry and (row.status == "failed" or row.noise))

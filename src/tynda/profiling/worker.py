@@ -1,8 +1,8 @@
-"""Measures one case, in a process of its own: what it leaves, or breaks, harms no other.
+"""Measures one case in a process of its own, so that cases cannot affect each other.
 
     python -m tynda.profiling.worker OUT < JOB
 
-JOB is `Job` as JSON; OUT becomes `Row.values` of the case as JSON.
+JOB is `Job` as JSON; `Row.values` of the case are written to OUT as JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.random  # else its memory would be the first run's
+import numpy.random  # imported here so that its memory is not counted for the first run
 from numpy.typing import NDArray
 
 from tynda import manifest
@@ -40,27 +40,27 @@ __all__ = ["Job", "main"]
 
 Floats = NDArray[np.float32]
 SEED = 0
-LEAST = 3
-"""Runs, however long they take."""
-SHORTEST = 0.3
-"""Seconds of runs, however many they are."""
+MIN_RUNS = 3
+"""Minimum number of runs, whatever their duration."""
+MIN_SECONDS = 0.3
+"""Minimum total seconds of runs, whatever their number."""
 POSITIONS = (1, 2, 4, 8, 16, 32, 64, 128, 224)
-"""Of tokens whose time is taken."""
+"""Positions of tokens whose time is measured."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker has to know."""
+    """The task of a worker."""
 
     case: Case
     model: str
-    """Path of the model, as it is."""
+    """Path of the unconverted model."""
     path: str
-    """Path of the model as the engine takes it; it is made if the task is to."""
+    """Path of the model in the engine's format; the task may be to create it."""
     prepare: bool = False
-    """Make ``path``, and measure nothing."""
+    """Create ``path``, and measure nothing."""
     started: float = 0.0
-    """When the process was started, by `time.time`."""
+    """The time at which the process was started, by `time.time`."""
     source: Source = field(default_factory=lambda: Source("estimate"))
     repeats: int = 10
     budget: float = 10.0
@@ -69,15 +69,15 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
-        """What ``asdict`` made."""
+        """Return the job that ``asdict`` converted."""
         source, case = Source(**values["source"]), Case(**values["case"])
         return cls(**values | {"case": case, "source": source})
 
 
 def main() -> None:
-    """Do the job on standard input."""
+    """Run the job given on standard input."""
     out, job = Path(sys.argv[1]), Job.from_dict(json.load(sys.stdin))
-    with suppress(OSError):  # where memory runs out, this process goes first
+    with suppress(OSError):  # if memory runs out, this process is killed first
         Path("/proc/self/oom_score_adj").write_text("1000")
     maker = engine(job.case.engine)
     if job.prepare:
@@ -87,7 +87,7 @@ def main() -> None:
     began = time.perf_counter()
     samples = sound(job.case)
     memory.forget()
-    job = replace(job, started=job.started + time.perf_counter() - began)  # that is our own work
+    job = replace(job, started=job.started + time.perf_counter() - began)  # not the engine's time
     maker.load()
     base, started = memory.resident() - samples.nbytes, time.perf_counter()
     session = maker.open(job.case, Path(job.path))
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    """Not to go on where nobody asks any more, whatever ended the process that did."""
+    """Exit when the parent process ends, for whatever reason."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -112,7 +112,7 @@ def _end_with_parent() -> None:
 
 
 def speed(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
-    """Times, energy, memory and load of the machine."""
+    """Measure times, energy, memory and load of the machine."""
     case = job.case
     clock = _run(session, samples, case.tokens)
     found: dict[str, Any] = {"cold": time.time() - job.started, "tokens": clock.tokens}
@@ -127,21 +127,21 @@ def speed(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
         runs += 1
     energy, busy = meter.stop(), watch.busy()
     stages["first"] = stages["whole"]
-    if clock.tokens:  # of the first window, one token
+    if clock.tokens:  # time the first token of the first window
         size = round((session.window or case.seconds) * SAMPLE_RATE)
-        first = [_run(session, samples[:, :size], 0.0) for _ in range(LEAST)]
+        first = [_run(session, samples[:, :size], 0.0) for _ in range(MIN_RUNS)]
         stages["first"] = [clock.stages["whole"] for clock in first]
-    found["memory"] = {"peak": memory.peak()}  # statistics take some of their own
+    found["memory"] = {"peak": memory.peak()}  # read before the statistics use memory
     spreads = {name: spread(times) for name, times in stages.items()}
-    whole, heard = spreads["whole"].p50, case.seconds * case.batch
+    whole, audio_seconds = spreads["whole"].p50, case.seconds * case.batch
     if clock.tokens and "decoder" in spreads:
         found["token"] = spreads["decoder"].p50 / clock.tokens
     each = energy.joules / (runs * case.batch)
     why = noise(busy, spreads["whole"].relative, runs)
     return found | {
         "stages": {name: asdict(times) for name, times in spreads.items()},
-        "real_time_factor": whole / heard,
-        "throughput": heard / whole,
+        "real_time_factor": whole / audio_seconds,
+        "throughput": audio_seconds / whole,
         "energy": {
             "joules": each,
             "joules_per_second": each / case.seconds,
@@ -155,7 +155,7 @@ def speed(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
 
 
 def words(job: Job, session: Session, _: Floats) -> dict[str, Any]:
-    """Error rates on the manifest."""
+    """Measure error rates on the manifest."""
     normalize = NORMALIZERS[job.normalizer]()
     pairs, seconds, spent = [], 0.0, 0.0
     for utterance in manifest.read(job.case.manifest):
@@ -173,14 +173,14 @@ def words(job: Job, session: Session, _: Floats) -> dict[str, Any]:
             np.array(counts, np.float64),
             lambda drawn: drawn[:, 0].sum(-1) / np.maximum(drawn[:, 1].sum(-1), 1),
         )
-        known = rate is not None  # where the manifest has words
+        known = rate is not None  # the manifest has words
         found |= {name: rate, f"{name}_low": low if known else None}
         found[f"{name}_high"] = high if known else None
     return found | {"utterances": len(pairs), "words": total.words}
 
 
 def operations(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
-    """What is computed and where the time goes, beside what the machine could do."""
+    """Measure the operations and their times, and the limits of the machine."""
     found = session.operations(samples, job.case.tokens)
     return {
         "limits": limits(job.case.threads),
@@ -190,9 +190,8 @@ def operations(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
 
 
 def cache(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
-    """A decoder's time for a token, by its position, with the tokens before it remembered and
-    without."""
-    positions = [position for position in POSITIONS if position <= session.most]
+    """Measure a decoder's time for a token, by its position, with and without the KV cache."""
+    positions = [position for position in POSITIONS if position <= session.max_tokens]
     return {
         "positions": positions,
         "with_cache": session.steps(samples, positions, True),
@@ -201,7 +200,7 @@ def cache(job: Job, session: Session, samples: Floats) -> dict[str, Any]:
 
 
 def sound(case: Case) -> Floats:
-    """``[batch, n]``: recordings of the manifest end to end, or noise where there is none."""
+    """Return samples ``[batch, n]``: concatenated recordings of the manifest, or else noise."""
     count = round(case.seconds * SAMPLE_RATE)
     rng = np.random.default_rng(SEED)
     if not case.manifest or not count:
@@ -214,15 +213,15 @@ def sound(case: Case) -> Floats:
             break
         pieces.append(audio.load(utterance.audio))
     joined = np.concatenate(pieces)
-    return np.resize(joined, (case.batch, count))  # again from the start where it is too short
+    return np.resize(joined, (case.batch, count))  # repeated where it is too short
 
 
 def _more(job: Job, runs: int, spent: float) -> bool:
-    """Whether to run once more. Clocks of others' work tick a hundred times a second: what takes
-    milliseconds is repeated until they tell something."""
+    """Return whether to run again. Processor times of other processes have a resolution of 10 ms:
+    short runs are repeated until these times are meaningful."""
     if runs < job.repeats:
-        return runs < LEAST or spent < job.budget
-    return spent < min(SHORTEST, job.budget)
+        return runs < MIN_RUNS or spent < job.budget
+    return spent < min(MIN_SECONDS, job.budget)
 
 
 def _run(session: Session, samples: Floats, tokens: float) -> Clock:

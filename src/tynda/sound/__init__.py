@@ -1,1 +1,1 @@
-"""Sound: reading files, finding speech, computing features."""
+"""Audio: reading files, detecting speech, computing features."""

@@ -1,8 +1,8 @@
-"""Any sound to float32 mono samples at 16 kHz.
+"""Decode any audio to float32 mono samples at 16 kHz.
 
-Decoding is FFmpeg's, through PyAV; resampling is soxr's. Both work block by block, so that
-a ten-hour recording needs no more memory than a short one, and are imported where they are
-needed: a plain WAV at 16 kHz is read without them.
+FFmpeg decodes, through PyAV; soxr resamples. Both work block by block, so that a ten-hour
+recording needs no more memory than a short one. They are imported only where they are needed:
+a plain WAV at 16 kHz is read without them.
 """
 
 from __future__ import annotations
@@ -39,67 +39,67 @@ class _Readable(Protocol):
     def read(self, size: int = ..., /) -> bytes: ...
 
 
-# Outside of these a header is nonsense, and resampling by its word could fill the memory.
+# A sample rate outside these limits is invalid, and resampling from it could fill the memory.
 _SLOWEST, _FASTEST = 1_000, 1_000_000
-# Full scale of FFmpeg's integer samples (24 bits arrive in the upper part of 32).
+# Full scale of FFmpeg's integer samples (24-bit samples arrive in the upper part of 32 bits).
 _FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**31}
-# First boxes of MP4 and QuickTime files, whose index may stand at the end.
+# Types of the first box in MP4 and QuickTime files, whose index may be at the end.
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-_READ = 1 << 18  # bytes of a plain WAV at a time, whole samples
-_HEAD = 4096  # bytes to look at first: in them nearly every WAV says how long it is
-# What FFmpeg calls video though it is a picture or a text.
+_READ = 1 << 18  # bytes read from a plain WAV at a time; always whole samples
+_HEAD = 4096  # bytes inspected first; nearly every WAV states its length within them
+# Formats that FFmpeg reports as video although they are pictures or text.
 _PICTURES = ("image2", "gif", "apng", "ico", "tty")
 
 
 def load(source: Source) -> Floats:
-    """All of a sound as float32 `[n]`, mono, 16 kHz, full scale at ±1.
+    """Read a whole recording as float32 `[n]`, mono, 16 kHz, full scale at ±1.
 
     `source` is a path, the bytes of a file, a binary file object, or `"-"` for standard
-    input. See `stream` for formats, results in odd cases, and errors.
+    input. See `stream` for formats, results in unusual cases, and errors.
     """
     blocks = list(stream(source))
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
 def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
-    """The same sound as `load`, in consecutive blocks float32 `[block_seconds * 16000]`.
+    """Read a recording as consecutive blocks, float32 `[block_seconds * 16000]`.
 
-    The last block is shorter (never empty); joined, the blocks are what `load` returns,
-    to the last bit.
+    The last block may be shorter, but is never empty. The concatenated blocks equal the result
+    of `load`, to the last bit.
 
-    Reads whatever the FFmpeg inside PyAV decodes: WAV (8 to 64 bits, float, mu-law,
-    A-law), FLAC, MP3, Ogg Vorbis, Opus, M4A/AAC, WebM, and the sound of video files (of
-    several tracks the one that FFmpeg holds for the best). Channels are averaged. Nothing
-    but `source` is opened: playlists that point elsewhere are not followed.
+    All formats that the FFmpeg inside PyAV decodes are read: WAV (8 to 64 bits, float, mu-law,
+    A-law), FLAC, MP3, Ogg Vorbis, Opus, M4A/AAC, WebM, and the audio of video files (of several
+    tracks, the one that FFmpeg ranks best). Channels are averaged. Nothing but `source` is
+    opened: playlists that point elsewhere are not followed.
 
-    A seekable file object is read from its beginning and left open. Pipes (standard input
-    too) are read as they come, except MP4 and QuickTime: their index may stand at the end,
-    so the whole of a pipe is first read into memory.
+    A seekable file object is read from its beginning and left open. Pipes (including standard
+    input) are read as data arrives, except MP4 and QuickTime: their index may be at the end,
+    so the whole pipe is first read into memory.
 
-    - A file that is damaged or breaks off gives what can be decoded, as with ffmpeg, and a
-      `UserWarning` where the decoder notices, or where a WAV, FLAC or MP3 (not through a
-      pipe) is shorter than its header says. An Ogg or WebM that ends too soon looks like a
+    - A damaged or truncated file gives all that can be decoded, as with ffmpeg, and a
+      `UserWarning` where the decoder detects it, or where a WAV, FLAC or MP3 (not through a
+      pipe) is shorter than its header states. A truncated Ogg or WebM cannot be told from a
       short one.
-    - The padding at the end of an MP3 (some milliseconds) is cut off, but not in a pipe, where
-      FFmpeg does not know the length: the text may differ in a letter. Better give the file.
-    - A sound of zero samples gives no block (`load`: shape `[0]`).
+    - The padding at the end of an MP3 (some milliseconds) is removed, but not from a pipe, where
+      FFmpeg does not know the length: the text may differ in a letter. Prefer to give the file.
+    - A recording of zero samples gives no block (`load`: shape `[0]`).
 
     Raises TyndaError, with the first block, when the source is missing, a directory, not
-    permitted, empty, no sound file, cut off in its header, without a sound track, or holds
+    readable, empty, not an audio file, truncated in its header, without an audio track, or holds
     samples that are not finite numbers; ValueError when `block_seconds` is not positive;
-    TypeError when `source` is none of the kinds above.
+    TypeError when `source` is of none of the kinds above.
     """
     if not block_seconds > 0:
         raise ValueError(f"block_seconds must be positive, not {block_seconds}")
     size = max(1, round(block_seconds * SAMPLE_RATE))
-    with _reader(source) as (file, name, head), closing(_samples(file, name, head)) as heard:
+    with _reader(source) as (file, name, head), closing(_samples(file, name, head)) as decoded:
         waiting: list[Floats] = []
         count = 0
-        for samples in heard:
+        for samples in decoded:
             if not np.isfinite(samples).all():
                 raise TyndaError(
                     f"{name} holds samples that are not finite numbers (NaN or infinity); "
-                    "export it again from its origin"
+                    "export it again from the original"
                 )
             waiting.append(samples)
             count += len(samples)
@@ -113,7 +113,7 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
 
 
 class _Pipe:
-    """A stream that cannot seek, with its first bytes put back."""
+    """A stream that cannot seek, preceded by the bytes that were already read from it."""
 
     def __init__(self, head: bytes, file: _Readable) -> None:
         self._head = head
@@ -128,7 +128,7 @@ class _Pipe:
 
 @contextmanager
 def _reader(source: Source) -> Iterator[tuple[_Readable, str, bytes]]:
-    """The bytes of a source, its name for messages, and once more its first bytes."""
+    """Yield the readable source, its name for messages, and a copy of its first bytes."""
     opened, name = _open(source)
     with opened as file:
         try:
@@ -139,7 +139,7 @@ def _reader(source: Source) -> Iterator[tuple[_Readable, str, bytes]]:
 
 
 def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
-    """A source as a file (closed afterwards only if it is opened here), and its name."""
+    """Return a source as a file, closed afterwards only if opened here, and its name."""
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source), "the sound"
     if source == "-":
@@ -150,10 +150,10 @@ def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
         raise TyndaError("the name of the recording is empty: give a file")
     if not isinstance(source, str | PathLike):
         if not hasattr(source, "read"):
-            raise TypeError(f"no path, bytes or binary file object: {source!r}")
+            raise TypeError(f"not a path, bytes or binary file object: {source!r}")
         return nullcontext(source), str(getattr(source, "name", "the sound"))
-    # PyAV never sees the path itself: FFmpeg would take "http:" or "concat:" in it for
-    # a protocol.
+    # PyAV never gets the path itself: FFmpeg would interpret "http:" or "concat:" in it as a
+    # protocol.
     try:
         return open(source, "rb"), str(source)
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
 
 
 def _rewound(file: BinaryIO, name: str) -> tuple[_Readable, bytes]:
-    """The file at its beginning, seekable where its format asks for it, and its first bytes."""
+    """Return the file at its start, seekable where its format requires it, and its first bytes."""
     seekable = file.seekable()
     if seekable:
         file.seek(0)
@@ -188,7 +188,7 @@ def _rewound(file: BinaryIO, name: str) -> tuple[_Readable, bytes]:
 
 
 def _samples(file: _Readable, name: str, head: bytes) -> Generator[Floats, None, None]:
-    """All of a sound, at 16 kHz."""
+    """Yield all samples of a recording, at 16 kHz."""
     if channels := _seek_plain_wav(file, head):
         yield from _read_plain_wav(file, *channels)
         return
@@ -197,9 +197,10 @@ def _samples(file: _Readable, name: str, head: bytes) -> Generator[Floats, None,
 
 
 def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
-    """Channels and bytes of a WAV of 16 bits at 16 kHz, its file at the first of them.
+    """Seek to the samples of a 16-bit WAV at 16 kHz; return its channels and number of bytes.
 
-    None for any other sound, and what FFmpeg has more to say of: damaged, cut short, or empty.
+    The result is None for any other file, and for one that is damaged, truncated or empty, since
+    FFmpeg reports more about it.
     """
     channels = 0
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE" or not isinstance(file, io.BufferedIOBase):
@@ -224,12 +225,12 @@ def _read_plain_wav(file: _Readable, channels: int, size: int) -> Iterator[Float
 
 @contextmanager
 def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, AudioStream]]:
-    """The opened container and its best sound track."""
+    """Open the container and yield it with its best audio track."""
     import av
     from av.audio.stream import AudioStream
 
     try:
-        # Tags in old encodings are common and of no interest here.
+        # Tags in old encodings are common and not needed here.
         container = av.open(
             file,
             "r",
@@ -238,7 +239,7 @@ def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, Aud
         )
     except av.FFmpegError as error:
         raise TyndaError(
-            f"{name} is no sound file, or cut off in its header ({error.strerror}); "
+            f"{name} is not an audio file, or is truncated in its header ({error.strerror}); "
             "give a WAV, FLAC, MP3, Ogg, Opus, M4A, WebM or video file"
         ) from None
     with container:
@@ -246,12 +247,12 @@ def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, Aud
         if isinstance(track, AudioStream) and track.codec_context is not None:
             yield container, track
         elif track is not None:
-            raise TyndaError(f"{name}: this build of PyAV has no decoder for its sound")
+            raise TyndaError(f"{name}: this build of PyAV has no decoder for its audio")
         elif container.streams.video and not _is_picture(container.format.name):
-            raise TyndaError(f"{name} has no sound track; it is a video without sound")
+            raise TyndaError(f"{name} has no audio track; it is a video without sound")
         else:
             raise TyndaError(
-                f"{name} is no sound file; "
+                f"{name} is not an audio file; "
                 "give a WAV, FLAC, MP3, Ogg, Opus, M4A, WebM or video file"
             )
 
@@ -261,10 +262,10 @@ def _is_picture(format_name: str) -> bool:
 
 
 def _stated(container: InputContainer, track: AudioStream, head: bytes) -> float:
-    """The seconds that a header promises; 0 where there is no such promise."""
-    if container.format.name == "wav":  # FFmpeg would correct it by the size of the file
+    """Return the duration in seconds that the header states, or 0 where it states none."""
+    if container.format.name == "wav":  # FFmpeg would correct the duration by the file's size
         return _stated_wav(head)
-    # Without a Xing header, which also says where the sound starts, an MP3's is a guess.
+    # The duration of an MP3 is a guess unless a Xing header gives it and the start time.
     known = container.format.name == "flac" or (container.format.name == "mp3" and track.start_time)
     if known and track.duration and track.time_base:
         return float(track.duration * track.time_base)
@@ -276,13 +277,13 @@ def _stated_wav(head: bytes) -> float:
     for kind, at, size in _chunks(head):
         if kind == b"fmt ":
             rate = int.from_bytes(head[at + 8 : at + 12], "little")
-        if kind == b"data":  # who writes to a pipe states the greatest size, or nearly so
+        if kind == b"data":  # programs that write to a pipe state about the maximum size
             return size / rate if rate and size < 0x7FFF0000 else 0.0
     return 0.0
 
 
 def _chunks(head: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, begin and bytes of the chunks of a WAV, those of which ``head`` has the begin."""
+    """Yield kind, start and size in bytes of each chunk of a WAV that starts within ``head``."""
     at = 20
     while at <= len(head):
         size = int.from_bytes(head[at - 4 : at], "little")
@@ -293,9 +294,9 @@ def _chunks(head: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _frames(
     container: InputContainer, track: AudioStream, name: str, stated: float
 ) -> Iterator[tuple[int, Floats]]:
-    """Sample rate and mono samples of each decoded frame; warns of what is lost.
+    """Yield sample rate and mono samples of each decoded frame; warn where audio is lost.
 
-    The header promised a sound of `stated` seconds.
+    `stated` is the duration in the header, in seconds.
     """
     import av
     from av.audio.frame import AudioFrame
@@ -313,8 +314,8 @@ def _frames(
                 assert isinstance(frame, AudioFrame)
                 if not _SLOWEST <= frame.sample_rate <= _FASTEST:
                     raise TyndaError(
-                        f"{name} has a sample rate of {frame.sample_rate} Hz, which is no sound; "
-                        "make the file anew"
+                        f"{name} has a sample rate of {frame.sample_rate} Hz, which is not valid "
+                        "audio; create the file again"
                     )
                 samples = _mono(frame, name)
                 seconds += len(samples) / frame.sample_rate
@@ -322,7 +323,7 @@ def _frames(
     except av.FFmpegError:
         damaged = True
     if damaged and seconds == 0:
-        raise TyndaError(f"{name} is damaged: nothing in it can be decoded; make the file anew")
+        raise TyndaError(f"{name} is damaged: nothing in it can be decoded; create it again")
     if damaged:
         warnings.warn(
             f"{name} is damaged or cut short; {seconds:.1f} s of it could be decoded",
@@ -330,13 +331,13 @@ def _frames(
         )
     elif seconds < stated - max(0.1, 0.01 * stated):
         warnings.warn(
-            f"{name} is cut short: {seconds:.1f} s of the {stated:.1f} s in its header are there",
+            f"{name} is cut short: {seconds:.1f} s of the {stated:.1f} s that its header states",
             stacklevel=2,
         )
 
 
 def _mono(frame: AudioFrame, name: str) -> Floats:
-    """The mean over the channels of a frame, float32 `[samples]`, full scale at ±1."""
+    """Average the channels of a frame to float32 `[samples]`, full scale at ±1."""
     try:
         array = frame.to_ndarray()
     except ValueError:
@@ -349,8 +350,8 @@ def _mono(frame: AudioFrame, name: str) -> Floats:
 
 
 def _mixed(channels: NDArray[Any]) -> Floats:
-    """The mean over ``channels [channels, n]`` of any type: float32 `[n]`, full scale at ±1."""
-    # What overflows becomes infinite, and is reported as such.
+    """Average ``channels [channels, n]`` of any type to float32 `[n]`, full scale at ±1."""
+    # Values that overflow become infinite and are reported as such.
     with np.errstate(over="ignore", invalid="ignore"):
         if channels.dtype.kind == "u":
             mono = (channels.mean(axis=0, dtype=np.float32) - 128) / 128
@@ -362,7 +363,7 @@ def _mixed(channels: NDArray[Any]) -> Floats:
 
 
 def _resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:
-    """Frames of any sample rate (it may change on the way) as samples at 16 kHz."""
+    """Resample frames to 16 kHz; their sample rate may change from frame to frame."""
     rate = SAMPLE_RATE
     resampler = None
     nothing = np.zeros(0, np.float32)

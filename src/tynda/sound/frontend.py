@@ -1,10 +1,10 @@
-"""Waveform to features: what a model hears.
+"""Waveform to features, the input of a model.
 
 A front end is a small frozen dataclass that is called with samples at 16 kHz, float32
-`[n]`, and gives features, float32 `[frames, bins]`. Its fields are its configuration; they
-travel in the header of the model file, so that training and recognition hear the same.
+`[n]`, and returns features, float32 `[frames, bins]`. Its fields are its configuration; the
+header of the model file stores them, so that training and inference use the same features.
 
-What costs time is in `tynda.sound.spectra`; the rest is NumPy, in float32.
+The expensive part is in `tynda.sound.spectra`; the rest is NumPy, in float32.
 """
 
 from abc import ABC, abstractmethod
@@ -33,15 +33,15 @@ __all__ = [
 Floats = NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
-# A model file may come from anywhere: no field of it may ask for gigabytes.
+# A model file is untrusted: no field of it may make us allocate gigabytes.
 _LARGEST_FFT = 16_384
-# Numbers that are held in double precision at a time.
+# Maximum number of values that are held in double precision at a time.
 _AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
 class FrontEnd(ABC):
-    """Samples float32 `[n]` at 16 kHz to features float32 `[frames, bins]`; `n` may be 0."""
+    """Converts samples float32 `[n]`, `n >= 0`, at 16 kHz to features float32 `[frames, bins]`."""
 
     kind: ClassVar[str]
     sample_rate: ClassVar[int] = SAMPLE_RATE
@@ -49,21 +49,21 @@ class FrontEnd(ABC):
     @property
     @abstractmethod
     def bins(self) -> int:
-        """Features in one frame."""
+        """The number of features in one frame."""
 
     @property
     @abstractmethod
     def hop(self) -> int:
-        """Samples from the start of one frame to the start of the next."""
+        """The number of samples from the start of one frame to the start of the next."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """The fields and the kind, ready for JSON; `from_config` takes it back."""
+        """The fields and the kind as JSON-able data; `from_config` reads it."""
         return {"kind": self.kind} | {f.name: getattr(self, f.name) for f in fields(self)}
 
     @abstractmethod
     def frames(self, samples: int) -> int:
-        """Frames of so many samples."""
+        """The number of frames for a number of samples."""
 
     def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
         """Numbers and tables by which native code makes the same features without Python.
@@ -74,9 +74,9 @@ class FrontEnd(ABC):
         raise TyndaError(f"front end: native code has no {self.kind}, so it cannot be exported")
 
     def __call__(self, samples: Floats) -> Floats:
-        """Features float32 `[frames, bins]` of samples float32 `[n]` (`[0, bins]` of none).
+        """Compute features float32 `[frames, bins]` of samples float32 `[n]`.
 
-        Raises ValueError when `samples` has more than one axis.
+        No samples give `[0, bins]`. Raises ValueError when `samples` has more than one axis.
         """
         samples = np.asarray(samples, dtype=np.float32)
         if samples.ndim != 1:
@@ -91,7 +91,7 @@ class FrontEnd(ABC):
 class Spectrogram(FrontEnd):
     """The square root of the magnitude spectrum, each frame standardised over its bins.
 
-    The front end of N2 (Lavrenov 2024), as in the CTC speech recognition example of Keras:
+    This is the front end of N2 (Lavrenov 2024) and of the CTC speech recognition example of Keras:
     `tf.signal.stft` (periodic Hann window, no centring, zeros up to the FFT length),
     magnitude ** 0.5, then (x - mean) / (std + 1e-10) in each frame.
 
@@ -110,11 +110,11 @@ class Spectrogram(FrontEnd):
 
     @property
     def bins(self) -> int:
-        """Features in one frame."""
+        """The number of features in one frame."""
         return self.fft // 2 + 1
 
     def frames(self, samples: int) -> int:
-        """Frames of so many samples."""
+        """The number of frames for a number of samples."""
         return max(0, 1 + (samples - self.window) // self.hop)
 
     def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
@@ -131,7 +131,7 @@ class Spectrogram(FrontEnd):
 class LogMel(FrontEnd):
     """Log energies of Slaney's mel filters, normalised over the utterance.
 
-    Power spectrum of centred frames (reflected edges, periodic Hann window, as
+    The steps are: power spectrum of centred frames (reflected edges, periodic Hann window, as
     `torch.stft`), triangular filters on Slaney's mel scale scaled to equal area (as
     `librosa.filters.mel`), floor 1e-10, logarithm. There are `n // hop` frames: the last
     centred frame is left out, as in Whisper (Radford et al. 2022).
@@ -139,7 +139,7 @@ class LogMel(FrontEnd):
     `window`, `hop` and `fft` are in samples, `fmin` and `fmax` in Hz. `normalize`:
     - `"utterance"`: natural logarithm; each bin gets zero mean and unit variance over the
       frames, (x - mean) / (std + 1e-5).
-    - `"whisper"`: log10, no less than the greatest value - 8, then (x + 4) / 4. With
+    - `"whisper"`: log10, clipped from below at the maximum - 8, then (x + 4) / 4. With
       `fft=400` this is Whisper's own front end without its padding to 30 s.
     """
 
@@ -162,7 +162,7 @@ class LogMel(FrontEnd):
                 raise TyndaError(f"front end: {name} must be a frequency in Hz, not {value!r}")
         if not 0 <= self.fmin < self.fmax <= SAMPLE_RATE / 2:
             raise TyndaError(
-                "front end: the frequencies must keep 0 <= fmin < fmax <= 8000 Hz, "
+                "front end: the frequencies must satisfy 0 <= fmin < fmax <= 8000 Hz, "
                 f"not fmin {self.fmin}, fmax {self.fmax}"
             )
         if self.normalize not in ("utterance", "whisper"):
@@ -171,7 +171,7 @@ class LogMel(FrontEnd):
             )
 
     def frames(self, samples: int) -> int:
-        """Frames of so many samples."""
+        """The number of frames for a number of samples."""
         return samples // self.hop
 
     def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
@@ -184,10 +184,10 @@ class LogMel(FrontEnd):
     def _features(self, samples: Floats) -> Floats:
         frames = self.frames(len(samples))
         edge = self.fft // 2
-        if len(samples) <= edge:  # a reflection needs one sample more than it mirrors
+        if len(samples) <= edge:  # a reflection needs one sample more than it adds
             samples = np.pad(samples, (0, edge + 1 - len(samples)))
         samples = np.pad(samples, edge, mode="reflect")
-        # A short window sits in the middle of the FFT; the power does not depend on where.
+        # A window shorter than the FFT is centred in it; the power does not depend on where it is.
         samples = samples[(self.fft - self.window) // 2 :]
         log = "log" if self.normalize == "utterance" else "log10"
         mel = (self.bins, self.fft, self.fmin, self.fmax)
@@ -199,8 +199,8 @@ class LogMel(FrontEnd):
             features += 4
             features /= 4
             return features
-        # In double precision, or the rounding of the mean of a constant bin (digital
-        # silence) would be blown up by its tiny deviation.
+        # Double precision is needed: the rounding error in the mean of a constant bin (digital
+        # silence) would be amplified by the division by its tiny deviation.
         mean, variance = _moments(features)
         return _standardised(features, mean, np.sqrt(variance) + 1e-5)
 
@@ -255,10 +255,10 @@ class NemoLogMel(FrontEnd):
 
 @dataclass(frozen=True)
 class Raw(FrontEnd):
-    """The waveform itself, as wav2vec 2.0 (Baevski et al. 2020) takes it.
+    """The waveform itself, the input of wav2vec 2.0 (Baevski et al. 2020).
 
-    (x - mean) / sqrt(variance + 1e-7) over the utterance, or as it is without `normalize`: one
-    bin, a frame for each sample.
+    The values are (x - mean) / sqrt(variance + 1e-7) over the utterance, or unchanged without
+    `normalize`. There is one bin, and a frame for each sample.
     """
 
     kind: ClassVar[str] = "raw"
@@ -271,16 +271,16 @@ class Raw(FrontEnd):
 
     @property
     def bins(self) -> int:
-        """Features in one frame."""
+        """The number of features in one frame."""
         return 1
 
     @property
     def hop(self) -> int:
-        """Samples from the start of one frame to the start of the next."""
+        """The number of samples from the start of one frame to the start of the next."""
         return 1
 
     def frames(self, samples: int) -> int:
-        """Frames of so many samples."""
+        """The number of frames for a number of samples."""
         return samples
 
     def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
@@ -336,7 +336,7 @@ _KINDS: dict[str, type[FrontEnd]] = {
 
 
 def from_config(config: Mapping[str, Any]) -> FrontEnd:
-    """The front end that `config` describes: its `"kind"` and any fields that differ.
+    """Return the front end that `config` describes: its `"kind"`, and fields unlike the defaults.
 
     Kinds are `"log_mel"`, `"nemo_log_mel"`, `"spectrogram"`, `"raw"` and `"frames"`. Raises
     TyndaError for an unknown kind, an unknown field, or a value out of its range.
@@ -345,7 +345,7 @@ def from_config(config: Mapping[str, Any]) -> FrontEnd:
     name = settings.pop("kind", None)
     front_end = _KINDS.get(name) if isinstance(name, str) else None
     if front_end is None:
-        raise TyndaError(f"front end: no kind {name!r}; choose one of {', '.join(_KINDS)}")
+        raise TyndaError(f"front end: unknown kind {name!r}; choose one of {', '.join(_KINDS)}")
     known = [f.name for f in fields(front_end)]
     unknown = [str(field) for field in settings if field not in known]
     if unknown:
@@ -373,7 +373,7 @@ def _mel_powers(window: int, bins: int, fft: int) -> Spectra:
 
 
 def _moments(x: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance of each column of `x` `[n, bins]`, n > 0, in double precision."""
+    """Return mean and variance of each column of `x` `[n, bins]`, n > 0, in double precision."""
     mean: NDArray[np.float64] = x.mean(axis=0, dtype=np.float64)
     squares = [np.square(part - mean).sum(axis=0) for part in _parts(x)]
     return mean, np.sum(squares, axis=0) / len(x)
@@ -388,7 +388,7 @@ def _standardised(x: Floats, mean: NDArray[np.float64], scale: NDArray[np.float6
 
 
 def _parts(x: Floats) -> list[Floats]:
-    """Some rows each, so that doubles of them all never take memory at once."""
+    """Split into blocks of rows, so that not all are in double precision at once."""
     rows = max(1, _AT_ONCE // x.shape[1])
     return [x[start : start + rows] for start in range(0, len(x), rows)]
 
@@ -400,10 +400,10 @@ def _hann(length: int) -> Floats:
 
 
 def mel_filters(bins: int, fft: int, fmin: float, fmax: float) -> Floats:
-    """Slaney's triangular filters `[fft // 2 + 1, bins]`, each of area 1 over Hz.
+    """Return Slaney's triangular filters `[fft // 2 + 1, bins]`, each of area 1 over Hz.
 
-    Slaney, Auditory Toolbox, Technical Report 1998-010: linear to 1 kHz (200/3 Hz for a
-    mel), then 27 steps for a factor of 6.4.
+    Source: Slaney, Auditory Toolbox, Technical Report 1998-010. The mel scale is linear to 1 kHz
+    (200/3 Hz for a mel), then has 27 steps for a factor of 6.4.
     """
     knee, step = 15.0, np.log(6.4) / 27
 
@@ -436,7 +436,7 @@ def _check_fft(fft: int) -> None:
 def _check_integer(name: str, value: object, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise TyndaError(
-            f"front end: {name} must be a whole number from {least} to {most}, not {value!r}"
+            f"front end: {name} must be a whole number from {minimum} to {maximum}, not {value!r}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Samples that a program hands over, as the recogniser takes them."""
+"""Samples in memory, converted to the form that a recogniser accepts."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _MAX_CHANNELS = 64
 
 
 def is_samples(source: Any) -> bool:
-    """Whether a source is an array or a tensor, not a file."""
+    """Return whether a source is an array or a tensor, not a file."""
     return hasattr(source, "__array__") and hasattr(source, "shape")
 
 
 def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
-    """Samples as float32 mono ``[n]`` at 16 kHz.
+    """Convert samples to float32 mono ``[n]`` at 16 kHz.
 
-    ``given``: an array or a tensor, ``[n]``, or ``[n, channels]`` or ``[channels, n]``, of which
-    the shorter axis is that of the channels, at most 64. Floats have full scale at ±1; whole
-    numbers (int16, int32, or uint8 about 128) that of their type. Channels are averaged.
-    ``sample_rate``: theirs in hertz.
+    ``given`` is an array or a tensor, ``[n]``, ``[n, channels]`` or ``[channels, n]``; the shorter
+    axis holds the channels, at most 64. Floats have full scale at ±1; integers (int16, int32, or
+    uint8 centred at 128) have the full scale of their type. Channels are averaged. ``sample_rate``
+    is the rate of ``given`` in hertz.
 
     Raises `TyndaError` for another type, shape or rate, for samples that are not finite, and for
-    floats that are whole numbers beyond full scale.
+    floats that are integers beyond full scale.
     """
     if hasattr(given, "detach"):  # a tensor, perhaps with a gradient or on a device
         given = given.detach().cpu()
@@ -44,15 +44,15 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
     floats = _mono(_as_floats(samples))
     if not np.isfinite(floats).all():
         raise TyndaError("samples must be finite: some are NaN or infinite")
-    # Mixing may leave floats above full scale, but whole ones were never divided.
+    # Mixing may leave floats above full scale, but integer values mean that nobody scaled them.
     if np.abs(floats).max(initial=0) > 1 and (floats == np.rint(floats)).all():
         raise TyndaError(
-            "samples must be floats with full scale at ±1, and these are whole numbers: divide "
-            "those of 16 bits by 32768, or give them as int16"
+            "samples must be floats with full scale at ±1, but these are whole numbers: divide "
+            "16-bit samples by 32768, or give them as int16"
         )
     if sample_rate == SAMPLE_RATE:
         return floats
-    import soxr  # samples at 16 kHz need none
+    import soxr  # not needed for samples at 16 kHz
 
     resampled: Floats = soxr.resample(floats, sample_rate, SAMPLE_RATE)
     return resampled

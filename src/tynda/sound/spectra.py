@@ -1,7 +1,8 @@
-"""Spectra of overlapping frames: what a front end spends its time on.
+"""Spectra of overlapping frames, the expensive part of a front end.
 
-A kernel makes them where the engine was compiled (`native/src/spectra.inl`), else NumPy, its
-twin. Both transform in double precision and give float32, as NumPy 2 does of float32.
+A native kernel computes them where the engine was compiled (`native/src/spectra.inl`), otherwise
+NumPy, its reference. Both transform in double precision and return float32, as NumPy 2 does for
+float32 input.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from numpy.typing import NDArray
 
 try:
     _native: Any = import_module("tynda._native")
-except ImportError:  # installed where there was no compiler
+except ImportError:  # there was no compiler at installation
     _native = None
 
 __all__ = ["Spectra", "is_smooth"]
 
 Floats = NDArray[np.float32]
 
-# NumPy makes spectra this many frames at a time: they then stay in the processor's cache, and
-# memory stays flat for long sound.
+# NumPy computes spectra of this many frames at a time: they fit into the processor's cache, and
+# memory does not grow with the length of a recording.
 _FRAMES_AT_ONCE = 256
 
 
 class Spectra:
-    """Called with samples `[n]`, it gives a row for each windowed frame: `[frames, bins]`.
+    """Computes a row of features for each windowed frame of samples `[n]`: `[frames, bins]`.
 
-    `window` is float32 `[window]`; behind it come zeros, up to `fft` samples. Of a frame's power
-    spectrum `[fft // 2 + 1]`, or of its product with `filters` `[fft // 2 + 1, bins]`, `ending`
-    makes:
-    - `"power"`: nothing else.
-    - `"log"`, `"log10"`: the logarithm of no less than 1e-10.
-    - `"standard"`: the square root of the magnitudes, (x - mean) / (std + 1e-10).
+    `window` is float32 `[window]`, padded with zeros to `fft` samples. `ending` is applied to a
+    frame's power spectrum `[fft // 2 + 1]`, or to its product with `filters`
+    `[fft // 2 + 1, bins]`:
+    - `"power"`: no change.
+    - `"log"`, `"log10"`: the logarithm of max(x, 1e-10).
+    - `"standard"`: the square root of the magnitudes, then (x - mean) / (std + 1e-10).
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Spectra:
             self._native = _native.Spectra(window, fft, filters, which)
 
     def __call__(self, samples: Floats, hop: int, frames: int) -> Floats:
-        """The first `frames` frames, `hop` samples apart; fewer than 0 are none."""
+        """Compute the first `frames` frames, `hop` samples apart; a negative number means 0."""
         result = np.empty((max(0, frames), self.bins), np.float32)
         if self._native is None:
             self._by_numpy(samples, hop, result)
@@ -72,7 +73,7 @@ class Spectra:
         for start in range(0, len(result), _FRAMES_AT_ONCE):
             stop = min(start + _FRAMES_AT_ONCE, len(result))
             if not samples[start * hop : (stop - 1) * hop + window].any():
-                result[start:stop] = silence  # as it would be; short recordings are mostly that
+                result[start:stop] = silence  # the same result; padding is mostly silence
                 continue
             spectrum = np.fft.rfft(strided[start:stop] * self.window, self.fft)
             power: Floats = np.square(spectrum.real) + np.square(spectrum.imag)

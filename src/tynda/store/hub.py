@@ -1,7 +1,7 @@
-"""Models of the Hugging Face hub: pulled once, into the hub's own cache, and read from there.
+"""Models of the Hugging Face hub: pulled once into the hub's own cache, and read from there.
 
-A finished pull is noted in tynda's cache folder (``tynda/hub``): finding it again takes neither
-the network nor ``huggingface_hub``, which, like all else that a pull takes, is imported for it.
+A finished pull is recorded in tynda's cache folder (``tynda/hub``), so that finding it again needs
+neither the network nor ``huggingface_hub``. This library is imported for pulls only.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _SECONDS = 30
 
 
 class UnreachableError(TyndaError):
-    """No way to the hub: no network, or ``HF_HUB_OFFLINE`` is set."""
+    """The hub cannot be reached: no network, or ``HF_HUB_OFFLINE`` is set."""
 
 
 def is_name(name: str) -> bool:
-    """Whether this could be ``owner/name`` or ``owner/name@revision``, and no file's path."""
+    """Return whether a name may be ``owner/name`` or ``owner/name@revision``, not a file path."""
     return bool(_NAME.fullmatch(name)) and ".." not in name and not name.endswith(".safetensors")
 
 
 def cached(name: str) -> Path | None:
-    """The folder of an earlier pull, if all its files are still there."""
+    """Return the folder of an earlier pull, if all its files still exist."""
     note = _note(name)
     folder = Path(note.get("folder", ""))
     sizes = note.get("files", {})
@@ -45,21 +45,21 @@ def cached(name: str) -> Path | None:
 
 
 def pulled() -> dict[str, Path]:
-    """Name -> folder of all earlier pulls; what has been damaged since is among them."""
+    """Return name -> folder of all earlier pulls, including ones that were damaged since."""
     try:
         notes = [_read(path) for path in sorted(_notes().glob("*.json"))]
-    except (OSError, RuntimeError):  # as in `library.cached`
+    except (OSError, RuntimeError):  # for the reasons in `library.cached`
         return {}
     folders = {note["name"]: Path(note["folder"]) for note in notes if note}
     return {name: folder for name, folder in folders.items() if folder.exists()}
 
 
 def pull(name: str, languages: Sequence[str] = ()) -> Path:
-    """Download a model, of what is new or missing, and check it all; gives its folder.
+    """Download new and missing files of a model, and check all files; return its folder.
 
-    Of an MMS model, the adapters of these ``languages`` come with it. Raises
-    `UnreachableError`; `TyndaError` when there is no such model, it is not open to the user,
-    tynda cannot read it, there is no room, or it came damaged.
+    For an MMS model, the adapters of ``languages`` are included. Raises `UnreachableError`;
+    `TyndaError` when there is no such model, the user has no access, tynda cannot read it, disk
+    space is insufficient, or a file arrived damaged.
     """
     repo, revision = _parse(name)
     from huggingface_hub import HfApi, snapshot_download
@@ -102,7 +102,7 @@ def remove(name: str) -> None:
         cache = scan_cache_dir(store.parent)
         if own := frozenset(repo for repo in cache.repos if repo.repo_path == store):
             replace(cache, repos=own).delete_revisions(folder.name).execute()
-        else:  # it cannot be made out: damaged
+        else:  # the cache is damaged, and the scan does not list this repository
             shutil.rmtree(store)
     except OSError as error:
         raise _explain(name, error) from None
@@ -112,7 +112,7 @@ def remove(name: str) -> None:
 def _parse(name: str) -> tuple[str, str | None]:
     match = _NAME.fullmatch(name)
     if match is None or not is_name(name):
-        raise TyndaError(f"{name!r} is no name of the hub: owner/name or owner/name@revision")
+        raise TyndaError(f"{name!r} is not a name on the hub: owner/name or owner/name@revision")
     return match["repo"], match["revision"]
 
 
@@ -136,7 +136,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         note = json.loads(path.read_text("utf-8"))
         return {"name": str(note["name"]), "folder": note["folder"], "files": dict(note["files"])}
-    except (OSError, ValueError, TypeError, KeyError):  # as good as none: it is pulled again
+    except (OSError, ValueError, TypeError, KeyError):  # a damaged note: the model is pulled again
         return {}
 
 
@@ -148,41 +148,41 @@ def _size(path: Path) -> int | None:
 
 
 def _wanted(name: str, info: ModelInfo, adapters: Collection[str]) -> list[RepoSibling]:
-    """The files to get, once it is clear that they make a model which tynda can read."""
+    """Return the files to download, after checking that tynda can read such a model."""
     from tynda.store.huggingface import CONVERT, FILES, PICKLED, check_kind
 
     there = {file.rfilename: file for file in info.siblings or []}
     if missing := sorted(set(adapters) - set(there)):
         raise TyndaError(f"{name} has no {missing[0]}: it does not know that language")
     wanted = [file for file in there if any(fnmatchcase(file, pattern) for pattern in FILES)]
-    if "model.safetensors" in wanted:  # shards, if any, would not be read
+    if "model.safetensors" in wanted:  # shards are not read if there is a single file
         wanted = [file for file in wanted if not file.startswith("model.safetensors.")]
         wanted = [file for file in wanted if not file.startswith("model-")]
     if not {"model.safetensors", "model.safetensors.index.json"} & set(wanted):
         if any(file in there for file in PICKLED):
             folder = name.partition("@")[0].rpartition("/")[2]
             raise TyndaError(
-                f"{name} has pickled weights only: loading them could run any code. Where you "
-                f"trust them, get and convert them: hf download {name.partition('@')[0]} "
+                f"{name} has pickled weights only: loading them could run any code. If you trust "
+                f"them, download and convert them: hf download {name.partition('@')[0]} "
                 f"--local-dir {folder} && {CONVERT}{folder}"
             )
         wanted = []
     if "config.json" not in wanted:
         raise TyndaError(
-            f"{name} has nothing that tynda reads: config.json and model.safetensors, whole or "
+            f"{name} has no files that tynda reads: config.json and model.safetensors, whole or "
             "in shards, are expected"
         )
     kind = (info.config or {}).get("model_type")
-    if kind is not None:  # better now than after gigabytes
+    if kind is not None:  # checked before the download of gigabytes
         check_kind(name, kind)
     return [there[file] for file in [*wanted, *adapters]]
 
 
 def _fetch_large(repo: str, commit: str | None, files: Sequence[RepoSibling]) -> None:
-    """Get files in LFS into the hub's cache, each from where an earlier try has ended.
+    """Download LFS files into the hub's cache, and resume earlier incomplete downloads.
 
-    ``snapshot_download`` then finds them there. By itself it throws half a file away (seen in
-    huggingface_hub 2.4): over a bad line, a large model would never arrive.
+    ``snapshot_download`` then finds the files there. It discards incomplete files itself (seen in
+    huggingface_hub 2.4), so that a large model could never be downloaded over a bad connection.
     """
     import shutil
 
@@ -206,8 +206,8 @@ def _fetch_large(repo: str, commit: str | None, files: Sequence[RepoSibling]) ->
         raise TyndaError(f"{repo} needs {need:,} bytes more in {cache}; {free:,} are free")
     for file in missing:
         blob, part = targets[file.rfilename], parts[file.rfilename]
-        with WeakFileLock(locks / f"{blob.name}.lock"):  # the hub's own lock for it
-            if blob.exists():  # another process was first
+        with WeakFileLock(locks / f"{blob.name}.lock"):  # the lock that huggingface_hub uses
+            if blob.exists():  # another process has downloaded it meanwhile
                 continue
             with part.open("ab") as out:
                 if file.size is not None and out.tell() > file.size:
@@ -224,14 +224,14 @@ def _fetch_large(repo: str, commit: str | None, files: Sequence[RepoSibling]) ->
 
 
 def _check(name: str, folder: Path, files: Sequence[RepoSibling]) -> None:
-    """Remove what is not as the hub says, and raise `TyndaError`."""
+    """Raise `TyndaError` if files differ from those on the hub, after removing them."""
     broken = [file.rfilename for file in files if not _whole(folder / file.rfilename, file)]
     for file in broken:
         (folder / file).resolve().unlink(missing_ok=True)  # the blob behind the link
         (folder / file).unlink(missing_ok=True)
     if broken:
         raise TyndaError(
-            f"{', '.join(broken)} of {name} came damaged or not at all: "
+            f"{', '.join(broken)} of {name} arrived damaged or not at all: "
             f"pull it again with `tynda models pull {name}`"
         )
 
@@ -245,28 +245,28 @@ def _whole(path: Path, file: RepoSibling) -> bool:
     with path.open("rb") as stream:
         if file.lfs:
             return hashlib.file_digest(stream, "sha256").hexdigest() == file.lfs.sha256
-        if file.blob_id and len(file.blob_id) == 40:  # git's own hash
+        if file.blob_id and len(file.blob_id) == 40:  # git's SHA-1
             return hashlib.sha1(b"blob %d\0" % size + stream.read()).hexdigest() == file.blob_id
     return True
 
 
 def _explain(name: str, error: BaseException) -> TyndaError:
-    """The user's side of what huggingface_hub or the disk says."""
+    """Convert an error of huggingface_hub or the file system to a message for the user."""
     from huggingface_hub import constants, errors
 
     repo, revision = _parse(name)
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
         error = error.__cause__
     if isinstance(error, errors.HFValidationError):
-        return TyndaError(f"{name!r} is no name of the hub: owner/name or owner/name@revision")
+        return TyndaError(f"{name!r} is not a name on the hub: owner/name or owner/name@revision")
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return UnreachableError("HF_HUB_OFFLINE is set, so the hub may not be asked")
+        return UnreachableError("HF_HUB_OFFLINE is set, so the hub cannot be used")
     if isinstance(error, errors.GatedRepoError):
         page = f"{constants.ENDPOINT}/{repo}"
         return TyndaError(f"{name} is gated: accept its terms at {page} and set HF_TOKEN")
     if isinstance(error, errors.RepositoryNotFoundError):
         return TyndaError(
-            f"neither a file nor a model of the hub is called {name}; if it is private, "
+            f"there is neither a file nor a model on the hub named {name}; if it is private, "
             "set HF_TOKEN"
         )
     if isinstance(error, errors.RevisionNotFoundError):
@@ -277,7 +277,7 @@ def _explain(name: str, error: BaseException) -> TyndaError:
             return TyndaError(f"{name} is not open to you (HTTP {code}): set HF_TOKEN")
         return UnreachableError(f"the hub answers with HTTP {code}: try again later")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TyndaError(f"no room for {name} in {constants.HF_HUB_CACHE}: make some, pull again")
+        return TyndaError(f"no disk space for {name} in {constants.HF_HUB_CACHE}: free some")
     if isinstance(error, OSError) and error.filename is not None:
         return TyndaError(f"cannot write {error.filename} ({error.strerror})")
     return UnreachableError(

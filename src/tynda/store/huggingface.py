@@ -1,8 +1,8 @@
-"""Checkpoints as the Hugging Face hub has them: a folder of JSON files and tensors.
+"""Checkpoints in the layout of the Hugging Face hub: a folder of JSON files and tensors.
 
-What is read: ``config.json``, ``model.safetensors`` (or its shards by their index), the
-tokenizer's files, ``preprocessor_config.json`` and ``generation_config.json`` where they are,
-and the licence that the model card names.
+`load` reads ``config.json``, ``model.safetensors`` (or its shards by their index), the tokenizer's
+files, ``preprocessor_config.json`` and ``generation_config.json`` where they exist, and the
+licence that the model card names.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ FILES = (
     *("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"),
     *("model.safetensors", "model.safetensors.index.json", "model-?????-of-?????.safetensors"),
 )
-"""Names, as patterns, of all that `load` may read."""
+"""Patterns of the names of all files that `load` may read."""
 
 ADAPTER = "adapter.{}.safetensors"
-"""What an MMS checkpoint adds for a language: adapters and head."""
+"""The file name of an MMS language's adapters and head."""
 
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "flax_model.msgpack")
 """Weights that are not read, since unpickling can run any code."""
@@ -44,24 +44,24 @@ CONVERT = (
     "python -c \"import sys, transformers as t; m = t.pipeline('automatic-speech-recognition', "
     'sys.argv[1]).model; m.save_pretrained(sys.argv[1])" '
 )
-"""The command, less the folder, that makes safetensors of them."""
+"""The command, without the folder, that converts pickled weights to safetensors."""
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """The JSON files of a checkpoint's folder, see ``models.base.Folder``."""
+    """The JSON files of a checkpoint's folder; see ``models.base.Folder``."""
 
     path: Path
 
     def json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
-        """The object in a file; ``{}`` for a missing one that is ``optional``."""
+        """Return the object in a file, or ``{}`` for a missing ``optional`` file."""
         try:
             return read_json(self.path / name)
         except FileNotFoundError:
             if optional:
                 return {}
             raise TyndaError(
-                f"{self.path} holds no whole model: {name} is missing; get the checkpoint again"
+                f"{self.path} is not a complete model: {name} is missing; get the checkpoint again"
             ) from None
 
     def card(self, key: str) -> list[str]:
@@ -73,10 +73,10 @@ class _Folder:
 
 
 def load(path: Path, *, weights: bool = True) -> Checkpoint:
-    """Read a checkpoint's folder; without ``weights``, what describes the model.
+    """Read a checkpoint's folder; without ``weights``, only the description of the model.
 
     Raises `TyndaError`, naming the file, when one is missing or damaged, when a tensor is
-    missing or has a wrong shape, when the architecture is not known, and for pickled weights.
+    missing or has a wrong shape, when the architecture is unknown, and for pickled weights.
     """
     folder = _Folder(path)
     settings = folder.json("config.json")
@@ -109,10 +109,10 @@ def load(path: Path, *, weights: bool = True) -> Checkpoint:
 
 
 def adapt(model: Checkpoint, language: str) -> Checkpoint:
-    """A checkpoint with adapters (MMS), as `load` gave it, for another of its languages.
+    """Return a checkpoint with adapters (MMS), the result of `load`, for another language.
 
-    ``language`` is its code (ISO 639-3). Raises `TyndaError` where the folder has no adapter for
-    it, or a damaged one.
+    ``language`` is a code of ISO 639-3. Raises `TyndaError` where the folder has no adapter for
+    the language, or a damaged one.
     """
     assert model.path is not None
     assert model.family.adapt is not None
@@ -120,7 +120,7 @@ def adapt(model: Checkpoint, language: str) -> Checkpoint:
     if not path.exists():
         name = model.header.name
         how = f": `tynda models pull {name} --language {language}`" if "/" in name else ""
-        raise TyndaError(f"{path} is missing: {name} hears {language} with it{how}")
+        raise TyndaError(f"{path} is missing: {name} needs it for {language}{how}")
     try:
         config, tokenizer, weights = model.family.adapt(
             _Folder(model.path), language, model.config, dense(model.weights), map_tensors(path)
@@ -131,7 +131,7 @@ def adapt(model: Checkpoint, language: str) -> Checkpoint:
 
 
 def check_kind(where: object, kind: object) -> None:
-    """Raise `TyndaError` for a ``model_type`` that is not read."""
+    """Raise `TyndaError` for a ``model_type`` that is not supported."""
     try:
         models.of_model_type(kind)
     except TyndaError as error:
@@ -139,7 +139,10 @@ def check_kind(where: object, kind: object) -> None:
 
 
 def _name(folder: Path) -> str:
-    """The folder's; in the hub's cache, ``models--OWNER--NAME/snapshots/COMMIT``, the model's."""
+    """Return the folder's name, or OWNER/NAME in the hub's cache.
+
+    A folder in that cache is ``models--OWNER--NAME/snapshots/COMMIT``.
+    """
     if folder.parent.name != "snapshots":
         return folder.name
     return folder.parents[1].name.removeprefix("models--").replace("--", "/")
@@ -181,7 +184,7 @@ def _tensors(folder: _Folder) -> dict[str, NDArray[np.float32]]:
     for name in PICKLED:
         if (path / name).exists():
             raise TyndaError(
-                f"{path / name} is pickled: loading it could run any code. Where you trust "
+                f"{path / name} is pickled: loading it could run any code. If you trust "
                 f"it, convert it: {CONVERT}{path}"
             )
     raise TyndaError(
@@ -192,13 +195,13 @@ def _tensors(folder: _Folder) -> dict[str, NDArray[np.float32]]:
 def _fit(
     folder: Path, tensors: Mapping[str, NDArray[np.float32]], specs: Mapping[str, Spec]
 ) -> dict[str, NDArray[np.float32]]:
-    """The tensors that the model needs, under its names."""
+    """Return the tensors that the model needs, by name, after checking their shapes."""
     for name, spec in specs.items():
         if name not in tensors:
             raise TyndaError(f"{folder}: tensor {name} is missing; the checkpoint is damaged")
         if tensors[name].shape != spec.shape:
             raise TyndaError(
-                f"{folder}: tensor {name} is {tensors[name].shape}, by config.json it should be "
+                f"{folder}: tensor {name} is {tensors[name].shape}, but config.json requires "
                 f"{spec.shape}: one of the files belongs to another model"
             )
     return {name: tensors[name] for name in specs}

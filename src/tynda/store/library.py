@@ -1,4 +1,4 @@
-"""Where models are: in the package, in the user's cache, and on the Hugging Face hub."""
+"""Finds models by name: in the package, in the user's cache, and on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ DEFAULT = "sentences-en"
 
 
 def bundled() -> dict[str, Path]:
-    """Name -> file of the models inside the package."""
+    """Return name -> file of the models inside the package."""
     return _models(Path(__file__).parents[1] / "bundled")
 
 
 def cached() -> dict[str, Path]:
-    """Name -> file of the models in the user's cache folder (``tynda/models``)."""
-    from platformdirs import user_cache_path  # a model that is given by its path needs none
+    """Return name -> file of the models in the user's cache folder (``tynda/models``)."""
+    from platformdirs import user_cache_path  # not needed for a model that is given by its path
 
     try:
         return _models(user_cache_path("tynda") / "models")
-    except (OSError, RuntimeError):  # it may not be read, or nobody knows where home is
+    except (OSError, RuntimeError):  # the folder is not readable, or there is no home folder
         return {}
 
 
 def load(name: str | Path) -> Checkpoint:
-    """The model of that name, as `find` knows it. Raises `TyndaError` when it is damaged, too."""
+    """Load a model by name, as `find` does. Raises `TyndaError` also when it is damaged."""
     path = find(name)
     return _of_the_hub(path) if path.is_dir() else checkpoint.load(path)
 
 
 def find(name: str | Path, *, pull: bool = True) -> Path:
-    """A model's file or folder: by bundled or cached name, by path, or by its name on the hub.
+    """Return a model's file or folder by bundled or cached name, by path, or by name on the hub.
 
-    A model of the hub is pulled when it has not been, unless ``pull`` is False. Raises
-    `TyndaError` when there is none, naming those that are there.
+    A model of the hub that is not cached is pulled, unless ``pull`` is False. Raises `TyndaError`
+    when there is no such model, naming the models that exist.
     """
     if not os.path.dirname(name) and (path := (cached() | bundled()).get(str(name))):
         return path
@@ -54,13 +54,13 @@ def find(name: str | Path, *, pull: bool = True) -> Path:
             return folder
         command = f"`tynda models pull {name}`"
         if not pull:
-            raise TyndaError(f"{name} is not here: get it with {command}")
+            raise TyndaError(f"{name} is not on this machine: get it with {command}")
         try:
             return hub.pull(name)
         except hub.UnreachableError as error:
             raise TyndaError(
-                f"{name} is not here, and {error}; {command} gets it when the hub can be "
-                f"reached, and {DEFAULT} comes with tynda"
+                f"{name} is not on this machine, and {error}; {command} gets it when the hub can "
+                f"be reached, and {DEFAULT} is bundled with tynda"
             ) from error
     known = ", ".join(cached() | bundled())
     known_names = [f"one of {known}"] if known else []
@@ -71,9 +71,9 @@ def find(name: str | Path, *, pull: bool = True) -> Path:
 
 
 def describe() -> list[dict[str, Any]]:
-    """What is bundled, cached and pulled: one JSON-able row for each model.
+    """Return one JSON-able row for each bundled, cached and pulled model.
 
-    A damaged one is passed over with a warning.
+    Damaged models are skipped with a warning.
     """
     rows = []
     for name, path in (cached() | bundled() | hub.pulled()).items():
@@ -87,9 +87,9 @@ def describe() -> list[dict[str, Any]]:
 
 
 def show(name: str) -> dict[str, Any]:
-    """`describe`'s row of one model, with its path, how its weights were rounded, its config.
+    """Return the row of `describe` for one model, with path, config and settings of quantisation.
 
-    Raises `TyndaError` as `find` does, which pulls nothing here, and when it is damaged.
+    Raises `TyndaError` as `find` does without pulling, and when the model is damaged.
     """
     path = find(name, pull=False)
     row, quantized, config = _row(name, path)
@@ -99,7 +99,7 @@ def show(name: str) -> dict[str, Any]:
 def remove(name: str) -> None:
     """Delete a cached or pulled model. Raises `TyndaError` when it is neither."""
     if name in bundled():
-        raise TyndaError(f"{name} comes with tynda and stays")
+        raise TyndaError(f"{name} is bundled with tynda and cannot be removed")
     if name in (own := cached()):
         try:
             own[name].unlink()
@@ -109,7 +109,7 @@ def remove(name: str) -> None:
         hub.remove(name)
     else:
         known = ", ".join([*own, *pulled]) or "none"
-        raise TyndaError(f"no cached or pulled model {name!r}; there: {known}")
+        raise TyndaError(f"no cached or pulled model {name!r}; known: {known}")
 
 
 def _row(name: str, path: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
@@ -128,7 +128,7 @@ def _row(name: str, path: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
 
 
 def _read(path: Path) -> tuple[Header, dict[str, Any], int]:
-    """What describes a model: header, sizes and bytes, without its weights."""
+    """Read the description of a model: header, config and size in bytes, without weights."""
     if path.is_dir():
         model = _of_the_hub(path, weights=False)
         return model.header, asdict(model.config), model.bytes
@@ -137,7 +137,7 @@ def _read(path: Path) -> tuple[Header, dict[str, Any], int]:
 
 
 def _of_the_hub(path: Path, *, weights: bool = True) -> Checkpoint:
-    from tynda.store import huggingface  # a model file is quicker to start without
+    from tynda.store import huggingface  # not imported for model files, which load faster without
 
     return huggingface.load(path, weights=weights)
 

@@ -1,4 +1,4 @@
-"""Texts in the form in which a recogniser is trained and scored on them."""
+"""Text normalisation, for training and for scoring."""
 
 import importlib
 import re
@@ -13,11 +13,11 @@ __all__ = ["NORMALIZERS", "basic", "english_letters", "normalizer_of"]
 
 
 def basic(text: str) -> str:
-    """Lower-case words of any script, one space between them.
+    """Normalise a text of any script to lower-case words with one space between them.
 
-    Letters with their marks and figures stay, in Unicode's form NFKC. Apostrophes stay within
-    words (Ukrainian "п'ять", English "don't"), as U+0027 however they were typed. Everything
-    else parts words. Applying it again changes nothing.
+    Letters, their combining marks and digits are kept, in Unicode's form NFKC. Apostrophes within
+    words are kept (Ukrainian "п'ять", English "don't"), as U+0027 however they were typed. All
+    other characters separate words. The function is idempotent.
     """
     kept: list[str] = []
     for c in _plain(text):
@@ -28,12 +28,12 @@ def basic(text: str) -> str:
 
 
 def english_letters(text: str) -> str:
-    """English as it is spoken, in the letters a to z, apostrophe and space only.
+    """Normalise English to its spoken form, with the letters a to z, apostrophe and space only.
 
-    Accents are stripped. Figures (numbers, years, decimals, ordinals, times, money, telephone
-    numbers), the signs in SIGNS and the abbreviations below become the words a speaker says.
-    Apostrophes stay within words; everything else parts words. Applying it again changes
-    nothing.
+    Accents are stripped. Numbers (also years, decimals, ordinals, times, money and telephone
+    numbers), the signs in SIGNS and the abbreviations below become the words that a speaker says.
+    Apostrophes within words are kept; all other characters separate words. The function is
+    idempotent.
     """
     text = unicodedata.normalize("NFKD", _plain(text).translate(LETTERS))
     text = "".join(c for c in text if not unicodedata.combining(c))
@@ -58,7 +58,7 @@ def _whisper(name: str) -> Callable[[str], str]:
 
 
 def normalizer_of(languages: Sequence[str]) -> Callable[[str], str]:
-    """Brings texts of a model of these languages to the spelling in which they are scored."""
+    """Return the normaliser with which texts of a model for these languages are scored."""
     return english_letters if list(languages) == ["en"] else basic
 
 
@@ -68,20 +68,20 @@ NORMALIZERS: Final[Mapping[str, Callable[[], Callable[[str], str]]]] = {
     "whisper-english": partial(_whisper, "English"),
     "whisper-basic": partial(_whisper, "Basic"),
 }
-"""Ways to bring texts to one spelling before they are scored; each is made when it is called for.
+"""Normalisers for scoring, by name; calling a value returns the normaliser.
 
-The last two are those of Radford et al. 2022, appendix C, by the package ``whisper-normalizer``.
+The last two are those of Radford et al. 2022, appendix C, from the package ``whisper-normalizer``.
 """
 
 
 def _words(number: int, to: str = "cardinal") -> str:
-    from num2words import num2words  # takes long to import, and few texts have figures
+    from num2words import num2words  # slow to import, and few texts have digits
 
     return str(num2words(number, to=to))
 
 
 def _plain(text: str) -> str:
-    """NFKC, lower-case, with straight apostrophes and without soft hyphens and joiners."""
+    """Apply NFKC and lower case, straighten apostrophes, remove soft hyphens and joiners."""
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
     text = unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).lower()
     return unicodedata.normalize("NFKC", text).translate(APOSTROPHES)
@@ -93,11 +93,11 @@ LETTERS: Final = str.maketrans(
 )
 SIGNS: Final = {"&": "and", "@": "at", "%": "percent", "+": "plus"}
 
-# Abbreviations that are words of their own without the full stop, or have other meanings.
+# Abbreviations that need their full stop: without it they are other words.
 ABBREVIATIONS: Final = [
     (re.compile(pattern), spoken)
     for pattern, spoken in (
-        (r"\bst\.\s*(?=[a-z])", "saint "),  # St. Louis; at the end it is a street
+        (r"\bst\.\s*(?=[a-z])", "saint "),  # "St. Louis"; without a following word it is a street
         (r"\bst\.", "street "),
         (r"\bprof\.", "professor "),
         (r"\brev\.", "reverend "),
@@ -111,7 +111,7 @@ ABBREVIATIONS: Final = [
         (r"(?<=[a-z0-9])\.(?=(?:com|org|net|edu|gov)\b)", " dot "),
     )
 ]
-# Those that are nothing else, with a full stop or without.
+# Abbreviations that have one meaning only, with a full stop or without.
 WORDS: Final = {
     "mr": "mister",
     "mrs": "missus",
@@ -148,7 +148,7 @@ def _digits(figures: str) -> str:
 
 
 def _cardinal(figures: str) -> str:
-    """A whole number, its thousands parted by commas or not; or a year, or a string of digits."""
+    """Spell an integer, with or without thousands separators, as a number, year or digits."""
     plain = figures.replace(",", "")
     has_commas = plain != figures
     is_code = not has_commas and (
@@ -161,7 +161,7 @@ def _cardinal(figures: str) -> str:
 
 
 def _decimal(figures: str) -> str:
-    """A number with any count of points in it: 3.14, or version 1.2.3."""
+    """Spell a number with any count of decimal points: 3.14, or version 1.2.3."""
     whole, *parts = figures.split(".")
     return " point ".join([_cardinal(whole), *map(_digits, parts)])
 
@@ -200,7 +200,7 @@ def _decade(match: re.Match[str]) -> str:
     return f"{spoken[:-1]}ies" if spoken.endswith("y") else f"{spoken}s"
 
 
-# In this order: what an earlier pattern has spelled out, a later one does not see.
+# The order matters: a pattern does not match what an earlier one has already spelled out.
 FIGURES: Final[list[tuple[re.Pattern[str], Speller]]] = [
     (re.compile(pattern), spell)
     for pattern, spell in (

@@ -15,9 +15,9 @@ __all__ = ["read_languages", "read_pieces", "read_symbols"]
 
 
 def read_languages(folder: Folder) -> list[str]:
-    """The languages that a checkpoint has symbols for, the one of its own head first.
+    """Return the languages that a checkpoint has symbols for, the one of its own head first.
 
-    Empty where ``vocab.json`` is one vocabulary, not one for each language (MMS).
+    The list is empty where ``vocab.json`` is one vocabulary, not one for each language (MMS).
     """
     vocab = folder.json("vocab.json")
     languages = [name for name, symbols in vocab.items() if isinstance(symbols, dict)]
@@ -26,10 +26,10 @@ def read_languages(folder: Folder) -> list[str]:
 
 
 def read_symbols(folder: Folder, language: str | None) -> tuple[CharTokenizer, list[int]]:
-    """The tokenizer, blank first, and the rows of the published head in its order.
+    """Return the tokenizer, blank first, and the rows of the published head in its order.
 
-    ``language``: the one whose vocabulary is read, where there are several. Raises `TyndaError`,
-    naming the file, for a vocabulary that is damaged or has no blank or word delimiter.
+    ``language`` selects the vocabulary where there are several. Raises `TyndaError`, naming the
+    file, for a vocabulary that is damaged or has no blank or word delimiter.
     """
     path = folder.path / "vocab.json"
     vocab = folder.json("vocab.json")
@@ -45,7 +45,7 @@ def read_symbols(folder: Folder, language: str | None) -> tuple[CharTokenizer, l
             raise TyndaError(f"{path} has no {symbol!r}, which is its {role}")
     order = sorted(range(len(vocab)), key=lambda i: i != vocab[blank])
     by_id = {i: symbol for symbol, i in vocab.items()}
-    # A special symbol prints nothing, however it is spelled: "[UNK]".
+    # A special symbol decodes to no text, whatever its spelling, such as "[UNK]".
     ours = {symbol: f"<{symbol.strip('<>')}>" for symbol in roles.values()}
     ours |= {blank: BLANK, delimiter: " "}
     try:
@@ -83,7 +83,7 @@ def read_pieces(folder: Folder, blank: int) -> tuple[PieceTokenizer, list[int]]:
 
 
 def _read_roles(folder: Folder) -> dict[str, str]:
-    """The symbols that stand for something else than themselves: role -> symbol."""
+    """Return the special symbols: role -> symbol."""
     roles = {"pad_token": "<pad>", "word_delimiter_token": "|"}
     known = (*roles, "unk_token", "bos_token", "eos_token")
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
@@ -93,6 +93,6 @@ def _read_roles(folder: Folder) -> dict[str, str]:
                 continue
             if not isinstance(symbol, str):
                 path = folder.path / name
-                raise TyndaError(f"{path}: {role} is no text: get the checkpoint again")
+                raise TyndaError(f"{path}: {role} is not a string: get the checkpoint again")
             roles[role] = symbol
     return roles

@@ -1,10 +1,10 @@
 """Whisper's tokens: byte pairs for text, and special tokens for everything else.
 
-Byte-level byte pair encoding as in GPT-2 (Radford et al. 2019, section 2.2) through
-``tokenizers``; special tokens as in Whisper (Radford et al. 2022, section 2.3 and figure 1).
-Fifty thousand pieces are held as one string of bytes: as Python's objects they would take more
-memory than the weights of a small model, and longer to make than a sentence to hear. Decoding
-reads them there; ``tokenizers`` is loaded, and given them, when a text is first encoded.
+Text uses the byte-level byte pair encoding of GPT-2 (Radford et al. 2019, section 2.2), through
+``tokenizers``; special tokens are those of Whisper (Radford et al. 2022, section 2.3 and figure 1).
+The fifty thousand pieces are stored as one array of bytes: as Python objects they would use more
+memory than the weights of a small model, and creating them would take longer than transcribing a
+sentence. Decoding reads this array; ``tokenizers`` is loaded when a text is first encoded.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tynda.files import read_json
 
 __all__ = ["WhisperTokenizer"]
 
-# Written without spaces between words: any character may begin one.
+# Languages that are written without spaces between words: any character may start a word.
 _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-# What stands for sounds, speakers and effects in subtitles, and is never said.
+# Symbols that mark sounds, speakers and effects in subtitles and are never spoken.
 _SYMBOLS = (
     *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
     *("<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))"),
@@ -37,7 +37,7 @@ _NOTES = "♩♪♫♬♭♮♯"
 
 
 def _byte_table() -> dict[str, int]:
-    """The printable character that stands for each byte in the vocabulary (GPT-2)."""
+    """Return byte by printable character, as GPT-2's vocabulary spells bytes."""
     latin = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = (b for b in range(256) if b not in latin)
     return {chr(b): b for b in latin} | {chr(256 + i): b for i, b in enumerate(others)}
@@ -45,21 +45,21 @@ def _byte_table() -> dict[str, int]:
 
 _BYTES = _byte_table()
 _LETTERS = np.array([ord(letter) for letter in sorted(_BYTES, key=_BYTES.__getitem__)], "<u4")
-_CODES = np.full(_LETTERS.max() + 2, -1, np.int16)  # letter -> byte; the last stands for others
+_CODES = np.full(_LETTERS.max() + 2, -1, np.int16)  # letter -> byte; the last is for all others
 _CODES[_LETTERS] = range(256)
-# No vocabulary is as large: a number in a file may not ask for gigabytes.
-_MOST_TOKENS = 1 << 22
+# Vocabularies are far smaller; the limit keeps a number in a file from allocating gigabytes.
+_MAX_TOKENS = 1 << 22
 _UNREADABLE = "the tokenizer's description is not readable: get the model again"
 
 
 class WhisperTokenizer:
-    """Text to tokens and back, and the numbers of the special tokens.
+    """Converts text to tokens and back, and holds the ids of the special tokens.
 
-    ``pieces [bytes]`` has what the tokens stand for, one behind the other, uint8, and
-    ``ends [tokens]`` where each ends, int32; a token that is none stands for nothing.
-    ``merges [n, 2]``, int32, lists the pairs of tokens in the order in which they are joined;
-    ``special`` maps ``"<|endoftext|>"`` and its like to tokens. Raises `TyndaError` where a
-    special token that decoding needs is missing.
+    ``pieces [bytes]``, uint8, is the concatenation of all tokens' bytes, and ``ends [tokens]``,
+    int32, the end of each token in it; an unused id has no bytes. ``merges [n, 2]``, int32, lists
+    the pairs of tokens in the order in which they are merged; ``special`` maps names such as
+    ``"<|endoftext|>"`` to tokens. Raises `TyndaError` where a special token that decoding needs
+    is missing.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class WhisperTokenizer:
         self.sot_lm = self._token("<|startoflm|>")
         self.sot_prev = self._token("<|startofprev|>")
         self.no_timestamps = self._token("<|notimestamps|>")
-        # Checkpoints disagree on its name and may not list the time stamps at all.
+        # Checkpoints disagree on the name of this token and may not list the timestamps at all.
         self.no_speech = self.no_timestamps - 1
         self.timestamp_begin = self.no_timestamps + 1
         between = {t: name[2:-2] for name, t in special.items() if self.sot < t < self.translate}
@@ -89,7 +89,7 @@ class WhisperTokenizer:
         """Language code -> token."""
 
     @classmethod
-    def spelt(
+    def from_vocab(
         cls,
         vocab: Mapping[str, int],
         merges: Iterable[str | Sequence[str]],
@@ -97,13 +97,13 @@ class WhisperTokenizer:
         *,
         multilingual: bool,
     ) -> WhisperTokenizer:
-        """The tokenizer of pieces in GPT-2's spelling of bytes.
+        """Return the tokenizer for pieces in GPT-2's spelling of bytes.
 
         ``vocab`` maps each piece to its token; ``merges`` are pairs, or ``"left right"``. Raises
         `TyndaError` where a piece or a merge is damaged.
         """
         tokens = list(vocab.values())
-        if len(set(tokens)) < len(tokens) or max(tokens, default=0) >= _MOST_TOKENS:
+        if len(set(tokens)) < len(tokens) or max(tokens, default=0) >= _MAX_TOKENS:
             raise TyndaError(_UNREADABLE)
         try:
             pairs = [m.split(" ") if isinstance(m, str) else m for m in merges]
@@ -122,7 +122,7 @@ class WhisperTokenizer:
 
     @property
     def highest(self) -> int:
-        """The greatest token that has a name."""
+        """The maximum token id that has a name."""
         return max(len(self._ends) - 1, *self._special.values())
 
     def _token(self, name: str) -> int:
@@ -132,15 +132,15 @@ class WhisperTokenizer:
             raise TyndaError(f"the tokenizer has no {name}: it is not one of Whisper's") from None
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a plain text; what looks like a special token is text as well."""
+        """Return the tokens of a text; a spelled-out special token is treated as plain text."""
         return list(self._bpe.encode(text).ids)
 
     def spell(self, text: str) -> list[int]:
-        """`encode` of a single word or symbol, in few steps and without a library to load."""
+        """Encode a single word or symbol fast, without loading ``tokenizers``."""
         return _spell(text, self._made_of(text))
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens without the special ones; broken UTF-8 becomes U+FFFD."""
+        """Return the text of tokens, ignoring special ones; invalid UTF-8 becomes U+FFFD."""
         return self._text([t for t in tokens if t < self.eot])
 
     def token_bytes(self) -> list[bytes]:
@@ -148,10 +148,10 @@ class WhisperTokenizer:
         return [self._piece(t) if t < self.eot else b"" for t in range(len(self._ends))]
 
     def words(self, tokens: Sequence[int], language: str | None) -> list[tuple[str, list[int]]]:
-        """Text tokens cut into words: the text of each, its leading space included, its tokens.
+        """Split text tokens into words; return each word's text, with leading space, and tokens.
 
-        A word begins at a space or is a mark of punctuation; in languages without spaces it is
-        what makes whole characters.
+        A word starts at a space or is a punctuation mark; in languages without spaces, the
+        shortest run of tokens that decodes to whole characters is a word.
         """
         words: list[tuple[str, list[int]]] = []
         for text, part in self._characters(tokens):
@@ -167,13 +167,13 @@ class WhisperTokenizer:
         return words
 
     def _characters(self, tokens: Sequence[int]) -> Iterable[tuple[str, list[int]]]:
-        """The shortest runs of tokens that decode to whole characters."""
+        """Yield the shortest runs of tokens that decode to whole characters."""
         whole = self._text(tokens)
         done, run = 0, list[int]()
         for token in tokens:
             run.append(token)
             text = self._text(run)
-            # U+FFFD is a character cut in two, unless the whole text has it there as well.
+            # U+FFFD means an incomplete character, unless the whole text has it there as well.
             broken = text.find("\ufffd")
             if broken < 0 or whole[done + broken : done + broken + 1] == "\ufffd":
                 yield text, run
@@ -181,15 +181,16 @@ class WhisperTokenizer:
 
     @cached_property
     def non_speech(self) -> frozenset[int]:
-        """Tokens of symbols that are not said: brackets, notes, dashes before a speaker's turn."""
+        """Tokens of unspoken symbols: brackets, notes, dashes before a speaker's turn."""
         known = self._made_of(" -'" + "".join(_SYMBOLS) + _NOTES)
-        # A small vocabulary may spell them with a space alone, which many words begin with.
+        # A small vocabulary may spell " -" with the token of a space, which starts many words, so
+        # that token is not suppressed.
         (space,) = _spell(" ", known)
         tokens = {_spell(" -", known)[0], _spell(" '", known)[0]} - {space}
         for symbol in (*_SYMBOLS, *_NOTES):
             for text in (symbol, " " + symbol):
                 encoded = _spell(text, known)
-                # The notes share their first bytes with nothing but their like.
+                # The first bytes of notes occur only in other notes and similar symbols.
                 if len(encoded) == 1 or symbol in _NOTES:
                     tokens.add(encoded[0])
         return frozenset(tokens)
@@ -207,12 +208,12 @@ class WhisperTokenizer:
 
     @property
     def names(self) -> list[str]:
-        """The pieces by token, in GPT-2's spelling."""
+        """The pieces, indexed by token, in GPT-2's spelling."""
         letters = _LETTERS[self._pieces].tobytes().decode("utf-32-le")
         return [letters[a:b] for a, b in pairwise([0, *self._ends.tolist()])]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads back: plain enough for JSON, but for the arrays."""
+        """Return data that `from_dict` reads, JSON-able except for the arrays."""
         return {
             "type": "whisper",
             "pieces": self._pieces,
@@ -224,9 +225,9 @@ class WhisperTokenizer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WhisperTokenizer:
-        """The tokenizer that `to_dict` described, or one as `spelt` takes it.
+        """Return the tokenizer that `to_dict` described, or one described as for `from_vocab`.
 
-        Raises `TyndaError` if ``data`` describes none.
+        Raises `TyndaError` for other data.
         """
         special: Any = data.get("special")
         multilingual: Any = data.get("multilingual")
@@ -240,7 +241,7 @@ class WhisperTokenizer:
             vocab, merges = data["vocab"], data.get("merges")
             if not _is_vocab(vocab) or not isinstance(merges, list):
                 raise TyndaError(_UNREADABLE)
-            return cls.spelt(vocab, merges, special, multilingual=multilingual)
+            return cls.from_vocab(vocab, merges, special, multilingual=multilingual)
         pieces: Any = data.get("pieces")
         ends: Any = data.get("ends")
         pairs: Any = data.get("merges")
@@ -250,9 +251,9 @@ class WhisperTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, *, multilingual: bool) -> WhisperTokenizer:
-        """Read a hub checkpoint's ``tokenizer.json``, or ``vocab.json`` and its companions.
+        """Read a hub checkpoint's ``tokenizer.json``, or ``vocab.json`` and the files beside it.
 
-        Raises `TyndaError` where neither is there or one is damaged.
+        Raises `TyndaError` where both are missing or one is damaged.
         """
         try:
             if (folder / "tokenizer.json").exists():
@@ -286,7 +287,7 @@ class WhisperTokenizer:
             special = {t["content"]: t["id"] for t in data["added_tokens"]}
             vocab = {k: t for k, t in vocab.items() if k not in special}
         except (KeyError, TypeError, AttributeError):
-            raise TyndaError("tokenizer.json is no byte pair encoding") from None
+            raise TyndaError("tokenizer.json is not a byte pair encoding") from None
         return cls.from_dict(
             {
                 "type": "whisper",
@@ -306,7 +307,7 @@ class WhisperTokenizer:
         return self._pieces[self._ends[token - 1] if token else 0 : self._ends[token]].tobytes()
 
     def _made_of(self, text: str) -> dict[bytes, int]:
-        """Piece -> token, of those pieces that have no other bytes than ``text``."""
+        """Return piece -> token for all pieces that consist of bytes of ``text`` only."""
         foreign = np.ones(256, bool)
         foreign[list(text.encode())] = False
         before = np.append(0, np.cumsum(foreign[self._pieces], dtype=np.int32))
@@ -325,17 +326,17 @@ class WhisperTokenizer:
             pairs = [(names[left], names[right]) for left, right in self._merges.tolist()]
             vocab = {name: token for token, name in enumerate(names) if name}
             bpe = Tokenizer(BPE(vocab=vocab, merges=pairs))
-        except Exception as error:  # as the library says that merges are bad
+        except Exception as error:  # the library raises this class for bad merges
             raise TyndaError(f"the tokenizer's merges are damaged: {error}") from None
         bpe.pre_tokenizer = ByteLevel(add_prefix_space=False)
         return bpe
 
 
 def _spell(text: str, known: Mapping[bytes, int]) -> list[int]:
-    """The tokens of a word, where ``known`` has all of its pieces.
+    """Return the tokens of a word, where ``known`` has all of its pieces.
 
-    As openai's tokenizer does it: of all neighbours that make a token together, those that
-    make the one with the least number are joined first.
+    The order is that of OpenAI's tokenizer: of all adjacent pairs that form a token, the pair
+    with the minimum token id is merged first.
     """
     pieces = [bytes([byte]) for byte in text.encode()]
     while joined := [
@@ -350,7 +351,7 @@ def _spell(text: str, known: Mapping[bytes, int]) -> list[int]:
 
 
 def _to_bytes(text: str) -> NDArray[np.uint8]:
-    """What GPT-2 spells so."""
+    """Return the bytes that a text in GPT-2's spelling stands for."""
     letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     codes: NDArray[np.int16] = _CODES[np.minimum(letters, len(_CODES) - 1)]
     if len(unknown := letters[codes < 0]):
@@ -360,7 +361,7 @@ def _to_bytes(text: str) -> NDArray[np.uint8]:
 
 
 def _fit(pieces: Any, ends: Any, merges: Any) -> bool:
-    """Whether these arrays make a tokenizer."""
+    """Return whether these arrays form a valid tokenizer."""
     arrays = (pieces, ends, merges)
     if not all(isinstance(array, np.ndarray) for array in arrays):
         return False

@@ -1,1 +1,1 @@
-"""Training: recipes, data, augmentation and the loop. Needs the ``train`` extra."""
+"""Training: recipes, data, augmentation and the loop; it needs the ``train`` extra."""

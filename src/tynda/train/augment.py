@@ -1,4 +1,4 @@
-"""Distortions that make little speech go a long way. All NumPy, on float32 samples."""
+"""Data augmentation for small training sets, in NumPy, on float32 samples."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def distort(
     rooms: Sequence[Floats],
     rng: Generator,
 ) -> Floats:
-    """One random distortion of ``samples [n]``: tempo, a microphone, a room, background noise."""
+    """Distort ``samples [n]`` at random: tempo, microphone, room, background noise."""
     samples = speed(samples, float(rng.choice(augment.speeds)))
     if augment.filter and rng.random() < augment.filter:
         width = augment.filter_db
         samples = equalize(samples, rng.uniform(-width, width, int(rng.integers(3, 7))))
     if rng.random() < augment.rooms:
-        # Half of the rooms are measured ones, half are synthetic.
+        # Half of the rooms are measured, half are synthetic.
         measured = len(rooms) > 0 and rng.random() < 0.5
         room = rooms[int(rng.integers(len(rooms)))] if measured else synthetic_room(rng)
         samples = reverberate(samples, room)
@@ -49,17 +49,17 @@ def distort(
 
 
 def speed(samples: Floats, factor: float) -> Floats:
-    """Play ``factor`` times as fast: tempo and pitch change together (Ko et al. 2015)."""
+    """Play ``factor`` times as fast; tempo and pitch change together (Ko et al. 2015)."""
     if factor == 1.0 or not samples.size:
         return samples
     return np.asarray(soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ"))
 
 
 def equalize(samples: Floats, gains: NDArray[np.float64]) -> Floats:
-    """Hear ``samples [n]`` through another microphone, at the power they had.
+    """Simulate another microphone on ``samples [n]``, keeping their power.
 
-    ``gains`` are decibels at points evenly spaced in octaves from 62.5 Hz to 8 kHz, straight
-    lines between them (the linear type of FilterAugment, Nam et al. 2022, on the signal).
+    ``gains`` are decibels at points evenly spaced in octaves from 62.5 Hz to 8 kHz, with linear
+    interpolation (the linear type of FilterAugment, Nam et al. 2022, applied to the signal).
     """
     if not samples.size:
         return samples
@@ -71,7 +71,7 @@ def equalize(samples: Floats, gains: NDArray[np.float64]) -> Floats:
 
 
 def add_noise(samples: Floats, noise: Floats, snr: float, rng: Generator) -> Floats:
-    """Add a random stretch of ``noise``, looped, ``snr`` decibels below the speech's power."""
+    """Add a random section of ``noise``, looped, ``snr`` decibels below the speech's power."""
     if not samples.size or not noise.size:
         return samples
     start = int(rng.integers(noise.size))
@@ -84,10 +84,10 @@ def add_noise(samples: Floats, noise: Floats, snr: float, rng: Generator) -> Flo
 
 
 def reverberate(samples: Floats, response: Floats) -> Floats:
-    """Hear ``samples [n]`` through a room's impulse ``response``, at the power they had.
+    """Convolve ``samples [n]`` with a room's impulse ``response``, keeping their power.
 
-    The strongest sample of the response is taken for the direct path: it stays in place,
-    so that the words keep their times.
+    The strongest sample of the response is assumed to be the direct path and is not delayed, so
+    that the times of the words do not change.
     """
     if not samples.size or not response.size:
         return samples
@@ -99,17 +99,17 @@ def reverberate(samples: Floats, response: Floats) -> Floats:
 
 
 def _at_power(out: NDArray[np.floating], samples: Floats) -> Floats:
-    """``out`` at the power of ``samples``."""
+    """Scale ``out`` to the power of ``samples``."""
     power = np.mean(out**2)
     gain = np.sqrt(np.mean(samples**2) / power) if power > 0 else 0.0
     return np.asarray(out * gain, np.float32)
 
 
 def synthetic_room(rng: Generator) -> Floats:
-    """An impulse response: a direct path and an exponential tail of noise.
+    """Draw an impulse response: a direct path and an exponential tail of noise.
 
-    Polack's stochastic model of late reverberation; the time to fall by 60 dB is drawn from
-    0.1 s to 0.6 s and the direct-to-reverberant ratio from 0 dB to 15 dB.
+    This is Polack's stochastic model of late reverberation. The time to decay by 60 dB is drawn
+    from 0.1 s to 0.6 s and the direct-to-reverberant ratio from 0 dB to 15 dB.
     """
     decay = rng.uniform(0.1, 0.6)
     t = np.arange(1, int(decay * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
@@ -119,9 +119,9 @@ def synthetic_room(rng: Generator) -> Floats:
 
 
 def mask_spectrum(features: Floats, augment: Augment, rng: Generator) -> Floats:
-    """SpecAugment (Park et al. 2019) without time warping, on a copy of ``[frames, bins]``.
+    """Apply SpecAugment (Park et al. 2019) without time warping to a copy of ``[frames, bins]``.
 
-    Masked cells get zero, the mean of standardised features.
+    Masked cells become zero, the mean of standardised features.
     """
     features = features.copy()
     frames, bins = features.shape

@@ -1,4 +1,4 @@
-"""Letters by CTC, with a second view of each utterance if the recipe asks for it."""
+"""The CTC objective over letters, with a second view of each utterance if the recipe sets it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CTC(Objective):
             )
 
     def check(self, corpus: Corpus) -> None:
-        """CTC needs a frame for each letter, and one between two that are the same."""
+        """Check that texts fit: CTC needs a frame per letter, and one between equal letters."""
         frame = self.frame / SAMPLE_RATE
         spoken = short = 0
         for i, utterance in enumerate(corpus.utterances):
@@ -54,19 +54,19 @@ class CTC(Objective):
             if letters and SHORTEST <= seconds <= self.recipe.data.max_seconds:
                 spoken += 1
                 short += len(letters) + sum(a == b for a, b in pairwise(letters)) > seconds / frame
-        told = f"{short} of {spoken} texts are too long for their recordings"
+        problem = f"{short} of {spoken} texts are too long for their recordings"
         if spoken and short == spoken:
-            raise TyndaError(f"{told}: check the manifests, or lower the model's stride")
+            raise TyndaError(f"{problem}: check the manifests, or lower the model's stride")
         if short:
-            warnings.warn(f"{told} and teach nothing: check them", stacklevel=2)
+            warnings.warn(f"{problem} and have no effect on training: check them", stacklevel=2)
 
     def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:
-        """The letters of all that is said."""
+        """Return the letters of all utterances of an example."""
         return ENGLISH.encode(" ".join(s.text for s in said if s.text))
 
     def loss(self, weights: Weights, batch: Batch, views: int) -> tuple[Tensor, Tensor]:
-        """CTC over letters, over phones, and the distance between the views."""
-        tapped: list[Tensor] = []  # the last one is what the letters' head sees as well
+        """Return the sum of CTC over letters, CTC over phones, and the distance between views."""
+        tapped: list[Tensor] = []  # the last entry is also the input of the letters' head
         with self.autocast(batch):
             log_probs, lengths = self.family.programs["encode"](
                 TorchOps(training=True),
@@ -85,8 +85,8 @@ class CTC(Objective):
             loss = loss + weight * _consistency(log_probs, lengths) / letters
         return loss, plain
 
-    def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
-        """The most likely letter of each frame."""
+    def evaluate(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
+        """Decode greedily, by the most likely letter of each frame; see `Objective.evaluate`."""
         with self.autocast(batch):
             log_probs, lengths = self.family.programs["encode"](
                 TorchOps(), weights, self.config, batch.features, batch.lengths
@@ -100,7 +100,7 @@ class CTC(Objective):
 
 
 def _consistency(log_probs: Tensor, lengths: Tensor) -> Tensor:
-    """Each view learns from the other's posteriors (CR-CTC, Yao et al. 2024, equation 5)."""
+    """Return the divergence of each view from the other (CR-CTC, Yao et al. 2024, equation 5)."""
     first, second = log_probs.chunk(2)
     targets = torch.cat([second, first]).detach()
     divergence = F.kl_div(log_probs, targets, reduction="none", log_target=True).sum(-1)

@@ -1,4 +1,4 @@
-"""The loss curve of a run as a picture."""
+"""Draws the loss curve of a training run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-# Where it cannot keep its font cache is of no interest to who trains a model.
+# Matplotlib's warnings about its font cache do not concern the user.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
@@ -19,7 +19,7 @@ __all__ = ["draw"]
 
 
 def draw(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Loss on the left, dev WER and CER on the right, over epochs, as a PNG."""
+    """Write a PNG with loss (left) and dev WER and CER (right) over epochs."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

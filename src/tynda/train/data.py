@@ -1,4 +1,4 @@
-"""Training data: decoded once, then distorted, bucketed and batched anew in every epoch."""
+"""Training data: decoded once, then augmented, bucketed and batched again in every epoch."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ __all__ = [
 Floats = NDArray[np.float32]
 
 SHORTEST = 0.05
-"""Seconds; what is shorter holds no speech, and too few frames for a model."""
+"""Minimum duration in seconds; shorter audio has no speech, and too few frames for a model."""
 _LOSS = 0.1
-"""Of a corpus, so much may be unreadable."""
+"""Maximum share of unreadable recordings in a corpus."""
 _NAMED = 10
-"""So many unreadable recordings are named."""
+"""Maximum number of unreadable recordings that are named in warnings."""
 
 
 class Corpus:
-    """Utterances with their sound, decoded once to a 16-bit memory map in ``cache``.
+    """Utterances with their audio, decoded once to a 16-bit memory map in ``cache``.
 
-    A recording that cannot be read is named in a warning and has no sound. Raises `TyndaError`
-    if that is more than one in ten, and when the cache cannot be written.
+    A recording that cannot be read is named in a warning and has no samples. Raises `TyndaError`
+    if more than one in ten cannot be read, and when the cache cannot be written.
     """
 
     def __init__(self, utterances: Sequence[Utterance], cache: Path) -> None:
@@ -78,10 +78,10 @@ class Corpus:
             _save(path, np.concatenate([np.zeros(0, np.int16), *sounds]))
             _save(ends, np.cumsum([len(s) for s in sounds], dtype=np.int64))
             if not self._open(path, ends):
-                raise TyndaError(f"{path} does not keep what is written to it: check the disk")
+                raise TyndaError(f"{path} is damaged right after it was written: check the disk")
 
     def _open(self, path: Path, ends: Path) -> bool:
-        """Whether the cache is there and whole."""
+        """Open the cache; return whether it exists and is complete."""
         try:
             self._sound, self._ends = np.load(path, mmap_mode="r"), np.load(ends)
         except (OSError, ValueError, EOFError):
@@ -97,18 +97,18 @@ class Corpus:
         return len(self.utterances)
 
     def samples(self, index: int) -> Floats:
-        """Float32 samples of one utterance."""
+        """Return the float32 samples of one utterance."""
         start = self._ends[index - 1] if index else 0
         return np.asarray(self._sound[start : self._ends[index]], np.float32) / np.float32(32768)
 
     def seconds(self, index: int) -> float:
-        """Duration of one utterance."""
+        """Return the duration of one utterance."""
         start = self._ends[index - 1] if index else 0
         return float(self._ends[index] - start) / SAMPLE_RATE
 
 
 def _decode(path: Path) -> NDArray[np.int16] | str:
-    """A recording's samples, or why there are none."""
+    """Return a recording's samples, or the reason why it cannot be read."""
     try:
         return np.clip(np.round(audio.load(path) * 32768), -32768, 32767).astype(np.int16)
     except TyndaError as error:
@@ -116,13 +116,13 @@ def _decode(path: Path) -> NDArray[np.int16] | str:
 
 
 def _decode_all(paths: Sequence[Path]) -> list[NDArray[np.int16]]:
-    # Ctrl-C is for this process alone, or each worker would print where it was.
+    # Workers ignore Ctrl-C: otherwise each one would print a traceback.
     quiet = (signal.SIGINT, signal.SIG_IGN)
     try:
         with ProcessPoolExecutor(os.cpu_count(), initializer=signal.signal, initargs=quiet) as pool:
             decoded = list(pool.map(_decode, paths, chunksize=32))
     except BrokenProcessPool:
-        raise TyndaError("decoding was killed, for want of memory perhaps: make room") from None
+        raise TyndaError("decoding was killed, perhaps out of memory: free some") from None
     lost = [result for result in decoded if isinstance(result, str)]
     if len(lost) > _LOSS * len(paths):
         raise TyndaError(f"{len(lost)} of {len(paths)} recordings cannot be read: {lost[0]}")
@@ -134,7 +134,7 @@ def _decode_all(paths: Sequence[Path]) -> list[NDArray[np.int16]]:
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    """As `write_whole`, without a copy of the array in memory."""
+    """Write an array as `write_whole` does, without a copy in memory."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,17 +147,17 @@ def _save(path: Path, array: NDArray[Any]) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise TyndaError(
-            f"cannot write {path} ({reason}): choose another place or make room"
+            f"cannot write {path} ({reason}): choose another folder or free disk space"
         ) from None
 
 
 def read_sources(
     folder: Path, sources: Sequence[Source], exclude_speakers: Sequence[str] = ()
 ) -> tuple[list[Utterance], list[list[int]]]:
-    """All utterances of the sources, and the indices that belong to each source.
+    """Return all utterances of the sources, and the indices that belong to each source.
 
-    A text of which no English letter is left is no silence: its utterance is left out, with a
-    warning. Raises `TyndaError` if more than half of a source's texts are so.
+    A text in which normalising leaves no English letter does not mean silence: its utterance is
+    left out, with a warning. Raises `TyndaError` if this is more than half of a source's texts.
     """
     utterances: list[Utterance] = []
     members: list[list[int]] = []
@@ -173,11 +173,11 @@ def read_sources(
                 foreign += 1
             elif not source.words or set(words) <= set(source.words):
                 found.append(u)
-        told = f"{source.manifest}: {foreign} of {texts} texts have no English letters"
+        problem = f"{source.manifest}: {foreign} of {texts} texts have no English letters"
         if 2 * foreign > texts:
-            raise TyndaError(f"{told}: training is for English only")
+            raise TyndaError(f"{problem}: training is for English only")
         if foreign:
-            warnings.warn(f"{told}; left out", stacklevel=2)
+            warnings.warn(f"{problem}; left out", stacklevel=2)
         members.append(list(range(len(utterances), len(utterances) + len(found))))
         utterances += found
     if not utterances:
@@ -192,7 +192,7 @@ def plan_epoch(
     max_seconds: float,
     rng: np.random.Generator,
 ) -> list[tuple[int, ...]]:
-    """Choose this epoch's examples: tuples of utterances to be joined, most of one alone."""
+    """Choose this epoch's examples: tuples of utterances to be joined, mostly of one utterance."""
     examples: list[tuple[int, ...]] = []
     for source, indices in zip(sources, members, strict=True):
         indices = [i for i in indices if corpus.seconds(i) >= SHORTEST]
@@ -213,13 +213,13 @@ def plan_epoch(
             if seconds <= max_seconds:
                 examples.append(tuple(example))
     if not examples:
-        heard = [s for m in members for i in m if (s := corpus.seconds(i)) >= SHORTEST]
-        if not heard:
+        durations = [s for m in members for i in m if (s := corpus.seconds(i)) >= SHORTEST]
+        if not durations:
             raise TyndaError(f"no recording to train on lasts {SHORTEST} s: check the manifests")
-        if min(heard) > max_seconds:
+        if min(durations) > max_seconds:
             raise TyndaError(
                 f"all utterances to train on are longer than {max_seconds} s (data.max_seconds), "
-                f"the shortest {min(heard):.2f} s: raise it or cut them"
+                f"the shortest is {min(durations):.2f} s: raise the limit or cut the utterances"
             )
         raise TyndaError("the weights in data.train choose no utterance to train on: raise them")
     return examples
@@ -228,10 +228,10 @@ def plan_epoch(
 def buckets(
     seconds: Sequence[float], batch_seconds: float, rng: np.random.Generator, *, shuffle: bool
 ) -> list[list[int]]:
-    """Batches of examples of like duration, each at most ``batch_seconds`` with padding.
+    """Group examples of similar duration into batches of at most ``batch_seconds`` with padding.
 
-    Durations are jittered by 10 % before sorting, so that the batches differ every time. The
-    batches come in random order, or from short to long.
+    Durations are jittered by 10 % before sorting, so that the batches differ in every epoch. The
+    batches are in random order with ``shuffle``, otherwise from short to long.
     """
     jitter = rng.uniform(0.9, 1.1, len(seconds))
     batches = pack(np.argsort(np.asarray(seconds) * jitter).tolist(), seconds, batch_seconds)
@@ -241,7 +241,7 @@ def buckets(
 
 
 def pack(order: Iterable[int], seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:
-    """Fill batches in this order, each until padding to its longest would exceed the limit."""
+    """Fill batches in this order, each until padding to its longest item would exceed the limit."""
     batches: list[list[int]] = []
     longest = 0.0
     for i in order:
@@ -255,9 +255,9 @@ def pack(order: Iterable[int], seconds: Sequence[float], batch_seconds: float) -
 
 @dataclass
 class Batch:
-    """Padded features ``[batch, frames, bins]`` with frame counts, and labels end to end.
+    """Padded features ``[batch, frames, bins]`` with frame counts, and concatenated labels.
 
-    With two views, the second half of the batch is the first half masked differently.
+    With two views, the second half of the batch is the first half with other masks.
     """
 
     features: Tensor
@@ -265,43 +265,43 @@ class Batch:
     labels: Tensor
     label_lengths: Tensor
     phones: Tensor
-    """Phones end to end; an utterance with an unknown word has none."""
+    """Concatenated phones; an utterance with an unknown word has none."""
     phone_lengths: Tensor
-    heard: Tensor
-    """Features of the same for the teacher, ``[batch, frames, bins]``; empty without one."""
-    heard_lengths: Tensor
+    teacher_features: Tensor
+    """The teacher's features of the batch, ``[batch, frames, bins]``; empty without a teacher."""
+    teacher_lengths: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
+        """Return the batch on another device."""
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
 
 
 @dataclass(frozen=True)
 class Said:
-    """One of the utterances that make an example."""
+    """One of the utterances that form an example."""
 
     text: str
-    """Normalised."""
+    """The normalised text."""
     start: float
-    """Seconds from the example's beginning, after all distortion."""
+    """Seconds from the start of the example, after augmentation."""
     end: float
 
 
 Splicer = Callable[[int, np.random.Generator], tuple[Floats, str]]
-"""An utterance's number -> its samples and text, changed at random."""
+"""Returns samples and text of an utterance, given by its index, with random changes."""
 
 
 @dataclass
 class Examples:
-    """One epoch: item ``i`` is a finished batch, the same for the same seed and epoch."""
+    """The batches of one epoch; item ``i`` depends only on the seed, which names the epoch."""
 
     corpus: Corpus
     batches: list[list[tuple[int, ...]]]
     frontend: FrontEnd
     labels: Callable[[Sequence[Said], np.random.Generator], list[int]]
-    """What was said -> the labels to learn."""
+    """Returns the labels of the utterances of an example."""
     fit: Callable[[Sequence[Floats]], list[Floats]]
-    """Brings a batch's features ``[frames, bins]`` to the model's window, if it has one."""
+    """Pads or cuts a batch's features ``[frames, bins]`` to the model's window, if it has one."""
     lexicon: Lexicon | None
     augment: Augment
     noises: Corpus | None
@@ -310,7 +310,7 @@ class Examples:
     seed: tuple[int, ...]
     splicer: Splicer | None = None
     window: float = math.inf
-    """Seconds that the model hears; phones are of what lies whole within."""
+    """The model's input window in seconds; phones are those of utterances that lie within it."""
     teacher: FrontEnd | None = None
     """The teacher's front end."""
 
@@ -320,12 +320,12 @@ class Examples:
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([*self.seed, index])
         noises, rooms = _Sounds(self.noises), _Sounds(self.rooms)
-        features, labels, phones, heard = [], [], [], []
+        features, labels, phones, teacher_features = [], [], [], []
         for example in self.batches[index]:
             sounds, texts = zip(*(self._utterance(i, rng) for i in example), strict=True)
             joined, bounds = _join(sounds, rng)
             samples = distort(joined, self.augment, noises, rooms, rng)
-            # Another tempo moves all bounds alike.
+            # A change of tempo scales all bounds equally.
             scale = samples.size / max(1, joined.size) / SAMPLE_RATE
             said = [
                 Said(text, start * scale, end * scale)
@@ -333,12 +333,12 @@ class Examples:
             ]
             features.append(self.frontend(samples))
             if self.teacher:
-                heard.append(self.teacher(samples))
+                teacher_features.append(self.teacher(samples))
             labels.append(self.labels(said, rng))
             text = " ".join(s.text for s in said if s.text and s.end <= self.window)
             phones.append((self.lexicon.phones(text) or []) if self.lexicon else [])
         views = [mask_spectrum(f, self.augment, rng) for _ in range(self.views) for f in features]
-        return collate(self.fit(views), labels * self.views, phones * self.views, heard)
+        return collate(self.fit(views), labels * self.views, phones * self.views, teacher_features)
 
     def _utterance(self, index: int, rng: np.random.Generator) -> tuple[Floats, str]:
         if self.splicer and rng.random() < self.augment.splice:
@@ -349,7 +349,7 @@ class Examples:
 def _join(
     sounds: Sequence[Floats], rng: np.random.Generator
 ) -> tuple[Floats, list[tuple[int, int]]]:
-    """One after another, with pauses of 0.05 to 0.4 s; and where each begins and ends."""
+    """Concatenate with pauses of 0.05 to 0.4 s; return start and end of each sound as well."""
     parts, bounds = [sounds[0]], [(0, sounds[0].size)]
     for sound in sounds[1:]:
         pause = int(rng.uniform(0.05, 0.4) * SAMPLE_RATE)
@@ -377,21 +377,22 @@ def collate(
     features: Sequence[Floats],
     labels: Sequence[Sequence[int]],
     phones: Sequence[Sequence[int]],
-    heard: Sequence[Floats] = (),
+    teacher_features: Sequence[Floats] = (),
 ) -> Batch:
-    """Pad with zeros and join."""
+    """Pad features with zeros and concatenate labels into a batch."""
+    nothing = torch.zeros(0, 0, 0), torch.zeros(0, dtype=torch.long)
     return Batch(
         *_pad(features),
         torch.tensor([i for item in labels for i in item], dtype=torch.long),
         torch.tensor([len(item) for item in labels]),
         torch.tensor([i for item in phones for i in item], dtype=torch.long),
         torch.tensor([len(item) for item in phones]),
-        *(_pad(heard) if heard else (torch.zeros(0, 0, 0), torch.zeros(0, dtype=torch.long))),
+        *(_pad(teacher_features) if teacher_features else nothing),
     )
 
 
 def _pad(features: Sequence[Floats]) -> tuple[Tensor, Tensor]:
-    """``[batch, longest, bins]`` and lengths."""
+    """Return features padded to ``[batch, longest, bins]``, and their lengths."""
     lengths = [len(f) for f in features]
     padded = np.zeros((len(features), max(lengths), features[0].shape[1]), np.float32)
     for row, item in zip(padded, features, strict=True):
@@ -400,11 +401,11 @@ def _pad(features: Sequence[Floats]) -> tuple[Tensor, Tensor]:
 
 
 def iterate(examples: Examples, workers: int) -> Iterator[Batch]:
-    """The batches in order, made ahead of time by ``workers`` threads.
+    """Yield the batches in order; ``workers`` threads prepare them ahead of time.
 
-    Threads, not processes: NumPy lets go of the interpreter while it works, whereas a forked
-    worker makes every page that the training then writes to be copied first, which was seen
-    to halve its speed.
+    These are threads, not processes: NumPy releases the interpreter lock while it works, whereas
+    with a forked worker every page that the training then writes to is copied first, which was
+    measured to halve the speed of training.
     """
     pending: deque[Future[Batch]] = deque()
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:

@@ -1,4 +1,4 @@
-"""From trained weights to a model to ship: n-gram, decoder settings, few bits, scores."""
+"""Turns trained weights into a finished model: n-gram, decoder settings, few bits, scores."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ _GRID = {
 
 
 def check(recipe: Recipe, folder: Path) -> None:
-    """Raise `TyndaError` for what would stop `finish`: better before the training than after."""
+    """Raise `TyndaError`, before the training starts, for all that would stop `finish`."""
     if not recipe.lm:
         return
     if not ngram.available():
         raise TyndaError(
-            "[lm] needs kenlm: pip install 'tynda[lm]', or take [lm] out of the recipe"
+            "[lm] needs kenlm: pip install 'tynda[lm]', or remove [lm] from the recipe"
         )
     if not transcripts(recipe, folder):
-        raise TyndaError("[lm] has nothing to learn from: no source with lm = true has words")
+        raise TyndaError("[lm] has no training texts: no source with lm = true has words")
 
 
 def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
-    """Give the model at ``trained`` an n-gram, tuned on dev; store it by the recipe; score it.
+    """Add an n-gram, tuned on dev, to the model at ``trained``; store and score the model.
 
-    Writes ``output / NAME.safetensors`` and gives its path; what is called ``best-3bit`` instead
-    of ``best`` becomes ``NAME-3bit``.
+    Writes ``output / NAME.safetensors`` and returns its path; a model called ``best-3bit``
+    instead of ``best`` becomes ``NAME-3bit``.
     """
     model = checkpoint.load(trained)
     header, lm = model.header, None
@@ -67,20 +67,20 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
             decoding |= tune(Model(model), recipe.lm, dev, LanguageModel.from_arpa(arpa))
         header = replace(header, decoding=decoding)
     path = output / f"{recipe.name}{trained.stem.removeprefix('best')}.safetensors"
-    # What training has rounded stays as it is.
+    # Weights that training has rounded already are not rounded again.
     weights = {name: w if stored_bits(w) < 8 else floats(w) for name, w in model.weights.items()}
     checkpoint.save_model(path, header, weights, bits=recipe.bits, lm=lm)
     if dev:
-        # What is scored is what is shipped: the file just written, read back.
+        # Score the finished file itself, read back from disk.
         header = replace(header, scores=_scores(load(path), dev))
         checkpoint.save_model(path, header, weights, bits=recipe.bits, lm=lm)
     return path
 
 
 def transcripts(recipe: Recipe, folder: Path) -> list[str]:
-    """The distinct sentences that the recipe trains on, of the sources that feed the n-gram.
+    """Return the distinct training sentences of the sources that train the n-gram.
 
-    Distinct: a sentence that a hundred people were given to read is no more usual for that.
+    Repeats are dropped: a prompt that a hundred people read aloud is not more frequent in speech.
     """
     sources = [s for s in recipe.data.train if s.lm]
     utterances, _ = read_sources(folder, sources, recipe.data.exclude_speakers)
@@ -90,18 +90,18 @@ def transcripts(recipe: Recipe, folder: Path) -> list[str]:
 def tune(
     model: Model, settings: NGram, manifests: Sequence[Path], lm: LanguageModel
 ) -> dict[str, float]:
-    """Settings of the beam search with the lowest WER on the manifests, by full grid."""
+    """Return the beam search settings with the minimum WER on the manifests, by grid search."""
     utterances = [u for path in manifests for u in manifest.read(path)]
     step = max(1, len(utterances) // settings.tune_utterances)
-    heard = []
+    outputs = []
     for u in utterances[::step]:
-        with suppress(TyndaError):  # what cannot be read was named before the training
-            heard.append((english_letters(u.text), model.encode(audio.load(u.audio))))
+        with suppress(TyndaError):  # unreadable recordings were named before the training
+            outputs.append((english_letters(u.text), model.encode(audio.load(u.audio))))
     grid = [dict(zip(_GRID, values, strict=True)) for values in itertools.product(*_GRID.values())]
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         rated = [
-            (_wer(model, heard, lm, settings.beam_size, point), i)
+            (_wer(model, outputs, lm, settings.beam_size, point), i)
             for i, point in enumerate(progress.track(grid, description="tuning the beam search"))
         ]
     return grid[min(rated)[1]]
@@ -109,13 +109,13 @@ def tune(
 
 def _wer(
     model: Model,
-    heard: Sequence[tuple[str, NDArray[np.float32]]],
+    outputs: Sequence[tuple[str, NDArray[np.float32]]],
     lm: LanguageModel,
     beam_size: int,
     point: dict[str, Any],
 ) -> float:
     pairs = []
-    for text, log_probs in heard:
+    for text, log_probs in outputs:
         best = beam_search(
             log_probs, model.checkpoint.tokenizer, beam_size=beam_size, lm=lm, **point
         )
@@ -124,8 +124,10 @@ def _wer(
 
 
 def _scores(model: Model, manifests: Sequence[Path]) -> dict[str, Any]:
-    """By source, as ``tynda evaluate`` gives them; and those of greedy decoding, where the default
-    is a search with a language model."""
+    """Return the scores by source, as ``tynda evaluate`` computes them.
+
+    Scores of greedy decoding are added where the default is a search with a language model.
+    """
     ways: dict[str, Any] = {"": None}
     if model.head.plain:
         ways["greedy_"] = model.options(**model.head.plain)

@@ -1,4 +1,4 @@
-"""The training loop: one recipe in, one model file out, resumable after every epoch."""
+"""The training loop: it turns a recipe into a model file and can resume after every epoch."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ from tynda.weights.weight import dense
 __all__ = ["Trainer", "initial_weights", "learning_rate"]
 
 OBJECTIVES: dict[str, type[CTC] | type[Seq2Seq]] = {"ctc": CTC, "seq2seq": Seq2Seq}
-"""The objective that teaches a network with each kind of head."""
+"""The training objective for each kind of head."""
 
 
 def learning_rate(step: int, total: int, o: Optimizer) -> float:
-    """Rate of a step: linear warm-up, constant, linear to zero over the last ``cooldown``."""
+    """Return the rate of a step: linear warm-up, constant, linear to zero over ``cooldown``."""
     warm = min(1.0, (step + 1) / max(1, o.warmup_steps))
     cool = min(1.0, (total - step) / max(1.0, total * o.cooldown))
     return o.lr * warm * cool
 
 
 def initial_weights(specs: dict[str, Spec], seed: int) -> dict[str, Tensor]:
-    """Fresh weights, drawn as the specs say."""
+    """Draw initial weights as the specs state."""
     generator = torch.Generator().manual_seed(seed)
     out = {}
     for name, spec in specs.items():
@@ -75,32 +75,32 @@ def initial_weights(specs: dict[str, Spec], seed: int) -> dict[str, Tensor]:
 
 @dataclass
 class Progressed:
-    """Where a run stands; saved with the weights."""
+    """The progress of a run, saved with the weights."""
 
     epoch: int = 0
     step: int = 0
     best_score: tuple[float, float] = (math.inf, math.inf)
-    """Dev CER, and the loss to tell equals apart; without dev, the training loss twice."""
+    """Dev CER, and the loss to break ties; without dev, the training loss twice."""
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Raises when it cannot be true, as of a damaged file."""
+        """Raise for values that contradict each other, as in a damaged file."""
         epochs = [entry["epoch"] for entry in self.history]
         if epochs != list(range(1, self.epoch + 1)) or not 0 <= self.best_epoch <= self.epoch:
             raise ValueError("epochs and history do not agree")
         cer, loss = map(float, self.best_score)
         self.best_score = cer, loss
         if self.step < self.epoch:
-            raise ValueError("an epoch has a step at least")
+            raise ValueError("an epoch has at least one step")
 
 
 class Trainer:
-    """A run of ``recipe`` on the manifests under ``folder``, kept in ``output``.
+    """A run of ``recipe`` on the manifests under ``folder``, stored in ``output``.
 
     The weights start at random, or as in the model file ``init``. ``output`` holds ``last.pt``
-    (to resume), ``best.safetensors`` (the averaged weights with the best dev CER so far; of a
-    training through the rounding, ``best-3bit.safetensors`` and the like for its other widths),
+    (to resume), ``best.safetensors`` (the averaged weights with the best dev CER so far; with
+    quantisation-aware training, ``best-3bit.safetensors`` and the like for the other widths),
     ``log.json`` and ``curve.png``.
     """
 
@@ -124,7 +124,7 @@ class Trainer:
         sources = train_data.read_sources(folder, recipe.data.train, recipe.data.exclude_speakers)
         self.objective = self._choose_objective(sources[0])
         if recipe.optimizer.precision == "bf16" and not has_bfloat16(self.device.type):
-            self._say("this processor has no bfloat16: training in float32")
+            self._say("this processor does not support bfloat16: training in float32")
         self._open_state(init, resume)
         self._open_data(folder, *sources)
         self.splicer = self._find_words(init) if recipe.augment.splice else None
@@ -145,10 +145,10 @@ class Trainer:
         dev = [u for m in d.dev for u in manifest.read(folder / m)]
         if d.dev_utterances and len(dev) > d.dev_utterances:
             dev = [dev[i * len(dev) // d.dev_utterances] for i in range(d.dev_utterances)]
-        for part, heard in (("data.train", utterances), ("data.dev", dev)):
-            if heard and not any(english_letters(u.text) for u in heard):
-                raise TyndaError(f"no text of {part} has an English letter: write what is said")
-        self._say(f"{len(utterances)} utterances to train on; decoding them once")
+        for part, spoken in (("data.train", utterances), ("data.dev", dev)):
+            if spoken and not any(english_letters(u.text) for u in spoken):
+                raise TyndaError(f"no text of {part} has an English letter: check the manifests")
+        self._say(f"{len(utterances)} utterances to train on; decoding them")
         self.corpus = train_data.Corpus(utterances, cache)
         self.objective.check(self.corpus)
         self.noises = train_data.Corpus(noises, cache) if noises else None
@@ -157,9 +157,9 @@ class Trainer:
 
     def _find_words(self, init: Path | None) -> Splicer:
         if init is None:
-            raise TyndaError("augment.splice needs a model that finds the words: --init MODEL")
+            raise TyndaError("augment.splice needs a model that aligns the words: --init MODEL")
         model = Model(checkpoint.load(init))
-        self._say("finding the words")
+        self._say("aligning the words")
         with self._progress() as progress:
             task = progress.add_task("words", total=len(self.corpus), loss="")
             cuts = find_words(
@@ -184,8 +184,8 @@ class Trainer:
         self.weights = {k: v.to(self.device) for k, v in fresh.items()}
         fixed = {k for k, spec in specs.items() if not spec.trainable}
         trained = {k: v for k, v in self.weights.items() if k not in fixed}
-        # Norms, biases and steps are not decayed, as is usual (Loshchilov & Hutter 2019 leave it
-        # open).
+        # Norms, biases and scales have no weight decay, as is usual (Loshchilov & Hutter 2019
+        # leave it open).
         decayed = [k for k, v in trained.items() if v.ndim > 1 and k in specs]
         groups = [
             {"params": [trained[k] for k in decayed], "weight_decay": o.weight_decay},
@@ -201,17 +201,17 @@ class Trainer:
         if resume:
             self._resume(last)
         elif last.exists():
-            raise TyndaError(f"{self.output} holds a run already: --resume it or choose another")
+            raise TyndaError(f"{self.output} has a run already: --resume it or choose another")
 
     def _initial_model(self, path: Path) -> dict[str, Tensor]:
-        """The weights of a model file of the same shape."""
+        """Read the weights of a model file of the same shape."""
         model = checkpoint.load(path)
-        # Dropout alone may differ: it has no weights.
+        # Only dropout may differ, since it has no weights.
         config = self.objective.config
         shape = replace(model.config, dropout=config.dropout)
         if model.header.family != self.recipe.family:
             raise TyndaError(
-                f"{path} is a {model.header.family}, the recipe's {self.recipe.family}"
+                f"{path} is a {model.header.family}, but the recipe's is a {self.recipe.family}"
             )
         for name, mine in asdict(config).items():
             if (its := asdict(shape)[name]) != mine:
@@ -238,8 +238,8 @@ class Trainer:
                         self.average[name].copy_(state["average"][name])
                 self.optimizer.load_state_dict(state["optimizer"])
             self.at = Progressed(**state["progress"])
-        except Exception:  # there is no end to what a damaged file may raise
-            raise TyndaError(f"{last} is damaged: begin anew in another folder") from None
+        except Exception:  # a damaged file may raise any exception
+            raise TyndaError(f"{last} is damaged: start again in another folder") from None
         if not shapes == averaged == expected:
             tensors = sorted(expected | shapes | averaged)
             other = next(
@@ -247,27 +247,27 @@ class Trainer:
             )
             raise TyndaError(
                 f"{last} comes from another recipe (its {other} differs): "
-                "resume with the one it began with"
+                "resume with the one it started with"
             )
-        # The optimizer's state holds its old settings too, but the recipe's are to be obeyed.
+        # The optimizer's state contains its old settings too, but those of the recipe apply.
         for group, mine in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(mine)
-        self._tell_changes()
+        self._report_changes()
 
-    def _tell_changes(self) -> None:
-        """Say which settings of the recipe are not those that the run had so far."""
+    def _report_changes(self) -> None:
+        """Report the settings of the recipe that differ from those of the run so far."""
         try:
             before = _settings(json.loads((self.output / "log.json").read_text())["recipe"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
         now = _settings(json.loads(json.dumps(asdict(self.recipe))))
-        # What the log does not know is a setting that is newer than the run.
+        # A setting that is missing in the log is newer than the run.
         changed = sorted(k for k in before if k not in now or before[k] != now[k])
         if changed := [k for k in changed if k != "optimizer.epochs"]:
-            self._say(f"settings that are not those of the run so far: {', '.join(changed)}")
+            self._say(f"settings that differ from the run so far: {', '.join(changed)}")
 
     def run(self, max_epochs: int | None = None) -> Path:
-        """Train to the end of the recipe (or ``max_epochs`` more); gives the best model's path."""
+        """Train to the end of the recipe or ``max_epochs`` more; return the best model's path."""
         o = self.recipe.optimizer
         stop = o.epochs if max_epochs is None else min(o.epochs, self.at.epoch + max_epochs)
         while self.at.epoch < stop:
@@ -293,14 +293,14 @@ class Trainer:
     def _train_epoch(self) -> dict[str, float]:
         o, d = self.recipe.optimizer, self.recipe.data
         rng = np.random.default_rng([o.seed, self.at.epoch])
-        # Dropout too depends on the epoch alone, so that a resumed run is the same run.
+        # Dropout too depends on the epoch alone, so that a resumed run gives the same result.
         torch.manual_seed(int(rng.spawn(1)[0].integers(1 << 63)))
         examples = train_data.plan_epoch(self.corpus, d.train, self.members, d.max_seconds, rng)
         window = self.objective.window_seconds if d.window == "exact" else None
         seconds = [window or sum(map(self.corpus.seconds, e)) for e in examples]
         views = 2 if o.consistency and self.at.epoch >= o.consistency_start * o.epochs else 1
-        # Short ones first, once: CTC finds its first alignments sooner (SortaGrad, Amodei et
-        # al. 2016).
+        # The first epoch goes from short to long: CTC finds its first alignments sooner
+        # (SortaGrad, Amodei et al. 2016).
         shuffle = self.at.epoch > 0
         batches = [
             [examples[i] for i in b]
@@ -322,7 +322,7 @@ class Trainer:
             self.objective.window_seconds or math.inf,
             self.objective.teacher.frontend if self.objective.teacher else None,
         )
-        # Steps that remain are counted at this epoch's length, so that a resumed run with
+        # The remaining steps are counted with this epoch's length, so that a resumed run with
         # another number of epochs or batches still cools down at its end.
         total = self.at.step + len(batches) * (o.epochs - self.at.epoch)
         losses: list[float] = []
@@ -343,7 +343,7 @@ class Trainer:
     def _diverged(self) -> TyndaError:
         return TyndaError(
             f"the training diverged in epoch {self.at.epoch + 1}: lower optimizer.lr "
-            f"({self.recipe.optimizer.lr:g}); what was saved before stays"
+            f"({self.recipe.optimizer.lr:g}); files saved before are kept"
         )
 
     def _step(self, batch: train_data.Batch, rate: float, views: int, grid: Grid | None) -> float:
@@ -354,7 +354,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.trained, o.clip)
-        if torch.isfinite(norm):  # one broken batch must not spoil the run
+        if torch.isfinite(norm):  # a single batch with infinite gradients must not ruin the run
             self.optimizer.step()
         decay = min(o.average, (self.at.step + 1) / (self.at.step + 10))
         with torch.no_grad():
@@ -364,14 +364,14 @@ class Trainer:
         return float(plain.detach())
 
     def _rounded(self, weights: dict[str, Tensor], grid: Grid | None) -> dict[str, Tensor]:
-        """The weights as the model will have them."""
+        """Return the weights as the model file will have them."""
         if self.rounder is None or grid is None:
             return weights
         return self.rounder(weights, grid)
 
     @torch.no_grad()
     def _score_dev(self) -> dict[str, float]:
-        """Plain loss of each label, WER and CER of the averaged weights, without a search."""
+        """Return plain loss per label, WER and CER of the averaged weights, decoded greedily."""
         assert self.dev is not None
         objective, rng = self.objective, np.random.default_rng(0)
         pairs: list[tuple[str, str]] = []
@@ -382,11 +382,11 @@ class Trainer:
             labels = [objective.labels([s], rng) for s in said]
             batch = train_data.collate(features, labels, [[] for _ in texts]).to(self.device)
             try:
-                part, number, heard = objective.hear(weights, batch)
+                part, number, hypotheses = objective.evaluate(weights, batch)
             except FloatingPointError:
                 raise self._diverged() from None
             loss, count = loss + part, count + number
-            pairs += zip(texts, heard, strict=True)
+            pairs += zip(texts, hypotheses, strict=True)
         result = score(pairs)
         return {
             "dev_loss": loss / max(1, count),
@@ -396,16 +396,16 @@ class Trainer:
 
     @property
     def grids(self) -> Sequence[Grid | None]:
-        """What the weights are rounded to, the first of which is scored; None: not at all."""
+        """The grids that weights are rounded to; the first is scored, None means no rounding."""
         return self.rounder.grids if self.rounder else [None]
 
     def best(self, grid: Grid | None) -> Path:
-        """The model file with the best weights so far."""
+        """Return the path of the model file with the best weights so far."""
         width = f"-{grid.bits:g}bit" if grid and grid != self.grids[0] else ""
         return self.output / f"best{width}.safetensors"
 
     def export(self, scores: dict[str, float]) -> None:
-        """Write the averaged weights as model files: in f32, or rounded to each grid."""
+        """Write the averaged weights as model files, in f32 or rounded to each grid."""
         recipe, objective = self.recipe, self.objective
         header = checkpoint.Header(
             name=recipe.name,
@@ -452,42 +452,42 @@ class Trainer:
         )
 
     def _say(self, line: str) -> None:
-        """One line, however long, as it is."""
+        """Print one line without wrapping or markup."""
         self.console.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 class DevSet:
-    """Dev features, made once and kept in half precision."""
+    """Dev features, computed once and stored in half precision."""
 
     def __init__(self, corpus: train_data.Corpus, objective: Objective) -> None:
         window, front = objective.window_seconds, objective.frontend
         longest = window or math.inf
-        heard = [
+        usable = [
             i for i in range(len(corpus)) if train_data.SHORTEST <= corpus.seconds(i) <= longest
         ]
-        if not heard:
+        if not usable:
             bounds = f"{train_data.SHORTEST} s" + (f" to {window:g} s" if window else "")
             raise TyndaError(f"no dev recording lasts {bounds}: check data.dev")
         if window and (left := sum(corpus.seconds(i) > window for i in range(len(corpus)))):
             warnings.warn(
-                f"{left} dev recordings are longer than the window of {window:g} s: not scored",
+                f"{left} dev recordings exceed the window of {window:g} s and are not scored",
                 stacklevel=2,
             )
         self.said = [
             train_data.Said(english_letters(corpus.utterances[i].text), 0.0, corpus.seconds(i))
-            for i in heard
+            for i in usable
         ]
         self.seconds = [window or said.end for said in self.said]
         self.features = [
             features.astype(np.float16)
-            for i in heard
+            for i in usable
             for features in objective.fit([front(corpus.samples(i))])
         ]
 
     def batches(
         self, seconds: float
     ) -> Sequence[tuple[list[np.ndarray[Any, Any]], list[train_data.Said]]]:
-        """Batches of at most so many padded seconds, shortest first."""
+        """Return batches of at most ``seconds`` with padding, shortest first."""
         batches = train_data.pack(np.argsort(self.seconds).tolist(), self.seconds, seconds)
         return [
             ([self.features[i] for i in part], [self.said[i] for i in part]) for part in batches
@@ -495,7 +495,7 @@ class DevSet:
 
 
 def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a recipe as one level: ``section.key`` -> value."""
+    """Flatten the settings of a recipe to ``section.key`` -> value."""
     out: dict[str, Any] = {}
     for name, value in recipe.items():
         section = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {}

@@ -1,6 +1,6 @@
-"""What a network is taught: how a text becomes labels, and what is minimised.
+"""Training objectives: how a text becomes labels, and which loss is minimised.
 
-One subclass for each way of decoding: ``CTC`` in ``train/ctc.py``, ``Seq2Seq`` in
+There is one subclass for each kind of head: ``CTC`` in ``train/ctc.py``, ``Seq2Seq`` in
 ``train/seq2seq.py``.
 """
 
@@ -34,16 +34,16 @@ _HEAD = "phones"
 
 
 class Objective(ABC):
-    """The side of the training that depends on the way of decoding."""
+    """The part of training that depends on the kind of head."""
 
     tokenizer: Any
     window: int | None = None
-    """Frames that every example is padded or cut to; None: each has its own length."""
+    """Frames that every example is padded or cut to; None means that lengths vary."""
 
     def __init__(
         self, recipe: Recipe, front: FrontEnd, vocab: int, teacher: Teacher | None = None
     ) -> None:
-        """Raises `TyndaError` where the recipe's model settings do not fit family or teacher."""
+        """Raise `TyndaError` where the recipe's model settings do not fit family or teacher."""
         self.recipe, self.frontend, self.teacher = recipe, front, teacher
         self.family = models.family(recipe.family)
         sizes = {"bins": front.bins, "vocab": vocab}
@@ -51,16 +51,16 @@ class Objective(ABC):
 
     @property
     def frame(self) -> int:
-        """Samples in a frame of the encoder."""
+        """The number of samples for one frame of the encoder."""
         return int(self.frontend.hop * self.config.stride)
 
     @property
     def window_seconds(self) -> float | None:
-        """The window's length."""
+        """The window's length in seconds, or None where lengths vary."""
         return None if self.window is None else self.window * self.frontend.hop / SAMPLE_RATE
 
     def specs(self) -> Specs:
-        """The model's tensors, and those that serve the training alone."""
+        """Return the tensors of the model, and those that only training needs."""
         specs = Specs(self.family.specs(self.config))
         if self.recipe.phones:
             specs.dense(_HEAD, len(PHONES) + 1, self.config.channels)
@@ -68,13 +68,13 @@ class Objective(ABC):
 
     @property
     def decoding(self) -> dict[str, Any]:
-        """Settings of the decoder that the model file carries."""
+        """The decoder settings to store in the model file."""
         return {}
 
     def fit(self, features: Sequence[Floats], window: str = "exact") -> list[Floats]:
-        """Features ``[frames, bins]``, filled up with zeros, or cut, to the model's window.
+        """Pad features ``[frames, bins]`` with zeros, or cut them, to the model's window.
 
-        ``fit`` as ``window``: the longest of them alone fills it.
+        With ``window="fit"`` they are padded to the longest of them only.
         """
         if self.window is None:
             return list(features)
@@ -85,31 +85,31 @@ class Objective(ABC):
 
     @abstractmethod
     def check(self, corpus: Corpus) -> None:
-        """Warn of, or refuse, texts that the model cannot learn."""
+        """Warn of texts that the model cannot learn, or raise `TyndaError`."""
 
     @abstractmethod
     def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:
-        """The labels of an example."""
+        """Return the labels of an example."""
 
     @abstractmethod
     def loss(self, weights: Weights, batch: Batch, views: int) -> tuple[Tensor, Tensor]:
-        """The loss to minimise, and the plain one for each label to look at."""
+        """Return the loss to minimise, and the plain loss per label for the log."""
 
     @abstractmethod
-    def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
-        """Summed plain loss, number of labels, and the texts heard, without a search.
+    def evaluate(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
+        """Return summed plain loss, number of labels, and hypotheses, decoded greedily.
 
         Raises FloatingPointError where the model's outputs are not finite.
         """
 
     def autocast(self, batch: Batch) -> torch.autocast:
-        """The recipe's precision, or float32 where the processor has no bfloat16."""
+        """Return a context with the recipe's precision; float32 if bfloat16 is not supported."""
         device = batch.features.device.type
         bf16 = self.recipe.optimizer.precision == "bf16" and has_bfloat16(device)
         return torch.autocast(device, torch.bfloat16, enabled=bf16)
 
     def phone_loss(self, weights: Weights, states: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
-        """CTC over phones on the encoder's ``states [batch, frames, channels]``, summed."""
+        """Return the summed CTC loss over phones of ``states [batch, frames, channels]``."""
         known = batch.phone_lengths > 0
         if not self.recipe.phones or not known.any():
             return states.new_zeros(())
@@ -119,23 +119,23 @@ class Objective(ABC):
         return self.recipe.phones.weight * loss
 
     def distill_loss(self, log_probs: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
-        """Divergence of frames ``[batch, frames, symbols]`` from the teacher's, summed."""
+        """Return the summed divergence of frames ``[batch, frames, symbols]`` from the teacher."""
         if self.teacher is None or self.recipe.distill is None:
             return log_probs.new_zeros(())
-        taught, heard = self.teacher(batch.heard, batch.heard_lengths)
+        taught, taught_lengths = self.teacher(batch.teacher_features, batch.teacher_lengths)
         views = len(log_probs) // len(taught)
-        taught, heard = taught.repeat(views, 1, 1), heard.repeat(views)
+        taught, taught_lengths = taught.repeat(views, 1, 1), taught_lengths.repeat(views)
         frames = min(log_probs.shape[1], taught.shape[1])
         divergence = F.kl_div(
             log_probs[:, :frames].float(), taught[:, :frames], reduction="none", log_target=True
         ).sum(-1)
-        both = torch.minimum(lengths, heard)[:, None]
+        both = torch.minimum(lengths, taught_lengths)[:, None]
         counts = torch.arange(frames, device=divergence.device) < both
         return self.recipe.distill.weight * (divergence * counts).sum()
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
-    """Summed CTC loss of ``log_probs [batch, frames, symbols]``; labels lie end to end."""
+    """Return the summed CTC loss of ``log_probs [batch, frames, symbols]``, labels concatenated."""
     return F.ctc_loss(
         log_probs.transpose(0, 1),
         labels,

@@ -1,4 +1,4 @@
-"""Recipes: everything that a training run depends on besides the data, as one TOML file."""
+"""Recipes: everything except the data that defines a training run, in one TOML file."""
 
 from __future__ import annotations
 
@@ -66,73 +66,73 @@ class Source:
 
     manifest: str
     weight: Positive = 1.0
-    """Share of its utterances used in one epoch; above 1 they are repeated."""
+    """Share of the manifest's utterances used in one epoch; above 1 they are repeated."""
     join: AtLeastOne = 1
-    """Up to this many utterances are joined into one, with pauses between them."""
+    """Maximum number of utterances joined into one, with pauses between them."""
     words: tuple[str, ...] = ()
-    """Take only utterances that are made of these words; empty: all."""
+    """Use only utterances that consist of these words; empty means all utterances."""
     lm: bool = True
-    """Its transcripts train the n-gram too."""
+    """Whether the transcripts also train the n-gram."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is heard. Paths are relative to the data folder."""
+    """The recordings. Paths are relative to the data folder."""
 
     train: tuple[Source, ...]
     dev: tuple[str, ...]
     noise: str | None = None
     rooms: str | None = None
     batch_seconds: Positive = 100.0
-    """Longest batch, padding included."""
+    """Maximum duration of a batch, including padding."""
     exclude_speakers: tuple[str, ...] = ()
-    """People never trained on, for leave-one-out tests."""
+    """Speakers left out of training, for leave-one-out tests."""
     window: Window = "exact"
-    """Of a family that has one (Whisper). ``exact``: every example fills it, with silence
-    behind; ``fit``: no longer than the longest of a batch needs, which is faster."""
+    """The input window of a family that has one (Whisper). ``exact`` pads every example with
+    silence to the full window; ``fit`` pads to the longest of a batch, which is faster."""
     max_seconds: Positive = 20.0
     """Longer utterances are left out of training."""
     dev_utterances: Count = 0
-    """Score only so many dev utterances (evenly taken) while training; 0: all."""
+    """Number of dev utterances, evenly spaced, that are scored in training; 0 means all."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Distortions of an utterance, each drawn anew every time that it is heard."""
+    """Data augmentation; its random values are drawn again for every use of an utterance."""
 
     speeds: tuple[Speed, ...] = (1.0,)
     """Factors of tempo and pitch, one drawn at random (Ko et al. 2015)."""
     filter: Share = 0.0
     """Probability of another microphone's frequency response (Nam et al. 2022)."""
     filter_db: NotNegative = 10.0
-    """Its strongest boost or cut, decibels."""
+    """Maximum boost or cut of the frequency response, in decibels."""
     noise: Share = 0.0
     """Probability of background noise."""
     snr: tuple[float, float] = (3.0, 25.0)
-    """Its range of signal-to-noise ratios, decibels."""
+    """Range of signal-to-noise ratios of background noise, in decibels."""
     rooms: Share = 0.0
     """Probability of a room's reverberation."""
     splice: Share = 0.0
-    """Probability that words of a sentence change places with others that the same person said
-    (see ``train/splice.py``). Their places are found by the model that training starts from."""
+    """Probability that words of a sentence are replaced by other words of the same speaker (see
+    ``train/splice.py``). The model that training starts from aligns the words."""
     freq_masks: Count = 0
     freq_width: Count = 27
-    """Widest mask of SpecAugment over bins (Park et al. 2019)."""
+    """Maximum width of SpecAugment's masks over bins (Park et al. 2019)."""
     time_masks: Count = 0
     time_share: Share = 0.05
-    """Widest mask of SpecAugment over frames, as a share of the utterance."""
+    """Maximum width of SpecAugment's masks over frames, as a share of the utterance."""
 
     def __post_init__(self) -> None:
         _require(len(self.speeds) > 0, "speeds must not be empty; [1.0] changes nothing")
-        _require(self.snr[0] <= self.snr[1], "snr must be the least, then the greatest")
+        _require(self.snr[0] <= self.snr[1], "snr must be the minimum, then the maximum")
 
 
 @dataclass(frozen=True)
 class Phones:
-    """A second CTC loss over phones (ARPAbet without stress) beside that over letters.
+    """A second CTC loss over phones (ARPAbet without stress) beside the one over letters.
 
-    Krishna et al. 2018, "Hierarchical multitask learning for CTC-based speech recognition".
-    The head that it needs is dropped from the finished model.
+    Source: Krishna et al. 2018, "Hierarchical multitask learning for CTC-based speech
+    recognition". The head for this loss is not part of the finished model.
     """
 
     weight: NotNegative = 0.3
@@ -140,27 +140,27 @@ class Phones:
 
 @dataclass(frozen=True)
 class Distill:
-    """What a finished CTC model hears in each frame, learnt beside the texts.
+    """Distillation of a finished CTC model's output in each frame, in addition to the texts.
 
-    Hinton et al. 2015, "Distilling the knowledge in a neural network", frame by frame.
+    Source: Hinton et al. 2015, "Distilling the knowledge in a neural network", frame by frame.
     """
 
     teacher: str
-    """A model that writes English letters by CTC, by name or file."""
+    """Name or file of a CTC model whose symbols are English letters."""
     weight: NotNegative = 1.0
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """Training through the rounding to few bits, see ``train/rounding.py``."""
+    """Quantisation-aware training for few bits, see ``train/rounding.py``."""
 
     bits: tuple[Width, ...]
-    """Widths that the weights are to serve; of several, each batch draws one. The first is
+    """Bit widths that the weights are trained for; each batch draws one of them. The first is
     scored."""
     group: GroupSize = 32
-    """Inputs that share a step; 0: a whole row."""
+    """Number of inputs that share a scale; 0 means a whole row."""
     keep: tuple[str, ...] = (POSITIONS,)
-    """Patterns of tensors that stay in 8 bits."""
+    """Patterns of the names of tensors that stay in 8 bits."""
 
     def __post_init__(self) -> None:
         _require(len(self.bits) > 0, "bits must not be empty")
@@ -168,41 +168,41 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW, linear warm-up, a constant rate, and a linear way down to zero at the end."""
+    """AdamW with linear warm-up, a constant rate, and a linear decay to zero at the end."""
 
     epochs: AtLeastOne
     lr: Positive = 1e-3
     warmup_steps: Count = 500
     cooldown: BelowOne = 0.3
-    """Share of all steps over which the rate falls to zero."""
+    """Share of all steps over which the rate decays to zero."""
     weight_decay: NotNegative = 0.01
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.98)
     clip: Positive = 1.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     average: BelowOne = 0.999
-    """Decay per step of the running average of the weights, which is what gets scored."""
+    """Decay per step of the running average of the weights; the average is scored and stored."""
     patience: Count = 0
-    """Stop after so many epochs without a better dev CER; 0: never."""
+    """Number of epochs without a better dev CER after which training stops; 0 means never."""
     consistency: NotNegative = 0.0
-    """Weight of the consistency loss between two views (CR-CTC, Yao et al. 2024); 0: one view."""
+    """Weight of the consistency loss of two views (CR-CTC, Yao et al. 2024); 0 means one view."""
     consistency_start: Share = 0.0
-    """Share of all epochs after which the second view joins."""
+    """Share of all epochs after which the second view is used."""
     precision: Precision = "bf16"
-    """``bf16`` (autocast; ``f32`` on a CPU that has none) or ``f32``."""
+    """``bf16`` (autocast; ``f32`` on a CPU that does not support it) or ``f32``."""
     seed: Count = 42
 
 
 @dataclass(frozen=True)
 class NGram:
-    """The language model that the finished model carries, trained on the transcripts."""
+    """The language model inside the finished model, trained on the transcripts."""
 
     order: Order = 3
     prune: tuple[Count, ...] = (0, 0, 1)
-    """N-grams of each order that are seen no more often than this are left out; what is
-    beyond ``order`` is not used."""
+    """Maximum count, by order, of n-grams that are pruned; entries beyond ``order`` are
+    ignored."""
     beam_size: AtLeastOne = 32
     tune_utterances: AtLeastOne = 150
-    """Weights are chosen by WER on about so many dev utterances."""
+    """Approximate number of dev utterances on which the decoder's settings are tuned by WER."""
 
     def __post_init__(self) -> None:
         rising = all(a <= b for a, b in pairwise(self.prune))
@@ -211,7 +211,7 @@ class NGram:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run."""
+    """All settings of a training run."""
 
     name: FileName
     family: Family
@@ -225,26 +225,26 @@ class Recipe:
     rounding: Rounding | None = None
     lm: NGram | None = None
     tokens: Tokens = 500
-    """Byte pairs that a model with a decoder learns from its texts; 256 of them are the bytes."""
+    """Vocabulary size of byte pairs for a model with a decoder; 256 of them are the bytes."""
     bits: Bits = 8
-    """Of the weights in the finished file; see ``docs/format.md``."""
+    """Bit width of the weights in the finished file; see ``docs/format.md``."""
     language: Language = "en"
     licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
         for key in ("bins", "vocab"):
-            _require(key not in self.model, f"model.{key} follows from the rest: take it out")
+            _require(key not in self.model, f"model.{key} follows from other settings: remove it")
         if head_of(family(self.family)).decodes:
             for section in ("lm", "augment.splice", "optimizer.consistency"):
                 value = functools.reduce(getattr, section.split("."), self)
-                _require(not value, f"{section} is for CTC, not for {self.family}: take it out")
+                _require(not value, f"{section} is for CTC, not for {self.family}: remove it")
         _require(
             self.augment.noise == 0 or self.data.noise is not None,
             "augment.noise needs data.noise, a manifest of background sounds; or set it to 0",
         )
         _require(
             self.lm is None or any(source.lm for source in self.data.train),
-            "[lm] has nothing to learn from: set lm = true for a source, or take [lm] out",
+            "[lm] has no training texts: set lm = true for a source, or remove [lm]",
         )
 
 
@@ -260,7 +260,7 @@ _SECTIONS: dict[str, type] = {
 
 
 def bundled() -> list[str]:
-    """Names of the recipes that come with tynda."""
+    """Return the names of the recipes that are installed with tynda."""
     folder = resources.files("tynda.train") / "recipes"
     return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith("toml"))
 
@@ -268,7 +268,7 @@ def bundled() -> list[str]:
 def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe by bundled name or by path; ``overrides`` maps ``section.key`` to a value.
 
-    Raises `TyndaError` for a missing file, bad TOML, and unknown or missing settings.
+    Raises `TyndaError` for a missing file, invalid TOML, and unknown or missing settings.
     """
     if name in bundled():
         text = (resources.files("tynda.train") / "recipes" / f"{name}.toml").read_text("utf-8")
@@ -276,8 +276,8 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
         try:
             text = Path(name).read_text("utf-8")
         except UnicodeDecodeError:
-            raise TyndaError(f"recipe {name} is not UTF-8 text: save it as such") from None
-        except (OSError, ValueError):  # a name with a NUL is a ValueError
+            raise TyndaError(f"recipe {name} is not UTF-8 text: save it in UTF-8") from None
+        except (OSError, ValueError):  # a name with a NUL raises ValueError
             raise TyndaError(
                 f"no recipe {name!r}: give a TOML file or one of {', '.join(bundled())}"
             ) from None

@@ -1,9 +1,9 @@
-"""Training through the rounding: a model learns with the weights that it will have.
+"""Quantisation-aware training: a model is trained with the rounded weights that it will have.
 
-The loss is computed with rounded weights, and what it says of them is taught to the ones that
-they were rounded from (straight-through, Bengio et al. 2013, section 3.1). A step follows the
-sizes of its weights, as in BitNet b1.58 (Ma et al. 2024), times a factor that is learnt (Esser
-et al. 2020, "Learned step size quantization").
+The loss is computed with rounded weights, and its gradients are applied to the weights that they
+were rounded from (straight-through estimator, Bengio et al. 2013, section 3.1). The scale of a
+group follows the mean absolute weight, as in BitNet b1.58 (Ma et al. 2024), times a factor that
+is learnt (Esser et al. 2020, "Learned step size quantization").
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["Rounder", "round_weight"]
 
 
 class Rounder:
-    """Which weights of a model are rounded, to which grids, and the factors of their steps.
+    """Holds which weights of a model are rounded, to which grids, and the factors of scales.
 
-    Several widths share the weights: each has factors of its own (Yu et al. 2021, "Any-precision
+    All bit widths share the weights; each has factors of its own (Yu et al. 2021, "Any-precision
     deep neural networks").
     """
 
@@ -47,10 +47,10 @@ class Rounder:
             for name in self.names
             for grid in self.grids
         }
-        """Beside the model's own weights: trained as they are."""
+        """The factors by name; they are trained together with the model's own weights."""
 
     def __call__(self, weights: Mapping[str, Tensor], grid: Grid) -> dict[str, Tensor]:
-        """The model's weights as they will be; ``weights`` holds the factors too."""
+        """Return the model's weights, rounded; ``weights`` contains the factors too."""
         rounded = dict(weights)
         for name in self.names:
             factors = weights[f"{name}.step{grid.bits:g}"]
@@ -58,7 +58,7 @@ class Rounder:
         return rounded
 
     def coded(self, weights: Mapping[str, Tensor], grid: Grid) -> dict[str, Weight]:
-        """Those that are rounded, as they are stored."""
+        """Return the weights that are rounded, in the form in which they are stored."""
         found = {}
         for name in self.names:
             weight = weights[name].detach().cpu()
@@ -75,9 +75,9 @@ class Rounder:
 
 
 def round_weight(weight: Tensor, factors: Tensor, grid: Grid) -> Tensor:
-    """``weight [out, ...]`` as it is when it comes back from a file.
+    """Return ``weight [out, ...]`` with the values that it has when it is read from a file.
 
-    ``factors [out, groups]`` of the steps. Gradients go to both.
+    ``factors [out, groups]`` multiply the scales. Gradients flow to both.
     """
     rows = weight.movedim(1, -1).flatten(1)
     inputs = rows.shape[1]
@@ -87,7 +87,7 @@ def round_weight(weight: Tensor, factors: Tensor, grid: Grid) -> Tensor:
         codes = ((rows / scale - zero) / whole).round().clamp(0, grid.levels - 1)
         exact = scale * (codes * whole + zero)
         half = (grid.levels - 1) / 2
-    # The same in plain numbers, for the gradients alone.
+    # Compute the same in floating point, only for the gradients.
     width = _spread(factors * sizes, grid, inputs)
     place = (rows / width).clamp(-half - 0.5, half + 0.5)
     smooth = width * (place + (codes - half - place).detach())
@@ -96,8 +96,8 @@ def round_weight(weight: Tensor, factors: Tensor, grid: Grid) -> Tensor:
 
 
 def _steps(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scale ``[out, 1]``; step, offset ``[out, groups]`` in whole numbers; and what a factor of 1
-    makes of the step. As ``tynda.weights.steps.settle`` does it."""
+    """Return scale ``[out, 1]``, integer step and offset ``[out, groups]``, and the float size of a
+    step for a factor of 1. The result matches ``tynda.weights.steps.settle``."""
     inputs = rows.shape[1]
     size = grid.group_size(inputs)
     count = factors.shape[1]

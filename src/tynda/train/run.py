@@ -1,4 +1,4 @@
-"""What ``tynda train`` does: a recipe, overrides and a place to keep the run."""
+"""The implementation of ``tynda train``: a recipe, overrides and a folder for the run."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def train(
 ) -> Path:
     """Train by a recipe (bundled name or file) on the manifests under ``data``.
 
-    ``settings`` are ``section.key=value`` in TOML's spelling and override the recipe. Gives
-    the path of the finished model. Raises `TyndaError` for a bad recipe, setting, device or
+    ``settings`` are ``section.key=value`` in TOML syntax and override the recipe. Returns the
+    path of the finished model. Raises `TyndaError` for an invalid recipe, setting, device or
     manifest, and for a run folder that is in use.
     """
     if threads:
@@ -45,8 +45,8 @@ def train(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TyndaError(f"cannot make the folder {output} ({error.strerror})") from None
-    # Without folders: they are the user's own, and the command travels in the model file.
+        raise TyndaError(f"cannot create the folder {output} ({error.strerror})") from None
+    # The command leaves out folders: they are private, and the model file stores the command.
     command = shlex.join(["tynda", "train", recipe, *(f"--set={s}" for s in settings)])
     trainer = Trainer(
         loaded,
@@ -58,8 +58,8 @@ def train(
         init=init,
         resume=resume,
     )
-    # Numbers too small for a normal float are slow on a CPU and worth nothing here. The mode is
-    # the whole process's, so it is put back.
+    # Denormal numbers are slow on a CPU and not needed here. The mode applies to the whole
+    # process, so it is reset afterwards.
     torch.set_flush_denormal(True)
     try:
         trained = trainer.run()
@@ -73,11 +73,11 @@ def train(
 
 def _check_device(device: str) -> None:
     try:
-        float(torch.zeros(1, device=device))  # the device "meta" has no numbers to read
+        float(torch.zeros(1, device=device))  # fails for the device "meta", which has no data
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             pass
-    except (RuntimeError, AssertionError, ImportError):  # as builds of torch word it
-        raise TyndaError(f"no device {device!r} here: try --device cpu") from None
+    except (RuntimeError, AssertionError, ImportError):  # depends on the build of torch
+        raise TyndaError(f"no device {device!r} on this machine: try --device cpu") from None
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -87,4 +87,4 @@ def _setting(text: str) -> tuple[str, Any]:
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        raise TyndaError(f"--set {text}: the value should be as in TOML, text in quotes") from None
+        raise TyndaError(f"--set {text}: the value must be valid TOML, text in quotes") from None

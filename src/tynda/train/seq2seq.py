@@ -1,8 +1,8 @@
-"""Text tokens by a decoder that listens: Whisper's way of training, on a smaller scale.
+"""The objective of an attention decoder over text tokens: Whisper's training at a smaller scale.
 
-Radford et al. 2022, section 2.3: windows of one length, zeros behind the speech; of each
-window either the text alone or its segments between time stamps; a segment that the window
-cuts off has its beginning only; noise is answered by a token of its own.
+As in Radford et al. 2022, section 2.3, windows have one length, with zeros after the speech. The
+labels of a window are either its text alone or its segments between timestamps; a segment that
+the window cuts off has its start timestamp only; noise has a token of its own.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from tynda.train.tokens import learn_tokens
 __all__ = ["Seq2Seq"]
 
 _SMOOTHING = 0.1
-"""Share of the target that all tokens divide among them (Szegedy et al. 2016, section 7)."""
+"""Weight of label smoothing (Szegedy et al. 2016, section 7)."""
 _NO_TARGET = -100
 _TAUGHT = "taught"
 _GREEDY = Options(without_timestamps=True)
 
 
 class Seq2Seq(Objective):
-    """Cross-entropy of the next token, the right ones before it."""
+    """Cross-entropy of the next token, with teacher forcing."""
 
     tokenizer: WhisperTokenizer
 
@@ -54,14 +54,14 @@ class Seq2Seq(Objective):
         texts: Sequence[str],
         teacher: Teacher | None = None,
     ) -> None:
-        """``texts`` are what the tokens are learnt from."""
+        """Learn the vocabulary from ``texts``; see `Objective`."""
         sizes = models.family(recipe.family).config
         if sizes.frames is None:
             raise TyndaError(f"{recipe.family} cannot be trained: its decoder has no time stamps")
         hop = round(SECONDS_PER_FRAME * SAMPLE_RATE) // sizes.stride
         if front.hop != hop:
-            raise TyndaError(f"time stamps need a frontend.hop of {hop} samples, not {front.hop}")
-        # As many encoder frames as the recipe says, so as many time stamps.
+            raise TyndaError(f"timestamps need a frontend.hop of {hop} samples, not {front.hop}")
+        # There is a timestamp for each encoder frame of the window, and one for its end.
         frames = recipe.model.get("frames", sizes.frames)
         stamps = frames + 1 if isinstance(frames, int) else 1
         self.tokenizer = learn_tokens(texts, recipe.tokens)
@@ -69,12 +69,12 @@ class Seq2Seq(Objective):
         if teacher is not None and teacher.frame % self.frame:
             raise TyndaError(
                 f"{teacher.name} cannot teach this model: its frames have {teacher.frame} samples, "
-                f"no multiple of the model's {self.frame}"
+                f"which is not a multiple of the model's {self.frame}"
             )
         self.window = self.config.frames * self.config.stride
 
     def specs(self) -> Specs:
-        """And a head that answers the teacher."""
+        """Return the tensors of `Objective.specs`, and a head for distillation."""
         specs = super().specs()
         if self.teacher is not None:
             specs.dense(_TAUGHT, self.teacher.symbols, self.config.channels)
@@ -82,15 +82,15 @@ class Seq2Seq(Objective):
 
     @property
     def decoding(self) -> dict[str, list[tuple[int, int]]]:
-        """All heads of the upper half of the layers follow the sound, it is assumed."""
+        """The alignment heads: all heads of the upper half of the layers, by assumption."""
         layers, heads = self.config.decoder_layers, self.config.decoder_heads
         return {
             "alignment_heads": [(i, h) for i in range(layers // 2, layers) for h in range(heads)]
         }
 
     def check(self, corpus: Corpus) -> None:
-        """Refuse texts that the decoder has no room for."""
-        room = self.config.context - 4  # start, two time stamps, end
+        """Raise `TyndaError` for texts that exceed the decoder's context."""
+        room = self.config.context - 4  # start, two timestamps, end
         texts = [
             english_letters(u.text)
             for i, u in enumerate(corpus.utterances)
@@ -99,14 +99,14 @@ class Seq2Seq(Objective):
         longest = max((len(self.tokenizer.encode(f" {text}")) for text in texts), default=0)
         if longest > room:
             raise TyndaError(
-                f"a text has {longest} tokens, model.context leaves room for {room}: raise it"
+                f"a text has {longest} tokens, but model.context has space for {room}: raise it"
             )
 
     def labels(self, said: Sequence[Said], rng: np.random.Generator) -> list[int]:
-        """Start, the text with or without time stamps, end.
+        """Return start token, text with or without timestamps, and end token.
 
-        What the window, or the decoder's context, has no room for is left out, from a whole
-        utterance on, of which the beginning alone is told.
+        The first utterance that does not fit into the window or the decoder's context has only
+        its start timestamp, and all later ones are left out.
         """
         t, room = self.tokenizer, self.config.context
         window = self.config.frames * SECONDS_PER_FRAME
@@ -120,7 +120,7 @@ class Seq2Seq(Objective):
         tokens = [t.sot]
         for s in said:
             segment = [self._stamp(s.start), *t.encode(f" {s.text}"), self._stamp(s.end)]
-            # Behind it come the end and, if this is not the last one, the next one's beginning.
+            # The end token follows and, unless this is the last utterance, a start timestamp.
             if s.end > window or len(tokens) + len(segment) + 1 + (s is not said[-1]) > room:
                 tokens.append(self._stamp(s.start))
                 break
@@ -131,7 +131,7 @@ class Seq2Seq(Objective):
         return self.tokenizer.timestamp_begin + round(seconds / SECONDS_PER_FRAME)
 
     def loss(self, weights: Weights, batch: Batch, views: int) -> tuple[Tensor, Tensor]:
-        """Cross-entropy over tokens, CTC over phones."""
+        """Return the loss: cross-entropy over tokens, CTC over phones, distillation."""
         tapped: list[Tensor] = []
         ops = TorchOps(training=True)
         states, lengths = self._encode(ops, weights, batch, tapped)
@@ -140,7 +140,7 @@ class Seq2Seq(Objective):
         plain = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET)
         spread = -log_probs.mean(-1)[targets != _NO_TARGET].mean()
         loss = (1 - _SMOOTHING) * plain + _SMOOTHING * spread
-        # Half as many frames are enough for phones, and find their places sooner.
+        # Half as many frames are enough for phones, and their alignment is learnt sooner.
         halves = _fewer(tapped[-1], 2)
         phones = batch.phone_lengths.sum().clamp(min=1)
         loss = loss + self.phone_loss(weights, halves, lengths // 2, batch) / phones
@@ -148,12 +148,12 @@ class Seq2Seq(Objective):
             ratio = self.teacher.frame // self.frame
             w, b = (weights[f"{_TAUGHT}.{part}"] for part in ("weight", "bias"))
             taught = F.log_softmax(F.linear(_fewer(tapped[-1], ratio).float(), w, b), -1)
-            heard = batch.heard_lengths.sum() * self.teacher.frontend.hop / self.teacher.frame
-            loss = loss + self.distill_loss(taught, lengths // ratio, batch) / heard.clamp(min=1)
+            frames = batch.teacher_lengths.sum() * self.teacher.frontend.hop / self.teacher.frame
+            loss = loss + self.distill_loss(taught, lengths // ratio, batch) / frames.clamp(min=1)
         return loss, plain
 
-    def hear(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
-        """The most likely token, one after another."""
+    def evaluate(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
+        """Decode greedily, by the most likely next token; see `Objective.evaluate`."""
         ops = TorchOps()
         states, lengths = self._encode(ops, weights, batch, [])
         logits = self._logits(ops, weights, batch, states, lengths)
@@ -180,7 +180,7 @@ class Seq2Seq(Objective):
     def _encode(
         self, ops: TorchOps, weights: Weights, batch: Batch, tapped: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """States ``[batch, frames, channels]`` and frames of the encoder."""
+        """Return the encoder's states ``[batch, frames, channels]`` and numbers of frames."""
         with self.autocast(batch):
             encoded: tuple[Tensor, Tensor] = self.family.programs["encode"](
                 ops,
@@ -195,7 +195,7 @@ class Seq2Seq(Objective):
     def _logits(
         self, ops: TorchOps, weights: Weights, batch: Batch, states: Tensor, lengths: Tensor
     ) -> Tensor:
-        """``[batch, n - 1, vocab]`` behind the right tokens."""
+        """Return logits ``[batch, n - 1, vocab]`` with teacher forcing."""
         with self.autocast(batch):
             tokens = _rows(batch)[:, :-1].clamp(min=0)
             starts = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
@@ -204,11 +204,11 @@ class Seq2Seq(Objective):
 
 
 def _fewer(states: Tensor, ratio: int) -> Tensor:
-    """Means of ``ratio`` neighbours: ``[batch, frames // ratio, channels]``."""
+    """Average ``ratio`` adjacent frames: ``[batch, frames // ratio, channels]``."""
     return F.avg_pool1d(states.transpose(1, 2), ratio).transpose(1, 2)
 
 
 def _rows(batch: Batch) -> Tensor:
-    """The labels as ``[batch, n]``, padded with `_NO_TARGET`."""
+    """Return the labels as ``[batch, n]``, padded with `_NO_TARGET`."""
     rows = list(torch.split(batch.labels, batch.label_lengths.tolist()))
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=_NO_TARGET)

@@ -1,9 +1,9 @@
-"""New sentences from old ones: words change places with others that the same person said.
+"""Splicing augmentation: words of a sentence are replaced by other words of the same speaker.
 
-A network that hears few sentences many times learns the sentences; words in random company
-teach it to listen. Lam et al. 2021, "On-the-Fly Aligned Data Augmentation for
-Sequence-to-Sequence ASR", in its random form. Words are found by a model's CTC alignment and
-cut where it is quietest between their letters.
+A network that is trained on few sentences memorises them; words in random context make it rely on
+the audio. The method is the random form of Lam et al. 2021, "On-the-Fly Aligned Data Augmentation
+for Sequence-to-Sequence ASR". A model's CTC alignment locates the words, which are cut at the
+point of minimum energy between their letters.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ Floats = NDArray[np.float32]
 
 _STEP = SAMPLE_RATE // 100
 _EDGE = SAMPLE_RATE // 4
-"""How far before its first letter and behind its last a sentence may begin and end."""
+"""Maximum distance of a sentence's start and end from its first and last letter, in samples."""
 _FADE = SAMPLE_RATE // 200
 _SHARE = 0.5
-"""Of the words of a sentence, so many change."""
+"""Probability that a word of a sentence is replaced."""
 
 
 class Splicer:
-    """Gives an utterance of ``corpus`` with some words exchanged, and its text.
+    """Returns an utterance of ``corpus`` with some words replaced, and its text.
 
-    ``cuts[i]`` are the samples at which utterance ``i`` may be cut: the beginning of each word
-    and the end of the last; empty where its words are not known.
+    ``cuts[i]`` are the samples at which utterance ``i`` may be cut: the start of each word and
+    the end of the last; the list is empty where the words are not aligned.
     """
 
     def __init__(self, corpus: Corpus, cuts: list[list[int]]) -> None:
@@ -57,7 +57,7 @@ class Splicer:
         return utterance.source, utterance.speaker or ""
 
     def __call__(self, index: int, rng: Generator) -> tuple[Floats, str]:
-        """Samples ``[n]`` and text; those of the utterance itself if its words are not known."""
+        """Return samples ``[n]`` and text, unchanged if the utterance's words are not aligned."""
         samples, words, cuts = self._corpus.samples(index), self._texts[index], self._cuts[index]
         if not cuts:
             return samples, " ".join(words)
@@ -75,7 +75,7 @@ class Splicer:
 
 
 def _join(parts: list[Floats]) -> Floats:
-    """One after another, faded at the seams so that they do not click."""
+    """Concatenate parts, faded in and out so that there are no clicks."""
     faded = []
     for part in parts:
         part, n = part.copy(), min(_FADE, len(part) // 2)
@@ -92,7 +92,7 @@ def find_words(
     cache: Path,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """Where each utterance's words may be cut, for `Splicer`; remembered in the file ``cache``."""
+    """Return where each utterance's words may be cut, for `Splicer`, cached in the file."""
     cuts: list[list[int]]
     with suppress(OSError, ValueError):
         cuts = json.loads(cache.read_text())
@@ -108,9 +108,9 @@ def find_words(
 
 
 def cut_words(model: Model, samples: Floats, text: str) -> list[int]:
-    """The samples at which each word of ``text`` begins, and at which the last one ends.
+    """Return the samples at which each word of ``text`` starts, and at which the last one ends.
 
-    Empty for a text of one word or none, and for a sound too short for its text.
+    The list is empty for a text of fewer than two words, and for audio too short for its text.
     """
     words = text.split()
     if len(words) < 2 or len(samples) < _STEP:
@@ -133,7 +133,7 @@ def cut_words(model: Model, samples: Floats, text: str) -> list[int]:
 
 
 def _quietest(samples: Floats, start: int, stop: int) -> int:
-    """The middle of the 10 ms with the least energy between two samples."""
+    """Return the middle of the 10 ms with minimum energy between two samples."""
     start, stop = max(0, start), min(len(samples), max(stop, start + _STEP))
     places = np.arange(start, max(start + 1, stop - _STEP), _STEP // 2)
     energy = [float(np.sum(samples[p : p + _STEP] ** 2)) for p in places]

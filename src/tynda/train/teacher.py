@@ -1,4 +1,4 @@
-"""A finished CTC model that tells another what it hears in each frame."""
+"""The teacher of a distillation: a finished CTC model that gives targets for each frame."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["Teacher"]
 
 
 class Teacher:
-    """The model of that name or file, on ``device``.
+    """The model of a name or file, on ``device``.
 
-    Raises `TyndaError` where there is none, or one that does not write English letters by CTC.
+    Raises `TyndaError` where there is no such model, or where it is not a CTC model whose symbols
+    are English letters.
     """
 
     symbols = len(ENGLISH)
@@ -29,12 +30,12 @@ class Teacher:
             raise TyndaError(f"{name} cannot teach: it does not write English letters by CTC")
         self.name, self.frontend = name, model.frontend
         self.frame = model.frontend.hop * model.config.stride
-        """Samples in a frame."""
+        """The number of samples for one frame of the output."""
         self._encode, self._config = model.family.programs["encode"], model.config
         self._weights = {k: torch.from_numpy(v).to(device) for k, v in dense(model.weights).items()}
 
     @torch.no_grad()
     def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities ``[batch, frames, symbols]`` and frames, of its own features."""
+        """Return log-probabilities ``[batch, frames, symbols]`` and frames for its own features."""
         log_probs, frames = self._encode(TorchOps(), self._weights, self._config, features, lengths)
         return log_probs.float(), frames

@@ -1,4 +1,4 @@
-"""A vocabulary for a small Whisper, learnt from the texts that it is trained on."""
+"""A vocabulary for a small Whisper, learnt from its training texts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SPECIAL = (
 
 
 def learn_tokens(texts: Sequence[str], pieces: int) -> WhisperTokenizer:
-    """About ``pieces`` byte pairs learnt from ``texts``, then Whisper's special tokens, in order.
+    """Learn about ``pieces`` byte pairs from ``texts``, followed by Whisper's special tokens.
 
-    Of one language, English. The same texts give the same tokens; 256 of them are the bytes.
+    The only language is English. The same texts give the same tokens; 256 of them are the bytes.
     """
     learner = Tokenizer(BPE())
     learner.pre_tokenizer = ByteLevel(add_prefix_space=False)
@@ -34,4 +34,4 @@ def learn_tokens(texts: Sequence[str], pieces: int) -> WhisperTokenizer:
     model = json.loads(learner.to_str())["model"]
     special = {f"<|{name}|>": len(model["vocab"]) + i for i, name in enumerate(_SPECIAL)}
     vocab, merges = model["vocab"], model["merges"]
-    return WhisperTokenizer.spelt(vocab, merges, special, multilingual=False)
+    return WhisperTokenizer.from_vocab(vocab, merges, special, multilingual=False)

@@ -1,4 +1,4 @@
-"""Engines by name: one file for each library."""
+"""The engines by name; each library has one file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ENGINES = {
     "openvino": ("openvino", "OpenVino"),
     "sherpa-onnx": ("sherpa_onnx", "SherpaOnnx"),
 }
-"""Name -> module here and class."""
+"""Name -> module in this package, and class."""
 
 
 def engine(name: str) -> Engine:
-    """Raises `TyndaError` for a name not in `ENGINES`."""
+    """Return an engine. Raises `TyndaError` for a name that is not in `ENGINES`."""
     if name not in ENGINES:
-        raise TyndaError(f"no engine {name!r}: take one of {', '.join(ENGINES)}")
+        raise TyndaError(f"no engine {name!r}: choose one of {', '.join(ENGINES)}")
     module, kind = ENGINES[name]
     found: Engine = getattr(import_module(f"tynda.profiling.engines.{module}"), kind)()
     return found

@@ -1,4 +1,4 @@
-"""The interface of whatever recognises speech."""
+"""The interface of speech recognition engines."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Floats = NDArray[np.float32]
 
 
 class Clock:
-    """Adds up the time of the stages of a run."""
+    """Accumulates the time of the stages of a run."""
 
     def __init__(self, wait: Callable[[], None] = lambda: None) -> None:
-        """``wait`` returns when the device has done what it was given."""
+        """``wait`` returns when the device has finished all submitted work."""
         self.stages: dict[str, float] = {}
         self.tokens = 0
-        """Said by each recording, added up by the session."""
+        """Tokens generated for each recording, accumulated by the session."""
         self._wait = wait
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """``with clock.stage("encoder"): ...``; names are those of `Row.values`' stages."""
+        """Time a block: ``with clock.stage("encoder"): ...``; for names see `Row.values`."""
         self._wait()
         started = time.perf_counter()
         yield
@@ -44,25 +44,25 @@ class Clock:
 
 
 class Session:
-    """A model in an engine's hands."""
+    """A model that an engine has loaded."""
 
     kind: str
     """The engine's own name of the precision."""
     batched: bool = True
-    """Whether a batch is computed as one."""
+    """Whether a batch is computed at once."""
     window: float | None = None
-    """Seconds that the model hears at once, whatever there is to hear; None: any length."""
-    most: int = 224
-    """Tokens that a decoder says for a window at the most."""
+    """The model's fixed input window in seconds; None means any length."""
+    max_tokens: int = 224
+    """Maximum number of tokens that a decoder generates for a window."""
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """Recognise ``samples [batch, n]`` at 16 kHz greedily, stage by stage.
 
-        A model with a decoder says ``tokens`` for each second of sound (`parts`), and never ends
-        before; a CTC model has none. This is for sessions that have the three stages below.
+        A decoder generates ``tokens`` for each second of audio (`parts`), and never ends before; a
+        CTC model has no tokens. This method is for sessions that have the three stages below.
         """
-        for at, heard in enumerate([samples] if self.batched else samples[:, None]):
-            for part, count in parts(heard, self.window, tokens):
+        for at, recordings in enumerate([samples] if self.batched else samples[:, None]):
+            for part, count in parts(recordings, self.window, tokens):
                 with clock.stage("frontend"):
                     features = self.frontend(part)
                 with clock.stage("encoder"):
@@ -72,71 +72,71 @@ class Session:
                 clock.tokens += 0 if at else said
 
     def frontend(self, samples: Floats) -> Any:
-        """What the encoder takes of ``samples [batch, n]``."""
+        """Return the encoder's input for ``samples [batch, n]``."""
         raise NotImplementedError
 
     def encoder(self, features: Any) -> Any:
-        """What the decoder takes."""
+        """Return the decoder's input."""
         raise NotImplementedError
 
     def decoder(self, states: Any, count: int) -> int:
-        """Say ``count`` tokens and make text of them; how many there were, 0 of a CTC model."""
+        """Generate ``count`` tokens and convert them to text; return their number, 0 for CTC."""
         raise NotImplementedError
 
     def transcribe(self, samples: Floats) -> str:
-        """The text of ``samples [n]``, decoded as the engine does it by default."""
+        """Return the text of ``samples [n]``, decoded with the engine's default settings."""
         raise NotImplementedError
 
     def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
-        """What `run` does with the same arguments, operation by operation: ``encoder`` and
-        ``decoder``. Raises NotImplementedError where the engine cannot tell."""
+        """Return the operations of ``encoder`` and ``decoder`` in `run` with the same arguments.
+        Raises NotImplementedError where the engine cannot list them."""
         raise NotImplementedError
 
     def steps(self, samples: Floats, positions: Sequence[int], cached: bool) -> list[float]:
-        """Seconds that a decoder takes for the token at each of ``positions``, which rise from 1
-        on, of the first window of ``samples [1, n]``.
+        """Return the seconds that a decoder takes for the token at each of ``positions``, rising
+        from 1 on, in the first window of ``samples [1, n]``.
 
-        ``cached``: with the keys and values of the tokens before it remembered; else all of them
-        are run again. Those of the sound are remembered either way. Raises NotImplementedError
-        where there is no decoder, or no choice.
+        With ``cached``, keys and values of the tokens before it are cached; otherwise the decoder
+        runs on all of them again. Cross-attention keys and values are cached in both cases. Raises
+        NotImplementedError where there is no decoder, or no choice.
         """
         raise NotImplementedError
 
     def memory(self) -> dict[str, int]:
-        """Bytes, after a run, of what the engine can tell: see `Row.values`' memory."""
+        """Return the bytes that the engine can report after a run: see `Row.values`' memory."""
         return {}
 
     def wait(self) -> None:
-        """Return when the device has done what it was given: a processor has, after a call."""
+        """Return when the device has finished; a CPU has when a call returns."""
 
 
 class Engine(ABC):
     """A library that recognises speech."""
 
     name: ClassVar[str]
-    """As users name it."""
+    """The engine's name in options."""
     bits: ClassVar[Mapping[str, str]]
     """`Case.bits` -> the engine's own name."""
     families: ClassVar[tuple[str, ...]]
-    """Of models (``header.family``) that it can run."""
+    """The families of models (``header.family``) that the engine can run."""
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     modules: ClassVar[Mapping[str, str]] = {}
-    """Modules that it needs -> what to install."""
+    """Required modules -> packages to install."""
     works: ClassVar[tuple[Work, ...]] = ("speed", "words")
-    """What can be measured of it."""
+    """The measurements that the engine supports."""
     converters: ClassVar[Mapping[str, str]] = {}
-    """Likewise, what only `prepare` needs beside them."""
+    """Further modules that only `prepare` requires -> packages to install."""
     needs_folder: ClassVar[bool] = True
-    """Whether the model must be a Hugging Face folder, and no file of tynda's."""
+    """Whether the model must be a Hugging Face folder, not a tynda model file."""
 
     @property
     def version(self) -> str:
-        """Of whatever `prepare` makes: another version makes its forms anew."""
+        """The version of the files that `prepare` writes: another version writes them again."""
         libraries = {*self.modules.values(), *self.converters.values(), "tynda"}
         return digest({name: library_version(name) for name in libraries})
 
     def missing(self, case: Case) -> str | None:
-        """Why this machine cannot run a case, in a line; None where it can."""
+        """Return the reason why this machine cannot run a case, or None where it can."""
         needed = {**self.modules, **self.converters}
         wanted = [package for module, package in needed.items() if not _is_there(module)]
         if wanted:
@@ -148,34 +148,35 @@ class Engine(ABC):
         return None
 
     def needs(self, case: Case, path: Path) -> int | None:
-        """Bytes that a case takes beside the libraries, before it is tried, if that can be told;
-        ``path`` as `open` takes it."""
+        """Return the predicted bytes of memory of a case, without the libraries, or None where
+        there is no prediction; ``path`` is as for `open`."""
         return None
 
     def format(self, case: Case) -> str | None:
-        """The name of the form that the model is brought into for a case, once and for all cases
-        of that name; None: it is taken as it is."""
+        """Return the name of the format that the model is converted to for a case, once for all
+        cases with this name; None means that the model is not converted."""
         return None
 
     def prepare(self, case: Case, model: Path, path: Path) -> None:
-        """Write ``model`` to ``path``, a file or folder that is not there, in the form that
+        """Write ``model`` to ``path``, a file or folder that does not exist, in the format that
         `format` names."""
         raise NotImplementedError
 
     def load(self) -> None:
-        """Import what is needed: what memory that takes is not the model's."""
+        """Import the required modules, so that their memory is not counted as the model's."""
         for module in self.modules:
             __import__(module)
 
     @abstractmethod
     def open(self, case: Case, path: Path) -> Session:
-        """``path``: of the model as `prepare` left it, or as it is."""
+        """Load the model at ``path``, as `prepare` wrote it or unconverted."""
 
 
 def parts(samples: Floats, window: float | None, tokens: float) -> Iterator[tuple[Floats, int]]:
-    """``samples [batch, n]`` in windows of so many seconds, and the tokens to say for each.
+    """Split ``samples [batch, n]`` into windows of ``window`` seconds; yield each window and the
+    number of tokens to generate for it.
 
-    The last is as long as what is left: an engine pads it as it does.
+    The last window may be shorter: each engine pads it in its own way.
     """
     size = round(window * SAMPLE_RATE) if window else samples.shape[1]
     for start in range(0, samples.shape[1], size):

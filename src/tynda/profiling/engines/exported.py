@@ -1,7 +1,7 @@
-"""What engines share that run graphs exported from PyTorch, and have nothing else of their own.
+"""Shared code of engines that only run graphs exported from PyTorch.
 
-A CTC model is one graph; Whisper is its encoder and the two of `whisper_graphs`. Features and text
-come from transformers, as optimum's users get them.
+A CTC model is one graph; Whisper is its encoder and the two graphs of `whisper_graphs`. Features
+and text come from transformers, as for users of optimum.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ __all__ = [
 
 Floats = NDArray[np.float32]
 CONVERTERS = {"torch": "torch", "transformers": "transformers", "onnx": "onnx"}
-"""As `Engine.converters`."""
+"""The value of `Engine.converters` for these engines."""
 
 
 class _Exported(Session):
     """A graph with its feature extractor and its tokenizer."""
 
     def __init__(self, run: Callable[[Floats], Floats], path: Path, kind: str) -> None:
-        """``run``: what the encoder takes -> states or logits ``[batch, frames, n]``."""
+        """``run`` maps the encoder's input to states or logits ``[batch, frames, n]``."""
         self.kind, self._run = kind, run
         self._front, self._tokenizer = companions(path)
 
     def frontend(self, samples: Floats) -> Floats:
-        """That of transformers."""
+        """Compute features with transformers."""
         found = self._front(list(samples), sampling_rate=SAMPLE_RATE, return_tensors="np")
         features: Floats = found[self._front.model_input_names[0]]
         return np.ascontiguousarray(features, np.float32)
 
     def encoder(self, features: Floats) -> Floats:
-        """The graph."""
+        """Run the graph."""
         return self._run(features)
 
 
 class CTC(_Exported):
-    """Of any length."""
+    """A CTC model, for recordings of any length."""
 
     def decoder(self, states: Floats, count: int) -> int:
-        """The likeliest symbol of each frame."""
+        """Decode the most likely symbol of each frame."""
         self._tokenizer.batch_decode(states.argmax(-1))
         return 0
 
     def transcribe(self, samples: Floats) -> str:
-        """The likeliest symbol of each frame."""
+        """Decode the most likely symbol of each frame."""
         logits = self._run(self.frontend(samples[None]))
         return line(self._tokenizer.batch_decode(logits.argmax(-1))[0])
 
 
 class Whisper(_Exported):
-    """Without the rules of transformers' ``generate`` about what may be said."""
+    """Whisper, without the rules of transformers' ``generate`` that suppress tokens."""
 
     def __init__(
         self,
@@ -84,22 +84,22 @@ class Whisper(_Exported):
         self._room = config.max_target_positions - len(self._start)
 
     def decoder(self, states: Floats, count: int) -> int:
-        """Greedily, with keys and values remembered; never the end."""
-        said = list(self._say(states, self._start, min(count, self._room), ends=False))
+        """Decode greedily, with a KV cache; the end token is suppressed."""
+        said = list(self._generate(states, self._start, min(count, self._room), ends=False))
         self._text(said)
         return len(said)
 
     def transcribe(self, samples: Floats) -> str:
-        """Window by window, in the language of the first."""
+        """Decode window by window, in the language of the first."""
         start, found = None, []
         for part, _ in parts(samples[None], self.window, 0.0):
             states = self.encoder(self.frontend(part))
             start = start or self._detect(states)
-            found.append(self._text(list(self._say(states, start, self.most))))
+            found.append(self._text(list(self._generate(states, start, self.max_tokens))))
         return line(" ".join(found))
 
     def _detect(self, states: Floats) -> list[int]:
-        """The start for the likeliest language, where the model knows several."""
+        """Return the start tokens for the most likely language, where the model has several."""
         sot, *rest = self._start
         if len(rest) == 1:
             return self._start
@@ -108,10 +108,10 @@ class Whisper(_Exported):
         ending: int = self._tokenizer.convert_tokens_to_ids("<|translate|>")
         return [sot, sot + 1 + int(logits[sot + 1 : ending].argmax()), *rest[1:]]
 
-    def _say(
+    def _generate(
         self, states: Floats, start: list[int], count: int, ends: bool = True
     ) -> Iterator[Any]:
-        """Tokens ``[batch, 1]``, so many at the most; all of the batch end where the first does."""
+        """Yield at most ``count`` tokens ``[batch, 1]``; the whole batch ends with the first."""
         self._decoder.begin(states)
         tokens = np.array([start] * len(states))
         for _ in range(count):
@@ -130,12 +130,12 @@ class Whisper(_Exported):
 
 
 def is_whisper(path: Path) -> bool:
-    """Whether a folder has Whisper's settings."""
+    """Return whether a folder has Whisper's settings."""
     return read_json(path / "config.json").get("model_type") == "whisper"
 
 
 def keep_companions(model: Path, path: Path) -> None:
-    """Write to ``path`` what of a model's folder is needed beside the graph."""
+    """Write to ``path`` the files of a model's folder that are needed in addition to the graph."""
     from transformers import AutoConfig
 
     for part in (*companions(model), AutoConfig.from_pretrained(model)):
@@ -143,17 +143,17 @@ def keep_companions(model: Path, path: Path) -> None:
 
 
 class Graph(NamedTuple):
-    """A module of PyTorch's, and what describes the graph that it becomes."""
+    """A PyTorch module, and the description of the graph exported from it."""
 
     module: Any
     given: tuple[Any, ...]
-    """An example."""
+    """Example inputs."""
     names: dict[str, tuple[int, ...]]
-    """Of what it is given, then of what it gives, each with the axes that may have any length."""
+    """The names of inputs, then of outputs, each with its axes of variable length."""
 
 
 def graphs(model: Path) -> dict[str, Graph]:
-    """By the name of the file, without its ending."""
+    """Return the graphs of a model by file name without suffix."""
     import torch
     from transformers import AutoModelForCTC, WhisperForConditionalGeneration
 
@@ -172,33 +172,33 @@ def graphs(model: Path) -> dict[str, Graph]:
         return {"model": Graph(First(whole), (x,), {"x": (0, 1), "y": (0, 1)})}
     kind: Any = WhisperForConditionalGeneration
     whole = kind.from_pretrained(model).eval()
-    encoder, hear, advance = First(whole.get_encoder()), *whisper_graphs.modules(whole)
+    encoder, cross, advance = First(whole.get_encoder()), *whisper_graphs.modules(whole)
     states, names = encoder(x), decoder_names(model)
-    heard, tokens = hear(states), torch.ones(1, 2, dtype=torch.int64)
-    past = tuple(y[:, :, :3] for y in heard)
+    cross_kv, tokens = cross(states), torch.ones(1, 2, dtype=torch.int64)
+    past = tuple(y[:, :, :3] for y in cross_kv)
     every, grows = (0,), (0, 2)
 
     def axes(some: Sequence[str], which: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(some, which)
 
-    sound, before = axes(names.heard, every), axes(names.past, grows)
+    sound, before = axes(names.cross, every), axes(names.past, grows)
     after = axes(["logits"], every) | axes(names.present, grows)
     return {
         "model": Graph(encoder, (x,), axes(["x", "y"], every)),
-        "hear": Graph(hear, (states,), axes(["states"], every) | sound),
+        "hear": Graph(cross, (states,), axes(["states"], every) | sound),
         "advance": Graph(
-            advance, (tokens, *heard, *past), axes(["tokens"], (0, 1)) | sound | before | after
+            advance, (tokens, *cross_kv, *past), axes(["tokens"], (0, 1)) | sound | before | after
         ),
     }
 
 
 def decoder_names(path: Path) -> whisper_graphs.Names:
-    """Of keys and values, for the decoder of a folder."""
+    """Return the names of keys and values for the decoder of a folder."""
     return whisper_graphs.Names(read_json(path / "config.json")["decoder_layers"])
 
 
 def example(model: Path, seed: int = 0) -> Floats:
-    """Features of noise: a whole window of Whisper's, 5 s of a CTC model's."""
+    """Return features of noise: a whole window for Whisper, 5 s for a CTC model."""
     front, _ = companions(model)
     noise = 0.1 * np.random.default_rng(seed).standard_normal(5 * SAMPLE_RATE)
     found = front(noise.astype(np.float32), sampling_rate=SAMPLE_RATE, return_tensors="np")
@@ -209,11 +209,11 @@ def example(model: Path, seed: int = 0) -> Floats:
 def write_onnx(
     module: Any, given: tuple[Any, ...], path: Path, names: Mapping[str, Sequence[int]]
 ) -> None:
-    """Write a module of PyTorch's. ``names`` are of what it is given, then of what it gives,
-    each with the axes that may have any length."""
+    """Write a PyTorch module as ONNX. ``names`` are those of inputs, then of outputs, each with
+    its axes of variable length."""
     import torch
 
-    # PyTorch's new exporter needs one more library, and does not let a length be 1 and more.
+    # PyTorch's new exporter needs another library, and treats an axis of length 1 as fixed.
     options: dict[str, Any] = {"dynamo": False, "opset_version": 17}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -229,8 +229,8 @@ def write_onnx(
 
 
 def quantize_onnx(path: Path) -> None:
-    """Weights of products, and activations as they come, in 8 bits; of convolutions it would be
-    slower."""
+    """Quantise weights of matrix products, and activations dynamically, to 8 bits; quantised
+    convolutions would be slower."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     whole = path.rename(path.with_name("whole.onnx"))

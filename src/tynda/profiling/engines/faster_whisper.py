@@ -1,4 +1,4 @@
-"""faster-whisper, on CTranslate2."""
+"""The engine faster-whisper, which runs on CTranslate2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 
 class FasterWhisper(Engine):
-    """Whisper, as CTranslate2's converter writes it."""
+    """Whisper in the format of CTranslate2's converter."""
 
     name = "faster-whisper"
     bits: ClassVar = {"32": "float32", "16": "float16", "8": "int8"}
@@ -27,7 +27,7 @@ class FasterWhisper(Engine):
     converters: ClassVar = {"torch": "torch", "transformers": "transformers"}
 
     def missing(self, case: Case) -> str | None:
-        """As `Engine.missing`; few processors compute in float16."""
+        """See `Engine.missing`; few processors compute in float16."""
         why = super().missing(case)
         if why is None:
             import ctranslate2
@@ -41,11 +41,11 @@ class FasterWhisper(Engine):
         return why
 
     def format(self, case: Case) -> str:
-        """A folder of CTranslate2's."""
+        """Return the name of a CTranslate2 folder."""
         return f"ctranslate2-{self.bits[case.bits]}"
 
     def prepare(self, case: Case, model: Path, path: Path) -> None:
-        """With the tokenizer and the front end's settings, as faster-whisper's models have it."""
+        """Convert, and add the tokenizer and front end settings, as in faster-whisper's models."""
         from ctranslate2.converters import TransformersConverter
 
         converter = TransformersConverter(str(model))
@@ -54,7 +54,7 @@ class FasterWhisper(Engine):
             part.save_pretrained(path)
 
     def open(self, case: Case, path: Path) -> Session:
-        """As users open it."""
+        """Load the model as faster-whisper's documentation does."""
         from faster_whisper import WhisperModel
 
         model = WhisperModel(
@@ -79,20 +79,20 @@ class _Whisper(Session):
         self._start = [*self._tokenizer.sot_sequence, self._tokenizer.no_timestamps]
 
     def frontend(self, samples: Floats) -> Floats:
-        """Log-mel ``[batch, bins, frames]``, with zeros behind it up to a whole window."""
+        """Return log-mel features ``[batch, bins, frames]``, padded with zeros to a window."""
         from faster_whisper.audio import pad_or_trim
 
         features = [self._model.feature_extractor(x)[:, :-1] for x in samples]
         return np.stack([pad_or_trim(x) for x in features])
 
     def encoder(self, features: Floats) -> Any:
-        """States, in CTranslate2's hands."""
+        """Return the states as an object of CTranslate2."""
         return self._model.encode(features)
 
     def decoder(self, states: Any, count: int) -> int:
-        """Greedily; never the end."""
+        """Decode greedily; the end token is suppressed."""
         prompt = len(self._start)
-        # What is said gets half of the length, or what the prompt leaves of it if that is less.
+        # Generated tokens may use half of max_length, or the rest after the prompt if it is less.
         found = self._model.model.generate(
             states,
             [self._start] * states.shape[0],
@@ -105,5 +105,5 @@ class _Whisper(Session):
         return len(found[0].sequences_ids[0])
 
     def transcribe(self, samples: Floats) -> str:
-        """`WhisperModel.transcribe`."""
+        """Call `WhisperModel.transcribe`."""
         return " ".join("".join(x.text for x in self._model.transcribe(samples)[0]).split())

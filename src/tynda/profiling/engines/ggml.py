@@ -1,8 +1,8 @@
-"""Whisper in whisper.cpp's file: the first of ggml's formats, without a container.
+"""Whisper in whisper.cpp's file format: the first of ggml's formats, without a container.
 
-As ``models/convert-h5-to-ggml.py`` and ``examples/quantize`` of whisper.cpp write it. The blocks
-of few bits are ``ggml-quants.c``'s (``quantize_row_*_ref``): 32 weights of a row with a scale in
-f16 before them.
+The format is that of ``models/convert-h5-to-ggml.py`` and ``examples/quantize`` of whisper.cpp.
+Quantised blocks are those of ``ggml-quants.c`` (``quantize_row_*_ref``): 32 weights of a row,
+preceded by an f16 scale.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Bytes = NDArray[np.uint8]
 MAGIC = 0x67676D6C
 BLOCK = 32
 KINDS = {"f32": (0, 0), "f16": (1, 1), "q4_0": (2, 2), "q5_0": (6, 8), "q8_0": (8, 7)}
-"""Name -> the number of a tensor's type, and that of a file's."""
+"""Name -> type number of a tensor, and type number of a file."""
 SECOND_VERSION = 2000
-"""Of quantisation: it is added to the number of a file's type."""
+"""The offset of quantisation version 2, which is added to the type number of a file."""
 
-# Part of a name -> what whisper.cpp calls it, to be replaced in this order.
+# Part of a name -> whisper.cpp's name for it; the replacements are made in this order.
 _NAMES = {
     "embed_positions.weight": "positional_embedding",
     "embed_tokens": "token_embedding",
@@ -49,17 +49,17 @@ _NAMES = {
 
 
 def write(folder: Path, path: Path, kind: str) -> None:
-    """Write a Hugging Face folder's Whisper to a file in one of `KINDS`.
+    """Write the Whisper model of a Hugging Face folder to a file in one of `KINDS`.
 
     Raises `TyndaError` where `tynda.store.huggingface.load` does, and for sizes that whisper.cpp
-    does not have.
+    does not support.
     """
     model = huggingface.load(folder)
     assert isinstance(model.tokenizer, WhisperTokenizer)
     config, pieces = model.config, model.tokenizer.to_dict()
     if {config.hidden, config.decoder_hidden} != {4 * config.channels}:
         raise TyndaError(
-            f"{folder}: whisper.cpp has hidden layers of {4 * config.channels} channels only"
+            f"{folder}: whisper.cpp supports hidden layers of {4 * config.channels} channels only"
         )
     sizes = (
         *(config.vocab, config.frames, config.channels, config.heads, config.layers),
@@ -87,26 +87,26 @@ def write(folder: Path, path: Path, kind: str) -> None:
 
 
 def _stored(name: str, value: Floats, kind: str) -> tuple[int, bytes]:
-    """The number of a tensor's type, and its bytes."""
+    """Return the type number of a tensor, and its bytes."""
     if value.ndim == 1 or name.endswith("bias") or "positional" in name:
         return KINDS["f32"][0], value.astype("<f4").tobytes()
-    if kind == "f16" or value.ndim == 3 or value.shape[-1] % BLOCK:  # nor are convolutions
+    if kind == "f16" or value.ndim == 3 or value.shape[-1] % BLOCK:  # 3 axes: a convolution
         return KINDS["f16"][0], value.astype("<f2").tobytes()
     return KINDS[kind][0], quantize(value, kind).tobytes()
 
 
 def quantize(value: Floats, kind: str) -> Bytes:
-    """Blocks ``[blocks, bytes]`` of weights, as many as fit in 32 each."""
+    """Quantise weights to blocks ``[blocks, bytes]`` of 32 weights each."""
     blocks = np.asarray(value, np.float32).reshape(-1, BLOCK)
     if kind == "q8_0":
         scale: Floats = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
         codes = np.rint(blocks * _inverse(scale)).astype(np.int8)
         return np.concatenate([_half(scale), codes.view(np.uint8)], 1)
-    # What is furthest from 0 becomes the least code, which is one further than the greatest.
-    most = {"q4_0": 8, "q5_0": 16}[kind]
+    # The weight with the maximum magnitude becomes the minimum code: the negative range is larger.
+    half = {"q4_0": 8, "q5_0": 16}[kind]
     furthest = np.abs(blocks).argmax(1)[:, None]
-    scale = np.take_along_axis(blocks, furthest, 1) / np.float32(-most)
-    codes = (blocks * _inverse(scale) + (most + 0.5)).clip(0, 2 * most - 1).astype(np.uint8)
+    scale = np.take_along_axis(blocks, furthest, 1) / np.float32(-half)
+    codes = (blocks * _inverse(scale) + (half + 0.5)).clip(0, 2 * half - 1).astype(np.uint8)
     low = codes & 15
     packed = [_half(scale), low[:, : BLOCK // 2] | low[:, BLOCK // 2 :] << 4]
     if kind == "q5_0":
@@ -115,7 +115,7 @@ def quantize(value: Floats, kind: str) -> Bytes:
 
 
 def dequantize(packed: Bytes, kind: str) -> Floats:
-    """Weights ``[blocks, 32]`` of what `quantize` gave."""
+    """Return the weights ``[blocks, 32]`` of the result of `quantize`."""
     scale = np.ascontiguousarray(packed[:, :2]).view("<f2").astype(np.float32)
     if kind == "q8_0":
         return scale * np.ascontiguousarray(packed[:, 2:]).view(np.int8)

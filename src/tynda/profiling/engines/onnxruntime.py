@@ -1,5 +1,7 @@
-"""ONNX Runtime: Whisper or a CTC model, whose front end, tokenizer and greedy decoding are those of
-transformers (`exported`): it has none for speech.
+"""The engine ONNX Runtime, for Whisper or CTC models.
+
+Front end, tokenizer and greedy decoding are those of transformers (`exported`), since ONNX Runtime
+has none for speech.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ Floats = NDArray[np.float32]
 
 
 class OnnxRuntime(Engine):
-    """``8``: weights and, as they come, activations of products (dynamic quantisation)."""
+    """ONNX Runtime; ``8`` quantises weights and activations of products dynamically."""
 
     name = "onnxruntime"
     bits: ClassVar = {"32": "float32", "8": "dynamic int8"}
@@ -29,16 +31,16 @@ class OnnxRuntime(Engine):
     converters: ClassVar = exported.CONVERTERS
 
     def load(self) -> None:
-        """As `Engine.load`, with the classes of transformers that are needed."""
+        """Import ONNX Runtime and the required classes of transformers; see `Engine.load`."""
         import onnxruntime  # noqa: F401
         from transformers import AutoFeatureExtractor, AutoTokenizer  # noqa: F401
 
     def format(self, case: Case) -> str:
-        """A folder with the graphs of `exported.graphs`."""
+        """Return the name of a folder with the graphs of `exported.graphs`."""
         return f"onnxruntime-{case.bits}"
 
     def prepare(self, case: Case, model: Path, path: Path) -> None:
-        """Any batch, and for CTC any length."""
+        """Write graphs for any batch and, for CTC, any length."""
         exported.keep_companions(model, path)
         for name, graph in exported.graphs(model).items():
             file = path / f"{name}.onnx"
@@ -47,7 +49,7 @@ class OnnxRuntime(Engine):
                 exported.quantize_onnx(file)
 
     def open(self, case: Case, path: Path) -> Session:
-        """With as many threads as asked for."""
+        """Load the graphs, with the threads of the case."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -71,19 +73,19 @@ class OnnxRuntime(Engine):
 class _Decoder:
     """See `whisper_graphs.Decoder`."""
 
-    def __init__(self, hear: Any, advance: Any, names: Any) -> None:
-        self._hear, self._advance, self._names = hear, advance, names
+    def __init__(self, cross: Any, advance: Any, names: Any) -> None:
+        self._cross, self._advance, self._names = cross, advance, names
         shape = next(x.shape for x in advance.get_inputs() if x.name == names.past[0])
         self._heads, self._width = shape[1], shape[3]
 
     def begin(self, states: Floats) -> None:
         nothing = np.zeros((len(states), self._heads, 0, self._width), np.float32)
-        heard = self._hear.run(self._names.heard, {"states": states})
-        self._heard = dict(zip(self._names.heard, heard, strict=True))
+        cross_kv = self._cross.run(self._names.cross, {"states": states})
+        self._cross_kv = dict(zip(self._names.cross, cross_kv, strict=True))
         self._past = dict.fromkeys(self._names.past, nothing)
 
     def advance(self, tokens: NDArray[np.int64]) -> Floats:
-        given = {"tokens": tokens, **self._heard, **self._past}
+        given = {"tokens": tokens, **self._cross_kv, **self._past}
         logits, *present = self._advance.run(["logits", *self._names.present], given)
         self._past = dict(zip(self._names.past, present, strict=True))
         found: Floats = logits

@@ -1,5 +1,6 @@
-"""OpenVINO: Whisper or a CTC model, whose front end, tokenizer and greedy decoding are those of
-transformers (`exported`).
+"""The engine OpenVINO, for Whisper or CTC models.
+
+Front end, tokenizer and greedy decoding are those of transformers (`exported`).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ __all__ = ["OpenVino"]
 
 Floats = NDArray[np.float32]
 SEEN = 3
-"""Recordings of noise that activations are scaled by: enough for time, energy and memory. Word
-errors in 8 bits would be less with speech."""
+"""Number of noise recordings that activations are calibrated on: enough for time, energy and
+memory. Calibration with speech would give fewer word errors in 8 bits."""
 
 
 class OpenVino(Engine):
-    """``8``: weights and activations, by NNCF; of Whisper's decoder weights alone."""
+    """OpenVINO; ``8`` quantises weights and activations by NNCF (Whisper's decoder: weights)."""
 
     name = "openvino"
     bits: ClassVar = {"32": "float32", "8": "int8 (NNCF)"}
@@ -34,16 +35,16 @@ class OpenVino(Engine):
     converters: ClassVar = {"torch": "torch", "nncf": "nncf"}
 
     def load(self) -> None:
-        """As `Engine.load`, with the classes of transformers that are needed."""
+        """Import OpenVINO and the required classes of transformers; see `Engine.load`."""
         import openvino  # noqa: F401
         from transformers import AutoFeatureExtractor, AutoTokenizer  # noqa: F401
 
     def format(self, case: Case) -> str:
-        """A folder with the graphs of `exported.graphs`."""
+        """Return the name of a folder with the graphs of `exported.graphs`."""
         return f"openvino-graphs-{case.bits}"
 
     def prepare(self, case: Case, model: Path, path: Path) -> None:
-        """Any batch, and for CTC any length."""
+        """Write graphs for any batch and, for CTC, any length."""
         import openvino
 
         exported.keep_companions(model, path)
@@ -61,13 +62,13 @@ class OpenVino(Engine):
             openvino.save_model(graph, path / f"{name}.xml", compress_to_fp16=False)
 
     def open(self, case: Case, path: Path) -> Session:
-        """For the case's batch and length, where it has one."""
+        """Compile the graphs for the case's batch and, where it has one, length."""
         import openvino
         from openvino._offline_transformations import apply_make_stateful_transformation
 
         core = openvino.Core()
         config: dict[str, Any] = {"INFERENCE_NUM_THREADS": case.threads}
-        if case.bits == "32":  # or it may take bf16, and 8 bits for keys and values
+        if case.bits == "32":  # OpenVINO may otherwise choose bf16, and 8 bits for the KV cache
             config |= {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 
         def load(name: str, remembers: Mapping[str, str] | None = None) -> Any:
@@ -94,17 +95,17 @@ class OpenVino(Engine):
 
 
 class _Decoder:
-    """See `whisper_graphs.Decoder`; what was said is remembered by OpenVINO."""
+    """See `whisper_graphs.Decoder`; OpenVINO holds the KV cache as state."""
 
-    def __init__(self, hear: Any, advance: Any, names: Any) -> None:
-        self._hear, self._advance = hear.create_infer_request(), advance.create_infer_request()
+    def __init__(self, cross: Any, advance: Any, names: Any) -> None:
+        self._cross, self._advance = cross.create_infer_request(), advance.create_infer_request()
         self._names = names
 
     def begin(self, states: Floats) -> None:
         self._advance.reset_state()
-        self._hear.infer({"states": states}, share_inputs=True)
-        for name in self._names.heard:
-            self._advance.set_tensor(name, self._hear.get_tensor(name))
+        self._cross.infer({"states": states}, share_inputs=True)
+        for name in self._names.cross:
+            self._advance.set_tensor(name, self._cross.get_tensor(name))
 
     def advance(self, tokens: NDArray[np.int64]) -> Floats:
         found: Floats = self._advance.infer({"tokens": tokens})["logits"]
@@ -112,7 +113,7 @@ class _Decoder:
 
 
 def _quantized(graph: Any, model: Path | None) -> Any:
-    """In 8 bits; ``model``: the folder of one whose activations are, too."""
+    """Quantise a graph to 8 bits; with ``model``, a folder, activations are quantised, too."""
     import nncf
 
     if model is None:

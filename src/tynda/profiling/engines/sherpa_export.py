@@ -1,7 +1,7 @@
-"""Whisper in the two graphs of sherpa-onnx, from a folder of the Hugging Face hub.
+"""Exports Whisper from a Hugging Face folder to the two graphs of sherpa-onnx.
 
-Names, shapes and metadata are those of its ``scripts/whisper/export-onnx.py``, which reads
-openai-whisper's checkpoints only.
+Names, shapes and metadata are those of sherpa-onnx's ``scripts/whisper/export-onnx.py``, which
+only reads checkpoints of openai-whisper.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["export"]
 
 
 def export(folder: Path, path: Path) -> WhisperTokenizer:
-    """Write both graphs, the encoder's with what describes the model."""
+    """Write both graphs, with the model's metadata in that of the encoder; return the tokenizer."""
     import onnx
     import torch
     from transformers import WhisperForConditionalGeneration
@@ -51,7 +51,7 @@ def export(folder: Path, path: Path) -> WhisperTokenizer:
 
 
 def _encode(whole: Any, mel: Any) -> Any:
-    """Keys and values of the sound for every layer of the decoder; any length up to a window."""
+    """Return the cross-attention keys and values of all decoder layers, for up to one window."""
     import torch
 
     encoder, decoder = whole.model.encoder, whole.model.decoder
@@ -71,7 +71,7 @@ def _encode(whole: Any, mel: Any) -> Any:
 def _decode(
     whole: Any, tokens: Any, k: Any, v: Any, cross_k: Any, cross_v: Any, offset: Any
 ) -> Any:
-    """Some tokens at ``offset``, with the keys and values of those before."""
+    """Run the decoder on tokens at ``offset``, with the KV cache of the tokens before."""
     import torch
 
     decoder, count = whole.model.decoder, tokens.shape[1]
@@ -88,13 +88,13 @@ def _decode(
         normal = layer.encoder_attn_layer_norm(x)
         x = x + _attend(layer.encoder_attn, normal, cross_k[i], cross_v[i])
         x = x + _feed(layer, x)
-    # The embeddings from the left, as they are: they would be kept twice, once transposed.
+    # The embeddings are the left factor: transposed, they would be stored a second time.
     logits = decoder.embed_tokens.weight @ decoder.layer_norm(x).transpose(1, 2)
     return logits.transpose(1, 2), k, v
 
 
 def _attend(attention: Any, x: Any, keys: Any, values: Any, mask: Any = 0) -> Any:
-    """Multi-head attention with ``keys`` and ``values [batch, n, channels]``."""
+    """Compute multi-head attention with ``keys`` and ``values [batch, n, channels]``."""
     heads, scale = attention.num_heads, attention.head_dim**-0.5
 
     def split(y: Any) -> Any:
@@ -112,7 +112,7 @@ def _feed(layer: Any, x: Any) -> Any:
 
 
 def _describe(name: str, config: Any, tokenizer: WhisperTokenizer) -> dict[str, Any]:
-    """The script's metadata."""
+    """Return the metadata that the script writes."""
     multilingual = tokenizer.multilingual
     language = next(iter(tokenizer.languages)) if multilingual else None
 

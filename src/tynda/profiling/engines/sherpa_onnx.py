@@ -1,13 +1,13 @@
-"""sherpa-onnx: Whisper, as its own script ``scripts/whisper/export-onnx.py`` exports it.
+"""The engine sherpa-onnx, for Whisper as its script ``scripts/whisper/export-onnx.py`` exports it.
 
-It hears one recording after another, and shows one stage only. Two things cannot be asked of it,
-so that its work differs from the others': a decoder says as much as it likes, at most 6 tokens a
-second of sound (with weights of chance it says all of them); and sound is followed by 10 s of
-silence instead of being filled up to 30 s. It leaves out what comes after 29.5 s, so that longer
-recordings are cut before.
+It recognises one recording after another, and reports one stage only. Two settings cannot be
+controlled, so that its work differs from that of other engines: the decoder generates up to 6
+tokens for each second of audio (random weights give all of them), and 10 s of silence follow the
+audio instead of padding to 30 s. It ignores audio after 29.5 s, so that longer recordings are
+split before.
 
-Of CTC models it runs those of icefall, NeMo, WeNet and others, for each of which it has a loader
-of its own. It has none for wav2vec 2.0 as transformers has it.
+sherpa-onnx runs CTC models of icefall, NeMo, WeNet and others, with a loader for each. It has no
+loader for wav2vec 2.0 of transformers.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["SherpaOnnx"]
 
 Floats = NDArray[np.float32]
 WINDOW = 29.0
-"""Seconds: what is longer is cut by whoever calls it."""
+"""Maximum length of a piece in seconds; longer recordings are split before the call."""
 
 
 class SherpaOnnx(Engine):
-    """``8``: weights, and activations as they come (dynamic quantisation by ONNX Runtime)."""
+    """sherpa-onnx; ``8`` quantises weights and activations dynamically, by ONNX Runtime."""
 
     name = "sherpa-onnx"
     bits: ClassVar = {"32": "float32", "8": "int8"}
@@ -44,11 +44,11 @@ class SherpaOnnx(Engine):
     }
 
     def format(self, case: Case) -> str:
-        """A folder with ``encoder.onnx``, ``decoder.onnx`` and ``tokens.txt``."""
+        """Return the name of a folder with ``encoder.onnx``, ``decoder.onnx``, ``tokens.txt``."""
         return f"sherpa-onnx-{case.bits}"
 
     def prepare(self, case: Case, model: Path, path: Path) -> None:
-        """What the script writes, of a folder of the hub's."""
+        """Write the files that the script writes, from a Hugging Face folder."""
         path.mkdir()
         tokenizer = sherpa_export.export(model, path)
         pieces = tokenizer.to_dict()
@@ -61,7 +61,7 @@ class SherpaOnnx(Engine):
                 exported.quantize_onnx(path / part)
 
     def open(self, case: Case, path: Path) -> Session:
-        """As users open it; it finds the language of words itself, as others do."""
+        """Load the model as its users do; for words, the language is detected, as by others."""
         import sherpa_onnx
 
         recognizer = sherpa_onnx.OfflineRecognizer.from_whisper(
@@ -82,16 +82,16 @@ class _Whisper(Session):
         self._recognizer, self.kind = recognizer, kind
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
-        """All in one stage; ``tokens`` are not heeded, nor those counted that were said: where
-        weights are random they are no UTF-8, which the binding does not read."""
+        """Run in one stage. ``tokens`` are ignored, and generated tokens are not counted: with
+        random weights they are not UTF-8, which the binding cannot read."""
         for one in samples:
-            self._hear(one)
+            self._recognise(one)
 
     def transcribe(self, samples: Floats) -> str:
-        """Piece by piece."""
-        return " ".join(" ".join(x.text for x in self._hear(samples)).split())
+        """Recognise piece by piece."""
+        return " ".join(" ".join(x.text for x in self._recognise(samples)).split())
 
-    def _hear(self, samples: Floats) -> list[Any]:
+    def _recognise(self, samples: Floats) -> list[Any]:
         found = []
         for part, _ in parts(samples[None], WINDOW, 0):
             stream = self._recognizer.create_stream()

@@ -1,4 +1,4 @@
-"""PyTorch, through Hugging Face's transformers."""
+"""The engine PyTorch, through Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 
 class Transformers(Engine):
-    """Its own front ends, models and tokenizers."""
+    """transformers, with its own front ends, models and tokenizers."""
 
     name = "transformers"
     bits: ClassVar = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
@@ -27,17 +27,17 @@ class Transformers(Engine):
     modules: ClassVar = {"torch": "torch", "transformers": "transformers"}
 
     def missing(self, case: Case) -> str | None:
-        """As `Engine.missing`; for ``cuda`` PyTorch must see a GPU."""
+        """See `Engine.missing`; for ``cuda`` PyTorch must find a GPU."""
         why = super().missing(case)
         if why is None and case.device == "cuda":
             import torch
 
             if not torch.cuda.is_available():
-                return "PyTorch sees no GPU: torch.cuda.is_available() is False"
+                return "PyTorch finds no GPU: torch.cuda.is_available() is False"
         return why
 
     def load(self) -> None:
-        """Classes are imported when they are first asked for."""
+        """Import the classes by name: transformers imports them when they are first used."""
         from transformers import (  # noqa: F401
             AutoFeatureExtractor,
             AutoModelForCTC,
@@ -46,7 +46,7 @@ class Transformers(Engine):
         )
 
     def open(self, case: Case, path: Path) -> Session:
-        """The class that ``config.json`` asks for."""
+        """Load the model with the class that ``config.json`` names."""
         import torch
         from transformers import AutoConfig, AutoModelForCTC, WhisperForConditionalGeneration
 
@@ -67,28 +67,28 @@ class _Torch(Session):
         self._front, self._tokenizer = companions(path)
 
     def frontend(self, samples: Floats, **options: Any) -> Any:
-        """Its feature extractor's, on the processor, then brought to the model's device."""
+        """Compute features on the CPU, then move them to the model's device."""
         features = self._front(
             list(samples), sampling_rate=SAMPLE_RATE, return_tensors="pt", **options
         )
         return features.to(device=self._model.device, dtype=self._model.dtype)
 
     def memory(self) -> dict[str, int]:
-        """Of the parameters, and of the GPU at its peak."""
+        """Return the bytes of the parameters, and the GPU's peak."""
         found = {"weights": sum(x.nbytes for x in self._model.parameters())}
         if self._model.device.type == "cuda":
             found["gpu"] = int(self._torch.cuda.max_memory_allocated())
         return found
 
     def wait(self) -> None:
-        """As `Session.wait`."""
+        """See `Session.wait`."""
         if self._model.device.type == "cuda":
             self._torch.cuda.synchronize()
 
 
 class _Whisper(_Torch):
-    """The decoder is called token by token, without the rules of ``generate`` about what may be
-    said, which take time of their own."""
+    """Whisper; the decoder is called token by token, without the rules of ``generate`` that
+    suppress tokens and take additional time."""
 
     def __init__(self, model: Any, path: Path, kind: str) -> None:
         super().__init__(model, path, kind)
@@ -96,11 +96,11 @@ class _Whisper(_Torch):
         self._start = start_tokens(self._tokenizer, model.config)
 
     def encoder(self, features: Any) -> Any:
-        """States ``[batch, frames, channels]``."""
+        """Return the states ``[batch, frames, channels]``."""
         return self._model.get_encoder()(features.input_features)[0]
 
     def decoder(self, states: Any, count: int) -> int:
-        """Greedily, with keys and values remembered; never the end."""
+        """Decode greedily, with a KV cache; the end token is suppressed."""
         torch, model = self._torch, self._model
         count = min(count, model.config.max_target_positions - len(self._start))
         tokens = torch.tensor([self._start] * len(states), device=states.device)
@@ -120,7 +120,7 @@ class _Whisper(_Torch):
         return len(said)
 
     def transcribe(self, samples: Floats) -> str:
-        """``generate``, for what is longer than a window as its documentation has it."""
+        """Call ``generate``; audio longer than a window is decoded as its documentation shows."""
         long = len(samples) > self._front.n_samples
         options = {"truncation": False, "padding": "longest", "return_attention_mask": True}
         inputs = self.frontend(samples[None], **(options if long else {}))
@@ -130,16 +130,16 @@ class _Whisper(_Torch):
 
 class _CTC(_Torch):
     def encoder(self, features: Any) -> Any:
-        """Logits ``[batch, frames, symbols]``."""
+        """Return the logits ``[batch, frames, symbols]``."""
         return self._model(**features).logits
 
     def decoder(self, states: Any, count: int) -> int:
-        """The likeliest symbol of each frame."""
+        """Decode the most likely symbol of each frame."""
         self._text(states)
         return 0
 
     def transcribe(self, samples: Floats) -> str:
-        """The likeliest symbol of each frame."""
+        """Decode the most likely symbol of each frame."""
         return line(self._text(self.encoder(self.frontend(samples[None])))[0])
 
     def _text(self, logits: Any) -> list[str]:
@@ -148,7 +148,7 @@ class _CTC(_Torch):
 
 
 def companions(path: Path) -> tuple[Any, Any]:
-    """The feature extractor and the tokenizer of a folder."""
+    """Return the feature extractor and the tokenizer of a folder."""
     import transformers
 
     kinds: tuple[Any, ...] = (transformers.AutoFeatureExtractor, transformers.AutoTokenizer)
@@ -156,14 +156,14 @@ def companions(path: Path) -> tuple[Any, Any]:
 
 
 def start_tokens(tokenizer: Any, config: Any) -> list[int]:
-    """What Whisper's decoder starts from to write down English without time stamps."""
+    """Return the start tokens with which Whisper transcribes English without timestamps."""
     names = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
-    if config.vocab_size < 51865:  # of one language: there is none to name, and one thing to do
+    if config.vocab_size < 51865:  # an English-only model has no tokens for language and task
         names = [names[0], names[-1]]
     found: list[int] = tokenizer.convert_tokens_to_ids(names)
     return found
 
 
 def line(text: str) -> str:
-    """With single spaces."""
+    """Replace each run of whitespace by a single space."""
     return " ".join(text.split())

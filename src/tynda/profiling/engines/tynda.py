@@ -1,4 +1,4 @@
-"""tynda's own backends."""
+"""The engines of tynda itself: its native backend and NumPy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tynda.profiling import memory
 from tynda.profiling.case import Case, Work
 from tynda.profiling.engines.base import Clock, Engine, Session, parts
 from tynda.profiling.environment import digest
-from tynda.profiling.operations import Ledger, Operation, least
+from tynda.profiling.operations import Ledger, Operation, fastest
 from tynda.profiling.predict import BITS, predict
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store import library
@@ -34,7 +34,7 @@ Floats = NDArray[np.float32]
 
 
 class Native(Engine):
-    """The native engine."""
+    """The native backend."""
 
     name = "tynda"
     bits: ClassVar = {
@@ -49,39 +49,39 @@ class Native(Engine):
     backend: ClassVar[Any] = "native"
 
     def missing(self, case: Case) -> str | None:
-        """As `Engine.missing`; the kernels must have been compiled."""
+        """See `Engine.missing`; the kernels must have been compiled."""
         if self.backend == "native" and not native.available():
             return "tynda was installed without its kernels: install it again with a C++ compiler"
         return super().missing(case)
 
     @property
     def version(self) -> str:
-        """Of the code that rounds, too: those who change it compare what it was before."""
+        """The version, including the code that rounds: a change to it is measured again."""
         folders = (*quant.__path__, *quantization.__path__)
         files = sorted(file for folder in folders for file in Path(folder).glob("*.py"))
         return digest([super().version, *(file.read_text("utf-8") for file in files)])
 
     def format(self, case: Case) -> str | None:
-        """A file in so many bits."""
+        """Return the name of a model file with the case's bits, or None for no conversion."""
         return None if case.bits in ("stored", "32") else f"tynda-{case.bits}.safetensors"
 
     def prepare(self, case: Case, model: Path, path: Path) -> None:
-        """As ``tynda quantize --bits`` does it."""
+        """Quantise the model as ``tynda quantize --bits`` does."""
         from tynda.quantization.run import quantize
 
         quantize(model, path, float(case.bits))
 
     def load(self) -> None:
-        """Nothing is left to import: all of it was for this file."""
+        """Do nothing: importing this module has imported all that is needed."""
 
     def needs(self, case: Case, path: Path) -> int | None:
-        """As it is predicted, of the kernels."""
+        """Return the predicted memory; there is a prediction for the kernels only."""
         if self.backend != "native" or not case.seconds:
             return None
         return predict(library.load(path), case).total
 
     def open(self, case: Case, path: Path) -> Session:
-        """A model's parts, one after another."""
+        """Load the model for a session that runs its stages one after another."""
         bits = BITS.get(case.bits, 8)
         model = Model(library.load(path), backend=self.backend, bits=bits, threads=case.threads)
         model.prepare()
@@ -91,7 +91,7 @@ class Native(Engine):
 
 
 class Numpy(Native):
-    """The reference."""
+    """The NumPy backend, the reference."""
 
     name = "tynda-numpy"
     works = ("speed", "words")
@@ -103,14 +103,14 @@ class _Tynda(Session):
     """Whether a window is filled up where the sound is shorter."""
 
     def __init__(self, model: Model, case: Case, kind: str, described: int) -> None:
-        """``described``: bytes that were resident when the model had been opened, its weights
-        still in their file; samples were there already."""
+        """``described`` is the resident memory in bytes after the model was opened: samples are
+        included, but weights are still in their file."""
         self.kind, self.model, self._case = kind, model, case
         self._checkpoint, self._engine = model.checkpoint, model.head.engine
         self._described, self._opening = described, memory.peak()
 
     def memory(self) -> dict[str, int]:
-        """Bytes that the kernels hold, and that were predicted for a speed case."""
+        """Return the bytes that the kernels hold, and for speed the predicted bytes."""
         engine = self._engine
         if not isinstance(engine, native.Native) or self._case.work != "speed":
             return {}
@@ -126,7 +126,7 @@ class _Tynda(Session):
         }
 
     def transcribe(self, samples: Floats) -> str:
-        """As ``tynda transcribe`` does."""
+        """Transcribe as ``tynda transcribe`` does."""
         return self.model.transcribe(samples).text
 
     def operations(self, samples: Floats, tokens: float) -> dict[str, list[Operation]]:
@@ -162,12 +162,12 @@ class _Seq2Seq(_Tynda):
             self.most = pieces.max_tokens(config, pieces.max_samples(self._checkpoint))
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
-        """All windows of a batch at once."""
+        """Run window by window, each for the whole batch."""
         for part, count in parts(samples, self.window, tokens):
             clock.tokens += self._window(part, count, clock)
 
     def _window(self, samples: Floats, count: int, clock: Clock) -> int:
-        """How many tokens each says of one; what it took is given back for the next."""
+        """Run one window; return the tokens of each recording. Its memory is freed afterwards."""
         network = self._network
         with clock.stage("frontend"):
             features = self._features(samples)
@@ -176,7 +176,7 @@ class _Seq2Seq(_Tynda):
         with clock.stage("decoder"):
             options = Options(
                 without_timestamps=True,
-                max_new_tokens=min(count, self.most),
+                max_new_tokens=min(count, self.max_tokens),
                 suppress_tokens=[network.tokenizer.eot],
             )
             cross = network.cross_kv(*encoded)
@@ -195,7 +195,7 @@ class _Seq2Seq(_Tynda):
             if cached:
                 tokens, starts = tokens[:, -1:], np.array([position - 1])
                 cache = network.cache(1, positions[-1])
-            found.append(least(partial(network.step, tokens, starts, cross, cache)))
+            found.append(fastest(partial(network.step, tokens, starts, cross, cache)))
         return found
 
     @property
@@ -205,7 +205,7 @@ class _Seq2Seq(_Tynda):
 
     @property
     def _start(self) -> list[int]:
-        """The tokens that a text starts with, without time stamps."""
+        """The start tokens of a text without timestamps."""
         tokenizer = self._network.tokenizer
         start = search.start_tokens(tokenizer, self._language, "transcribe")
         return start if tokenizer.timestamp_begin is None else [*start, tokenizer.no_timestamps]
@@ -213,8 +213,8 @@ class _Seq2Seq(_Tynda):
 
 class _CTC(_Tynda):
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
-        """A recording in one piece, however long, decoded as ``tynda transcribe`` does: words and
-        speed are of the same work."""
+        """Run each recording in one piece, whatever its length, decoded as ``tynda transcribe``
+        does, so that words and speed are measured on the same work."""
         engine, head, family = self._engine, self.model.head, self._checkpoint.family
         assert isinstance(head, CTCHead)
         with clock.stage("frontend"):
@@ -228,4 +228,4 @@ class _CTC(_Tynda):
 
 
 _SESSIONS: dict[str, type[_Tynda]] = {"ctc": _CTC, "seq2seq": _Seq2Seq}
-"""How a head's stages are timed one by one."""
+"""The session that times the stages of each kind of head."""

@@ -1,4 +1,4 @@
-"""whisper.cpp, through pywhispercpp."""
+"""The engine whisper.cpp, through pywhispercpp."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["WhisperCpp"]
 
 Floats = NDArray[np.float32]
 WINDOW = 30.0
-"""Seconds: a constant of whisper.cpp's."""
-SAID = 0
-"""A token of text."""
+"""The input window in seconds, a constant of whisper.cpp."""
+ANY_TOKEN = 0
+"""An arbitrary token of text."""
 
 
 class WhisperCpp(Engine):
@@ -30,22 +30,22 @@ class WhisperCpp(Engine):
     modules: ClassVar = {"_pywhispercpp": "pywhispercpp", "pywhispercpp.model": "pywhispercpp"}
 
     def format(self, case: Case) -> str:
-        """A file of its own kind."""
+        """Return the name of a ggml file."""
         return f"ggml-{self.bits[case.bits]}.bin"
 
     def prepare(self, case: Case, model: Path, path: Path) -> None:
-        """As whisper.cpp's own tools do it."""
+        """Convert the model as whisper.cpp's own tools do."""
         ggml.write(model, path, self.bits[case.bits])
 
     def open(self, case: Case, path: Path) -> Session:
-        """As users open it."""
+        """Load the model as its users do."""
         return _Whisper(path, self.bits[case.bits], case.threads)
 
 
 class _Whisper(Session):
-    """The binding takes a token at a time, the prompt's too, and gives no logits: the decoder is
-    fed its prompt and then one token again and again. Its work is the same whatever it is fed,
-    but for the greatest of the logits, which is not looked for."""
+    """Whisper. The binding accepts one token at a time, also of the prompt, and returns no logits:
+    the decoder gets its prompt and then one token repeatedly. Its work does not depend on the
+    tokens, except that the maximum of the logits is not searched."""
 
     batched = False
     window = WINDOW
@@ -66,26 +66,26 @@ class _Whisper(Session):
         self._room = core.whisper_n_text_ctx(context) - len(self._start)
 
     def frontend(self, samples: Floats) -> None:
-        """Log-mel of ``samples [1, n]`` and of 30 s of silence behind them, kept inside."""
+        """Compute log-mel features of ``samples [1, n]`` and 30 s of silence, inside the engine."""
         (one,) = samples
         self._check(self._core.whisper_pcm_to_mel(self._model._ctx, one, len(one), self._threads))
 
     def encoder(self, features: None) -> None:
-        """States, and keys and values of them for the decoder, kept inside."""
+        """Compute states and cross-attention keys and values, which stay inside the engine."""
         self._check(self._core.whisper_encode(self._model._ctx, 0, self._threads))
 
     def decoder(self, states: None, count: int) -> int:
-        """So many tokens after the prompt."""
+        """Run the decoder for ``count`` tokens after the prompt."""
         count = min(count, self._room)
-        for at, token in enumerate([*self._start, *[SAID] * (count - 1)]):
+        for at, token in enumerate([*self._start, *[ANY_TOKEN] * (count - 1)]):
             self._check(self._core.whisper_decode(self._model._ctx, token, 1, at, self._threads))
         return count
 
     def transcribe(self, samples: Floats) -> str:
-        """`Model.transcribe`, which finds the language if it is told to."""
+        """Call `Model.transcribe`; the language of a multilingual model is detected."""
         several = self._core.whisper_is_multilingual(self._model._ctx)
-        heard = self._model.transcribe(samples, language="auto" if several else "en")
-        return " ".join(" ".join(x.text for x in heard).split())
+        segments = self._model.transcribe(samples, language="auto" if several else "en")
+        return " ".join(" ".join(x.text for x in segments).split())
 
     @staticmethod
     def _check(status: int) -> None:

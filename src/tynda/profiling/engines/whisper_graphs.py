@@ -1,7 +1,7 @@
 """Whisper's decoder as two graphs, for engines that run graphs and have no decoder of their own.
 
-Keys and values are ``[batch, heads, n, channels / heads]``, of each layer first the keys and then
-the values, as optimum exports them.
+Keys and values are ``[batch, heads, n, channels / heads]``; for each layer the keys come first and
+then the values, as optimum exports them.
 """
 
 from __future__ import annotations
@@ -18,46 +18,47 @@ Floats = NDArray[np.float32]
 
 
 class Decoder(Protocol):
-    """Both graphs in an engine's hands."""
+    """Both graphs, loaded by an engine."""
 
     def begin(self, states: Floats) -> None:
-        """Forget what was said, and hear the encoder's ``states [batch, frames, channels]``."""
+        """Clear the KV cache and attend to the encoder's ``states [batch, frames, channels]``."""
         ...
 
     def advance(self, tokens: NDArray[np.int64]) -> Floats:
-        """Logits ``[batch, vocab]`` of what follows ``tokens [batch, n]`` and those before."""
+        """Return logits ``[batch, vocab]`` for the token after ``tokens [batch, n]``; these and
+        all tokens before are in the KV cache."""
         ...
 
 
 class Names:
-    """Of what goes in and out beside tokens and logits."""
+    """The names of inputs and outputs other than tokens and logits."""
 
     def __init__(self, layers: int) -> None:
         def each(name: str) -> list[str]:
             return [f"{name}_{part}_{i}" for i in range(layers) for part in ("key", "value")]
 
-        self.heard, self.past, self.present = each("heard"), each("past"), each("present")
+        self.cross, self.past, self.present = each("heard"), each("past"), each("present")
 
 
 def modules(whole: Any) -> tuple[Any, Any]:
-    """Of transformers' Whisper: what hears, the encoder's states -> keys and values of the sound;
-    and what says, as `_advance`."""
-    return module(_hear, whole), module(_advance, whole)
+    """Return two modules of transformers' Whisper: one maps the encoder's states to
+    cross-attention keys and values, the other is `_advance`."""
+    return module(_cross, whole), module(_advance, whole)
 
 
-def _hear(whole: Any, states: Any) -> Any:
+def _cross(whole: Any, states: Any) -> Any:
     layers = [layer.encoder_attn for layer in whole.model.decoder.layers]
     pairs = [(layer.k_proj(states), layer.v_proj(states)) for layer in layers]
     return tuple(_split(x, layers[0].num_heads) for pair in pairs for x in pair)
 
 
 def _advance(whole: Any, tokens: Any, *given: Any) -> Any:
-    """Tokens, keys and values of the sound, and those of the tokens before -> logits of what comes
-    next, and keys and values with the new tokens'."""
+    """Map tokens, cross-attention keys and values, and the KV cache to logits of the next token,
+    and the KV cache extended by the new tokens."""
     import torch
 
     decoder, half = whole.model.decoder, len(given) // 2
-    heard, past = given[:half], given[half:]
+    cross, past = given[:half], given[half:]
     count, before = tokens.shape[1], past[0].shape[2]
     places = torch.arange(before + count)
     mask = places[None] <= places[before:, None]
@@ -69,7 +70,7 @@ def _advance(whole: Any, tokens: Any, *given: Any) -> Any:
             present.append(torch.cat([old, _split(project(normal), own.num_heads)], 2))
         x = x + _attend(own, normal, present[-2], present[-1], mask)
         normal = layer.encoder_attn_layer_norm(x)
-        x = x + _attend(layer.encoder_attn, normal, heard[2 * i], heard[2 * i + 1])
+        x = x + _attend(layer.encoder_attn, normal, cross[2 * i], cross[2 * i + 1])
         x = x + layer.fc2(torch.nn.functional.gelu(layer.fc1(layer.final_layer_norm(x))))
     return whole.proj_out(decoder.layer_norm(x[:, -1])), *present
 
@@ -87,7 +88,7 @@ def _attend(attention: Any, x: Any, keys: Any, values: Any, mask: Any = None) ->
 
 
 def module(forward: Callable[..., Any], whole: Any) -> Any:
-    """A module of PyTorch's whose ``forward`` is given ``whole`` first."""
+    """Return a PyTorch module that calls ``forward`` with ``whole`` as first argument."""
     import torch
 
     class Module(torch.nn.Module):

@@ -1,7 +1,7 @@
-"""The report of a profile: tables, figures, and a page that says what to choose.
+"""The report of a profile: tables, figures, and a page that recommends what to choose.
 
-``read`` takes a folder of rows, ``tables`` makes them flat, ``choose`` picks, ``figures`` and
-``network`` draw, ``sections`` and ``page`` put all into one file, ``diff`` compares two folders.
+``read`` reads a folder of rows, ``tables`` flattens them, ``choose`` selects the best, ``figures``
+and ``network`` draw, ``sections`` and ``page`` write one file, ``diff`` compares two folders.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ __all__ = ["check", "write"]
 
 
 def check() -> None:
-    """Raise `TyndaError` where a library is missing that tables or figures need."""
+    """Raise `TyndaError` where a library for tables or figures is missing."""
     wanted = [name for name in ("pandas", "pyarrow", "matplotlib") if find_spec(name) is None]
     if wanted:
         raise TyndaError(f"a report needs {', '.join(wanted)}: pip install 'tynda[profile]'")
 
 
 def write(folder: Path, edge: float | None = None) -> Path:
-    """Make tables, figures and the page of the rows in ``folder``; the path of the page.
+    """Write tables, figures and the page of the rows in ``folder``; return the page's path.
 
-    ``edge``: bytes of memory of the device to choose for; None: some usual sizes. Raises
-    `TyndaError` where there are no rows, or the record is damaged.
+    ``edge`` is the memory in bytes of the device to choose for; None means some common sizes.
+    Raises `TyndaError` where there are no rows, or the record is damaged.
     """
     check()
     from tynda.profiling.report import tables

@@ -1,4 +1,4 @@
-"""The first screen: who wins which scenario, and why, in a line."""
+"""The top of the page: the best setup for each scenario, and the reason in a line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["answers", "reason"]
 
 MB = 1e6
 _Text = Callable[[Candidate], str]
-_NO_WORDS = "No words were measured: --manifest FILE does it."
+_NO_WORDS = "No error rates were measured: use --manifest FILE."
 
 
 def answers(
@@ -35,34 +35,34 @@ def answers(
     found: Sequence[Candidate],
     edge: float | None = None,
 ) -> str:
-    """A list of scenarios with their winners, then the winners of each model."""
+    """Return a list of scenarios with their winners, then the winners of each model."""
     case = reference(found)
     if case is None:
         return (
-            '<p class="note">There is nothing to choose from: no speed of a whole recogniser was '
-            "measured.</p>"
+            '<p class="note">There is nothing to choose from: no speed of a complete recogniser '
+            "was measured.</p>"
         )
-    heard = any(c.wer is not None for c in found)
+    has_wer = any(c.wer is not None for c in found)
     small = [choose(found, "edge", edge)] if edge else edges(found)
     asked = [
-        ("Most sound per second", choose(found, "throughput")),
-        ("Best words", choose(found, "quality")),
+        ("Highest throughput", choose(found, "throughput")),
+        ("Lowest WER", choose(found, "quality")),
         ("Balance", choose(found, "balance")),
         *((f"Within {_size(c.limit)}", c) for c in small),
-        ("Least energy" + _estimate(found), choose(found, "energy")),
+        ("Lowest energy" + _estimate(found), choose(found, "energy")),
     ]
     lines = []
     for title, choice in asked:
-        lines.append(_line(title, choice, found, names, palette, heard))
+        lines.append(_line(title, choice, found, names, palette, has_wer))
     about = (
-        f"Words, balance and memory are compared at {case[0]:g} s × {case[1]} (duration × batch); "
-        "throughput and energy in the case that suits each best."
+        f"WER, balance and memory are compared at {case[0]:g} s × {case[1]} (duration × batch); "
+        "throughput and energy in the case that is best for each setup."
     )
-    if heard:
-        about += f" Words are those of {Path(speech(report.rows) or '').name}."
+    if has_wer:
+        about += f" WER is measured on {Path(speech(report.rows) or '').name}."
         about += (
-            f" Balance: of those with at most {WORSE:g} times the lowest WER, the one whose worst "
-            "of WER, time and size, each over the best one's, is smallest."
+            f" Balance: among setups with at most {WORSE:g} times the lowest WER, the one with the "
+            "smallest maximum of WER, time and size, each relative to the best."
         )
     text = f'<dl class="choices">{"".join(lines)}</dl><p class="note">{esc(about)}</p>'
     if len(report.models) > 1:
@@ -71,7 +71,7 @@ def answers(
 
 
 def reason(choice: Choice, found: Sequence[Candidate], names: Names) -> list[str]:
-    """Why it is the winner: its figures, then those of the second, then how sure that is."""
+    """Return why a setup wins: its values, those of the second, then how certain this is."""
     winner, second = choice.winner, choice.second
     if winner is None:
         return []
@@ -83,14 +83,14 @@ def reason(choice: Choice, found: Sequence[Candidate], names: Names) -> list[str
     if tied := choice.tied:
         fast = tied[0]
         if choice.scenario == "throughput":
-            parts.append(f"not told apart from {count(len(tied), 'other')}: the intervals overlap")
+            parts.append(f"the interval overlaps with {count(len(tied), 'other')}")
         elif choice.scenario == "energy":
-            parts.append(f"as much as {count(len(tied), 'other')}")
+            parts.append(f"equal to {count(len(tied), 'other')}")
         elif choice.limit and fast.wer is None:
-            parts.append(f"not told apart from {count(len(tied), 'other')}")
+            parts.append(f"the interval overlaps with {count(len(tied), 'other')}")
         else:
             ratio = fast.throughput / winner.throughput
-            line = f"WER overlaps with {count(len(tied), 'other')} within the intervals"
+            line = f"the interval of WER overlaps with {count(len(tied), 'other')}"
             if ratio > 1.05:
                 line += f"; of these {names.full(fast.setup)} is {plain(ratio, 2)} times as fast"
             parts.append(line)
@@ -103,17 +103,17 @@ def _line(
     found: Sequence[Candidate],
     names: Names,
     palette: Palette,
-    heard: bool,
+    has_wer: bool,
 ) -> str:
     winner = choice.winner
     head = f'<div class="choice"><dt>{esc(title)}</dt>'
     if winner is None:
-        why = _NO_WORDS if not heard and choice.scenario != "energy" else "Nothing fits."
+        why = _NO_WORDS if not has_wer and choice.scenario != "energy" else "Nothing fits."
         if choice.scenario == "energy":
             why = "No energy was measured."
         if choice.scenario == "edge":
-            least = min((c.memory for c in at_reference(found) if c.memory), default=None)
-            why = "Nothing fits." + (f" The least is {_size(least)}." if least else "")
+            minimum = min((c.memory for c in at_reference(found) if c.memory), default=None)
+            why = "Nothing fits." + (f" The minimum is {_size(minimum)}." if minimum else "")
         return f'{head}<dd class="who">–</dd><dd class="why">{esc(why)}</dd></div>'
     setup = winner.setup
     first, *rest = reason(choice, found, names)
@@ -128,21 +128,21 @@ def _line(
 
 def _figures(choice: Choice, c: Candidate, found: Sequence[Candidate]) -> str:
     sound = f"{c.seconds:g} s × {c.batch}"
-    speed = f"{plain(c.throughput)} s of sound per s"
+    speed = f"{plain(c.throughput)} s of audio per s"
     if choice.scenario == "throughput":
         spread = f"{plain(c.low)} to {plain(c.high)}; " if c.low < c.high else ""
         text = f"{speed} ({spread}{sound})"
         return text + (f", WER {_wer(c)}" if c.wer is not None else "")
     if choice.scenario == "energy":
         word = " (estimate)" if c.estimate else ""
-        return f"{plain(c.energy or 0)} J per s of sound{word} ({sound})"
+        return f"{plain(c.energy or 0)} J per s of audio{word} ({sound})"
     text = f"WER {_wer(c)}, {speed}" if c.wer is not None else speed
     if choice.scenario == "balance":
         worst = next(r for r, other in balance(at_reference(found)) if other is c)
         text += f", {_size(c.bytes)}: "
         if worst < 1.05:
             return text + "the best in all three"
-        return text + f"no side worse than {plain(worst, 2)} times the best"
+        return text + f"none worse than {plain(worst, 2)} times the best"
     return f"{text}, peak {_size(c.memory)}" if choice.limit else text
 
 
@@ -157,7 +157,7 @@ def _against(choice: Choice, a: Candidate, b: Candidate, found: Sequence[Candida
         worst = next(r for r, other in balance(at_reference(found)) if other is b)
         return f"{plain(worst, 2)} times"
     if b.wer is None:
-        return f"{plain(b.throughput)} s of sound per s"
+        return f"{plain(b.throughput)} s of audio per s"
     return f"{_wer(b)}"
 
 
@@ -183,14 +183,14 @@ def _models(report: Report, names: Names, found: Sequence[Candidate]) -> str:
             cells.append(Cell(f"{names.way(c.setup)}: {text(c)}{sign}", value(c)) if c else None)
         cells.insert(3, _next_engine(mine, names))
         lines.append((None, cells))
-    columns = ("model", "best words (WER)", "fastest", "next engine's time", "least memory")
+    columns = ("model", "lowest WER", "fastest", "next engine's time", "lowest memory")
     return "<h3>Each model's best</h3>" + table(
-        (*columns, f"least energy{_estimate(found)} per s of sound"), lines, left=6
+        (*columns, f"lowest energy{_estimate(found)} per s of audio"), lines, left=6
     )
 
 
 def _next_engine(mine: Sequence[Candidate], names: Names) -> Cell | None:
-    """The fastest of another engine than the fastest's, in the case that most were measured in."""
+    """Return the fastest setup of all engines but the fastest one's, in the reference case."""
     here = sorted(at_reference(mine), key=lambda c: -c.throughput)
     others = [c for c in here if c.setup.engine != here[0].setup.engine]
     if not others:

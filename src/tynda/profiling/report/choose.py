@@ -1,7 +1,7 @@
-"""Which of the measured setups to take, and the Pareto front.
+"""Selects the best of the measured setups, and computes the Pareto front.
 
-Setups are compared in one case, that which most of them were measured in (`reference`);
-throughput and energy in the case that suits each best.
+Setups are compared in the case that most of them were measured in (`reference`); throughput and
+energy are compared in the best case of each setup.
 """
 
 from __future__ import annotations
@@ -32,61 +32,60 @@ __all__ = [
 
 Scenario = Literal["throughput", "quality", "balance", "edge", "energy"]
 EDGES = (64e6, 128e6, 256e6, 512e6, 1e9, 2e9, 4e9, 8e9)
-"""Bytes of memory that devices have: 64 MB to 8 GB."""
+"""Common sizes of device memory in bytes: 64 MB to 8 GB."""
 WORSE = 2.0
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setup, with what was measured in one case of it. None: not measured."""
+    """A setup with its values in one case; None means not measured."""
 
     setup: Setup
     seconds: float
-    """Of sound in a recording."""
+    """Seconds of audio in a recording."""
     batch: int
     throughput: float
-    """Seconds of sound in a second."""
+    """Seconds of audio in a second."""
     low: float
-    """The interval of that, 95 %."""
+    """Lower bound of the 95 % interval of throughput."""
     high: float
     memory: float | None
-    """Peak bytes, those of a GPU with them."""
+    """Peak bytes, including those of a GPU."""
     energy: float | None
-    """Joules for a second of sound."""
+    """Joules for a second of audio."""
     estimate: bool
-    """Whether that is one."""
+    """Whether the energy is an estimate."""
     bytes: float | None
-    """Of the model's files."""
+    """Size of the model's files."""
     wer: float | None = None
     wer_low: float | None = None
     wer_high: float | None = None
     words: float = 0.0
-    """That were compared."""
+    """Number of reference words."""
     noisy: str = ""
-    """Why the figures cannot be trusted, or nothing."""
+    """The reason why the values cannot be trusted, or an empty string."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The answer to a scenario."""
+    """The best setup for a scenario."""
 
     scenario: Scenario
     winner: Candidate | None
-    """None: nothing that was measured serves."""
+    """The best setup, or None if no measured setup qualifies."""
     second: Candidate | None = None
-    """The best of another setup."""
+    """The best of the other setups."""
     tied: tuple[Candidate, ...] = ()
-    """That cannot be told apart from the winner: the intervals overlap. The fastest first."""
+    """The setups whose intervals overlap with the winner's, fastest first."""
     limit: float | None = None
-    """Of an edge device: bytes of memory."""
+    """The memory in bytes of an edge device."""
 
 
 def candidates(rows: Iterable[Row]) -> list[Candidate]:
-    """Every case in which speed was measured, with its setup's words on the `speech` that most
-    were scored on."""
+    """Return every case in which speed was measured, with the WER of its setup on `speech`."""
     rows = list(rows)
     common = speech(rows)
-    words = {_heard(Setup.of(r.case)): r for r in _scored(rows) if r.case.manifest == common}
+    words = {_words_key(Setup.of(r.case)): r for r in _scored(rows) if r.case.manifest == common}
     found = []
     for row in rows:
         values, case = row.values, row.case
@@ -96,8 +95,8 @@ def candidates(rows: Iterable[Row]) -> list[Candidate]:
             continue
         sound, setup = case.seconds * case.batch, Setup.of(case)
         low, high = number(times, "low") or p50, number(times, "high") or p50
-        heard = words.get(_heard(setup))
-        said = heard.values if heard else {}
+        scored = words.get(_words_key(setup))
+        said = scored.values if scored else {}
         wer = number(said, "wer")
         found.append(
             Candidate(
@@ -122,21 +121,21 @@ def candidates(rows: Iterable[Row]) -> list[Candidate]:
 
 
 def reference(found: Sequence[Candidate]) -> tuple[float, int] | None:
-    """The case, as seconds and batch, that most setups were measured in; of several the smallest
-    batch, then the one next to 30 s."""
+    """Return the case (seconds and batch) that most setups were measured in; ties are broken by
+    the smallest batch, then by the duration nearest to 30 s."""
     counts = Counter((c.seconds, c.batch) for c in found)
     return min(counts, key=lambda k: (-counts[k], k[1], abs(k[0] - 30), k[0]), default=None)
 
 
 def at_reference(found: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates of that case: one for each setup at most."""
+    """Return the candidates of the `reference` case, at most one for each setup."""
     case = reference(found)
     return [c for c in found if (c.seconds, c.batch) == case]
 
 
 def pareto(points: Sequence[Sequence[float]]) -> list[int]:
-    """The indices of the points that no other is as good as in all and better in one; less is
-    better. Of equal points all are there."""
+    """Return the indices of the points that no other point dominates; lower is better. All of
+    several equal points are included."""
 
     def beats(a: Sequence[float], b: Sequence[float]) -> bool:
         return all(x <= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b)
@@ -145,10 +144,10 @@ def pareto(points: Sequence[Sequence[float]]) -> list[int]:
 
 
 def balance(found: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
-    """Candidates that have words, the most balanced first, each with its worst ratio: of its WER,
-    its time and its size to the best of each (minimax; Yu 1973). Those with more than `WORSE`
-    times the lowest WER are left out: nothing makes up for that. A WER is taken as at least that
-    of half a wrong word."""
+    """Return the candidates with a WER, most balanced first, each with the maximum ratio of its
+    WER, time and size to the best of each (minimax; Yu 1973). Candidates with more than `WORSE`
+    times the lowest WER are left out, since nothing compensates for that. A WER counts as at
+    least that of half a wrong word."""
     having = [(c, _costs(c)) for c in found if c.wer is not None and c.bytes]
     if not having:
         return []
@@ -164,17 +163,17 @@ def balance(found: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
 
 
 def choose(found: Sequence[Candidate], scenario: Scenario, limit: float | None = None) -> Choice:
-    """The winner of a scenario:
+    """Return the winner of a scenario:
 
-    - ``throughput``: the most seconds of sound in a second, whatever the words;
-    - ``quality``: the lowest WER; of equal ones the fastest;
+    - ``throughput``: the maximum seconds of audio in a second, whatever the WER;
+    - ``quality``: the lowest WER, ties broken by speed;
     - ``balance``: see `balance`;
-    - ``edge``: of those whose peak fits into ``limit`` bytes the lowest WER, or, where no words
-      were measured, the fastest;
-    - ``energy``: the fewest joules for a second of sound.
+    - ``edge``: the lowest WER of the setups whose peak memory is at most ``limit`` bytes, or,
+      where no WER was measured, the fastest;
+    - ``energy``: the fewest joules for a second of audio.
     """
     if scenario == "throughput":
-        return _choice(scenario, _best(found, _speed), _speed, _fast)
+        return _choice(scenario, _best(found, _speed), _speed, _throughput_interval)
     if scenario == "energy":
         having = [c for c in found if c.energy is not None]
         return _choice(scenario, _best(having, _joules), _joules, None)
@@ -185,14 +184,14 @@ def choose(found: Sequence[Candidate], scenario: Scenario, limit: float | None =
     if scenario == "edge":
         assert limit is not None
         here = [c for c in here if c.memory is not None and c.memory <= limit]
-    heard = [c for c in here if c.wer is not None]
-    if not heard and scenario == "edge":
-        return _choice(scenario, _best(here, _speed), _speed, _fast, limit)
-    return _choice(scenario, _best(heard, _errors), _errors, _hear, limit)
+    scored = [c for c in here if c.wer is not None]
+    if not scored and scenario == "edge":
+        return _choice(scenario, _best(here, _speed), _speed, _throughput_interval, limit)
+    return _choice(scenario, _best(scored, _errors), _errors, _wer_interval, limit)
 
 
 def edges(found: Sequence[Candidate]) -> list[Choice]:
-    """Choices for the usual sizes of memory, as long as more memory gives a better one."""
+    """Return choices for common sizes of memory, those where more memory gives a better one."""
     chosen: list[Choice] = []
     for limit in EDGES:
         choice = choose(found, "edge", limit)
@@ -224,7 +223,7 @@ def _choice(
 def _best(
     found: Iterable[Candidate], key: Callable[[Candidate], tuple[float, ...]]
 ) -> list[Candidate]:
-    """The best case of each setup, the best first."""
+    """Return the best case of each setup, the best setup first."""
     best: dict[Setup, Candidate] = {}
     for candidate in sorted(found, key=lambda c: (key(c), c.setup)):
         best.setdefault(candidate.setup, candidate)
@@ -243,11 +242,11 @@ def _joules(c: Candidate) -> tuple[float, ...]:
     return (math.inf if c.energy is None else c.energy,)
 
 
-def _fast(c: Candidate) -> tuple[float, float]:
+def _throughput_interval(c: Candidate) -> tuple[float, float]:
     return c.low, c.high
 
 
-def _hear(c: Candidate) -> tuple[float, float]:
+def _wer_interval(c: Candidate) -> tuple[float, float]:
     return c.wer_low or 0.0, c.wer_high or 0.0
 
 
@@ -256,7 +255,7 @@ def _costs(c: Candidate) -> tuple[float, float, float]:
 
 
 def speech(rows: Iterable[Row]) -> str | None:
-    """The manifest that most setups were scored on: word errors on others do not compare."""
+    """Return the manifest that most setups were scored on: other WERs are not comparable."""
     counts = Counter(row.case.manifest for row in _scored(rows))
     return max(counts, key=lambda name: counts[name]) if counts else None
 
@@ -266,7 +265,7 @@ def _scored(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if number(row.values, "wer") is not None]
 
 
-def _heard(setup: Setup) -> tuple[str, str, str, str]:
+def _words_key(setup: Setup) -> tuple[str, str, str, str]:
     return setup.model, setup.engine, setup.bits, setup.device
 
 

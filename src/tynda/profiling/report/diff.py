@@ -1,4 +1,4 @@
-"""Two reports, case by case: what became slower, bigger or worse, and what is noise."""
+"""Compares two reports case by case: slower, larger, worse, or within noise."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ DRAWS, SEED = 2000, 0
 
 @dataclass(frozen=True)
 class Change:
-    """One case in both reports. Ratios are of the second to the first: over 1 is more."""
+    """One case in both reports. Ratios are those of the second to the first: over 1 is more."""
 
     case: Case
-    """With its model's short name."""
+    """The case, with its model's short name."""
     time: float | None = None
-    """Of the medians."""
+    """Ratio of the median times."""
     low: float | None = None
-    """The interval of that, 95 %, by bootstrap over the runs."""
+    """Lower bound of the 95 % interval of the ratio, by bootstrap over the runs."""
     high: float | None = None
     memory: float | None = None
-    """Of the peaks. No interval: it is one number."""
+    """Ratio of peak memory, a single value without an interval."""
     energy: float | None = None
-    """Of joules for a recording, which are of all runs together: no interval."""
+    """Ratio of joules for a recording, measured over all runs together, without an interval."""
     estimate: bool = False
-    """Whether a joule of either is one."""
+    """Whether one of the energies is an estimate."""
     wer: float | None = None
-    """The difference, second less first."""
+    """Difference of WER, second minus first."""
     apart: bool = False
-    """Whether the intervals of the two WERs do not touch."""
+    """Whether the intervals of the two WERs are disjoint."""
     noisy: str = ""
-    """Why one of the two cannot be trusted, or nothing."""
+    """The reason why one of the two cannot be trusted, or an empty string."""
     broken: str = ""
-    """What became of one that could be measured in one report alone."""
+    """Both statuses, where the case could be measured in only one report."""
 
     @property
     def certain(self) -> bool:
-        """Whether times or words differ by more than noise."""
+        """Whether times or WERs differ by more than noise."""
         if self.noisy:
             return False
         moved = self.low is not None and self.high is not None and not self.low <= 1 <= self.high
@@ -53,13 +53,13 @@ class Change:
 
     @property
     def size(self) -> float:
-        """How much has changed: of time, or of WER."""
+        """The size of the change in time or WER."""
         ratio = self.time or 1.0
         return max(ratio, 1 / ratio) - 1 + abs(self.wer or 0.0)
 
     def worst(self) -> float:
-        """The largest ratio that is not noise. Memory and energy have no interval, and count
-        unless the row is noisy."""
+        """Return the maximum ratio that is not noise. Memory and energy have no interval, and
+        count unless the row is noisy."""
         if self.noisy:
             return 1.0
         time = self.time if self.certain and self.time else 1.0
@@ -68,19 +68,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Diff:
-    """What two reports have in common, and what not."""
+    """The comparison of two reports."""
 
     changes: list[Change]
-    """The most changed first."""
+    """Cases of both reports, largest change first."""
     first: list[Case]
-    """Measured in the first alone."""
+    """Cases measured in the first report only."""
     second: list[Case]
     warnings: list[str]
-    """Why they may not be comparable."""
+    """Reasons why the reports may not be comparable."""
 
 
 def compare(a: Report, b: Report) -> Diff:
-    """Every case of both. Models are the same where their names' last parts are."""
+    """Compare all cases of both reports. Models are matched by their short names."""
     ours, theirs = _cases(a), _cases(b)
     changes = [_change(case, row, theirs[case]) for case, row in ours.items() if case in theirs]
     changes = [c for c in changes if c.broken or c.time is not None or c.wer is not None]
@@ -94,8 +94,8 @@ def compare(a: Report, b: Report) -> Diff:
 
 
 def ratio(a: list[float], b: list[float]) -> tuple[float, float | None, float | None]:
-    """The ratio of ``b``'s median to ``a``'s, with its 95 % interval: both are drawn anew. One
-    run of either gives none."""
+    """Return the ratio of ``b``'s median to ``a``'s, and its 95 % interval by bootstrap of both.
+    With a single run of either, there is no interval."""
     found = float(np.median(b) / np.median(a))
     if min(len(a), len(b)) < 2:
         return found, None, None

@@ -1,7 +1,7 @@
-"""A figure is drawn once and saved twice: as PNG, and as SVG for the page, where colours are CSS
-variables, so that they follow the light or the dark.
+"""Draws figures. Each is saved as PNG, and as SVG for the page.
 
-Labels stand beside what they name.
+The colours of the SVG are CSS variables, so that they follow the light or dark theme. Labels are
+placed next to the data that they name.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _RC: Any = {
 
 @dataclass(frozen=True)
 class Mark:
-    """What the page says of a part of a figure when one points at it."""
+    """The tooltip of a part of a figure on the page."""
 
     tip: str
     engine: str = ""
@@ -62,20 +62,20 @@ class Mark:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, saved."""
+    """A finished figure."""
 
     name: str
-    """Of its file."""
+    """The name of the figure's file."""
     alt: str
     svg: str
     png: bytes
     model: str | None = None
-    """None: it is of all models."""
+    """The model that the figure shows; None means all models."""
 
 
 @dataclass
 class Drawing:
-    """A figure in the making: ``axes`` are matplotlib's."""
+    """A figure that is being drawn; ``axes`` are those of matplotlib."""
 
     name: str
     title: str
@@ -86,7 +86,7 @@ class Drawing:
     done: Figure | None = None
 
     def mark(self, artist: Any, tip: str, engine: str = "", bits: str = "") -> None:
-        """Say ``tip`` where one points at ``artist``."""
+        """Show the tooltip ``tip`` for ``artist``."""
         gid = f"mark{len(self.marks)}"
         artist.set_gid(gid)
         self.marks[gid] = Mark(tip, engine, bits)
@@ -96,9 +96,9 @@ class Drawing:
 def canvas(
     name: str, title: str, model: str | None = None, size: tuple[float, float] = (3.6, 2.9)
 ) -> Iterator[Drawing]:
-    """``with canvas(...) as d: d.axes.plot(...)``; then the figure is in ``d.done``.
+    """Draw a figure: ``with canvas(...) as d: d.axes.plot(...)``; then it is in ``d.done``.
 
-    ``size`` in inches; one is 96 pixels of the page.
+    ``size`` is in inches of 96 pixels on the page.
     """
     import matplotlib
     from matplotlib.figure import Figure as Canvas
@@ -111,7 +111,7 @@ def canvas(
         axes.set_axisbelow(True)
         yield drawing
         svg, png = io.StringIO(), io.BytesIO()
-        # Asked for once: "tight" would draw all of it again for each file.
+        # The box is computed once: "tight" would draw the figure again for each file.
         box = figure.get_tightbbox().padded(0.08)
         how: Any = {"bbox_inches": box}
         figure.savefig(png, format="png", dpi=200, facecolor="white", **how)
@@ -122,14 +122,14 @@ def canvas(
 
 
 def decades(axis: Any, low: float, high: float) -> None:
-    """A log scale whose ticks are plain numbers: 1, 2, 5, 10."""
+    """Set a log scale with plain numbers as tick labels: 1, 2, 5, 10."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ratio = high / low if low > 0 else 1e9
     subs: tuple[float, ...] = (1,)
     crowded = 300 if axis.axis_name == "x" else 3000
-    for most, those in ((crowded, (1, 3)), (60, (1, 2, 5)), (4, (1, 1.5, 2, 3, 4, 5, 6, 8))):
-        subs = those if ratio < most else subs
+    for limit, finer in ((crowded, (1, 3)), (60, (1, 2, 5)), (4, (1, 1.5, 2, 3, 4, 5, 6, 8))):
+        subs = finer if ratio < limit else subs
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda x, _: plain(x)))
     axis.set_minor_formatter(NullFormatter())
@@ -138,13 +138,14 @@ def decades(axis: Any, low: float, high: float) -> None:
 def spread_labels(
     axes: Any, labels: Sequence[tuple[float, float, str, str]], gap: float = 0.155
 ) -> None:
-    """Texts on the right of the axes, each with a thin line to its point ``(x, y, text, colour)``.
+    """Write labels to the right of the axes, each with a line to its point.
 
-    They are moved apart to ``gap`` inches, and stay in their points' order.
+    ``labels`` are ``(x, y, text, colour)``. The labels are ``gap`` inches apart or more, in the
+    order of their points.
     """
     if not labels:
         return
-    axes.autoscale_view()  # or the scales would be those from before the last line
+    axes.autoscale_view()  # the scales must include the line drawn last
     to_axes = axes.transData + axes.transAxes.inverted()
     points = sorted(
         ((*to_axes.transform((x, y)), t, c) for x, y, t, c in labels), key=lambda p: p[1]
@@ -176,7 +177,7 @@ def spread_labels(
 def point(
     drawing: Drawing, setup: Setup, x: float, y: float, colour: str, noisy: bool, tip: str
 ) -> None:
-    """A measured point: filled, unless it is noisy."""
+    """Draw a measured point, filled unless it is noisy."""
     (dot,) = drawing.axes.plot(
         *([x], [y]),
         marker=marker(setup.bits),
@@ -189,7 +190,7 @@ def point(
 
 
 def ticks(axes: Any, values: Sequence[float]) -> None:
-    """Ticks of the axis below where something was measured, and nowhere else."""
+    """Set ticks of the x axis at the measured values only."""
     from matplotlib.ticker import NullFormatter, NullLocator
 
     axes.set_xticks(values, [f"{v:g}" for v in values])
@@ -204,7 +205,7 @@ def row_names(
     palette: Palette,
     device: bool = False,
 ) -> None:
-    """Setups, the noisy ones marked, beside the rows of a figure, from below."""
+    """Label the rows of a figure with setups, from bottom to top, and mark noisy ones."""
     axes.set_yticks(range(len(rows)), [names.way(s, device) + " ⚠" * noisy for s, noisy in rows])
     for text, (setup, _) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_color(palette[setup.engine])
@@ -214,7 +215,7 @@ def row_names(
 
 
 def legend(axes: Any, kinds: Sequence[tuple[str, int]], columns: int = 4) -> None:
-    """What the colours of `HUES` stand for, between title and axes."""
+    """Draw a legend for the colours of `HUES` between title and axes."""
     from matplotlib.patches import Patch
 
     axes.legend(
@@ -235,13 +236,13 @@ def legend(axes: Any, kinds: Sequence[tuple[str, int]], columns: int = 4) -> Non
 
 
 def rows_size(rows: Sequence[object]) -> tuple[float, float]:
-    """Inches of a figure with so many rows."""
+    """Return the size in inches of a figure with these rows."""
     return 3.0, max(1.1, 0.6 + 0.22 * len(rows))
 
 
 def _apart(wanted: Sequence[float], step: float) -> list[float]:
-    """Rising places, ``step`` apart at least, near those wanted and between 0 and 1 if there is
-    room: groups that touch are centred."""
+    """Return rising positions, at least ``step`` apart, near those wanted and between 0 and 1 if
+    they fit: groups of adjacent ones are centred."""
     groups: list[list[float]] = []
     for place in wanted:
         groups.append([place])
@@ -269,7 +270,7 @@ def _middle(group: Sequence[float]) -> float:
 
 
 def _inline(svg: str, title: str, marks: dict[str, Mark], name: str) -> str:
-    """An SVG to be part of a page: ids of its own, colours by name, as wide as there is room."""
+    """Adapt an SVG to be part of a page: unique ids, colours by variable, flexible width."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s+", " ", svg)

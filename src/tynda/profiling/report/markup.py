@@ -1,4 +1,4 @@
-"""Pieces of HTML: whatever comes from names and reasons is escaped here."""
+"""Builds pieces of HTML and escapes names and messages in them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["Cell", "Raw", "details", "esc", "figures", "table"]
 
 
 class Raw(str):
-    """HTML already."""
+    """Text that is HTML already and not escaped again."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: what is seen, and what it is sorted by."""
+    """A table's cell: the displayed text, and the key for sorting."""
 
     text: str
     key: float | str | None = None
-    """None: the text."""
+    """The key for sorting; None means the text."""
 
 
 def esc(text: object) -> str:
-    """For elements and attributes."""
+    """Escape a text for elements and attributes."""
     return text if isinstance(text, Raw) else html.escape(str(text), quote=True)
 
 
@@ -34,8 +34,8 @@ def table(
     rows: Iterable[tuple[str | None, Sequence[Cell | str | None]]],
     left: int = 1,
 ) -> Raw:
-    """Sortable; each row with the model it is of. The first ``left`` columns are texts, the others
-    figures; None is a dash."""
+    """Return a sortable table; each row has its model. The first ``left`` columns are texts, the
+    others numbers; None is shown as a dash."""
     head = "".join(
         f'<th scope="col"{"" if i < left else " class=n"}>{esc(name)}</th>'
         for i, name in enumerate(columns)
@@ -57,10 +57,10 @@ def table(
 
 
 def figures(drawn: Iterable[Figure]) -> Raw:
-    """In a grid, each shown with its model."""
+    """Return figures in a grid, each shown only with its model."""
     drawn = list(drawn)
     models = {figure.model for figure in drawn}
-    one = models.pop() if len(models) == 1 else None  # an empty grid would take room, too
+    one = models.pop() if len(models) == 1 else None  # hide the whole grid, since it needs space
 
     def of(model: str | None) -> str:
         return "" if model is None else f' data-model="{esc(model)}"'
@@ -70,5 +70,5 @@ def figures(drawn: Iterable[Figure]) -> Raw:
 
 
 def details(title: str, body: str) -> Raw:
-    """Shut, until one asks."""
+    """Return a collapsed section."""
     return Raw(f"<details><summary>{esc(title)}</summary>{esc(body)}</details>")

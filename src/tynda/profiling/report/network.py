@@ -1,9 +1,9 @@
-"""Figures of what goes on inside a model: roofline, operations, the decoder's cache.
+"""Figures of a model's internals: roofline, operations, the decoder's cache.
 
-Rows of work ``operations`` have ``limits`` (``flops_32``, ``ops_8``, ``bandwidth``: what the
-machine can do in a second), ``parts`` (of the model -> items) and ``layers`` (items with a
-``layer``); an item is one kind of operation with its ``flops``, ``bits``, bytes and ``seconds``.
-Rows of ``cache`` have ``positions``, ``with_cache`` and ``without_cache`` (seconds).
+Rows of work ``operations`` have ``limits`` (``flops_32``, ``ops_8``, ``bandwidth``: the machine's
+maximum per second), ``parts`` (of the model -> items) and ``layers`` (items with a ``layer``); an
+item is one kind of operation with its ``flops``, ``bits``, bytes and ``seconds``. Rows of
+``cache`` have ``positions``, ``with_cache`` and ``without_cache`` (seconds).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from tynda.profiling.report.style import (
 __all__ = ["Item", "cache", "items", "roofline", "shares"]
 
 SHOWN = 8
-"""Operations of a part that have a colour; the others are one."""
+"""Number of operations with a colour of their own; the others are combined."""
 _DOTS = {"encoder": "o", "decoder": "D"}
 
 
 def _reached(ratio: float) -> str:
-    """The roof is of memory, or of products: what lies in a cache, or is no product, may be over
-    it."""
+    """Describe a speed relative to its roof, that of memory or of products: operations on cached
+    data, and those that are not products, may exceed it."""
     return f"{ratio:.0%} of its roof" if ratio <= 1 else f"{plain(ratio, 2)} times its roof: cached"
 
 
@@ -48,22 +48,22 @@ class Item:
     operation: str
     flops: float
     bytes: float
-    """Of weights, inputs and outputs."""
+    """Bytes of weights, inputs and outputs."""
     bits: str
-    """Of the arithmetic: ``32`` or ``8``."""
+    """Precision of the arithmetic: ``32`` or ``8``."""
     seconds: float | None
-    """None: not measured."""
+    """The time of all calls, or None if it was not measured."""
     calls: float
     layer: str = ""
 
     @property
     def intensity(self) -> float | None:
-        """Operations for each byte."""
+        """Arithmetic intensity in operations per byte."""
         return self.flops / self.bytes if self.flops > 0 and self.bytes > 0 else None
 
 
 def items(row: Row, layers: bool = False) -> list[Item]:
-    """The operations of a row, those of each layer or each part."""
+    """Return the operations of a row, by layer or by part."""
     lists: list[tuple[str, Any]] = list(mapping(row.values, "parts").items())
     if layers:
         found = row.values.get("layers")
@@ -79,8 +79,9 @@ def items(row: Row, layers: bool = False) -> list[Item]:
 
 
 def roofline(report: Report, names: Names) -> list[Figure]:
-    """What each operation achieves, and the most that the machine's arithmetic and memory allow
-    it (Williams, Waterman and Patterson 2009). Hollow: not measured, drawn where it may reach."""
+    """Draw the speed of each operation, and the maximum that the machine's arithmetic and memory
+    allow (Williams, Waterman and Patterson 2009). Hollow marks were not measured and are at their
+    maximum."""
     found = []
     for row in _rows(report, "operations"):
         setup = Setup.of(row.case)
@@ -158,7 +159,7 @@ def roofline(report: Report, names: Names) -> list[Figure]:
 
 
 def shares(report: Report, names: Names) -> list[Figure]:
-    """Where the time goes, by operation: a bar for each part of each setup of a model."""
+    """Draw the share of time of each operation: a bar for each part of each setup of a model."""
     found = []
     for model in report.models:
         bars: list[tuple[str, dict[str, float]]] = []
@@ -211,7 +212,7 @@ def shares(report: Report, names: Names) -> list[Figure]:
 
 
 def cache(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """The time of a token by its position, with keys and values remembered, and without."""
+    """Draw the time of a token by its position, with and without the KV cache."""
     found = []
     for model in report.models:
         series = []

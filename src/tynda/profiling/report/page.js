@@ -1,5 +1,5 @@
 "use strict";
-// One model at a time, tables sorted by a column, one engine's marks in all figures.
+// Shows one model at a time, sorts tables by a column, highlights one engine in all figures.
 const choice = document.querySelector("#model");
 function show() {
   for (const part of document.querySelectorAll("[data-model]"))

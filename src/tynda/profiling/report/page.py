@@ -1,4 +1,4 @@
-"""One file for a browser: what to choose first, then all that was measured."""
+"""Writes the page, one file for a browser: recommendations first, then all measurements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["write"]
 
 
 def write(report: Report, edge: float | None = None) -> Path:
-    """``index.html``, and ``figures/`` in place of those drawn before; ``edge``: see
+    """Write ``index.html`` and ``figures/``, and replace older figures; for ``edge`` see
     `tynda.profiling.report.write`."""
     names = Names(report)
     palette = Palette(row.case.engine for row in report.rows)
@@ -59,7 +59,7 @@ def _page(
         ("scaling", "Scaling", "Scaling", sections.scaling(report, drawn["scaling"])),
         ("devices", "CPU/GPU", "CPU and GPU", sections.devices(report, drawn["devices"])),
         ("roofline", "Roofline", "Roofline", sections.roofline(report, drawn["roofline"])),
-        ("front", "Pareto", "Size, words and speed", sections.front(found, drawn["front"])),
+        ("front", "Pareto", "Size, WER and speed", sections.front(found, drawn["front"])),
         ("words", "Words", "Words", sections.words(report, names, drawn["words"])),
         ("stages", "Stages", "Stages of a run", sections.stages(report, drawn["stages"])),
         ("memory", "Memory", "Memory", sections.memory(report, names, drawn["memory"])),
@@ -70,7 +70,7 @@ def _page(
             sections.operations(report, names, drawn["operations"]),
         ),
         ("cache", "Cache", "Decoder with and without its cache", sections.cache(drawn["cache"])),
-        ("rows", "Rows", "All rows of speed", sections.rows(report, names)),
+        ("rows", "Rows", "All measurements of speed", sections.rows(report, names)),
         ("failed", "Not measured", "Not measured", sections.failed(report, names)),
         ("environment", "Environment", "Environment and runs", sections.environment(report)),
     ]
@@ -87,7 +87,7 @@ def _page(
         )
     body = "".join(
         f'<section id="{key}"><h2>{title}</h2>{text}'
-        '<p class="note nothing away">Nothing of this model.</p></section>'
+        '<p class="note nothing away">Nothing for this model.</p></section>'
         for key, _, title, text in parts
     )
     style, script = (Path(__file__).with_name(f"page.{end}").read_text() for end in ("css", "js"))
@@ -112,7 +112,7 @@ def _summary(report: Report) -> str:
     noisy = sum(bool(r.noise) for r in rows if r.status == "ok")
     machines = [m for m in report.record["environments"].values() if isinstance(m, dict)]
     where = "; ".join(
-        f"{m.get('processor') or 'a processor without a name'}, {m.get('processors', '?')} threads"
+        f"{m.get('processor') or 'an unnamed processor'}, {m.get('processors', '?')} threads"
         + (f", {m['gpu']}" if m.get("gpu") else "")
         for m in machines
     )
@@ -129,7 +129,7 @@ def _summary(report: Report) -> str:
 
 
 def _energy(report: Report) -> str:
-    """Where joules come from, in a sentence for each machine's."""
+    """Describe the source of energy values, in a sentence for each machine."""
     rows = [r for r in report.of("speed") if mapping(r.values, "energy")]
     found = []
     for row in rows:
@@ -154,9 +154,9 @@ def _legend(report: Report, palette: Palette) -> str:
         for e in engines
     )
     return (
-        f'<div class="legend">{buttons}</div><p class="note">A colour is an engine, a marker and a '
-        "line's dashes are bits, hollow is noisy (or off the Pareto front). Press an engine to see "
-        "it alone; point at a mark for its figures.</p>"
+        f'<div class="legend">{buttons}</div><p class="note">Colours show engines, markers and '
+        "dashes show bits, hollow marks are noisy (or off the Pareto front). Click an engine to "
+        "show it alone; point at a mark to see its values.</p>"
     )
 
 

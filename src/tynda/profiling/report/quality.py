@@ -1,4 +1,4 @@
-"""What is heard wrong: WER by speed and by size, with the Pareto front, and with intervals."""
+"""Figures of error rates: WER by speed and by size, with the Pareto front, and intervals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MB = 1e6
 def front(
     found: Sequence[Candidate], names: Names, palette: Palette, model: str | None = None
 ) -> list[Figure]:
-    """WER by speed and by size. Filled: of the Pareto front of all three."""
+    """Draw WER by speed and by size; filled marks are on the Pareto front of all three."""
     having = [c for c in found if c.wer is not None and c.bytes]
     if not having:
         return []
@@ -36,7 +36,7 @@ def front(
     several = len({c.setup.model for c in having}) > 1
     sizes = [c.bytes or 0.0 for c in having]
     ways: tuple[tuple[str, str, str, Callable[[Candidate], float]], ...] = (
-        ("speed", "WER by speed", "speed, s of sound per s", lambda c: c.throughput),
+        ("speed", "WER by speed", "speed, s of audio per s", lambda c: c.throughput),
         ("size", "WER by size", "size of the model, MB", lambda c: (c.bytes or 0) / MB),
     )
     for key, title, unit, value in ways:
@@ -65,7 +65,7 @@ def front(
                 )
                 tip = (
                     f"{names.full(c.setup)}: WER {wer:.3f} ({low:.3f} to "
-                    f"{high:.3f}), {plain(c.throughput)} s of sound per s, "
+                    f"{high:.3f}), {plain(c.throughput)} s of audio per s, "
                     f"{plain((c.bytes or 0) / MB)} MB"
                 )
                 drawing.mark(
@@ -92,7 +92,7 @@ def front(
 
 
 def words(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """WER with its interval, one figure for each model."""
+    """Draw WER with its interval, one figure for each model."""
     found = []
     for model in report.models:
         rows = [r for r in report.of("words") if r.case.model == model]

@@ -1,4 +1,4 @@
-"""Rows and record of a report's folder."""
+"""Reads the rows and the record of a report's folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Report", "Setup", "count", "mapping", "number", "read", "short_names
 
 @dataclass(frozen=True, order=True)
 class Setup:
-    """What one chooses: a model in an engine's hands."""
+    """The choice of a user: a model, an engine and its settings."""
 
     model: str
-    """As the case names it."""
+    """The model's name in `Case`."""
     engine: str
     bits: str
     device: str
@@ -31,21 +31,21 @@ class Setup:
 
     @classmethod
     def of(cls, case: Case) -> Setup:
-        """That of a case."""
+        """Return the setup of a case."""
         device, threads = case.device, case.threads
         return cls(case.model, case.engine, case.bits, device, threads, case.tokens)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What has been measured into a folder, in all runs."""
+    """The measurements in a folder, of all runs."""
 
     folder: Path
     rows: list[Row]
-    """One for each case: the last."""
+    """The last row of each case."""
     record: dict[str, Any]
     names: dict[str, str] = field(init=False)
-    """Model, as cases name it -> as the report does."""
+    """The model's name in cases -> its name in the report."""
 
     def __post_init__(self) -> None:
         names = short_names(row.case.model for row in self.rows)
@@ -53,20 +53,20 @@ class Report:
 
     @property
     def models(self) -> list[str]:
-        """As cases name them, in the order they were measured."""
+        """The models' names in cases, in the order of measurement."""
         return list(self.names)
 
     def of(self, work: str, status: str = "ok") -> list[Row]:
-        """The rows of a kind of work."""
+        """Return the rows of a kind of work."""
         return [r for r in self.rows if r.case.work == work and r.status == status]
 
     def about(self, model: str) -> Mapping[str, Any]:
-        """What the record says of a model."""
+        """Return the record's description of a model."""
         return mapping(self.record["models"], model)
 
 
 def read(folder: Path) -> Report:
-    """Raises `TyndaError` where there are no rows, or the record is damaged."""
+    """Read a report. Raises `TyndaError` where there are no rows, or the record is damaged."""
     if not folder.is_dir():
         raise TyndaError(f"no report at {folder}: check the path")
     try:
@@ -74,7 +74,7 @@ def read(folder: Path) -> Report:
     except FileNotFoundError:
         text = ""
     rows = {row.case: row for row in read_rows(text) if _sound(row)}
-    whole = [line for line in text.split("\n")[:-1] if line]  # an interrupt leaves half a line
+    whole = [line for line in text.split("\n")[:-1] if line]  # an interrupt may cut the last line
     if lost := len(whole) - sum(_sound(row) for row in read_rows("\n".join(whole))):
         warnings.warn(f"{folder / ROWS}: {count(lost, 'damaged row')} left out", stacklevel=2)
     if not rows:
@@ -82,12 +82,12 @@ def read(folder: Path) -> Report:
     try:
         known = record.read(folder / RECORD)
     except FileNotFoundError:
-        raise TyndaError(f"{folder} has rows but no {RECORD}: measure it anew") from None
+        raise TyndaError(f"{folder} has rows but no {RECORD}: measure again") from None
     return Report(folder, list(rows.values()), known)
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:
-    """The last part of each path, with as many more as it takes to tell them apart."""
+    """Return the last part of each path, with as many more parts as make it unique."""
     paths = {model: Path(model).parts or (model,) for model in models}
 
     def name(parts: tuple[str, ...]) -> str:
@@ -101,14 +101,14 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
 
 
 def mapping(values: Any, *path: str) -> Mapping[str, Any]:
-    """The object at a path of keys; an empty one where there is none."""
+    """Return the object at a path of keys, or an empty one where there is none."""
     for key in path:
         values = values.get(key) if isinstance(values, Mapping) else None
     return values if isinstance(values, Mapping) else {}
 
 
 def number(values: Any, *path: str) -> float | None:
-    """The finite number at a path of keys; None where there is none."""
+    """Return the finite number at a path of keys, or None where there is none."""
     found = mapping(values, *path[:-1]).get(path[-1])
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
         return None
@@ -116,7 +116,7 @@ def number(values: Any, *path: str) -> float | None:
 
 
 def count(many: int, what: str) -> str:
-    """``3 rows``, ``1 row``."""
+    """Format a count with its noun: ``3 rows``, ``1 row``."""
     return f"{many:,} {what}{'' if many == 1 else 's'}"
 
 

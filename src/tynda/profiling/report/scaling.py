@@ -1,4 +1,4 @@
-"""Time, energy and memory by duration and by batch; a GPU against the CPU."""
+"""Figures of time, energy and memory by duration and by batch, and of GPU against CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tynda.profiling.report.drawing import (
     spread_labels,
     ticks,
 )
-from tynda.profiling.report.names import Names, energy_word, most, order, places, slug
+from tynda.profiling.report.names import Names, energy_word, most_common, order, places, slug
 from tynda.profiling.report.read import Report, Setup, number
 from tynda.profiling.report.style import MUTED, Palette, bits_order, line_style, plain
 
@@ -33,13 +33,13 @@ class _Measure:
 
 
 def scaling(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """Time, energy and memory of a recording by its duration, and by the batch."""
+    """Draw time, energy and memory of a recording by its duration, and by the batch."""
     found = []
     for model, device in places(report.of("speed")):
         rows = [r for r in report.of("speed") if (r.case.model, r.case.device) == (model, device)]
-        batch = most(r.case.batch for r in rows)
+        batch = most_common(r.case.batch for r in rows)
         by_duration = [r for r in rows if r.case.batch == batch]
-        seconds = most((r.case.seconds for r in rows if r.case.batch > 1), near=30.0)
+        seconds = most_common((r.case.seconds for r in rows if r.case.batch > 1), near=30.0)
         by_batch = [r for r in rows if r.case.seconds == seconds]
         label = report.names[model] + (f" on {device}" if device != "cpu" else "")
         for way, there, unit in (
@@ -120,7 +120,7 @@ def _lines(
 
 
 def devices(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """How many times as fast each engine is on a GPU, by duration and by batch, for each model."""
+    """Draw the speed-up of each engine on a GPU, by duration and by batch, for each model."""
     rows = [r for r in report.of("speed") if number(r.values, "stages", "whole", "p50")]
     found = []
     for model in report.models:
@@ -130,8 +130,8 @@ def devices(report: Report, names: Names, palette: Palette) -> list[Figure]:
             for r in rows
             if (r.case.model, r.case.device) == (model, "cuda") and _but_device(r.case) in cpu
         ]
-        batch = most(r.case.batch for _, r in pairs)
-        seconds = most((r.case.seconds for _, r in pairs), near=30.0)
+        batch = most_common(r.case.batch for _, r in pairs)
+        seconds = most_common((r.case.seconds for _, r in pairs), near=30.0)
         by_duration = [pair for pair in pairs if pair[1].case.batch == batch]
         by_batch = [pair for pair in pairs if pair[1].case.seconds == seconds]
         for way, there, unit in (

@@ -35,7 +35,7 @@ MB = 1e6
 
 
 def commands(report: Report) -> list[str]:
-    """The command of each run, as one would type it."""
+    """Return the command of each run."""
     found = []
     for run in report.record["runs"]:
         plan = mapping(run, "plan")
@@ -56,7 +56,7 @@ def commands(report: Report) -> list[str]:
 
 
 def _by_model(drawn: Iterable[Figure]) -> str:
-    """A grid for each model."""
+    """Return a grid of figures for each model."""
     groups: dict[str | None, list[Figure]] = {}
     for figure in drawn:
         groups.setdefault(figure.model, []).append(figure)
@@ -64,56 +64,57 @@ def _by_model(drawn: Iterable[Figure]) -> str:
 
 
 def scaling(report: Report, drawn: Sequence[Figure]) -> str:
-    """Curves by duration and batch."""
+    """Return the section with curves by duration and batch."""
     if not drawn:
-        return _none("Nothing was measured at two durations or two batches.")
+        return _none("Nothing was measured at two durations or two batch sizes.")
     word = energy_word(report.of("speed"))
     return (
-        f'<p class="note">Medians of repeated runs, of one recording. Energy{word} is of one '
-        f"recording; memory is the process's peak.</p>{_by_model(drawn)}"
+        f'<p class="note">Times are medians of repeated runs, for one recording. Energy{word} is '
+        f"for one recording; memory is the process's peak.</p>{_by_model(drawn)}"
     )
 
 
 def devices(report: Report, drawn: Sequence[Figure]) -> str:
-    """A GPU beside the processor."""
+    """Return the section that compares GPU and CPU."""
     gpu = [r for r in report.rows if r.case.device == "cuda"]
     if drawn:
         return _by_model(drawn)
     if any(r.status == "ok" for r in gpu):
-        return _none("Nothing that ran on the GPU was measured on the CPU as well.")
+        return _none("No case was measured on both GPU and CPU.")
     if gpu:
         return _none("No GPU was measured: all of its rows were skipped or failed, see below.")
-    return _none("No GPU was measured: --devices cpu,cuda does it.")
+    return _none("No GPU was measured: use --devices cpu,cuda.")
 
 
 def roofline(report: Report, drawn: Sequence[Figure]) -> str:
-    """Operations under the machine's limits."""
+    """Return the section of operations and the machine's limits."""
     if not drawn:
         return _none("Operations were not measured.")
     return (
-        '<p class="note">What each operation achieves, and the roofs of arithmetic and memory '
-        "above it (Williams, Waterman and Patterson 2009). Larger marks take more of the time; "
-        f"hollow: not measured, drawn at its roof.</p>{_by_model(drawn)}"
+        '<p class="note">The speed of each operation, and the roofs of arithmetic and memory '
+        "(Williams, Waterman and Patterson 2009). Larger marks have a larger share of the time; "
+        f"hollow marks were not measured and are drawn at the roof.</p>{_by_model(drawn)}"
     )
 
 
 def front(found: Sequence[choose.Candidate], drawn: Sequence[Figure]) -> str:
-    """The Pareto front."""
+    """Return the section of the Pareto front."""
     case = choose.reference(found)
     if not drawn or case is None:
-        return _none("It takes words (--manifest FILE) and speed of the same model.")
+        return _none("This section needs WER (--manifest FILE) and speed of the same model.")
     return (
-        f'<p class="note">Speed at {case[0]:g} s × {case[1]}. Filled: on the Pareto '
-        "front of words, speed and size, that is, nothing is better in all three; the line is the "
-        f"front of the two axes. In the first, a mark's area is the size.</p>{_by_model(drawn)}"
+        f'<p class="note">Speed is measured at {case[0]:g} s × {case[1]}. Filled marks are on the '
+        "Pareto front of WER, speed and size: nothing is better in all three. The line is the "
+        "front of the two axes. In the first figure, the area of a mark shows the size.</p>"
+        f"{_by_model(drawn)}"
     )
 
 
 def words(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
-    """Error rates with their intervals."""
+    """Return the section of error rates with their intervals."""
     rows = report.of("words")
     if not rows:
-        return _none("No words were measured: --manifest FILE does it.")
+        return _none("No error rates were measured: use --manifest FILE.")
     rows.sort(key=lambda r: (report.models.index(r.case.model), number(r.values, "wer") or 9.9))
     lines = []
     for row in rows:
@@ -139,17 +140,17 @@ def words(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
 
 
 def stages(report: Report, drawn: Sequence[Figure]) -> str:
-    """The share of each stage."""
+    """Return the section of the share of each stage."""
     if not drawn:
         return _none("No speed was measured.")
     return (
-        '<p class="note">Left, the share of each stage, and the time of all; right, the time to '
-        f"the first word and to the last.</p>{_by_model(drawn)}"
+        '<p class="note">Left: the share of each stage, and the total time. Right: the time to the '
+        f"first word and to the last.</p>{_by_model(drawn)}"
     )
 
 
 def memory(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
-    """Foreseen and measured."""
+    """Return the section of predicted and measured memory."""
     rows = [r for r in report.of("speed") if number(r.values, "memory", "peak")]
     if not rows:
         return _none("No memory was measured.")
@@ -171,7 +172,7 @@ def memory(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
 
 
 def operations(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
-    """The share of each operation in the time."""
+    """Return the section of the share of each operation in the time."""
     rows = report.of("operations")
     if not rows:
         return _none("Operations were not measured.")
@@ -188,7 +189,7 @@ def operations(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
         for row in rows
         for item in network.items(row)
     ]
-    text = _by_model(drawn) if drawn else _none("How long operations take was not measured.")
+    text = _by_model(drawn) if drawn else _none("The times of operations were not measured.")
     columns = (
         *("model", "engine", "part", "operation", "bits", "calls", "GFLOP", "MB"),
         *("FLOP per byte", "ms"),
@@ -197,17 +198,17 @@ def operations(report: Report, names: Names, drawn: Sequence[Figure]) -> str:
 
 
 def cache(drawn: Sequence[Figure]) -> str:
-    """A decoder's tokens by position."""
+    """Return the section of a decoder's time for a token by position."""
     if not drawn:
         return _none("The decoder's cache was not measured.")
     return (
-        '<p class="note">The time of a token by its position, with the keys and values of those '
-        f"before it remembered, and computed anew.</p>{_by_model(drawn)}"
+        '<p class="note">The time of a token by its position, with the keys and values of the '
+        f"tokens before it cached, and recomputed.</p>{_by_model(drawn)}"
     )
 
 
 def rows(report: Report, names: Names) -> str:
-    """Every case of speed."""
+    """Return the section with all cases of speed."""
     rows = report.of("speed")
     if not rows:
         return _none("No speed was measured.")
@@ -240,18 +241,18 @@ def rows(report: Report, names: Names) -> str:
             )
         )
     columns = (
-        *("model", "engine", "s", "batch", "ms", "95 %", "p95, ms", "RTF", "s of sound per s"),
+        *("model", "engine", "s", "batch", "ms", "95 %", "p95, ms", "RTF", "s of audio per s"),
         *("first word, ms", f"energy{word}, J", "peak MB", "load, s", "cold, s", "runs", ""),
     )
     shown = table(columns, lines, left=2)
-    return details(f"{count(len(rows), 'row')} of speed", shown)
+    return details(f"{count(len(rows), 'measurement')} of speed", shown)
 
 
 def failed(report: Report, names: Names) -> str:
-    """What was not measured, and why."""
+    """Return the section of cases that were not measured, with reasons."""
     rows = [r for r in report.rows if r.status != "ok"]
     if not rows:
-        return _none("All that was asked for was measured.")
+        return _none("All requested cases were measured.")
     groups: dict[tuple[str, str, str, str, str], list[str]] = {}
     for r in rows:
         key = (r.status, r.case.model, names.way(Setup.of(r.case)), r.case.work, r.why)
@@ -262,7 +263,7 @@ def failed(report: Report, names: Names) -> str:
             (
                 *(report.names[model], way, status),
                 work + (f" {', '.join(cases)}" if work == "speed" else ""),
-                why or "no reason was given",
+                why or "no reason is known",
             ),
         )
         for (status, model, way, work, why), cases in sorted(groups.items())
@@ -271,7 +272,7 @@ def failed(report: Report, names: Names) -> str:
 
 
 def environment(report: Report) -> str:
-    """The machines, and the command of each run."""
+    """Return the section of the machines, and the command of each run."""
     found = []
     for key, machine in report.record["environments"].items():
         if not isinstance(machine, dict):
@@ -299,7 +300,7 @@ def environment(report: Report) -> str:
         when = f"{mapping(run).get('started', '')}{before}, seed {mapping(run).get('seed', '–')}"
         found.append(f'<p class="note">{esc(when)}</p><pre>{esc(command)}</pre>')
     again = f"tynda profile --again {shlex.quote(str(report.folder / 'record.json'))}"
-    return "".join(found) + f'<p class="note">All of them anew: <code>{esc(again)}</code></p>'
+    return "".join(found) + f'<p class="note">Repeat all runs: <code>{esc(again)}</code></p>'
 
 
 def _value(name: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Where the time of a run goes, and the memory that was foreseen."""
+"""Figures of the time of each stage of a run, and of predicted memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tynda.profiling.report.drawing import (
     row_names,
     rows_size,
 )
-from tynda.profiling.report.names import Names, most, order, places, slug
+from tynda.profiling.report.names import Names, most_common, order, places, slug
 from tynda.profiling.report.read import Report, Setup, number
 from tynda.profiling.report.style import HUES, MUTED, Palette, plain
 
@@ -25,12 +25,12 @@ MB = 1e6
 
 
 def stages(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """For each model where the time goes, and when the first word is there."""
+    """Draw, for each model, the share of each stage, and the time to the first word."""
     found = []
     for model, device in places(report.of("speed")):
         rows = [r for r in report.of("speed") if (r.case.model, r.case.device) == (model, device)]
-        batch = most(r.case.batch for r in rows)
-        seconds = most((r.case.seconds for r in rows if r.case.batch == batch), near=30.0)
+        batch = most_common(r.case.batch for r in rows)
+        seconds = most_common((r.case.seconds for r in rows if r.case.batch == batch), near=30.0)
         rows = [r for r in rows if (r.case.seconds, r.case.batch) == (seconds, batch)]
         rows = [r for r in rows if number(r.values, "stages", "whole", "p50")]
         if not rows:
@@ -97,7 +97,7 @@ def _first(drawing: Drawing, rows: Sequence[Row], names: Names, palette: Palette
 
 
 def memory(report: Report, names: Names, palette: Palette) -> list[Figure]:
-    """Peak memory as predicted and as measured, of all models."""
+    """Draw predicted against measured peak memory of all models."""
     rows = [
         r
         for r in report.of("speed")

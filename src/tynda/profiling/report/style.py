@@ -1,4 +1,4 @@
-"""Colours by engine, markers and lines by bits, numbers as people write them."""
+"""The style of figures: colours by engine, markers and lines by bits, number formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = [
 ]
 
 INK, MUTED, GRID, BACK = "#1b1b1a", "#62625f", "#dededb", "#fffffe"
-# Okabe and Ito's colours (2008), the light ones darker; then Tol's (2021). Each for dark pages.
+# Colours of Okabe and Ito (2008), the light ones darkened, then of Tol (2021), each with a variant
+# for dark pages.
 PALETTE = (
     ("#0072b2", "#5ab4ec"),
     ("#d55e00", "#ff8c42"),
@@ -39,7 +40,7 @@ HUES = (
     ("#e4d08a", "#8f7c2c"),
     ("#9a9a96", "#7c7c78"),
 )
-"""Of stages and operations, which are no engines."""
+"""Colours of stages and operations, distinct from those of engines."""
 _MARKERS = {
     **{"32": "o", "16": "s", "bf16": "D", "8": "^", "6": "p", "5": "P", "4": "v", "3": "<"},
     **{"2": ">", "1.58": "X", "stored": "h"},
@@ -47,7 +48,7 @@ _MARKERS = {
 
 
 def bits_order(bits: str) -> tuple[float, str]:
-    """The most first; what is stored last."""
+    """Return a key that sorts by bits, most first and ``stored`` last."""
     order = {"stored": 1e9, "bf16": -15.5}
     try:
         return order[bits] if bits in order else -float(bits), bits
@@ -56,12 +57,12 @@ def bits_order(bits: str) -> tuple[float, str]:
 
 
 def marker(bits: str) -> str:
-    """Of a precision."""
+    """Return the marker of a precision."""
     return _MARKERS.get(bits, "*")
 
 
 def line_style(bits: str) -> Any:
-    """Of a precision: the fewer the bits, the shorter the dashes."""
+    """Return the line style of a precision: the fewer bits, the shorter the dashes."""
     if bits in ("32", "stored"):
         return "-"
     if bits in ("16", "bf16"):
@@ -70,7 +71,7 @@ def line_style(bits: str) -> Any:
 
 
 class Palette:
-    """The colour of each engine, the same in all figures: by the order of `ENGINES`."""
+    """The colour of each engine, the same in all figures, by the order of `ENGINES`."""
 
     def __init__(self, engines: Iterable[str]) -> None:
         there = set(engines)
@@ -81,12 +82,12 @@ class Palette:
         return PALETTE[self._index[engine]][0]
 
     def css(self, engine: str) -> str:
-        """For the page."""
+        """Return the colour as a CSS variable for the page."""
         return f"var(--e{self._index[engine]})"
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """``1234``, ``12.3``, ``0.0123``."""
+    """Format a number with three significant digits: ``1,234``, ``12.3``, ``0.0123``."""
     if value == 0:
         return "0"
     if abs(value) >= 10 ** (digits - 1):

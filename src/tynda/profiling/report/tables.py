@@ -1,4 +1,4 @@
-"""Flat tables of speed and of words, for other programs: units stand in the columns' names."""
+"""Flat tables of speed and error rates for other programs; column names contain the units."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPEED = {
         for name in ("peak", "base", "weights", "arena", "cache", "gpu", "predicted")
     },
 }
-"""Column -> pandas' type."""
+"""Column -> pandas type."""
 WORDS = {
     **_CASE,
     "manifest": "string",
@@ -44,17 +44,17 @@ WORDS = {
 
 
 def speed(report: Report) -> list[dict[str, Any]]:
-    """A row for each case of speed, also of those that were skipped or have failed."""
+    """Return a row for each case of speed, including skipped and failed ones."""
     return [_speed(report, row) for row in report.rows if row.case.work == "speed"]
 
 
 def words(report: Report) -> list[dict[str, Any]]:
-    """A row for each setup whose words were to be measured."""
+    """Return a row for each case of error rates."""
     return [_words(report, row) for row in report.rows if row.case.work == "words"]
 
 
 def write(report: Report) -> None:
-    """``profile`` and ``words``, as ``.csv`` and ``.parquet``."""
+    """Write ``profile`` and ``words``, as ``.csv`` and ``.parquet``."""
     import pandas as pd
 
     for name, rows, kinds in (
