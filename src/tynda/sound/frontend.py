@@ -433,8 +433,8 @@ def _check_fft(fft: int) -> None:
         )
 
 
-def _check_integer(name: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+def _check_integer(name: str, value: object, minimum: int, maximum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         raise TyndaError(
             f"front end: {name} must be a whole number from {minimum} to {maximum}, not {value!r}"
         )

@@ -156,10 +156,10 @@ class _Seq2Seq(_Tynda):
         self.fills = config.frames is not None
         if self.fills:
             self.window = config.frames * rules.SECONDS_PER_FRAME
-            self.most = config.context // 2
+            self.max_tokens = config.context // 2
         else:
             self.window = pieces.max_samples(self._checkpoint) / SAMPLE_RATE
-            self.most = pieces.max_tokens(config, pieces.max_samples(self._checkpoint))
+            self.max_tokens = pieces.max_tokens(config, pieces.max_samples(self._checkpoint))
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """Run window by window, each for the whole batch."""
