@@ -44,8 +44,6 @@ class UtteranceRun:
     program: Program
     known: dict[Value, Any]
     """The tensors that later steps read; at first the program's inputs."""
-    texts: list[int]
-    """How many tokens count of each text, where a decoder reads several in one batch."""
 
 
 class LayerwiseRun:
@@ -78,14 +76,12 @@ class LayerwiseRun:
         """
         until = max(self._uses(names), default=-1) + 1
         values = self._floats(weights, until)
+
+        def told(name: str, start: int, x: Floats) -> None:
+            tell(name, start, x.reshape(-1, x.shape[-1]))
+
+        watched = {name: NumpyOps(observe=partial(told, name)) for name in names}
         for one, last in zip(self._utterances, self._last, strict=True):
-
-            def told(name: str, start: int, x: Floats, texts: list[int] = one.texts) -> None:
-                if texts and len(x) == len(texts):
-                    x = np.concatenate([part[:n] for part, n in zip(x, texts, strict=True)])
-                tell(name, start, x.reshape(-1, x.shape[-1]))
-
-            watched = {name: NumpyOps(observe=partial(told, name)) for name in names}
             self._play(one, last, values, until, watched)
 
     def advance(self, weights: Weights, names: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tynda.errors import TyndaError
-from tynda.quantization import fit, fold
+from tynda.quantization import fit, fold, zeros
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.gptq import gptq
 from tynda.quantization.layerwise import LayerwiseRun, Part
@@ -135,7 +135,7 @@ def _round(
     elif method == "absmean":
         steps = fit.absmean(rows, grid)
     else:
-        steps = fit.clipped(rows, grid, counts)
+        steps = zeros.fitted(rows, grid, counts)
     if method == "gptq" and inputs is not None:
         return gptq(weight, grid, steps, inputs.hessians)
     return to_grid(weight, grid, steps)

@@ -190,8 +190,8 @@ def _settings(model: Checkpoint, plan: Plan, method: str, used: Calibration) -> 
     for name, weight in sorted(model.weights.items()):
         digest.update(name.encode() + np.ascontiguousarray(floats(weight)).tobytes())
         forget(weight)
-    for features, text in used.inputs:
-        digest.update(text.encode() + np.ascontiguousarray(features).tobytes())
+    for features in used.inputs:
+        digest.update(np.ascontiguousarray(features).tobytes())
     return digest.hexdigest()
 
 
