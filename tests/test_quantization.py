@@ -255,7 +255,13 @@ def with_outliers(model, path):
 
 @pytest.mark.parametrize(
     ("family", "method"),
-    [("whisper", "gptq"), ("whisper", "awq"), ("whisper", "smooth"), ("conformer", "gptq")],
+    [
+        ("whisper", "gptq"),
+        ("whisper", "awq"),
+        ("whisper", "smooth"),
+        ("whisper", "learnt"),
+        ("conformer", "gptq"),
+    ],
 )
 def test_calibrated_methods_keep_more_of_the_model(folder, tmp_path, speech, family, method):
     """Closer to the model's own outputs than nearest values are, on speech it did not hear."""
@@ -280,6 +286,24 @@ def test_calibrated_methods_keep_more_of_the_model(folder, tmp_path, speech, fam
         found = outputs(weights if bits == 8 else dense(weights), bits if bits == 8 else 32)
         off.append(np.square(found - expected).mean())
     assert off[1] < 0.8 * off[0]
+
+
+def test_a_model_is_learnt_in_parts(folder, speech):
+    """Each hands a single tensor on; a decoder, whose steps read several, is one."""
+    run = Calibration(huggingface.load(folder), speech).layerwise()
+    names = {part.name for part in run.parts(products(huggingface.load(folder)))}
+    blocks = run.blocks(names, rows=64)
+    assert [stop for _, stop in blocks[:-1]] == [start for start, _ in blocks[1:]]
+    assert (blocks[0][0], blocks[-1][1]) == (0, len(run.steps))
+    inside = [
+        {v.name.removeprefix("model.").split(".weight")[0] for s in run.steps[a:b] for v in s.weights}
+        for a, b in blocks
+    ]
+    assert {"encoder.conv1", "encoder.conv2"} <= inside[0]
+    assert {"encoder.layers.0.self_attn.q_proj", "encoder.layers.0.self_attn.out_proj"} <= inside[1]
+    assert {"encoder.layers.0.fc1", "encoder.layers.0.fc2"} <= inside[2]
+    assert {"decoder.layers.0.fc1", "decoder.embed_tokens"} <= inside[3]
+    assert len(blocks) == 4
 
 
 @pytest.mark.parametrize("method", ["awq", "smooth"])
