@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from tynda.errors import TyndaError
 from tynda.ops.numpy import NumpyOps
-from tynda.quantization import fit
+from tynda.quantization import fit, zeros
 from tynda.quantization.gptq import gptq
 from tynda.weights.grid import BITS, NF4, Grid
 from tynda.weights.pack import pack, row_bytes, unpack
@@ -151,6 +151,37 @@ def test_half_quadratic_finds_the_midst():
     steps = fit.half_quadratic(weight, grid)
     plain = to_grid(weight, grid, fit.clipped(weight, grid))
     assert error(to_grid(weight, grid, steps), weight) < 0.5 * error(plain, weight)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_zero_points_find_the_midst_of_a_group(bits):
+    weight = gaussian(20, 96) + np.repeat(gaussian(20, 3, seed=1) * 2, 32, axis=1)
+    grid = Grid(bits, 32)
+    found = to_grid(weight, grid, zeros.fitted(weight, grid))
+    others = [to_grid(weight, grid, f(weight, grid)) for f in (fit.clipped, fit.half_quadratic)]
+    assert error(found, weight) < 0.5 * error(others[0], weight)
+    assert error(found, weight) < error(others[1], weight)
+    # Numbers that lie about 0 already gain less than what a byte for each group is worth.
+    about = np.sign(gaussian(20, 96)) * np.float32(0.5) + gaussian(20, 96, seed=2) * 0.01
+    steps = zeros.fitted(about, grid)
+    np.testing.assert_array_equal(steps.offset, fit.clipped(about, grid).offset)
+
+
+def test_zero_points_go_by_how_much_an_input_counts():
+    weight, counts = gaussian(40, 64) + 1, np.ones(64, np.float32)
+    counts[::2] = 100
+    grid = Grid(2, 32)
+    found, plain = (to_grid(weight, grid, zeros.shifted(weight, grid, w)) for w in (counts, None))
+    assert error(found, weight) > error(plain, weight)
+    off = [np.square(x.dequantize() - weight)[:, ::2].mean() for x in (found, plain)]
+    assert off[0] < 0.9 * off[1]
+
+
+def test_filling_of_a_short_group_does_not_count():
+    weight = gaussian(8, 40) + 5
+    grid = Grid(4, 32)
+    found = to_grid(weight, grid, zeros.shifted(weight, grid))
+    assert np.square(found.dequantize() - weight)[:, 32:].mean() < 0.01
 
 
 def test_half_quadratic_forgives_outliers():

@@ -139,13 +139,19 @@ class Head(ABC, Generic[O]):
 
     @staticmethod
     @abstractmethod
+    def window(model: Checkpoint, samples: Floats) -> Floats:
+        """Likewise, but as decoding has them by default: where there is a window all of it,
+        silence behind the speech included."""
+
+    @staticmethod
+    @abstractmethod
     def given(model: Checkpoint, text: str) -> list[list[int]]:
         """The tokens of the right ``text`` that `forced` is given: one row, or none where there is
         no decoder."""
 
     @abstractmethod
     def written(self, features: Floats, count: int) -> list[list[int]]:
-        """Likewise the tokens that the model writes itself, at most ``count``."""
+        """Likewise the tokens that the model writes itself, at most ``count`` of text."""
 
     @abstractmethod
     def encode(self, samples: Floats, language: str | None = None) -> Floats:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tynda import manifest
-from tynda.compile import native
 from tynda.compile.engine import Engine
 from tynda.compile.trace import Value, trace_call
 from tynda.errors import TyndaError
@@ -33,15 +32,19 @@ Weights = Mapping[str, Any]
 _MAX_SECONDS = 12.0
 # Seconds of speech below which the user is warned.
 _MIN_SECONDS = 30.0
-# Tokens that a decoder may write by itself beyond those of the right text.
-_BEYOND = 4
+# Tokens that a decoder may write for each second of sound, and beyond; one that repeats itself
+# would write on to the end of its context.
+_TOKENS_PER_SECOND = 8
+_BEYOND = 8
 
 
 class Calibration:
     """Utterances of a manifest, evenly taken, and the model that they calibrate.
 
-    A decoder runs twice over each: on the right text, and on what it writes itself. Raises
-    `TyndaError` for a manifest without a recording that can be read.
+    All runs as it does when the model is used: an encoder over whole windows where it has any, a
+    decoder over what it writes itself in full precision, with its capitals, stops and time
+    stamps. The texts of the manifest play no part. Raises `TyndaError` for a manifest without a
+    recording that can be read.
     """
 
     def __init__(self, model: Checkpoint, path: Path, utterances: int = 128) -> None:
@@ -49,19 +52,19 @@ class Calibration:
         self._head = head_of(model.family)
         listed = manifest.read(path)
         step = max(1, len(listed) // utterances)
-        self.inputs: list[tuple[Floats, str]] = []
-        """Features, float32 ``[frames, bins]``, and the right text of each utterance."""
+        self.inputs: list[Floats] = []
+        """Features, float32 ``[frames, bins]``, of each utterance."""
         self.utterances: list[Utterance] = []
+        self._seconds: list[float] = []
         for utterance in listed[::step][:utterances]:
             samples = audio.load(utterance.audio)[: int(_MAX_SECONDS * SAMPLE_RATE)]
             if len(samples):
-                self.inputs.append((self._head.features(model, samples), utterance.text))
+                self.inputs.append(self._head.window(model, samples))
                 self.utterances.append(utterance)
+                self._seconds.append(len(samples) / SAMPLE_RATE)
         if not self.inputs:
             raise TyndaError(f"{path} has no sound in it to calibrate with")
-        seconds = (
-            sum(len(features) for features, _ in self.inputs) * model.frontend.hop / SAMPLE_RATE
-        )
+        seconds = sum(self._seconds)
         if seconds < _MIN_SECONDS:
             warnings.warn(
                 f"calibrating on {seconds:.0f} s of speech alone: the model may be fitted to these "
@@ -72,10 +75,9 @@ class Calibration:
     def outputs(self, engine: Engine, index: int) -> Floats:
         """Run the model on an utterance: log-probabilities or logits, float32 ``[n, vocab]``.
 
-        Those of a decoder are for the right text.
+        Those of a decoder are behind what the model itself writes.
         """
-        features, text = self.inputs[index]
-        inputs, _ = forced_inputs(features, self._head.given(self.model, text))
+        inputs, _ = forced_inputs(self.inputs[index], self.texts[index])
         scores: Floats = engine.array(engine.run(self._head.forced, self._settings, *inputs))[0]
         return scores
 
@@ -84,27 +86,23 @@ class Calibration:
         return self.model.family, self.model.config
 
     @cached_property
-    def _own(self) -> list[list[list[int]]]:
-        """The tokens that the model itself writes of each utterance."""
-        writer = Model(self.model, bits=8 if native.available() else 32).head
-        written = []
-        for features, text in self.inputs:
-            right = sum(len(row) for row in self._head.given(self.model, text))
-            written.append(writer.written(features, right + _BEYOND))
-        return written
+    def texts(self) -> list[list[list[int]]]:
+        """The tokens that the model itself writes of each utterance: a row, or none by CTC."""
+        if not self._head.decodes:
+            return [[] for _ in self.inputs]
+        writer = Model(self.model, bits=32).head
+        most = [_BEYOND + round(_TOKENS_PER_SECOND * seconds) for seconds in self._seconds]
+        return [writer.written(x, n) for x, n in zip(self.inputs, most, strict=True)]
 
     def layerwise(self) -> LayerwiseRun:
         """All utterances on their way through the model, before the first step."""
         shapes = {name: tuple(weight.shape) for name, weight in self.model.weights.items()}
         runs = []
-        for index, (features, text) in enumerate(self.inputs):
-            texts = self._head.given(self.model, text)
-            if self._head.decodes:
-                texts = texts + self._own[index]
-            inputs, counts = forced_inputs(features, texts)
+        for features, texts in zip(self.inputs, self.texts, strict=True):
+            inputs, _ = forced_inputs(features, texts)
             values = [Value(x.shape, is_integer=x.dtype.kind == "i") for x in inputs]
             program, _ = trace_call(self._head.forced, shapes, self._settings, *values)
-            runs.append(UtteranceRun(program, dict(zip(values, inputs, strict=True)), counts))
+            runs.append(UtteranceRun(program, dict(zip(values, inputs, strict=True))))
         return LayerwiseRun(runs)
 
     def statistics(

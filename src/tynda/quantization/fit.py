@@ -13,7 +13,7 @@ from tynda.weights.grid import Grid
 from tynda.weights.steps import Steps, nearest, settle
 from tynda.weights.weight import Floats
 
-__all__ = ["absmax", "absmean", "clipped", "half_quadratic", "kmeans"]
+__all__ = ["absmax", "absmean", "clipped", "group_rows", "half_quadratic", "kmeans", "shares"]
 
 # Shares of the largest value that are tried as the end of a grid.
 _CLIPS = np.linspace(0.35, 1.0, 40, dtype=np.float32)
@@ -23,13 +23,13 @@ _NUMBERS = 1 << 16
 
 def absmax(rows: Floats, grid: Grid) -> Steps:
     """The largest value of a group is the end of its grid: rounding to nearest, as it is."""
-    parts = _groups(rows, grid)
+    parts = group_rows(rows, grid)
     return settle(grid, np.abs(parts).max(2) * _reach(grid))
 
 
 def absmean(rows: Floats, grid: Grid) -> Steps:
     """Steps from the mean size, as BitNet b1.58 does (Ma et al. 2024, equation 3)."""
-    parts = _groups(rows, grid)
+    parts = group_rows(rows, grid)
     return settle(
         grid, np.nanmean(np.where(_real(rows, grid), np.abs(parts), np.nan), 2) * grid.gaussian
     )
@@ -37,10 +37,10 @@ def absmean(rows: Floats, grid: Grid) -> Steps:
 
 def clipped(rows: Floats, grid: Grid, weight: Floats | None = None) -> Steps:
     """The end of each group's grid that gives the least error, out of forty."""
-    count, shares = max(1, _NUMBERS // max(1, rows.shape[1])), _shares(rows, grid, weight)
+    count, inputs = max(1, _NUMBERS // max(1, rows.shape[1])), shares(rows, grid, weight)
     step = np.concatenate(
         [
-            _clipped(_groups(rows[i : i + count], grid), grid, shares)
+            _clipped(group_rows(rows[i : i + count], grid), grid, inputs)
             for i in range(0, len(rows), count)
         ]
     )
@@ -69,7 +69,7 @@ def half_quadratic(rows: Floats, grid: Grid, rounds: int = 20) -> Steps:
 
     Half-quadratic splitting with the l_0.7 norm, which forgives outliers; without any data.
     """
-    parts = _groups(rows, grid)
+    parts = group_rows(rows, grid)
     real = _real(rows, grid)
     low, high = (f(np.where(real, parts, 0), axis=2, keepdims=True) for f in (np.min, np.max))
     step = np.maximum((high - low) / (grid.levels - 1), 1e-12)
@@ -114,7 +114,7 @@ def _table(grid: Grid) -> Floats:
     return np.array(grid.table, np.float32)
 
 
-def _groups(rows: Floats, grid: Grid) -> Floats:
+def group_rows(rows: Floats, grid: Grid) -> Floats:
     """``[out, groups, size]``, zeros behind the last."""
     size = max(1, grid.group_size(rows.shape[1]))
     short = -rows.shape[1] % size
@@ -123,11 +123,11 @@ def _groups(rows: Floats, grid: Grid) -> Floats:
 
 def _real(rows: Floats, grid: Grid) -> NDArray[np.bool_]:
     """Which of `_groups` are no filling: ``[1, groups, size]``."""
-    return _groups(np.ones((1, rows.shape[1]), np.float32), grid) > 0
+    return group_rows(np.ones((1, rows.shape[1]), np.float32), grid) > 0
 
 
-def _shares(rows: Floats, grid: Grid, weight: Floats | None) -> Floats:
+def shares(rows: Floats, grid: Grid, weight: Floats | None) -> Floats:
     """How much each of a row's inputs counts ``[groups, size]``."""
     ones = np.ones(rows.shape[1], np.float32)
-    shares: Floats = _groups((ones if weight is None else weight)[None], grid)[0]
-    return shares
+    found: Floats = group_rows((ones if weight is None else weight)[None], grid)[0]
+    return found

@@ -16,8 +16,8 @@ import numpy as np
 
 from tynda.compile.trace import Step, Value
 from tynda.quantization.calibrate import Calibration
-from tynda.quantization.fit import clipped
 from tynda.quantization.statistics import InputStatistics
+from tynda.quantization.zeros import fitted
 from tynda.weights.grid import Grid
 from tynda.weights.rounding import to_grid
 from tynda.weights.weight import Floats, floats
@@ -101,7 +101,7 @@ def _harm(
     total = 0.0
     for name in link.weights:
         weight = floats(weights[name]) * factors
-        steps = clipped(weight, grid, inputs.mean_squares / factors**2)
+        steps = fitted(weight, grid, inputs.mean_squares / factors**2)
         change = (to_grid(weight, grid, steps).dequantize() - weight) / factors
         start = 0
         for block in inputs.hessians:

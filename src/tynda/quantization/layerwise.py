@@ -7,6 +7,7 @@ or an operation has to know of calibration.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ Tell = Callable[[str, int, Floats], None]
 
 # Bytes of the tensors that waiting utterances may hold, all together.
 _MAX_KEPT = 512 << 20
+# Products that a part of a model has at least (`LayerwiseRun.blocks`).
+_LEAST = 2
 
 
 class Part(NamedTuple):
@@ -44,21 +47,25 @@ class UtteranceRun:
     program: Program
     known: dict[Value, Any]
     """The tensors that later steps read; at first the program's inputs."""
-    texts: list[int]
-    """How many tokens count of each text, where a decoder reads several in one batch."""
 
 
 class LayerwiseRun:
     """Utterances on their way through a model, all before the same step."""
 
-    def __init__(self, utterances: list[UtteranceRun]) -> None:
+    def __init__(self, utterances: list[UtteranceRun], at: int = 0) -> None:
+        """``at``: the step that all of them are before."""
         self._utterances = utterances
         self.steps: Sequence[Step] = utterances[0].program.steps
         """The steps of one utterance; those of others differ in shapes only."""
-        self._at = 0
+        self._at = at
         self._last = [_last_uses(one.program) for one in utterances]
         held = [_held(one.program, last) for one, last in zip(utterances, self._last, strict=True)]
         self._held = np.sum(held, axis=0)
+
+    @property
+    def utterances(self) -> list[UtteranceRun]:
+        """In the order of the calibration set."""
+        return self._utterances
 
     def parts(self, names: Collection[str]) -> list[Part]:
         """The weights of these names that products are made with, in the order of their use."""
@@ -78,25 +85,64 @@ class LayerwiseRun:
         """
         until = max(self._uses(names), default=-1) + 1
         values = self._floats(weights, until)
+
+        def told(name: str, start: int, x: Floats) -> None:
+            tell(name, start, x.reshape(-1, x.shape[-1]))
+
+        watched = {name: NumpyOps(observe=partial(told, name)) for name in names}
         for one, last in zip(self._utterances, self._last, strict=True):
-
-            def told(name: str, start: int, x: Floats, texts: list[int] = one.texts) -> None:
-                if texts and len(x) == len(texts):
-                    x = np.concatenate([part[:n] for part, n in zip(x, texts, strict=True)])
-                tell(name, start, x.reshape(-1, x.shape[-1]))
-
-            watched = {name: NumpyOps(observe=partial(told, name)) for name in names}
-            self._play(one, last, values, until, watched)
+            self._play(one, last, values, until, watched, NumpyOps())
 
     def advance(self, weights: Weights, names: Collection[str]) -> None:
         """Go on to where the first of ``names`` is used, or as near as room allows."""
         until = min(self._uses(names), default=len(self.steps))
         fit = [i for i in range(self._at, until + 1) if self._held[i] <= _MAX_KEPT]
-        until = max(fit, default=self._at)
-        values = self._floats(weights, until)
+        self.advance_to(weights, max(fit, default=self._at))
+
+    def advance_to(
+        self,
+        weights: Weights,
+        until: int,
+        ops: Any = None,
+        tensor: Callable[[Any], Any] = np.asarray,
+    ) -> None:
+        """Go on to the step of this number, by other ``ops`` than NumPy's if that is faster.
+
+        ``tensor`` makes an array one of theirs.
+        """
+        values = {name: tensor(value) for name, value in self._floats(weights, until).items()}
         for one, last in zip(self._utterances, self._last, strict=True):
-            one.known = self._play(one, last, values, until, {})
+            one.known = {value: tensor(x) for value, x in one.known.items()}
+            known = self._play(one, last, values, until, {}, ops or NumpyOps())
+            one.known = {value: np.asarray(x) for value, x in known.items()}
         self._at = until
+
+    def blocks(self, names: Collection[str], rows: int) -> list[tuple[int, int]]:
+        """The steps, in parts ``[start, stop)`` that hand a single tensor on, or are the last.
+
+        That tensor has at least so many ``rows``: what works on fewer is cheap, and one part. A
+        part has at least two products with weights of these ``names``: of a transformer, each is
+        an attention or a feed-forward layer with what is added to it. What several tensors lead
+        into, such as a decoder and the keys that it attends to, is one part as well.
+        """
+        uses = self._uses(names)
+        found, start = [], 0
+        for place in _narrow(self._utterances[0].program, self._last[0], rows):
+            if sum(start <= use < place for use in uses) >= _LEAST and max(uses) >= place:
+                found.append((start, place))
+                start = place
+        return [*found, (start, len(self.steps))]
+
+    def room(self, places: Collection[int]) -> int:
+        """How many of the utterances, at least one, may wait at all of these steps."""
+        held = max(self._held[place] for place in places) / len(self._utterances)
+        return max(1, min(len(self._utterances), int(_MAX_KEPT / max(held, 1))))
+
+    def some(self, count: int) -> LayerwiseRun:
+        """A run of its own, from here, of so many utterances, evenly taken."""
+        every = len(self._utterances) / min(count, len(self._utterances))
+        taken = [self._utterances[int(i * every)] for i in range(min(count, len(self._utterances)))]
+        return LayerwiseRun([UtteranceRun(one.program, dict(one.known)) for one in taken], self._at)
 
     def _uses(self, names: Collection[str]) -> list[int]:
         """The steps that products with these weights are made in."""
@@ -115,9 +161,10 @@ class LayerwiseRun:
         weights: Weights,
         until: int,
         observers: Mapping[str, NumpyOps],
+        plain: Any,
     ) -> dict[Value, Any]:
         """The tensors that are known before the step ``until``."""
-        known, plain = dict(one.known), NumpyOps()
+        known = dict(one.known)
         for i in range(self._at, until):
             step = one.program.steps[i]
             weight = _multiplied(step)
@@ -143,6 +190,18 @@ def _multiplied(step: Step) -> Value | None:
 def _last_uses(program: Program) -> dict[Value, int]:
     """The last step that reads each tensor."""
     return {v: i for i, step in enumerate(program.steps) for v in step.tensors.values()}
+
+
+def _narrow(program: Program, last: Mapping[Value, int], rows: int) -> list[int]:
+    """The steps before which later ones read a single tensor, lengths apart, of so many rows."""
+    found, alive = [], {value for value in program.inputs if not value.is_integer}
+    for i, step in enumerate(program.steps):
+        if not step.result.is_integer:
+            alive.add(step.result)
+        alive = {value for value in alive if last.get(value, -1) > i}
+        if len(alive) == 1 and math.prod(next(iter(alive)).shape[:-1]) >= rows:
+            found.append(i + 1)
+    return found
 
 
 def _held(program: Program, last: Mapping[Value, int]) -> NDArray[np.float64]:

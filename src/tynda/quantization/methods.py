@@ -6,13 +6,13 @@ is fitted to what the rounded ones before it give.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tynda.errors import TyndaError
-from tynda.quantization import fit, fold
+from tynda.quantization import fit, fold, zeros
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.gptq import gptq
 from tynda.quantization.layerwise import LayerwiseRun, Part
@@ -82,21 +82,62 @@ def _calibrated(
         return {name for name in plan if name not in done or stored_bits(done[name]) > 8}
 
     run = calibration.layerwise()
-    parts = run.parts(unrounded())
+    if method == "learnt":
+        yield from _learnt(weights, plan, calibration, run, done)
+    else:
+        yield from in_order(weights, plan, method, run, unrounded(), done)
+    # No utterance comes to these.
+    yield {name: _round(floats((weights | done)[name]), plan[name], "clip") for name in unrounded()}
+
+
+def _learnt(
+    weights: dict[str, Floats],
+    plan: Mapping[str, Grid],
+    calibration: Calibration,
+    run: LayerwiseRun,
+    done: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    try:
+        from tynda.quantization.rebuild import rebuild
+    except ImportError:
+        raise TyndaError("learnt needs torch: pip install 'tynda[train]'") from None
+
+    def begin(
+        run: LayerwiseRun, names: set[str], known: dict[str, Any]
+    ) -> Iterator[dict[str, Weight]]:
+        return in_order(weights, plan, "gptq", run, names, known)
+
+    model = calibration.model
+    learns = model.family.trainable(model.config)
+    yield from rebuild(weights, plan, run, learns, done, begin)
+
+
+def in_order(
+    weights: Mapping[str, Floats],
+    plan: Mapping[str, Grid],
+    method: Method,
+    run: LayerwiseRun,
+    names: Collection[str],
+    done: Mapping[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """The weights of these ``names`` that are multiplied with anything, in the order of that.
+
+    Each is fitted to what those before it give once they are ``done``: the caller adds to these
+    what it is given, before it asks for more.
+    """
+    parts = run.parts(names)
     pieces: dict[str, list[Weight]] = {}
     while parts:
         count = next((i for i in range(1, len(parts)) if not _fits(parts[: i + 1], weights)), None)
         now, parts = parts[:count], parts[count:] if count else []
-        run.advance(weights | done, {part.name for part in now})
-        seen = _observed(run, weights | done, now)
+        run.advance({**weights, **done}, {part.name for part in now})
+        seen = _observed(run, {**weights, **done}, now)
         for part in now:
-            weight = floats((weights | done)[part.name])[part.start : part.stop]
+            weight = floats({**weights, **done}[part.name])[part.start : part.stop]
             found = _round(weight, plan[part.name], method, seen.pop(part, None))
             pieces.setdefault(part.name, []).append(found)
         whole = {part.name for part in now} - {part.name for part in parts}
         yield {name: joined(pieces.pop(name)) for name in whole}
-    # No utterance comes to these.
-    yield {name: _round(floats((weights | done)[name]), plan[name], "clip") for name in unrounded()}
 
 
 def _fits(parts: Sequence[Part], weights: Mapping[str, Floats]) -> bool:
@@ -135,7 +176,7 @@ def _round(
     elif method == "absmean":
         steps = fit.absmean(rows, grid)
     else:
-        steps = fit.clipped(rows, grid, counts)
+        steps = zeros.fitted(rows, grid, counts)
     if method == "gptq" and inputs is not None:
         return gptq(weight, grid, steps, inputs.hessians)
     return to_grid(weight, grid, steps)

@@ -15,7 +15,7 @@ from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.heads.seq2seq.rules import log_softmax
 from tynda.quantization.calibrate import Calibration
-from tynda.quantization.fit import clipped
+from tynda.quantization.zeros import fitted
 from tynda.store.checkpoint import Checkpoint
 from tynda.weights.grid import BITS, Grid
 from tynda.weights.pack import row_bytes
@@ -73,7 +73,7 @@ def measure(
         errors = {}
         for bits in BITS:
             grid = Grid(bits, group if bits < 8 else 0)
-            rounded = to_grid(weights[name], grid, clipped(rows, grid, counts)).dequantize()
+            rounded = to_grid(weights[name], grid, fitted(rows, grid, counts)).dequantize()
             errors[bits] = float(np.sum(np.square(by_tap(rounded) - rows) * counts))
             if bits == _MEASURED:
                 changed = outputs({name: rounded})
@@ -123,11 +123,11 @@ def allocate(
 
 
 def weight_bytes(shape: tuple[int, ...], grid: Grid) -> int:
-    """Bytes of a tensor in a file whose offsets are implied."""
+    """The most bytes that a tensor takes in a file: with an offset for each group."""
     inputs = int(np.prod(shape[1:]))
     if grid.bits == 8:
         return shape[0] * (inputs + 4)
-    return shape[0] * (row_bytes(grid.bits, inputs) + 2 + grid.groups(inputs))
+    return shape[0] * (row_bytes(grid.bits, inputs) + 2 + 2 * grid.groups(inputs))
 
 
 def read_plan(path: Path, names: list[str]) -> dict[str, Grid]:

@@ -19,6 +19,7 @@ from tynda.store.checkpoint import Checkpoint, Header, load_tensors, save_model
 from tynda.weights.grid import Grid
 from tynda.weights.tensors import forget
 from tynda.weights.weight import POSITIONS, dense, floats, is_product, quantize_all
+from tynda.weights.weight import quantize as to_8_bits
 
 if TYPE_CHECKING:
     from tynda.quantization.calibrate import Calibration
@@ -58,8 +59,8 @@ def quantize(
     a step. ``calibration``: a manifest, of which so many ``utterances`` are used, or a
     `Calibration`. ``overrides``: pairs of a pattern and other bits for the tensors whose names
     match it; the last pattern that matches counts. Tensors that no product is made with stay as
-    they are, or become f16 where others have fewer than 8 bits. The file of an MMS model has the
-    language of its own head.
+    they are; where others have fewer than 8 bits, they become f16, and constant positions 8 bits.
+    The file of an MMS model has the language of its own head.
 
     What is finished is kept in ``OUTPUT.partial``, from which the same call goes on. Raises
     `TyndaError` where `library.load` and `save_model` do, when ``output`` is there, and for what
@@ -87,6 +88,9 @@ def quantize(
         rest = {name: weight for name, weight in model.weights.items() if name not in plan}
         few = _few(model, plan, method, calibration, utterances, output, on_progress)
         weights = quantize_all(rest, trainable(model)) | few
+        if not plain:
+            places = [name for name in rest if fnmatchcase(name, POSITIONS)]
+            weights |= {name: to_8_bits(floats(rest[name])) for name in places}
     # Beside weights in few bits, norms and biases in 32 bits would be of no use.
     header = new_header(model)
     if not (plain and method == "rtn"):
@@ -190,8 +194,8 @@ def _settings(model: Checkpoint, plan: Plan, method: str, used: Calibration) -> 
     for name, weight in sorted(model.weights.items()):
         digest.update(name.encode() + np.ascontiguousarray(floats(weight)).tobytes())
         forget(weight)
-    for features, text in used.inputs:
-        digest.update(text.encode() + np.ascontiguousarray(features).tobytes())
+    for features in used.inputs:
+        digest.update(np.ascontiguousarray(features).tobytes())
     return digest.hexdigest()
 
 

@@ -13,11 +13,13 @@ __all__ = ["CALIBRATED", "METHODS", "STORED", "Calibrated", "Method", "Settings"
 STORED = (*BITS, 16, 32)
 """Widths that a file's weights can have."""
 
-Method = Literal["rtn", "clip", "hqq", "absmean", "nf4", "kmeans", "gptq", "awq", "smooth"]
+Method = Literal[
+    "rtn", "clip", "hqq", "absmean", "nf4", "kmeans", "gptq", "awq", "smooth", "learnt"
+]
 """``rtn``: nearest values; ``clip``: the same on the grid that errs least; ``hqq``, ``absmean``,
 ``gptq`` and ``awq`` by their papers; ``nf4`` and ``kmeans``: a table; ``smooth``: SmoothQuant,
-then ``clip``."""
-Calibrated = Literal["gptq", "awq", "smooth"]
+then ``clip``; ``learnt``: `gptq`, then learnt part by part, with torch."""
+Calibrated = Literal["gptq", "awq", "smooth", "learnt"]
 """Methods that need a calibration set."""
 METHODS: tuple[Method, ...] = get_args(Method)
 CALIBRATED: tuple[Calibrated, ...] = get_args(Calibrated)

@@ -120,6 +120,8 @@ class CTCHead(Head[Decoding]):
         """See `Head.features`; there is no window."""
         return model.frontend(samples)
 
+    window = features
+
     @staticmethod
     def given(model: Checkpoint, text: str) -> list[list[int]]:
         """See `Head.given`."""
