@@ -35,14 +35,14 @@ struct Sound {
   bool whole;       // all of them count, and not only those of the sound
 };
 
-// What greedy decoding needs beside the programs.
+// The facts that greedy decoding needs beside the programs.
 struct Greedy {
   enum Kind { ctc, seq2seq };
   Kind kind;
   int64_t blank = 0;  // of ctc: the token between labels
   // Of seq2seq: the token that ends a text, and how many tokens a text may have.
   int64_t end = 0, most = 0;
-  // What the decoder begins with; what is never chosen; what is not chosen first.
+  // The decoder's first tokens, those that are never chosen, and those not chosen first.
   std::vector<int64_t> prompt, never, first;
 };
 

@@ -126,6 +126,7 @@ inline void store_some(float* p, F x, int n) { n == kLanes ? store(p, x) : store
 // clang-format off: each needs the one before
 #include "products.inl"
 #include "few.inl"
+#include "attention_forms.inl"
 #include "attention.inl"
 #include "distances.inl"
 #include "rows.inl"

@@ -99,7 +99,7 @@ std::vector<Tensor> Recogniser::encode(const std::vector<float>& features, int64
   return model_.run("encode", {padded, integers({sound.whole ? sound.frames : frames})});
 }
 
-// Of `encoded`, log-probabilities [frames, tokens] and how many frames count.
+// `encoded` holds log-probabilities [frames, tokens] and how many frames count.
 std::string Recogniser::ctc(const std::vector<Tensor>& encoded) const {
   check_results(encoded, 2);
   const std::vector<std::string>& tokens = model_.tokens();

@@ -1,4 +1,4 @@
-"""What a model costs, per operation and per layer, counted on its trace.
+"""The cost of a model, per operation and per layer, counted on its trace.
 
 Conventions
 -----------
@@ -73,19 +73,19 @@ class Row:
     output_bytes: int
     """Activations written."""
     bits: int = 32
-    """Of the numbers in its products. An LSTM is in 32: its recurrent half always is."""
+    """The matmul precision. An LSTM has 32, as its recurrent half always does."""
     step: int = 0
     """Its place in the traced program."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one run of a model costs."""
+    """The cost of one run of a model."""
 
     rows: tuple[Row, ...]
     """In the order of the calls; those that only move data are among them."""
     weight_bytes: int
-    """Of every tensor read, each once."""
+    """Bytes of all tensors read, each counted once."""
     peak_activation_bytes: int
     """The most bytes of tensors passing between operations that live at one time, see
     `peak_bytes`."""
@@ -171,7 +171,7 @@ def count_call(
 
 
 def report(program: Program, lowered: Lowered | None = None) -> Report:
-    """What a program costs; with how the native engine does it, what it costs there."""
+    """Return the cost of a program; with ``lowered``, its cost in the native engine."""
     held: dict[int, dict[str, int]] = {}
     integer = set()
     if lowered is not None:

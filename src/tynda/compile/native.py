@@ -55,7 +55,7 @@ def available() -> bool:
 
 
 def instruction_sets() -> list[str]:
-    """Those that there are kernels for and this processor has, best first."""
+    """Return the sets that have kernels and that this processor supports, best first."""
     return list(_native.instruction_sets())
 
 
@@ -71,7 +71,7 @@ class Machine:
 
     @property
     def kernels(self) -> Any:
-        """Those of its instruction set."""
+        """The kernels of its instruction set."""
         return _native.kernels(self.instructions)
 
 
@@ -111,7 +111,7 @@ class Lowered:
 
     @property
     def made_bytes(self) -> int:
-        """Of those results that are no inputs."""
+        """Bytes of the results that are not inputs."""
         return sum(self.layout.argument_bytes[len(self.program.inputs) :])
 
 
@@ -126,7 +126,7 @@ class Packed:
     """Keys or values in the kernels' form; ``data`` is bytes ``[items, size]``."""
 
     shape: tuple[int, ...]
-    """As if it were an array."""
+    """The shape of the tensor in rows."""
     remembered: str
     data: NDArray[np.uint8]
 
@@ -171,7 +171,7 @@ class Native:
     def timings(
         self, function: Callable[..., Any], config: Any, *inputs: Any
     ) -> tuple[Any, dict[int, float]]:
-        """As `run`, and the seconds that each operation took, by its place in the program.
+        """Run as `run` does, and return the seconds of each operation by its place in the program.
 
         The program is that of ``compile(function, config, inputs)``. An operation that a product
         does on its way out (an activation, a factor, a sum) has no time: it is in the product's,
@@ -208,7 +208,7 @@ class Native:
 
     @property
     def weight_bytes(self) -> int:
-        """Of all weights that were used so far, as the kernels hold them."""
+        """Bytes of all weights that were used so far, as the kernels hold them."""
         return sum(matrix.bytes for matrix in self._matrices.values())
 
     def array(self, tensor: NDArray[Any]) -> NDArray[Any]:
@@ -323,7 +323,7 @@ def _value(array: Any) -> Value:
 
 
 def _plain(array: Any) -> NDArray[Any]:
-    """As native code reads it."""
+    """Return an array in the form that native code reads."""
     if isinstance(array, Packed):
         return array.data
     array = np.asarray(array)

@@ -26,7 +26,7 @@ class Buffer:
     row: int | None
     """Bytes; None for packed keys or values, which are as long as the kernels have them."""
     kind: Literal["buffer", "argument", "constant"] = "buffer"
-    """What a run makes, what it is given, or what never changes."""
+    """A result of the run, an argument, or a tensor that never changes."""
     packed: str = ""
     """``keys`` or ``values``, then heads, keys, channels and bits."""
 

@@ -27,7 +27,7 @@ _FOUR = 4
 
 @dataclass(frozen=True)
 class Ending:
-    """What becomes of a product before it is written."""
+    """The last steps of a product, before it is written."""
 
     bias: View | None = None
     activation: str = "none"
@@ -35,7 +35,7 @@ class Ending:
     residual: View | None = None
 
     def part(self, start: int) -> Ending:
-        """Of the outputs from ``start`` on."""
+        """Return the same for the outputs from ``start`` on."""
         bias, residual = (v and v.columns(start * _FLOAT) for v in (self.bias, self.residual))
         return replace(self, bias=bias, residual=residual)
 
@@ -83,7 +83,7 @@ def multiply(
 
 
 def _ending(lower: Lowering, step: Step) -> tuple[Value, Ending]:
-    """What a product can do on its way out, and the value that is then its result."""
+    """Return what a product can do as it is written, and the value that is then its result."""
     ending, result = Ending(lower.vector(step, "bias")), step.result
     while (user := lower.only_user(result)) is not None:
         after = lower.program.steps[user]

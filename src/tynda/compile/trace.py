@@ -1,7 +1,6 @@
-"""Tracing backend: no data, only shapes. A model's definition becomes the list of its operations.
+"""Tracing backend: no data, only shapes. A model's definition becomes a list of operations.
 
-Whoever needs to know a model before it runs (what it costs, where its buffers go) reads that
-list; `replay` runs it on another backend.
+The cost of a model and its plans are computed from that list; `replay` runs it elsewhere.
 """
 
 # ruff: noqa: D102 - the protocol documents every operation
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tynda.compile.shapes import attended, expect
 from tynda.models.base import Family
 from tynda.ops.base import conv_length
 from tynda.ops.tree import leaves
@@ -43,11 +43,10 @@ class Value:
 
     shape: tuple[int, ...]
     name: str = ""
-    """Of a weight its own; of another tensor that of the layer that it comes from: the weights'
-    without the last part (``blocks.0.ff1.in``), or the last input's where there are none."""
+    """A weight's own name; or the layer's that makes the tensor, such as ``blocks.0.ff1.in``."""
     is_weight: bool = False
     is_integer: bool = False
-    """Of whole numbers: lengths, places, tokens."""
+    """Whether it has whole numbers: lengths, places, tokens."""
     remembered: str = ""
     """``keys`` or ``values``, of how many heads: as `remember_keys` gives them."""
 
@@ -154,7 +153,7 @@ class TraceOps:
 
     def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
         width, channels = weight.shape
-        _expect(x.shape[-1] == channels, x, weight)
+        expect(x.shape[-1] == channels, x, weight)
         return self._step("linear", (*x.shape[:-1], width), x=x, weight=weight, bias=bias)
 
     def conv1d(
@@ -169,7 +168,7 @@ class TraceOps:
     ) -> Value:
         batch, time, channels = x.shape
         width, per_group, kernel = weight.shape
-        _expect(channels == per_group * groups and width % groups == 0, x, weight)
+        expect(channels == per_group * groups and width % groups == 0, x, weight)
         shape = (batch, conv_length(time, kernel, stride, padding), width)
         settings = {"stride": stride, "padding": padding, "groups": groups}
         return self._step("conv1d", shape, settings, x=x, weight=weight, bias=bias)
@@ -186,7 +185,7 @@ class TraceOps:
     ) -> Value:
         batch, time, bins, channels = x.shape
         width, per_group, *kernel = weight.shape
-        _expect(channels == per_group * groups and width % groups == 0, x, weight)
+        expect(channels == per_group * groups and width % groups == 0, x, weight)
         sizes = zip((time, bins), kernel, stride, padding, strict=True)
         shape = (batch, *(conv_length(*size) for size in sizes), width)
         settings = {"stride": stride, "padding": padding, "groups": groups}
@@ -195,8 +194,8 @@ class TraceOps:
     def layer_norm(
         self, x: Value, weight: Value, bias: Value | None = None, eps: float = 1e-5
     ) -> Value:
-        _expect(weight.shape == x.shape[-1:], x, weight)
-        _expect(bias is None or bias.shape == weight.shape, weight, *([bias] if bias else []))
+        expect(weight.shape == x.shape[-1:], x, weight)
+        expect(bias is None or bias.shape == weight.shape, weight, *([bias] if bias else []))
         return self._step("layer_norm", x.shape, {"eps": eps}, x=x, weight=weight, bias=bias)
 
     def group_norm(
@@ -209,8 +208,8 @@ class TraceOps:
         lengths: Value,
         eps: float = 1e-5,
     ) -> Value:
-        _expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
-        _expect(x.shape[-1] % groups == 0, x)
+        expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
+        expect(x.shape[-1] % groups == 0, x)
         settings = {"groups": groups, "eps": eps}
         return self._step(
             "group_norm", x.shape, settings, x=x, weight=weight, bias=bias, lengths=lengths
@@ -229,7 +228,7 @@ class TraceOps:
     ) -> Value:
         weights = {"weight": weight, "bias": bias, "mean": mean, "variance": variance}
         fits = all(w.shape == x.shape[-1:] for w in weights.values())
-        _expect(fits, x, *weights.values())
+        expect(fits, x, *weights.values())
         settings = {"eps": eps, "momentum": momentum}
         return self._step("batch_norm", x.shape, settings, x=x, **weights, lengths=lengths)
 
@@ -249,22 +248,22 @@ class TraceOps:
         return self._step("asinh", x.shape, x=x)
 
     def glu(self, x: Value) -> Value:
-        _expect(x.shape[-1] % 2 == 0, x)
+        expect(x.shape[-1] % 2 == 0, x)
         return self._step("glu", (*x.shape[:-1], x.shape[-1] // 2), x=x)
 
     def swiglu(self, x: Value) -> Value:
-        _expect(x.shape[-1] % 2 == 0, x)
+        expect(x.shape[-1] % 2 == 0, x)
         return self._step("swiglu", (*x.shape[:-1], x.shape[-1] // 2), x=x)
 
     def log_softmax(self, x: Value) -> Value:
         return self._step("log_softmax", x.shape, x=x)
 
     def attention(self, q: Value, k: Value, v: Value, *, heads: int, lengths: Value) -> Value:
-        shape = _attended(q, k, v, heads)
+        shape = attended(q, k, v, heads)
         return self._step("attention", shape, {"heads": heads}, q=q, k=k, v=v, lengths=lengths)
 
     def causal_attention(self, q: Value, k: Value, v: Value, *, heads: int, starts: Value) -> Value:
-        shape = _attended(q, k, v, heads)
+        shape = attended(q, k, v, heads)
         return self._step("causal_attention", shape, {"heads": heads}, q=q, k=k, v=v, starts=starts)
 
     def window_attention(
@@ -278,8 +277,8 @@ class TraceOps:
         before: int,
         after: int,
     ) -> Value:
-        shape = _attended(q, k, v, heads)
-        _expect(q.shape[1] == k.shape[1], q, k)
+        shape = attended(q, k, v, heads)
+        expect(q.shape[1] == k.shape[1], q, k)
         settings = {"heads": heads, "before": before, "after": after}
         return self._step("window_attention", shape, settings, q=q, k=k, v=v, lengths=lengths)
 
@@ -290,13 +289,13 @@ class TraceOps:
 
     def rotary(self, x: Value, table: Value, *, heads: int) -> Value:
         width = x.shape[-1] // heads
-        _expect(x.shape[-1] % heads == 0 and table.shape[:-1] == x.shape[:-1], x, table)
-        _expect(table.shape[-1] % 2 == 0 and table.shape[-1] <= width, x, table)
+        expect(x.shape[-1] % heads == 0 and table.shape[:-1] == x.shape[:-1], x, table)
+        expect(table.shape[-1] % 2 == 0 and table.shape[-1] <= width, x, table)
         return self._step("rotary", x.shape, {"heads": heads}, table=table, x=x)
 
     def distances(self, x: Value) -> Value:
         _, time, channels = x.shape
-        _expect(channels % 2 == 0, x)
+        expect(channels % 2 == 0, x)
         return self._step("distances", (max(0, 2 * time - 1), channels), x=x)
 
     def relative_attention(
@@ -311,10 +310,10 @@ class TraceOps:
         heads: int,
         lengths: Value,
     ) -> Value:
-        shape = _attended(q, k, v, heads)
+        shape = attended(q, k, v, heads)
         time, channels = q.shape[1:]
-        _expect(k.shape == q.shape and distances.shape == (max(0, 2 * time - 1), channels), q, k)
-        _expect(content_bias.shape == distance_bias.shape == (channels,), q, content_bias)
+        expect(k.shape == q.shape and distances.shape == (max(0, 2 * time - 1), channels), q, k)
+        expect(content_bias.shape == distance_bias.shape == (channels,), q, content_bias)
         return self._step(
             "relative_attention",
             shape,
@@ -330,7 +329,7 @@ class TraceOps:
 
     def attention_weights(self, q: Value, k: Value, *, heads: int, lengths: Value) -> Value:
         batch, queries, channels = q.shape
-        _expect(k.shape[::2] == (batch, channels) and channels % heads == 0, q, k)
+        expect(k.shape[::2] == (batch, channels) and channels % heads == 0, q, k)
         shape = (batch, heads, queries, k.shape[1])
         return self._step("attention_weights", shape, {"heads": heads}, q=q, k=k, lengths=lengths)
 
@@ -342,7 +341,7 @@ class TraceOps:
 
     def _remember(self, what: str, heads: int, **tensors: Value) -> Value:
         x = tensors[what[0]]
-        _expect(x.shape[-1] % heads == 0, x)
+        expect(x.shape[-1] % heads == 0, x)
         return self._step(f"remember_{what}", x.shape, {"heads": heads}, **tensors)
 
     def embedding(self, ids: Value, weight: Value) -> Value:
@@ -352,14 +351,14 @@ class TraceOps:
         return self._step("positions", (*starts.shape, count), {"count": count}, starts=starts)
 
     def write(self, cache: Value, x: Value, starts: Value) -> Value:
-        _expect(cache.shape[::2] == x.shape[::2], cache, x)
+        expect(cache.shape[::2] == x.shape[::2], cache, x)
         return self._step("write", cache.shape, cache=cache, x=x, starts=starts)
 
     def take(self, x: Value, items: Value) -> Value:
         return self._step("take", (*items.shape, *x.shape[1:]), x=x, items=items)
 
     def slice(self, x: Value, start: int, stop: int) -> Value:
-        _expect(0 <= start <= stop <= x.shape[-2], x)
+        expect(0 <= start <= stop <= x.shape[-2], x)
         shape = (*x.shape[:-2], stop - start, x.shape[-1])
         return self._step("slice", shape, {"start": start, "stop": stop}, x=x)
 
@@ -375,7 +374,7 @@ class TraceOps:
         reverse: bool = False,
     ) -> Value:
         gates, hidden = weight_hh.shape
-        _expect(weight_ih.shape == (gates, x.shape[-1]) and gates == 4 * hidden, x, weight_ih)
+        expect(weight_ih.shape == (gates, x.shape[-1]) and gates == 4 * hidden, x, weight_ih)
         return self._step(
             "lstm",
             (*x.shape[:-1], hidden),
@@ -389,27 +388,27 @@ class TraceOps:
         )
 
     def add(self, x: Value, y: Value) -> Value:
-        _expect(y.shape in (x.shape, x.shape[1:]), x, y)
+        expect(y.shape in (x.shape, x.shape[1:]), x, y)
         return self._step("add", x.shape, x=x, y=y)
 
     def scale(self, x: Value, factor: float) -> Value:
         return self._step("scale", x.shape, {"factor": factor}, x=x)
 
     def concat(self, x: Value, y: Value) -> Value:
-        _expect(x.shape[:-1] == y.shape[:-1], x, y)
+        expect(x.shape[:-1] == y.shape[:-1], x, y)
         return self._step("concat", (*x.shape[:-1], x.shape[-1] + y.shape[-1]), x=x, y=y)
 
     def reshape(self, x: Value, *shape: int) -> Value:
         known = math.prod(n for n in shape if n != -1)
         shape = tuple(x.size // max(known, 1) if n == -1 else n for n in shape)
-        _expect(math.prod(shape) == x.size, x, Value(shape))
+        expect(math.prod(shape) == x.size, x, Value(shape))
         return self._step("reshape", shape, {"shape": shape}, x=x)
 
     def shape(self, x: Value) -> tuple[int, ...]:
         return x.shape
 
     def mask(self, x: Value, lengths: Value) -> Value:
-        _expect(lengths.shape == x.shape[:1], x, lengths)
+        expect(lengths.shape == x.shape[:1], x, lengths)
         return self._step("mask", x.shape, x=x, lengths=lengths)
 
     def conv_lengths(self, lengths: Value, kernel: int, stride: int, padding: int) -> Value:
@@ -449,17 +448,3 @@ class TraceOps:
             result = Value(shape, step.activations[-1].name if step.activations else "")
         self.steps.append(replace(step, result=result))
         return result
-
-
-def _attended(q: Value, k: Value, v: Value, heads: int) -> tuple[int, int, int]:
-    batch, queries, channels = q.shape
-    keys, values = v.shape[1:]
-    _expect(k.shape == (batch, keys, channels) and v.shape[0] == batch, q, k, v)
-    _expect(channels % heads == 0 and values % heads == 0, q, v)
-    return batch, queries, values
-
-
-def _expect(fits: bool, *tensors: Value) -> None:
-    if not fits:
-        shapes = ", ".join(f"{t.name or 'input'} {list(t.shape)}" for t in tensors)
-        raise ValueError(f"shapes do not fit: {shapes}")

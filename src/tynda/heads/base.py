@@ -127,7 +127,7 @@ class Head(ABC, Generic[O]):
     @staticmethod
     @abstractmethod
     def exported(model: Checkpoint, seconds: float | None) -> Exported:
-        """What native code needs for recordings up to ``seconds``, by default 30 or a window.
+        """Return what native code needs for up to ``seconds`` of sound, by default a window or 30.
 
         Raises `TyndaError` where so little sound has no frames.
         """

@@ -87,7 +87,7 @@ class Folder(Protocol):
         ...
 
     def card(self, key: str) -> list[str]:
-        """What the front matter of the model card says under a key: one word or several, or
+        """Return the words under a key of the model card's front matter, one or several, or
         none."""
         ...
 

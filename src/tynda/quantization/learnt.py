@@ -66,7 +66,9 @@ class LearntWeight:
         half = self._scale.exp()
         scale = half + (half.clamp(min=MIN_SCALE).half().float() - half).detach()
         size = self.grid.group_size(self._codes.shape[1])
-        rows: Tensor = _Rounded.apply(self._codes, step, offset, scale, self.grid.levels, size)
+        rows: Tensor = _Rounded.apply(  # type: ignore[no-untyped-call]
+            self._codes, step, offset, scale, self.grid.levels, size
+        )
         return rows.reshape(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1)
 
     def weight(self) -> Weight:

@@ -120,7 +120,7 @@ class _Part:
                     wanted = self._play(plain[index], exact, TorchOps())
                 found = self._play(rounded[index], {**self._others, **leaves}, _Rounding())
                 loss = _divergence(wanted, found) if last else _error(wanted, found)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 seen += wanted.shape[:-1].numel()
             torch.autograd.backward(list(values.values()), [x.grad for x in leaves.values()])
             optimizer.step()
@@ -158,6 +158,6 @@ def _error(wanted: Tensor, found: Tensor) -> Tensor:
 
 
 def _divergence(wanted: Tensor, found: Tensor) -> Tensor:
-    """Of scores, in nats, summed over rows."""
+    """The Kullback-Leibler divergence of scores, in nats, summed over rows."""
     expected = wanted.log_softmax(-1)
     return (expected.exp() * (expected - found.log_softmax(-1))).sum()

@@ -6,6 +6,8 @@ values where there are no weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tynda.quantization.fit import clipped, group_rows, shares
@@ -67,10 +69,11 @@ def shifted(rows: Floats, grid: Grid, weight: Floats | None = None) -> Steps:
 
 
 def _shifted(parts: Floats, grid: Grid, weight: Floats) -> Steps:
-    """Of ``parts [out, groups, size]``; ``weight [groups, size]``."""
+    """Return the steps of ``parts [out, groups, size]``; ``weight [groups, size]``."""
     half = np.float32((grid.levels - 1) / 2)
     low, high = _ends(parts, weight)
-    best = np.maximum(high - low, np.float32(1e-12)) / (2 * half), (high + low) / 2
+    widths = np.maximum(high - low, np.float32(1e-12))
+    best: tuple[Any, Any] = widths / (2 * half), (high + low) / 2
     least = np.full(low.shape, np.inf, np.float32)
     total = np.maximum(weight.sum(1), np.float32(1e-30))
     mean = np.einsum("ogi,gi->og", parts, weight) / total

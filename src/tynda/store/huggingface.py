@@ -159,7 +159,7 @@ def _front_matter(folder: Path) -> str:
 
 
 def _licence(folder: Path) -> str:
-    """What the model card says in a word; "" where it says nothing."""
+    """Return a word of the model card, or "" where it has none."""
     line = re.search(r"^license:[ \t]*([^\s#]+)", _front_matter(folder), re.MULTILINE)
     return line[1].strip("\"'") if line else ""
 

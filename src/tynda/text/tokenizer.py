@@ -65,7 +65,7 @@ class CTCTokenizer(ABC):
         return [b"" if i == self.blank else s.encode() for i, s in enumerate(self.symbols)]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads back; plain enough for JSON."""
+        """Return JSON-able data that `from_dict` reads."""
         return {"type": self.type, "symbols": list(self.names)}
 
     @classmethod

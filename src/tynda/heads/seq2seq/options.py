@@ -62,7 +62,7 @@ class Options:
     best_of: Count | None = setting(
         5, "Texts to draw above temperature 0, of which the likeliest is kept.", heading=SEARCH
     )
-    """As in the command of openai/whisper; its function draws one."""
+    """The default is that of openai/whisper's command; its function draws one."""
     patience: AboveZero = setting(
         1.0,
         "So many times `beam_size` finished texts end the beam search.",

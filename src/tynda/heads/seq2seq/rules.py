@@ -37,7 +37,7 @@ def suppressed(tokenizer: Any, vocab: int, options: Options) -> tuple[list[int],
 
 
 class Rules:
-    """What a token may not be, given those before it."""
+    """Forbid tokens by those before them."""
 
     def __init__(self, tokenizer: Any, vocab: int, options: Options) -> None:
         t = self._tokenizer = tokenizer

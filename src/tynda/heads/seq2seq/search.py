@@ -39,7 +39,7 @@ Cache = KVCache[Any] | None
 
 @dataclass(frozen=True)
 class Window:
-    """What was heard in one window."""
+    """The text of one window."""
 
     tokens: list[int]
     """Without the prompt and the end."""

@@ -44,7 +44,7 @@ class Piece:
     text: str
     """Its leading space included."""
     window: Window
-    """What it was part of."""
+    """The window that it is part of."""
     words: list[Timing] = field(default_factory=list)
 
 
@@ -66,7 +66,7 @@ def transcribe(
     content = len(features) - size
     language = options.language
     if network.tokenizer.multilingual and language is None:
-        # As in the reference, the silence behind a short recording is silence here, not zeros.
+        # The silence behind a short recording is silence here, not zeros, as in the reference.
         first = features[:size] if options.window == "exact" else features[: min(size, content)]
         (chances,) = detect_language(network, encode_windows(network, [first], options))
         language = max(chances, key=lambda code: chances[code])
@@ -119,7 +119,7 @@ def clips(times: Sequence[float], content: int) -> Iterator[tuple[int, int]]:
 
 
 class History:
-    """What the decoder is told of the text before a window."""
+    """The text before a window, as a prompt for the decoder."""
 
     def __init__(self, network: Network, options: Options) -> None:
         def encode(text: str) -> list[int]:
