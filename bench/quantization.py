@@ -48,7 +48,7 @@ KINDS = {
 }
 
 
-def heard(name: str | Path, manifest: str, each: int, bits: int | None) -> list[tuple[str, str]]:
+def decoded(name: str | Path, manifest: str, each: int, bits: int | None) -> list[tuple[str, str]]:
     model = tynda.load(name, bits=bits, threads=1)
     whisper = model.header.family == "whisper"
     greedy = {"temperature": (0.0,), "language": "en"} if whisper else {"beam_size": 1}
@@ -65,20 +65,20 @@ def written(args: argparse.Namespace, way: tuple[str, ...], bits: float, output:
     started = time.perf_counter()
     method, *kind = way
     calibration = Path(args.calibration) if method in CALIBRATED else None
-    heard = {"calibration": calibration, "utterances": args.utterances}
+    calibrated = {"calibration": calibration, "utterances": args.utterances}
     if method == "mixed":
         with TemporaryDirectory() as folder:  # the size of a file with the same bits for all
             quantize(args.model, Path(folder) / "m.safetensors", bits)
             size = (Path(folder) / "m.safetensors").stat().st_size
-        mixer = Mixer(args.model, **heard)
+        mixer = Mixer(args.model, **calibrated)
         quantize(args.model, output, mixer.for_size(size), calibration=mixer.calibration)
     elif kind:
         names = products(library.load(args.model))
         mine = [n for n in names if any(fnmatch.fnmatch(n, p) for p in KINDS[kind[0]])]
         plan = dict.fromkeys(mine, Grid(bits, 32))
-        quantize(args.model, output, plan, method=method, **heard)
+        quantize(args.model, output, plan, method=method, **calibrated)
     else:
-        quantize(args.model, output, bits, method=method, **heard)
+        quantize(args.model, output, bits, method=method, **calibrated)
     return time.perf_counter() - started
 
 
@@ -92,7 +92,7 @@ def measure(args: argparse.Namespace) -> None:
             path = Path(folder) / "f32.safetensors"
             quantize(args.model, path, 32)
             found["bytes"] = path.stat().st_size
-            found["pairs"] = heard(path, args.manifest, args.each, 32)
+            found["pairs"] = decoded(path, args.manifest, args.each, 32)
         found["wer"] = score(found["pairs"]).wer
         kept.write_text(json.dumps(found))
     print(f"f32: WER {found['wer']:.4f}, {found['bytes']:,} bytes")
@@ -107,7 +107,7 @@ def measure(args: argparse.Namespace) -> None:
             with TemporaryDirectory() as folder:
                 path = Path(folder) / "few.safetensors"
                 seconds = written(args, (method, *kind), bits, path)
-                pairs = heard(path, args.manifest, args.each, 8)
+                pairs = decoded(path, args.manifest, args.each, 8)
                 size = path.stat().st_size
             rise = change(found["pairs"], pairs)
             found["rows"][key] = {

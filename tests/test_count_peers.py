@@ -85,12 +85,12 @@ def test_whispers_encoder(pair):
 
 def test_whispers_decoder_token_by_token(pair):
     config, model = pair
-    heard = empty(1, config.frames, config.channels)
+    states = empty(1, config.frames, config.channels)
     cache, total = None, 0
     for position in range(5):
         flops, out = theirs(
             model,
-            **{"encoder_outputs": (heard,), "decoder_input_ids": tokens(1)},
+            **{"encoder_outputs": (states,), "decoder_input_ids": tokens(1)},
             **{"past_key_values": cache, "use_cache": True},
         )
         cache = out.past_key_values

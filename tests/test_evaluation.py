@@ -16,12 +16,12 @@ from tynda.heads.ctc.options import Decoding
 @pytest.fixture
 def manifests(tmp_path, tiny):
     """``right`` has two texts as the model decodes them; ``wrong`` has one with added words."""
-    heard = []
+    texts = []
     for i in range(3):
         path = write_wav(tmp_path / f"{i}.wav", noise(1 + i, seed=i))
-        heard.append((path.name, tiny.transcribe(path).text))
-    right = write_manifest(tmp_path / "right.jsonl", heard[:2])
-    name, text = heard[2]
+        texts.append((path.name, tiny.transcribe(path).text))
+    right = write_manifest(tmp_path / "right.jsonl", texts[:2])
+    name, text = texts[2]
     wrong = write_manifest(
         tmp_path / "wrong.jsonl", [(name, f"{text} and two"), (name, f"Not, {text.upper()}!")]
     )
@@ -145,10 +145,10 @@ def test_a_model_by_its_name_or_file(tiny, tiny_file, manifests):
 
 def test_the_normaliser_may_be_named(tiny, tmp_path):
     path = write_wav(tmp_path / "a.wav", noise(1))
-    heard = tiny.transcribe(path).text
-    made = write_manifest(tmp_path / "m.jsonl", [(path.name, f"{heard}: 5")])
+    hypothesis = tiny.transcribe(path).text
+    made = write_manifest(tmp_path / "m.jsonl", [(path.name, f"{hypothesis}: 5")])
     letters, basic = (tynda.evaluate(tiny, made, normalizer=n) for n in (None, "basic"))
-    assert letters.results[0].reference == f"{heard} five"
-    assert basic.results[0].reference == f"{heard} 5"
+    assert letters.results[0].reference == f"{hypothesis} five"
+    assert basic.results[0].reference == f"{hypothesis} 5"
     with pytest.raises(TyndaError, match="whisper-english"):
         tynda.evaluate(tiny, made, normalizer="none")

@@ -50,14 +50,14 @@ def test_whisper_tiny(tmp_path):
         close(states, theirs.model.encoder(mel).last_hidden_state)
     # The beams equal those of the reference implementation, at full size.
     peer = to_openai(network.config, ours.checkpoint.weights)
-    heard = network.cross_kv(states, lengths)
+    cross = network.cross_kv(states, lengths)
     for beams in (None, 5):
         options = {"temperature": 0.0, "beam_size": beams, "without_timestamps": True}
         asked = openai.DecodingOptions(language="en", fp16=False, sample_len=40, **options)
         with torch.no_grad():
             expected = openai.decode(peer, mel[0], asked)
         chosen = Options(beam_size=beams, without_timestamps=True, max_new_tokens=40)
-        (window,) = decode(network, heard, chosen, ["en"])
+        (window,) = decode(network, cross, chosen, ["en"])
         assert window.tokens == expected.tokens
         assert window.avg_logprob == pytest.approx(expected.avg_logprob, rel=1e-4)
 

@@ -235,9 +235,9 @@ def test_what_a_processor_of_transformers_saves_is_read(tmp_path, normalize):
         (folder / name).unlink()
     Wav2Vec2Processor(feature_extractor=front, tokenizer=tokenizer).save_pretrained(folder)
     samples = noise(2) + np.float32(0.3)
-    heard = front(samples, sampling_rate=16000, return_tensors="pt").input_values
+    inputs = front(samples, sampling_rate=16000, return_tensors="pt").input_values
     with torch.no_grad():
-        expected = tokenizer.decode(theirs(heard).logits[0].argmax(-1).tolist())
+        expected = tokenizer.decode(theirs(inputs).logits[0].argmax(-1).tolist())
     for silent in ("[UNK]", "<s>", "</s>"):
         expected = expected.replace(silent, "")
     ours = tynda.load(folder)
@@ -266,7 +266,7 @@ def test_mms_hears_another_language_with_its_adapter(tmp_path):
     assert ours.header.languages == ["eng", "kaz"]
     normal = Wav2Vec2FeatureExtractor()(samples, sampling_rate=16000, return_tensors="pt")
     theirs = Wav2Vec2ForCTC.from_pretrained(tmp_path / "mms").eval()
-    heard = []
+    texts = []
     for language in ("eng", "kaz", None):
         if language == "kaz":
             theirs.load_adapter("kaz")
@@ -278,9 +278,9 @@ def test_mms_hears_another_language_with_its_adapter(tmp_path):
         assert transcript.language == (language or "eng")
         got = ours.encode(samples, language)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
-        heard.append(transcript.text)
-    assert heard[0] == heard[2] != heard[1]
-    assert set(heard[1]) <= set("тыңдақәіөұүғһ ")
+        texts.append(transcript.text)
+    assert texts[0] == texts[2] != texts[1]
+    assert set(texts[1]) <= set("тыңдақәіөұүғһ ")
 
 
 def test_a_language_without_its_adapter(tmp_path):

@@ -160,9 +160,9 @@ def test_graphs_say_what_transformers_says(opened, whisper, name, batch):
     for _ in range(2):  # the second time starts with an empty cache
         session._decoder.begin(session.encoder(session.frontend(samples)))
         found = [session._decoder.advance(tokens).copy() for tokens in said]
-    heard, whole = peer.encoder(peer.frontend(samples)), np.concatenate(said, 1)
+    states, whole = peer.encoder(peer.frontend(samples)), np.concatenate(said, 1)
     with torch.no_grad():
-        out = peer._model(encoder_outputs=(heard,), decoder_input_ids=torch.from_numpy(whole))
+        out = peer._model(encoder_outputs=(states,), decoder_input_ids=torch.from_numpy(whole))
     near(np.stack(found, 1), out.logits[:, len(session._start) - 1 :].numpy(), 1e-3)
 
 
@@ -210,9 +210,9 @@ def test_whisper_cpp_computes_with_the_weights_that_it_was_given(opened, whisper
                 weight.copy_(torch.from_numpy(value))
         mel = tynda.load(whisper).checkpoint.frontend(noise(30)).T[None]
         tokens = [*session._start, 0, 17, 400]
-        heard = torch.from_numpy(np.ascontiguousarray(mel))
+        features = torch.from_numpy(np.ascontiguousarray(mel))
         said = torch.tensor([tokens])
-        logits = model(input_features=heard, decoder_input_ids=said).logits[0, :, 0].numpy()
+        logits = model(input_features=features, decoder_input_ids=said).logits[0, :, 0].numpy()
     session.encoder(session.frontend(noise(30)[None]))
     core, context, found = session._core, session._model._ctx, []
     for at, token in enumerate(tokens):
@@ -235,8 +235,8 @@ def test_graphs_of_sherpa_onnx_say_what_transformers_says(whisper, tmp_path):
     mel = np.ascontiguousarray(tynda.load(whisper).checkpoint.frontend(noise(30)).T[None])
     tokens = np.array([[50258, 50259, 50359, 50363, 7, 300, 2]])
     with torch.no_grad():
-        heard, said = torch.from_numpy(mel), torch.from_numpy(tokens)
-        expected = model(input_features=heard, decoder_input_ids=said).logits.numpy()
+        features, said = torch.from_numpy(mel), torch.from_numpy(tokens)
+        expected = model(input_features=features, decoder_input_ids=said).logits.numpy()
     cross = encoder.run(None, {"mel": mel})
     keys = values = np.zeros((1, 1, 448, 64), np.float32)
     names, found = [x.name for x in decoder.get_inputs()], []

@@ -73,8 +73,8 @@ def speed(model="m", engine="tynda", bits="32", *, time=1.0, peak=200e6, **more)
 
 
 def words(model="m", engine="tynda", bits="32", *, wer=0.1, half=0.02, device="cpu", **more):
-    heard = more.pop("manifest", "dev.jsonl")
-    case = Case("words", model, engine, bits, device, threads=2, manifest=heard)
+    manifest = more.pop("manifest", "dev.jsonl")
+    case = Case("words", model, engine, bits, device, threads=2, manifest=manifest)
     values = {
         **{"wer": wer, "wer_low": wer - half, "wer_high": wer + half},
         **{"cer": wer / 2, "cer_low": wer / 2 - 0.01, "cer_high": wer / 2 + 0.01},
@@ -193,9 +193,9 @@ def test_tables_have_every_case_and_come_back(tmp_path):
     assert parquet["memory_peak_bytes"].tolist()[:2] == [200e6, 200e6]
     assert parquet["memory_peak_bytes"].isna().tolist() == [False, False, True, True]
     assert parquet["batch"].tolist() == [1, 4, 1, 1]
-    heard = pd.read_parquet(tmp_path / "words.parquet")
-    assert list(heard.columns) == list(tables.WORDS)
-    assert heard["wer_high"].tolist() == pytest.approx([0.12])
+    table = pd.read_parquet(tmp_path / "words.parquet")
+    assert list(table.columns) == list(tables.WORDS)
+    assert table["wer_high"].tolist() == pytest.approx([0.12])
 
 
 def test_a_case_measured_twice_counts_once_the_last(tmp_path):
