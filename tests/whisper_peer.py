@@ -80,7 +80,7 @@ def published_tokenizer(multilingual=True, languages=99):
     from test_whisper_tokenizer import from_openai
 
     _, vocab, merges, special = from_openai(multilingual, languages)
-    return WhisperTokenizer.spelt(vocab, merges, special, multilingual=multilingual)
+    return WhisperTokenizer.from_vocab(vocab, merges, special, multilingual=multilingual)
 
 
 def random_weights(config, tokenizer, seed, ends=1.0):
