@@ -19,6 +19,7 @@ from parakeet_peer import TINY, build, write_folder
 from tynda.cli import main
 from tynda.compile import native
 from tynda.compile.count import count
+from tynda.compile.engine import Eager, as_held
 from tynda.compile.native import Native
 from tynda.errors import TyndaError
 from tynda.models import parakeet
@@ -30,9 +31,10 @@ from tynda.profiling.worker import Job, operations
 from tynda.quantization.run import quantize
 from tynda.sound import audio
 from tynda.sound.frontend import NemoLogMel
-from tynda.store import huggingface
+from tynda.store import huggingface, library
 from tynda.store.checkpoint import save_model
 from tynda.weights.integers import quantize_rows
+from tynda.weights.weight import is_integer
 
 OPS = NumpyOps()
 MANIFEST = Path(__file__).parents[1] / "demo" / "manifest.jsonl"
@@ -165,6 +167,25 @@ def test_native_code_gives_the_same(variant, threads):
             close(y[item, :n], expected[item, :n])
 
 
+def multiply(ops, weights, name, x):
+    return ops.linear(x, weights[name])
+
+
+def equal_products(path):
+    """Whether native products with all matrices of a model in 8 bits are NumPy's, bit for bit."""
+    model = library.load(path)
+    trainable = model.family.trainable(model.config)
+    weights, bits = as_held(model.weights, trainable, "native", 8)
+    engine, twin = Native(weights, 1, bits=bits), Eager(NumpyOps(bits), weights)
+    names = [name for name, w in weights.items() if len(w.shape) == 2 and is_integer(w)]
+    assert names
+    return all(
+        np.array_equal(engine.run(multiply, name, x), twin.run(multiply, name, x))
+        for name in names
+        for x in [noise(1, 40, weights[name].shape[1])]
+    )
+
+
 @needs_kernels
 @pytest.mark.parametrize("method", ["", "clip", "gptq", "awq", "smooth"])
 def test_few_bits_are_close_to_all(wide, tmp_path, method):
@@ -183,8 +204,10 @@ def test_few_bits_are_close_to_all(wide, tmp_path, method):
     )
     stored = tynda.load(source, backend="numpy", bits=32).encode(samples)
     size = exact.std()
-    # A number at the border between two codes may take either.
-    assert np.abs(ours - twin).mean() < 0.01 * size
+    # Products are equal to the last bit; what differs is float32 between them, after which a number
+    # at the border between two codes may take either, and random layers magnify that.
+    assert equal_products(source)
+    assert np.abs(ours - twin).mean() < 0.025 * size
     assert np.abs(ours - stored).mean() < 0.06 * size
     # Noise has no structure that 4 bits could keep: each product adds some 8 %.
     assert np.abs(stored - exact).mean() < (0.5 if bits == 4 else 0.06) * size
