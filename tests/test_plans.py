@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tynda.cli import main
@@ -71,6 +71,7 @@ LINES = (GOLDEN / "digits-en.txt").read_text(encoding="utf-8").splitlines()
 WORDS = st.sampled_from(["0", "-1", "1", "2", "4097", "1e9", str(1 << 62), "nan", "-", "x", "="])
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.data())
 def test_a_damaged_plan_is_refused_or_laid_out(data: st.DataObject) -> None:
     """Text that anybody may have written never leaves the memory of the plan that it describes."""
