@@ -296,7 +296,11 @@ def test_a_model_is_learnt_in_parts(folder, speech):
     assert [stop for _, stop in blocks[:-1]] == [start for start, _ in blocks[1:]]
     assert (blocks[0][0], blocks[-1][1]) == (0, len(run.steps))
     inside = [
-        {v.name.removeprefix("model.").split(".weight")[0] for s in run.steps[a:b] for v in s.weights}
+        {
+            v.name.removeprefix("model.").split(".weight")[0]
+            for s in run.steps[a:b]
+            for v in s.weights
+        }
         for a, b in blocks
     ]
     assert {"encoder.conv1", "encoder.conv2"} <= inside[0]

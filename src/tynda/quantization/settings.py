@@ -13,7 +13,9 @@ __all__ = ["CALIBRATED", "METHODS", "STORED", "Calibrated", "Method", "Settings"
 STORED = (*BITS, 16, 32)
 """Widths that a file's weights can have."""
 
-Method = Literal["rtn", "clip", "hqq", "absmean", "nf4", "kmeans", "gptq", "awq", "smooth", "learnt"]
+Method = Literal[
+    "rtn", "clip", "hqq", "absmean", "nf4", "kmeans", "gptq", "awq", "smooth", "learnt"
+]
 """``rtn``: nearest values; ``clip``: the same on the grid that errs least; ``hqq``, ``absmean``,
 ``gptq`` and ``awq`` by their papers; ``nf4`` and ``kmeans``: a table; ``smooth``: SmoothQuant,
 then ``clip``; ``learnt``: `gptq`, then learnt part by part, with torch."""
