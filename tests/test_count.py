@@ -100,6 +100,46 @@ def test_causal_attention_and_its_weights():
     assert only_row(ops).macs == 2 * 4 * 3 * 7 * 2
 
 
+def test_window_attention():
+    ops = TraceOps()
+    q, k, v = Value((2, 50, 8)), Value((2, 50, 8)), Value((2, 50, 12))
+    window = {"lengths": Value((2,)), "before": 5, "after": 3}
+    assert ops.window_attention(q, k, v, heads=4, **window).shape == (2, 50, 12)
+    # A window of 5 + 1 + 3 = 9 keys for each of 2 * 50 queries, 8 channels of keys, 12 of values.
+    assert only_row(ops).macs == 2 * 50 * 9 * (8 + 12)
+    # Beside them: q scaled and a softmax over 9 scores of 4 heads, at 5 each.
+    assert only_row(ops).flops == 2 * 2 * 50 * 9 * 20 + 2 * 50 * 8 + 5 * 2 * 4 * 50 * 9
+    # Fewer frames than a window has: all of them.
+    ops = TraceOps()
+    q, k, v = Value((1, 7, 8)), Value((1, 7, 8)), Value((1, 7, 8))
+    ops.window_attention(q, k, v, heads=4, **window)
+    assert only_row(ops).macs == 7 * 7 * 16
+
+
+def test_rotary():
+    ops = TraceOps()
+    table = ops.rotary_table(Value((2,)), 5, width=6, base=1e4)
+    assert table.shape == (2, 5, 6)
+    # 2 * 5 positions of 3 pairs, each a product, a cosine and a sine.
+    assert only_row(ops).flops == 3 * 2 * 5 * 3
+    assert only_row(ops).output_bytes == 4 * 2 * 5 * 6
+    x = ops.linear(Value((2, 5, 3)), weight("a.q.weight", (40, 3)))
+    y = ops.rotary(x, table, heads=4)
+    assert (y.shape, y.name) == ((2, 5, 40), "a.q")
+    # Of each head's 10 channels 6 are turned, with two products and a sum.
+    assert reported(ops).rows[-1].flops == 3 * 2 * 5 * 4 * 6
+
+
+def test_new_activations_and_a_norm_without_a_shift():
+    ops = TraceOps()
+    x = ops.asinh(ops.tanh(Value((2, 5, 8))))
+    assert ops.swiglu(x).shape == (2, 5, 4)
+    ops.layer_norm(x, weight("n.weight", (8,)))
+    flops = [row.flops for row in reported(ops).rows]
+    # A sigmoid of 4 and two products for each of the 40 outputs; a norm of 7 less the shift.
+    assert flops == [80, 80, 6 * 40, 6 * 80]
+
+
 def test_embedding_reads_its_rows_and_a_shared_table_counts_once():
     ops = TraceOps()
     table = weight("tokens.weight", (100, 8))

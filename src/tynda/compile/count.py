@@ -5,14 +5,17 @@ Conventions
 - A multiply-add is one MAC and two FLOPs. Multiplications with padding zeros count (a dense
   kernel does them), and so do padded frames. A bias is where a sum starts: it costs nothing.
 - Anything else counts per element: an addition, a multiplication, a division, a comparison,
-  an ``exp``, ``erf``, ``log`` or ``tanh`` is one FLOP each. So: relu, add, scale 1; sigmoid 4;
-  gelu (scale, erf, sum, two products), silu and glu (per output) 5; softmax and log-softmax 5
-  (maximum, difference, exp, sum, division or difference); layer and group norm 7 (mean,
-  difference, square, sum, product, scale, shift); batch norm 3; LSTM 22 for each hidden unit
-  and frame beside its products. Moving data (concat, embedding, mask, reshape, slice, take,
+  an ``exp``, ``erf``, ``log``, ``tanh``, ``asinh``, ``cos`` or ``sin`` is one FLOP each. So: relu,
+  add, scale, tanh, asinh 1; sigmoid 4; gelu (scale, erf, sum, two products), silu and glu (per
+  output) 5; swiglu (per output) 6; softmax and log-softmax 5 (maximum, difference, exp, sum,
+  division or difference); layer and group norm 7 (mean, difference, square, sum, product, scale,
+  shift), 6 without a shift; batch norm 3; rotary 3 for each channel that is turned (two products,
+  a sum), its table 3 for each pair (a product, cos, sin); LSTM 22 for each hidden unit and frame
+  beside its products. Moving data (concat, embedding, mask, reshape, slice, take,
   write) and what is done once per row or channel counts nothing.
 - Attention is counted in full: no kernel is said to skip what a query may not see. A step of a
-  decoder sees the tokens before it and its own, whatever room its cache has.
+  decoder sees the tokens before it and its own, whatever room its cache has. In attention of a
+  window, every query sees a whole one.
 - Weights and activations are float32, but in the native engine: its memory is that of its own
   plan, its weights are as its kernels hold them, and its products are in as many bits as it makes
   them in.
@@ -47,6 +50,7 @@ _BYTES = 4
 _SOFTMAX, _LSTM = 5, 22
 _EACH = {
     **{"relu": 1, "add": 1, "scale": 1, "gelu": 5, "silu": 5, "glu": 5, "log_softmax": 5},
+    **{"tanh": 1, "asinh": 1, "swiglu": 6},
     **{"layer_norm": 7, "group_norm": 7, "batch_norm": 3, "lstm": _LSTM},
 }
 """FLOPs beside the products, for each element of the result."""
@@ -259,10 +263,8 @@ def _macs(step: Step) -> int:
     match step.operation:
         case "linear" | "conv1d" | "conv2d":
             return size * math.prod(t["weight"].shape[1:])
-        case "attention" | "causal_attention":
-            batch, queries, channels = t["q"].shape
-            _, keys, values = t["v"].shape
-            return batch * queries * keys * (channels + values)
+        case "attention" | "causal_attention" | "window_attention":
+            return math.prod(t["q"].shape[:2]) * _keys(step) * (t["q"].shape[2] + t["v"].shape[2])
         case "attention_weights":
             return size * t["q"].shape[-1] // int(step.settings["heads"])
         case "lstm":
@@ -275,6 +277,21 @@ def _other(step: Step) -> int:
     """FLOPs beside the products."""
     t = step.tensors
     if "q" in t:  # it is scaled, and its scores are a softmax
-        scores = t["q"].shape[0] * step.settings["heads"] * t["q"].shape[1] * t["k"].shape[1]
-        return t["q"].size + _SOFTMAX * int(scores)
-    return _EACH.get(step.operation, 0) * step.result.size
+        scores = math.prod(t["q"].shape[:2]) * int(step.settings["heads"]) * _keys(step)
+        return t["q"].size + _SOFTMAX * scores
+    if step.operation in ("rotary", "rotary_table"):
+        table = t.get("table", step.result)
+        turned = step.settings["heads"] * table.size if "x" in t else table.size // 2
+        return 3 * int(turned)
+    each = _EACH.get(step.operation, 0)
+    if step.operation == "layer_norm" and "bias" not in t:
+        each -= 1
+    return each * step.result.size
+
+
+def _keys(step: Step) -> int:
+    """How many keys each query of attention sees."""
+    keys: int = step.tensors["k"].shape[1]
+    if step.operation == "window_attention":
+        keys = min(keys, step.settings["before"] + 1 + step.settings["after"])
+    return keys

@@ -191,8 +191,11 @@ class TraceOps:
         settings = {"stride": stride, "padding": padding}
         return self._step("conv2d", shape, settings, x=x, weight=weight, bias=bias)
 
-    def layer_norm(self, x: Value, weight: Value, bias: Value, eps: float = 1e-5) -> Value:
-        _expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
+    def layer_norm(
+        self, x: Value, weight: Value, bias: Value | None = None, eps: float = 1e-5
+    ) -> Value:
+        _expect(weight.shape == x.shape[-1:], x, weight)
+        _expect(bias is None or bias.shape == weight.shape, weight, *([bias] if bias else []))
         return self._step("layer_norm", x.shape, {"eps": eps}, x=x, weight=weight, bias=bias)
 
     def group_norm(
@@ -238,9 +241,19 @@ class TraceOps:
     def silu(self, x: Value) -> Value:
         return self._step("silu", x.shape, x=x)
 
+    def tanh(self, x: Value) -> Value:
+        return self._step("tanh", x.shape, x=x)
+
+    def asinh(self, x: Value) -> Value:
+        return self._step("asinh", x.shape, x=x)
+
     def glu(self, x: Value) -> Value:
         _expect(x.shape[-1] % 2 == 0, x)
         return self._step("glu", (*x.shape[:-1], x.shape[-1] // 2), x=x)
+
+    def swiglu(self, x: Value) -> Value:
+        _expect(x.shape[-1] % 2 == 0, x)
+        return self._step("swiglu", (*x.shape[:-1], x.shape[-1] // 2), x=x)
 
     def log_softmax(self, x: Value) -> Value:
         return self._step("log_softmax", x.shape, x=x)
@@ -252,6 +265,33 @@ class TraceOps:
     def causal_attention(self, q: Value, k: Value, v: Value, *, heads: int, starts: Value) -> Value:
         shape = _attended(q, k, v, heads)
         return self._step("causal_attention", shape, {"heads": heads}, q=q, k=k, v=v, starts=starts)
+
+    def window_attention(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        *,
+        heads: int,
+        lengths: Value,
+        before: int,
+        after: int,
+    ) -> Value:
+        shape = _attended(q, k, v, heads)
+        _expect(q.shape[1] == k.shape[1], q, k)
+        settings = {"heads": heads, "before": before, "after": after}
+        return self._step("window_attention", shape, settings, q=q, k=k, v=v, lengths=lengths)
+
+    def rotary_table(self, starts: Value, count: int, *, width: int, base: float) -> Value:
+        settings = {"count": count, "width": width, "base": base}
+        shape = (*starts.shape, count, width)
+        return self._step("rotary_table", shape, settings, starts=starts)
+
+    def rotary(self, x: Value, table: Value, *, heads: int) -> Value:
+        width = x.shape[-1] // heads
+        _expect(x.shape[-1] % heads == 0 and table.shape[:-1] == x.shape[:-1], x, table)
+        _expect(table.shape[-1] % 2 == 0 and table.shape[-1] <= width, x, table)
+        return self._step("rotary", x.shape, {"heads": heads}, table=table, x=x)
 
     def attention_weights(self, q: Value, k: Value, *, heads: int, lengths: Value) -> Value:
         batch, queries, channels = q.shape

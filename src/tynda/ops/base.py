@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
-__all__ = ["Ops", "Tap", "Weights", "conv_length"]
+__all__ = ["Ops", "Tap", "Weights", "conv_length", "rotary_frequencies"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,11 @@ Tap = Callable[[int, T], None]
 def conv_length(length: int, kernel: int, stride: int, padding: int) -> int:
     """Frames that a convolution makes of ``length`` frames; 0 where it fits nowhere."""
     return max(0, (length + 2 * padding - kernel) // stride + 1)
+
+
+def rotary_frequencies(width: int, base: float) -> list[float]:
+    """Radians from one position to the next, for each pair of `Ops.rotary`'s channels."""
+    return [float(base ** (-i / width)) for i in range(0, width, 2)]
 
 
 class Ops(Protocol[T]):
@@ -70,7 +75,7 @@ class Ops(Protocol[T]):
         """
         ...
 
-    def layer_norm(self, x: T, weight: T, bias: T, eps: float = 1e-5) -> T:
+    def layer_norm(self, x: T, weight: T, bias: T | None = None, eps: float = 1e-5) -> T:
         """Normalise the last axis to zero mean, unit (population) variance; then scale, shift."""
         ...
 
@@ -118,8 +123,23 @@ class Ops(Protocol[T]):
         """``x * sigmoid(x)`` (also called swish)."""
         ...
 
+    def tanh(self, x: T) -> T:
+        """The hyperbolic tangent."""
+        ...
+
+    def asinh(self, x: T) -> T:
+        """The inverse hyperbolic sine: linear around 0, a signed logarithm far from it."""
+        ...
+
     def glu(self, x: T) -> T:
         """``[..., 2 n]`` -> ``[..., n]``: the first half times the sigmoid of the second."""
+        ...
+
+    def swiglu(self, x: T) -> T:
+        """``[..., 2 n]`` -> ``[..., n]``: the first half times the SiLU of the second.
+
+        Source: Shazeer 2020, "GLU Variants Improve Transformer".
+        """
         ...
 
     def log_softmax(self, x: T) -> T:
@@ -139,6 +159,35 @@ class Ops(Protocol[T]):
         """`attention` where query ``i`` of an item sees the keys up to ``starts + i``.
 
         ``starts [batch]`` counts the frames of each item that came before those in ``q``.
+        """
+        ...
+
+    def window_attention(
+        self, q: T, k: T, v: T, *, heads: int, lengths: T, before: int, after: int
+    ) -> T:
+        """`attention` of a sequence to itself, where frame ``i`` sees frames ``i - before`` to
+        ``i + after``.
+
+        ``q``, ``k`` and ``v`` have the same frames. A frame that sees no key, which only one past
+        ``lengths`` can, gets zeros. Source: Beltagy et al. 2020, "Longformer", section 3.1.
+        """
+        ...
+
+    def rotary_table(self, starts: T, count: int, *, width: int, base: float) -> T:
+        """Cosines, then sines, of the angles by which `rotary` turns ``count`` positions.
+
+        The positions of an item begin at its own ``starts [batch]``; ``width`` is even. Gives
+        float32 ``[batch, count, width]``: position ``p`` turns pair ``i`` by the angle
+        ``p * base ** (-2 i / width)``, a product in float32.
+        """
+        ...
+
+    def rotary(self, x: T, table: T, *, heads: int) -> T:
+        """Turn channels of ``x [batch, time, channels]`` in pairs, by angles of their position.
+
+        ``table [batch, time, width]`` is that of `rotary_table`. In each of ``heads`` parts of
+        the channels, channels ``2 i`` and ``2 i + 1`` of the first ``width`` are a pair; the rest
+        stay. Source: Su et al. 2021, "RoFormer", section 3.2.2, equation 34.
         """
         ...
 

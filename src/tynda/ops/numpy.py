@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from tynda.ops.base import conv_length
+from tynda.ops.base import conv_length, rotary_frequencies
 from tynda.weights.attention import LEAST_QUERIES
 from tynda.weights.attention import attention as attention_8
 from tynda.weights.weight import Weight, by_tap, floats, is_integer, lookup, product
@@ -120,10 +120,12 @@ class NumpyOps:
             self._observe(start, x)
         return product(x, weight)
 
-    def layer_norm(self, x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
+    def layer_norm(
+        self, x: Array, weight: Array, bias: Array | None = None, eps: float = 1e-5
+    ) -> Array:
         centred = x - x.mean(-1, keepdims=True)
         variance = np.square(centred).mean(-1, keepdims=True)
-        return cast(Array, centred / np.sqrt(variance + eps) * weight + bias)
+        return _shift(centred / np.sqrt(variance + eps) * weight, bias)
 
     def group_norm(
         self,
@@ -167,9 +169,19 @@ class NumpyOps:
     def silu(self, x: Array) -> Array:
         return x * _sigmoid(x)
 
+    def tanh(self, x: Array) -> Array:
+        return cast(Array, np.tanh(x))
+
+    def asinh(self, x: Array) -> Array:
+        return cast(Array, np.arcsinh(x))
+
     def glu(self, x: Array) -> Array:
         half = x.shape[-1] // 2
         return x[..., :half] * _sigmoid(x[..., half:])
+
+    def swiglu(self, x: Array) -> Array:
+        half = x.shape[-1] // 2
+        return x[..., :half] * self.silu(x[..., half:])
 
     def log_softmax(self, x: Array) -> Array:
         x = x - x.max(-1, keepdims=True)
@@ -187,6 +199,39 @@ class NumpyOps:
     def causal_attention(self, q: Array, k: Array, v: Array, *, heads: int, starts: Array) -> Array:
         seen = self.positions(starts, q.shape[1])[..., None] >= np.arange(k.shape[1])
         return _weighted(_softmax(_scores(q, k, heads), seen[:, None]), v)
+
+    def window_attention(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        heads: int,
+        lengths: Array,
+        before: int,
+        after: int,
+    ) -> Array:
+        frames = np.arange(q.shape[1])
+        ahead = frames - frames[:, None]
+        valid = frames < lengths[:, None]
+        seen = (ahead >= -before) & (ahead <= after) & valid[:, None]
+        if self._bits == 8 and q.shape[1] >= LEAST_QUERIES:
+            return attention_8(q, k, v, heads, lengths, seen)
+        y = _weighted(_softmax(_scores(q, k, heads), seen[:, None]), v)
+        return np.where(seen.any(-1, keepdims=True), y, np.float32(0))
+
+    def rotary_table(self, starts: Array, count: int, *, width: int, base: float) -> Array:
+        frequencies = np.array(rotary_frequencies(width, base), np.float32)
+        angles = self.positions(starts, count)[..., None].astype(np.float32) * frequencies
+        return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
+
+    def rotary(self, x: Array, table: Array, *, heads: int) -> Array:
+        pairs = table.shape[-1] // 2
+        cos, sin = table[:, :, None, :pairs], table[:, :, None, pairs:]
+        y = x.copy().reshape(*x.shape[:2], heads, x.shape[2] // heads)
+        even, odd = y[..., 0 : 2 * pairs : 2], y[..., 1 : 2 * pairs : 2]
+        even[:], odd[:] = even * cos - odd * sin, odd * cos + even * sin
+        return y.reshape(x.shape)
 
     def attention_weights(self, q: Array, k: Array, *, heads: int, lengths: Array) -> Array:
         valid = np.arange(k.shape[1]) < lengths[:, None]

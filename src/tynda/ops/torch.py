@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tynda.ops.base import conv_length
+from tynda.ops.base import conv_length, rotary_frequencies
 
 __all__ = ["TorchOps", "has_bfloat16"]
 
@@ -67,7 +67,9 @@ class TorchOps:
         y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding)
         return y.permute(0, 2, 3, 1)
 
-    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    def layer_norm(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5
+    ) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
     def group_norm(
@@ -120,8 +122,18 @@ class TorchOps:
     def silu(self, x: Tensor) -> Tensor:
         return F.silu(x)
 
+    def tanh(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+    def asinh(self, x: Tensor) -> Tensor:
+        return torch.asinh(x)
+
     def glu(self, x: Tensor) -> Tensor:
         return F.glu(x, -1)
+
+    def swiglu(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, -1)
+        return first * F.silu(second)
 
     def log_softmax(self, x: Tensor) -> Tensor:
         return F.log_softmax(x.float(), -1)
@@ -137,6 +149,37 @@ class TorchOps:
         keys = torch.arange(k.shape[1], device=k.device)
         seen = self.positions(starts, q.shape[1])[..., None] >= keys
         return _attend(q, k, v, heads, seen[:, None])
+
+    def window_attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        heads: int,
+        lengths: Tensor,
+        before: int,
+        after: int,
+    ) -> Tensor:
+        frames = torch.arange(q.shape[1], device=q.device)
+        ahead = frames - frames[:, None]
+        seen = (ahead >= -before) & (ahead <= after) & _within(k, lengths)[:, None]
+        blind = ~seen.any(-1, keepdim=True)
+        # A frame that sees nothing attends to everything first: a softmax needs something.
+        return _attend(q, k, v, heads, (seen | blind)[:, None]).masked_fill(blind, 0)
+
+    def rotary_table(self, starts: Tensor, count: int, *, width: int, base: float) -> Tensor:
+        frequencies = torch.tensor(rotary_frequencies(width, base), device=starts.device)
+        angles = self.positions(starts, count)[..., None].float() * frequencies
+        return torch.cat([angles.cos(), angles.sin()], -1)
+
+    def rotary(self, x: Tensor, table: Tensor, *, heads: int) -> Tensor:
+        y = x.unflatten(-1, (heads, x.shape[2] // heads))
+        cos, sin = table[:, :, None].to(x.dtype).chunk(2, -1)
+        turned, rest = y[..., : table.shape[-1]], y[..., table.shape[-1] :]
+        even, odd = turned[..., ::2], turned[..., 1::2]
+        pairs = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
+        return torch.cat([pairs.flatten(-2), rest], -1).flatten(2)
 
     def attention_weights(self, q: Tensor, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return _softmax(_scores(q, k, heads), _within(k, lengths)[:, None, None])
