@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tynda.errors import TyndaError
 from tynda.sound import frontend, spectra
-from tynda.sound.frontend import LogMel, Raw, Spectrogram, from_config
+from tynda.sound.frontend import Frames, LogMel, Raw, Spectrogram, from_config
 
 FRONT_ENDS = [
     LogMel(),
@@ -17,6 +17,7 @@ FRONT_ENDS = [
     LogMel(window=320, hop=200, fft=512, bins=40, fmin=20, fmax=7600),
     Spectrogram(),
     Raw(),
+    Frames(),
 ]
 whatever = pytest.mark.parametrize("front_end", FRONT_ENDS, ids=lambda f: f.kind)
 
@@ -61,6 +62,14 @@ def test_raw_is_wav2vec2s():
     np.testing.assert_allclose(Raw()(samples)[:, 0], theirs, atol=1e-4)
 
 
+def test_frames_are_the_samples_and_a_last_one_that_is_not_full_is_silent():
+    samples = sound(250)
+    features = Frames()(samples)
+    np.testing.assert_array_equal(features[:3].ravel(), samples[:240])
+    assert features.shape == (4, 80)
+    assert not features[3].any()
+
+
 @pytest.mark.parametrize("n", [256, 415, 416, 80_000])
 def test_spectrogram_is_the_published_one(n):
     torch = pytest.importorskip("torch")
@@ -101,6 +110,7 @@ def test_any_length(n, front_end):
         "log_mel": n // front_end.hop,
         "spectrogram": max(0, 1 + (n - 256) // 160),
         "raw": n,
+        "frames": -(-n // 80),
     }[front_end.kind]
     assert features.shape == (frames, front_end.bins)
     assert features.dtype == np.float32
@@ -151,6 +161,7 @@ def test_defaults_fill_in():
         ({"kind": "log_mel", "fmin": float("nan")}, "fmin < fmax"),
         ({"kind": "log_mel", "normalize": "no"}, "normalize must be"),
         ({"kind": "spectrogram", "fft": 128}, "window must be"),
+        ({"kind": "frames", "size": 0}, "size must be"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(config, says):

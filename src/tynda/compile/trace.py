@@ -284,7 +284,7 @@ class TraceOps:
 
     def rotary_table(self, starts: Value, count: int, *, width: int, base: float) -> Value:
         settings = {"count": count, "width": width, "base": base}
-        shape = (*starts.shape, count, width)
+        shape = (*starts.shape, count, 2 * -(-width // 2))
         return self._step("rotary_table", shape, settings, starts=starts)
 
     def rotary(self, x: Value, table: Value, *, heads: int) -> Value:

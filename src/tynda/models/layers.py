@@ -21,10 +21,11 @@ class Specs(dict[str, Spec]):
         if bias:
             self[f"{name}.bias"] = Spec(shape[:1], "zeros")
 
-    def norm(self, name: str, width: int) -> None:
+    def norm(self, name: str, width: int, *, bias: bool = True) -> None:
         """The tensors of `norm`."""
         self[f"{name}.weight"] = Spec((width,), "ones")
-        self[f"{name}.bias"] = Spec((width,), "zeros")
+        if bias:
+            self[f"{name}.bias"] = Spec((width,), "zeros")
 
 
 def dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
@@ -33,8 +34,8 @@ def dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
 
 
 def norm(ops: Ops[T], weights: Weights[T], name: str, x: T, eps: float = 1e-5) -> T:
-    """Layer norm over the last axis."""
-    return ops.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
+    """Layer norm over the last axis, with a bias if there is one."""
+    return ops.layer_norm(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"), eps)
 
 
 def check_ctc(config: Any, tokenizer: Sized, front: FrontEnd, decoding: Mapping[str, Any]) -> None:

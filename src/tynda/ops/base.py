@@ -176,18 +176,18 @@ class Ops(Protocol[T]):
     def rotary_table(self, starts: T, count: int, *, width: int, base: float) -> T:
         """Cosines, then sines, of the angles by which `rotary` turns ``count`` positions.
 
-        The positions of an item begin at its own ``starts [batch]``; ``width`` is even. Gives
-        float32 ``[batch, count, width]``: position ``p`` turns pair ``i`` by the angle
-        ``p * base ** (-2 i / width)``, a product in float32.
+        The positions of an item begin at its own ``starts [batch]``. Position ``p`` turns pair
+        ``i`` by the angle ``p * base ** (-2 i / width)``, a product in float32; there are
+        ``width / 2`` pairs, rounded up. Gives float32 ``[batch, count, 2 * pairs]``.
         """
         ...
 
     def rotary(self, x: T, table: T, *, heads: int) -> T:
         """Turn channels of ``x [batch, time, channels]`` in pairs, by angles of their position.
 
-        ``table [batch, time, width]`` is that of `rotary_table`. In each of ``heads`` parts of
-        the channels, channels ``2 i`` and ``2 i + 1`` of the first ``width`` are a pair; the rest
-        stay. Source: Su et al. 2021, "RoFormer", section 3.2.2, equation 34.
+        ``table [batch, time, 2 * pairs]`` is that of `rotary_table`. In each of ``heads`` parts of
+        the channels, channels ``2 i`` and ``2 i + 1`` are a pair, from the first on; those behind
+        the pairs stay. Source: Su et al. 2021, "RoFormer", section 3.2.2, equation 34.
         """
         ...
 

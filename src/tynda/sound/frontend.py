@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tynda.errors import TyndaError
 from tynda.sound.spectra import Spectra
 
-__all__ = ["FrontEnd", "LogMel", "Raw", "Spectrogram", "from_config", "mel_filters"]
+__all__ = ["Frames", "FrontEnd", "LogMel", "Raw", "Spectrogram", "from_config", "mel_filters"]
 
 Floats = NDArray[np.float32]
 
@@ -213,13 +213,48 @@ class Raw(FrontEnd):
         return _standardised(samples[:, None], mean, np.sqrt(variance + 1e-7))
 
 
-_KINDS: dict[str, type[FrontEnd]] = {kind.kind: kind for kind in (LogMel, Spectrogram, Raw)}
+@dataclass(frozen=True)
+class Frames(FrontEnd):
+    """The waveform in frames of ``size`` samples, side by side, as Moonshine v2 takes it.
+
+    A last frame that is not full is there, and silent.
+    """
+
+    kind: ClassVar[str] = "frames"
+
+    size: int = 80
+
+    def __post_init__(self) -> None:
+        _check_integer("size", self.size, 1, _LARGEST_FFT)
+
+    @property
+    def bins(self) -> int:
+        """Features in one frame."""
+        return self.size
+
+    @property
+    def hop(self) -> int:
+        """Samples from the start of one frame to the start of the next."""
+        return self.size
+
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples."""
+        return -(-samples // self.size)
+
+    def _features(self, samples: Floats) -> Floats:
+        features = np.zeros((self.frames(len(samples)), self.size), np.float32)
+        full = len(samples) // self.size
+        features[:full] = samples[: full * self.size].reshape(full, self.size)
+        return features
+
+
+_KINDS: dict[str, type[FrontEnd]] = {kind.kind: kind for kind in (LogMel, Spectrogram, Raw, Frames)}
 
 
 def from_config(config: Mapping[str, Any]) -> FrontEnd:
     """The front end that `config` describes: its `"kind"` and any fields that differ.
 
-    Kinds are `"log_mel"`, `"spectrogram"` and `"raw"`. Raises TyndaError for an unknown
+    Kinds are `"log_mel"`, `"spectrogram"`, `"raw"` and `"frames"`. Raises TyndaError for an unknown
     kind, an unknown field, or a value out of its range.
     """
     settings = dict(config)

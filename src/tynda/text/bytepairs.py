@@ -1,0 +1,140 @@
+"""Tokens of SentencePiece's byte pair encoding, with bytes for what no piece spells.
+
+Kudo & Richardson 2018, "SentencePiece"; the form is that of Llama's ``tokenizer.json``, which
+Moonshine's is. Models that only decode need no merges: pieces are all that is held, one behind
+the other, as in ``tynda.text.whisper``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.errors import TyndaError
+
+__all__ = ["BytePairTokenizer"]
+
+_SPACE = "\u2581"
+"""How a piece spells a space."""
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_MAX_TOKENS = 1 << 22  # A number in a file may not ask for gigabytes.
+_UNREADABLE = "the tokenizer's description is not readable: get the model again"
+
+
+class BytePairTokenizer:
+    """Tokens to text.
+
+    ``pieces [bytes]``, uint8, has the names of the tokens in UTF-8, one behind the other, and
+    ``ends [tokens]``, int32, where each ends. Tokens among ``special`` print nothing; ``sot`` is
+    the token that a text starts from, ``eot`` the one that ends it. Raises `TyndaError` for
+    arrays and tokens that do not fit each other.
+    """
+
+    timestamp_begin = None
+    """There are no tokens for time stamps."""
+
+    def __init__(
+        self,
+        pieces: NDArray[np.uint8],
+        ends: NDArray[np.int32],
+        special: Sequence[int],
+        sot: int,
+        eot: int,
+    ) -> None:
+        self.sot, self.eot = sot, eot
+        self._pieces, self._ends, self._special = pieces, ends, frozenset(special)
+        bounds = np.concatenate([[0], ends])
+        if (np.diff(bounds) < 0).any() or bounds[-1] != len(pieces):
+            raise TyndaError(_UNREADABLE)
+        if not all(0 <= token < len(ends) for token in (sot, eot, *special)):
+            raise TyndaError(_UNREADABLE)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @property
+    def names(self) -> list[str]:
+        """The pieces by token, as ``tokenizer.json`` spells them."""
+        return [self._name(token) for token in range(len(self))]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens without the special ones and the space before the first word.
+
+        Bytes side by side that are no UTF-8 become U+FFFD, one for each.
+        """
+        parts = list[str]()
+        run = bytearray()
+        for token in (*tokens, -1):
+            if token in self._special:
+                continue
+            name = self._name(token)
+            if byte := _BYTE.fullmatch(name):
+                run.append(int(byte[1], 16))
+                continue
+            if run:
+                parts.append(_text(bytes(run)))
+                run.clear()
+            parts.append(name.replace(_SPACE, " "))
+        return "".join(parts).removeprefix(" ")
+
+    def _name(self, token: int) -> str:
+        if not 0 <= token < len(self):
+            return ""
+        start = self._ends[token - 1] if token else 0
+        return self._pieces[start : self._ends[token]].tobytes().decode("utf-8", "replace")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads back: plain enough for JSON, but for the arrays."""
+        return {
+            "type": "bytepairs",
+            "pieces": self._pieces,
+            "ends": self._ends,
+            "special": sorted(self._special),
+            "sot": self.sot,
+            "eot": self.eot,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BytePairTokenizer:
+        """The tokenizer that `to_dict` described; `TyndaError` if ``data`` describes none."""
+        arrays = [(data.get("pieces"), np.uint8), (data.get("ends"), np.int32)]
+        special, sot, eot = (data.get(name) for name in ("special", "sot", "eot"))
+        whole = isinstance(special, list) and all(type(t) is int for t in (sot, eot, *special))
+        if data.get("type") != "bytepairs" or not whole:
+            raise TyndaError(_UNREADABLE)
+        for array, kind in arrays:
+            if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
+                raise TyndaError(_UNREADABLE)
+        return cls(*(array for array, _ in arrays), special, sot, eot)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, sot: int, eot: int) -> BytePairTokenizer:
+        """The tokenizer of a ``tokenizer.json``.
+
+        Raises `TyndaError` where it is damaged or of another kind.
+        """
+        try:
+            model, added = data["model"], data["added_tokens"]
+            if not model["byte_fallback"]:
+                raise TyndaError("tokenizer.json has no bytes for what its pieces do not spell")
+            ids = model["vocab"] | {token["content"]: token["id"] for token in added}
+            special = [token["id"] for token in added if token["special"]]
+            names = {token: name.encode() for name, token in ids.items()}
+            if len(names) < len(ids) or not all(0 <= token < _MAX_TOKENS for token in names):
+                raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise TyndaError("tokenizer.json is no byte pair encoding") from None
+        pieces = [names.get(token, b"") for token in range(max(names, default=-1) + 1)]
+        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
+        return cls(np.frombuffer(b"".join(pieces), np.uint8), ends, special, sot, eot)
+
+
+def _text(run: bytes) -> str:
+    try:
+        return run.decode()
+    except UnicodeDecodeError:
+        return "\ufffd" * len(run)

@@ -1,0 +1,355 @@
+"""Both Moonshines against transformers on random weights."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    MoonshineConfig,
+    MoonshineForConditionalGeneration,
+    MoonshineStreamingConfig,
+    MoonshineStreamingForConditionalGeneration,
+)
+
+from helpers import close, noise
+from tynda.errors import TyndaError
+from tynda.models import moonshine, moonshine_layers, moonshine_streaming
+from tynda.models.base import KVCache
+from tynda.ops.numpy import NumpyOps
+from tynda.ops.torch import TorchOps
+
+torch.set_num_threads(1)
+OPS = NumpyOps()
+PUBLISHED = {
+    "tiny": {"max_position_embeddings": 194},
+    "base": {
+        **{"hidden_size": 416, "intermediate_size": 1664, "max_position_embeddings": 194},
+        **{"encoder_num_hidden_layers": 8, "decoder_num_hidden_layers": 8},
+        "partial_rotary_factor": 0.62,
+    },
+    "streaming tiny": {},
+    # In the sizes of the paper's table 1, cut in depth.
+    "streaming small": {
+        **{"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 3},
+        "encoder_config": {"hidden_size": 620, "intermediate_size": 2480, "head_dim": 64},
+    },
+}
+SMALL = {
+    "offline": {
+        **{"vocab_size": 120, "hidden_size": 32, "intermediate_size": 48},
+        **{"encoder_num_hidden_layers": 2, "encoder_num_attention_heads": 2},
+        **{"decoder_num_hidden_layers": 3, "decoder_num_attention_heads": 2},
+        **{"max_position_embeddings": 24, "pad_head_dim_to_multiple_of": 8},
+    },
+    "streaming": {
+        **{"vocab_size": 120, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3},
+        **{"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 100},
+        "encoder_config": {
+            **{"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 4},
+            **{"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 14},
+            "sliding_windows": [[5, 3], [4, 0], [2, 1], [3, 2]],
+        },
+    },
+}
+small = pytest.mark.parametrize("kind", SMALL)
+
+
+def make(kind, seed=0):
+    """A random model of transformers; its family, config and weights as tynda reads them."""
+    settings = {"num_key_value_heads": 8} if kind.startswith("streaming") else {}
+    settings |= SMALL.get(kind) or PUBLISHED[kind]
+    torch.manual_seed(seed)
+    if kind.startswith("streaming"):
+        given = MoonshineStreamingConfig(**settings)
+        model = MoonshineStreamingForConditionalGeneration(given)
+        family = moonshine_streaming.FAMILY
+    else:
+        given = MoonshineConfig(**settings)
+        model = MoonshineForConditionalGeneration(given)
+        family = moonshine.FAMILY
+    model = model.eval()
+    with torch.no_grad():  # biases and norms start at values that would hide a mistake
+        for value in model.parameters():
+            if value.ndim <= 1:
+                value += 0.2 * torch.randn_like(value)
+            else:
+                value.normal_(0, value[0].numel() ** -0.5)
+    config = family.configure(family.settings(given.to_dict()))
+    named = {k: v.numpy().copy() for k, v in model.state_dict().items()}
+    if kind.startswith("streaming"):
+        named = moonshine_streaming.fold(config.bins, named)
+    return model, family, config, {name: named[name] for name in family.specs(config)}
+
+
+def sound(seconds, seed=0):
+    return noise(seconds, seed, level=0.3)
+
+
+def features(config, *sounds):
+    """As a front end gives them, padded with what must not be looked at."""
+    front = [frames(config, samples) for samples in sounds]
+    lengths = np.array([len(x) for x in front])
+    batch = np.full((len(front), lengths.max(initial=0), config.bins), 7.0, np.float32)
+    for i, x in enumerate(front):
+        batch[i, : len(x)] = x
+    return batch, lengths
+
+
+def frames(config, samples):
+    front = moonshine.Raw(normalize=False) if config.bins == 1 else moonshine_streaming.Frames()
+    return front(samples)
+
+
+def theirs_states(model, samples):
+    """What the decoder of transformers attends to."""
+    values = torch.from_numpy(samples)[None]
+    mask = torch.ones_like(values, dtype=torch.long)
+    if hasattr(model.config, "encoder_config"):  # as its processor does
+        pad = -len(samples) % 80
+        values, mask = (torch.nn.functional.pad(x, (0, pad)) for x in (values, mask))
+    return model.model.encoder(values, attention_mask=mask)
+
+
+def attended(model, states):
+    """With the positions, and the projection, that are the decoder's in transformers."""
+    if not hasattr(model.config, "encoder_config"):
+        return states
+    decoder = model.model.decoder
+    return decoder.proj(states + decoder.pos_emb(torch.arange(states.shape[1])))
+
+
+def copy(encoded):
+    """The decoder of transformers adds positions to the states in place."""
+    return type(encoded)(encoded.last_hidden_state.clone(), attention_mask=None)
+
+
+def greedy(model, states, count):
+    """Tokens of transformers' own generation, without an end."""
+    with torch.no_grad():
+        made = model.generate(
+            encoder_outputs=copy(states),
+            attention_mask=states.attention_mask,
+            max_new_tokens=count,
+            min_new_tokens=count,
+            do_sample=False,
+            decoder_start_token_id=1,
+        )
+    return made[0].tolist()
+
+
+def empty_cache(config, rows, room):
+    def layers():
+        shape = (rows, room, config.channels)
+        return [np.zeros(shape, np.float32) for _ in range(config.decoder_layers)]
+
+    return KVCache(layers(), layers())
+
+
+def ours_greedy(run, config, states, lengths, count):
+    """``run``: calls a program with a config and inputs, as an engine does."""
+    cross = run(moonshine_layers.cross_kv, config, states, lengths)
+    cache, tokens = empty_cache(config, 1, count + 1), [1]
+    while len(tokens) <= count:
+        new, at = np.array([tokens[-1:]]), np.array([len(tokens) - 1])
+        x, cache = run(moonshine_layers.decode, config, new, at, cross, cache)
+        scores = np.array(run(moonshine_layers.logits, config, x)[0, 0])
+        scores[2] = -np.inf
+        tokens.append(int(scores.argmax()))
+    return tokens
+
+
+def numpy_engine(weights):
+    return lambda program, config, *inputs: program(OPS, weights, config, *inputs)
+
+
+def same_as_transformers(kind, seconds, seed):
+    model, family, config, weights = make(kind, seed)
+    samples = sound(seconds, seed)
+    with torch.no_grad():
+        encoded = theirs_states(model, samples)
+        expected = attended(model, encoded.last_hidden_state.clone())
+    states, lengths = family.programs["encode"](OPS, weights, config, *features(config, samples))
+    assert lengths.tolist() == [states.shape[1]]
+    close(states, expected)
+    tokens = np.random.default_rng(seed).integers(0, config.vocab, (1, 13))
+    with torch.no_grad():
+        out = model(
+            encoder_outputs=copy(encoded),
+            decoder_input_ids=torch.from_numpy(tokens),
+        )
+    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    x, cache = moonshine_layers.decode(OPS, weights, config, tokens, np.zeros(1, int), cross)
+    assert cache is None
+    close(moonshine_layers.logits(OPS, weights, config, x), out.logits)
+    expected = greedy(model, encoded, 20)
+    assert ours_greedy(numpy_engine(weights), config, states, lengths, 20) == expected
+    assert len(set(expected)) > 5
+
+
+@small
+@pytest.mark.parametrize("seconds", [0.06, 0.5123, 1.0])
+def test_states_logits_and_greedy_tokens_are_those_of_transformers(kind, seconds):
+    same_as_transformers(kind, seconds, 0)
+
+
+def encoded(kind, *sounds, seed=0):
+    """Family, config, weights, states and their lengths."""
+    _, family, config, weights = make(kind, seed)
+    batch = features(config, *sounds)
+    return family, config, weights, *family.programs["encode"](OPS, weights, config, *batch)
+
+
+@small
+def test_specs_are_the_tensors_of_the_checkpoint(kind):
+    model, family, config, _ = make(kind)
+    named = {name: value.numpy() for name, value in model.state_dict().items()}
+    if config.tied:
+        del named["proj_out.weight"]
+    if kind == "streaming":
+        named = moonshine_streaming.fold(config.bins, named)
+    assert family.shapes(config) == {name: value.shape for name, value in named.items()}
+
+
+@small
+def test_a_padded_batch_gives_each_item_what_it_gets_alone(kind):
+    sounds = [sound(s, i) for i, s in enumerate((0.9, 0.0, 0.001, 0.056, 0.3333, 0.61))]
+    family, config, weights, states, lengths = encoded(kind, *sounds)
+    tokens = np.random.default_rng(1).integers(0, config.vocab, (len(sounds), 5))
+    zeros = np.zeros(len(sounds), int)
+    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    x, _ = moonshine_layers.decode(OPS, weights, config, tokens, zeros, cross)
+    assert np.isfinite(x).all()
+    for i, samples in enumerate(sounds):
+        *_, alone, count = encoded(kind, samples)
+        assert count.tolist() == [lengths[i]] == [alone.shape[1]]
+        close(states[i, : lengths[i]], alone[0])
+        own = moonshine_layers.cross_kv(OPS, weights, config, alone, count)
+        y, _ = moonshine_layers.decode(OPS, weights, config, tokens[i : i + 1], zeros[:1], own)
+        close(x[i], y[0])
+
+
+@small
+def test_frames_are_as_many_as_the_sound_fills(kind):
+    _, family, config, weights = make(kind)
+    for n in (0, 1, 79, 80, 81, 320, 321, 894, 895, 896, 1278, 1279, 1280):
+        x, lengths = features(config, np.zeros(n, np.float32))
+        states, counts = family.programs["encode"](OPS, weights, config, x, lengths)
+        expected = -(-n // 320) if kind == "streaming" else max(0, (n - 895) // 384 + 1)
+        assert counts.tolist() == [expected] == [states.shape[1]]
+        assert np.isfinite(states).all()
+
+
+@small
+def test_step_by_step_is_all_at_once(kind):
+    _, config, weights, states, lengths = encoded(kind, sound(0.4, 0), sound(0.7, 1))
+    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    tokens = np.random.default_rng(1).integers(0, config.vocab, (2, 9))
+    expected, _ = moonshine_layers.decode(OPS, weights, config, tokens, np.zeros(2, int), cross)
+    cache, parts = empty_cache(config, 2, 9), []
+    for start, stop in ((0, 4), (4, 5), (5, 9)):
+        new, at = tokens[:, start:stop], np.full(2, start)
+        part, cache = moonshine_layers.decode(OPS, weights, config, new, at, cross, cache)
+        parts.append(part)
+    close(np.concatenate(parts, 1), expected)
+
+
+@small
+def test_rows_of_one_item_share_its_sound_and_may_be_at_different_places(kind):
+    _, config, weights, states, lengths = encoded(kind, sound(0.4, 0), sound(0.7, 1))
+    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    tokens = np.random.default_rng(1).integers(0, config.vocab, (4, 7))
+    zeros = np.zeros(4, int)
+    alone = []
+    for i, row in enumerate(tokens):
+        own = moonshine_layers.cross_kv(
+            OPS, weights, config, states[i // 2, None], lengths[i // 2, None]
+        )
+        alone.append(moonshine_layers.decode(OPS, weights, config, row[None], zeros[:1], own)[0])
+    expected = np.concatenate(alone)
+    close(moonshine_layers.decode(OPS, weights, config, tokens, zeros, cross)[0], expected)
+    # Prompts of unlike lengths, padded behind; then each row goes on at its own place.
+    prompts, cache = np.array([2, 4, 1, 3]), empty_cache(config, 4, 7)
+    _, cache = moonshine_layers.decode(OPS, weights, config, tokens[:, :4], zeros, cross, cache)
+    following = tokens[np.arange(4), prompts][:, None]
+    x, _ = moonshine_layers.decode(OPS, weights, config, following, prompts, cross, cache)
+    close(x[:, 0], expected[np.arange(4), prompts])
+
+
+@small
+def test_torch_gives_the_same_and_trains(kind):
+    _, family, config, weights = make(kind)
+    batch = features(config, sound(0.4, 0), sound(0.7, 1))
+    tokens, zeros = np.random.default_rng(1).integers(0, config.vocab, (2, 9)), np.zeros(2, int)
+
+    def run(ops, weights, *inputs):
+        *batch, tokens, zeros = inputs
+        states, lengths = family.programs["encode"](ops, weights, config, *batch)
+        cross = moonshine_layers.cross_kv(ops, weights, config, states, lengths)
+        x, _ = moonshine_layers.decode(ops, weights, config, tokens, zeros, cross)
+        return moonshine_layers.logits(ops, weights, config, x)
+
+    tensors = {k: torch.from_numpy(v).requires_grad_() for k, v in weights.items()}
+    found = run(TorchOps(training=True), tensors, *map(torch.from_numpy, (*batch, tokens, zeros)))
+    close(run(OPS, weights, *batch, tokens, zeros), found.detach().numpy())
+    found.square().mean().backward()
+    assert all(v.grad is not None and torch.isfinite(v.grad).all() for v in tensors.values())
+
+
+def test_the_watched_queries_and_keys_are_those_of_transformers():
+    model, _, config, weights = make("offline")
+    model.set_attn_implementation("eager")
+    samples, seen = sound(0.7), []
+    *_, states, lengths = encoded("offline", samples)
+    tokens = np.random.default_rng(1).integers(0, config.vocab, (1, 9))
+
+    def watch(layer, q, k):
+        seen.append(OPS.attention_weights(q, k, heads=config.decoder_heads, lengths=lengths))
+
+    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    moonshine_layers.decode(OPS, weights, config, tokens, np.zeros(1, int), cross, watch=watch)
+    with torch.no_grad():
+        expected = model(
+            torch.from_numpy(samples)[None],
+            decoder_input_ids=torch.from_numpy(tokens),
+            output_attentions=True,
+        ).cross_attentions
+    assert len(seen) == len(expected) == config.decoder_layers
+    for ours, attention in zip(seen, expected, strict=True):
+        close(ours, attention)
+
+
+def test_settings_from_before_transformers_5():
+    old = MoonshineConfig(**SMALL["offline"]).to_dict()
+    del old["rope_parameters"]
+    old |= {"rope_theta": 500.0, "partial_rotary_factor": 0.5, "rope_scaling": None}
+    config = moonshine.FAMILY.configure(moonshine.settings(old))
+    assert (config.rotary, config.rotary_base) == (8, 500.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "says"),
+    [
+        ("offline", {"encoder_hidden_act": "relu"}, "relu"),
+        ("offline", {"decoder_hidden_act": "gelu"}, "gelu"),
+        ("offline", {"attention_bias": True}, "biases"),
+        ("offline", {"encoder_num_key_value_heads": 1}, "share keys"),
+        ("offline", {"head_dim": 7}, "head_dim"),
+        ("offline", {"rope_parameters": {"rope_type": "yarn"}}, "rotary"),
+        ("offline", {"rope_parameters": 3}, "rotary"),
+        ("offline", {"encoder_num_attention_heads": 4}, "as many"),
+        ("offline", {"hidden_size": "wide"}, "hidden_size"),
+        ("streaming", {"num_key_value_heads": 1}, "share keys"),
+        ("streaming", {"encoder_config": {"hidden_act": "relu"}}, "relu"),
+        ("streaming", {"encoder_config": {"attention_bias": True}}, "biases"),
+        ("streaming", {"encoder_config": {"num_key_value_heads": 1}}, "share keys"),
+        ("streaming", {"encoder_config": {"sliding_windows": [[16, 4]]}}, "windows"),
+        ("streaming", {"encoder_config": {"sliding_windows": 3}}, "windows"),
+        ("streaming", {"encoder_config": {"sliding_windows": [[0, 4]] * 6}}, "past"),
+        ("streaming", {"encoder_config": None}, "encoder_config"),
+    ],
+)
+def test_what_the_definition_does_not_cover_is_refused(kind, changes, says):
+    _, family, *_ = make(kind)
+    given = {"offline": MoonshineConfig, "streaming": MoonshineStreamingConfig}[kind]
+    values = given(**SMALL[kind]).to_dict() | changes
+    with pytest.raises((ValueError, TyndaError), match=says):
+        family.configure(family.settings(values))
