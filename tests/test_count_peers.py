@@ -6,7 +6,7 @@ import pytest
 from counting import count_cross, count_step, count_text
 from counting import total as total_of
 from tynda.compile.count import count
-from tynda.models import conformer, n2, wav2vec2, whisper
+from tynda.models import conformer, moonshine, moonshine_streaming, n2, wav2vec2, whisper
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -129,6 +129,54 @@ def test_wav2vec2_and_hubert(kind, size, stable):
     flops, _ = theirs(model, empty(1, 48_000))
     config = wav2vec2.FAMILY.configure(wav2vec2.settings(given.to_dict()))
     agree(count(wav2vec2.FAMILY, config, 48_000).total_macs, flops)
+
+
+SAMPLES = 16_000 * 8
+
+
+@pytest.fixture(params=["tiny", "base", "streaming"])
+def moonshines(request):
+    """A Moonshine in its published size and transformers' own."""
+    settings = {"attn_implementation": "eager"}
+    if request.param == "base":
+        settings |= {"hidden_size": 416, "intermediate_size": 1664}
+        settings |= {"encoder_num_hidden_layers": 8, "decoder_num_hidden_layers": 8}
+    if request.param == "streaming":
+        family, kind = moonshine_streaming.FAMILY, "MoonshineStreaming"
+        settings |= {"num_key_value_heads": 8}
+    else:
+        family, kind = moonshine.FAMILY, "Moonshine"
+    given = getattr(transformers, f"{kind}Config")(**settings)
+    with torch.device("meta"):
+        model = getattr(transformers, f"{kind}ForConditionalGeneration")(given).eval()
+    return family, family.configure(family.settings(given.to_dict())), model
+
+
+def test_moonshines_encoder(moonshines):
+    family, config, model = moonshines
+    flops, out = theirs(model.model.encoder, empty(1, SAMPLES))
+    macs = count(family, config, SAMPLES // config.bins).total_macs
+    if family is moonshine_streaming.FAMILY:
+        # Without a mask theirs sees all frames; ours are windows.
+        frames = out.last_hidden_state.shape[1]
+        for past, future in zip(config.past, config.future, strict=True):
+            macs += 2 * frames * (frames - past - future + 1) * config.encoder_channels
+    agree(macs, flops)
+
+
+def test_moonshines_decoder_token_by_token(moonshines):
+    family, config, model = moonshines
+    flops, encoded = theirs(model.model.encoder, empty(1, SAMPLES))
+    frames, cache = encoded.last_hidden_state.shape[1], None
+    for position in range(3):
+        flops, out = theirs(
+            model, encoder_outputs=encoded, decoder_input_ids=tokens(1), cache=cache, use_cache=True
+        )
+        cache = out.cache
+        macs = count_step(family, config, frames, position).total_macs
+        if position == 0:  # keys and values of the sound are made with the first token
+            macs += count_cross(family, config, frames).total_macs
+        agree(macs, flops)
 
 
 @pytest.mark.parametrize("module", [conformer, n2])

@@ -1,5 +1,9 @@
 """Both Moonshines against transformers on random weights."""
 
+import json
+import math
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +15,14 @@ from transformers import (
 )
 
 from helpers import close, noise
+from tynda.compile.count import count
 from tynda.errors import TyndaError
 from tynda.models import moonshine, moonshine_layers, moonshine_streaming
 from tynda.models.base import KVCache
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
+from tynda.sound.frontend import Raw
+from tynda.store import checkpoint, huggingface
 
 torch.set_num_threads(1)
 OPS = NumpyOps()
@@ -50,6 +57,10 @@ SMALL = {
         },
     },
 }
+BASE = {
+    **{"channels": 416, "hidden": 1664, "layers": 8, "rotary": 32},
+    **{"decoder_hidden": 1664, "decoder_layers": 8},
+}
 small = pytest.mark.parametrize("kind", SMALL)
 
 
@@ -72,7 +83,7 @@ def make(kind, seed=0):
             if value.ndim <= 1:
                 value += 0.2 * torch.randn_like(value)
             else:
-                value.normal_(0, value[0].numel() ** -0.5)
+                value.normal_(0, 2 * value[0].numel() ** -0.5)
     config = family.configure(family.settings(given.to_dict()))
     named = {k: v.numpy().copy() for k, v in model.state_dict().items()}
     if kind.startswith("streaming"):
@@ -95,7 +106,7 @@ def features(config, *sounds):
 
 
 def frames(config, samples):
-    front = moonshine.Raw(normalize=False) if config.bins == 1 else moonshine_streaming.Frames()
+    front = Raw(normalize=False) if config.bins == 1 else moonshine_streaming.Frames()
     return front(samples)
 
 
@@ -182,13 +193,20 @@ def same_as_transformers(kind, seconds, seed):
     close(moonshine_layers.logits(OPS, weights, config, x), out.logits)
     expected = greedy(model, encoded, 20)
     assert ours_greedy(numpy_engine(weights), config, states, lengths, 20) == expected
-    assert len(set(expected)) > 5
+    return expected
 
 
 @small
 @pytest.mark.parametrize("seconds", [0.06, 0.5123, 1.0])
 def test_states_logits_and_greedy_tokens_are_those_of_transformers(kind, seconds):
     same_as_transformers(kind, seconds, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_full_size_states_logits_and_greedy_tokens(kind, seed):
+    assert len(set(same_as_transformers(kind, 2.0 + 1.7 * seed, seed))) > 1
 
 
 def encoded(kind, *sounds, seed=0):
@@ -212,7 +230,7 @@ def test_specs_are_the_tensors_of_the_checkpoint(kind):
 @small
 def test_a_padded_batch_gives_each_item_what_it_gets_alone(kind):
     sounds = [sound(s, i) for i, s in enumerate((0.9, 0.0, 0.001, 0.056, 0.3333, 0.61))]
-    family, config, weights, states, lengths = encoded(kind, *sounds)
+    _, config, weights, states, lengths = encoded(kind, *sounds)
     tokens = np.random.default_rng(1).integers(0, config.vocab, (len(sounds), 5))
     zeros = np.zeros(len(sounds), int)
     cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
@@ -317,6 +335,121 @@ def test_the_watched_queries_and_keys_are_those_of_transformers():
         close(ours, attention)
 
 
+@pytest.mark.parametrize(("name", "millions"), [("tiny", 27.1), ("base", 61.5)])
+def test_sizes_are_those_of_the_paper(name, millions):
+    config = moonshine.Config(**{} if name == "tiny" else BASE)
+    weights = sum(math.prod(shape) for shape in moonshine.FAMILY.shapes(config).values())
+    assert weights / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_streaming_sizes_are_those_of_the_paper():
+    sizes = {  # channels of the encoder and the decoder, layers of each, heads of both
+        33.6: (320, 320, 6, 8, 40),
+        123.36: (620, 512, 10, 8, 64),
+        244.9: (768, 640, 14, 10, 64),
+    }
+    for millions, (encoder, decoder, layers, heads, width) in sizes.items():
+        config = moonshine_streaming.Config(
+            **{"encoder_channels": encoder, "hidden": 4 * encoder, "heads": heads},
+            **{"head_channels": width, "past": (16,) * layers, "future": (4,) * layers},
+            **{"channels": decoder, "decoder_hidden": 4 * decoder, "decoder_layers": layers},
+            decoder_heads=heads,
+        )
+        shapes = moonshine_streaming.FAMILY.shapes(config)
+        del shapes["proj_out.weight"]  # the paper counts the tokens once
+        weights = sum(map(math.prod, shapes.values()))
+        assert weights / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_multiply_adds_of_the_published_encoder():
+    # Moonshine-tiny over 10 s: 2499 frames of 127 samples, 831 of 7, 415 of 3; six layers of four
+    # 288 x 288 products and two 288 x 1152, and two of 415 x 288.
+    conv = 2499 * 127 * 288 + 831 * 7 * 288 * 576 + 415 * 3 * 576 * 288
+    linear = 6 * 415 * (4 * 288 * 288 + 2 * 288 * 1152)
+    attention = 6 * 2 * 415 * 415 * 288
+    report = count(moonshine.FAMILY, moonshine.Config(), 160_000)
+    assert report.total_macs == conv + linear + attention
+    # Of streaming-tiny: 2000 frames of 80 samples; convolutions over 5 frames, padded by 4 on both
+    # sides, make 1002 and 502 of which 1000 and 500 are kept; windows of 19 frames, or 16.
+    stem = 2000 * 80 * 320 + 1002 * 5 * 320 * 640 + 502 * 5 * 640 * 320
+    linear = 6 * 500 * (4 * 320 * 320 + 2 * 320 * 1280)
+    attention = (4 * 19 + 2 * 16) * 500 * 2 * 320
+    report = count(moonshine_streaming.FAMILY, moonshine_streaming.Config(), 2000)
+    assert report.total_macs == stem + linear + attention
+
+
+@pytest.fixture(params=SMALL)
+def folder(request, tmp_path):
+    """A checkpoint as transformers writes it, and its model."""
+    model, *_ = make(request.param)
+    model.config.eos_token_id, model.config.decoder_start_token_id = 2, 1
+    model.save_pretrained(tmp_path)
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(60)), "\u2581a", "b"]
+    special = [{"content": name, "id": i, "special": True} for i, name in enumerate(names[:3])]
+    vocab = {name: i for i, name in enumerate(names)}
+    tokenizer = {"model": {"vocab": vocab, "byte_fallback": True}, "added_tokens": special}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    extractor = {"do_normalize": False, "feature_extractor_type": "Wav2Vec2FeatureExtractor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(extractor))
+    return request.param, model, tmp_path
+
+
+def test_a_folder_is_read(folder):
+    kind, _, path = folder
+    *_, config, weights = make(kind)
+    found = huggingface.load(path)
+    assert (found.config, found.family.head) == (config, "seq2seq")
+    assert found.frontend == (moonshine_streaming.Frames() if kind == "streaming" else Raw(False))
+    assert (found.tokenizer.sot, found.tokenizer.eot) == (1, 2)
+    assert found.tokenizer.decode([1, 63, 64, 2]) == "ab"
+    assert found.weights.keys() == weights.keys()
+    for name, value in weights.items():
+        np.testing.assert_array_equal(found.weights[name], value)
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8])
+def test_a_model_file_is_read_again(folder, bits, tmp_path):
+    _, _, path = folder
+    model = huggingface.load(path)
+    header = replace(
+        model.header,
+        config=asdict(model.config),
+        tokenizer=model.tokenizer.to_dict(),
+        frontend=model.frontend.config,
+    )
+    checkpoint.save_model(tmp_path / "m.safetensors", header, model.weights, bits=bits)
+    again = checkpoint.load(tmp_path / "m.safetensors")
+    assert (again.config, again.frontend) == (model.config, model.frontend)
+    assert again.tokenizer.names == model.tokenizer.names
+    if bits == 32:
+        for name, value in model.weights.items():
+            np.testing.assert_array_equal(again.weights[name], value)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("tokenizer.json", {"model": {"byte_fallback": False}}, "no bytes"),
+        (
+            "tokenizer.json",
+            {"added_tokens": [{"content": "", "id": 999, "special": True}]},
+            "beyond",
+        ),
+        ("config.json", {"eos_token_id": None}, "names no token"),
+        ("config.json", {"hidden_size": "wide"}, "hidden_size 'wide'"),
+        ("config.json", {"max_position_embeddings": 0}, "whole number from 1"),
+        ("preprocessor_config.json", {"do_normalize": 3}, "true or false|normalised whole"),
+    ],
+)
+def test_a_damaged_folder_is_refused_in_one_line(folder, file, change, says):
+    _, _, path = folder
+    values = json.loads((path / file).read_text())
+    (path / file).write_text(json.dumps(values | change))
+    with pytest.raises(TyndaError, match=says) as error:
+        huggingface.load(path)
+    assert "\n" not in str(error.value)
+
+
 def test_settings_from_before_transformers_5():
     old = MoonshineConfig(**SMALL["offline"]).to_dict()
     del old["rope_parameters"]
@@ -335,7 +468,11 @@ def test_settings_from_before_transformers_5():
         ("offline", {"head_dim": 7}, "head_dim"),
         ("offline", {"rope_parameters": {"rope_type": "yarn"}}, "rotary"),
         ("offline", {"rope_parameters": 3}, "rotary"),
-        ("offline", {"encoder_num_attention_heads": 4}, "as many"),
+        (
+            "offline",
+            {"encoder_num_attention_heads": 4, "encoder_num_key_value_heads": 4},
+            "as many",
+        ),
         ("offline", {"hidden_size": "wide"}, "hidden_size"),
         ("streaming", {"num_key_value_heads": 1}, "share keys"),
         ("streaming", {"encoder_config": {"hidden_act": "relu"}}, "relu"),

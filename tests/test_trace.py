@@ -7,7 +7,7 @@ import pytest
 
 from helpers import noise
 from tynda.compile.trace import Program, TraceOps, Value, replay, trace
-from tynda.models import base, conformer, n2, wav2vec2, whisper
+from tynda.models import base, conformer, moonshine, moonshine_streaming, n2, wav2vec2, whisper
 from tynda.ops.numpy import NumpyOps
 
 SMALL = {
@@ -16,6 +16,15 @@ SMALL = {
     wav2vec2: {
         **{"channels": 32, "layers": 2, "heads": 2, "hidden": 16},
         **{"conv_channels": (16,) * 7, "position_kernel": 8, "position_groups": 2},
+    },
+    moonshine: {
+        **{"vocab": 60, "channels": 32, "layers": 2, "heads": 2, "hidden": 16, "rotary": 10},
+        **{"context": 12, "decoder_layers": 2, "decoder_heads": 2, "decoder_hidden": 16},
+    },
+    moonshine_streaming: {
+        **{"bins": 8, "vocab": 60, "channels": 32, "encoder_channels": 24, "heads": 2},
+        **{"head_channels": 10, "hidden": 16, "past": (3, 5), "future": (1, 3), "rotary": 10},
+        **{"context": 12, "decoder_layers": 2, "decoder_heads": 2, "decoder_hidden": 16},
     },
     whisper: {
         **{"bins": 8, "vocab": 60, "channels": 32, "layers": 2, "heads": 2, "hidden": 16},
@@ -36,7 +45,7 @@ def draw(module, config):
 @pytest.mark.parametrize("module", SMALL)
 def test_a_replayed_trace_is_the_model(module):
     config = module.Config(**SMALL[module])
-    frames = 6000 if module is wav2vec2 else 120
+    frames = 6000 if config.bins == 1 else 120
     weights = draw(module, config)
     features = noise(2 * frames * config.bins / 16000, level=1.0).reshape(2, frames, config.bins)
     lengths = np.array([frames, frames - 30])
@@ -48,9 +57,10 @@ def test_a_replayed_trace_is_the_model(module):
         assert value.shape == other.shape
 
 
-def test_a_step_of_whispers_decoder():
-    config = whisper.Config(**SMALL[whisper])
-    weights = draw(whisper, config)
+@pytest.mark.parametrize("module", [whisper, moonshine, moonshine_streaming])
+def test_a_step_of_a_decoder(module):
+    config, programs = module.Config(**SMALL[module]), module.FAMILY.programs
+    weights = draw(module, config)
     rng = np.random.default_rng(1)
     states = rng.standard_normal((2, 60, 32)).astype(np.float32)
     lengths, starts = np.array([60, 60]), np.array([3, 5])
@@ -58,14 +68,14 @@ def test_a_step_of_whispers_decoder():
     tokens = np.array([[7], [9]])
 
     def step(ops, weights, states, lengths, tokens, starts, *caches):
-        heard = whisper.cross_kv(ops, weights, config, states, lengths)
+        cross = programs["cross_kv"](ops, weights, config, states, lengths)
         cache = base.KVCache(list(caches[:2]), list(caches[2:]))
-        x, cache = whisper.decode(ops, weights, config, tokens, starts, heard, cache)
-        return [whisper.logits(ops, weights, config, x), *cache.keys, *cache.values]
+        x, cache = programs["decode"](ops, weights, config, tokens, starts, cross, cache)
+        return [programs["logits"](ops, weights, config, x), *cache.keys, *cache.values]
 
     inputs = [states, lengths, tokens, starts, *caches]
     ops = TraceOps()
-    named = {k: ops.weight(k, *s.shape) for k, s in whisper.specs(config).items()}
+    named = {k: ops.weight(k, *s.shape) for k, s in module.specs(config).items()}
     values = [Value(x.shape) for x in inputs]
     program = Program(tuple(values), (), tuple(step(ops, named, *values)))
     program = Program(program.inputs, tuple(ops.steps), program.outputs)

@@ -15,6 +15,8 @@ __all__ = ["FAMILIES", "family", "of_model_type"]
 
 FAMILIES = (
     "conformer",
+    "moonshine",
+    "moonshine_streaming",
     "n2",
     "wav2vec2",
     "whisper",

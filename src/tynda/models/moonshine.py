@@ -30,6 +30,7 @@ from tynda.models.moonshine_layers import (
     read_extractor,
     read_tokenizer,
     rotary_table,
+    whole,
 )
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import Raw
@@ -83,7 +84,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "decoder_layers": config[f"decoder_{layers}"],
         "decoder_heads": config[f"decoder_{heads}"],
         "tied": config.get("tie_word_embeddings", True),
-        **decoder_settings(config, config[f"decoder_{heads}"], activation, 0.9),
+        **decoder_settings(config, whole(config, f"decoder_{heads}"), activation, 0.9),
     }
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "read_extractor",
     "read_tokenizer",
     "rotary_table",
+    "whole",
 ]
 
 
@@ -84,21 +85,36 @@ def decoder_settings(
         raise ValueError(f"activation {activation!r} is not silu")
     if config.get("attention_bias", False):
         raise ValueError("attention with biases is not covered")
-    channels = config["hidden_size"]
+    channels = whole(config, "hidden_size")
     if config.get("head_dim") not in (None, channels // heads):
         raise ValueError(f"a head_dim of {config['head_dim']} is not covered")
     rope = config.get("rope_parameters") or config  # the latter before transformers 5
-    if rope.get("rope_type", "default") != "default" or config.get("rope_scaling"):
+    if not isinstance(rope, Mapping) or rope.get("rope_type", "default") != "default":
+        raise ValueError("rotary positions other than the default ones are not covered")
+    if config.get("rope_scaling"):
         raise ValueError("scaled rotary positions are not covered")
     part = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", rotary))
+    if not isinstance(part, int | float) or not 0 < part <= 1:
+        raise ValueError(f"partial_rotary_factor {part!r} is not above 0 and at most 1")
     return {
         "vocab": config["vocab_size"],
         "channels": channels,
         "decoder_hidden": config["intermediate_size"],
         "rotary": int(channels // heads * part),
-        "rotary_base": float(rope.get("rope_theta", 10000.0)),
+        "rotary_base": rope.get("rope_theta", 10000.0),
         "context": config["max_position_embeddings"],
     }
+
+
+def whole(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A size in ``config.json`` that others are worked out from.
+
+    Raises KeyError for a missing one without a ``default``, ValueError for one that is none.
+    """
+    value = config[name] if default is None else config.get(name, default)
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name} {value!r} is not a whole number above 0")
+    return value
 
 
 def decoder_specs(out: Specs, config: DecoderConfig) -> None:

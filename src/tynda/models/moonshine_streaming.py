@@ -32,6 +32,7 @@ from tynda.models.moonshine_layers import (
     logits,
     read_extractor,
     read_tokenizer,
+    whole,
 )
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import Frames
@@ -39,6 +40,8 @@ from tynda.text.bytepairs import BytePairTokenizer
 
 __all__ = ["FAMILY", "Config", "encode", "fold", "settings", "specs"]
 
+_WINDOWS = ((16, 4), (16, 4), (16, 0), (16, 0), (16, 4), (16, 4))
+"""For each layer the frames up to a frame and from it on, itself included; 0 stands for 1."""
 _KERNEL = 5
 """Frames that each of the two convolutions sees, its own and those before it."""
 
@@ -87,32 +90,42 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     What its encoder does not say has the default of ``transformers``, which is that of `Config`.
     Raises KeyError for a missing one, ValueError for what this definition does not cover.
     """
-    encoder, heads = config["encoder_config"], config["num_attention_heads"]
+    encoder, heads = config["encoder_config"], whole(config, "num_attention_heads")
+    if not isinstance(encoder, Mapping):
+        raise ValueError(f"encoder_config {encoder!r} is no object")
     if encoder.get("hidden_act", "gelu") != "gelu":
         raise ValueError(f"activation {encoder['hidden_act']!r} is not gelu")
     if encoder.get("attention_bias", False):
         raise ValueError("attention with biases is not covered")
-    channels, encoder_heads = encoder.get("hidden_size", 320), encoder.get("num_attention_heads", 8)
+    encoder_heads = whole(encoder, "num_attention_heads", 8)
     for part, count in ((encoder, encoder_heads), (config, heads)):
         if part.get("num_key_value_heads", count) != count:
             raise ValueError("heads that share keys are not covered")
-    windows = encoder.get("sliding_windows", [[16, 4], [16, 4], [16, 0], [16, 0], [16, 4], [16, 4]])
-    if len(windows) != encoder.get("num_hidden_layers", 6):
-        raise ValueError(f"there are {len(windows)} windows, not one for each layer")
-    # Without a window of their own, transformers has rotary positions turn all channels.
+    layers, channels = whole(encoder, "num_hidden_layers", 6), whole(encoder, "hidden_size", 320)
+    frame = encoder.get("sample_rate", 16000), encoder.get("frame_ms", 5.0)
+    if frame != (16000, 5):
+        raise ValueError(f"frames of {frame[1]} ms at {frame[0]} Hz are not covered")
+    windows = encoder.get("sliding_windows", _WINDOWS)
+    try:
+        past, future = zip(*windows, strict=True)
+        future = [max(frames, 1) for frames in future]
+    except (TypeError, ValueError):
+        raise ValueError(f"sliding_windows {windows!r} are no pairs of numbers") from None
+    if len(past) != layers:
+        raise ValueError(f"there are {len(past)} sliding_windows for {layers} layers")
+    # Rotary positions that are described turn all channels unless they say otherwise.
     rotary = 0.8 if config.get("rope_parameters") is None else 1.0
     return {
         **decoder_settings(config, heads, config.get("hidden_act", "silu"), rotary),
         "decoder_layers": config["num_hidden_layers"],
         "decoder_heads": heads,
         "tied": config.get("tie_word_embeddings", False),
-        "bins": round(encoder.get("sample_rate", 16000) * encoder.get("frame_ms", 5.0) / 1000),
         "encoder_channels": channels,
         "heads": encoder_heads,
         "head_channels": encoder.get("head_dim") or channels // encoder_heads,
         "hidden": encoder.get("intermediate_size", 1280),
-        "past": [past for past, _ in windows],
-        "future": [max(future, 1) for _, future in windows],
+        "past": past,
+        "future": future,
         "positions": config["max_position_embeddings"],
     }
 
