@@ -11,12 +11,20 @@ namespace TYNDA_ISA {
 namespace {
 
 constexpr int64_t kKeys = 256;
+// As many of a block's keys are left out together, if no query of a tile sees them.
+constexpr int64_t kLeftOut = 64;
+static_assert(kLeftOut % kPanel == 0 && kLeftOut % (4 * kLanes) == 0);
 // With fewer queries than this, keys and values are not worth being brought into panels.
 constexpr int64_t kFewQueries = 4;
 constexpr int64_t kSoon = 12;  // keys in advance that are asked for
 
+// A query sees the keys from `unseen` to `seen`, none where these are the same.
 inline int64_t seen(const Attention& a, int64_t query) {
-  return a.causal ? std::min(a.keys, a.first + query + 1) : a.keys;
+  if (a.causal) return std::min(a.keys, a.first + query + 1);
+  return a.window ? std::min(a.keys, a.first + query + a.after + 1) : a.keys;
+}
+inline int64_t unseen(const Attention& a, int64_t query) {
+  return a.window ? std::clamp<int64_t>(a.first + query - a.before, 0, seen(a, query)) : 0;
 }
 
 // The factor that makes a product of a query and a key an exponent of 2. It is applied to the
@@ -124,15 +132,15 @@ struct Floats {
   static constexpr int kStep = kLanes;
   static constexpr bool kOwnTop = false;  // weights are beside the top so far
 
-  // Adds the weighted values of a block to the sums, of one panel of channels.
+  // Adds the weighted values of a block's keys [out, keys) to the sums, of one panel of channels.
   template <int Rows>
-  static void add_values(const Attention& a, const float* weights, int64_t from, int64_t keys,
-                         int64_t p, const float*, float* sums, int64_t wide) {
+  static void add_values(const Attention& a, const float* weights, int64_t from, int64_t out,
+                         int64_t keys, int64_t p, const float*, float* sums, int64_t wide) {
     F s[Rows][kVectors];
     for (int i = 0; i < Rows; i++)
       for (int j = 0; j < kVectors; j++) s[i][j] = load(sums + i * wide + p + j * kLanes);
-    const auto* v = reinterpret_cast<const float*>(a.packed_v) + p * a.room + from * kPanel;
-    accumulate<Real, Rows>(s, weights, kKeys, v, keys);
+    const auto* v = reinterpret_cast<const float*>(a.packed_v) + p * a.room + (from + out) * kPanel;
+    accumulate<Real, Rows>(s, weights + out, kKeys, v, keys - out);
     for (int i = 0; i < Rows; i++)
       for (int j = 0; j < kVectors; j++) store(sums + i * wide + p + j * kLanes, s[i][j]);
   }
@@ -248,14 +256,15 @@ struct Codes {
   static constexpr bool kOwnTop = true;  // weights are beside the top of their block
 
   template <int Rows>
-  static void add_values(const Attention& a, const uint8_t* weights, int64_t from, int64_t keys,
-                         int64_t p, const float* shares, float* sums, int64_t wide) {
+  static void add_values(const Attention& a, const uint8_t* weights, int64_t from, int64_t out,
+                         int64_t keys, int64_t p, const float* shares, float* sums, int64_t wide) {
     const auto* scales = reinterpret_cast<const float*>(a.packed_v) + from / kKeys * wide + p;
     const uint8_t* codes = a.packed_v + 4 * (round_up(a.room, kKeys) / kKeys) * wide;
     I s[Rows][kVectors];
     for (auto& row : s)
       for (I& x : row) x = none();
-    accumulate<Whole, Rows>(s, weights, kKeys, codes + from * wide + p * kKeys, round_up(keys, 4));
+    accumulate<Whole, Rows>(s, weights + out, kKeys,
+                            codes + from * wide + p * kKeys + out * kPanel, round_up(keys, 4) - out);
     for (int j = 0; j < kVectors; j++) {
       const F scale = load(scales + j * kLanes);
       for (int i = 0; i < Rows; i++) {
@@ -299,7 +308,8 @@ int64_t attention_scratch(int64_t queries, int64_t room, int64_t width, int64_t 
 template <class Form, int Rows>
 inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) {
   using Weight = typename Form::Weight;
-  const int64_t wide = round_up(a.v_width, kPanel), end = seen(a, r + Rows - 1);
+  const int64_t wide = round_up(a.v_width, kPanel);
+  const int64_t begin = unseen(a, r), end = seen(a, r + Rows - 1);
   auto* const q = reinterpret_cast<Weight*>(a.scratch + at.queries);
   auto* const scores = reinterpret_cast<float*>(a.scratch + at.scores);
   auto* const weights = reinterpret_cast<Weight*>(a.scratch + at.weights);
@@ -312,18 +322,21 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
   Form::take_queries(a, r, Rows, q, unit);
   std::fill(top, top + kWide, -FLT_MAX);
   std::fill(here, here + kWide, -FLT_MAX);
-  for (int64_t from = 0; from < end; from += kKeys) {
+  for (int64_t from = begin / kKeys * kKeys; from < end; from += kKeys) {
     const int64_t keys = std::min(kKeys, end - from);
-    for (int64_t p = 0; p < keys; p += kPanel)
+    const int64_t out = std::max<int64_t>(begin - from, 0) / kLeftOut * kLeftOut;
+    for (int64_t p = out; p < keys; p += kPanel)
       Form::template score<Rows>(a, q, from + p, scores + p);
     const auto count = [&](int i) {
-      return std::clamp<int64_t>(seen(a, r + i) - from, 0, keys);
+      const int64_t stop = std::clamp<int64_t>(seen(a, r + i) - from, out, keys);
+      return unseen(a, r + i) < from + stop ? stop : out;
     };
     for (int i = 0; i < Rows; i++) {
       float* const row = scores + i * kKeys;
       const int64_t whole = round_up(count(i), Form::kStep);
+      std::fill(row + out, row + std::clamp(unseen(a, r + i) - from, out, count(i)), -FLT_MAX);
       std::fill(row + count(i), row + whole, -FLT_MAX);
-      here[i] = top_of(row, whole, -FLT_MAX);
+      here[i] = top_of(row + out, whole - out, -FLT_MAX);
     }
     for (int i = 0; i < kWide; i += kLanes) {
       const F before = load(top + i), now = load(here + i), higher = max(before, now);
@@ -333,8 +346,8 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
     }
     for (int i = 0; i < Rows; i++) {
       const float beside = Form::kOwnTop ? here[i] : top[i];
-      const float block = Form::weigh(scores + i * kKeys, count(i), keys, beside, unit[i],
-                                      weights + i * kKeys);
+      const float block = Form::weigh(scores + i * kKeys + out, count(i) - out, keys - out, beside,
+                                      unit[i], weights + i * kKeys + out);
       if (kept[i] != 1)
         vectors(wide, [&](int64_t c, int) {
           store(sums + i * wide + c, load(sums + i * wide + c) * all(kept[i]));
@@ -342,7 +355,7 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
       total[i] = total[i] * kept[i] + block * share[i];
     }
     for (int64_t p = 0; p < wide; p += kPanel)
-      Form::template add_values<Rows>(a, weights, from, keys, p, share, sums, wide);
+      Form::template add_values<Rows>(a, weights, from, out, keys, p, share, sums, wide);
   }
   for (int i = 0; i < Rows; i++) {
     const F part = all(total[i] > 0 ? 1 / total[i] : 0);
@@ -358,23 +371,24 @@ inline float inner(const float* x, const float* y, int64_t width) {
   return sum(s);
 }
 
-// Scores of one query and keys that are not packed.
-inline void plain_scores(const Attention& a, int64_t query, int64_t count, float* y) {
-  for (int64_t j = 0; j < count; j++)
-    y[j] = inner(a.q + query * a.ldq, a.k + j * a.ldk, a.width);
+// Scores of one query and the keys [begin, end), which are not packed.
+inline void plain_scores(const Attention& a, int64_t query, int64_t begin, int64_t end, float* y) {
+  for (int64_t j = begin; j < end; j++)
+    y[j - begin] = inner(a.q + query * a.ldq, a.k + j * a.ldk, a.width);
 }
 
 inline void attend_few(const Attention& a) {
   auto* const weights = reinterpret_cast<float*>(a.scratch);
   for (int64_t i = 0; i < a.queries; i++) {
-    const int64_t count = seen(a, i);
-    plain_scores(a, i, count, weights);
+    const int64_t begin = unseen(a, i), count = seen(a, i) - begin;
+    plain_scores(a, i, begin, begin + count, weights);
+    const float* const v = a.v + begin * a.ldv;
     const float total = exp2_row(weights, count, top_of(weights, count, -FLT_MAX), unit_of(a));
     const F part = all(count ? 1 / total : 0);
     vectors(a.v_width, [&](int64_t c, int n) {
       F s[2] = {all(0), all(0)};
       for (int64_t j = 0; j < count; j++)
-        s[j % 2] = fma(all(weights[j]), load_some(a.v + j * a.ldv + c, n), s[j % 2]);
+        s[j % 2] = fma(all(weights[j]), load_some(v + j * a.ldv + c, n), s[j % 2]);
       store_some(a.y + i * a.ldy + c, (s[0] + s[1]) * part, n);
     });
   }
@@ -420,7 +434,7 @@ void attention_weights(const Attention& a, int64_t columns) {
         std::copy_n(scores, std::min<int64_t>(kPanel, count - p), y + p);
       }
     } else {
-      plain_scores(a, i, count, y);
+      plain_scores(a, i, 0, count, y);
     }
     const float share = 1 / exp2_row(y, count, top_of(y, count, -FLT_MAX), unit);
     for (int64_t j = 0; j < count; j++) y[j] *= share;

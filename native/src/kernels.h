@@ -11,7 +11,7 @@
 
 namespace tynda {
 
-enum class Activation { none, relu, gelu, silu };
+enum class Activation { none, relu, gelu, silu, tanh, asinh };
 
 // The epilogue of a product: activation(product + bias) * factor + residual.
 struct Epilogue {
@@ -33,6 +33,9 @@ struct Attention {
   bool causal;
   int64_t first;  // causal: query i sees the keys up to first + i; else it sees all `keys`
   uint8_t* scratch;
+  // Or those from first + i - before to first + i + after alone.
+  bool window;
+  int64_t before, after;
 };
 
 // Attention in float32, or with both products in 8 bits.
@@ -73,6 +76,12 @@ struct Kernels {
   void (*activate)(const float* x, int64_t size, Activation, float* y);
   // x [rows, 2 width] -> y [rows, width]; y is not x.
   void (*glu)(const float* x, int64_t rows, int64_t width, float* y);
+  // The same with the SiLU of the second half.
+  void (*swiglu)(const float* x, int64_t rows, int64_t width, float* y);
+  // Each of `heads` parts of x [heads, width]: channels 2 i and 2 i + 1 turned by an angle whose
+  // cosine is table[i] and whose sine is table[pairs + i], the others as they are.
+  void (*rotary)(const float* x, const float* table, int64_t heads, int64_t width, int64_t pairs,
+                 float* y);
   void (*add)(const float* x, const float* y, int64_t size, float* sum);
   void (*scale)(const float* x, int64_t size, float factor, float* y);
   // y = activation(x * weight + bias), both [width].

@@ -18,11 +18,14 @@ constexpr int kPanel = kLanes * kVectors;
 
 // ---- functions of one vector
 
-// exp(x) within 2 ulp for x from -87.3 to 87.3, and beyond as at these ends: what follows meets
-// neither infinity nor numbers below the least normal one, which processors are slow with
-// (Cody & Waite's reduction, Cephes' polynomial).
-inline F exp(F x) {
-  x = min(max(x, all(-87.3f)), all(87.3f));
+// exp(x) = 2^n * (1 + r + r * r * y) for x from -87.3 to 87.3 (Cody & Waite's reduction, Cephes'
+// polynomial).
+struct Exponential {
+  I n;
+  F r, y;
+};
+
+inline Exponential exponential(F x) {
   const I n = nearest(x * all(1.44269504f));
   F r = fma(real(n), all(-0.693359375f), x);
   r = fma(real(n), all(2.12194440e-4f), r);
@@ -30,8 +33,14 @@ inline F exp(F x) {
   for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
                   5.0000001201e-1f})
     y = fma(y, r, all(c));
-  y = fma(y, r * r, r + all(1));
-  return y * power_of_2(n);
+  return {n, r, y};
+}
+
+// exp(x) within 2 ulp in that range, and beyond as at its ends: what follows meets neither infinity
+// nor numbers below the least normal one, which processors are slow with.
+inline F exp(F x) {
+  const Exponential e = exponential(min(max(x, all(-87.3f)), all(87.3f)));
+  return fma(e.y, e.r * e.r, e.r + all(1)) * power_of_2(e.n);
 }
 
 // 2^x within 2e-7 of it for x up to 127, and below -126 as at this end. 2^0 is 1 exactly (least
@@ -59,9 +68,20 @@ inline F log(F x) {
 }
 
 inline F sigmoid(F x) { return all(1) / (all(1) + exp(all(0) - x)); }
+// From exp(2 |x|) - 1, of which nothing is lost where x is small.
 inline F tanh(F x) {
-  const F e = exp(all(-2) * abs(x));
-  return copysign((all(1) - e) / (all(1) + e), x);
+  const Exponential e = exponential(min(all(2) * abs(x), all(20)));
+  const F power = power_of_2(e.n);
+  const F more = fma(fma(e.y, e.r * e.r, e.r), power, power - all(1));
+  return copysign(more / (more + all(2)), x);
+}
+
+// log(1 + |x| + x^2 / (1 + sqrt(1 + x^2))), with what is lost of a small number beside 1 added
+// again; far from 0 that of x / `far`, whose square is a number, and the rest is log(far).
+inline F asinh(F x) {
+  const F size = abs(x), far = max(size * all(1e-9f), all(1)), near = size / far;
+  const F more = near + near * near / (all(1) + sqrt(fma(near, near, all(1)))), y = all(1) + more;
+  return copysign(log(y) + (more - (y - all(1))) / y + log(far), x);
 }
 
 // x * Phi(x): a polynomial in x * x instead of an exponential and a division. Phi is within 6e-7,
@@ -82,6 +102,8 @@ inline F activated(F x, Activation kind) {
     case Activation::relu: return max(x, all(0));
     case Activation::gelu: return gelu(x);
     case Activation::silu: return x * sigmoid(x);
+    case Activation::tanh: return tanh(x);
+    case Activation::asinh: return asinh(x);
     default: return x;
   }
 }
@@ -118,8 +140,8 @@ constexpr Kernels kKernels = {
      attention_scratch<Floats>, attention<Floats>, attention_weights<Floats>},
     {Codes::key_bytes, Codes::value_bytes, Codes::pack_keys, Codes::pack_values,
      attention_scratch<Codes>, attention<Codes>, attention_weights<Codes>},
-    layer_norm, log_softmax, activate, glu, add, scale, affine, moments, depthwise, lstm,
-    spectra,
+    layer_norm, log_softmax, activate, glu, swiglu, rotary, add, scale, affine, moments, depthwise,
+    lstm, spectra,
 };
 
 }  // namespace

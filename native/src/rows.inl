@@ -63,6 +63,27 @@ void glu(const float* x, int64_t rows, int64_t width, float* y) {
     });
 }
 
+void swiglu(const float* x, int64_t rows, int64_t width, float* y) {
+  for (int64_t r = 0; r < rows; r++, x += 2 * width, y += width)
+    vectors(width, [&](int64_t i, int n) {
+      const F gate = load_some(x + width + i, n);
+      store_some(y + i, load_some(x + i, n) * (gate * sigmoid(gate)), n);
+    });
+}
+
+// Two numbers by turns, which the compiler makes vectors of.
+void rotary(const float* x, const float* table, int64_t heads, int64_t width, int64_t pairs,
+            float* y) {
+  for (int64_t h = 0; h < heads; h++, x += width, y += width) {
+    for (int64_t i = 0; i < pairs; i++) {
+      const float even = x[2 * i], odd = x[2 * i + 1], cos = table[i], sin = table[pairs + i];
+      y[2 * i] = even * cos - odd * sin;
+      y[2 * i + 1] = odd * cos + even * sin;
+    }
+    if (x != y) std::copy(x + 2 * pairs, x + width, y + 2 * pairs);
+  }
+}
+
 void add(const float* x, const float* y, int64_t size, float* sum) {
   vectors(size, [&](int64_t i, int n) {
     store_some(sum + i, load_some(x + i, n) + load_some(y + i, n), n);

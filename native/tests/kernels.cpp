@@ -19,7 +19,7 @@ constexpr int64_t kSizes[] = {0, 1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 29, 31, 32, 33
 constexpr int64_t kRows[] = {0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 23, 24, 25, 31};
 constexpr float kSpreads[] = {1e-30f, 0.1f, 1, 30, 1e15f};
 constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::gelu,
-                                       Activation::silu};
+                                       Activation::silu, Activation::tanh, Activation::asinh};
 constexpr float kExtremes[] = {0.0f,  -0.0f, 1e-45f, -1e-45f, FLT_MIN, 1e-7f, -1e-7f, 1,    -1,
                                5,     -5,    20,     -20,     87,      -87,   89,     -89,  104,
                                -104,  1e4f,  -1e4f,  1e18f,   -1e18f,  1e38f, -1e38f, FLT_MAX,
@@ -32,6 +32,8 @@ double activated(double x, Activation kind) {
     case Activation::relu: return x > 0 ? x : 0;
     case Activation::gelu: return x * 0.5 * std::erfc(-x / std::sqrt(2.0));
     case Activation::silu: return x * sigmoid(x);
+    case Activation::tanh: return std::tanh(x);
+    case Activation::asinh: return std::asinh(x);
     default: return x;
   }
 }
@@ -300,7 +302,12 @@ void round_to_codes(Floats& x, int64_t start, int64_t count, int64_t step) {
 }
 
 int64_t seen(const Attention& a, int64_t query) {
-  return a.causal ? std::min(a.keys, a.first + query + 1) : a.keys;
+  if (a.causal) return std::min(a.keys, a.first + query + 1);
+  return a.window ? std::min(a.keys, a.first + query + a.after + 1) : a.keys;
+}
+
+int64_t unseen(const Attention& a, int64_t query) {
+  return a.window ? std::clamp<int64_t>(a.first + query - a.before, 0, seen(a, query)) : 0;
 }
 
 // [queries, keys]; `size`: of the largest sum.
@@ -346,12 +353,12 @@ void attend(const Case& c, const Kernels& kernels, Floats& q, Floats& k, Floats&
                                  {untouched(), 0});
   for (int64_t i = 0; i < a.queries; i++) {
     const double* row = all_scores.data() + i * a.keys;
-    const int64_t count = seen(a, i);
-    const double top = count ? *std::max_element(row, row + count) : 0;
+    const int64_t begin = unseen(a, i), count = seen(a, i);
+    const double top = begin < count ? *std::max_element(row + begin, row + count) : 0;
     std::vector<double> sums(a.v_width);
     double total = 0;
-    for (int64_t from = 0; from < count; from += kBlock) {
-      const int64_t end = std::min(count, from + kBlock);
+    for (int64_t from = begin, end; from < count; from = end) {
+      end = std::min(count, from / kBlock * kBlock + kBlock);
       const double own = integer ? *std::max_element(row + from, row + end) : top;
       for (int64_t j = from; j < end; j++) {
         double weight = std::exp(row[j] - own);
@@ -362,7 +369,7 @@ void attend(const Case& c, const Kernels& kernels, Floats& q, Floats& k, Floats&
       }
     }
     for (int64_t d = 0; d < a.v_width; d++)
-      expected[i * a.ldy + d] = {count ? sums[d] / total : 0, tolerance};
+      expected[i * a.ldy + d] = {begin < count ? sums[d] / total : 0, tolerance};
   }
   Floats y(int64_t(expected.size()));
   Attention with = a;
@@ -412,6 +419,9 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   a.room = a.keys + (random.coin() ? 0 : random.below(300));
   a.causal = random.coin();
   a.first = random.below(a.keys + 1);
+  a.window = !a.causal && random.coin();
+  a.before = random.below(300);
+  a.after = random.below(random.coin() ? 6 : 300);
   a.ldq = a.width + random.below(3);
   a.ldk = a.width + random.below(3);
   a.ldv = a.v_width + random.below(3);
@@ -420,9 +430,9 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   Floats q(a.queries ? (a.queries - 1) * a.ldq + a.width : 0, random, spread);
   Floats k(a.keys ? (a.keys - 1) * a.ldk + a.width : 0, random, spread);
   Floats v(a.keys ? (a.keys - 1) * a.ldv + a.v_width : 0, random);
-  at("%s attention%s: %d queries, %d keys, widths %d and %d%s%s, size %g", kernels.name,
+  at("%s attention%s: %d queries, %d keys, widths %d and %d%s%s%s, size %g", kernels.name,
      c.integer ? "_8" : "", int(a.queries), int(a.keys), int(a.width), int(a.v_width),
-     c.packed ? ", packed" : "", a.causal ? ", causal" : "", spread);
+     c.packed ? ", packed" : "", a.causal ? ", causal" : "", a.window ? ", window" : "", spread);
   Floats scratch(own.scratch(a.queries, a.room, a.width, a.v_width, c.packed) / 4);
   Floats packed_k(own.key_bytes(a.room, a.width) / 4);
   Floats packed_v(own.value_bytes(a.room, a.v_width) / 4);
@@ -447,7 +457,7 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   Floats same_q(q), same_k(k);
   attend(c, kernels, q, k, v, packed_keys);
   const int64_t columns = a.keys + random.below(3);
-  if (!columns) return;
+  if (!columns || a.window) return;
   a.ldy = columns + random.below(3);
   weigh(c, kernels, same_q, same_k, columns);
 }
@@ -550,6 +560,47 @@ void glu(const Kernels& kernels, Random& random) {
   Floats y(rows * width);
   kernels.glu(x.begin(), rows, width, y.begin());
   close(y, expected);
+}
+
+void swiglu(const Kernels& kernels, Random& random) {
+  const int64_t rows = random.one_of(kRows), width = random.one_of(kSizes);
+  Floats x = row_of(rows * 2 * width, random);
+  for (float& number : x) number = std::clamp(number, -1e18f, 1e18f);  // products are numbers
+  at("%s swiglu [%d, %d]", kernels.name, int(rows), int(width));
+  std::vector<Expected> expected;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < width; i++) {
+      const double a = x[2 * r * width + i], b = x[(2 * r + 1) * width + i];
+      // The gate alone may be less than a normal number.
+      const double tolerance = 1e-6 * std::fabs(a * b) + FLT_MIN * (1 + std::fabs(a));
+      expected.push_back({a * (b * sigmoid(b)), tolerance});
+    }
+  Floats y(rows * width);
+  kernels.swiglu(x.begin(), rows, width, y.begin());
+  close(y, expected);
+}
+
+void rotary(const Kernels& kernels, Random& random) {
+  const int64_t heads = 1 + random.below(9), width = random.one_of(kSizes);
+  const int64_t pairs = random.below(width / 2 + 1);
+  const Floats x(heads * width, random, random.one_of(kSpreads)), table(2 * pairs, random);
+  at("%s rotary of %d pairs in %d heads of %d", kernels.name, int(pairs), int(heads), int(width));
+  std::vector<Expected> expected;
+  for (int64_t i = 0; i < heads * width; i++) {
+    const int64_t channel = i % width, pair = channel / 2;
+    if (pair >= pairs) {
+      expected.push_back({x[i], 0});
+      continue;
+    }
+    const bool odd = channel % 2;
+    const double own = double(x[i]) * table[pair];
+    const double other = double(x[odd ? i - 1 : i + 1]) * table[pairs + pair];
+    expected.push_back({odd ? own + other : own - other,
+                        1e-6 * (std::fabs(own) + std::fabs(other)) + FLT_MIN});
+  }
+  both(x, expected, [&](const float* from, float* to) {
+    kernels.rotary(from, table.begin(), heads, width, pairs, to);
+  });
 }
 
 // Sums and products alone are exact, each rounded by itself.
@@ -683,6 +734,8 @@ void test(const Kernels& kernels) {
     log_softmax(kernels, random);
     activate(kernels, random);
     glu(kernels, random);
+    swiglu(kernels, random);
+    rotary(kernels, random);
     simple(kernels, random);
     depthwise(kernels, random);
     lstm(kernels, random);
