@@ -201,7 +201,8 @@ def test_a_repository_without_a_model(server, missing):
 
 def test_other_kinds_of_models_are_refused_before_they_are_fetched(server):
     (server.folder / "config.json").write_text('{"model_type": "bert"}')
-    refused(f"{NAME}: models of type 'bert' are not known; known: wav2vec2, hubert, whisper")
+    known = "moonshine, moonshine_streaming, wav2vec2, hubert, whisper"
+    refused(f"{NAME}: models of type 'bert' are not known; known: {known}")
     assert server.got() == []
 
 

@@ -242,7 +242,7 @@ def test_n2_has_the_weights_of_the_publication():
 
 
 def test_families():
-    with pytest.raises(TyndaError, match="unknown model family 'rnn'; known: conformer, .*n2"):
+    with pytest.raises(TyndaError, match=r"unknown model family 'rnn'; known: conformer, .*n2"):
         family("rnn")
     assert n2.FAMILY.configure({"hidden": 4}) == n2.Config(hidden=4)
     with pytest.raises(TyndaError, match="unknown model setting 'width'"):

@@ -14,8 +14,10 @@ from transformers import (
     MoonshineStreamingForConditionalGeneration,
 )
 
+import tynda
 from helpers import close, noise
 from tynda.compile.count import count
+from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.models import moonshine, moonshine_layers, moonshine_streaming
 from tynda.models.base import KVCache
@@ -424,6 +426,24 @@ def test_a_model_file_is_read_again(folder, bits, tmp_path):
     if bits == 32:
         for name, value in model.weights.items():
             np.testing.assert_array_equal(again.weights[name], value)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_in_few_bits_come_close(folder, bits, tmp_path):
+    kind, _, path = folder
+    _, family, config, weights = make(kind)
+    tynda.quantize(path, tmp_path / "few.safetensors", bits=bits)
+    few = checkpoint.load(tmp_path / "few.safetensors")
+    trainable, batch = family.trainable(config), features(config, sound(0.7))
+    exact, engine = (
+        open_engine(given, trainable, "numpy", width)
+        for given, width in ((weights, 32), (few.weights, 8))
+    )
+    expected, _ = exact.run(family.programs["encode"], config, *batch)
+    states, lengths = engine.run(family.programs["encode"], config, *batch)
+    error = np.square(states - expected).mean() / np.square(expected).mean()
+    assert 1e-6 < error < (0.05 if bits == 8 else 1)
+    assert len(ours_greedy(engine.run, config, states, lengths, 5)) == 6
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ namespace TYNDA_ISA {
 namespace {
 
 constexpr int64_t kKeys = 256;
-// As many of a block's keys are left out together, if no query of a tile sees them.
+// Keys of a block that no query of a tile sees are left out, as many together.
 constexpr int64_t kLeftOut = 64;
 static_assert(kLeftOut % kPanel == 0 && kLeftOut % (4 * kLanes) == 0);
 // With fewer queries than this, keys and values are not worth being brought into panels.

@@ -49,7 +49,7 @@ class Config(DecoderConfig):
     bins: int = 1
     """Samples in a frame of the front end."""
     layers: int = 6
-    """Of the encoder."""
+    """Layers of the encoder."""
     heads: int = 8
     hidden: int = 1152
     """Inner width of the encoder's feed-forward layers."""

@@ -1,4 +1,4 @@
-"""What both Moonshines share: layers of their encoders, and the whole of their decoder.
+"""The layers of both Moonshines' encoders, and the decoder that they share.
 
 Jeffries et al. 2024, "Moonshine: Speech Recognition for Live Transcription and Voice Commands",
 section 3: a transformer with pre-activation norms without biases, whose positions are angles that
@@ -233,7 +233,7 @@ def rotary_table(ops: Ops[T], config: DecoderConfig, starts: T, count: int) -> T
 
 
 def check(
-    config: DecoderConfig,
+    config: Any,
     tokenizer: BytePairTokenizer,
     front: FrontEnd,
     decoding: Mapping[str, Any],
@@ -266,7 +266,7 @@ def read_tokenizer(folder: Folder, settings: Mapping[str, Any], config: DecoderC
 
 
 def read_extractor(folder: Folder) -> Mapping[str, Any]:
-    """What a checkpoint says of its front end; empty where it says nothing."""
+    """The settings of a checkpoint's front end; empty where there are none."""
     extractor = folder.json("preprocessor_config.json", optional=True)
     if not extractor:  # since transformers 5, all parts of a processor share a file
         part = folder.json("processor_config.json", optional=True).get("feature_extractor")

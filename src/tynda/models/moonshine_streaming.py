@@ -53,14 +53,14 @@ class Config(DecoderConfig):
     bins: int = 80
     """Samples in a frame of the front end."""
     channels: int = 320
-    """Of the decoder, and of the states that it attends to."""
+    """Width of the decoder, and of the states that it attends to."""
     decoder_hidden: int = 1280
     context: int = 4096
     tied: bool = False
     encoder_channels: int = 320
     heads: int = 8
     head_channels: int = 40
-    """Of each head of the encoder."""
+    """Width of each head of the encoder."""
     hidden: int = 1280
     """Inner width of the encoder's feed-forward layers."""
     past: tuple[int, ...] = (16, 16, 16, 16, 16, 16)
@@ -80,7 +80,7 @@ class Config(DecoderConfig):
 
     @property
     def layers(self) -> int:
-        """Of the encoder."""
+        """Layers of the encoder."""
         return len(self.past)
 
 
@@ -107,7 +107,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"frames of {frame[1]} ms at {frame[0]} Hz are not covered")
     windows = encoder.get("sliding_windows", _WINDOWS)
     try:
-        past, future = zip(*windows, strict=True)
+        past, future = ([*frames] for frames in zip(*windows, strict=True))
         future = [max(frames, 1) for frames in future]
     except (TypeError, ValueError):
         raise ValueError(f"sliding_windows {windows!r} are no pairs of numbers") from None
@@ -179,8 +179,8 @@ def encode(
         if tap is not None:
             tap(i, x)
     x = norm(ops, weights, "model.encoder.final_norm", x)
-    positions = weights["model.decoder.pos_emb.weight"]
-    x = ops.add(x, ops.slice(positions, 0, ops.shape(x)[1]))
+    positions = ops.positions(ops.multiply_lengths(lengths, 0), ops.shape(x)[1])
+    x = ops.add(x, ops.embedding(positions, weights["model.decoder.pos_emb.weight"]))
     if config.encoder_channels != config.channels:
         x = dense(ops, weights, "model.decoder.proj", x)
     return x, lengths

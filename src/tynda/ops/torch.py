@@ -174,7 +174,7 @@ class TorchOps:
         return torch.cat([angles.cos(), angles.sin()], -1)
 
     def rotary(self, x: Tensor, table: Tensor, *, heads: int) -> Tensor:
-        y = x.unflatten(-1, (heads, x.shape[2] // heads))
+        y = x.reshape(*x.shape[:2], heads, x.shape[2] // heads)
         cos, sin = table[:, :, None].to(x.dtype).chunk(2, -1)
         turned, rest = y[..., : table.shape[-1]], y[..., table.shape[-1] :]
         even, odd = turned[..., ::2], turned[..., 1::2]

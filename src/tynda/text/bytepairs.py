@@ -88,7 +88,7 @@ class BytePairTokenizer:
         return self._pieces[start : self._ends[token]].tobytes().decode("utf-8", "replace")
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads back: plain enough for JSON, but for the arrays."""
+        """The description that `from_dict` reads back: plain JSON but for the arrays."""
         return {
             "type": "bytepairs",
             "pieces": self._pieces,
@@ -101,15 +101,17 @@ class BytePairTokenizer:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BytePairTokenizer:
         """The tokenizer that `to_dict` described; `TyndaError` if ``data`` describes none."""
-        arrays = [(data.get("pieces"), np.uint8), (data.get("ends"), np.int32)]
-        special, sot, eot = (data.get(name) for name in ("special", "sot", "eot"))
+        pieces: Any = data.get("pieces")
+        ends: Any = data.get("ends")
+        special: Any = data.get("special")
+        sot: Any = data.get("sot")
+        eot: Any = data.get("eot")
         whole = isinstance(special, list) and all(type(t) is int for t in (sot, eot, *special))
         if data.get("type") != "bytepairs" or not whole:
             raise TyndaError(_UNREADABLE)
-        for array, kind in arrays:
-            if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
-                raise TyndaError(_UNREADABLE)
-        return cls(*(array for array, _ in arrays), special, sot, eot)  # type: ignore[arg-type]
+        if not (_is_vector(pieces, np.uint8) and _is_vector(ends, np.int32)):
+            raise TyndaError(_UNREADABLE)
+        return cls(pieces, ends, special, sot, eot)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, sot: int, eot: int) -> BytePairTokenizer:
@@ -131,6 +133,10 @@ class BytePairTokenizer:
         pieces = [names.get(token, b"") for token in range(max(names, default=-1) + 1)]
         ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
         return cls(np.frombuffer(b"".join(pieces), np.uint8), ends, special, sot, eot)
+
+
+def _is_vector(array: Any, kind: type[np.generic]) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == kind and array.ndim == 1
 
 
 def _text(run: bytes) -> str:

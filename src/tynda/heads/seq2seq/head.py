@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
+from tynda.errors import TyndaError
 from tynda.heads.base import Head, Session
 from tynda.heads.seq2seq import batched, programs, sliding
 from tynda.heads.seq2seq.options import Options
@@ -36,6 +37,11 @@ class Seq2SeqHead(Head[Options]):
     forced = staticmethod(programs.forced)
 
     def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
+        if model.config.frames is None:
+            raise TyndaError(
+                f"{model.header.name}: decoders without time stamps cannot be run yet; NumPy and "
+                "PyTorch run their programs"
+            )
         super().__init__(model, open_engine)
         heads = model.header.decoding.get("alignment_heads", ())
         self.network = Network(self.engine, model.family, model.config, model.tokenizer, heads)
