@@ -16,6 +16,7 @@ from tynda.models import base, conformer, wav2vec2, whisper
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
 from tynda.quantization import fit
+from tynda.weights.attention import LEAST_QUERIES
 from tynda.weights.grid import NF4, Grid
 from tynda.weights.rounding import to_grid
 from tynda.weights.weight import Weight, by_tap, quantize, quantize_all
@@ -178,6 +179,7 @@ def test_norms(seed, batch, time, channels):
     # Of a constant row nothing is left but what rounding makes of it.
     wide = x if channels > 1 else 0 * x
     same("layer_norm", wide, scale, shift)
+    same("layer_norm", wide, scale)
     lengths = draw.lengths(batch, time)
     same("batch_norm", x, scale, shift, draw(channels), np.square(draw(channels)), lengths)
     groups = 1 if channels % 2 else 2
@@ -192,14 +194,16 @@ def test_norms(seed, batch, time, channels):
                 )
 
 
-@pytest.mark.parametrize("name", ["relu", "gelu", "silu", "glu", "log_softmax"])
+@pytest.mark.parametrize(
+    "name", ["relu", "gelu", "silu", "tanh", "asinh", "glu", "swiglu", "log_softmax"]
+)
 @given(SEEDS, ROWS, WIDTHS, st.sampled_from([0.1, 1, 30]))
 @quick
 def test_elementwise(name, seed, rows, channels, spread):
     same(name, np.float32(spread) * Draw(seed)(1, rows, 2 * channels))
 
 
-@pytest.mark.parametrize("name", ["relu", "gelu", "silu", "log_softmax"])
+@pytest.mark.parametrize("name", ["relu", "gelu", "silu", "tanh", "asinh", "log_softmax"])
 def test_elementwise_extremes(name):
     y = same(name, np.float32([[-1e4, -200, -90, -0.0, 0, 90, 200, 1e4]]))
     assert np.isfinite(y).all()
@@ -299,6 +303,39 @@ def test_causal_attention(seed, batch, queries, before, heads, width):
     )
     starts = draw.rng.integers(0, before + 1, batch)
     same("causal_attention", q, k, v, heads=heads, starts=starts)
+
+
+@given(SEEDS, SIZES, ROWS, st.integers(0, 20), st.integers(0, 20), st.integers(1, 3), WIDTHS)
+@quick
+def test_window_attention(seed, batch, time, before, after, heads, width):
+    draw = Draw(seed)
+    q, k = draw(batch, time, heads * width), draw(batch, time, heads * width)
+    v, lengths = draw(batch, time, 3 * heads), draw.lengths(batch, time)
+    window = {"heads": heads, "lengths": lengths, "before": before, "after": after}
+    expected = same("window_attention", q, k, v, **window)
+    for instructions in SETS if time >= LEAST_QUERIES else []:  # else it is in float32
+        one = engine({}, instructions, bits=8)
+        y = one.run(attend_window, (heads, before, after), q, k, v, lengths)
+        twin = NumpyOps(bits=8).window_attention(q, k, v, **window)
+        size = np.abs(v).max(initial=1)
+        np.testing.assert_allclose(y, twin, atol=0.01 * size)
+        np.testing.assert_allclose(y, expected, atol=0.1 * size)
+
+
+def attend_window(ops, weights, config, q, k, v, lengths):
+    heads, before, after = config
+    return ops.window_attention(q, k, v, heads=heads, lengths=lengths, before=before, after=after)
+
+
+@given(SEEDS, SIZES, ROWS, st.integers(1, 3), WIDTHS, st.data())
+@quick
+def test_rotary_positions(seed, batch, time, heads, width, data):
+    draw = Draw(seed)
+    turned = 2 * data.draw(st.integers(0, width // 2))
+    base = data.draw(st.sampled_from([2.0, 10000.0, 12345.678]))
+    starts = draw.rng.integers(0, 4096, batch)
+    table = same("rotary_table", starts, time, width=turned, base=base, tolerance=1e-5)
+    same("rotary", draw(batch, time, heads * width), table, heads=heads, tolerance=1e-6)
 
 
 @given(SEEDS, SIZES, ROWS, WIDTHS, WIDTHS, st.booleans())

@@ -70,6 +70,7 @@ struct Kernels {
   void (*quantize)(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth,
                    uint8_t* codes, float* scale);
   AttentionKernels attention, attention_8;
+  // bias: null for none.
   void (*layer_norm)(const float* x, int64_t rows, int64_t width, const float* weight,
                      const float* bias, float eps, float* y);
   void (*log_softmax)(const float* x, int64_t rows, int64_t width, float* y);

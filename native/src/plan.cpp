@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <iterator>
 #include <locale>
 #include <sstream>
 #include <unordered_map>
@@ -81,9 +82,9 @@ struct Reader {
     to = value == "1";
   }
   void activation(std::string_view name, Activation& to) {
-    constexpr const char* kNames[] = {"none", "relu", "gelu", "silu"};
+    constexpr const char* kNames[] = {"none", "relu", "gelu", "silu", "tanh", "asinh"};
     const std::string_view value = take(name);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < int(std::size(kNames)); i++)
       if (value == kNames[i]) return void(to = Activation(i));
     refuse("no activation: " + std::string(value));
   }

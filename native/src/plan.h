@@ -16,8 +16,9 @@ namespace tynda {
 // Every operation that a plan may have: what is named here can be read, checked and run.
 using Operation =
     std::variant<Windows, Quantize, Multiply, Multiply8, Depthwise, Lookup, LayerNorm, Affine,
-                 Activate, Glu, LogSoftmax, Add, Scale, Mask, Copy, LookupRows, Attend,
-                 AttentionWeights, Remember, Moments, Lstm, Write, Lengths, Positions>;
+                 Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask, Copy,
+                 LookupRows, Attend, AttentionWeights, Remember, Moments, Lstm, Write, Lengths,
+                 Positions>;
 
 struct Plan {
   struct Buffer {

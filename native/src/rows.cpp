@@ -1,6 +1,7 @@
 #include "rows.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace tynda {
@@ -8,13 +9,13 @@ namespace tynda {
 void LayerNorm::check(const Check& c) const {
   c.dense(x, rows, width);
   c.floats(weight, 1, width);
-  c.floats(bias, 1, width);
+  if (bias) c.floats(bias, 1, width);
   c.dense(y, rows, width);
 }
 
 void LayerNorm::run(const Run& run) const {
   run.kernels->layer_norm(run.at<const float>(x), run.count, width, run.floats(weight),
-                          run.floats(bias), eps, run.at<float>(y));
+                          bias ? run.floats(bias) : nullptr, eps, run.at<float>(y));
 }
 
 void Affine::check(const Check& c) const {
@@ -48,6 +49,42 @@ void Glu::check(const Check& c) const {
 
 void Glu::run(const Run& run) const {
   run.kernels->glu(run.at<const float>(x), run.count, width, run.at<float>(y));
+}
+
+void Swiglu::run(const Run& run) const {
+  run.kernels->swiglu(run.at<const float>(x), run.count, width, run.at<float>(y));
+}
+
+void RotaryTable::check(const Check& c) const {
+  c.that(rows == 0 || count > 0, "an item has rows and no places");
+  c.that(width % 2 == 0 && base > 0, "angles are of no pairs, or of no base");
+  c.integers(starts, rows ? (rows - 1) / count + 1 : 0);
+  c.floats(y, rows, width);
+}
+
+void RotaryTable::run(const Run& run) const {
+  for (int64_t i = 0; i < width / 2; i++) {
+    const float angle = float(std::pow(double(base), -2.0 * double(i) / double(width)));
+    for (int64_t r = run.first; r < run.first + run.count; r++) {
+      const float whole = float(run.integers(starts)[r / count] + r % count) * angle;
+      run.at<float>(y, r)[i] = std::cos(whole);
+      run.at<float>(y, r)[width / 2 + i] = std::sin(whole);
+    }
+  }
+}
+
+void Rotary::check(const Check& c) const {
+  c.that(heads > 0 && width % heads == 0, "channels do not divide into heads");
+  c.that(turned % 2 == 0 && turned <= width / heads, "a head has fewer channels than are turned");
+  c.floats(x, rows, width);
+  c.floats(table, rows, turned);
+  c.floats(y, rows, width);
+}
+
+void Rotary::run(const Run& run) const {
+  for (int64_t r = run.first; r < run.first + run.count; r++)
+    run.kernels->rotary(run.floats(x, r), run.floats(table, r), heads, width / heads, turned / 2,
+                        run.at<float>(y, r));
 }
 
 void LogSoftmax::check(const Check& c) const {

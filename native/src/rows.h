@@ -13,7 +13,7 @@ struct LayerNorm : Strip {
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.place("x", x, Use::rows);
-    f.place("weight", weight, Use::whole), f.place("bias", bias, Use::whole);
+    f.place("weight", weight, Use::whole), f.place_or_none("bias", bias, Use::whole);
     f.real("eps", eps), f.place("y", y, Use::result);
   }
   void check(const Check& c) const;
@@ -63,6 +63,45 @@ struct Glu : Strip {
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width);
     f.place("x", x, Use::rows), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// The same with the SiLU of the second half.
+struct Swiglu : Glu {
+  static constexpr const char* kName = "swiglu";
+  void run(const Run& run) const;
+};
+
+// Cosines, then sines, of the angles by which `rotary` turns pairs of channels: those of row r are
+// of place starts[r / count] + r % count, pair i by place * base^(-2 i / width).
+struct RotaryTable : Strip {
+  static constexpr const char* kName = "rotary_table";
+  Place starts, y;
+  int64_t count, width;
+  float base;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("count", count), f.number("width", width);
+    f.real("base", base), f.place("starts", starts, Use::whole), f.place("y", y, Use::result);
+  }
+  void check(const Check& c) const;
+  void run(const Run& run) const;
+};
+
+// In each of `heads` parts of a row, the first `turned` channels by a table of that width.
+struct Rotary : Strip {
+  static constexpr const char* kName = "rotary";
+  Place x, table, y;
+  int64_t width, heads, turned;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width), f.number("heads", heads);
+    f.number("turned", turned), f.place("x", x, Use::rows), f.place("table", table, Use::rows);
+    f.place("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;

@@ -27,7 +27,8 @@ void layer_norm(const float* x, int64_t rows, int64_t width, const float* weight
     const F scale = all(1 / std::sqrt(squares / float(width) + eps));
     vectors(width, [&](int64_t i, int n) {
       const F normal = (load_some(x + i, n) - all(mean)) * scale;
-      store_some(y + i, fma(normal, load_some(weight + i, n), load_some(bias + i, n)), n);
+      const F shift = bias ? load_some(bias + i, n) : all(0);
+      store_some(y + i, fma(normal, load_some(weight + i, n), shift), n);
     });
   }
 }

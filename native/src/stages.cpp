@@ -64,6 +64,7 @@ Attention head_of(const Run& run, const Heads& h, const Place& q, const Place& k
 void Attend::check(const Check& c) const {
   check_heads(c, heads, q, k, lengths);
   const Heads& h = heads;
+  c.that(!window || (!h.causal && h.queries == h.keys), "a window is of a sequence and itself");
   if (h.packed) {
     c.bytes(v, h.batch, Packed{h.heads, h.keys, h.v_channels, true, h.integer}.bytes(c.kernels));
   } else {
@@ -91,6 +92,7 @@ void Attend::run(const Run& run) const {
     if (from >= to) return;
     const Run own = run.of_thread(thread);
     Attention a = head_of(own, h, q, k, &v, lengths, item, head, from, to);
+    if (window) a.window = true, a.first = from, a.before = before, a.after = after;
     a.y = own.at<float>(y, item * h.queries + from) + head * a.v_width;
     a.ldy = y.row / 4;
     h.of(*run.kernels).attend(a);

@@ -37,12 +37,15 @@ struct Attend : Alone {
   static constexpr const char* kName = "attention";
   Place q, k, v, lengths, y;
   Heads heads;
+  bool window;  // a query sees the keys from `before` before it to `after` behind it alone
+  int64_t before, after;
   int64_t chunks = 1;   // parts of the queries that are done apart
   int64_t scratch = 0;  // bytes of each thread
 
   template <class F>
   void fields(F& f) {
-    heads.fields(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
+    heads.fields(f), f.flag("window", window), f.number("before", before);
+    f.number("after", after), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
     f.place("v", v, Use::whole), f.place("lengths", lengths, Use::whole);
     f.place("y", y, Use::result), f.scratch(scratch);
   }

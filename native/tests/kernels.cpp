@@ -487,7 +487,7 @@ void layer_norm(const Kernels& kernels, Random& random) {
   const float spread = random.one_of(kSpreads), eps = 1e-5f;
   Floats x(rows * width, random, spread);
   const float mean = random.coin() ? 10 * spread : 0;
-  const bool constant = !random.below(4);
+  const bool constant = !random.below(4), shifted = random.coin();
   for (float& number : x) number = constant ? 1 : number + mean;
   const Floats weight(width, random), bias(width, random);
   at("%s layer_norm [%d, %d] of size %g", kernels.name, int(rows), int(width), spread);
@@ -503,11 +503,11 @@ void layer_norm(const Kernels& kernels, Random& random) {
     const double factor = 1 / std::sqrt(squares / width + eps);
     // The mean is known to a few roundings of the numbers.
     for (int64_t i = 0; i < width; i++)
-      expected.push_back({(row[i] - sum / width) * factor * weight[i] + bias[i],
+      expected.push_back({(row[i] - sum / width) * factor * weight[i] + (shifted ? bias[i] : 0),
                           1e-5 * (1 + std::fabs(weight[i])) + 2e-6 * size * factor});
   }
   both(x, expected, [&](const float* from, float* to) {
-    kernels.layer_norm(from, rows, width, weight.begin(), bias.begin(), eps, to);
+    kernels.layer_norm(from, rows, width, weight.begin(), shifted ? bias.begin() : nullptr, eps, to);
   });
 }
 

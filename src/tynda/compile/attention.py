@@ -14,11 +14,14 @@ __all__ = ["RULES"]
 
 
 def attention(lower: Lowering, step: Step) -> None:
-    """See `Ops.attention` and `Ops.causal_attention`."""
-    names = ("q", "k", "v", "lengths" if step.operation == "attention" else "starts")
+    """See `Ops.attention`, `Ops.causal_attention` and `Ops.window_attention`."""
+    causal, window = (step.operation == f"{kind}_attention" for kind in ("causal", "window"))
+    names = ("q", "k", "v", "starts" if causal else "lengths")
     q, k, v, lengths = (lower.view(step.tensors[name]) for name in names)
     y = lower.new(step.result)
-    lower.emit("attention", **_heads(lower, step), q=q, k=k, v=v, lengths=lengths, y=y)
+    seen = {name: step.settings[name] if window else 0 for name in ("before", "after")}
+    about = _heads(lower, step) | {"window": window} | seen
+    lower.emit("attention", **about, q=q, k=k, v=v, lengths=lengths, y=y)
 
 
 def attention_weights(lower: Lowering, step: Step) -> None:
@@ -45,7 +48,7 @@ def _heads(lower: Lowering, step: Step) -> dict[str, int]:
     batch, queries, channels = step.tensors["q"].shape
     packed = bool(step.tensors["k"].remembered)
     causal = step.operation == "causal_attention"
-    enough = queries >= LEAST_QUERIES and step.operation == "attention"
+    enough = queries >= LEAST_QUERIES and step.operation != "attention_weights"
     return {
         **{"batch": batch, "heads": step.settings["heads"], "queries": queries},
         **{"keys": step.tensors["k"].shape[1], "channels": channels},
@@ -57,7 +60,7 @@ def _heads(lower: Lowering, step: Step) -> dict[str, int]:
 
 
 RULES = {
-    **{"attention": attention, "causal_attention": attention},
+    **dict.fromkeys(("attention", "causal_attention", "window_attention"), attention),
     **{"attention_weights": attention_weights},
     **{"remember_keys": remember, "remember_values": remember},
 }

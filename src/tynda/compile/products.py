@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ACTIVATIONS", "RULES", "Ending", "multiply"]
 
-ACTIVATIONS = ("relu", "gelu", "silu")
+ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "asinh")
 _FLOAT = 4
 _FOUR = 4
 """A row of codes has a multiple of so many."""

@@ -63,7 +63,7 @@ def affine(lower: Lowering, step: Step, scale: View, shift: View, period: int) -
 
 
 def activation(lower: Lowering, step: Step) -> None:
-    """See `Ops.relu`, `Ops.gelu` and `Ops.silu`."""
+    """See `Ops.relu`, `Ops.gelu`, `Ops.silu`, `Ops.tanh` and `Ops.asinh`."""
     lower.each_row("activate", step, activation=step.operation)
 
 
@@ -105,6 +105,24 @@ def mask(lower: Lowering, step: Step) -> None:
     _, time, *bins = step.result.shape
     about = {"rows": y.rows, "width": bins[-1], "frames": time, "each": math.prod(bins[:-1])}
     lower.emit("mask", **about, x=x, lengths=lengths, y=y)
+
+
+# ---- rotary positions
+
+
+def rotary_table(lower: Lowering, step: Step) -> None:
+    """See `Ops.rotary_table`."""
+    starts, y = lower.view(step.tensors["starts"]), lower.new(step.result, name="angles")
+    count, width = step.settings["count"], step.settings["width"]
+    about = {"rows": y.rows, "count": count, "width": width, "base": float(step.settings["base"])}
+    lower.emit("rotary_table", **about, starts=starts, y=y)
+
+
+def rotary(lower: Lowering, step: Step) -> None:
+    """See `Ops.rotary`."""
+    table = step.tensors["table"]
+    about = {"heads": step.settings["heads"], "turned": table.shape[-1]}
+    lower.each_row("rotary", step, **about, table=lower.view(table))
 
 
 # ---- shapes and places
@@ -182,7 +200,8 @@ def lengths(lower: Lowering, step: Step, **numbers: int) -> None:
 RULES: dict[str, Callable[[Lowering, Step], None]] = {
     **{"layer_norm": layer_norm, "batch_norm": batch_norm, "group_norm": group_norm},
     **dict.fromkeys(ACTIVATIONS, activation),
-    **dict.fromkeys(("glu", "log_softmax"), alike),
+    **dict.fromkeys(("glu", "swiglu", "log_softmax"), alike),
+    **{"rotary_table": rotary_table, "rotary": rotary},
     **{"scale": scale, "add": add, "concat": concat, "mask": mask},
     **{"reshape": reshape, "slice": slice_, "take": take, "write": write, "positions": positions},
     **{"conv_lengths": conv_lengths, "multiply_lengths": multiply_lengths},
