@@ -61,6 +61,38 @@ def test_a_text_comes_back(text):
     assert OURS.decode(THEIRS.encode(text).ids) == text
 
 
+@given(st.text(st.sampled_from("the  é日本s4\n<0x"), max_size=20))
+@settings(max_examples=300, deadline=None)
+def test_a_text_is_spelt_as_the_library_spells_it(text):
+    # The library's normaliser begins even an empty text with a space.
+    assert OURS.encode(text) == (THEIRS.encode(text, add_special_tokens=False).ids if text else [])
+
+
+def test_merges_as_pairs_and_as_lines():
+    data = json.loads(THEIRS.to_str())
+    pair = data["model"]["merges"][0]
+    for merges in ([["\u2581t", "he"]], ["\u2581t he"]):
+        data["model"]["merges"] = merges
+        assert BytePairTokenizer.from_json(data, sot=1, eot=2).encode("the") == OURS.encode("the")
+    assert pair in (["\u2581t", "he"], "\u2581t he")
+
+
+def test_a_text_that_no_token_spells_is_refused():
+    names = ["<unk>", "<s>", "</s>", "\u2581", "a"]
+    data = {
+        "model": {
+            "vocab": {n: i for i, n in enumerate(names)},
+            "merges": [],
+            "byte_fallback": True,
+        },
+        "added_tokens": [],
+    }
+    tokenizer = BytePairTokenizer.from_json(data, sot=1, eot=2)
+    assert tokenizer.encode("a a") == [3, 4, 3, 4]
+    with pytest.raises(TyndaError, match=r"cannot spell 'é'"):
+        tokenizer.encode("é")
+
+
 def test_broken_bytes_are_one_replacement_each():
     tokens = [OURS.names.index(f"<0x{byte:02X}>") for byte in (0xE6, 0x97, 0xA5, 0xE6, 0x97)]
     assert OURS.decode(tokens[:3]) == "日"
@@ -78,9 +110,10 @@ def test_sizes_and_numbers():
 
 def test_description_round_trip():
     data = OURS.to_dict()
-    arrays = {name: data.pop(name) for name in ("pieces", "ends")}
+    arrays = {name: data.pop(name) for name in ("pieces", "ends", "merges")}
     again = BytePairTokenizer.from_dict(json.loads(json.dumps(data)) | arrays)
     assert again.names == OURS.names
+    assert again.encode("the he") == OURS.encode("the he")
     assert again.to_dict()["special"] == data["special"]
 
 
@@ -93,6 +126,10 @@ def test_description_round_trip():
         {"ends": np.zeros((2, 2), np.int32)},
         {"ends": np.array([3, 1], np.int32)},
         {"ends": np.array([-1], np.int32)},
+        {"merges": None},
+        {"merges": np.zeros(2, np.int32)},
+        {"merges": np.zeros((2, 3), np.int32)},
+        {"merges": np.array([[0, 10**6]], np.int32)},
         {"special": [10**6]},
         {"special": ["a"]},
         {"special": None},
@@ -114,8 +151,10 @@ def test_a_damaged_description_is_refused(changes):
         ({"added_tokens": 3}, "no byte pair"),
         ({"added_tokens": [{"content": "a", "id": 10**9, "special": True}]}, "no byte pair"),
         ({"added_tokens": [{"content": "other", "id": 5, "special": True}]}, "no byte pair"),
-        ({"model": {"byte_fallback": True, "vocab": {"a": "b"}}}, "no byte pair"),
-        ({"model": {"byte_fallback": True, "vocab": {"\udc80": 0}}}, "no byte pair"),
+        ({"model": {"byte_fallback": True, "vocab": {"a": "b"}, "merges": []}}, "no byte pair"),
+        ({"model": {"byte_fallback": True, "vocab": {"\udc80": 0}, "merges": []}}, "no byte pair"),
+        ({"model": {"byte_fallback": True, "vocab": {"a": 0}}}, "no byte pair"),
+        ({"model": {"byte_fallback": True, "vocab": {"a": 0}, "merges": ["a b"]}}, "no byte pair"),
     ],
 )
 def test_a_damaged_file_is_refused(changes, says):

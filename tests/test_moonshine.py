@@ -389,10 +389,14 @@ def folder(request, tmp_path):
     names = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(60)), "\u2581a", "b"]
     special = [{"content": name, "id": i, "special": True} for i, name in enumerate(names[:3])]
     vocab = {name: i for i, name in enumerate(names)}
-    tokenizer = {"model": {"vocab": vocab, "byte_fallback": True}, "added_tokens": special}
+    tokenizer = {
+        "model": {"vocab": vocab, "byte_fallback": True, "merges": []},
+        "added_tokens": special,
+    }
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     extractor = {"do_normalize": False, "feature_extractor_type": "Wav2Vec2FeatureExtractor"}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(extractor))
+    (tmp_path / "README.md").write_text("---\nlicense: mit\nlanguage:\n- en\n---\n# A model\n")
     return request.param, model, tmp_path
 
 
@@ -403,6 +407,7 @@ def test_a_folder_is_read(folder):
     assert (found.config, found.family.head) == (config, "seq2seq")
     assert found.frontend == (moonshine_streaming.Frames() if kind == "streaming" else Raw(False))
     assert (found.tokenizer.sot, found.tokenizer.eot) == (1, 2)
+    assert (found.header.languages, found.header.licence) == (["en"], "mit")
     assert found.tokenizer.decode([1, 63, 64, 2]) == "ab"
     assert found.weights.keys() == weights.keys()
     for name, value in weights.items():

@@ -86,6 +86,11 @@ class Folder(Protocol):
         """The object in a file; ``{}`` for a missing one that is ``optional``."""
         ...
 
+    def card(self, key: str) -> list[str]:
+        """What the front matter of the model card says under a key: one word or several, or
+        none."""
+        ...
+
 
 @dataclass
 class Published:

@@ -142,7 +142,12 @@ def encode(
 
 def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
     front = Raw(normalize=read_extractor(folder).get("do_normalize", False))
-    return Published(read_tokenizer(folder, settings, config), front, [], lambda tensors: tensors)
+    return Published(
+        read_tokenizer(folder, settings, config),
+        front,
+        folder.card("language"),
+        lambda tensors: tensors,
+    )
 
 
 FAMILY = Family(

@@ -62,6 +62,11 @@ class DecoderConfig:
     frames: ClassVar[None] = None
     """There is no window of fixed length."""
 
+    @property
+    def max_frames(self) -> int | None:
+        """The maximum number of frames of the front end; None: any."""
+        return None
+
     def __post_init__(self) -> None:
         if self.channels % self.decoder_heads:
             raise ValueError(

@@ -79,6 +79,11 @@ class Config(DecoderConfig):
             raise ValueError(f"past and future are of {len(self.past)}, {len(self.future)} layers")
 
     @property
+    def max_frames(self) -> int:
+        """The maximum number of frames of the front end."""
+        return self.stride * self.positions
+
+    @property
     def layers(self) -> int:
         """Layers of the encoder."""
         return len(self.past)
@@ -221,7 +226,7 @@ def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Publis
     return Published(
         read_tokenizer(folder, settings, config),
         Frames(config.bins),
-        [],
+        folder.card("language"),
         lambda tensors: fold(config.bins, tensors),
     )
 

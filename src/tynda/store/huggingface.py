@@ -64,6 +64,13 @@ class _Folder:
                 f"{self.path} holds no whole model: {name} is missing; get the checkpoint again"
             ) from None
 
+    def card(self, key: str) -> list[str]:
+        """The words under a key of the model card's front matter."""
+        plain = re.sub(r"(^|\s)#.*", "", _front_matter(self.path))
+        found = re.search(rf"^{key}:(.*(?:\n[ \t]*- .*)*)", plain, re.MULTILINE)
+        words = re.sub(r"(^|\s)- |[\[\],\"']", " ", found[1]) if found else ""
+        return words.split()
+
 
 def load(path: Path, *, weights: bool = True) -> Checkpoint:
     """Read a checkpoint's folder; without ``weights``, what describes the model.
@@ -138,14 +145,19 @@ def _name(folder: Path) -> str:
     return folder.parents[1].name.removeprefix("models--").replace("--", "/")
 
 
-def _licence(folder: Path) -> str:
-    """What the model card's front matter, in YAML, says; "" where it says nothing."""
+def _front_matter(folder: Path) -> str:
+    """That of the model card, which is YAML; "" where there is none."""
     try:
         card = (folder / "README.md").read_text("utf-8")
     except (OSError, ValueError):
         return ""
     front = re.match(r"---\n(.*?)^---", card, re.DOTALL | re.MULTILINE)
-    line = front and re.search(r"^license:[ \t]*([^\s#]+)", front[1], re.MULTILINE)
+    return front[1] if front else ""
+
+
+def _licence(folder: Path) -> str:
+    """What the model card says in a word; "" where it says nothing."""
+    line = re.search(r"^license:[ \t]*([^\s#]+)", _front_matter(folder), re.MULTILINE)
     return line[1].strip("\"'") if line else ""
 
 

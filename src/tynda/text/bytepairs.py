@@ -1,14 +1,16 @@
 """Tokens of SentencePiece's byte pair encoding, with bytes for what no piece spells.
 
 Kudo & Richardson 2018, "SentencePiece"; the form is that of Llama's ``tokenizer.json``, which
-Moonshine's is. Models that only decode need no merges: pieces are all that is held, one behind
-the other, as in ``tynda.text.whisper``.
+Moonshine's is. Pieces are held one behind the other, as in ``tynda.text.whisper``, and decoding
+reads them there; ``tokenizers`` is loaded, and given them, when a text is first encoded.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,31 +28,42 @@ _UNREADABLE = "the tokenizer's description is not readable: get the model again"
 
 
 class BytePairTokenizer:
-    """Tokens to text.
+    """Text to tokens and back.
 
     ``pieces [bytes]``, uint8, has the names of the tokens in UTF-8, one behind the other, and
-    ``ends [tokens]``, int32, where each ends. Tokens among ``special`` print nothing; ``sot`` is
+    ``ends [tokens]``, int32, where each ends. ``merges [n, 2]``, int32, lists the pairs of tokens
+    in the order in which they are joined. Tokens among ``special`` print nothing; ``sot`` is
     the token that a text starts from, ``eot`` the one that ends it. Raises `TyndaError` for
     arrays and tokens that do not fit each other.
     """
 
+    # There are no tokens for time stamps, silence, languages or tasks, and none is never written.
     timestamp_begin = None
-    """There are no tokens for time stamps."""
+    no_speech = None
+    multilingual = False
+    languages: Mapping[str, int] = MappingProxyType({})
+    unwritten: frozenset[int] = frozenset()
+    non_speech: frozenset[int] = frozenset()
+    blanks: Sequence[int] = ()
 
     def __init__(
         self,
         pieces: NDArray[np.uint8],
         ends: NDArray[np.int32],
+        merges: NDArray[np.int32],
         special: Sequence[int],
         sot: int,
         eot: int,
     ) -> None:
         self.sot, self.eot = sot, eot
-        self._pieces, self._ends, self._special = pieces, ends, frozenset(special)
+        self._pieces, self._ends, self._merges = pieces, ends, merges
+        self._special = frozenset(special)
         bounds = np.concatenate([[0], ends])
         if (np.diff(bounds) < 0).any() or bounds[-1] != len(pieces):
             raise TyndaError(_UNREADABLE)
         if not all(0 <= token < len(ends) for token in (sot, eot, *special)):
+            raise TyndaError(_UNREADABLE)
+        if merges.shape[1:] != (2,) or ((merges < 0) | (merges >= len(ends))).any():
             raise TyndaError(_UNREADABLE)
 
     def __len__(self) -> int:
@@ -60,6 +73,16 @@ class BytePairTokenizer:
     def names(self) -> list[str]:
         """The pieces by token, as ``tokenizer.json`` spells them."""
         return [self._name(token) for token in range(len(self))]
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a plain text; what looks like a special token is text as well.
+
+        Raises `TyndaError` for a text that the tokens cannot spell.
+        """
+        tokens = list(self._bpe.encode(text).ids) if text else []
+        if self.decode(tokens) != text:
+            raise TyndaError(f"the tokenizer cannot spell {text!r}")
+        return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens without the special ones and the space before the first word.
@@ -93,6 +116,7 @@ class BytePairTokenizer:
             "type": "bytepairs",
             "pieces": self._pieces,
             "ends": self._ends,
+            "merges": self._merges,
             "special": sorted(self._special),
             "sot": self.sot,
             "eot": self.eot,
@@ -103,15 +127,17 @@ class BytePairTokenizer:
         """The tokenizer that `to_dict` described; `TyndaError` if ``data`` describes none."""
         pieces: Any = data.get("pieces")
         ends: Any = data.get("ends")
+        merges: Any = data.get("merges")
         special: Any = data.get("special")
         sot: Any = data.get("sot")
         eot: Any = data.get("eot")
         whole = isinstance(special, list) and all(type(t) is int for t in (sot, eot, *special))
         if data.get("type") != "bytepairs" or not whole:
             raise TyndaError(_UNREADABLE)
-        if not (_is_vector(pieces, np.uint8) and _is_vector(ends, np.int32)):
+        arrays = (pieces, np.uint8, 1), (ends, np.int32, 1), (merges, np.int32, 2)
+        if not all(_is_array(*about) for about in arrays):
             raise TyndaError(_UNREADABLE)
-        return cls(pieces, ends, special, sot, eot)
+        return cls(pieces, ends, merges, special, sot, eot)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, sot: int, eot: int) -> BytePairTokenizer:
@@ -123,6 +149,8 @@ class BytePairTokenizer:
             model, added = data["model"], data["added_tokens"]
             if not model["byte_fallback"]:
                 raise TyndaError("tokenizer.json has no bytes for what its pieces do not spell")
+            pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+            merges = [(model["vocab"][left], model["vocab"][right]) for left, right in pairs]
             ids = model["vocab"] | {token["content"]: token["id"] for token in added}
             special = [token["id"] for token in added if token["special"]]
             names = {token: name.encode() for name, token in ids.items()}
@@ -132,11 +160,28 @@ class BytePairTokenizer:
             raise TyndaError("tokenizer.json is no byte pair encoding") from None
         pieces = [names.get(token, b"") for token in range(max(names, default=-1) + 1)]
         ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
-        return cls(np.frombuffer(b"".join(pieces), np.uint8), ends, special, sot, eot)
+        joined = np.array(merges, np.int32).reshape(-1, 2)
+        return cls(np.frombuffer(b"".join(pieces), np.uint8), ends, joined, special, sot, eot)
+
+    @cached_property
+    def _bpe(self) -> Any:
+        from tokenizers import Tokenizer, normalizers
+        from tokenizers.models import BPE
+
+        names = self.names
+        vocab = {name: token for token, name in enumerate(names) if name}
+        try:
+            pairs = [(names[left], names[right]) for left, right in self._merges.tolist()]
+            bpe = Tokenizer(BPE(vocab=vocab, merges=pairs, byte_fallback=True))
+        except Exception as error:  # as the library says that merges are bad
+            raise TyndaError(f"the tokenizer's merges are damaged: {error}") from None
+        steps = normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)
+        bpe.normalizer = normalizers.Sequence([*steps])
+        return bpe
 
 
-def _is_vector(array: Any, kind: type[np.generic]) -> bool:
-    return isinstance(array, np.ndarray) and array.dtype == kind and array.ndim == 1
+def _is_array(array: Any, kind: type[np.generic], axes: int) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == kind and array.ndim == axes
 
 
 def _text(run: bytes) -> str:

@@ -191,6 +191,17 @@ class WhisperTokenizer:
         return frozenset(tokens)
 
     @property
+    def unwritten(self) -> frozenset[int]:
+        """Special tokens that a decoder is given and never writes."""
+        given = (self.transcribe, self.translate, self.sot, self.sot_prev, self.sot_lm)
+        return frozenset((*given, self.no_speech))
+
+    @property
+    def blanks(self) -> list[int]:
+        """Tokens that no text begins with: a space, and the end."""
+        return [*self.spell(" "), self.eot]
+
+    @property
     def names(self) -> list[str]:
         """The pieces by token, in GPT-2's spelling."""
         letters = _LETTERS[self._pieces].tobytes().decode("utf-32-le")

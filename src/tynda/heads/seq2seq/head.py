@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
-from tynda.errors import TyndaError
 from tynda.heads.base import Head, Session
-from tynda.heads.seq2seq import batched, programs, sliding
+from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import Network, decode, start_tokens
 from tynda.sound import vad
@@ -37,19 +36,17 @@ class Seq2SeqHead(Head[Options]):
     forced = staticmethod(programs.forced)
 
     def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
-        if model.config.frames is None:
-            raise TyndaError(
-                f"{model.header.name}: decoders without time stamps cannot be run yet; NumPy and "
-                "PyTorch run their programs"
-            )
         super().__init__(model, open_engine)
         heads = model.header.decoding.get("alignment_heads", ())
         self.network = Network(self.engine, model.family, model.config, model.tokenizer, heads)
 
     @staticmethod
     def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
-        """See `Head.work`: a whole window, of the longest part of the recording."""
+        """See `Head.work`: a whole window, of the longest part of the recording, or the longest
+        piece where a model has no window."""
         config = model.config
+        if config.frames is None:
+            return pieces.work(model, samples, tokens, batch)
         frames = config.stride * config.frames
         seconds = min(samples, frames * model.frontend.hop) / SAMPLE_RATE
         most = min(max(1, round(tokens * seconds)), config.context // 2)
@@ -67,7 +64,10 @@ class Seq2SeqHead(Head[Options]):
     @staticmethod
     def features(model: Checkpoint, samples: Floats) -> Floats:
         """See `Head.features`: at most a window, and as many frames as make whole frames of the
-        encoder."""
+        encoder; or at most a piece."""
+        if model.config.frames is None:
+            piece: Floats = model.frontend(samples[: pieces.max_samples(model)])
+            return piece
         features: Floats = model.frontend(samples)
         stride = model.config.stride
         features = features[: stride * model.config.frames]
@@ -78,7 +78,10 @@ class Seq2SeqHead(Head[Options]):
         """See `Head.given`: start, language, task, and the text without time stamps."""
         tokenizer = model.tokenizer
         tokens = start_tokens(tokenizer, first_language(tokenizer), "transcribe")
-        tokens += [tokenizer.no_timestamps, *tokenizer.encode(" " + text.strip())]
+        if tokenizer.timestamp_begin is None:
+            tokens += tokenizer.encode(text.strip())
+        else:
+            tokens += [tokenizer.no_timestamps, *tokenizer.encode(" " + text.strip())]
         return [tokens[: model.config.context]]
 
     def written(self, features: Floats, count: int) -> list[list[int]]:
@@ -86,8 +89,8 @@ class Seq2SeqHead(Head[Options]):
         network, config = self.network, self.model.config
         language = first_language(network.tokenizer)
         states = network.encode(features[None], np.array([len(features)]))
-        most = min(count, config.context // 2)
-        options = Options(max_new_tokens=most)
+        room = config.context // 2 if config.frames else config.context - 1
+        options = Options(max_new_tokens=min(count, room))
         (window,) = decode(network, network.cross_kv(*states), options, [language])
         tokens = start_tokens(network.tokenizer, language, "transcribe") + window.tokens
         return [tokens[: config.context]]
@@ -102,12 +105,16 @@ class Seq2SeqHead(Head[Options]):
     def prepare(self, options: Options) -> None:
         """See whether the model knows the language, and Silero VAD is there if it is needed."""
         self.model.check_language(options.language)
+        if self.model.config.frames is None:
+            pieces.check(self.model, options)
         if options.vad_filter:
             vad.check()
 
     def session(self, options: Options) -> Session:
         """See `Head.session`."""
         self.prepare(options)
+        if self.model.config.frames is None:
+            return pieces.Session(self.model, self.network, options)
         return _Session(self, options)
 
 

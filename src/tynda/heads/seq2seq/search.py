@@ -55,6 +55,7 @@ class Window:
     avg_logprob: float
     """Mean log-probability of a token, the end included."""
     no_speech_prob: float
+    """0 where the model has no token for it."""
     temperature: float
 
     @property
@@ -175,8 +176,10 @@ def decode(
         )
     steps = _Steps(network, cross, len(begins), size + most)
     logits = steps.step(begins)
-    at_start = steps.logits_at(begins[0].index(tokenizer.sot))
-    no_speech = np.exp(log_softmax(at_start))[:, tokenizer.no_speech]
+    no_speech = np.zeros(len(begins), np.float32)
+    if tokenizer.no_speech is not None:
+        at_start = steps.logits_at(begins[0].index(tokenizer.sot))
+        no_speech = np.exp(log_softmax(at_start))[:, tokenizer.no_speech]
     steps.spread(group)
     logits = np.repeat(logits, group, axis=0)
 
@@ -231,7 +234,7 @@ def _beginning(
     """The tokens that the decoder starts from (section 2.3, figure 1)."""
     tokenizer, half = network.tokenizer, network.config.context // 2
     tokens = start_tokens(tokenizer, language, options.task)
-    if options.without_timestamps:
+    if options.without_timestamps and tokenizer.timestamp_begin is not None:
         tokens.append(tokenizer.no_timestamps)
     tokens += list(prefix)[-max(half - most, 0) :]  # -0: all of it
     if prompt:
@@ -300,12 +303,13 @@ class _Rules:
         if -1 in options.suppress_tokens:
             never |= t.non_speech
         if options.suppress_tokens:
-            never |= {t.transcribe, t.translate, t.sot, t.sot_prev, t.sot_lm, t.no_speech}
+            never |= t.unwritten
         self._never = sorted(x for x in never if x < network.config.vocab)
-        self._first = [*t.spell(" "), t.eot] if options.suppress_blank else []
+        self._first = t.blanks if options.suppress_blank else []
+        self._stamps = not options.without_timestamps and t.timestamp_begin is not None
         self._latest = (
             None
-            if options.max_initial_timestamp is None
+            if options.max_initial_timestamp is None or not self._stamps
             else t.timestamp_begin + round(options.max_initial_timestamp / SECONDS_PER_FRAME)
         )
 
@@ -316,7 +320,7 @@ class _Rules:
         logits[:, self._never] = -np.inf
         for row, text in zip(logits, texts, strict=True):
             self._against_repetition(row, text)
-            if not self._options.without_timestamps:
+            if self._stamps:
                 self._timestamps(row, text)
 
     def _against_repetition(self, row: Floats, text: Sequence[int]) -> None:
