@@ -16,6 +16,7 @@ from transformers import (
 
 import tynda
 from helpers import close, noise
+from tynda.compile import native
 from tynda.compile.count import count
 from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
@@ -25,6 +26,7 @@ from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
 from tynda.sound.frontend import Raw
 from tynda.store import checkpoint, huggingface
+from tynda.weights.weight import quantize_all
 
 torch.set_num_threads(1)
 OPS = NumpyOps()
@@ -209,6 +211,44 @@ def test_states_logits_and_greedy_tokens_are_those_of_transformers(kind, seconds
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_full_size_states_logits_and_greedy_tokens(kind, seed):
     assert len(set(same_as_transformers(kind, 2.0 + 1.7 * seed, seed))) > 1
+
+
+@pytest.mark.parametrize("instructions", native.instruction_sets())
+@small
+def test_native_kernels_give_the_same(kind, instructions):
+    native_gives_the_same(kind, (0.9, 0.5123, 1.4), instructions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_native_kernels_give_the_same_in_full_size(kind):
+    native_gives_the_same(kind, (5.1, 2.3), None)
+
+
+def native_gives_the_same(kind, lengths, instructions):
+    _, family, config, weights = make(kind)
+    batch = features(config, *(sound(seconds, i) for i, seconds in enumerate(lengths)))
+    encode, trainable = family.programs["encode"], family.trainable(config)
+    codes = quantize_all(weights, trainable)
+    exact, counts = encode(OPS, weights, config, *batch)
+    kept = [slice(0, count) for count in counts]
+    for bits, held in ((32, weights), (8, codes)):
+        engine = native.Native(held, 2, instructions, bits)
+        states, found = engine.run(encode, config, *batch)
+        assert found.tolist() == counts.tolist()
+        if bits == 8:
+            twin, _ = encode(NumpyOps(8), held, config, *batch)
+            for i, count in enumerate(kept):
+                error, rounding = (
+                    np.square(x[i, count] - twin[i, count]).mean() for x in (states, exact)
+                )
+                assert error < rounding / 4  # the twin rounds the same way, but for ties
+            continue
+        for i, count in enumerate(kept):
+            close(states[i, count], exact[i, count])
+            alone = states[i, count][None], counts[i, None]
+            tokens = ours_greedy(engine.run, config, *alone, 20)
+            assert tokens == ours_greedy(numpy_engine(weights), config, *alone, 20)
 
 
 def encoded(kind, *sounds, seed=0):

@@ -57,18 +57,18 @@ void Swiglu::run(const Run& run) const {
 
 void RotaryTable::check(const Check& c) const {
   c.that(rows == 0 || count > 0, "an item has rows and no places");
-  c.that(width % 2 == 0 && base > 0, "angles are of no pairs, or of no base");
+  c.that(base > 0, "angles have no base");
   c.integers(starts, rows ? (rows - 1) / count + 1 : 0);
-  c.floats(y, rows, width);
+  c.floats(y, rows, times(2, pairs()));
 }
 
 void RotaryTable::run(const Run& run) const {
-  for (int64_t i = 0; i < width / 2; i++) {
+  for (int64_t i = 0; i < pairs(); i++) {
     const float angle = float(std::pow(double(base), -2.0 * double(i) / double(width)));
     for (int64_t r = run.first; r < run.first + run.count; r++) {
       const float whole = float(run.integers(starts)[r / count] + r % count) * angle;
       run.at<float>(y, r)[i] = std::cos(whole);
-      run.at<float>(y, r)[width / 2 + i] = std::sin(whole);
+      run.at<float>(y, r)[pairs() + i] = std::sin(whole);
     }
   }
 }

@@ -75,13 +75,15 @@ struct Swiglu : Glu {
 };
 
 // Cosines, then sines, of the angles by which `rotary` turns pairs of channels: those of row r are
-// of place starts[r / count] + r % count, pair i by place * base^(-2 i / width).
+// of place starts[r / count] + r % count, pair i by place * base^(-2 i / width). There are half as
+// many pairs as `width`, rounded up.
 struct RotaryTable : Strip {
   static constexpr const char* kName = "rotary_table";
   Place starts, y;
   int64_t count, width;
   float base;
 
+  int64_t pairs() const { return (width + 1) / 2; }
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("count", count), f.number("width", width);

@@ -55,6 +55,8 @@ class Seq2Seq(Objective):
     ) -> None:
         """``texts`` are what the tokens are learnt from."""
         sizes = models.family(recipe.family).config
+        if sizes.frames is None:
+            raise TyndaError(f"{recipe.family} cannot be trained: its decoder has no time stamps")
         hop = round(SECONDS_PER_FRAME * SAMPLE_RATE) // sizes.stride
         if front.hop != hop:
             raise TyndaError(f"time stamps need a frontend.hop of {hop} samples, not {front.hop}")

@@ -15,7 +15,7 @@ from tynda import weights as quant
 from tynda.compile import native
 from tynda.heads.ctc.head import CTCHead
 from tynda.heads.ctc.options import Decoding
-from tynda.heads.seq2seq import search
+from tynda.heads.seq2seq import pieces, search
 from tynda.heads.seq2seq.head import Seq2SeqHead
 from tynda.heads.seq2seq.options import Options
 from tynda.model import Model
@@ -99,6 +99,9 @@ class Numpy(Native):
 
 
 class _Tynda(Session):
+    fills = True
+    """Whether a window is filled up where the sound is shorter."""
+
     def __init__(self, model: Model, case: Case, kind: str, described: int) -> None:
         """``described``: bytes that were resident when the model had been opened, its weights
         still in their file; samples were there already."""
@@ -138,8 +141,9 @@ class _Tynda(Session):
 
     def _features(self, samples: Floats) -> tuple[Floats, NDArray[np.int64]]:
         """Features of a batch, padded to a whole window if there is one, and how many count."""
-        size = samples.shape[1] if self.window is None else round(self.window * SAMPLE_RATE)
-        front = self._checkpoint.frontend
+        front, size = self._checkpoint.frontend, samples.shape[1]
+        if self.window is not None and self.fills:
+            size = round(self.window * SAMPLE_RATE)
         features = np.stack([front(np.pad(x, (0, size - len(x)))) for x in samples])
         return features, np.full(len(features), features.shape[1])
 
@@ -149,8 +153,13 @@ class _Seq2Seq(_Tynda):
         super().__init__(model, *about)
         assert isinstance(model.head, Seq2SeqHead)
         self._network, config = model.head.network, self._checkpoint.config
-        self.window = config.frames * search.SECONDS_PER_FRAME
-        self.most = config.context // 2
+        self.fills = config.frames is not None
+        if self.fills:
+            self.window = config.frames * search.SECONDS_PER_FRAME
+            self.most = config.context // 2
+        else:
+            self.window = pieces.max_samples(self._checkpoint) / SAMPLE_RATE
+            self.most = pieces.max_tokens(config, pieces.max_samples(self._checkpoint))
 
     def run(self, samples: Floats, tokens: float, clock: Clock) -> None:
         """All windows of a batch at once."""
@@ -199,7 +208,7 @@ class _Seq2Seq(_Tynda):
         """The tokens that a text starts with, without time stamps."""
         tokenizer = self._network.tokenizer
         start = search.start_tokens(tokenizer, self._language, "transcribe")
-        return [*start, tokenizer.no_timestamps]
+        return start if tokenizer.timestamp_begin is None else [*start, tokenizer.no_timestamps]
 
 
 class _CTC(_Tynda):
