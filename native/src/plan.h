@@ -17,8 +17,8 @@ namespace tynda {
 using Operation =
     std::variant<Windows, Quantize, Multiply, Multiply8, Depthwise, Lookup, LayerNorm, Affine,
                  Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask, Copy,
-                 LookupRows, Attend, AttentionWeights, Remember, Moments, Lstm, Write, Lengths,
-                 Positions>;
+                 LookupRows, Attend, WindowAttend, AttentionWeights, Remember, Moments, Lstm, Write,
+                 Lengths, Positions>;
 
 struct Plan {
   struct Buffer {

@@ -64,7 +64,6 @@ Attention head_of(const Run& run, const Heads& h, const Place& q, const Place& k
 void Attend::check(const Check& c) const {
   check_heads(c, heads, q, k, lengths);
   const Heads& h = heads;
-  c.that(!window || (!h.causal && h.queries == h.keys), "a window is of a sequence and itself");
   if (h.packed) {
     c.bytes(v, h.batch, Packed{h.heads, h.keys, h.v_channels, true, h.integer}.bytes(c.kernels));
   } else {
@@ -98,6 +97,11 @@ void Attend::run(const Run& run) const {
     h.of(*run.kernels).attend(a);
   };
   Pool::shared().run(h.batch * h.heads * chunks, part, run.threads);
+}
+
+void WindowAttend::check(const Check& c) const {
+  c.that(!heads.causal && heads.queries == heads.keys, "a window is of a sequence and itself");
+  Attend::check(c);
 }
 
 void AttentionWeights::check(const Check& c) const {

@@ -37,21 +37,36 @@ struct Attend : Alone {
   static constexpr const char* kName = "attention";
   Place q, k, v, lengths, y;
   Heads heads;
-  bool window;  // a query sees the keys from `before` before it to `after` behind it alone
-  int64_t before, after;
+  bool window = false;  // see `WindowAttend`
+  int64_t before = 0, after = 0;
   int64_t chunks = 1;   // parts of the queries that are done apart
   int64_t scratch = 0;  // bytes of each thread
 
   template <class F>
   void fields(F& f) {
-    heads.fields(f), f.flag("window", window), f.number("before", before);
-    f.number("after", after), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
+    heads.fields(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
     f.place("v", v, Use::whole), f.place("lengths", lengths, Use::whole);
     f.place("y", y, Use::result), f.scratch(scratch);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
   void run(const Run& run) const;
+};
+
+// The same of a sequence and itself, where a query sees the keys from `before` before it to `after`
+// behind it alone.
+struct WindowAttend : Attend {
+  static constexpr const char* kName = "window_attention";
+
+  template <class F>
+  void fields(F& f) {
+    f.number("before", before), f.number("after", after), Attend::fields(f);
+  }
+  void check(const Check& c) const;
+  void settle(const Kernels& kernels, int threads) {
+    window = true;
+    Attend::settle(kernels, threads);
+  }
 };
 
 // y [batch, heads, queries, keys].

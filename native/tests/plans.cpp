@@ -40,18 +40,18 @@ buffer z 37 80
 matrix down down 0 20 48 8 0
 multiply_8 rows=37 x=codes scales=scales weight=down bias=- activation=none factor=0.5 residual=masked y=z
 buffer mixed 37 80
-attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 window=0 before=0 after=0 q=z k=z v=z lengths=count y=mixed
+attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=z k=z v=z lengths=count y=mixed
 buffer table 37 16
 rotary_table rows=37 count=37 width=4 base=10000 starts=lengths y=table
 buffer turned 37 80
 rotary rows=37 width=20 heads=2 turned=4 x=mixed table=table y=turned
-attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 window=1 before=3 after=1 q=turned k=turned v=mixed lengths=count y=z
+window_attention before=3 after=1 batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=turned k=turned v=mixed lengths=count y=z
 layer_norm rows=37 width=20 x=z weight=bias bias=- eps=1e-05 y=mixed
 buffer kept 1 keys 2 37 20 8
 remember batch=1 heads=2 keys=37 channels=20 values=0 integer=1 x=z lengths=count y=kept
 buffer held 1 values 2 37 20 8
 remember batch=1 heads=2 keys=37 channels=20 values=1 integer=1 x=z lengths=count y=held
-attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=1 packed=1 window=0 before=0 after=0 q=mixed k=kept v=held lengths=count y=z
+attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=1 packed=1 q=mixed k=kept v=held lengths=count y=z
 buffer weighed 74 148
 attention_weights batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=z k=z lengths=count y=weighed
 buffer factor 1 80

@@ -14,14 +14,19 @@ __all__ = ["RULES"]
 
 
 def attention(lower: Lowering, step: Step) -> None:
-    """See `Ops.attention`, `Ops.causal_attention` and `Ops.window_attention`."""
-    causal, window = (step.operation == f"{kind}_attention" for kind in ("causal", "window"))
-    names = ("q", "k", "v", "starts" if causal else "lengths")
+    """See `Ops.attention` and `Ops.causal_attention`."""
+    names = ("q", "k", "v", "lengths" if step.operation == "attention" else "starts")
     q, k, v, lengths = (lower.view(step.tensors[name]) for name in names)
     y = lower.new(step.result)
-    seen = {name: step.settings[name] if window else 0 for name in ("before", "after")}
-    about = _heads(lower, step) | {"window": window} | seen
-    lower.emit("attention", **about, q=q, k=k, v=v, lengths=lengths, y=y)
+    lower.emit("attention", **_heads(lower, step), q=q, k=k, v=v, lengths=lengths, y=y)
+
+
+def window_attention(lower: Lowering, step: Step) -> None:
+    """See `Ops.window_attention`."""
+    q, k, v, lengths = (lower.view(step.tensors[name]) for name in ("q", "k", "v", "lengths"))
+    y = lower.new(step.result)
+    about = {name: step.settings[name] for name in ("before", "after")} | _heads(lower, step)
+    lower.emit("window_attention", **about, q=q, k=k, v=v, lengths=lengths, y=y)
 
 
 def attention_weights(lower: Lowering, step: Step) -> None:
@@ -60,7 +65,7 @@ def _heads(lower: Lowering, step: Step) -> dict[str, int]:
 
 
 RULES = {
-    **dict.fromkeys(("attention", "causal_attention", "window_attention"), attention),
-    **{"attention_weights": attention_weights},
+    **{"attention": attention, "causal_attention": attention},
+    **{"window_attention": window_attention, "attention_weights": attention_weights},
     **{"remember_keys": remember, "remember_values": remember},
 }

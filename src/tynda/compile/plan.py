@@ -100,7 +100,7 @@ class Operation:
     @property
     def multiplies_codes(self) -> bool:
         """Whether its products are of whole numbers."""
-        of_heads = self.name.startswith("attention") and bool(self.fields["integer"])
+        of_heads = "attention" in self.name and bool(self.fields["integer"])
         return of_heads or self.name == "multiply_8"
 
 

@@ -56,7 +56,7 @@ def max_samples(model: Checkpoint) -> int:
 def max_tokens(config: Any, samples: int) -> int:
     """The most tokens that are written for a piece; the token that a text starts from is none."""
     spoken = int(config.tokens_per_second * samples / SAMPLE_RATE)
-    return max(1, min(spoken, config.context - 1))
+    return max(1, min(spoken, int(config.context) - 1))
 
 
 def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
