@@ -523,6 +523,13 @@ def test_settings_from_before_transformers_5():
     assert (config.rotary, config.rotary_base) == (8, 500.0)
 
 
+@pytest.mark.parametrize("name", ["rotary_base", "tokens_per_second"])
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1e-50, 1e300, math.inf, math.nan])
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        moonshine.Config(**{name: value})
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "says"),
     [

@@ -265,6 +265,7 @@ def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
         ("tokens=10", "from 256 to 50000"),
         ("frontend.hop=320", "hop of 160"),
         ("data.max_seconds=0.1", "longer than 0.1 s"),
+        ("family='moonshine'", "moonshine cannot be trained"),
     ],
 )
 def test_settings_that_do_not_fit_are_told_in_a_line(folder, tmp_path, setting, told):

@@ -19,17 +19,19 @@ from tynda.models.base import Family, Folder, Published, Spec
 from tynda.models.layers import Specs, norm
 from tynda.models.moonshine_layers import (
     DecoderConfig,
-    check,
     cross_kv,
     decode,
-    decoder_settings,
     decoder_specs,
     encoder_layer,
     encoder_layer_specs,
     logits,
+    rotary_table,
+)
+from tynda.models.moonshine_published import (
+    check,
+    decoder_settings,
     read_extractor,
     read_tokenizer,
-    rotary_table,
     whole,
 )
 from tynda.ops.base import Ops, T, Tap, Weights

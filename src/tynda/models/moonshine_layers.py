@@ -10,32 +10,27 @@ The decoder takes the same inputs as that of ``tynda.models.whisper``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from tynda.errors import TyndaError
-from tynda.models.base import CrossKV, Folder, KVCache, Spec, check_sizes
+from tynda.models.base import CrossKV, KVCache, Spec
 from tynda.models.layers import Specs, dense, norm
 from tynda.ops.base import Ops, T, Weights
-from tynda.sound.frontend import FrontEnd
-from tynda.text.bytepairs import BytePairTokenizer
 
 __all__ = [
     "DecoderConfig",
-    "check",
     "cross_kv",
     "decode",
-    "decoder_settings",
     "decoder_specs",
     "encoder_layer",
     "encoder_layer_specs",
     "logits",
-    "read_extractor",
-    "read_tokenizer",
     "rotary_table",
-    "whole",
 ]
+
+_MIN, _MAX = 1e-3, 1e12
+"""Numbers beyond these are no settings of a model, and no kernel is asked for them."""
 
 
 @dataclass(frozen=True)
@@ -75,51 +70,8 @@ class DecoderConfig:
         if self.rotary + self.rotary % 2 > self.channels // self.decoder_heads:
             raise ValueError(f"rotary {self.rotary} is more than a head has channels")
         for name in ("rotary_base", "tokens_per_second"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} {getattr(self, name)} is not above 0")
-
-
-def decoder_settings(
-    config: Mapping[str, Any], heads: int, activation: str, rotary: float
-) -> dict[str, Any]:
-    """Settings of the decoder that both families name alike; raises as `settings` does.
-
-    ``rotary``: which part of the channels is turned where ``config`` does not say it.
-    """
-    if activation != "silu":
-        raise ValueError(f"activation {activation!r} is not silu")
-    if config.get("attention_bias", False):
-        raise ValueError("attention with biases is not covered")
-    channels = whole(config, "hidden_size")
-    if config.get("head_dim") not in (None, channels // heads):
-        raise ValueError(f"a head_dim of {config['head_dim']} is not covered")
-    rope = config.get("rope_parameters") or config  # the latter before transformers 5
-    if not isinstance(rope, Mapping) or rope.get("rope_type", "default") != "default":
-        raise ValueError("rotary positions other than the default ones are not covered")
-    if config.get("rope_scaling"):
-        raise ValueError("scaled rotary positions are not covered")
-    part = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", rotary))
-    if not isinstance(part, int | float) or not 0 < part <= 1:
-        raise ValueError(f"partial_rotary_factor {part!r} is not above 0 and at most 1")
-    return {
-        "vocab": config["vocab_size"],
-        "channels": channels,
-        "decoder_hidden": config["intermediate_size"],
-        "rotary": int(channels // heads * part),
-        "rotary_base": rope.get("rope_theta", 10000.0),
-        "context": config["max_position_embeddings"],
-    }
-
-
-def whole(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """A size in ``config.json`` that others are worked out from.
-
-    Raises KeyError for a missing one without a ``default``, ValueError for one that is none.
-    """
-    value = config[name] if default is None else config.get(name, default)
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{name} {value!r} is not a whole number above 0")
-    return value
+            if not _MIN < getattr(self, name) < _MAX:
+                raise ValueError(f"{name} {getattr(self, name)} is not from {_MIN} to {_MAX}")
 
 
 def decoder_specs(out: Specs, config: DecoderConfig) -> None:
@@ -235,45 +187,3 @@ def logits(ops: Ops[T], weights: Weights[T], config: DecoderConfig, states: T) -
 def rotary_table(ops: Ops[T], config: DecoderConfig, starts: T, count: int) -> T:
     """The angles of ``count`` positions, see `Ops.rotary_table`."""
     return ops.rotary_table(starts, count, width=config.rotary, base=config.rotary_base)
-
-
-def check(
-    config: Any,
-    tokenizer: BytePairTokenizer,
-    front: FrontEnd,
-    decoding: Mapping[str, Any],
-) -> None:
-    """Raise `TyndaError` for a model file whose parts do not fit each other."""
-    if len(tokenizer) > config.vocab:
-        raise TyndaError(f"the tokenizer has tokens beyond the model's {config.vocab}")
-    if front.hop != config.bins:
-        raise TyndaError("the front end does not give samples, which this model reads")
-    check_sizes(config, front, config.vocab)
-
-
-def read_tokenizer(folder: Folder, settings: Mapping[str, Any], config: DecoderConfig) -> Any:
-    """The tokenizer of a checkpoint's folder; raises `TyndaError` for one that does not fit."""
-    start, end = settings.get("decoder_start_token_id"), settings.get("eos_token_id", 2)
-    start = settings.get("bos_token_id", 1) if start is None else start
-    data = folder.json("tokenizer.json")
-    try:
-        if type(start) is not int or type(end) is not int:
-            raise TyndaError("config.json names no token that texts start from, or end with")
-        tokenizer = BytePairTokenizer.from_json(data, sot=start, eot=end)
-    except TyndaError as error:
-        raise TyndaError(f"{folder.path}: {error}") from None
-    if len(tokenizer) > config.vocab:
-        raise TyndaError(
-            f"{folder.path}: the tokenizer has tokens beyond the model's {config.vocab}: it "
-            "belongs to another model"
-        )
-    return tokenizer
-
-
-def read_extractor(folder: Folder) -> Mapping[str, Any]:
-    """The settings of a checkpoint's front end; empty where there are none."""
-    extractor = folder.json("preprocessor_config.json", optional=True)
-    if not extractor:  # since transformers 5, all parts of a processor share a file
-        part = folder.json("processor_config.json", optional=True).get("feature_extractor")
-        extractor = part if isinstance(part, dict) else {}
-    return extractor

@@ -22,14 +22,16 @@ from tynda.models.base import Array, Family, Folder, Published, Spec
 from tynda.models.layers import Specs, dense, norm
 from tynda.models.moonshine_layers import (
     DecoderConfig,
-    check,
     cross_kv,
     decode,
-    decoder_settings,
     decoder_specs,
     encoder_layer,
     encoder_layer_specs,
     logits,
+)
+from tynda.models.moonshine_published import (
+    check,
+    decoder_settings,
     read_extractor,
     read_tokenizer,
     whole,
