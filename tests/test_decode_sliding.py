@@ -10,8 +10,9 @@ from helpers import gather, noise, tone
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import sliding
 from tynda.heads.seq2seq.align import Timing, align, warp
+from tynda.heads.seq2seq.candidates import Dice
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Dice, Window, decode
+from tynda.heads.seq2seq.search import Window, decode
 from tynda.heads.seq2seq.sliding import Piece
 from tynda.ops.tree import leaves
 from whisper_peer import features, pair, same_as_openai, same_dice  # noqa: F401 (a fixture)

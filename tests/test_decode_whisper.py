@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tynda.errors import TyndaError
+from tynda.heads.seq2seq import candidates
 from tynda.heads.seq2seq import search as decoding
 from tynda.heads.seq2seq.options import Options
 from whisper_peer import openai, pair
@@ -123,7 +124,7 @@ def test_a_batch_gives_each_window_what_it_gets_alone():
 
 
 def test_draws_follow_the_softmax():
-    draws = decoding._Draws(0.5, decoding.Dice(1), eot=99)
+    draws = candidates.Draws(0.5, candidates.Dice(1), eot=99)
     logs = np.log(np.array([[0.1, 0.2, 0.7]], np.float32))
     counts = np.zeros(3)
     for _ in range(4000):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.heads.seq2seq.candidates import Dice
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Dice, Network, Window, decode, detect_language
+from tynda.heads.seq2seq.search import Network, Window, decode, detect_language
 from tynda.heads.seq2seq.sliding import History, Piece, Stretch, clips, encode_windows, is_silence
 from tynda.models.base import CrossKV
 from tynda.sound.frontend import FrontEnd

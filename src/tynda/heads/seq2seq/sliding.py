@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.align import Timing, align
+from tynda.heads.seq2seq.candidates import Dice
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import (
     SECONDS_PER_FRAME,
-    Dice,
     Network,
     Window,
     decode,
