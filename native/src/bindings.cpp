@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "frontend.h"
 #include "isa.h"
 #include "pack.h"
 #include "program.h"
@@ -26,9 +27,6 @@ template <class T, int Axes>
 using Array = nb::ndarray<const T, nb::ndim<Axes>, nb::c_contig, nb::device::cpu>;
 using Any = nb::ndarray<nb::c_contig, nb::device::cpu>;
 using Constant = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
-
-// Frames that a thread makes spectra of at a time.
-constexpr int64_t kFrames = 64;
 
 const Kernels& kernels(const std::string& name) {
   if (const Kernels* found = find_kernels(name)) return *found;
@@ -180,15 +178,8 @@ NB_MODULE(_native, m) {
              if (hop < 1 || int64_t(y.shape(1)) != s.bins ||
                  (frames > 0 && (frames - 1) * hop + size > int64_t(samples.shape(0))))
                throw std::invalid_argument("the frames do not fit the samples");
-             const float* x = samples.data();
-             float* to = y.data();
-             const auto task = [&](int64_t i, int) {
-               const int64_t first = i * kFrames;
-               kernels.spectra(s, x + first * hop, hop, std::min(kFrames, frames - first),
-                               to + first * s.bins);
-             };
              nb::gil_scoped_release release;
-             Pool::shared().run((frames + kFrames - 1) / kFrames, task);
+             spectra_of(s, kernels, samples.data(), hop, frames, y.data());
            },
            "kernels"_a, "samples"_a, "hop"_a, "y"_a);
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tynda.errors import TyndaError
 
-__all__ = ["check_readable", "read_json", "write_whole"]
+__all__ = ["check_readable", "read_json", "whole_folder", "write_whole"]
 
 
 def check_readable(path: Path, kind: str) -> None:
@@ -59,6 +62,40 @@ def write_whole(path: Path, data: bytes) -> None:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise TyndaError(
+            f"cannot write {path} ({error.strerror}): choose another place or make room"
+        ) from None
+
+
+@contextmanager
+def whole_folder(path: Path, replaces: Callable[[Path], bool]) -> Iterator[Path]:
+    """A new folder to write to, which becomes ``path`` when the block ends without an error.
+
+    An older folder at ``path`` is replaced if it is empty or ``replaces`` says so of it, and stays
+    as it was where the block fails. Raises `TyndaError` where something else is there, or where
+    the place is missing, not writable or full.
+    """
+    import secrets
+
+    path = path.resolve()
+    partial, old = (path.with_name(f".{secrets.token_hex(6)}.{x}") for x in ("part", "old"))
+    try:
+        if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or replaces(path))):
+            raise TyndaError(f"{path} is there and holds something else: choose another place")
+        try:
+            partial.mkdir()
+            yield partial
+            if path.exists():
+                os.rename(path, old)
+            os.rename(partial, path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                os.rename(old, path)
+            raise
+        finally:
+            for rest in (partial, old):
+                shutil.rmtree(rest, ignore_errors=True)
     except OSError as error:
         raise TyndaError(
             f"cannot write {path} ({error.strerror}): choose another place or make room"

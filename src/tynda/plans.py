@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tynda.compile.engine import as_held
 from tynda.compile.native import Lowered, Machine, lowered, machine
-from tynda.compile.runs import Run, follow
+from tynda.compile.runs import Run, Runs, follow
 from tynda.compile.trace import trace_call
 from tynda.heads import head_of
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
 
-__all__ = ["Planned", "plans"]
+__all__ = ["Planned", "lower_runs", "plans"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,12 @@ def plans(
     """
     head, held = head_of(model.family), model.family.trainable(model.config)
     weights, bits = as_held(model.weights, held, "native", bits)
-    here = machine(threads, bits)
+    work = head.work(model, round(seconds * SAMPLE_RATE), tokens, batch)
+    return lower_runs(head.runs(model.family, model.config, work), weights, machine(threads, bits))
+
+
+def lower_runs(runs: Runs, weights: Mapping[str, Any], here: Machine) -> list[Planned]:
+    """Lower the program of each of the ``runs``, in order; ``weights`` are as they are held."""
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     found: list[Planned] = []
 
@@ -56,6 +62,5 @@ def plans(
         found.append(Planned(run, lowered(program, weights, here), here))
         return result
 
-    work = head.work(model, round(seconds * SAMPLE_RATE), tokens, batch)
-    follow(head.runs(model.family, model.config, work), execute)
+    follow(runs, execute)
     return found

@@ -32,7 +32,7 @@ __all__ = [
 
 # Rich is imported where something is drawn: it takes as long to start as the rest of this.
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
-_VERBS = ("transcribe", "evaluate", "quantize", "profile", "train", "models")
+_VERBS = ("transcribe", "evaluate", "quantize", "export", "profile", "train", "models")
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 # Control characters, which could do anything to a terminal, as JSON spells them.
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160))}

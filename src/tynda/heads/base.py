@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -16,10 +17,29 @@ from tynda.models.base import Family
 from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript
 
-__all__ = ["Head", "Session", "forced_inputs"]
+__all__ = ["Exported", "Head", "Session", "forced_inputs"]
 
 Floats = NDArray[np.float32]
 O = TypeVar("O")  # noqa: E741 - the options of a head
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Programs that run without Python for recordings up to one length, and what greedy decoding
+    needs beside them; ``docs/native.md`` explains each number."""
+
+    runs: Runs
+    """Each program once."""
+    samples: int
+    """The longest recording."""
+    frames: int
+    """Frames of the front end in every run of the encoder, zeros behind those of the sound."""
+    silence: int = 0
+    """Samples of silence that the front end finds behind a recording."""
+    whole: bool = False
+    """Whether all frames count, and not only those of the sound."""
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class Session(ABC):
@@ -103,6 +123,14 @@ class Head(ABC, Generic[O]):
     @abstractmethod
     def working_bytes(model: Checkpoint, work: Work, samples: int) -> int:
         """Bytes that the front end and the choice of tokens hold beside the programs' tensors."""
+
+    @staticmethod
+    @abstractmethod
+    def exported(model: Checkpoint, seconds: float | None) -> Exported:
+        """What native code needs for recordings up to ``seconds``, by default 30 or a window.
+
+        Raises `TyndaError` where so little sound has no frames.
+        """
 
     @staticmethod
     @abstractmethod

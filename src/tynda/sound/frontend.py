@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
-from tynda.sound.spectra import Spectra
+from tynda.sound.spectra import Spectra, is_smooth
 
 __all__ = ["FrontEnd", "LogMel", "Raw", "Spectrogram", "from_config", "mel_filters"]
 
@@ -55,6 +55,14 @@ class FrontEnd(ABC):
     @abstractmethod
     def frames(self, samples: int) -> int:
         """Frames of so many samples."""
+
+    def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
+        """Numbers and tables by which native code makes the same features without Python.
+
+        ``docs/native.md`` has their names. Raises `TyndaError` where native code does not know
+        this front end, as it knows none unless the kind says so.
+        """
+        raise TyndaError(f"front end: native code has no {self.kind}, so it cannot be exported")
 
     def __call__(self, samples: Floats) -> Floats:
         """Features float32 `[frames, bins]` of samples float32 `[n]` (`[0, bins]` of none).
@@ -99,6 +107,11 @@ class Spectrogram(FrontEnd):
     def frames(self, samples: int) -> int:
         """Frames of so many samples."""
         return max(0, 1 + (samples - self.window) // self.hop)
+
+    def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
+        """See `FrontEnd.exported`."""
+        _check_fft(self.fft)
+        return _sizes(self) | {"normalize": "none"}, {"curve": _hann(self.window)}
 
     def _features(self, samples: Floats) -> Floats:
         frames = self.frames(len(samples))
@@ -151,6 +164,13 @@ class LogMel(FrontEnd):
     def frames(self, samples: int) -> int:
         """Frames of so many samples."""
         return samples // self.hop
+
+    def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
+        """See `FrontEnd.exported`."""
+        _check_fft(self.fft)
+        filters = mel_filters(self.bins, self.fft, self.fmin, self.fmax)
+        tables = {"curve": _hann(self.window), "filters": filters}
+        return _sizes(self) | {"normalize": self.normalize}, tables
 
     def _features(self, samples: Floats) -> Floats:
         frames = self.frames(len(samples))
@@ -205,6 +225,11 @@ class Raw(FrontEnd):
     def frames(self, samples: int) -> int:
         """Frames of so many samples."""
         return samples
+
+    def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
+        """See `FrontEnd.exported`."""
+        normalize = "utterance" if self.normalize else "none"
+        return {"hop": self.hop, "bins": self.bins, "normalize": normalize}, {}
 
     def _features(self, samples: Floats) -> Floats:
         if len(samples) == 0 or not self.normalize:
@@ -294,6 +319,18 @@ def mel_filters(bins: int, fft: int, fmin: float, fmax: float) -> Floats:
     triangles = np.maximum(0, np.minimum(rising, falling))
     filters: Floats = (triangles * (2 / (upper - lower))).astype(np.float32)
     return filters
+
+
+def _sizes(front: LogMel | Spectrogram) -> dict[str, int | str]:
+    return {name: getattr(front, name) for name in ("hop", "bins", "fft", "window")}
+
+
+def _check_fft(fft: int) -> None:
+    if not is_smooth(fft):
+        raise TyndaError(
+            f"front end: native code has no transform of {fft} samples, which has factors other "
+            "than 2, 3 and 5, so it cannot be exported"
+        )
 
 
 def _check_integer(name: str, value: object, least: int, most: int) -> None:

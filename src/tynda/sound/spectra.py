@@ -18,7 +18,7 @@ try:
 except ImportError:  # installed where there was no compiler
     _native = None
 
-__all__ = ["Spectra"]
+__all__ = ["Spectra", "is_smooth"]
 
 Floats = NDArray[np.float32]
 
@@ -49,7 +49,7 @@ class Spectra:
         self.window, self.fft, self.filters, self.ending = window, fft, filters, ending
         self.bins = fft // 2 + 1 if filters is None else filters.shape[1]
         self._native = None
-        if _native is not None and _smooth(fft):
+        if _native is not None and is_smooth(fft):
             self._kernels = _native.kernels(instructions or _native.instruction_sets()[0])
             which = getattr(_native.Ending, ending.upper())
             self._native = _native.Spectra(window, fft, filters, which)
@@ -107,7 +107,7 @@ _ENDINGS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def _smooth(length: int) -> bool:
+def is_smooth(length: int) -> bool:
     """Whether the kernel has passes for all its factors."""
     for factor in (2, 3, 5):
         while length % factor == 0:

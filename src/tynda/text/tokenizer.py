@@ -59,6 +59,10 @@ class CharTokenizer:
         """The characters of `ids`, blanks left out. Repeats stay: these are labels, not frames."""
         return "".join(self.symbols[i] for i in ids if i != self.blank)
 
+    def token_bytes(self) -> list[bytes]:
+        """The bytes, UTF-8, that each token adds to a text."""
+        return [b"" if i == self.blank else s.encode() for i, s in enumerate(self.symbols)]
+
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads back; plain enough for JSON."""
         return {"type": "char", "symbols": list(self.names)}

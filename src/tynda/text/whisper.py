@@ -143,6 +143,10 @@ class WhisperTokenizer:
         """The text of tokens without the special ones; broken UTF-8 becomes U+FFFD."""
         return self._text([t for t in tokens if t < self.eot])
 
+    def token_bytes(self) -> list[bytes]:
+        """The bytes that each token adds to a text; special tokens add none."""
+        return [self._piece(t) if t < self.eot else b"" for t in range(len(self._ends))]
+
     def words(self, tokens: Sequence[int], language: str | None) -> list[tuple[str, list[int]]]:
         """Text tokens cut into words: the text of each, its leading space included, its tokens.
 

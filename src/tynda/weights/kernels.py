@@ -9,11 +9,12 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tynda.weights.tensors import forget
 from tynda.weights.weight import Tensor, Weight, by_tap, floats, is_integer
 
-__all__ = ["is_integer", "kernel_format", "put_rows"]
+__all__ = ["is_integer", "kernel_arrays", "kernel_format", "put_rows"]
 
 # The kernels multiply packed codes of up to so many bits; more would gain nothing over 8.
 _MAX_PACKED = 4
@@ -40,15 +41,34 @@ def put_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, bi
     rows of a mapped file took is given back at once.
     """
     part: Any = weight[rows]
-    if bits == 32:
-        values = floats(part)
-        matrix.put(at, by_tap(values).astype(np.float32, copy=False))
-        forget(values)
-    elif bits < 8:
-        matrix.put_few(at, part.rows, part.grid.bits == 1.58, *part.steps)
-    elif part.grid is None:
+    if bits == 8 and part.grid is None:  # rounded by the kernels, which take less time
         matrix.put_rounded(kernels, at, by_tap(part.rows))
         forget(part.rows)
+        return
+    kind, arrays = kernel_arrays(part, bits)
+    if kind == "float32":
+        matrix.put(at, *arrays)
+        forget(part)
+    elif kind == "int8":
+        matrix.put_8(at, *arrays)
     else:
-        codes, scale = part.by_tap().integers()
-        matrix.put_8(at, np.ascontiguousarray(codes), np.ascontiguousarray(scale, np.float32))
+        codes, *steps = arrays
+        matrix.put_few(at, codes, kind == "ternary", *steps)
+
+
+def kernel_arrays(part: Tensor, bits: int) -> tuple[str, list[NDArray[Any]]]:
+    """The arrays from which the kernels' form of some rows of a weight is made, and their kind.
+
+    ``float32``: numbers ``[n, inputs]``. ``int8``: codes ``[n, inputs]`` and scales float32
+    ``[n]``. ``packed`` and, in 1.58 bits, ``ternary``: codes uint8 ``[n, bytes]``, scales, and
+    steps uint8 and offsets int8 ``[n, groups]``. Inputs lie by tap. ``bits`` are as `put_rows`
+    takes them; rows that are rounded when they are read are rounded.
+    """
+    if bits == 32:
+        return "float32", [by_tap(floats(part)).astype(np.float32, copy=False)]
+    weight: Any = part
+    if bits < 8:
+        kind = "ternary" if weight.grid.bits == 1.58 else "packed"
+        return kind, [weight.rows, *weight.steps]
+    codes, scale = weight.by_tap().integers()
+    return "int8", [np.ascontiguousarray(codes), np.ascontiguousarray(scale, np.float32)]

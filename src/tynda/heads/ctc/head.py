@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
 from tynda.errors import TyndaError
-from tynda.heads.base import Head, Session
+from tynda.heads.base import Exported, Head, Session
 from tynda.heads.ctc import chunks, ngram, paths, programs
 from tynda.heads.ctc.beam import beam_search
 from tynda.heads.ctc.ngram import LanguageModel
@@ -30,6 +30,8 @@ from tynda.transcript import Segment, Word
 __all__ = ["CTCHead", "Network"]
 
 Floats = NDArray[np.float32]
+# Seconds of sound that an exported model takes, unless another number is asked for.
+_EXPORTED = 30.0
 # Width of a search that is asked for where the model file names none.
 _BEAM_SIZE = 32
 
@@ -102,6 +104,15 @@ class CTCHead(Head[Decoding]):
         features = 4 * work.frames * model.config.bins
         copies = 0 if isinstance(model.frontend, Raw) else 4 * samples + features
         return int(2 * work.batch * features + copies)
+
+    @staticmethod
+    def exported(model: Checkpoint, seconds: float | None) -> Exported:
+        """See `Head.exported`: a recording in one piece."""
+        samples = round((_EXPORTED if seconds is None else seconds) * SAMPLE_RATE)
+        if not (frames := model.frontend.frames(samples)):
+            raise TyndaError(f"{seconds:g} seconds are too short for the model's front end")
+        runs = programs.runs(model.family, model.config, Work(frames))
+        return Exported(runs, samples, frames, numbers={"blank": model.tokenizer.blank})
 
     @staticmethod
     def features(model: Checkpoint, samples: Floats) -> Floats:

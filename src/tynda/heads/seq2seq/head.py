@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
-from tynda.heads.base import Head, Session
+from tynda.heads.base import Exported, Head, Session
 from tynda.heads.seq2seq import batched, programs, sliding
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Network, decode, start_tokens
+from tynda.heads.seq2seq.search import Network, decode, start_tokens, suppressed
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
@@ -57,6 +58,29 @@ class Seq2SeqHead(Head[Options]):
         window = work.frames * model.frontend.hop
         features = work.batch * work.frames * model.config.bins
         return int(4 * (window + features + _LOGITS * work.batch * model.config.vocab))
+
+    @staticmethod
+    def exported(model: Checkpoint, seconds: float | None) -> Exported:
+        """See `Head.exported`: a window, decoded as `search.decode` does it at temperature 0
+        without time stamps, in English or in the model's first language."""
+        config, tokenizer, hop = model.config, model.tokenizer, model.frontend.hop
+        frames = config.stride * config.frames
+        if seconds is not None:
+            wanted = math.ceil(seconds * SAMPLE_RATE / hop / config.stride) * config.stride
+            frames = min(frames, wanted)
+        prompt = start_tokens(tokenizer, first_language(tokenizer), "transcribe")
+        prompt.append(tokenizer.no_timestamps)
+        never, first = suppressed(tokenizer, config.vocab, Options())
+        most = min(config.context // 2, config.context - len(prompt) + 1)
+        return Exported(
+            programs.exported(model.family, config, Work(frames, prompt=len(prompt))),
+            samples=frames * hop,
+            frames=frames,
+            silence=frames * hop,
+            whole=True,
+            numbers={"end": tokenizer.eot, "most": most},
+            tokens={"prompt": prompt, "never": never, "first": first},
+        )
 
     @staticmethod
     def features(model: Checkpoint, samples: Floats) -> Floats:

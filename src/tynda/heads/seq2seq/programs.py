@@ -6,7 +6,7 @@ profiles or trains a model with a decoder reads these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 
 from tynda.compile.runs import Run, Runs, Work
@@ -15,7 +15,17 @@ from tynda.models.base import CrossKV, Family, KVCache
 from tynda.ops.base import Ops, T, Weights
 from tynda.ops.tree import map_tree
 
-__all__ = ["Settings", "attend", "cache", "forced", "forced_logits", "runs", "select", "step"]
+__all__ = [
+    "Settings",
+    "attend",
+    "cache",
+    "exported",
+    "forced",
+    "forced_logits",
+    "runs",
+    "select",
+    "step",
+]
 
 Settings = tuple[Family, Any]
 Part = TypeVar("Part", "KVCache[Any]", "CrossKV[Any]")
@@ -116,18 +126,46 @@ def runs(family: Family, config: Any, work: Work) -> Runs:
     """See `Head.runs`: the encoder, keys and values of the cross-attention, the prompt, then a step
     for each token but the first. What a step costs grows by as much from each to the next, so that
     the first and the last of them stand for all."""
-    batch, settings = work.batch, (family, config)
-    features = Value((batch, work.frames, config.bins)), Value((batch,), is_integer=True)
-    encoded = yield Run("encoder", "encode", family.programs["encode"], config, features)
-    cross = yield Run("decoder", "cross_kv", family.programs["cross_kv"], config, encoded)
+    cross = yield from _encoded(family, config, work)
 
     def tokens(seen: int, count: int, times: float = 1) -> Run:
-        ids = Value((batch, count), is_integer=True), Value((batch,), is_integer=True)
-        inputs = (*ids, cross, cache(config, batch, seen + count))
-        return Run("decoder", "step", step, settings, inputs, times)
+        return _step((family, config), cross, work.batch, count, seen + count, times=times)
 
     yield tokens(0, work.prompt)
     more = work.tokens - 1  # the prompt's step gives the first
     if more > 0:
         yield tokens(work.prompt, 1, more / 2)
         yield tokens(work.prompt + more - 1, 1, more / 2)
+
+
+def exported(family: Family, config: Any, work: Work) -> Runs:
+    """See `Head.exported`: each program once, the steps with a cache for the whole context."""
+    cross = yield from _encoded(family, config, work)
+    for name, count in (("prompt", work.prompt), ("step", 1)):
+        yield _step((family, config), cross, work.batch, count, config.context, name)
+
+
+def _encoded(family: Family, config: Any, work: Work) -> Generator[Run, Any, CrossKV[Any]]:
+    """The encoder, then the keys and values of the cross-attention, which are returned."""
+    features = Value((work.batch, work.frames, config.bins))
+    inputs = features, Value((work.batch,), is_integer=True)
+    encoded = yield Run("encoder", "encode", family.programs["encode"], config, inputs)
+    cross: CrossKV[Any] = yield Run(
+        "decoder", "cross_kv", family.programs["cross_kv"], config, encoded
+    )
+    return cross
+
+
+def _step(
+    settings: Settings,
+    cross: CrossKV[Any],
+    batch: int,
+    count: int,
+    capacity: int,
+    name: str = "step",
+    times: float = 1,
+) -> Run:
+    """A step of ``count`` tokens with a cache for ``capacity`` of them."""
+    ids = Value((batch, count), is_integer=True), Value((batch,), is_integer=True)
+    inputs = (*ids, cross, cache(settings[1], batch, capacity))
+    return Run("decoder", name, step, settings, inputs, times)

@@ -1,0 +1,241 @@
+#include "exported.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "blobs.h"
+
+namespace tynda {
+namespace {
+
+constexpr std::string_view kHeader = "tynda-export 1";
+
+int hexadecimal(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  refuse("a token has an escape that is none");
+}
+
+// The bytes of a line of tokens.txt: \\ is a backslash, \xHH any byte.
+std::string unescaped(std::string_view line) {
+  std::string bytes;
+  for (size_t i = 0; i < line.size(); i++) {
+    if (line[i] != '\\') {
+      bytes += line[i];
+    } else if (line.substr(i, 2) == "\\\\") {
+      bytes += line[i++];
+    } else {
+      if (line.size() < i + 4 || line[i + 1] != 'x') refuse("a token has an escape that is none");
+      bytes += char(16 * hexadecimal(line[i + 2]) + hexadecimal(line[i + 3]));
+      i += 3;
+    }
+  }
+  return bytes;
+}
+
+}  // namespace
+
+// Reads the files of a folder into an Exported.
+class FolderReader {
+ public:
+  FolderReader(Exported& to, const std::string& folder, const Kernels& kernels, int threads)
+      : to_(to), folder_(folder), kernels_(kernels), threads_(threads),
+        blobs_(folder + "/weights.bin") {}
+
+  void read() {
+    read_tokens();
+    const std::string text = read_text(folder_ + "/manifest.txt");
+    each_line(text, kHeader, "manifest.txt", [&](std::string_view line) { manifest(line); });
+    finish_program();
+    for (const char* kind : {"frontend", "sound", "head"})
+      if (!told_.count(kind)) refuse("manifest.txt does not tell of a " + std::string(kind));
+    const Sound& sound = to_.sound_;
+    const FrontEnd& front = *to_.front_;
+    if (front.frames(sound.samples) > sound.frames ||
+        sound.silence > times(sound.frames, front.hop()) ||
+        to_.argument_bytes("encode", 0) != times(times(sound.frames, front.bins()), 4))
+      refuse("manifest.txt tells of more sound than the encoder takes");
+    const auto known = [&](const std::vector<int64_t>& ids) {
+      return std::all_of(ids.begin(), ids.end(), [&](int64_t id) { return is_token(id); });
+    };
+    const Greedy& g = to_.greedy_;
+    if (!known(g.prompt) || !known(g.never) || !known(g.first) || !is_token(g.blank) ||
+        !is_token(g.end) || (g.kind == Greedy::seq2seq && g.prompt.empty()))
+      refuse("manifest.txt tells of tokens that there are not");
+  }
+
+ private:
+  // A constant or a matrix: its name, and the rest of its line.
+  using Part = std::pair<std::string, std::string>;
+
+  bool is_token(int64_t id) const { return id >= 0 && id < int64_t(to_.tokens_.size()); }
+
+  void read_tokens() {
+    const std::string text = read_text(folder_ + "/tokens.txt");
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = std::min(text.find('\n', at), text.size());
+      to_.tokens_.push_back(unescaped(std::string_view(text).substr(at, end - at)));
+      at = end + 1;
+    }
+  }
+
+  void manifest(std::string_view line) {
+    const Words words = split(line);
+    const std::string kind(words[0]);
+    if (kind == "constant" || kind == "matrix") {
+      if (words.size() < 3 || program_.empty()) refuse("a " + kind + " is of no program");
+      const size_t rest = size_t(words[2].data() - line.data());
+      (kind == "matrix" ? matrices_ : constants_)
+          .emplace_back(name_of(words[1]), line.substr(rest));
+    } else if (kind == "program") {
+      if (words.size() != 2) refuse("a program has one name");
+      finish_program();
+      program_ = name_of(words[1]);
+    } else {
+      if (!told_.insert(kind).second) refuse("it is told twice");
+      once(kind, words);
+    }
+  }
+
+  void once(const std::string& kind, const Words& words) {
+    if (kind == "frontend") {
+      front_end(words);
+    } else if (kind == "sound") {
+      Fields fields(words, 1);
+      to_.sound_ = {fields.number("samples"), fields.number("silence"), fields.number("frames"),
+                    fields.flag("whole")};
+      fields.end();
+    } else if (kind == "head") {
+      head(words);
+    } else if (kind == "prompt" || kind == "never" || kind == "first") {
+      Greedy& g = to_.greedy_;
+      std::vector<int64_t>& ids = kind == "prompt" ? g.prompt : kind == "never" ? g.never : g.first;
+      for (size_t i = 1; i < words.size(); i++) ids.push_back(number(words[i]));
+    } else {
+      refuse("nobody knows of " + shown(kind));
+    }
+  }
+
+  void front_end(const Words& words) {
+    if (words.size() < 2) refuse("a front end has a kind");
+    Fields fields(words, 2);
+    constexpr const char* kKinds[] = {"log_mel", "spectrogram", "raw"};
+    constexpr const char* kNormals[] = {"none", "utterance", "whisper"};
+    const auto of = [](const auto& names, std::string_view name) {
+      const auto found = std::find(std::begin(names), std::end(names), name);
+      if (found == std::end(names)) refuse("no front end has " + shown(name));
+      return found - std::begin(names);
+    };
+    const auto kind = FrontEnd::Kind(of(kKinds, words[1]));
+    const auto normal = FrontEnd::Normal(of(kNormals, fields.take("normalize")));
+    const int64_t hop = fields.number("hop"), bins = fields.number("bins");
+    int64_t fft = 0;
+    std::vector<float> window, filters;
+    if (kind != FrontEnd::raw) {
+      fft = fields.number("fft");
+      const int64_t size = fields.number("window");
+      window = blobs_.floats(fields.number("curve"), size);
+    }
+    if (kind == FrontEnd::log_mel)
+      filters = blobs_.floats(fields.number("filters"), times(fft / 2 + 1, bins));
+    fields.end();
+    to_.front_ = std::make_unique<FrontEnd>(kind, normal, hop, fft, bins, window, filters);
+  }
+
+  void head(const Words& words) {
+    Fields fields(words, std::min<size_t>(words.size(), 2));
+    Greedy& g = to_.greedy_;
+    if (words.size() > 1 && words[1] == "ctc") {
+      g.kind = Greedy::ctc;
+      g.blank = fields.number("blank");
+    } else if (words.size() > 1 && words[1] == "seq2seq") {
+      g.kind = Greedy::seq2seq;
+      g.end = fields.number("end");
+      g.most = fields.number("most");
+    } else {
+      refuse("no head is known by this name");
+    }
+    fields.end();
+  }
+
+  // Reads the plan and the weights of the program that the last lines were about.
+  void finish_program() {
+    if (program_.empty()) return;
+    const std::string file = program_ + ".plan";
+    const Plan plan = Plan::parse(read_text(folder_ + "/" + file));
+    Exported::Runnable made;
+    for (const int64_t result : plan.results) {
+      const auto& all = plan.arguments;
+      made.results.push_back(size_t(std::find(all.begin(), all.end(), result) - all.begin()));
+    }
+    Layout layout(plan, kernels_, threads_);
+    const auto same = [&](const std::vector<Part>& parts, const std::vector<std::string>& names) {
+      bool fits = parts.size() == names.size();
+      for (size_t i = 0; fits && i < parts.size(); i++) fits = parts[i].first == names[i];
+      if (!fits) refuse(file + " has other weights than manifest.txt");
+    };
+    same(constants_, layout.constant_names);
+    same(matrices_, layout.matrix_names);
+    std::vector<Shared> constants;
+    std::vector<std::shared_ptr<const Matrix>> matrices;
+    const std::vector<int64_t> bytes = layout.constant_bytes;
+    for (size_t i = 0; i < bytes.size(); i++)
+      constants.push_back(blobs_.constant(number(constants_[i].second), bytes[i]));
+    for (size_t i = 0; i < matrices_.size(); i++)
+      matrices.push_back(blobs_.matrix(matrices_[i].second, layout.weights[i], kernels_));
+    made.program = std::make_unique<Program>(std::move(layout), std::move(constants), bytes,
+                                             std::move(matrices));
+    if (!to_.programs_.emplace(program_, std::move(made)).second) refuse("it is told twice");
+    constants_.clear(), matrices_.clear(), program_.clear();
+  }
+
+  Exported& to_;
+  std::string folder_;
+  const Kernels& kernels_;
+  int threads_;
+  Blobs blobs_;
+  std::set<std::string> told_;
+  std::string program_;
+  std::vector<Part> constants_, matrices_;
+};
+
+Tensor zeros(int64_t bytes) {
+  Bytes memory = aligned_bytes(bytes);
+  std::memset(memory.get(), 0, size_t(bytes));
+  return {std::shared_ptr<uint8_t>(memory.release(), AlignedDelete()), bytes};
+}
+
+Exported::Exported(const std::string& folder, const Kernels& kernels, int threads) {
+  FolderReader(*this, folder, kernels, threads).read();
+}
+
+const Exported::Runnable& Exported::find(const std::string& name) const {
+  const auto found = programs_.find(name);
+  if (found == programs_.end()) refuse("the folder has no program " + name);
+  return found->second;
+}
+
+int64_t Exported::argument_bytes(const std::string& name, size_t argument) const {
+  const std::vector<int64_t>& bytes = find(name).program->layout().argument_bytes;
+  if (argument >= bytes.size()) refuse("the program " + name + " has too few arguments");
+  return bytes[argument];
+}
+
+std::vector<Tensor> Exported::run(const std::string& name, std::vector<Tensor> inputs) const {
+  const Runnable& runnable = find(name);
+  const std::vector<int64_t>& bytes = runnable.program->layout().argument_bytes;
+  bool fits = inputs.size() <= bytes.size();
+  for (size_t i = 0; fits && i < inputs.size(); i++) fits = inputs[i].bytes == bytes[i];
+  if (!fits) refuse("the program " + name + " has other inputs");
+  for (size_t i = inputs.size(); i < bytes.size(); i++) inputs.push_back(zeros(bytes[i]));
+  std::vector<uint8_t*> arguments;
+  for (const Tensor& tensor : inputs) arguments.push_back(tensor.data.get());
+  const Arena::Piece piece(arena_, runnable.program->layout().bytes());
+  runnable.program->run(piece.memory(), arguments.data());
+  std::vector<Tensor> results;
+  for (const size_t i : runnable.results) results.push_back(inputs[i]);
+  return results;
+}
+
+}  // namespace tynda

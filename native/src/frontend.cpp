@@ -1,0 +1,115 @@
+#include "frontend.h"
+
+#include <cmath>
+#include <limits>
+
+#include "threads.h"
+
+namespace tynda {
+namespace {
+
+// Frames that a thread makes spectra of at a time.
+constexpr int64_t kFrames = 64;
+// No front end has more: sizes of all that is made of a recording stay within what numbers hold.
+constexpr int64_t kMostFft = 1 << 14;
+
+// Each column of x [rows, width], rows > 0, with zero mean and unit variance, in double precision.
+// The deviation is sqrt(variance + within) + beside.
+void standardise(std::vector<float>& x, int64_t width, double within, double beside) {
+  const int64_t rows = int64_t(x.size()) / width;
+  for (int64_t i = 0; i < width; i++) {
+    double sum = 0, squares = 0;
+    for (int64_t r = 0; r < rows; r++) sum += x[size_t(r * width + i)];
+    const double mean = sum / double(rows);
+    for (int64_t r = 0; r < rows; r++) {
+      const double d = x[size_t(r * width + i)] - mean;
+      squares += d * d;
+    }
+    const double deviation = std::sqrt(squares / double(rows) + within) + beside;
+    for (int64_t r = 0; r < rows; r++) {
+      float& value = x[size_t(r * width + i)];
+      value = float((value - mean) / deviation);
+    }
+  }
+}
+
+// The samples with `edge` more on each side, mirrored at the first and last one. Zeros come behind
+// a recording that is too short to be mirrored.
+std::vector<float> reflected(const float* samples, int64_t count, int64_t edge) {
+  const int64_t inner = std::max(count, edge + 1);
+  std::vector<float> result(size_t(inner + 2 * edge));
+  std::copy(samples, samples + count, result.begin() + edge);
+  for (int64_t i = 1; i <= edge; i++) {
+    result[size_t(edge - i)] = result[size_t(edge + i)];
+    result[size_t(edge + inner - 1 + i)] = result[size_t(edge + inner - 1 - i)];
+  }
+  return result;
+}
+
+}  // namespace
+
+void spectra_of(const Spectra& spectra, const Kernels& kernels, const float* samples, int64_t hop,
+                int64_t frames, float* y) {
+  const auto task = [&](int64_t i, int) {
+    const int64_t first = i * kFrames;
+    kernels.spectra(spectra, samples + first * hop, hop, std::min(kFrames, frames - first),
+                    y + first * spectra.bins);
+  };
+  Pool::shared().run((frames + kFrames - 1) / kFrames, task);
+}
+
+FrontEnd::FrontEnd(Kind kind, Normal normal, int64_t hop, int64_t fft, int64_t bins,
+                   const std::vector<float>& window, const std::vector<float>& filters)
+    : kind_(kind), normal_(normal), hop_(hop), fft_(fft), bins_(bins),
+      window_(int64_t(window.size())) {
+  if (kind == raw) {
+    if (hop != 1 || bins != 1 || normal == whisper)
+      throw std::invalid_argument("no front end has samples like these");
+    return;
+  }
+  const bool mel = kind == log_mel;
+  const bool fits = hop >= 1 && hop <= kMostFft && fft >= 2 && fft <= kMostFft && window_ >= 1 &&
+                    window_ <= fft && bins >= 1 && bins <= fft / 2 + 1 &&
+                    int64_t(filters.size()) == (mel ? (fft / 2 + 1) * bins : 0) &&
+                    (mel ? normal != none : normal == none && bins == fft / 2 + 1);
+  if (!fits) throw std::invalid_argument("no front end has sizes like these");
+  const Ending ending = !mel                 ? Ending::standard
+                        : normal == whisper ? Ending::log10
+                                            : Ending::log;
+  spectra_ = std::make_unique<Spectra>(window.data(), window_, fft,
+                                       mel ? filters.data() : nullptr, bins, ending);
+}
+
+int64_t FrontEnd::frames(int64_t samples) const {
+  if (kind_ == spectrogram) return samples < window_ ? 0 : 1 + (samples - window_) / hop_;
+  return samples / hop_;
+}
+
+std::vector<float> FrontEnd::operator()(const Kernels& kernels, const float* samples,
+                                        int64_t count) const {
+  const int64_t frames = this->frames(count);
+  if (frames == 0) return {};
+  if (kind_ == raw) {
+    std::vector<float> x(samples, samples + count);
+    if (normal_ == utterance) standardise(x, 1, 1e-7, 0);
+    return x;
+  }
+  std::vector<float> x(size_t(frames * bins_));
+  if (kind_ == spectrogram) {
+    spectra_of(*spectra_, kernels, samples, hop_, frames, x.data());
+    return x;
+  }
+  const std::vector<float> around = reflected(samples, count, fft_ / 2);
+  // A short window sits in the middle of the FFT; the power does not depend on where.
+  spectra_of(*spectra_, kernels, around.data() + (fft_ - window_) / 2, hop_, frames, x.data());
+  if (normal_ == utterance) {
+    standardise(x, bins_, 0, 1e-5);
+    return x;
+  }
+  float greatest = -std::numeric_limits<float>::infinity();
+  for (const float value : x) greatest = std::max(greatest, value);
+  for (float& value : x) value = (std::max(value, greatest - 8) + 4) / 4;
+  return x;
+}
+
+}  // namespace tynda

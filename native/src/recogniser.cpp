@@ -1,0 +1,155 @@
+#include "recogniser.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+namespace tynda {
+namespace {
+
+// Bytes as UTF-8: each longest beginning of a character that does not go on becomes U+FFFD, as the
+// Unicode Standard recommends (chapter 3.9) and Python does. Tokens may cut characters in two.
+std::string as_utf8(const std::string& bytes) {
+  std::string text;
+  const auto at = [&](size_t i) { return static_cast<unsigned char>(bytes[i]); };
+  for (size_t i = 0; i < bytes.size();) {
+    const int lead = at(i);
+    const int more = lead < 0x80                   ? 0
+                     : lead < 0xC2 || lead > 0xF4 ? -1
+                     : lead < 0xE0                ? 1
+                     : lead < 0xF0                ? 2
+                                                  : 3;
+    size_t end = i + 1;
+    for (int j = 0; j < more && end < bytes.size(); j++, end++) {
+      const int low = j > 0 ? 0x80 : lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+      const int high = j > 0 ? 0xBF : lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+      if (at(end) < low || at(end) > high) break;
+    }
+    if (int64_t(end - i) == more + 1) {
+      text.append(bytes, i, end - i);
+    } else {
+      text += "\xEF\xBF\xBD";
+    }
+    i = end;
+  }
+  return text;
+}
+
+constexpr const char* kSpaces = " \t\n\v\f\r";
+
+std::string stripped(const std::string& text) {
+  const size_t first = text.find_first_not_of(kSpaces);
+  if (first == text.npos) return "";
+  return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
+}
+
+// The words of a text with single spaces between them.
+std::string single_spaced(const std::string& text) {
+  std::string result;
+  for (size_t at = 0; (at = text.find_first_not_of(kSpaces, at)) != text.npos;) {
+    const size_t end = std::min(text.find_first_of(kSpaces, at), text.size());
+    if (!result.empty()) result += ' ';
+    result.append(text, at, end - at);
+    at = end;
+  }
+  return result;
+}
+
+void check_results(const std::vector<Tensor>& results, size_t least) {
+  if (results.size() < least) throw std::invalid_argument("a program has too few results");
+}
+
+Tensor integers(const std::vector<int64_t>& values) {
+  const Tensor tensor = zeros(8 * int64_t(values.size()));
+  std::copy(values.begin(), values.end(), tensor.as<int64_t>());
+  return tensor;
+}
+
+}  // namespace
+
+Recogniser::Recogniser(const std::string& folder, const Kernels& kernels, int threads)
+    : kernels_(kernels), model_(folder, kernels, threads) {}
+
+std::string Recogniser::text(const float* samples, int64_t count) const {
+  const Sound& sound = model_.sound();
+  if (count > sound.samples)
+    throw std::invalid_argument("the recording has " + std::to_string(count) +
+                                " samples, and the model takes " + std::to_string(sound.samples));
+  const int64_t frames = model_.front().frames(count);
+  if (frames == 0) return "";
+  std::vector<float> whole(samples, samples + count);
+  whole.resize(static_cast<size_t>(count + sound.silence));
+  const std::vector<float> features =
+      model_.front()(kernels_, whole.data(), int64_t(whole.size()));
+  const std::vector<Tensor> encoded = encode(features, frames);
+  return model_.greedy().kind == Greedy::ctc ? ctc(encoded) : seq2seq(encoded);
+}
+
+// The results of the encoder for the first `frames` of the features.
+std::vector<Tensor> Recogniser::encode(const std::vector<float>& features, int64_t frames) const {
+  const Sound& sound = model_.sound();
+  const int64_t bins = model_.front().bins();
+  const Tensor padded = zeros(4 * sound.frames * bins);
+  std::copy(features.begin(), features.begin() + frames * bins, padded.as<float>());
+  return model_.run("encode", {padded, integers({sound.whole ? sound.frames : frames})});
+}
+
+// Of `encoded`, log-probabilities [frames, tokens] and how many frames count.
+std::string Recogniser::ctc(const std::vector<Tensor>& encoded) const {
+  check_results(encoded, 2);
+  const std::vector<std::string>& tokens = model_.tokens();
+  const auto vocab = int64_t(tokens.size());
+  if (encoded[1].bytes != 8) throw std::invalid_argument("an encoder's lengths are not one");
+  const int64_t most = encoded[0].bytes / (4 * vocab);
+  const int64_t frames = std::clamp<int64_t>(*encoded[1].as<int64_t>(), 0, most);
+  std::string text;
+  int64_t before = model_.greedy().blank;
+  for (int64_t t = 0; t < frames; t++) {
+    const float* row = encoded[0].as<float>() + t * vocab;
+    const int64_t token = std::max_element(row, row + vocab) - row;
+    if (token != before && token != model_.greedy().blank) text += tokens[size_t(token)];
+    before = token;
+  }
+  return single_spaced(as_utf8(text));
+}
+
+// The programs hand each other what docs/native.md lists.
+std::string Recogniser::seq2seq(const std::vector<Tensor>& encoded) const {
+  const Greedy& greedy = model_.greedy();
+  const std::vector<Tensor> cross = model_.run("cross_kv", encoded);
+  std::vector<Tensor> inputs{integers(greedy.prompt), integers({0})};
+  inputs.insert(inputs.end(), cross.begin(), cross.end());
+  for (size_t i = 0; i < cross.size() - 1; i++)  // a cache for each of the keys and values
+    inputs.push_back(zeros(model_.argument_bytes("prompt", inputs.size())));
+  std::vector<Tensor> results = model_.run("prompt", inputs);
+  std::string text;
+  for (int64_t count = 0; count < greedy.most; count++) {
+    check_results(results, cross.size() + 1);
+    const int64_t token = choose(results[1], count == 0);
+    if (token == greedy.end) break;
+    text += model_.tokens()[size_t(token)];
+    if (count + 1 == greedy.most) break;
+    inputs = {integers({token}), integers({int64_t(greedy.prompt.size()) + count})};
+    inputs.insert(inputs.end(), cross.begin(), cross.end());
+    inputs.insert(inputs.end(), results.begin() + 2, results.end());
+    results = model_.run("step", inputs);
+  }
+  return stripped(as_utf8(text));
+}
+
+// The likeliest token, of those that may be said.
+int64_t Recogniser::choose(const Tensor& logits, bool is_first) const {
+  if (logits.bytes != 4 * int64_t(model_.tokens().size()))
+    throw std::invalid_argument("a step has other logits than there are tokens");
+  const Greedy& greedy = model_.greedy();
+  auto* const row = logits.as<float>();
+  const auto forbid = [&](const std::vector<int64_t>& ids) {
+    for (const int64_t id : ids) row[id] = -std::numeric_limits<float>::infinity();
+  };
+  forbid(greedy.never);
+  if (is_first) forbid(greedy.first);
+  return std::max_element(row, row + model_.tokens().size()) - row;
+}
+
+}  // namespace tynda

@@ -1,0 +1,154 @@
+"""Models as files that native code runs without Python.
+
+``native/src/exported.h`` reads what is written here; ``docs/native.md`` has the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.compile.engine import as_held
+from tynda.compile.native import machine, made_of
+from tynda.compile.plan import Constant, Matrix
+from tynda.errors import TyndaError
+from tynda.files import whole_folder
+from tynda.heads import head_of
+from tynda.plans import Planned, lower_runs
+from tynda.store.checkpoint import Checkpoint
+from tynda.weights.kernels import kernel_arrays
+
+__all__ = ["MAX_SECONDS", "MIN_SECONDS", "export_model"]
+
+MIN_SECONDS, MAX_SECONDS = 1, 3600
+"""Length of the longest recording that an exported model takes."""
+
+_HEADER = "tynda-export 1"
+_MANIFEST, _WEIGHTS, _TOKENS = "manifest.txt", "weights.bin", "tokens.txt"
+_ALIGN = 64
+"""A blob begins at a multiple of so many bytes."""
+_ROWS = 2048
+"""Rows of a weight that are read and written at a time."""
+
+
+def export_model(
+    model: Checkpoint, folder: Path, seconds: float | None = None, bits: int | None = None
+) -> None:
+    """Write a model's plans, weights and tokens to ``folder``, whole or not at all.
+
+    ``seconds``: the length of the longest recording, by default 30, or the window of a model that
+    has one, which is also the most. ``bits``: the matmul precision, as `tynda.load` takes it.
+
+    Raises `TyndaError` where ``folder`` holds anything but an older export or cannot be written,
+    where native code does not know the front end, and where there are no kernels.
+    """
+    if seconds is not None and not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise TyndaError(f"an export is for {MIN_SECONDS} to {MAX_SECONDS} seconds, not {seconds}")
+    head = head_of(model.family).exported(model, seconds)
+    numbers, tables = model.frontend.exported()
+    trainable = model.family.trainable(model.config)
+    weights, bits = as_held(model.weights, trainable, "native", bits)
+    planned = lower_runs(head.runs, weights, machine(1, bits))
+    sound = {"samples": head.samples, "silence": head.silence, "frames": head.frames}
+    with whole_folder(folder, _is_export) as part:
+        with (part / _WEIGHTS).open("wb") as file:
+            blobs = _Blobs(file, weights)
+            places = {name: blobs.write(table) for name, table in tables.items()}
+            lines = [
+                _HEADER,
+                f"frontend {model.frontend.kind} {_fields(numbers | places)}",
+                f"sound {_fields(sound | {'whole': int(head.whole)})}",
+                f"head {model.family.head} {_fields(head.numbers)}",
+                *(" ".join((name, *map(str, ids))) for name, ids in head.tokens.items()),
+            ]
+            for program in planned:
+                lines += _program(program, blobs)
+        texts = {
+            _MANIFEST: "".join(f"{line}\n" for line in lines),
+            _TOKENS: _tokens(model.tokenizer.token_bytes(), model.config.vocab),
+            **{f"{p.run.name}.plan": p.lowered.plan.text() for p in planned},
+        }
+        for name, text in texts.items():
+            (part / name).write_text(text, encoding="ascii", newline="\n")
+
+
+def _fields(values: Mapping[str, int | str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _program(planned: Planned, blobs: _Blobs) -> list[str]:
+    """The lines about a program: where each of its weights is, in the order of the plan."""
+    plan, layout = planned.lowered.plan, planned.lowered.layout
+    matrices = {name: matrix for matrix, name in plan.matrices.items()}
+    return [
+        f"program {planned.run.name}",
+        *(f"constant {n} {blobs.constant(plan.constants[n])}" for n in layout.constant_names),
+        *(f"matrix {n} {blobs.matrix(matrices[n])}" for n in layout.matrix_names),
+    ]
+
+
+def _tokens(pieces: list[bytes], vocab: int) -> str:
+    """A line for each token: its bytes, those that are not printable ASCII escaped."""
+    plain = {b: chr(b) if 32 <= b < 127 else f"\\x{b:02x}" for b in range(256)}
+    plain[ord("\\")] = "\\\\"
+    pieces = pieces[:vocab] + [b""] * (vocab - len(pieces))
+    return "".join("".join(plain[b] for b in piece) + "\n" for piece in pieces)
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether a folder holds an export and nothing else."""
+    names = {path.name for path in folder.iterdir() if path.suffix != ".plan"}
+    try:
+        with (folder / _MANIFEST).open("rb") as file:
+            begins = file.read(len(_HEADER)) == _HEADER.encode()
+    except OSError:
+        return False
+    return begins and names <= {_MANIFEST, _WEIGHTS, _TOKENS}
+
+
+class _Blobs:
+    """The file of weights while it is written; each weight is in it once."""
+
+    def __init__(self, file: BinaryIO, weights: Mapping[str, Any]) -> None:
+        self._file, self._weights = file, weights
+        self._constants: dict[Constant, int] = {}
+        self._matrices: dict[Matrix, str] = {}
+
+    def write(self, *arrays: NDArray[Any]) -> int:
+        """Write a blob, one array behind the other; the offset is where it begins."""
+        offset = self._begin()
+        self._append(arrays)
+        return offset
+
+    def constant(self, constant: Constant) -> int:
+        """The offset of a plan's constant."""
+        if constant not in self._constants:
+            self._constants[constant] = self.write(made_of(constant, self._weights))
+        return self._constants[constant]
+
+    def matrix(self, matrix: Matrix) -> str:
+        """The kind of a plan's matrix and the offsets of its arrays."""
+        if matrix not in self._matrices:
+            weight, stop = self._weights[matrix.weight], matrix.first + matrix.count
+            offset, kind, others = self._begin(), "", list[list[NDArray[Any]]]()
+            for row in range(matrix.first, stop, _ROWS):
+                part = weight[row : min(row + _ROWS, stop)]
+                kind, (codes, *steps) = kernel_arrays(part, matrix.bits)
+                self._append([codes])
+                others.append(steps)
+            offsets = [offset, *(self.write(*parts) for parts in zip(*others, strict=True))]
+            self._matrices[matrix] = " ".join((kind, *map(str, offsets)))
+        return self._matrices[matrix]
+
+    def _begin(self) -> int:
+        self._file.write(bytes(-self._file.tell() % _ALIGN))
+        return self._file.tell()
+
+    def _append(self, arrays: Iterable[NDArray[Any]]) -> None:
+        for array in arrays:
+            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            self._file.write(np.ascontiguousarray(little).data)
