@@ -1,36 +1,13 @@
 """The kernels' own tests, native/tests: under sanitizers, and on processors that are emulated."""
 
-import os
 import platform
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from building import build, program, sanitized
+
 pytestmark = pytest.mark.slow
-SOURCE = Path(__file__).parents[1] / "native"
-
-
-def program(name):
-    """Its path, from PATH or from what is installed beside Python; else the test is skipped."""
-    beside = str(Path(sys.executable).parent)
-    if found := shutil.which(name) or shutil.which(name, path=beside):
-        return found
-    pytest.skip(f"needs {name}")
-
-
-def build(folder, flags, *settings):
-    """The program, built in `folder`."""
-    cmake = program("cmake")
-    configure = [cmake, "-S", SOURCE, "-B", folder, "-DTYNDA_TESTS=ON", *settings]
-    configure.append(f"-DCMAKE_CXX_FLAGS={' '.join(flags)}")
-    compile_all = [cmake, "--build", folder, "--parallel", str(os.cpu_count())]
-    for command in (configure, compile_all):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "tynda_tests"
 
 
 def run(*command):
@@ -43,17 +20,7 @@ def run(*command):
 
 @pytest.mark.parametrize("kind", ["address,undefined,float-cast-overflow", "thread"])
 def test_sanitizers_find_nothing(tmp_path, kind):
-    compiler = program(os.environ.get("CXX", "c++"))
-    flags = ["-O1", "-g", f"-fsanitize={kind}", "-fno-sanitize-recover=all"]
-    (tmp_path / "empty.cpp").write_text("int main() {}\n")
-    empty = [compiler, *flags, tmp_path / "empty.cpp", "-o", tmp_path / "empty"]
-    for command in (empty, [tmp_path / "empty"]):
-        tried = subprocess.run(command, capture_output=True, text=True)
-        if tried.returncode:
-            pytest.skip(f"no -fsanitize={kind} here: {tried.stderr.strip()}")
-    # No build type, whose options would come after these.
-    settings = ["-DCMAKE_BUILD_TYPE=None", f"-DCMAKE_CXX_COMPILER={compiler}"]
-    run(build(tmp_path / "build", flags, *settings))
+    run(build(tmp_path / "build", *sanitized(tmp_path, kind)))
 
 
 def test_arm(tmp_path):

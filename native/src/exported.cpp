@@ -10,6 +10,9 @@ namespace tynda {
 namespace {
 
 constexpr std::string_view kHeader = "tynda-export 1";
+// No export is for more: sizes of all that is made of a recording stay within what numbers hold,
+// and decoding ends.
+constexpr int64_t kMostSamples = 1 << 28, kMostTokens = 1 << 16;
 
 int hexadecimal(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -50,19 +53,8 @@ class FolderReader {
     finish_program();
     for (const char* kind : {"frontend", "sound", "head"})
       if (!told_.count(kind)) refuse("manifest.txt does not tell of a " + std::string(kind));
-    const Sound& sound = to_.sound_;
-    const FrontEnd& front = *to_.front_;
-    if (front.frames(sound.samples) > sound.frames ||
-        sound.silence > times(sound.frames, front.hop()) ||
-        to_.argument_bytes("encode", 0) != times(times(sound.frames, front.bins()), 4))
-      refuse("manifest.txt tells of more sound than the encoder takes");
-    const auto known = [&](const std::vector<int64_t>& ids) {
-      return std::all_of(ids.begin(), ids.end(), [&](int64_t id) { return is_token(id); });
-    };
-    const Greedy& g = to_.greedy_;
-    if (!known(g.prompt) || !known(g.never) || !known(g.first) || !is_token(g.blank) ||
-        !is_token(g.end) || (g.kind == Greedy::seq2seq && g.prompt.empty()))
-      refuse("manifest.txt tells of tokens that there are not");
+    check_sound(to_.sound_, *to_.front_);
+    check_tokens(to_.greedy_);
   }
 
  private:
@@ -70,6 +62,34 @@ class FolderReader {
   using Part = std::pair<std::string, std::string>;
 
   bool is_token(int64_t id) const { return id >= 0 && id < int64_t(to_.tokens_.size()); }
+
+  void check_tokens(const Greedy& g) const {
+    const auto known = [&](const std::vector<int64_t>& ids) {
+      return std::all_of(ids.begin(), ids.end(), [&](int64_t id) { return is_token(id); });
+    };
+    if (!known(g.prompt) || !known(g.never) || !known(g.first) || !is_token(g.blank) ||
+        !is_token(g.end) || g.most > kMostTokens || (g.kind == Greedy::seq2seq && g.prompt.empty()))
+      refuse("manifest.txt tells of tokens that there are not");
+    const auto scores = [&](const char* program, size_t result) {
+      const std::vector<int64_t>& rows = to_.find(program).rows;
+      if (result >= rows.size() || rows[result] != 4 * int64_t(to_.tokens_.size()))
+        refuse("tokens.txt has other tokens than " + std::string(program) + ".plan");
+    };
+    if (g.kind == Greedy::ctc) {
+      scores("encode", 0);
+    } else {
+      scores("prompt", 1), scores("step", 1);
+    }
+  }
+
+  void check_sound(const Sound& sound, const FrontEnd& front) const {
+    const int64_t bytes = times(times(sound.frames, front.bins()), 4);
+    const bool fits = sound.samples <= kMostSamples && sound.silence <= kMostSamples &&
+                      front.frames(sound.samples) <= sound.frames &&
+                      front.frames(sound.silence) <= sound.frames &&
+                      to_.argument_bytes("encode", 0) == bytes && uint64_t(bytes) <= SIZE_MAX / 4;
+    if (!fits) refuse("manifest.txt tells of more sound than the encoder takes");
+  }
 
   void read_tokens() {
     const std::string text = read_text(folder_ + "/tokens.txt");
@@ -170,6 +190,8 @@ class FolderReader {
       made.results.push_back(size_t(std::find(all.begin(), all.end(), result) - all.begin()));
     }
     Layout layout(plan, kernels_, threads_);
+    for (const int64_t result : plan.results)
+      made.rows.push_back(layout.row_bytes[size_t(result)]);
     const auto same = [&](const std::vector<Part>& parts, const std::vector<std::string>& names) {
       bool fits = parts.size() == names.size();
       for (size_t i = 0; fits && i < parts.size(); i++) fits = parts[i].first == names[i];

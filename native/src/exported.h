@@ -68,6 +68,7 @@ class Exported {
   struct Runnable {
     std::unique_ptr<const Program> program;
     std::vector<size_t> results;  // which arguments they are
+    std::vector<int64_t> rows;    // bytes of a row of each
   };
   friend class FolderReader;
 

@@ -25,6 +25,7 @@ struct AlignedDelete {
 using Bytes = std::unique_ptr<uint8_t[], AlignedDelete>;
 
 inline Bytes aligned_bytes(int64_t size) {
+  if (uint64_t(size) > SIZE_MAX / 2 && size > 0) throw std::bad_alloc();  // beyond 32-bit memory
   return Bytes(new (std::align_val_t(kAlign)) uint8_t[size > 0 ? size : 1]);
 }
 

@@ -5,6 +5,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "threads.h"
+
 namespace tynda {
 namespace {
 
@@ -69,7 +71,9 @@ Tensor integers(const std::vector<int64_t>& values) {
 }  // namespace
 
 Recogniser::Recogniser(const std::string& folder, const Kernels& kernels, int threads)
-    : kernels_(kernels), model_(folder, kernels, threads) {}
+    : kernels_(kernels), model_(folder, kernels, threads) {
+  Pool::shared().grow(threads);
+}
 
 std::string Recogniser::text(const float* samples, int64_t count) const {
   const Sound& sound = model_.sound();
@@ -118,6 +122,7 @@ std::string Recogniser::ctc(const std::vector<Tensor>& encoded) const {
 std::string Recogniser::seq2seq(const std::vector<Tensor>& encoded) const {
   const Greedy& greedy = model_.greedy();
   const std::vector<Tensor> cross = model_.run("cross_kv", encoded);
+  check_results(cross, 1);
   std::vector<Tensor> inputs{integers(greedy.prompt), integers({0})};
   inputs.insert(inputs.end(), cross.begin(), cross.end());
   for (size_t i = 0; i < cross.size() - 1; i++)  // a cache for each of the keys and values
