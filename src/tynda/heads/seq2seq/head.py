@@ -14,7 +14,7 @@ from tynda.compile.runs import Work
 from tynda.heads.base import Exported, Head, Session
 from tynda.heads.seq2seq import batched, programs, sliding
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Network, decode, start_tokens, suppressed
+from tynda.heads.seq2seq.search import Network, decode, start_tokens
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
@@ -70,7 +70,7 @@ class Seq2SeqHead(Head[Options]):
             frames = min(frames, wanted)
         prompt = start_tokens(tokenizer, first_language(tokenizer), "transcribe")
         prompt.append(tokenizer.no_timestamps)
-        never, first = suppressed(tokenizer, config.vocab, Options())
+        never, first = Options().suppressed(tokenizer, config.vocab)
         most = min(config.context // 2, config.context - len(prompt) + 1)
         return Exported(
             programs.exported(model.family, config, Work(frames, prompt=len(prompt))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tynda.checks import MAX_COUNT, Range, check, fits, setting
 from tynda.errors import TyndaError
@@ -219,6 +219,17 @@ class Options:
                 "prefix begins the first window, and with vad_filter there is no first one: "
                 "leave one of them out"
             )
+
+    def suppressed(self, tokenizer: Any, vocab: int) -> tuple[list[int], list[int]]:
+        """The tokens below ``vocab`` that a text never has, and those that it does not begin
+        with."""
+        t, never = tokenizer, {x for x in self.suppress_tokens if x >= 0}
+        if -1 in self.suppress_tokens:
+            never |= t.non_speech
+        if self.suppress_tokens:
+            never |= {t.transcribe, t.translate, t.sot, t.sot_prev, t.sot_lm, t.no_speech}
+        first = [*t.spell(" "), t.eot] if self.suppress_blank else []
+        return sorted(x for x in never if x < vocab), first
 
     def _take_other_spellings(self) -> None:
         """openai/whisper takes a number or None, and lists as text, where this takes a list."""

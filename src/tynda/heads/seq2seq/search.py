@@ -33,7 +33,6 @@ __all__ = [
     "detect_language",
     "log_softmax",
     "start_tokens",
-    "suppressed",
 ]
 
 Floats = NDArray[np.float32]
@@ -253,18 +252,6 @@ def start_tokens(tokenizer: Any, language: str | None, task: str) -> list[int]:
     return [tokenizer.sot, tokenizer.languages[language], doing]
 
 
-def suppressed(tokenizer: Any, vocab: int, options: Options) -> tuple[list[int], list[int]]:
-    """The tokens that a text never has, and those that it does not begin with."""
-    t = tokenizer
-    never = {x for x in options.suppress_tokens if x >= 0}
-    if -1 in options.suppress_tokens:
-        never |= t.non_speech
-    if options.suppress_tokens:
-        never |= {t.transcribe, t.translate, t.sot, t.sot_prev, t.sot_lm, t.no_speech}
-    first = [*t.spell(" "), t.eot] if options.suppress_blank else []
-    return sorted(x for x in never if x < vocab), first
-
-
 class _Steps:
     """The decoder network, one step after another, with its cache."""
 
@@ -309,7 +296,7 @@ class _Rules:
     def __init__(self, network: Network, options: Options) -> None:
         t = self._tokenizer = network.tokenizer
         self._options = options
-        self._never, self._first = suppressed(t, network.config.vocab, options)
+        self._never, self._first = options.suppressed(t, network.config.vocab)
         self._latest = (
             None
             if options.max_initial_timestamp is None
