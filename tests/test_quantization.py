@@ -259,7 +259,7 @@ def with_outliers(model, path):
         ("whisper", "gptq"),
         ("whisper", "awq"),
         ("whisper", "smooth"),
-        ("whisper", "learnt"),
+        pytest.param("whisper", "learnt", marks=pytest.mark.slow),  # it trains for minutes
         ("conformer", "gptq"),
     ],
 )
