@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tynda.models.base import Family, Folder, Published, Spec
-from tynda.models.layers import Specs, norm
+from tynda.models.layers import Specs, norm, read_extractor
 from tynda.models.moonshine_layers import (
     DecoderConfig,
     cross_kv,
@@ -30,7 +30,6 @@ from tynda.models.moonshine_layers import (
 from tynda.models.moonshine_published import (
     check,
     decoder_settings,
-    read_extractor,
     read_tokenizer,
     whole,
 )

@@ -15,7 +15,7 @@ from tynda.models.moonshine_layers import DecoderConfig
 from tynda.sound.frontend import FrontEnd
 from tynda.text.bytepairs import BytePairTokenizer
 
-__all__ = ["check", "decoder_settings", "read_extractor", "read_tokenizer", "whole"]
+__all__ = ["check", "decoder_settings", "read_tokenizer", "whole"]
 
 
 def decoder_settings(
@@ -92,12 +92,3 @@ def read_tokenizer(folder: Folder, settings: Mapping[str, Any], config: DecoderC
             "belongs to another model"
         )
     return tokenizer
-
-
-def read_extractor(folder: Folder) -> Mapping[str, Any]:
-    """The settings of a checkpoint's front end; empty where there are none."""
-    extractor = folder.json("preprocessor_config.json", optional=True)
-    if not extractor:  # since transformers 5, all parts of a processor share a file
-        part = folder.json("processor_config.json", optional=True).get("feature_extractor")
-        extractor = part if isinstance(part, dict) else {}
-    return extractor

@@ -19,7 +19,7 @@ import numpy as np
 
 from tynda.errors import TyndaError
 from tynda.models.base import Array, Family, Folder, Published, Spec
-from tynda.models.layers import Specs, dense, norm
+from tynda.models.layers import Specs, dense, norm, read_extractor
 from tynda.models.moonshine_layers import (
     DecoderConfig,
     cross_kv,
@@ -32,7 +32,6 @@ from tynda.models.moonshine_layers import (
 from tynda.models.moonshine_published import (
     check,
     decoder_settings,
-    read_extractor,
     read_tokenizer,
     whole,
 )
