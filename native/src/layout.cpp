@@ -13,33 +13,21 @@ constexpr int64_t kMostRows = 64;
 // and few enough that they stay in the second cache.
 constexpr int64_t kBlockBytes = 2 << 20;
 
-// Calls see(place, use) for each place of an operation, and passes by all else.
+// Calls see(place, use) for each place of an operation.
 template <class See>
-struct Places {
+struct Places : IgnoreFields {
   See see;
-  template <class T>
-  void number(std::string_view, T&) {}
-  template <class T>
-  void integer(std::string_view, T&) {}
-  template <class T>
-  void real(std::string_view, T&) {}
-  template <class T>
-  void flag(std::string_view, T&) {}
-  template <class T>
-  void activation(std::string_view, T&) {}
-  template <class T>
-  void weight(std::string_view, T&) {}
+  explicit Places(See see) : see(see) {}
   void place(std::string_view, Place& p, Use use) { see(p, use); }
   void place_or_none(std::string_view, Place& p, Use use) {
     if (p) see(p, use);
   }
   void work(Place& p, int64_t) { see(p, Use::result); }
-  void scratch(int64_t) {}
 };
 
 template <class See>
 void places(Operation& operation, See see) {
-  Places<See> visitor{see};
+  Places<See> visitor(see);
   std::visit([&](auto& one) { one.fields(visitor); }, operation);
 }
 
@@ -66,10 +54,9 @@ int64_t rows_of(const Operation& o) {
 }
 
 // The room that an operation needs of its own.
-struct Own : Places<void (*)(Place&, Use)> {
+struct Own : IgnoreFields {
   Place* place_of_work = nullptr;
   int64_t work_bytes = 0, scratch_bytes = 0;
-  Own() : Places{[](Place&, Use) {}} {}
   void work(Place& p, int64_t bytes) { place_of_work = &p, work_bytes = bytes; }
   void scratch(int64_t bytes) { scratch_bytes = bytes; }
 };

@@ -21,24 +21,12 @@ void run_one(const Operation& operation, const Run& run) {
   std::visit([&](const auto& one) { one.run(run); }, operation);
 }
 
-// Hands each weight of an operation its matrix, and passes by all else.
-struct Binder {
+// Hands each weight of an operation its matrix.
+struct Binder : IgnoreFields {
   const std::vector<std::shared_ptr<const Matrix>>& matrices;
-  template <class T>
-  void number(std::string_view, T&) {}
-  template <class T>
-  void integer(std::string_view, T&) {}
-  template <class T>
-  void real(std::string_view, T&) {}
-  template <class T>
-  void flag(std::string_view, T&) {}
-  template <class T>
-  void activation(std::string_view, T&) {}
+  explicit Binder(const std::vector<std::shared_ptr<const Matrix>>& matrices)
+      : matrices(matrices) {}
   void weight(std::string_view, Weight& w) { w.matrix = matrices[size_t(w.index)].get(); }
-  void place(std::string_view, Place&, Use) {}
-  void place_or_none(std::string_view, Place&, Use) {}
-  void work(Place&, int64_t) {}
-  void scratch(int64_t) {}
 };
 
 // In how many parts threads may share an operation that has few rows.
@@ -71,7 +59,7 @@ Program::Program(Layout layout, std::vector<Shared> constants,
     fits = same(*matrices_[i], layout_.weights[i]) && matrices_[i]->zero == layout_.kernels.zero;
   if (!fits) throw std::invalid_argument("the matrices are not those of the plan");
   for (const Shared& constant : constants_) pointers_.push_back(constant.get());
-  Binder binder{matrices_};
+  Binder binder(matrices_);
   for (Operation& operation : layout_.operations)
     std::visit([&](auto& one) { one.fields(binder); }, operation);
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels.h"
@@ -46,6 +47,29 @@ enum class Use {
   rows,    // reads row r for row r of its result
   whole,   // reads any part at any time
   result,  // writes it
+};
+
+// A visitor of an operation's fields that passes by all of them; others see some.
+struct IgnoreFields {
+  template <class T>
+  void number(std::string_view, T&) {}
+  template <class T>
+  void integer(std::string_view, T&) {}
+  template <class T>
+  void real(std::string_view, T&) {}
+  template <class T>
+  void flag(std::string_view, T&) {}
+  template <class T>
+  void activation(std::string_view, T&) {}
+  template <class T>
+  void weight(std::string_view, T&) {}
+  template <class T>
+  void place(std::string_view, T&, Use) {}
+  template <class T>
+  void place_or_none(std::string_view, T&, Use) {}
+  template <class T>
+  void work(T&, int64_t) {}
+  void scratch(int64_t) {}
 };
 
 // The memory and the rows that an operation works on.

@@ -4,6 +4,18 @@
 
 namespace tynda {
 
+// Row r of y [rows, width] is made of row r of x.
+struct RowWise : Strip {
+  Place x, y;
+  int64_t width;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("rows", rows), f.number("width", width);
+    f.place("x", x, Use::rows), f.place("y", y, Use::result);
+  }
+};
+
 struct LayerNorm : Strip {
   static constexpr const char* kName = "layer_norm";
   Place x, weight, bias, y;
@@ -38,32 +50,21 @@ struct Affine : Strip {
   void run(const Run& run) const;
 };
 
-struct Activate : Strip {
+struct Activate : RowWise {
   static constexpr const char* kName = "activate";
-  Place x, y;
-  int64_t width;
   Activation activation;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.number("width", width), f.activation("activation", activation);
-    f.place("x", x, Use::rows), f.place("y", y, Use::result);
+    RowWise::fields(f), f.activation("activation", activation);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
 // x [rows, 2 width] -> y.
-struct Glu : Strip {
+struct Glu : RowWise {
   static constexpr const char* kName = "glu";
-  Place x, y;
-  int64_t width;
-
-  template <class F>
-  void fields(F& f) {
-    f.number("rows", rows), f.number("width", width);
-    f.place("x", x, Use::rows), f.place("y", y, Use::result);
-  }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
@@ -109,16 +110,8 @@ struct Rotary : Strip {
   void run(const Run& run) const;
 };
 
-struct LogSoftmax : Strip {
+struct LogSoftmax : RowWise {
   static constexpr const char* kName = "log_softmax";
-  Place x, y;
-  int64_t width;
-
-  template <class F>
-  void fields(F& f) {
-    f.number("rows", rows), f.number("width", width);
-    f.place("x", x, Use::rows), f.place("y", y, Use::result);
-  }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
@@ -139,16 +132,13 @@ struct Add : Strip {
   void run(const Run& run) const;
 };
 
-struct Scale : Strip {
+struct Scale : RowWise {
   static constexpr const char* kName = "scale";
-  Place x, y;
-  int64_t width;
   float factor;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.number("width", width), f.real("factor", factor);
-    f.place("x", x, Use::rows), f.place("y", y, Use::result);
+    RowWise::fields(f), f.real("factor", factor);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
