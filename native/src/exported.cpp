@@ -50,7 +50,13 @@ class FolderReader {
     read_tokens();
     const std::string text = read_text(folder_ + "/manifest.txt");
     each_line(text, kHeader, "manifest.txt", [&](std::string_view line) { manifest(line); });
-    finish_program();
+    for (const Told& program : programs_) {
+      try {
+        load(program);
+      } catch (const std::invalid_argument& e) {
+        refuse("program " + program.name + ": " + e.what());
+      }
+    }
     for (const char* kind : {"frontend", "sound", "head"})
       if (!told_.count(kind)) refuse("manifest.txt does not tell of a " + std::string(kind));
     check_sound(to_.sound_, *to_.front_);
@@ -60,6 +66,10 @@ class FolderReader {
  private:
   // A constant or a matrix: its name, and the rest of its line.
   using Part = std::pair<std::string, std::string>;
+  struct Told {
+    std::string name;
+    std::vector<Part> constants, matrices;
+  };
 
   bool is_token(int64_t id) const { return id >= 0 && id < int64_t(to_.tokens_.size()); }
 
@@ -104,14 +114,14 @@ class FolderReader {
     const Words words = split(line);
     const std::string kind(words[0]);
     if (kind == "constant" || kind == "matrix") {
-      if (words.size() < 3 || program_.empty()) refuse("a " + kind + " is of no program");
+      if (words.size() < 3 || programs_.empty()) refuse("a " + kind + " is of no program");
       const size_t rest = size_t(words[2].data() - line.data());
-      (kind == "matrix" ? matrices_ : constants_)
+      Told& program = programs_.back();
+      (kind == "matrix" ? program.matrices : program.constants)
           .emplace_back(name_of(words[1]), line.substr(rest));
     } else if (kind == "program") {
       if (words.size() != 2) refuse("a program has one name");
-      finish_program();
-      program_ = name_of(words[1]);
+      programs_.push_back({name_of(words[1]), {}, {}});
     } else {
       if (!told_.insert(kind).second) refuse("it is told twice");
       once(kind, words);
@@ -179,11 +189,9 @@ class FolderReader {
     fields.end();
   }
 
-  // Reads the plan and the weights of the program that the last lines were about.
-  void finish_program() {
-    if (program_.empty()) return;
-    const std::string file = program_ + ".plan";
-    const Plan plan = Plan::parse(read_text(folder_ + "/" + file));
+  // Reads the plan and the weights of a program.
+  void load(const Told& told) {
+    const Plan plan = Plan::parse(read_text(folder_ + "/" + told.name + ".plan"));
     Exported::Runnable made;
     for (const int64_t result : plan.results) {
       const auto& all = plan.arguments;
@@ -195,21 +203,20 @@ class FolderReader {
     const auto same = [&](const std::vector<Part>& parts, const std::vector<std::string>& names) {
       bool fits = parts.size() == names.size();
       for (size_t i = 0; fits && i < parts.size(); i++) fits = parts[i].first == names[i];
-      if (!fits) refuse(file + " has other weights than manifest.txt");
+      if (!fits) refuse("the plan has other weights than manifest.txt");
     };
-    same(constants_, layout.constant_names);
-    same(matrices_, layout.matrix_names);
+    same(told.constants, layout.constant_names);
+    same(told.matrices, layout.matrix_names);
     std::vector<Shared> constants;
     std::vector<std::shared_ptr<const Matrix>> matrices;
     const std::vector<int64_t> bytes = layout.constant_bytes;
     for (size_t i = 0; i < bytes.size(); i++)
-      constants.push_back(blobs_.constant(number(constants_[i].second), bytes[i]));
-    for (size_t i = 0; i < matrices_.size(); i++)
-      matrices.push_back(blobs_.matrix(matrices_[i].second, layout.weights[i], kernels_));
+      constants.push_back(blobs_.constant(number(told.constants[i].second), bytes[i]));
+    for (size_t i = 0; i < told.matrices.size(); i++)
+      matrices.push_back(blobs_.matrix(told.matrices[i].second, layout.weights[i], kernels_));
     made.program = std::make_unique<Program>(std::move(layout), std::move(constants), bytes,
                                              std::move(matrices));
-    if (!to_.programs_.emplace(program_, std::move(made)).second) refuse("it is told twice");
-    constants_.clear(), matrices_.clear(), program_.clear();
+    if (!to_.programs_.emplace(told.name, std::move(made)).second) refuse("it is told twice");
   }
 
   Exported& to_;
@@ -218,8 +225,7 @@ class FolderReader {
   int threads_;
   Blobs blobs_;
   std::set<std::string> told_;
-  std::string program_;
-  std::vector<Part> constants_, matrices_;
+  std::vector<Told> programs_;
 };
 
 Tensor zeros(int64_t bytes) {

@@ -49,7 +49,7 @@ struct Greedy {
 class Exported {
  public:
   // Reads a folder. std::runtime_error for a file that cannot be read, std::invalid_argument for
-  // what is damaged; the message is one line, and names the file.
+  // what is damaged; the message is one line.
   Exported(const std::string& folder, const Kernels& kernels, int threads);
 
   const FrontEnd& front() const { return *front_; }
