@@ -180,6 +180,18 @@ def test_silence_ends_like_any_sound(pair):
     assert tokens == [t for part in parts if (t := theirs(model, part))]
 
 
+def test_every_piece_draws_other_numbers(pair, monkeypatch):
+    """The same sound twice gives two texts above temperature 0, and a seed the same two again."""
+    ours, _ = pair
+    piece = spoken(2)
+    monkeypatch.setattr(vad, "split", lambda *_: iter([(0.0, piece), (2.0, piece)]))
+    options = {"temperature": 2.0, "seed": 1, "suppress_tokens": [2]}  # no text ends early
+    first, again = ([s.text for s in ours.transcribe(piece, **options).segments] for _ in "12")
+    assert len(first) == 2
+    assert first[0] != first[1]
+    assert first == again
+
+
 def test_options_that_decide_on_tokens_hold(pair):
     ours, _ = pair
     sounds = [sound(1.9, seed) for seed in range(10)]

@@ -19,7 +19,7 @@ from tynda.compile.runs import Work
 from tynda.errors import TyndaError
 from tynda.heads import base
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Network, Window, decode
+from tynda.heads.seq2seq.search import Dice, Network, Window, decode
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
@@ -89,6 +89,7 @@ class Session(base.Session):
         languages = model.header.languages
         self.language = languages[0] if len(languages) == 1 else None
         self._model, self._network, self._options = model, network, options
+        self._dice = Dice(options.seed)
 
     def segments(
         self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
@@ -116,7 +117,9 @@ class Session(base.Session):
             self._options, max_new_tokens=min(count, self._options.max_new_tokens or count)
         )
         cross = network.cross_kv(states, lengths)
-        (window,) = decode(network, cross, options, [None], temperature=options.temperature[0])
+        (window,) = decode(
+            network, cross, options, [None], temperature=options.temperature[0], dice=self._dice
+        )
         return window
 
 
