@@ -81,10 +81,10 @@ def _calibrated(
     def unrounded() -> set[str]:
         return {name for name in plan if name not in done or stored_bits(done[name]) > 8}
 
-    run = calibration.layerwise()
     if method == "learnt":
-        yield from _learnt(weights, plan, calibration, run, done)
+        yield from _learnt(weights, plan, calibration, done)
     else:
+        run = calibration.layerwise()
         yield from in_order(weights, plan, method, run, unrounded(), done)
     # No utterance comes to these.
     yield {name: _round(floats((weights | done)[name]), plan[name], "clip") for name in unrounded()}
@@ -94,7 +94,6 @@ def _learnt(
     weights: dict[str, Floats],
     plan: Mapping[str, Grid],
     calibration: Calibration,
-    run: LayerwiseRun,
     done: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     try:
@@ -109,7 +108,7 @@ def _learnt(
 
     model = calibration.model
     learns = model.family.trainable(model.config)
-    yield from rebuild(weights, plan, run, learns, done, begin)
+    yield from rebuild(weights, plan, calibration.layerwise(), learns, done, begin)
 
 
 def in_order(
