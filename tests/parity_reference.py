@@ -90,7 +90,7 @@ RUNS: dict[str, Callable[[Mapping[str, Any], Any], dict[str, Floats]]] = {
 
 
 def outputs(manifest: Mapping[str, Any], model: Any) -> dict[str, Floats]:
-    """What the reference computes, by the names that manifests use."""
+    """Return the reference's outputs, by the names that manifests use."""
     with torch.no_grad():
         return RUNS[manifest["family"]](manifest, model)
 

@@ -167,7 +167,7 @@ def test_rotary():
     x = ops.linear(Value((2, 5, 3)), weight("a.q.weight", (40, 3)))
     y = ops.rotary(x, table, heads=4)
     assert (y.shape, y.name) == ((2, 5, 40), "a.q")
-    # Of each head's 10 channels 6 are turned, with two products and a sum.
+    # A head turns 6 of its 10 channels, each with two products and a sum.
     assert reported(ops).rows[-1].flops == 3 * 2 * 5 * 4 * 6
 
 

@@ -59,7 +59,7 @@ def found_at(name):
 
 
 def heard(recognise, folder, wav, timeout=120):
-    """What the program printed, having ended well."""
+    """Return what the program printed; it must have ended with 0."""
     command = [recognise, folder, wav]
     done = subprocess.run(command, capture_output=True, timeout=timeout)
     assert done.returncode == 0, done.stderr

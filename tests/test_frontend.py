@@ -123,7 +123,7 @@ def test_frames_are_the_samples_and_a_last_one_that_is_not_full_is_silent():
 def test_spectrogram_is_the_published_one(n):
     torch = pytest.importorskip("torch")
     samples = torch.from_numpy(sound(n))
-    # As in TensorFlow's stft, the window comes first, then zeros up to the FFT length.
+    # The window comes first, then zeros up to the FFT length, as in TensorFlow's stft.
     frames = samples.unfold(0, 256, 160) * torch.hann_window(256, periodic=True)
     root = torch.fft.rfft(frames, 384).abs() ** 0.5
     std, mean = torch.std_mean(root, dim=1, keepdim=True, correction=0)

@@ -100,7 +100,7 @@ def sound(seconds, seed=0):
 
 
 def features(config, *sounds):
-    """As a front end gives them, padded with what must not be looked at."""
+    """Return features as a front end gives them, padded with sevens that must not be read."""
     front = [frames(config, samples) for samples in sounds]
     lengths = np.array([len(x) for x in front])
     batch = np.full((len(front), lengths.max(initial=0), config.bins), 7.0, np.float32)
@@ -115,7 +115,7 @@ def frames(config, samples):
 
 
 def theirs_states(model, samples):
-    """What the decoder of transformers attends to."""
+    """Return the states that the decoder of transformers attends to."""
     values = torch.from_numpy(samples)[None]
     mask = torch.ones_like(values, dtype=torch.long)
     if hasattr(model.config, "encoder_config"):  # as its processor does
@@ -411,7 +411,7 @@ def test_multiply_adds_of_the_published_encoder():
     attention = 6 * 2 * 415 * 415 * 288
     report = count(moonshine.FAMILY, moonshine.Config(), 160_000)
     assert report.total_macs == conv + linear + attention
-    # Of streaming-tiny: 2000 frames of 80 samples; convolutions over 5 frames, padded by 4 on both
+    # streaming-tiny has 2000 frames of 80 samples; convolutions over 5 frames, padded by 4 on both
     # sides, make 1002 and 502 of which 1000 and 500 are kept; windows of 19 frames, or 16.
     stem = 2000 * 80 * 320 + 1002 * 5 * 320 * 640 + 502 * 5 * 640 * 320
     linear = 6 * 500 * (4 * 320 * 320 + 2 * 320 * 1280)

@@ -40,7 +40,7 @@ struct Greedy {
   enum Kind { ctc, seq2seq };
   Kind kind;
   int64_t blank = 0;  // of ctc: the token between labels
-  // Of seq2seq: the token that ends a text, and how many tokens a text may have.
+  // A seq2seq head has a token that ends a text, and a maximum number of tokens in it.
   int64_t end = 0, most = 0;
   // The decoder's first tokens, those that are never chosen, and those not chosen first.
   std::vector<int64_t> prompt, never, first;
