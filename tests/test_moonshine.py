@@ -91,7 +91,7 @@ def make(kind, seed=0):
     config = family.configure(family.settings(given.to_dict()))
     named = {k: v.numpy().copy() for k, v in model.state_dict().items()}
     if kind.startswith("streaming"):
-        named = moonshine_streaming.fold(config.bins, named)
+        named = moonshine_streaming.convert_tensors(config.bins, named)
     return model, family, config, {name: named[name] for name in family.specs(config)}
 
 
@@ -265,7 +265,7 @@ def test_specs_are_the_tensors_of_the_checkpoint(kind):
     if config.tied:
         del named["proj_out.weight"]
     if kind == "streaming":
-        named = moonshine_streaming.fold(config.bins, named)
+        named = moonshine_streaming.convert_tensors(config.bins, named)
     assert family.shapes(config) == {name: value.shape for name, value in named.items()}
 
 
@@ -365,7 +365,9 @@ def test_the_watched_queries_and_keys_are_those_of_transformers():
         seen.append(OPS.attention_weights(q, k, heads=config.decoder_heads, lengths=lengths))
 
     cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
-    moonshine_layers.decode(OPS, weights, config, tokens, np.zeros(1, int), cross, watch=watch)
+    moonshine_layers.decode(
+        OPS, weights, config, tokens, np.zeros(1, int), cross, on_cross_attention=watch
+    )
     with torch.no_grad():
         expected = model(
             torch.from_numpy(samples)[None],

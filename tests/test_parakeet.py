@@ -50,7 +50,7 @@ def make(variant="plain", **changes):
     """A random model of transformers, with its weights and settings as tynda reads them."""
     theirs = build(**TINY | VARIANTS[variant] | changes)
     config = parakeet.FAMILY.configure(parakeet.settings(theirs.config.to_dict()))
-    return theirs, config, parakeet.fold(tensors(theirs), config, order(theirs.config))
+    return theirs, config, parakeet.convert_tensors(tensors(theirs), config, order(theirs.config))
 
 
 def order(config):
@@ -277,7 +277,9 @@ def test_a_checkpoint_on_disk(tmp_path):
     theirs.save_pretrained(tmp_path)
     read = parakeet.settings(json.loads((tmp_path / "config.json").read_text()))
     assert parakeet.FAMILY.configure(read) == config
-    weights = parakeet.fold(load_file(tmp_path / "model.safetensors"), config, order(theirs.config))
+    weights = parakeet.convert_tensors(
+        load_file(tmp_path / "model.safetensors"), config, order(theirs.config)
+    )
     x = noise(1, 77, config.bins)
     close(encode(config, weights, x)[0], transform(theirs, x))
 
@@ -494,7 +496,7 @@ def test_full_size(layers):
     """As parakeet-ctc-0.6b and -1.1b."""
     theirs = build(1025, num_hidden_layers=layers)
     config = parakeet.FAMILY.configure(parakeet.settings(theirs.config.to_dict()))
-    weights = parakeet.fold(tensors(theirs), config, order(theirs.config))
+    weights = parakeet.convert_tensors(tensors(theirs), config, order(theirs.config))
     x, seen = noise(1, 500, 80), []
     with torch.no_grad():
         found = theirs(torch.from_numpy(x), output_hidden_states=True)

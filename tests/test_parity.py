@@ -29,8 +29,8 @@ SETTINGS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 BLANK_FIRST = [1024, *range(1024)]
 TENSORS: dict[str, Callable[[Any, Any], Any]] = {
-    "wav2vec2": lambda tensors, config: wav2vec2.fold(tensors),
-    "parakeet": lambda tensors, config: parakeet.fold(tensors, config, BLANK_FIRST),
+    "wav2vec2": lambda tensors, config: wav2vec2.convert_tensors(tensors),
+    "parakeet": lambda tensors, config: parakeet.convert_tensors(tensors, config, BLANK_FIRST),
 }
 
 

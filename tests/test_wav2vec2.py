@@ -64,7 +64,7 @@ def make(variant="base", **changes):
     torch.manual_seed(0)
     theirs = shake(kind(kind.config_class(**TINY | settings | changes)))
     config = wav2vec2.Config(**wav2vec2.settings(theirs.config.to_dict()))
-    return theirs, config, wav2vec2.fold(tensors(theirs))
+    return theirs, config, wav2vec2.convert_tensors(tensors(theirs))
 
 
 def tensors(model):
@@ -122,7 +122,7 @@ def test_old_and_new_names_of_the_weight_norm(variant):
     assert len(old.keys() - new.keys()) == 2
     extra = {"quantizer.codevectors": new["lm_head.bias"], "project_q.bias": new["lm_head.bias"]}
     for stored in (old, new | extra, weights):  # folded weights are not changed
-        folded = wav2vec2.fold(stored)
+        folded = wav2vec2.convert_tensors(stored)
         assert folded.keys() == weights.keys()
         assert all((folded[k] == weights[k]).all() for k in weights)
     (conv,) = (m.conv for n, m in theirs.named_modules() if n.endswith("pos_conv_embed"))
@@ -178,7 +178,7 @@ def test_a_checkpoint_on_disk(variant, tmp_path):
     theirs.save_pretrained(tmp_path)
     read = wav2vec2.settings(json.loads((tmp_path / "config.json").read_text()))
     assert wav2vec2.FAMILY.configure(read) == config
-    weights = wav2vec2.fold(load_file(tmp_path / "model.safetensors"))
+    weights = wav2vec2.convert_tensors(load_file(tmp_path / "model.safetensors"))
     x = noise(1, 2000)
     close(encode(config, weights, x)[0], transform(theirs, x))
 
@@ -306,6 +306,6 @@ def test_full_size(size):
     theirs = shake(Wav2Vec2ForCTC(Wav2Vec2Config(**large if size == "large" else {})))
     config = wav2vec2.Config(**wav2vec2.settings(theirs.config.to_dict()))
     x = noise(1, 48000)
-    y, lengths = encode(config, wav2vec2.fold(tensors(theirs)), x)
+    y, lengths = encode(config, wav2vec2.convert_tensors(tensors(theirs)), x)
     assert lengths.tolist() == [149]
     close(y, transform(theirs, x))

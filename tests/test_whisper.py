@@ -165,7 +165,7 @@ def test_the_watched_queries_and_keys_are_those_of_transformers():
         seen.append(OPS.attention_weights(q, k, heads=config.decoder_heads, lengths=lengths))
 
     audio = heard(config, weights, mel)
-    whisper.decode(OPS, weights, config, tokens, np.zeros(2, int), audio, watch=watch)
+    whisper.decode(OPS, weights, config, tokens, np.zeros(2, int), audio, on_cross_attention=watch)
     with torch.no_grad():
         expected = theirs(
             torch.from_numpy(mel).transpose(1, 2),

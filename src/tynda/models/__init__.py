@@ -11,7 +11,7 @@ from importlib import import_module
 from tynda.errors import TyndaError
 from tynda.models.base import Family
 
-__all__ = ["FAMILIES", "family", "of_model_type"]
+__all__ = ["FAMILIES", "family", "family_of_model_type"]
 
 FAMILIES = (
     "conformer",
@@ -33,7 +33,7 @@ def family(name: str) -> Family:
     return found
 
 
-def of_model_type(kind: object) -> Family:
+def family_of_model_type(kind: object) -> Family:
     """The family that reads published checkpoints of this ``model_type``.
 
     Raises `TyndaError` where none does.

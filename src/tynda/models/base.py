@@ -17,14 +17,14 @@ from tynda.ops.base import T
 from tynda.sound.frontend import FrontEnd
 
 __all__ = [
-    "Adapt",
     "Array",
+    "CheckpointFolder",
     "CrossKV",
     "Family",
-    "Folder",
     "KVCache",
+    "LoadAdapter",
     "Program",
-    "Published",
+    "PublishedCheckpoint",
     "Spec",
     "check_sizes",
     "sinusoids",
@@ -74,7 +74,7 @@ class KVCache(Generic[T]):
     values: Sequence[T]
 
 
-class Folder(Protocol):
+class CheckpointFolder(Protocol):
     """The JSON files of a published checkpoint; raises `TyndaError` for a damaged one."""
 
     @property
@@ -86,14 +86,14 @@ class Folder(Protocol):
         """The object in a file; ``{}`` for a missing one that is ``optional``."""
         ...
 
-    def card(self, key: str) -> list[str]:
+    def card_values(self, key: str) -> list[str]:
         """Return the words under a key of the model card's front matter, one or several, or
         none."""
         ...
 
 
 @dataclass
-class Published:
+class PublishedCheckpoint:
     """A published checkpoint as its family understands it."""
 
     tokenizer: Any
@@ -105,12 +105,12 @@ class Published:
     """Settings of the decoder that the model file carries."""
 
 
-class Adapt(Protocol):
+class LoadAdapter(Protocol):
     """Changes a model to another of its languages."""
 
     def __call__(
         self,
-        folder: Folder,
+        folder: CheckpointFolder,
         language: str,
         config: Any,
         weights: Mapping[str, Array],
@@ -148,9 +148,9 @@ class Family:
     settings: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     """A published ``config.json`` -> what `configure` takes; raises KeyError for a setting that is
     missing, ValueError for what the family does not cover."""
-    read: Callable[[Folder, Mapping[str, Any], Any], Published] | None = None
+    read: Callable[[CheckpointFolder, Mapping[str, Any], Any], PublishedCheckpoint] | None = None
     """Folder, ``config.json`` and `config` -> the checkpoint; raises `TyndaError`."""
-    adapt: Adapt | None = None
+    adapt: LoadAdapter | None = None
     """For families with a small set of tensors for each language."""
 
     def configure(self, values: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tynda.models.base import Family, Spec
-from tynda.models.layers import Specs, check_ctc, dense, norm
+from tynda.models.layers import Specs, check_ctc, layer_norm, linear
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
 from tynda.text.tokenizer import CharTokenizer
 
@@ -63,28 +63,28 @@ def specs(config: Config) -> dict[str, Spec]:
 
     bins, channels = config.bins, 1
     for i, _ in enumerate(_stem_strides(config)):
-        out.dense(f"stem.convs.{i}", s, channels, 3, 3)
+        out.linear(f"stem.convs.{i}", s, channels, 3, 3)
         bins, channels = conv_length(bins, 3, 2, 1), s
-    out.dense("stem.out", c, channels * bins)
-    out.norm("stem.norm", c)
+    out.linear("stem.out", c, channels * bins)
+    out.layer_norm("stem.norm", c)
     for i in range(config.layers):
         for ff in ("ff1", "ff2"):
-            out.norm(f"blocks.{i}.{ff}.norm", c)
-            out.dense(f"blocks.{i}.{ff}.in", h, c)
-            out.dense(f"blocks.{i}.{ff}.out", c, h)
-        out.norm(f"blocks.{i}.attention.norm", c)
+            out.layer_norm(f"blocks.{i}.{ff}.norm", c)
+            out.linear(f"blocks.{i}.{ff}.in", h, c)
+            out.linear(f"blocks.{i}.{ff}.out", c, h)
+        out.layer_norm(f"blocks.{i}.attention.norm", c)
         for part in ("q", "k", "v", "out"):
-            out.dense(f"blocks.{i}.attention.{part}", c, c)
-        out.norm(f"blocks.{i}.conv.norm", c)
-        out.dense(f"blocks.{i}.conv.in", 2 * c, c)
-        out.dense(f"blocks.{i}.conv.depthwise", c, 1, config.kernel)
-        out.norm(f"blocks.{i}.conv.inner_norm", c)
-        out.dense(f"blocks.{i}.conv.out", c, c)
-        out.norm(f"blocks.{i}.norm", c)
+            out.linear(f"blocks.{i}.attention.{part}", c, c)
+        out.layer_norm(f"blocks.{i}.conv.norm", c)
+        out.linear(f"blocks.{i}.conv.in", 2 * c, c)
+        out.linear(f"blocks.{i}.conv.depthwise", c, 1, config.kernel)
+        out.layer_norm(f"blocks.{i}.conv.inner_norm", c)
+        out.linear(f"blocks.{i}.conv.out", c, c)
+        out.layer_norm(f"blocks.{i}.norm", c)
     if config.upsample > 1:
-        out.dense("upsample", config.upsample * c, c)
-        out.norm("upsample.norm", c)
-    out.dense("head", config.vocab, c)
+        out.linear("upsample", config.upsample * c, c)
+        out.layer_norm("upsample.norm", c)
+    out.linear("head", config.vocab, c)
     return out
 
 
@@ -113,13 +113,13 @@ def encode(
             tap(i, x)
     if config.upsample > 1:
         batch, frames, channels = ops.shape(x)
-        x = dense(ops, weights, "upsample", x)
+        x = linear(ops, weights, "upsample", x)
         x = ops.reshape(x, batch, frames * config.upsample, channels)
-        x = norm(ops, weights, "upsample.norm", ops.silu(x))
+        x = layer_norm(ops, weights, "upsample.norm", ops.silu(x))
         lengths = ops.multiply_lengths(lengths, config.upsample)
         if tap is not None:
             tap(config.layers, x)
-    return ops.log_softmax(dense(ops, weights, "head", x)), lengths
+    return ops.log_softmax(linear(ops, weights, "head", x)), lengths
 
 
 def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T) -> tuple[T, T]:
@@ -133,8 +133,8 @@ def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths
         lengths = ops.conv_lengths(lengths, kernel=3, stride=stride, padding=1)
         x = ops.mask(x, lengths)  # the bias makes padding non-zero; the next kernel would see it
     batch, frames, bins, channels = ops.shape(x)
-    x = dense(ops, weights, "stem.out", ops.reshape(x, batch, frames, bins * channels))
-    x = norm(ops, weights, "stem.norm", x)
+    x = linear(ops, weights, "stem.out", ops.reshape(x, batch, frames, bins * channels))
+    x = layer_norm(ops, weights, "stem.norm", x)
     return ops.dropout(x, config.dropout), lengths
 
 
@@ -144,26 +144,26 @@ def _block(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, le
     x = ops.add(x, _attention(ops, weights, config, f"{name}.attention", x, lengths))
     x = ops.add(x, _convolution(ops, weights, config, f"{name}.conv", x, lengths))
     x = ops.add(x, ops.scale(_feed_forward(ops, weights, config, f"{name}.ff2", x), 0.5))
-    return norm(ops, weights, f"{name}.norm", x)
+    return layer_norm(ops, weights, f"{name}.norm", x)
 
 
 def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
-    x = dense(ops, weights, f"{name}.in", norm(ops, weights, f"{name}.norm", x))
+    x = linear(ops, weights, f"{name}.in", layer_norm(ops, weights, f"{name}.norm", x))
     x = ops.dropout(ops.silu(x), config.dropout)
-    return ops.dropout(dense(ops, weights, f"{name}.out", x), config.dropout)
+    return ops.dropout(linear(ops, weights, f"{name}.out", x), config.dropout)
 
 
 def _attention(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
-    x = norm(ops, weights, f"{name}.norm", x)
-    q, k, v = (dense(ops, weights, f"{name}.{part}", x) for part in ("q", "k", "v"))
+    x = layer_norm(ops, weights, f"{name}.norm", x)
+    q, k, v = (linear(ops, weights, f"{name}.{part}", x) for part in ("q", "k", "v"))
     x = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
-    return ops.dropout(dense(ops, weights, f"{name}.out", x), config.dropout)
+    return ops.dropout(linear(ops, weights, f"{name}.out", x), config.dropout)
 
 
 def _convolution(
     ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T
 ) -> T:
-    x = ops.glu(dense(ops, weights, f"{name}.in", norm(ops, weights, f"{name}.norm", x)))
+    x = ops.glu(linear(ops, weights, f"{name}.in", layer_norm(ops, weights, f"{name}.norm", x)))
     x = ops.conv1d(
         ops.mask(x, lengths),
         weights[f"{name}.depthwise.weight"],
@@ -171,8 +171,8 @@ def _convolution(
         padding=config.kernel // 2,
         groups=config.channels,
     )
-    x = ops.silu(norm(ops, weights, f"{name}.inner_norm", x))
-    return ops.dropout(dense(ops, weights, f"{name}.out", x), config.dropout)
+    x = ops.silu(layer_norm(ops, weights, f"{name}.inner_norm", x))
+    return ops.dropout(linear(ops, weights, f"{name}.out", x), config.dropout)
 
 
 FAMILY = Family(

@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sized
 from typing import Any
 
-from tynda.models.base import Folder, Spec, check_sizes
+from tynda.models.base import CheckpointFolder, Spec, check_sizes
 from tynda.ops.base import Ops, T, Weights
 from tynda.sound.frontend import FrontEnd
 
-__all__ = ["Specs", "check_ctc", "dense", "norm", "read_extractor"]
+__all__ = ["Specs", "check_ctc", "layer_norm", "linear", "read_feature_extractor"]
 
 
 class Specs(dict[str, Spec]):
     """Name -> `Spec`, filled layer by layer."""
 
-    def dense(self, name: str, *shape: int, bias: bool = True, gain: float = 1.0) -> None:
-        """The tensors of `dense`, or of a convolution; ``shape`` begins with the outputs."""
+    def linear(self, name: str, *shape: int, bias: bool = True, gain: float = 1.0) -> None:
+        """The tensors of `linear`, or of a convolution; ``shape`` begins with the outputs."""
         self[f"{name}.weight"] = Spec(shape, gain=gain)
         if bias:
             self[f"{name}.bias"] = Spec(shape[:1], "zeros")
 
-    def norm(self, name: str, width: int, *, bias: bool = True) -> None:
-        """The tensors of `norm`."""
+    def layer_norm(self, name: str, width: int, *, bias: bool = True) -> None:
+        """The tensors of `layer_norm`."""
         self[f"{name}.weight"] = Spec((width,), "ones")
         if bias:
             self[f"{name}.bias"] = Spec((width,), "zeros")
 
 
-def dense(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
+def linear(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
     """A linear layer ``[..., in]`` -> ``[..., out]``, with a bias if there is one."""
     return ops.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
 
 
-def norm(ops: Ops[T], weights: Weights[T], name: str, x: T, eps: float = 1e-5) -> T:
+def layer_norm(ops: Ops[T], weights: Weights[T], name: str, x: T, eps: float = 1e-5) -> T:
     """Layer norm over the last axis, with a bias if there is one."""
     return ops.layer_norm(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"), eps)
 
@@ -43,7 +43,7 @@ def check_ctc(config: Any, tokenizer: Sized, front: FrontEnd, decoding: Mapping[
     check_sizes(config, front, len(tokenizer))
 
 
-def read_extractor(folder: Folder) -> dict[str, Any]:
+def read_feature_extractor(folder: CheckpointFolder) -> dict[str, Any]:
     """The settings of a published checkpoint's front end; ``{}`` where it has none."""
     extractor = folder.json("preprocessor_config.json", optional=True)
     if not extractor:  # since transformers 5, all parts of a processor share a file

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tynda.models.base import Family, Folder, Published, Spec
-from tynda.models.layers import Specs, norm, read_extractor
+from tynda.models.base import CheckpointFolder, Family, PublishedCheckpoint, Spec
+from tynda.models.layers import Specs, layer_norm, read_feature_extractor
 from tynda.models.moonshine_layers import (
     DecoderConfig,
     cross_kv,
@@ -30,8 +30,8 @@ from tynda.models.moonshine_layers import (
 from tynda.models.moonshine_published import (
     check,
     decoder_settings,
+    positive_integer,
     read_tokenizer,
-    whole,
 )
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import Raw
@@ -85,7 +85,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "decoder_layers": config[f"decoder_{layers}"],
         "decoder_heads": config[f"decoder_{heads}"],
         "tied": config.get("tie_word_embeddings", True),
-        **decoder_settings(config, whole(config, f"decoder_{heads}"), activation, 0.9),
+        **decoder_settings(config, positive_integer(config, f"decoder_{heads}"), activation, 0.9),
     }
 
 
@@ -94,11 +94,11 @@ def specs(config: Config) -> dict[str, Spec]:
     out, c = Specs(), config.channels
     widths = (1, c, 2 * c, c)
     for i, (name, kernel, _) in enumerate(_CONVOLUTIONS):
-        out.dense(f"model.encoder.{name}", widths[i + 1], widths[i], kernel, bias=i > 0)
-    out.norm("model.encoder.groupnorm", c)
+        out.linear(f"model.encoder.{name}", widths[i + 1], widths[i], kernel, bias=i > 0)
+    out.layer_norm("model.encoder.groupnorm", c)
     for i in range(config.layers):
         encoder_layer_specs(out, f"model.encoder.layers.{i}", c, c, config.hidden)
-    out.norm("model.encoder.layer_norm", c, bias=False)
+    out.layer_norm("model.encoder.layer_norm", c, bias=False)
     decoder_specs(out, config)
     return out
 
@@ -138,15 +138,17 @@ def encode(
         x = encoder_layer(ops, weights, f"model.encoder.layers.{i}", x, attend)
         if tap is not None:
             tap(i, x)
-    return norm(ops, weights, "model.encoder.layer_norm", x), lengths
+    return layer_norm(ops, weights, "model.encoder.layer_norm", x), lengths
 
 
-def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
-    front = Raw(normalize=read_extractor(folder).get("do_normalize", False))
-    return Published(
+def _read(
+    folder: CheckpointFolder, settings: Mapping[str, Any], config: Config
+) -> PublishedCheckpoint:
+    front = Raw(normalize=read_feature_extractor(folder).get("do_normalize", False))
+    return PublishedCheckpoint(
         read_tokenizer(folder, settings, config),
         front,
-        folder.card("language"),
+        folder.card_values("language"),
         lambda tensors: tensors,
     )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tynda.models.base import CrossKV, KVCache, Spec
-from tynda.models.layers import Specs, dense, norm
+from tynda.models.layers import Specs, layer_norm, linear
 from tynda.ops.base import Ops, T, Weights
 
 __all__ = [
@@ -81,38 +81,38 @@ def decoder_specs(out: Specs, config: DecoderConfig) -> None:
     for i in range(config.decoder_layers):
         name = f"model.decoder.layers.{i}"
         for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            out.dense(f"{name}.self_attn.{part}", c, c, bias=False)
-            out.dense(f"{name}.encoder_attn.{part}", c, c, bias=False)
-        out.dense(f"{name}.mlp.fc1", 2 * config.decoder_hidden, c)
-        out.dense(f"{name}.mlp.fc2", c, config.decoder_hidden)
+            out.linear(f"{name}.self_attn.{part}", c, c, bias=False)
+            out.linear(f"{name}.encoder_attn.{part}", c, c, bias=False)
+        out.linear(f"{name}.mlp.fc1", 2 * config.decoder_hidden, c)
+        out.linear(f"{name}.mlp.fc2", c, config.decoder_hidden)
         for part in ("input_layernorm", "post_attention_layernorm", "final_layernorm"):
-            out.norm(f"{name}.{part}", c, bias=False)
-    out.norm("model.decoder.norm", c, bias=False)
+            out.layer_norm(f"{name}.{part}", c, bias=False)
+    out.layer_norm("model.decoder.norm", c, bias=False)
     if not config.tied:
-        out.dense("proj_out", config.vocab, c, bias=False)
+        out.linear("proj_out", config.vocab, c, bias=False)
 
 
 def encoder_layer_specs(out: Specs, name: str, channels: int, attended: int, hidden: int) -> None:
     """Add the tensors of `encoder_layer`; ``attended``: the channels of all heads."""
     for part in ("q_proj", "k_proj", "v_proj"):
-        out.dense(f"{name}.self_attn.{part}", attended, channels, bias=False)
-    out.dense(f"{name}.self_attn.o_proj", channels, attended, bias=False)
-    out.dense(f"{name}.mlp.fc1", hidden, channels)
-    out.dense(f"{name}.mlp.fc2", channels, hidden)
+        out.linear(f"{name}.self_attn.{part}", attended, channels, bias=False)
+    out.linear(f"{name}.self_attn.o_proj", channels, attended, bias=False)
+    out.linear(f"{name}.mlp.fc1", hidden, channels)
+    out.linear(f"{name}.mlp.fc2", channels, hidden)
     for part in ("input_layernorm", "post_attention_layernorm"):
-        out.norm(f"{name}.{part}", channels, bias=False)
+        out.layer_norm(f"{name}.{part}", channels, bias=False)
 
 
 def encoder_layer(
     ops: Ops[T], weights: Weights[T], name: str, x: T, attend: Callable[[T, T, T], T]
 ) -> T:
     """Self-attention, as ``attend`` does it with queries, keys and values, and feed-forward."""
-    y = norm(ops, weights, f"{name}.input_layernorm", x)
-    q, k, v = (dense(ops, weights, f"{name}.self_attn.{part}_proj", y) for part in "qkv")
-    x = ops.add(x, dense(ops, weights, f"{name}.self_attn.o_proj", attend(q, k, v)))
-    y = norm(ops, weights, f"{name}.post_attention_layernorm", x)
-    y = ops.gelu(dense(ops, weights, f"{name}.mlp.fc1", y))
-    return ops.add(x, dense(ops, weights, f"{name}.mlp.fc2", y))
+    y = layer_norm(ops, weights, f"{name}.input_layernorm", x)
+    q, k, v = (linear(ops, weights, f"{name}.self_attn.{part}_proj", y) for part in "qkv")
+    x = ops.add(x, linear(ops, weights, f"{name}.self_attn.o_proj", attend(q, k, v)))
+    y = layer_norm(ops, weights, f"{name}.post_attention_layernorm", x)
+    y = ops.gelu(linear(ops, weights, f"{name}.mlp.fc1", y))
+    return ops.add(x, linear(ops, weights, f"{name}.mlp.fc2", y))
 
 
 def cross_kv(
@@ -121,8 +121,8 @@ def cross_kv(
     """Keys and values of the cross-attention, once for all steps of the decoder."""
     heads = config.decoder_heads
     layers = [f"model.decoder.layers.{i}.encoder_attn" for i in range(config.decoder_layers)]
-    keys = [dense(ops, weights, f"{layer}.k_proj", states) for layer in layers]
-    values = [dense(ops, weights, f"{layer}.v_proj", states) for layer in layers]
+    keys = [linear(ops, weights, f"{layer}.k_proj", states) for layer in layers]
+    values = [linear(ops, weights, f"{layer}.v_proj", states) for layer in layers]
     return CrossKV(
         [ops.remember_keys(k, heads=heads, lengths=lengths) for k in keys],
         [ops.remember_values(v, heads=heads, lengths=lengths) for v in values],
@@ -138,7 +138,7 @@ def decode(
     starts: T,
     cross: CrossKV[T],
     cache: KVCache[T] | None = None,
-    watch: Callable[[int, T, T], None] | None = None,
+    on_cross_attention: Callable[[int, T, T], None] | None = None,
 ) -> tuple[T, KVCache[T] | None]:
     """States ``[batch, n, channels]`` behind ``tokens [batch, n]``, and the cache after them.
 
@@ -152,29 +152,29 @@ def decode(
     keys, values = [], []
     for i in range(config.decoder_layers):
         name = f"model.decoder.layers.{i}"
-        y = norm(ops, weights, f"{name}.input_layernorm", x)
-        q, k, v = (dense(ops, weights, f"{name}.self_attn.{part}_proj", y) for part in "qkv")
+        y = layer_norm(ops, weights, f"{name}.input_layernorm", x)
+        q, k, v = (linear(ops, weights, f"{name}.self_attn.{part}_proj", y) for part in "qkv")
         q, k = (ops.rotary(part, table, heads=heads) for part in (q, k))
         if cache is not None:
             k, v = ops.write(cache.keys[i], k, starts), ops.write(cache.values[i], v, starts)
             keys.append(k)
             values.append(v)
         y = ops.causal_attention(q, k, v, heads=heads, starts=starts)
-        x = ops.add(x, dense(ops, weights, f"{name}.self_attn.o_proj", y))
+        x = ops.add(x, linear(ops, weights, f"{name}.self_attn.o_proj", y))
 
-        y = norm(ops, weights, f"{name}.post_attention_layernorm", x)
-        q = dense(ops, weights, f"{name}.encoder_attn.q_proj", y)
+        y = layer_norm(ops, weights, f"{name}.post_attention_layernorm", x)
+        q = linear(ops, weights, f"{name}.encoder_attn.q_proj", y)
         q = ops.reshape(q, items, batch // items * count, config.channels)
-        if watch is not None:
-            watch(i, q, cross.keys[i])
+        if on_cross_attention is not None:
+            on_cross_attention(i, q, cross.keys[i])
         y = ops.attention(q, cross.keys[i], cross.values[i], heads=heads, lengths=cross.lengths)
         y = ops.reshape(y, batch, count, config.channels)
-        x = ops.add(x, dense(ops, weights, f"{name}.encoder_attn.o_proj", y))
+        x = ops.add(x, linear(ops, weights, f"{name}.encoder_attn.o_proj", y))
 
-        y = norm(ops, weights, f"{name}.final_layernorm", x)
-        y = ops.swiglu(dense(ops, weights, f"{name}.mlp.fc1", y))
-        x = ops.add(x, dense(ops, weights, f"{name}.mlp.fc2", y))
-    x = norm(ops, weights, "model.decoder.norm", x)
+        y = layer_norm(ops, weights, f"{name}.final_layernorm", x)
+        y = ops.swiglu(linear(ops, weights, f"{name}.mlp.fc1", y))
+        x = ops.add(x, linear(ops, weights, f"{name}.mlp.fc2", y))
+    x = layer_norm(ops, weights, "model.decoder.norm", x)
     return x, None if cache is None else KVCache(keys, values)
 
 

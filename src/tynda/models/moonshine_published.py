@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tynda.errors import TyndaError
-from tynda.models.base import Folder, check_sizes
+from tynda.models.base import CheckpointFolder, check_sizes
 from tynda.models.moonshine_layers import DecoderConfig
 from tynda.sound.frontend import FrontEnd
 from tynda.text.bytepairs import BytePairTokenizer
 
-__all__ = ["check", "decoder_settings", "read_tokenizer", "whole"]
+__all__ = ["check", "decoder_settings", "positive_integer", "read_tokenizer"]
 
 
 def decoder_settings(
@@ -29,7 +29,7 @@ def decoder_settings(
         raise ValueError(f"activation {activation!r} is not silu")
     if config.get("attention_bias", False):
         raise ValueError("attention with biases is not covered")
-    channels = whole(config, "hidden_size")
+    channels = positive_integer(config, "hidden_size")
     if config.get("head_dim") not in (None, channels // heads):
         raise ValueError(f"a head_dim of {config['head_dim']} is not covered")
     rope = config.get("rope_parameters") or config  # the latter before transformers 5
@@ -50,7 +50,7 @@ def decoder_settings(
     }
 
 
-def whole(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+def positive_integer(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
     """A size in ``config.json`` that others are worked out from.
 
     Raises KeyError for a missing one without a ``default``, ValueError for one that is none.
@@ -75,7 +75,9 @@ def check(
     check_sizes(config, front, config.vocab)
 
 
-def read_tokenizer(folder: Folder, settings: Mapping[str, Any], config: DecoderConfig) -> Any:
+def read_tokenizer(
+    folder: CheckpointFolder, settings: Mapping[str, Any], config: DecoderConfig
+) -> Any:
     """The tokenizer of a checkpoint's folder; raises `TyndaError` for one that does not fit."""
     start, end = settings.get("decoder_start_token_id"), settings.get("eos_token_id", 2)
     start = settings.get("bos_token_id", 1) if start is None else start

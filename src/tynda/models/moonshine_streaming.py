@@ -5,8 +5,8 @@ Applications": frames of 5 ms are normalised, compressed and shortened by causal
 layers of a transformer without positions see some frames to the left and few or none to the right,
 so that the encoder can follow speech as it comes; learned positions are added for the decoder
 alone. Tensors have the names and layouts of the checkpoints on the Hugging Face hub
-(``transformers``' ``MoonshineStreamingForConditionalGeneration``), but for those that `fold`
-multiplies out.
+(``transformers``' ``MoonshineStreamingForConditionalGeneration``), except those that
+`convert_tensors` changes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tynda.errors import TyndaError
-from tynda.models.base import Array, Family, Folder, Published, Spec
-from tynda.models.layers import Specs, dense, norm, read_extractor
+from tynda.models.base import Array, CheckpointFolder, Family, PublishedCheckpoint, Spec
+from tynda.models.layers import Specs, layer_norm, linear, read_feature_extractor
 from tynda.models.moonshine_layers import (
     DecoderConfig,
     cross_kv,
@@ -32,14 +32,14 @@ from tynda.models.moonshine_layers import (
 from tynda.models.moonshine_published import (
     check,
     decoder_settings,
+    positive_integer,
     read_tokenizer,
-    whole,
 )
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import Frames
 from tynda.text.bytepairs import BytePairTokenizer
 
-__all__ = ["FAMILY", "Config", "encode", "fold", "settings", "specs"]
+__all__ = ["FAMILY", "Config", "convert_tensors", "encode", "settings", "specs"]
 
 _WINDOWS = ((16, 4), (16, 4), (16, 0), (16, 0), (16, 4), (16, 4))
 """For each layer the frames up to a frame and from it on, itself included; 0 stands for 1."""
@@ -96,18 +96,21 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     What its encoder does not say has the default of ``transformers``, which is that of `Config`.
     Raises KeyError for a missing one, ValueError for what this definition does not cover.
     """
-    encoder, heads = config["encoder_config"], whole(config, "num_attention_heads")
+    encoder, heads = config["encoder_config"], positive_integer(config, "num_attention_heads")
     if not isinstance(encoder, Mapping):
         raise ValueError(f"encoder_config {encoder!r} is no object")
     if encoder.get("hidden_act", "gelu") != "gelu":
         raise ValueError(f"activation {encoder['hidden_act']!r} is not gelu")
     if encoder.get("attention_bias", False):
         raise ValueError("attention with biases is not covered")
-    encoder_heads = whole(encoder, "num_attention_heads", 8)
+    encoder_heads = positive_integer(encoder, "num_attention_heads", 8)
     for part, count in ((encoder, encoder_heads), (config, heads)):
         if part.get("num_key_value_heads", count) != count:
             raise ValueError("heads that share keys are not covered")
-    layers, channels = whole(encoder, "num_hidden_layers", 6), whole(encoder, "hidden_size", 320)
+    layers, channels = (
+        positive_integer(encoder, "num_hidden_layers", 6),
+        positive_integer(encoder, "hidden_size", 320),
+    )
     frame = encoder.get("sample_rate", 16000), encoder.get("frame_ms", 5.0)
     if frame != (16000, 5):
         raise ValueError(f"frames of {frame[1]} ms at {frame[0]} Hz are not covered")
@@ -140,17 +143,17 @@ def specs(config: Config) -> dict[str, Spec]:
     """Every tensor of the model: name -> `Spec`."""
     out, c = Specs(), config.encoder_channels
     stem = "model.encoder.embedder"
-    out.norm(f"{stem}.comp", config.bins, bias=False)
-    out.dense(f"{stem}.linear", c, config.bins, bias=False)
-    out.dense(f"{stem}.conv1", 2 * c, c, _KERNEL)
-    out.dense(f"{stem}.conv2", c, 2 * c, _KERNEL)
+    out.layer_norm(f"{stem}.comp", config.bins, bias=False)
+    out.linear(f"{stem}.linear", c, config.bins, bias=False)
+    out.linear(f"{stem}.conv1", 2 * c, c, _KERNEL)
+    out.linear(f"{stem}.conv2", c, 2 * c, _KERNEL)
     for i in range(config.layers):
         attended = config.heads * config.head_channels
         encoder_layer_specs(out, f"model.encoder.layers.{i}", c, attended, config.hidden)
-    out.norm("model.encoder.final_norm", c, bias=False)
+    out.layer_norm("model.encoder.final_norm", c, bias=False)
     out["model.decoder.pos_emb.weight"] = Spec((config.positions, c))
     if c != config.channels:
-        out.dense("model.decoder.proj", config.channels, c, bias=False)
+        out.linear("model.decoder.proj", config.channels, c, bias=False)
     decoder_specs(out, config)
     return out
 
@@ -171,8 +174,8 @@ def encode(
     ``encoder_channels``.
     """
     stem = "model.encoder.embedder"
-    x = norm(ops, weights, f"{stem}.comp", features, 1e-6)
-    x = ops.silu(dense(ops, weights, f"{stem}.linear", ops.asinh(x)))
+    x = layer_norm(ops, weights, f"{stem}.comp", features, 1e-6)
+    x = ops.silu(linear(ops, weights, f"{stem}.linear", ops.asinh(x)))
     x, lengths = _shorten(ops, weights, f"{stem}.conv1", x, lengths)
     x, lengths = _shorten(ops, weights, f"{stem}.conv2", ops.silu(x), lengths)
     for i, (past, future) in enumerate(zip(config.past, config.future, strict=True)):
@@ -184,11 +187,11 @@ def encode(
         x = encoder_layer(ops, weights, f"model.encoder.layers.{i}", x, attend)
         if tap is not None:
             tap(i, x)
-    x = norm(ops, weights, "model.encoder.final_norm", x)
+    x = layer_norm(ops, weights, "model.encoder.final_norm", x)
     positions = ops.positions(ops.multiply_lengths(lengths, 0), ops.shape(x)[1])
     x = ops.add(x, ops.embedding(positions, weights["model.decoder.pos_emb.weight"]))
     if config.encoder_channels != config.channels:
-        x = dense(ops, weights, "model.decoder.proj", x)
+        x = linear(ops, weights, "model.decoder.proj", x)
     return x, lengths
 
 
@@ -204,7 +207,7 @@ def _shorten(ops: Ops[T], weights: Weights[T], name: str, x: T, lengths: T) -> t
     return y, ops.conv_lengths(lengths, kernel=1, stride=2, padding=0)
 
 
-def fold(bins: int, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
+def convert_tensors(bins: int, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
     """A checkpoint's tensors under the names of `specs`.
 
     Norms of the encoder store what their scale is above 1; the logarithm of the factor before
@@ -221,14 +224,16 @@ def fold(bins: int, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
     return out
 
 
-def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
-    if read_extractor(folder).get("do_normalize", False):
+def _read(
+    folder: CheckpointFolder, settings: Mapping[str, Any], config: Config
+) -> PublishedCheckpoint:
+    if read_feature_extractor(folder).get("do_normalize", False):
         raise TyndaError(f"{folder.path}: recordings that are normalised whole are not covered")
-    return Published(
+    return PublishedCheckpoint(
         read_tokenizer(folder, settings, config),
         Frames(config.bins),
-        folder.card("language"),
-        lambda tensors: fold(config.bins, tensors),
+        folder.card_values("language"),
+        lambda tensors: convert_tensors(config.bins, tensors),
     )
 
 

@@ -7,7 +7,7 @@ Pratap et al. 2023, "Scaling Speech Technology to 1,000+ Languages" (MMS), gives
 small adapter for the language, which `adapt` puts in.
 
 Tensors have the names and layouts of the checkpoints on the Hugging Face hub (``transformers``'
-``Wav2Vec2ForCTC``). `fold` brings a checkpoint, HuBERT's too, to what `specs` lists.
+``Wav2Vec2ForCTC``). `convert_tensors` brings a checkpoint, HuBERT's too, to what `specs` lists.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from tynda.errors import TyndaError
-from tynda.models.base import Array, Family, Folder, Published, Spec
-from tynda.models.layers import Specs, check_ctc, dense, norm, read_extractor
+from tynda.models.base import Array, CheckpointFolder, Family, PublishedCheckpoint, Spec
+from tynda.models.layers import Specs, check_ctc, layer_norm, linear, read_feature_extractor
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import Raw
 from tynda.text.symbols import read_languages, read_symbols
 from tynda.text.tokenizer import CharTokenizer
 
-__all__ = ["FAMILY", "Config", "adapt", "encode", "fold", "settings", "specs"]
+__all__ = ["FAMILY", "Config", "adapt", "convert_tensors", "encode", "settings", "specs"]
 
 _STEM = "wav2vec2.feature_extractor.conv_layers"
 _PROJECTION = "wav2vec2.feature_projection"
@@ -159,32 +159,32 @@ def specs(config: Config) -> dict[str, Spec]:
     for i, (width, kernel) in enumerate(
         zip(config.conv_channels, config.conv_kernels, strict=True)
     ):
-        out.dense(f"{_STEM}.{i}.conv", width, inputs, kernel, bias=config.conv_bias)
+        out.linear(f"{_STEM}.{i}.conv", width, inputs, kernel, bias=config.conv_bias)
         if i == 0 or config.conv_norm == "layer":
-            out.norm(f"{_STEM}.{i}.layer_norm", width)
+            out.layer_norm(f"{_STEM}.{i}.layer_norm", width)
         inputs = width
     if config.projection_norm:
-        out.norm(f"{_PROJECTION}.layer_norm", inputs)
-    out.dense(f"{_PROJECTION}.projection", c, inputs)
-    out.dense(_POSITIONS, c, c // config.position_groups, config.position_kernel)
-    out.norm(f"{_ENCODER}.layer_norm", c)
+        out.layer_norm(f"{_PROJECTION}.layer_norm", inputs)
+    out.linear(f"{_PROJECTION}.projection", c, inputs)
+    out.linear(_POSITIONS, c, c // config.position_groups, config.position_kernel)
+    out.layer_norm(f"{_ENCODER}.layer_norm", c)
     for i in range(config.layers):
         name = f"{_ENCODER}.layers.{i}"
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            out.dense(f"{name}.attention.{part}", c, c)
-        out.norm(f"{name}.layer_norm", c)
-        out.dense(f"{name}.feed_forward.intermediate_dense", config.hidden, c)
-        out.dense(f"{name}.feed_forward.output_dense", c, config.hidden)
-        out.norm(f"{name}.final_layer_norm", c)
+            out.linear(f"{name}.attention.{part}", c, c)
+        out.layer_norm(f"{name}.layer_norm", c)
+        out.linear(f"{name}.feed_forward.intermediate_dense", config.hidden, c)
+        out.linear(f"{name}.feed_forward.output_dense", c, config.hidden)
+        out.layer_norm(f"{name}.final_layer_norm", c)
         if config.adapter is not None:
-            out.norm(f"{name}.adapter_layer.norm", c)
-            out.dense(f"{name}.adapter_layer.linear_1", config.adapter, c)
-            out.dense(f"{name}.adapter_layer.linear_2", c, config.adapter)
-    out.dense(_HEAD, config.vocab, c)
+            out.layer_norm(f"{name}.adapter_layer.norm", c)
+            out.linear(f"{name}.adapter_layer.linear_1", config.adapter, c)
+            out.linear(f"{name}.adapter_layer.linear_2", c, config.adapter)
+    out.linear(_HEAD, config.vocab, c)
     return out
 
 
-def fold(tensors: Mapping[str, Array]) -> dict[str, Array]:
+def convert_tensors(tensors: Mapping[str, Array]) -> dict[str, Array]:
     """A checkpoint's tensors under the names of `specs`.
 
     The weight norm of the positions' kernel ``[out, in / groups, taps]`` is multiplied out (in
@@ -202,8 +202,8 @@ def fold(tensors: Mapping[str, Array]) -> dict[str, Array]:
         length, direction = (f"{_POSITIONS}.{part}" for part in parts)
         if length in out and direction in out:
             v = out.pop(direction).astype(np.float64)
-            norm = np.sqrt(np.square(v).sum((0, 1), keepdims=True))
-            out[f"{_POSITIONS}.weight"] = (v * (out.pop(length) / norm)).astype(np.float32)
+            scale = np.sqrt(np.square(v).sum((0, 1), keepdims=True))
+            out[f"{_POSITIONS}.weight"] = (v * (out.pop(length) / scale)).astype(np.float32)
     return out
 
 
@@ -214,7 +214,7 @@ def adapt(weights: Mapping[str, Array], adapter: Mapping[str, Array]) -> dict[st
     language has its own symbols: ``vocab`` becomes the length of the new ``lm_head.bias``.
     Raises ValueError, naming the tensor, for one that is missing, foreign or of a wrong shape.
     """
-    adapter = fold(adapter)
+    adapter = convert_tensors(adapter)
     replaced = {name for name in weights if ".adapter_layer." in name}
     if not replaced:
         raise ValueError("this model has no adapters")
@@ -248,20 +248,20 @@ def encode(
     """
     x, lengths = _stem(ops, weights, config, features, lengths)
     if config.projection_norm:
-        x = norm(ops, weights, f"{_PROJECTION}.layer_norm", x, config.norm_eps)
+        x = layer_norm(ops, weights, f"{_PROJECTION}.layer_norm", x, config.norm_eps)
     # The positions look past an item's end, where they have to find zeros.
-    x = ops.mask(dense(ops, weights, f"{_PROJECTION}.projection", x), lengths)
+    x = ops.mask(linear(ops, weights, f"{_PROJECTION}.projection", x), lengths)
     x = ops.add(x, _positions(ops, weights, config, x))
     if not config.pre_norm:
-        x = norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
+        x = layer_norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
     x = ops.dropout(x, config.dropout)
     for i in range(config.layers):
         x = _layer(ops, weights, config, f"{_ENCODER}.layers.{i}", x, lengths)
         if tap is not None:
             tap(i, x)
     if config.pre_norm:
-        x = norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
-    return ops.log_softmax(dense(ops, weights, _HEAD, x)), lengths
+        x = layer_norm(ops, weights, f"{_ENCODER}.layer_norm", x, config.norm_eps)
+    return ops.log_softmax(linear(ops, weights, _HEAD, x)), lengths
 
 
 def _stem(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) -> tuple[T, T]:
@@ -277,7 +277,7 @@ def _stem(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) ->
         x = ops.conv1d(x, weight, bias, stride=stride)
         lengths = ops.conv_lengths(lengths, kernel=kernel, stride=stride, padding=0)
         if config.conv_norm == "layer":
-            x = norm(ops, weights, f"{name}.layer_norm", x)
+            x = layer_norm(ops, weights, f"{name}.layer_norm", x)
         elif i == 0:
             scale, shift = (weights[f"{name}.layer_norm.{part}"] for part in ("weight", "bias"))
             x = ops.group_norm(x, scale, shift, groups=config.conv_channels[0], lengths=lengths)
@@ -298,33 +298,35 @@ def _layer(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, le
     """One layer of the transformer, with its adapter if there is one."""
 
     def attention(x: T) -> T:
-        q, k, v = (dense(ops, weights, f"{name}.attention.{part}_proj", x) for part in "qkv")
+        q, k, v = (linear(ops, weights, f"{name}.attention.{part}_proj", x) for part in "qkv")
         x = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
-        return dense(ops, weights, f"{name}.attention.out_proj", x)
+        return linear(ops, weights, f"{name}.attention.out_proj", x)
 
     def feed_forward(x: T) -> T:
-        x = ops.gelu(dense(ops, weights, f"{name}.feed_forward.intermediate_dense", x))
-        return dense(ops, weights, f"{name}.feed_forward.output_dense", x)
+        x = ops.gelu(linear(ops, weights, f"{name}.feed_forward.intermediate_dense", x))
+        return linear(ops, weights, f"{name}.feed_forward.output_dense", x)
 
-    x = _join(ops, weights, config, f"{name}.layer_norm", x, attention)
-    x = _join(ops, weights, config, f"{name}.final_layer_norm", x, feed_forward)
+    x = _residual(ops, weights, config, f"{name}.layer_norm", x, attention)
+    x = _residual(ops, weights, config, f"{name}.final_layer_norm", x, feed_forward)
     if config.adapter is None:
         return x
-    y = norm(ops, weights, f"{name}.adapter_layer.norm", x)
-    y = ops.relu(dense(ops, weights, f"{name}.adapter_layer.linear_1", y))
-    return ops.add(x, dense(ops, weights, f"{name}.adapter_layer.linear_2", y))
+    y = layer_norm(ops, weights, f"{name}.adapter_layer.norm", x)
+    y = ops.relu(linear(ops, weights, f"{name}.adapter_layer.linear_1", y))
+    return ops.add(x, linear(ops, weights, f"{name}.adapter_layer.linear_2", y))
 
 
-def _join(
+def _residual(
     ops: Ops[T], weights: Weights[T], config: Config, at: str, x: T, sublayer: Callable[[T], T]
 ) -> T:
     """Add what ``sublayer`` makes of ``x``, with the norm ``at`` before it or after the sum."""
-    y = norm(ops, weights, at, x, config.norm_eps) if config.pre_norm else x
+    y = layer_norm(ops, weights, at, x, config.norm_eps) if config.pre_norm else x
     x = ops.add(x, ops.dropout(sublayer(y), config.dropout))
-    return x if config.pre_norm else norm(ops, weights, at, x, config.norm_eps)
+    return x if config.pre_norm else layer_norm(ops, weights, at, x, config.norm_eps)
 
 
-def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
+def _read(
+    folder: CheckpointFolder, settings: Mapping[str, Any], config: Config
+) -> PublishedCheckpoint:
     """A published checkpoint; with adapters (MMS), that of its own head's language."""
     languages = read_languages(folder)
     tokenizer, order = read_symbols(folder, languages[0] if languages else None)
@@ -332,18 +334,20 @@ def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Publis
         raise TyndaError(
             f"{folder.path}: {config.vocab} outputs do not fit {len(tokenizer)} symbols"
         )
-    front = Raw(normalize=read_extractor(folder).get("do_normalize", True))
-    return Published(tokenizer, front, languages, lambda found: _reorder(fold(found), order))
+    front = Raw(normalize=read_feature_extractor(folder).get("do_normalize", True))
+    return PublishedCheckpoint(
+        tokenizer, front, languages, lambda found: _reorder(convert_tensors(found), order)
+    )
 
 
 def _adapt(
-    folder: Folder,
+    folder: CheckpointFolder,
     language: str,
     config: Config,
     weights: Mapping[str, Array],
     adapter: Mapping[str, Array],
 ) -> tuple[Config, CharTokenizer, dict[str, Array]]:
-    """See ``models.base.Adapt``."""
+    """See ``models.base.LoadAdapter``."""
     tokenizer, order = read_symbols(folder, language)
     adapted = adapt(weights, adapter)
     if (count := len(adapted[f"{_HEAD}.bias"])) != len(order):

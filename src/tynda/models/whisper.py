@@ -18,15 +18,15 @@ from typing import Any
 from tynda.errors import TyndaError
 from tynda.models.base import (
     Array,
+    CheckpointFolder,
     CrossKV,
     Family,
-    Folder,
     KVCache,
-    Published,
+    PublishedCheckpoint,
     Spec,
     check_sizes,
 )
-from tynda.models.layers import Specs, dense, norm
+from tynda.models.layers import Specs, layer_norm, linear
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import FrontEnd, LogMel
 from tynda.text.whisper import WhisperTokenizer
@@ -111,24 +111,24 @@ def specs(config: Config) -> dict[str, Spec]:
 
     def attention(name: str) -> None:
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            out.dense(f"{name}.{part}", c, c, bias=part != "k_proj")
-        out.norm(f"{name}_layer_norm", c)
+            out.linear(f"{name}.{part}", c, c, bias=part != "k_proj")
+        out.layer_norm(f"{name}_layer_norm", c)
 
     def feed_forward(name: str, hidden: int) -> None:
-        out.dense(f"{name}.fc1", hidden, c)
-        out.dense(f"{name}.fc2", c, hidden)
-        out.norm(f"{name}.final_layer_norm", c)
+        out.linear(f"{name}.fc1", hidden, c)
+        out.linear(f"{name}.fc2", c, hidden)
+        out.layer_norm(f"{name}.final_layer_norm", c)
 
     # As loud as the positions that are added to them, or the first epochs hear nothing else:
     # at a gain of 1 what is heard has a thirtieth of their deviation.
-    out.dense("model.encoder.conv1", c, config.bins, 3, gain=4.0)
-    out.dense("model.encoder.conv2", c, c, 3, gain=4.0)
+    out.linear("model.encoder.conv1", c, config.bins, 3, gain=4.0)
+    out.linear("model.encoder.conv2", c, c, 3, gain=4.0)
     out["model.encoder.embed_positions.weight"] = Spec((config.frames, c), "sinusoids", False)
     for i in range(config.layers):
         name = f"model.encoder.layers.{i}"
         attention(f"{name}.self_attn")
         feed_forward(name, config.hidden)
-    out.norm("model.encoder.layer_norm", c)
+    out.layer_norm("model.encoder.layer_norm", c)
     out["model.decoder.embed_tokens.weight"] = Spec((config.vocab, c))
     out["model.decoder.embed_positions.weight"] = Spec((config.context, c))
     for i in range(config.decoder_layers):
@@ -136,7 +136,7 @@ def specs(config: Config) -> dict[str, Spec]:
         attention(f"{name}.self_attn")
         attention(f"{name}.encoder_attn")
         feed_forward(name, config.decoder_hidden)
-    out.norm("model.decoder.layer_norm", c)
+    out.layer_norm("model.decoder.layer_norm", c)
     return out
 
 
@@ -164,14 +164,14 @@ def encode(
     x = ops.dropout(x, config.dropout)
     for i in range(config.layers):
         name = f"model.encoder.layers.{i}"
-        y = norm(ops, weights, f"{name}.self_attn_layer_norm", x)
-        q, k, v = (dense(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
+        y = layer_norm(ops, weights, f"{name}.self_attn_layer_norm", x)
+        q, k, v = (linear(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
         y = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
-        x = _join(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
+        x = _residual(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
         x = _feed_forward(ops, weights, config, name, x)
         if tap is not None:
             tap(i, x)
-    return norm(ops, weights, "model.encoder.layer_norm", x), lengths
+    return layer_norm(ops, weights, "model.encoder.layer_norm", x), lengths
 
 
 def cross_kv(ops: Ops[T], weights: Weights[T], config: Config, states: T, lengths: T) -> CrossKV[T]:
@@ -179,7 +179,7 @@ def cross_kv(ops: Ops[T], weights: Weights[T], config: Config, states: T, length
     keys, values = (
         [
             remember(
-                dense(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states),
+                linear(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states),
                 heads=config.decoder_heads,
                 lengths=lengths,
             )
@@ -198,7 +198,7 @@ def decode(
     starts: T,
     cross: CrossKV[T],
     cache: KVCache[T] | None = None,
-    watch: Callable[[int, T, T], None] | None = None,
+    on_cross_attention: Callable[[int, T, T], None] | None = None,
 ) -> tuple[T, KVCache[T] | None]:
     """States ``[batch, n, channels]`` behind ``tokens [batch, n]``, and the cache after them.
 
@@ -210,33 +210,33 @@ def decode(
     batch, count = ops.shape(tokens)
     items = ops.shape(cross.lengths)[0]
     x = ops.embedding(tokens, weights["model.decoder.embed_tokens.weight"])
-    places = ops.positions(starts, count)
-    x = ops.add(x, ops.embedding(places, weights["model.decoder.embed_positions.weight"]))
+    positions = ops.positions(starts, count)
+    x = ops.add(x, ops.embedding(positions, weights["model.decoder.embed_positions.weight"]))
     x = ops.dropout(x, config.dropout)
     keys, values = [], []
     heads = config.decoder_heads
     for i in range(config.decoder_layers):
         name = f"model.decoder.layers.{i}"
-        y = norm(ops, weights, f"{name}.self_attn_layer_norm", x)
-        q, k, v = (dense(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
+        y = layer_norm(ops, weights, f"{name}.self_attn_layer_norm", x)
+        q, k, v = (linear(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
         if cache is not None:
             k, v = ops.write(cache.keys[i], k, starts), ops.write(cache.values[i], v, starts)
             keys.append(k)
             values.append(v)
         y = ops.causal_attention(q, k, v, heads=heads, starts=starts)
-        x = _join(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
+        x = _residual(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
 
-        y = norm(ops, weights, f"{name}.encoder_attn_layer_norm", x)
-        q = dense(ops, weights, f"{name}.encoder_attn.q_proj", y)
+        y = layer_norm(ops, weights, f"{name}.encoder_attn_layer_norm", x)
+        q = linear(ops, weights, f"{name}.encoder_attn.q_proj", y)
         # Nothing is causal here: the rows of one item are but more queries to the same keys.
         q = ops.reshape(q, items, batch // items * count, config.channels)
-        if watch is not None:
-            watch(i, q, cross.keys[i])
+        if on_cross_attention is not None:
+            on_cross_attention(i, q, cross.keys[i])
         y = ops.attention(q, cross.keys[i], cross.values[i], heads=heads, lengths=cross.lengths)
         y = ops.reshape(y, batch, count, config.channels)
-        x = _join(ops, weights, config, f"{name}.encoder_attn.out_proj", x, y)
+        x = _residual(ops, weights, config, f"{name}.encoder_attn.out_proj", x, y)
         x = _feed_forward(ops, weights, config, name, x)
-    x = norm(ops, weights, "model.decoder.layer_norm", x)
+    x = layer_norm(ops, weights, "model.decoder.layer_norm", x)
     return x, None if cache is None else KVCache(keys, values)
 
 
@@ -246,14 +246,14 @@ def logits(ops: Ops[T], weights: Weights[T], config: Config, states: T) -> T:
 
 
 def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
-    y = norm(ops, weights, f"{name}.final_layer_norm", x)
-    y = ops.gelu(dense(ops, weights, f"{name}.fc1", y))
-    return _join(ops, weights, config, f"{name}.fc2", x, y)
+    y = layer_norm(ops, weights, f"{name}.final_layer_norm", x)
+    y = ops.gelu(linear(ops, weights, f"{name}.fc1", y))
+    return _residual(ops, weights, config, f"{name}.fc2", x, y)
 
 
-def _join(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, y: T) -> T:
+def _residual(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, y: T) -> T:
     """Add what a sub-layer made to what it was given."""
-    return ops.add(x, ops.dropout(dense(ops, weights, name, y), config.dropout))
+    return ops.add(x, ops.dropout(linear(ops, weights, name, y), config.dropout))
 
 
 def _check(
@@ -273,7 +273,9 @@ def _check(
     check_sizes(config, front, max(tokenizer.timestamp_begin + config.frames + 1, config.vocab))
 
 
-def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
+def _read(
+    folder: CheckpointFolder, settings: Mapping[str, Any], config: Config
+) -> PublishedCheckpoint:
     """A published checkpoint, whole or as the bare encoder and decoder."""
     tokenizer = WhisperTokenizer.from_folder(folder.path, multilingual=_multilingual(settings))
     if tokenizer.highest >= config.vocab:
@@ -282,7 +284,7 @@ def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Publis
             "belongs to another model"
         )
     generation = folder.json("generation_config.json", optional=True)
-    return Published(
+    return PublishedCheckpoint(
         tokenizer,
         LogMel(fft=400, bins=config.bins, normalize="whisper"),
         list(tokenizer.languages) if tokenizer.multilingual else ["en"],

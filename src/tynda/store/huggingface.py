@@ -48,8 +48,8 @@ CONVERT = (
 
 
 @dataclass(frozen=True)
-class _Folder:
-    """The JSON files of a checkpoint's folder; see ``models.base.Folder``."""
+class _CheckpointFolder:
+    """The JSON files of a checkpoint's folder; see ``models.base.CheckpointFolder``."""
 
     path: Path
 
@@ -64,7 +64,7 @@ class _Folder:
                 f"{self.path} is not a complete model: {name} is missing; get the checkpoint again"
             ) from None
 
-    def card(self, key: str) -> list[str]:
+    def card_values(self, key: str) -> list[str]:
         """The words under a key of the model card's front matter."""
         plain = re.sub(r"(^|\s)#.*", "", _front_matter(self.path))
         found = re.search(rf"^{key}:(.*(?:\n[ \t]*- .*)*)", plain, re.MULTILINE)
@@ -78,10 +78,10 @@ def load(path: Path, *, weights: bool = True) -> Checkpoint:
     Raises `TyndaError`, naming the file, when one is missing or damaged, when a tensor is
     missing or has a wrong shape, when the architecture is unknown, and for pickled weights.
     """
-    folder = _Folder(path)
+    folder = _CheckpointFolder(path)
     settings = folder.json("config.json")
     check_kind(path, settings.get("model_type"))
-    family = models.of_model_type(settings["model_type"])
+    family = models.family_of_model_type(settings["model_type"])
     assert family.settings is not None
     assert family.read is not None
     try:
@@ -123,7 +123,11 @@ def adapt(model: Checkpoint, language: str) -> Checkpoint:
         raise TyndaError(f"{path} is missing: {name} needs it for {language}{how}")
     try:
         config, tokenizer, weights = model.family.adapt(
-            _Folder(model.path), language, model.config, dense(model.weights), map_tensors(path)
+            _CheckpointFolder(model.path),
+            language,
+            model.config,
+            dense(model.weights),
+            map_tensors(path),
         )
     except ValueError as error:
         raise TyndaError(f"{path}: {error}") from None
@@ -133,7 +137,7 @@ def adapt(model: Checkpoint, language: str) -> Checkpoint:
 def check_kind(where: object, kind: object) -> None:
     """Raise `TyndaError` for a ``model_type`` that is not supported."""
     try:
-        models.of_model_type(kind)
+        models.family_of_model_type(kind)
     except TyndaError as error:
         raise TyndaError(f"{where}: {error}") from None
 
@@ -151,10 +155,10 @@ def _name(folder: Path) -> str:
 def _front_matter(folder: Path) -> str:
     """That of the model card, which is YAML; "" where there is none."""
     try:
-        card = (folder / "README.md").read_text("utf-8")
+        card_values = (folder / "README.md").read_text("utf-8")
     except (OSError, ValueError):
         return ""
-    front = re.match(r"---\n(.*?)^---", card, re.DOTALL | re.MULTILINE)
+    front = re.match(r"---\n(.*?)^---", card_values, re.DOTALL | re.MULTILINE)
     return front[1] if front else ""
 
 
@@ -164,7 +168,7 @@ def _licence(folder: Path) -> str:
     return line[1].strip("\"'") if line else ""
 
 
-def _tensors(folder: _Folder) -> dict[str, NDArray[np.float32]]:
+def _tensors(folder: _CheckpointFolder) -> dict[str, NDArray[np.float32]]:
     path, name = folder.path, "model.safetensors.index.json"
     whole, index = path / "model.safetensors", path / name
     if whole.exists():

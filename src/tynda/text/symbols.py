@@ -9,12 +9,12 @@ from tynda.text.pieces import PieceTokenizer
 from tynda.text.tokenizer import BLANK, CharTokenizer
 
 if TYPE_CHECKING:
-    from tynda.models.base import Folder
+    from tynda.models.base import CheckpointFolder
 
 __all__ = ["read_languages", "read_pieces", "read_symbols"]
 
 
-def read_languages(folder: Folder) -> list[str]:
+def read_languages(folder: CheckpointFolder) -> list[str]:
     """Return the languages that a checkpoint has symbols for, the one of its own head first.
 
     The list is empty where ``vocab.json`` is one vocabulary, not one for each language (MMS).
@@ -25,7 +25,7 @@ def read_languages(folder: Folder) -> list[str]:
     return sorted(languages, key=lambda language: (language != own, language))
 
 
-def read_symbols(folder: Folder, language: str | None) -> tuple[CharTokenizer, list[int]]:
+def read_symbols(folder: CheckpointFolder, language: str | None) -> tuple[CharTokenizer, list[int]]:
     """Return the tokenizer, blank first, and the rows of the published head in its order.
 
     ``language`` selects the vocabulary where there are several. Raises `TyndaError`, naming the
@@ -54,7 +54,7 @@ def read_symbols(folder: Folder, language: str | None) -> tuple[CharTokenizer, l
         raise TyndaError(f"{path}: {error}") from None
 
 
-def read_pieces(folder: Folder, blank: int) -> tuple[PieceTokenizer, list[int]]:
+def read_pieces(folder: CheckpointFolder, blank: int) -> tuple[PieceTokenizer, list[int]]:
     """The tokenizer of a ``tokenizer.json``, blank first, and the rows of the head in its order.
 
     ``blank``: the blank's number there. Raises `TyndaError`, naming the file, for a damaged one.
@@ -82,7 +82,7 @@ def read_pieces(folder: Folder, blank: int) -> tuple[PieceTokenizer, list[int]]:
         raise TyndaError(f"{path}: {error}") from None
 
 
-def _read_roles(folder: Folder) -> dict[str, str]:
+def _read_roles(folder: CheckpointFolder) -> dict[str, str]:
     """Return the special symbols: role -> symbol."""
     roles = {"pad_token": "<pad>", "word_delimiter_token": "|"}
     known = (*roles, "unk_token", "bos_token", "eos_token")

@@ -129,8 +129,8 @@ def _scores(model: Model, manifests: Sequence[Path]) -> dict[str, Any]:
     Scores of greedy decoding are added where the default is a search with a language model.
     """
     ways: dict[str, Any] = {"": None}
-    if model.head.plain:
-        ways["greedy_"] = model.options(**model.head.plain)
+    if model.head.options_without_lm:
+        ways["greedy_"] = model.options(**model.head.options_without_lm)
     out: dict[str, dict[str, float | None]] = {}
     for prefix, options in ways.items():
         for source, rates in evaluate(model, manifests, options).sources.items():

@@ -63,7 +63,7 @@ class Objective(ABC):
         """Return the tensors of the model, and those that only training needs."""
         specs = Specs(self.family.specs(self.config))
         if self.recipe.phones:
-            specs.dense(_HEAD, len(PHONES) + 1, self.config.channels)
+            specs.linear(_HEAD, len(PHONES) + 1, self.config.channels)
         return specs
 
     @property

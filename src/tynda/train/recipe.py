@@ -234,7 +234,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in ("bins", "vocab"):
             _require(key not in self.model, f"model.{key} follows from other settings: remove it")
-        if head_of(family(self.family)).decodes:
+        if head_of(family(self.family)).has_decoder:
             for section in ("lm", "augment.splice", "optimizer.consistency"):
                 value = functools.reduce(getattr, section.split("."), self)
                 _require(not value, f"{section} is for CTC, not for {self.family}: remove it")

@@ -77,7 +77,7 @@ class Seq2Seq(Objective):
         """Return the tensors of `Objective.specs`, and a head for distillation."""
         specs = super().specs()
         if self.teacher is not None:
-            specs.dense(_TAUGHT, self.teacher.symbols, self.config.channels)
+            specs.linear(_TAUGHT, self.teacher.symbols, self.config.channels)
         return specs
 
     @property
