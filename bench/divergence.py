@@ -34,7 +34,7 @@ def log_probabilities(calibration: Calibration, engine: Any, index: int) -> Any:
 
 def heard(name: str | Path, utterances: list[Any], bits: int | None) -> list[tuple[str, str]]:
     model = tynda.load(name, bits=bits)
-    options = model.options(temperature=(0.0,)) if model.head.decodes else None
+    options = model.options(temperature=(0.0,)) if model.head.has_decoder else None
     return [
         (model.normalize(u.text), model.normalize(model.transcribe(u.audio, options).text))
         for u in utterances

@@ -53,7 +53,7 @@ def ways(file: Path, threads: int) -> Iterator[tuple[str, int, Callable[[], Any]
     native = Native(model.weights, threads, bits=8)
     encode = encoder(native, model)
     yield "encoder", 1, encode
-    if head_of(model.family).decodes:
+    if head_of(model.family).has_decoder:
         yield "token", _TOKENS, decoder(native, model, encode())
 
 

@@ -22,7 +22,7 @@ from helpers import CONFIG, header, read_raw, save_tiny, weights, write_raw
 from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.heads.ctc import ngram
-from tynda.heads.ctc.options import Decoding
+from tynda.heads.ctc.options import CTCOptions
 from tynda.model import Model
 from tynda.store import checkpoint
 from tynda.weights.weight import dense
@@ -367,7 +367,7 @@ def test_a_language_model_in_kenlms_binary_form_is_not_taken(tmp_path):
     magic = "mmap lm http://kheafield.com/code format version 5\n\0"
     path = save_tiny(tmp_path / "m.safetensors", lm=ngram.pack(magic + "\0" * 999))
     with pytest.raises(TyndaError, match=r"m\.safetensors: the n-gram in it is damaged"):
-        Model(checkpoint.load(path)).prepare(Decoding(beam_size=4))
+        Model(checkpoint.load(path)).prepare(CTCOptions(beam_size=4))
 
 
 def test_a_language_model_that_unpacks_to_gigabytes_is_refused():

@@ -12,7 +12,7 @@ import pytest
 
 from tynda.checks import Range, Rule, Setting, check, describe, fits, schema, setting, simple
 from tynda.errors import TyndaError
-from tynda.heads.ctc.options import Decoding
+from tynda.heads.ctc.options import CTCOptions
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.settings import HEADINGS
 
@@ -98,7 +98,7 @@ def test_a_type_and_its_range_are_taken_out_of_an_annotation():
     assert simple(bool) == (bool, None)
 
 
-@pytest.mark.parametrize("kind", [Decoding, Options])
+@pytest.mark.parametrize("kind", [CTCOptions, Options])
 def test_every_setting_of_a_decoder_says_what_it_does(kind):
     for field in fields(kind):
         said = field.metadata["setting"]
@@ -110,7 +110,7 @@ def test_every_setting_of_a_decoder_says_what_it_does(kind):
 
 def test_settings_of_one_name_are_of_one_kind():
     """The command line has one option for them."""
-    ctc, seq2seq = schema(Decoding), schema(Options)
+    ctc, seq2seq = schema(CTCOptions), schema(Options)
     shared = set(ctc) & set(seq2seq)
     assert shared == {"beam_size", "hotwords", "language"}
     assert all(ctc[name] == seq2seq[name] for name in shared)

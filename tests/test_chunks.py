@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import tynda
 from helpers import RATE, noise, write_wav
 from tynda.errors import TyndaError
-from tynda.heads.ctc import chunks
+from tynda.heads.ctc.chunks import MAX_SECONDS, overlapping_chunks
 
 FRAME = 640
 
@@ -27,14 +27,16 @@ def test_frames_lie_on_one_grid_each_once(n, block, data):
     samples = np.arange(n, dtype=np.float32)
     blocks = [samples[i : i + block] for i in range(0, n, block)]
     pieces = list(
-        chunks.strided(blocks, read, FRAME, lambda x: x[:, 0] // FRAME % gaps == 0, chunk, stride)
+        overlapping_chunks(
+            blocks, read, FRAME, lambda x: x[:, 0] // FRAME % gaps == 0, chunk, stride
+        )
     )
     joined = np.concatenate([p.log_probs for p in pieces])
     np.testing.assert_array_equal(joined, read(samples))
     assert [p.start for p in pieces] == [0, *(p.end for p in pieces[:-1])]
     assert pieces[-1].end == n
     for p in pieces:
-        assert p.end - p.start < chunks.MOST * RATE + 2 * FRAME
+        assert p.end - p.start < MAX_SECONDS * RATE + 2 * FRAME
         assert all(p.log_probs[:1, 0] == p.start)
 
 
@@ -44,14 +46,14 @@ def test_a_cut_lies_amid_the_longest_pause():
     for begin, end in ((1, 2), (3.5, 3.8), (5, 6), (7, 7.5)):
         speech[int(begin * second) : int(end * second)] = False
     blocks = [np.repeat(speech, FRAME).astype(np.float32)]
-    pieces = chunks.strided(blocks, read, FRAME, lambda x: x[:, 0] == 0, 10, 1)
+    pieces = overlapping_chunks(blocks, read, FRAME, lambda x: x[:, 0] == 0, 10, 1)
     # The longest pause after 3 s is from 5 s to 6 s; there is none later, so a cut follows at 8 s.
     assert [p.start / RATE for p in pieces] == pytest.approx([0, 5.5, 13.5], abs=0.05)
 
 
 def test_the_middle_of_a_chunk_is_what_the_model_makes_of_the_chunk(tiny):
     samples = noise(9, seed=4)
-    pieces = list(chunks.strided([samples], tiny.encode, FRAME, lambda x: x[:, 0] > 0, 4, 0.4))
+    pieces = list(overlapping_chunks([samples], tiny.encode, FRAME, lambda x: x[:, 0] > 0, 4, 0.4))
     joined = np.concatenate([p.log_probs for p in pieces])
     chunk, step = 4 * RATE, int(3.2 * RATE)
     first, second, third = (tiny.encode(samples[i : i + chunk]) for i in (0, step, 2 * step))
@@ -88,4 +90,4 @@ def test_chunks_are_asked_for_by_name(tiny, tmp_path):
 )
 def test_chunks_that_cannot_be_are_refused(given_, told):
     with pytest.raises(TyndaError, match=told):
-        tynda.Decoding(**given_)
+        tynda.CTCOptions(**given_)

@@ -161,13 +161,13 @@ def test_a_bad_language_model_is_said_once(tynda_, folder):
 
 def test_a_beam_of_one_is_greedy(tynda_, folder, tiny):
     result = ended(tynda_("transcribe", "a.wav", "--beam-size", "1"), 0)
-    assert result.stdout == tiny.transcribe("a.wav", tynda.Decoding(beam_size=1)).text + "\n"
+    assert result.stdout == tiny.transcribe("a.wav", tynda.CTCOptions(beam_size=1)).text + "\n"
 
 
 def test_hot_words_and_n_best_reach_the_decoder(tynda_, folder, tiny):
     args = ("--hotwords", "Def, vv", "--hotword-boost", "50", "--format", "json")
     result = ended(tynda_("transcribe", "a.wav", *args), 0)
-    decoding = tynda.Decoding(hotwords=["def", "vv"], hotword_boost=50)
+    decoding = tynda.CTCOptions(hotwords=["def", "vv"], hotword_boost=50)
     expected = tiny.transcribe("a.wav", decoding)
     assert json.loads(result.stdout) == expected.to_dict()
     assert "def" in expected.text.split()
@@ -176,7 +176,7 @@ def test_hot_words_and_n_best_reach_the_decoder(tynda_, folder, tiny):
 
 def test_other_readings_stand_in_the_json(tynda_, folder, tiny):
     result = ended(tynda_("transcribe", "a.wav", "--n-best", "3", "--format", "json"), 0)
-    expected = tiny.transcribe("a.wav", tynda.Decoding(n_best=3))
+    expected = tiny.transcribe("a.wav", tynda.CTCOptions(n_best=3))
     assert json.loads(result.stdout) == expected.to_dict()
     assert len(expected.segments[0].alternatives) == 2
 
@@ -248,7 +248,7 @@ def test_options_reach_whispers_decoder(told, args, expected):
     assert told(*args) == Options(**expected)
 
 
-@pytest.mark.parametrize("kind", [Options, tynda.Decoding])
+@pytest.mark.parametrize("kind", [Options, tynda.CTCOptions])
 def test_every_option_of_a_decoder_is_on_the_command_line(kind):
     wanted = {field.name for field in fields(kind)}
     for command, without in (("transcribe", set()), ("evaluate", {"n_best"})):

@@ -276,7 +276,7 @@ def test_automaton_counts_phrases(phrases, words):
     state, count = automaton.start, 0
     for c in "".join(f"{w} " for w in words):
         state, gain = automaton.step(state, ord(c))
-        assert gain <= automaton.most
+        assert gain <= automaton.max_gain
         count += gain
     text = f" {' '.join(words)} "
     occurrences = sum(

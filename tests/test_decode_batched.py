@@ -29,7 +29,7 @@ def said(pieces):
 
 def test_speech_is_packed_into_windows():
     def pack(speech, wanted=((0, 6800),)):
-        return batched.pack(speech, wanted, 3000, 100)
+        return batched.pack_windows(speech, wanted, 3000, 100)
 
     assert pack(SPEECH) == [(50, 3000), (3600, 6600), (6600, 6800)]
     assert pack([]) == []
@@ -86,7 +86,7 @@ def test_failing_windows_are_decoded_again(network):
     plain, _ = gather(
         batched.transcribe, network, FRONT, samples, SPEECH, Options(temperature=(0.0,), **OPTIONS)
     )
-    middle = float(np.mean(sorted({p.window.compression_ratio for p in plain})[-2:]))
+    middle = float(np.mean(sorted({p.result.compression_ratio for p in plain})[-2:]))
     options = Options(
         temperature=(0.0, 1.0),
         compression_ratio_threshold=middle,
@@ -94,7 +94,7 @@ def test_failing_windows_are_decoded_again(network):
         **OPTIONS,
     )
     pieces, _ = gather(batched.transcribe, network, FRONT, samples, SPEECH, options)
-    assert {p.window.temperature for p in pieces} == {0.0, 1.0}
+    assert {p.result.temperature for p in pieces} == {0.0, 1.0}
 
 
 def test_times_and_progress_are_those_of_the_recording(network):

@@ -9,10 +9,10 @@ import pytest
 from helpers import gather, noise, tone
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import sliding
-from tynda.heads.seq2seq.align import Timing, align, warp
+from tynda.heads.seq2seq.align import WordTiming, align, dynamic_time_warping
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Dice, Window, decode
-from tynda.heads.seq2seq.sliding import Piece
+from tynda.heads.seq2seq.search import DecodingResult, RandomSource, decode
+from tynda.heads.seq2seq.sliding import TimedSegment
 from tynda.ops.tree import leaves
 from whisper_peer import features, pair, same_as_openai, same_dice  # noqa: F401 (a fixture)
 
@@ -65,7 +65,7 @@ def models(request):
 def test_recordings_are_those_of_openai(models, name):
     pieces = heard(models, *CASES[name])
     if name == "fallback":
-        assert max(p.window.temperature for p in pieces) > 0
+        assert max(p.result.temperature for p in pieces) > 0
     if name not in ("silence", "doubtful"):
         assert pieces
 
@@ -75,19 +75,19 @@ def test_where_every_try_fails_the_likeliest_is_kept(models):
     plain = heard(models, 12, {"logprob_threshold": None, "compression_ratio_threshold": None})
     options = Options(temperature=(0.0, 0.4, 1.0), logprob_threshold=0.0, max_new_tokens=24)
     pieces, _ = gather(sliding.transcribe, models[1], features(sound(12)), options)
-    first = pieces[0].window
+    first = pieces[0].result
     assert first.temperature == 0
-    assert first.tokens == plain[0].window.tokens
+    assert first.tokens == plain[0].result.tokens
 
 
 def test_a_text_that_repeats_itself_is_only_kept_where_all_do(models, monkeypatch):
     ratios = {0.0: 3.0, 0.4: 1.0, 1.0: 2.0}
     monkeypatch.setattr(
-        Window, "compression_ratio", property(lambda window: ratios[window.temperature])
+        DecodingResult, "compression_ratio", property(lambda window: ratios[window.temperature])
     )
     options = Options(temperature=tuple(ratios), logprob_threshold=0.0, max_new_tokens=8)
     pieces, _ = gather(sliding.transcribe, models[1], features(sound(3)), options)
-    assert {piece.window.temperature for piece in pieces} == {0.4}
+    assert {piece.result.temperature for piece in pieces} == {0.4}
 
 
 def test_every_try_of_a_recording_draws_other_numbers(models):
@@ -95,10 +95,10 @@ def test_every_try_of_a_recording_draws_other_numbers(models):
     silence = features(np.zeros(80 * 16000, np.float32))
     texts = [
         tuple(window.tokens)
-        for dice in [Dice(0)]
+        for random in [RandomSource(0)]
         for cross in [sliding.encode_windows(models[1], [silence[:3000]], options)]
         for _ in range(3)
-        for (window,) in [decode(models[1], cross, options, ["en"], temperature=1.0, dice=dice)]
+        for (window,) in [decode(models[1], cross, options, ["en"], temperature=1.0, random=random)]
     ]
     assert len(set(texts)) == 3
 
@@ -160,11 +160,11 @@ def test_progress_reaches_the_end(models):
 def test_hot_words_stand_before_every_window_but_not_before_a_prefix(models):
     network = models[1]
     encode = network.tokenizer.encode
-    history = sliding.History(network, Options(hotwords="tynda", initial_prompt="so"))
+    history = sliding.PromptHistory(network, Options(hotwords="tynda", initial_prompt="so"))
     assert history.prompt() == encode(" tynda") + encode(" so")
-    history.add(list(range(400)), tried=0.0)
+    history.add(list(range(400)), temperature=0.0)
     assert history.prompt() == encode(" tynda") + list(range(400))[-223 + len(encode(" tynda")) :]
-    history = sliding.History(network, Options(hotwords="tynda", prefix="so"))
+    history = sliding.PromptHistory(network, Options(hotwords="tynda", prefix="so"))
     assert history.prompt() == []
     assert history.prefix() == encode(" so")
     assert history.prefix() == []
@@ -190,7 +190,7 @@ def test_the_path_is_the_cheapest(shape):
 
     for seed in range(5):
         cost = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-        rows, columns = warp(cost)
+        rows, columns = dynamic_time_warping(cost)
         assert cost[rows, columns].sum() == pytest.approx(brute_warp(cost), abs=1e-4)
         expected = dtw_cpu(cost.astype(np.float64))
         assert (rows.tolist(), columns.tolist()) == tuple(x.tolist() for x in expected)
@@ -203,8 +203,8 @@ def test_nothing_to_align(models):
 
 def test_marks_join_the_words_that_they_belong_to():
     texts = [' "', "Hi", ",", " you", "!", '"', " (", "no", ")"]
-    words = [Timing(t, [i], 0, 0, 0.5) for i, t in enumerate(texts)]
-    sliding._join_punctuation(words, Options.prepend_punctuations, Options.append_punctuations)
+    words = [WordTiming(t, [i], 0, 0, 0.5) for i, t in enumerate(texts)]
+    sliding._merge_punctuations(words, Options.prepend_punctuations, Options.append_punctuations)
     assert [(w.word, w.tokens) for w in words if w.word] == [
         (' "Hi,', [0, 1, 2]),
         (' you!"', [3, 4, 5]),
@@ -213,10 +213,10 @@ def test_marks_join_the_words_that_they_belong_to():
 
 
 def test_a_pause_is_not_part_of_the_word_after_it():
-    window = Window([], "", None, 0.0, 0.0, 0.0)
-    words = [Timing("so", [1], 0.0, 5.0, 0.9), Timing(" it", [2], 5.0, 5.2, 0.9)]
-    piece = Piece(4.5, 5.2, [], "so it", window, words)
-    sliding._fit_to_segment(piece, usual=0.3, spoken_until=0.0)
+    window = DecodingResult([], "", None, 0.0, 0.0, 0.0)
+    words = [WordTiming("so", [1], 0.0, 5.0, 0.9), WordTiming(" it", [2], 5.0, 5.2, 0.9)]
+    piece = TimedSegment(4.5, 5.2, [], "so it", window, words)
+    sliding._fit_to_segment(piece, median_duration=0.3, last_speech_end=0.0)
     assert words[0].start == pytest.approx(4.4)  # twice the usual length
     assert piece.start == pytest.approx(4.4)
 

@@ -123,7 +123,7 @@ def test_a_batch_gives_each_window_what_it_gets_alone():
 
 
 def test_draws_follow_the_softmax():
-    draws = decoding._Draws(0.5, decoding.Dice(1), eot=99)
+    draws = decoding._Sampler(0.5, decoding.RandomSource(1), eot=99)
     logs = np.log(np.array([[0.1, 0.2, 0.7]], np.float32))
     counts = np.zeros(3)
     for _ in range(4000):

@@ -10,7 +10,7 @@ import tynda
 from helpers import noise, write_manifest, write_wav
 from tynda.errors import TyndaError
 from tynda.heads.ctc import ngram
-from tynda.heads.ctc.options import Decoding
+from tynda.heads.ctc.options import CTCOptions
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_where_nothing_can_be_read_there_is_no_report(tiny, tmp_path):
 
 def test_a_bad_language_model_fails_the_evaluation_and_not_each_recording(tiny, manifests):
     with pytest.raises(TyndaError, match=r"^no language model file at absent\.arpa"):
-        tynda.evaluate(tiny, manifests, Decoding(lm="absent.arpa"))
+        tynda.evaluate(tiny, manifests, CTCOptions(lm="absent.arpa"))
 
 
 def test_the_report_as_json(tiny, manifests):
@@ -122,7 +122,7 @@ def test_loading_the_language_model_is_no_part_of_the_speed(tiny, manifests, tmp
 
     monkeypatch.setattr(ngram.LanguageModel, "load", noted(ngram.LanguageModel.load))
     monkeypatch.setattr("tynda.sound.audio.load", noted(tynda.sound.audio.load))
-    tynda.evaluate(tiny, manifests, Decoding(lm=arpa, beam_size=2))
+    tynda.evaluate(tiny, manifests, CTCOptions(lm=arpa, beam_size=2))
     assert loaded == ["my.arpa", "0.wav", "1.wav", "2.wav", "2.wav"]
 
 

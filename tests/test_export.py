@@ -71,7 +71,7 @@ def heard(recognise, folder, wav, timeout=120):
 
 def greedy(model, wav):
     """The greedy text of a recording as Python finds it."""
-    if model.head.decodes:
+    if model.head.has_decoder:
         plain = {"temperature": (0.0,), "without_timestamps": True, "no_speech_threshold": None}
         language = "en" if model.checkpoint.tokenizer.multilingual else None
         return model.transcribe(wav, language=language, **plain).text
@@ -91,8 +91,8 @@ def agree(recognise, folder, model, wavs):
 )
 def test_text_is_that_of_python(recognise, recordings, tmp_path, name, bits):
     model = tynda.load(found_at(name), bits=bits, threads=1)
-    window = 10 if model.head.decodes else 12
-    export_model(model.checkpoint, tmp_path / "m", None if model.head.decodes else window, bits)
+    window = 10 if model.head.has_decoder else 12
+    export_model(model.checkpoint, tmp_path / "m", None if model.head.has_decoder else window, bits)
     fitting = [wav for wav in recordings if len(audio.load(wav)) <= window * RATE]
     texts = agree(recognise, tmp_path / "m", model, fitting)
     assert len(texts) > 4

@@ -354,7 +354,7 @@ def test_a_model_is_heard_as_it_is_used(folder, speech):
     cross = sliding.encode_windows(network, heard.inputs[:1], Options())
     (spoken,) = decode(network, cross, Options(max_new_tokens=8), ["en"])
     (own,) = heard.texts[0]
-    begin = Seq2SeqHead.given(model, "")[0][:3]
+    begin = Seq2SeqHead.reference_tokens(model, "")[0][:3]
     assert own[: len(begin) + 8] == [*begin, *spoken.tokens]
 
     name = "model.decoder.layers.0.fc1.weight"

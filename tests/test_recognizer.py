@@ -11,7 +11,7 @@ import tynda
 from helpers import RATE, header, noise, save_tiny, weights, write_wav
 from tynda.errors import TyndaError
 from tynda.heads.ctc import ngram
-from tynda.heads.ctc.options import Decoding
+from tynda.heads.ctc.options import CTCOptions
 from tynda.sound import vad
 from tynda.store import checkpoint, library
 
@@ -56,7 +56,7 @@ def test_the_numpy_backend_needs_no_torch(tiny_file):
 
 
 def test_word_times_follow_each_other_inside_the_recording(tiny):
-    hot = [Decoding(hotwords=[c], hotword_boost=50) for c in "abcde"]  # words up to the last frame
+    hot = [CTCOptions(hotwords=[c], hotword_boost=50) for c in "abcde"]
     # The last frames of the model may extend beyond the end, or even start there.
     for n, decoding in product(range(RATE, RATE + 2000, 171), [None, *hot]):
         transcript = tiny.transcribe(noise(2)[:n], decoding)
@@ -129,11 +129,11 @@ def test_language_is_known_where_the_model_has_just_one(tiny, tmp_path):
 
 def test_n_best_gives_so_many_different_readings_best_first(tiny):
     samples = noise(1.5)
-    transcript = tiny.transcribe(samples, Decoding(n_best=4))
+    transcript = tiny.transcribe(samples, CTCOptions(n_best=4))
     texts = [transcript.segments[0].text, *transcript.segments[0].alternatives]
     assert len(texts) == len(set(texts)) == 4
     assert transcript.segments[0].text == transcript.text
-    alone = tiny.transcribe(samples, Decoding(beam_size=32))
+    alone = tiny.transcribe(samples, CTCOptions(beam_size=32))
     assert alone.text == transcript.text
     assert list(alone.segments[0].alternatives) == []
 
@@ -141,29 +141,29 @@ def test_n_best_gives_so_many_different_readings_best_first(tiny):
 @pytest.mark.parametrize("spelling", ["Def", " def ", "DEF!", "Déf"])
 def test_hot_words_are_found_in_any_spelling(tiny, spelling):
     samples = noise(1.5, seed=4)
-    assert "def" not in tiny.transcribe(samples, Decoding(beam_size=32)).text.split()
-    hot = tiny.transcribe(samples, Decoding(hotwords=[spelling], hotword_boost=50))
+    assert "def" not in tiny.transcribe(samples, CTCOptions(beam_size=32)).text.split()
+    hot = tiny.transcribe(samples, CTCOptions(hotwords=[spelling], hotword_boost=50))
     assert "def" in hot.text.split()
 
 
 def test_hot_words_that_are_no_words_change_nothing(tiny):
     samples = noise(1.5)
     plain = tiny.transcribe(samples)
-    assert tiny.transcribe(samples, Decoding(hotwords=["", " ", "?!"])) == plain
+    assert tiny.transcribe(samples, CTCOptions(hotwords=["", " ", "?!"])) == plain
 
 
 def test_a_beam_of_one_is_greedy_and_takes_no_language_model(with_lm, tiny):
     pytest.importorskip("kenlm")
     samples = noise(2, seed=5)
     searched = with_lm.transcribe(samples).text
-    greedy = with_lm.transcribe(samples, Decoding(beam_size=1)).text
+    greedy = with_lm.transcribe(samples, CTCOptions(beam_size=1)).text
     assert greedy == tiny.transcribe(samples).text != searched
 
 
 @pytest.mark.parametrize("asked", [{"hotwords": ["a"]}, {"n_best": 2}, {"lm": "my.arpa"}])
 def test_what_greedy_decoding_cannot_do_is_refused(tiny, asked):
     with pytest.raises(TyndaError, match="greedy"):
-        tiny.transcribe(noise(1), Decoding(beam_size=1, **asked))
+        tiny.transcribe(noise(1), CTCOptions(beam_size=1, **asked))
 
 
 def test_a_language_model_of_ones_own_is_used_and_none_is_not(with_lm, tmp_path):
@@ -173,8 +173,8 @@ def test_a_language_model_of_ones_own_is_used_and_none_is_not(with_lm, tmp_path)
     arpa.write_text(ngram.train(["ab ba", "ba ba ab"], 2))
     plain = tynda.load(save_tiny(tmp_path / "plain.safetensors", decoding=DECODING))
     own = with_lm.transcribe(samples)
-    assert plain.transcribe(samples, Decoding(lm=arpa)) == own
-    without = with_lm.transcribe(samples, Decoding(lm="none"))
+    assert plain.transcribe(samples, CTCOptions(lm=arpa)) == own
+    without = with_lm.transcribe(samples, CTCOptions(lm="none"))
     assert plain.transcribe(samples) == without
     assert own.text != without.text
 
@@ -184,7 +184,7 @@ def test_prepare_reports_a_bad_language_model_before_the_first_recording(tiny, t
     (tmp_path / "bad.arpa").write_text("nonsense")
     for lm in (tmp_path / "absent.arpa", tmp_path / "bad.arpa"):
         with pytest.raises(TyndaError, match=str(lm)):
-            tiny.prepare(Decoding(lm=lm))
+            tiny.prepare(CTCOptions(lm=lm))
 
 
 def test_a_long_stream_is_read_piece_by_piece(tiny, monkeypatch):
@@ -231,7 +231,7 @@ def test_without_kenlm_the_models_own_n_gram_is_left_out_with_a_warning(
     model = tynda.load(tmp_path / "m.safetensors")
     with pytest.warns(UserWarning, match=r"tynda\[lm\]"):
         transcript = model.transcribe(noise(2))
-    assert transcript == with_lm.transcribe(noise(2), Decoding(lm="none"))
+    assert transcript == with_lm.transcribe(noise(2), CTCOptions(lm="none"))
 
 
 @pytest.mark.parametrize(
@@ -252,23 +252,23 @@ def test_without_kenlm_the_models_own_n_gram_is_left_out_with_a_warning(
 def test_settings_are_checked(settings):
     (name,) = settings
     with pytest.raises(TyndaError, match=rf"^{name} "):
-        Decoding(**settings)
+        CTCOptions(**settings)
 
 
 def test_numpys_numbers_are_numbers():
-    Decoding(beam_size=np.int64(4), alpha=np.float32(1), beta=np.float64(-1))
+    CTCOptions(beam_size=np.int64(4), alpha=np.float32(1), beta=np.float64(-1))
 
 
 def test_weights_without_an_n_gram_are_refused(with_lm, tiny):
     pytest.importorskip("kenlm")
     for model, given in product([with_lm, tiny], [{"alpha": 3.0}, {"beta": 0.0}]):
         with pytest.raises(TyndaError, match="greedy"):
-            model.prepare(Decoding(beam_size=1, **given))
+            model.prepare(CTCOptions(beam_size=1, **given))
         with pytest.raises(TyndaError, match="weights of an n-gram"):
-            model.prepare(Decoding(lm="none", **given))
+            model.prepare(CTCOptions(lm="none", **given))
     with pytest.raises(TyndaError, match="weights of an n-gram"):
-        tiny.prepare(Decoding(alpha=3.0))
-    with_lm.prepare(Decoding(alpha=3.0))
+        tiny.prepare(CTCOptions(alpha=3.0))
+    with_lm.prepare(CTCOptions(alpha=3.0))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_rate_that_cannot_be_is_refused(tiny, rate):
 
 
 def test_options_of_another_decoder_are_refused(tiny):
-    with pytest.raises(TyndaError, match="accepts options of type Decoding, not Options"):
+    with pytest.raises(TyndaError, match="accepts options of type CTCOptions, not Options"):
         tiny.transcribe(np.zeros(100, np.float32), tynda.Options())
 
 

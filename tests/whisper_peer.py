@@ -225,8 +225,8 @@ def same_as_openai(models, samples, options):
     for piece, other in zip(pieces, others, strict=True):
         assert piece.text == other["text"]
         assert (piece.start, piece.end) == pytest.approx((other["start"], other["end"]))
-        assert piece.window.temperature == other["temperature"]
-        assert piece.window.avg_logprob == pytest.approx(other["avg_logprob"], rel=1e-3)
+        assert piece.result.temperature == other["temperature"]
+        assert piece.result.avg_logprob == pytest.approx(other["avg_logprob"], rel=1e-3)
         words = other.get("words", [])
         assert [w.word for w in piece.words] == [w["word"] for w in words]
         for mine, word in zip(piece.words, words, strict=True):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tynda.errors import TyndaError
     from tynda.evaluation import evaluate
-    from tynda.heads.ctc.options import Decoding
+    from tynda.heads.ctc.options import CTCOptions
     from tynda.heads.seq2seq.options import Options
     from tynda.model import Model, load
     from tynda.profiling import profile
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Decoding",
+    "CTCOptions",
     "Model",
     "Options",
     "Segment",
@@ -39,7 +39,7 @@ _HOMES = {
     "evaluation": ("evaluate",),
     "profiling": ("profile",),
     "quantization.run": ("quantize",),
-    "heads.ctc.options": ("Decoding",),
+    "heads.ctc.options": ("CTCOptions",),
     "heads.seq2seq.options": ("Options",),
     "model": ("Model", "load"),
     "transcript": ("Segment", "Transcript", "Word"),

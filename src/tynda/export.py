@@ -53,7 +53,7 @@ def export_model(
     trainable = model.family.trainable(model.config)
     weights, bits = as_held(model.weights, trainable, "native", bits)
     planned = lower_runs(head.runs, weights, machine(1, bits))
-    sound = {"samples": head.samples, "silence": head.silence, "frames": head.frames}
+    sound = {"samples": head.samples, "silence": head.padding_samples, "frames": head.frames}
     with whole_folder(folder, _is_export) as part:
         with (part / _WEIGHTS).open("wb") as file:
             blobs = _Blobs(file, weights)
@@ -61,7 +61,7 @@ def export_model(
             lines = [
                 _HEADER,
                 f"frontend {model.frontend.kind} {_fields(numbers | places)}",
-                f"sound {_fields(sound | {'whole': int(head.whole)})}",
+                f"sound {_fields(sound | {'whole': int(head.attends_to_padding)})}",
                 f"head {model.family.head} {_fields(head.numbers)}",
                 *(" ".join((name, *map(str, ids))) for name, ids in head.tokens.items()),
             ]

@@ -180,7 +180,7 @@ class Model:
         """
         model, head = self.checkpoint, self.head
         features = head.features(model, samples)
-        inputs, _ = forced_inputs(features, head.given(model, text))
+        inputs, _ = forced_inputs(features, head.reference_tokens(model, text))
         scores = head.engine.run(head.forced, (model.family, model.config), *inputs)
         result: Floats = head.engine.array(scores)[0]
         return result

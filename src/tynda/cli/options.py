@@ -14,7 +14,7 @@ import click
 
 from tynda.checks import Range, Setting, schema, simple
 from tynda.compile.engine import BITS, Backend, processors
-from tynda.heads.ctc.options import Decoding
+from tynda.heads.ctc.options import CTCOptions
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.settings import HEADINGS
 
@@ -32,7 +32,7 @@ __all__ = [
     "table_or_json",
 ]
 
-_HEADS: tuple[type[Decoding] | type[Options], ...] = (Decoding, Options)
+_HEADS: tuple[type[CTCOptions] | type[Options], ...] = (CTCOptions, Options)
 """The settings of each head; settings with the same name share an option."""
 
 
@@ -137,7 +137,7 @@ def _names() -> list[str]:
     return sorted(dict.fromkeys(name for kind in _HEADS for name in schema(kind)), key=place)
 
 
-def _said(name: str) -> list[tuple[type[Decoding] | type[Options], Setting, Any]]:
+def _said(name: str) -> list[tuple[type[CTCOptions] | type[Options], Setting, Any]]:
     """Return the heads that have a setting, each with its `Setting` and default value."""
     return [
         (kind, field.metadata["setting"], field.default)

@@ -34,9 +34,9 @@ class Exported:
     """The longest recording."""
     frames: int
     """Frames of the front end in every run of the encoder, zeros behind those of the sound."""
-    silence: int = 0
+    padding_samples: int = 0
     """Samples of silence that the front end finds behind a recording."""
-    whole: bool = False
+    attends_to_padding: bool = False
     """Whether all frames count, and not only those of the sound."""
     numbers: Mapping[str, int] = field(default_factory=dict)
     tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -80,10 +80,10 @@ class Head(ABC, Generic[O]):
 
     options_type: ClassVar[type]
     """The dataclass of what can be asked of the decoder."""
-    decodes: ClassVar[bool]
+    has_decoder: ClassVar[bool]
     """Whether a decoder writes tokens after an encoder has run."""
 
-    plain: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    options_without_lm: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options of a search without any language model, where the default is another."""
 
     def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
@@ -104,11 +104,11 @@ class Head(ABC, Generic[O]):
         settings: tuple[Family, Any],
         features: Any,
         lengths: Any,
-        *given: Any,
+        *tokens: Any,
     ) -> Any:
         """A program: the scores ``[batch, n, vocab]`` of every output, from the features.
 
-        ``settings`` are the family and its config; ``given`` are the tokens that a decoder is
+        ``settings`` are the family and its config; ``tokens`` are those that a decoder is
         made to follow ``[batch, n]`` and a zero for each row of them. This is what a model is
         calibrated, compared and trained by.
         """
@@ -139,18 +139,18 @@ class Head(ABC, Generic[O]):
 
     @staticmethod
     @abstractmethod
-    def window(model: Checkpoint, samples: Floats) -> Floats:
+    def window_features(model: Checkpoint, samples: Floats) -> Floats:
         """Likewise, but as decoding has them by default: where there is a window all of it,
         silence behind the speech included."""
 
     @staticmethod
     @abstractmethod
-    def given(model: Checkpoint, text: str) -> list[list[int]]:
+    def reference_tokens(model: Checkpoint, text: str) -> list[list[int]]:
         """The tokens of the right ``text`` that `forced` is given: one row, or none where there is
         no decoder."""
 
     @abstractmethod
-    def written(self, features: Floats, count: int) -> list[list[int]]:
+    def generated_tokens(self, features: Floats, count: int) -> list[list[int]]:
         """Likewise the tokens that the model writes itself, at most ``count`` of text."""
 
     @abstractmethod

@@ -152,6 +152,6 @@ def _studies(case: Case, model: Model, durations: tuple[float, ...]) -> list[Cas
     if "operations" in works and durations:
         usual = min(durations, key=lambda seconds: abs(seconds - 30))
         found.append(replace(case, work="operations", seconds=float(usual)))
-    if "cache" in works and head_of(family(model.about["family"])).decodes and durations:
+    if "cache" in works and head_of(family(model.about["family"])).has_decoder and durations:
         found.append(replace(case, work="cache", seconds=float(max(durations))))
     return found

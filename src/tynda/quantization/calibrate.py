@@ -59,7 +59,7 @@ class Calibration:
         for utterance in listed[::step][:utterances]:
             samples = audio.load(utterance.audio)[: int(_MAX_SECONDS * SAMPLE_RATE)]
             if len(samples):
-                self.inputs.append(self._head.window(model, samples))
+                self.inputs.append(self._head.window_features(model, samples))
                 self.utterances.append(utterance)
                 self._seconds.append(len(samples) / SAMPLE_RATE)
         if not self.inputs:
@@ -88,11 +88,11 @@ class Calibration:
     @cached_property
     def texts(self) -> list[list[list[int]]]:
         """The tokens that the model itself writes of each utterance: a row, or none by CTC."""
-        if not self._head.decodes:
+        if not self._head.has_decoder:
             return [[] for _ in self.inputs]
         writer = Model(self.model, bits=32).head
         most = [_BEYOND + round(_TOKENS_PER_SECOND * seconds) for seconds in self._seconds]
-        return [writer.written(x, n) for x, n in zip(self.inputs, most, strict=True)]
+        return [writer.generated_tokens(x, n) for x, n in zip(self.inputs, most, strict=True)]
 
     def layerwise(self) -> LayerwiseRun:
         """All utterances on their way through the model, before the first step."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from tynda.heads.ctc.hotwords import HotWords
 from tynda.heads.ctc.ngram import LanguageModel, State
-from tynda.heads.ctc.paths import Hypothesis, LogProbs, check, hypothesis, spell
+from tynda.heads.ctc.paths import Hypothesis, LogProbs, check_log_probs, hypothesis, spell
 from tynda.text.tokenizer import CTCTokenizer
 
 __all__ = ["beam_search"]
@@ -52,7 +52,7 @@ def beam_search(
     than `beta` negative or a size below 1; `TyndaError` if a hot word has characters that the
     tokenizer has not.
     """
-    check(log_probs, tokenizer)
+    check_log_probs(log_probs, tokenizer)
     if min(alpha, unknown_penalty, hotword_boost) < 0 or min(beam_size, n_best, top_tokens) < 1:
         raise ValueError("weights must not be negative, sizes at least 1")
     scorer = _Scorer(tokenizer, lm, alpha, beta, unknown_penalty, hotwords, hotword_boost)
@@ -71,8 +71,8 @@ def beam_search(
             for prefix in beam:
                 prefix.blank, prefix.label = prefix.blank + prefix.label, 0.0
             continue
-        bar = _bar(beam, tokens, blank, beam_size, beam_margin) - scorer.most
-        grown = _grow(beam, frame, tokens, blank, bar, scorer.extend)
+        threshold = _score_threshold(beam, tokens, blank, beam_size, beam_margin) - scorer.max_gain
+        grown = _extend_beam(beam, frame, tokens, blank, threshold, scorer.extend)
         before, beam = beam, _prune(grown, beam_size, beam_margin)
         for prefix in before:
             prefix.in_beam = False
@@ -80,7 +80,7 @@ def beam_search(
             prefix.in_beam = True
         for prefix in before:
             if not prefix.in_beam:
-                prefix.forget()
+                prefix.detach()
         # Plain probabilities, not logs, are summed: rescaling keeps them from vanishing.
         scale = max(prefix.blank + prefix.label for prefix in beam)
         log_scale += math.log(scale)
@@ -103,21 +103,21 @@ class _Prefix:
     """A labelling, as a node in the tree of those tried.
 
     `blank` and `label` are the summed probabilities of its alignments that end in a blank and
-    in its last label; `extra` is the log of what language model and hot words add.
+    in its last label; `bonus` is the log of what language model and hot words add.
     """
 
     __slots__ = (
         "blank",
+        "bonus",
         "children",
-        "extra",
         "frame",
+        "hotword_state",
         "in_beam",
         "label",
         "lm_state",
         "new_blank",
         "new_label",
         "parent",
-        "phrase",
         "token",
         "unknown",
         "word",
@@ -128,25 +128,25 @@ class _Prefix:
         parent: _Prefix | None,
         token: int,
         word: str,
-        extra: float,
+        bonus: float,
         unknown: bool,
         lm_state: State,
-        phrase: int,
+        hotword_state: int,
     ) -> None:
         self.parent = parent
         self.token = token
         self.word = word  # the characters since the last space
-        self.extra = extra
-        self.unknown = unknown  # whether the penalty for this word is in `extra` already
+        self.bonus = bonus
+        self.unknown = unknown  # whether the penalty for this word is in `bonus` already
         self.lm_state = lm_state
-        self.phrase = phrase  # the state of the hot-word automaton
+        self.hotword_state = hotword_state  # the state of the hot-word automaton
         self.children: dict[int, _Prefix] = {}
         self.blank = self.label = self.new_blank = self.new_label = 0.0
         self.frame = -1  # the last that reached it
         self.in_beam = False
 
     def score(self) -> float:
-        return math.log(self.blank + self.label) + self.extra
+        return math.log(self.blank + self.label) + self.bonus
 
     def tokens(self) -> list[int]:
         tokens = []
@@ -156,7 +156,7 @@ class _Prefix:
             node = node.parent
         return tokens[::-1]
 
-    def forget(self) -> None:
+    def detach(self) -> None:
         """Having left the beam, let go of all below and above that leads to no kept prefix."""
         self.children = {
             token: child
@@ -169,34 +169,34 @@ class _Prefix:
             node, parent = parent, parent.parent
 
 
-def _grow(
+def _extend_beam(
     beam: list[_Prefix],
     frame: int,
     tokens: dict[int, float],
     blank: float,
-    bar: float,
+    threshold: float,
     extend: Callable[[_Prefix, int], _Prefix],
 ) -> list[_Prefix]:
     """The prefixes that one more frame leads to, with their new probabilities.
 
-    New ones that score less than `bar` before they are extended are not worth making.
+    New ones that score less than `threshold` before they are extended are not worth making.
     """
-    reached: list[_Prefix] = []
+    active: list[_Prefix] = []
     for prefix in beam:
         total = prefix.blank + prefix.label
         if prefix.frame != frame:
             prefix.frame = frame
             prefix.new_label = 0.0
-            reached.append(prefix)
+            active.append(prefix)
         prefix.new_blank = total * blank
         prefix.new_label += prefix.label * tokens.get(prefix.token, 0.0)
         children = prefix.children
-        least = max(math.exp(min(bar - prefix.extra, 0.0)), math.ulp(0.0))
+        min_mass = max(math.exp(min(threshold - prefix.bonus, 0.0)), math.ulp(0.0))
         for token, p in tokens.items():
             # The same label again is a new one only after a blank.
             mass = (prefix.blank if token == prefix.token else total) * p
             child = children.get(token)
-            if mass < least and (child is None or not child.in_beam):
+            if mass < min_mass and (child is None or not child.in_beam):
                 continue
             if child is None:
                 child = children[token] = extend(prefix, token)
@@ -206,14 +206,14 @@ def _grow(
                 child.frame = frame
                 child.new_label = mass
                 child.new_blank = 0.0
-                reached.append(child)
-    for prefix in reached:
+                active.append(child)
+    for prefix in active:
         prefix.blank = prefix.new_blank
         prefix.label = prefix.new_label
-    return reached
+    return active
 
 
-def _bar(
+def _score_threshold(
     beam: list[_Prefix], tokens: dict[int, float], blank: float, size: int, margin: float
 ) -> float:
     """A score that every prefix kept after this frame is sure to reach.
@@ -221,26 +221,26 @@ def _bar(
     For the prefixes of the beam stay candidates, with at least the mass that adds no label:
     they alone set a floor for `_prune`. Saves making, and scoring, prefixes without hope.
     """
-    stay = [
-        math.log(mass) + p.extra
+    scores = [
+        math.log(mass) + p.bonus
         for p in beam
         if (mass := (p.blank + p.label) * blank + p.label * tokens.get(p.token, 0.0)) > 0.0
     ]
-    if not stay:
+    if not scores:
         return -math.inf
-    return max(max(stay) - margin, min(stay) if len(stay) >= size else -math.inf)
+    return max(max(scores) - margin, min(scores) if len(scores) >= size else -math.inf)
 
 
 def _prune(prefixes: list[_Prefix], size: int, margin: float) -> list[_Prefix]:
     log = math.log
     scored = [
-        (log(total) + p.extra, -i, p)
+        (log(total) + p.bonus, -i, p)
         for i, p in enumerate(prefixes)
         if (total := p.blank + p.label) > 0.0
     ]
     best = nlargest(size, scored) if len(scored) > size else scored
-    least = max(scored)[0] - margin
-    return [prefix for score, _, prefix in best if score >= least]
+    min_score = max(scored)[0] - margin
+    return [prefix for score, _, prefix in best if score >= min_score]
 
 
 class _Scorer:
@@ -260,34 +260,35 @@ class _Scorer:
         self.lm = lm
         self.alpha = alpha
         self.beta = beta
-        self.penalty = unknown_penalty
+        self.unknown_penalty = unknown_penalty
         self.boost = hotword_boost
         phrases = [" ".join(phrase.split()) for phrase in hotwords]
         for phrase in phrases:
             tokenizer.encode(phrase)  # raises for what no symbol spells
-        self.phrases = HotWords(phrases, " ")
+        self.automaton = HotWords(phrases, " ")
         self.hot_words = {word for phrase in hotwords for word in phrase.split()}
         # The beginnings of all words known; None where any word may be.
         self.prefixes = lm.prefixes if lm else None
         if self.prefixes is not None and self.hot_words:
             self.prefixes |= {w[:n] for w in self.hot_words for n in range(1, len(w) + 1)}
-        # No label adds more than this to `extra`: it ends one word at most.
+        # No label adds more than this to `bonus`: it ends one word at most.
         longest = max(map(len, self.symbols[1:]), default=0)
-        self.most = hotword_boost * self.phrases.most * longest + (max(beta, 0.0) if lm else 0.0)
+        hotword_gain = hotword_boost * self.automaton.max_gain * longest
+        self.max_gain = hotword_gain + (max(beta, 0.0) if lm else 0.0)
         self.cache: dict[tuple[State, str], tuple[float, State]] = {}
 
     def root(self) -> _Prefix:
         state = self.lm.start() if self.lm else None
-        root = _Prefix(None, -1, "", 0.0, False, state, self.phrases.start)
+        root = _Prefix(None, -1, "", 0.0, False, state, self.automaton.start)
         root.blank = 1.0
         return root
 
     def extend(self, prefix: _Prefix, token: int) -> _Prefix:
-        extra, unknown, state, phrase, word = (
-            prefix.extra,
+        bonus, unknown, state, hotword_state, word = (
+            prefix.bonus,
             prefix.unknown,
             prefix.lm_state,
-            prefix.phrase,
+            prefix.hotword_state,
             prefix.word,
         )
         for character in self.symbols[token] or ("",):  # what prints nothing breaks a hot word
@@ -295,25 +296,25 @@ class _Scorer:
                 if not word:  # a second space in a row changes nothing
                     continue
                 gain, state = self._word(state, word, unknown)
-                extra += gain
+                bonus += gain
                 word, unknown = "", False
             else:
                 word += character
                 if self.prefixes is not None and not unknown and word not in self.prefixes:
-                    extra -= self.penalty
+                    bonus -= self.unknown_penalty
                     unknown = True
             if self.hot_words:
-                phrase, characters = self.phrases.step(phrase, character)
-                extra += self.boost * characters
-        return _Prefix(prefix, token, word, extra, unknown, state, phrase)
+                hotword_state, characters = self.automaton.step(hotword_state, character)
+                bonus += self.boost * characters
+        return _Prefix(prefix, token, word, bonus, unknown, state, hotword_state)
 
     def end(self, prefix: _Prefix) -> float:
         """What is still owed when nothing follows: the last word, </s>, hot words left half."""
-        gain, state, phrase, characters = 0.0, prefix.lm_state, prefix.phrase, 0
+        gain, state, hotword_state, characters = 0.0, prefix.lm_state, prefix.hotword_state, 0
         if prefix.word:
             gain, state = self._word(state, prefix.word, prefix.unknown)
-            phrase, characters = self.phrases.step(phrase, " ")
-        gain += self.boost * (characters - self.phrases.pending[phrase])
+            hotword_state, characters = self.automaton.step(hotword_state, " ")
+        gain += self.boost * (characters - self.automaton.pending[hotword_state])
         return gain + (self.alpha * self.lm.end(state) if self.lm else 0.0)
 
     def _word(self, state: State, word: str, unknown: bool) -> tuple[float, State]:
@@ -327,5 +328,5 @@ class _Scorer:
             found = self.cache[key] = gain, state
         gain, state = found
         if not unknown and word not in self.hot_words and word not in self.lm:
-            gain -= self.penalty
+            gain -= self.unknown_penalty
         return gain, state

@@ -1,9 +1,9 @@
-"""A recording as pieces that a CTC model has read, of any length in bounded memory.
+"""A recording of any length as chunks for a CTC model, in bounded memory.
 
-`quiet` cuts the sound first, where nobody speaks, and lets the model read piece by piece.
-`strided` lets it read chunks that overlap, keeps what it made of the middle of each, where it
-heard both sides (as ``transformers``' pipeline for speech does), and cuts behind the model,
-where it read nothing for the longest time: a word that lies where two chunks meet is whole.
+`quiet_chunks` cuts the audio at its quietest spots and encodes each chunk by itself.
+`overlapping_chunks` encodes chunks that overlap and retains the middle of each, which had context
+on both sides, as the speech pipeline of ``transformers`` does. It cuts the log-probabilities in
+their longest pause, so that no word is cut where two encoded chunks meet.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
 
-__all__ = ["LEAST", "MOST", "Piece", "quiet", "strided"]
+__all__ = ["MAX_SECONDS", "MIN_SECONDS", "Chunk", "overlapping_chunks", "quiet_chunks"]
 
 Floats = NDArray[np.float32]
 LogProbs = Callable[[Floats], Floats]
 """Samples ``[n]`` -> log-probabilities ``[frames, vocab]``."""
 
-LEAST, MOST = 3.0, 8.0
-"""Seconds of a piece. Longer ones made models that learnt from short utterances leave whole
-sentences out."""
+MIN_SECONDS, MAX_SECONDS = 3.0, 8.0
+"""Bounds of a chunk's length. With longer chunks, models that were trained on short utterances
+left whole sentences out."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """Log-probabilities ``[frames, vocab]`` of the samples from ``start`` up to ``end``."""
 
     start: int
@@ -37,64 +37,68 @@ class Piece:
     log_probs: Floats
 
 
-def quiet(blocks: Iterable[Floats], log_probs: LogProbs) -> Iterator[Piece]:
-    """Pieces of sound cut at the quietest spots, each read by itself."""
+def quiet_chunks(blocks: Iterable[Floats], log_probs: LogProbs) -> Iterator[Chunk]:
+    """Cut audio at its quietest spots and encode each chunk by itself."""
     start = 0
-    for _, samples in vad.split(blocks, MOST, LEAST):
+    for _, samples in vad.split(blocks, MAX_SECONDS, MIN_SECONDS):
         end = start + len(samples)
-        yield Piece(start, end, log_probs(samples))
+        yield Chunk(start, end, log_probs(samples))
         start = end
 
 
-def strided(
+def overlapping_chunks(
     blocks: Iterable[Floats],
     log_probs: LogProbs,
     frame: int,
-    silent: Callable[[Floats], NDArray[np.bool_]],
+    is_silent: Callable[[Floats], NDArray[np.bool_]],
     chunk: float,
     stride: float,
-) -> Iterator[Piece]:
-    """Chunks of ``chunk`` seconds, of which ``stride`` on either side only lend their context.
+) -> Iterator[Chunk]:
+    """Encode chunks of ``chunk`` seconds whose outer ``stride`` seconds are only context.
 
-    A frame of the model has ``frame`` samples; in ``silent(log_probs)`` frames it read nothing.
+    ``frame`` is the number of samples for each frame of the model. ``is_silent`` maps
+    log-probabilities ``[frames, vocab]`` to whether each frame has no symbol ``[frames]``.
     """
-    least, most = (int(s * SAMPLE_RATE / frame) for s in (LEAST, MOST))
-    waiting, start, end = np.zeros((0, 1), np.float32), 0, 0
-    for read, samples in _overlapping(blocks, log_probs, frame, chunk, stride):
-        waiting = np.concatenate([waiting, read]) if len(waiting) else read
+    min_frames, max_frames = (int(s * SAMPLE_RATE / frame) for s in (MIN_SECONDS, MAX_SECONDS))
+    pending, start, end = np.zeros((0, 1), np.float32), 0, 0
+    for encoded, samples in _encode_overlapping(blocks, log_probs, frame, chunk, stride):
+        pending = np.concatenate([pending, encoded]) if len(pending) else encoded
         end += samples
-        while len(waiting) > most:
-            cut = _widest(silent(waiting[:most]), least)
-            yield Piece(start, start + cut * frame, waiting[:cut])
-            start, waiting = start + cut * frame, waiting[cut:]
+        while len(pending) > max_frames:
+            cut = _cut_position(is_silent(pending[:max_frames]), min_frames)
+            yield Chunk(start, start + cut * frame, pending[:cut])
+            start, pending = start + cut * frame, pending[cut:]
     if end > start:
-        yield Piece(start, end, waiting)
+        yield Chunk(start, end, pending)
 
 
-def _overlapping(
+def _encode_overlapping(
     blocks: Iterable[Floats], log_probs: LogProbs, frame: int, chunk: float, stride: float
 ) -> Iterator[tuple[Floats, int]]:
-    """The frames of the whole recording, chunk by chunk, and of how many samples they are."""
-    # Whole frames, or the chunks' frames would not lie on one grid.
+    """Yield the retained frames of each chunk ``[frames, vocab]`` and their number of samples."""
+    # Lengths are multiples of a frame, so that the frames of all chunks lie on one grid.
     side = max(1, round(stride * SAMPLE_RATE / frame))
     size = max(2 * side + 1, round(chunk * SAMPLE_RATE / frame))
-    skip, waiting = 0, np.zeros(0, np.float32)
+    skip, pending = 0, np.zeros(0, np.float32)
     for block in blocks:
-        waiting = np.concatenate([waiting, block])
-        while len(waiting) > size * frame:
-            kept = log_probs(waiting[: size * frame])[skip : size - side]
-            yield kept, (size - side - skip) * frame
-            waiting = waiting[(size - 2 * side) * frame :]
+        pending = np.concatenate([pending, block])
+        while len(pending) > size * frame:
+            retained = log_probs(pending[: size * frame])[skip : size - side]
+            yield retained, (size - side - skip) * frame
+            pending = pending[(size - 2 * side) * frame :]
             skip = side
-    if len(waiting):
-        yield log_probs(waiting)[skip:], len(waiting) - skip * frame
+    if len(pending):
+        yield log_probs(pending)[skip:], len(pending) - skip * frame
 
 
-def _widest(silent: NDArray[np.bool_], least: int) -> int:
-    """Where to cut: amid the longest run of ``silent [frames]`` from ``least`` on, or behind."""
-    edges = np.flatnonzero(np.diff(np.r_[False, silent[least:], False]))
+def _cut_position(silent: NDArray[np.bool_], min_frames: int) -> int:
+    """Return the middle of the longest run of ``silent [frames]`` after ``min_frames``.
+
+    Without such a run, the position is the end.
+    """
+    edges = np.flatnonzero(np.diff(np.r_[False, silent[min_frames:], False]))
     if not len(edges):
         return len(silent)
     begins, ends = edges[::2], edges[1::2]
     run = int((ends - begins).argmax())
-    return least + int(begins[run] + ends[run] + 1) // 2
+    return min_frames + int(begins[run] + ends[run] + 1) // 2

@@ -20,7 +20,7 @@ from tynda.heads.base import Exported, Head, Session
 from tynda.heads.ctc import chunks, ngram, paths, programs
 from tynda.heads.ctc.beam import beam_search
 from tynda.heads.ctc.ngram import LanguageModel
-from tynda.heads.ctc.options import Decoding
+from tynda.heads.ctc.options import CTCOptions
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.frontend import Raw
 from tynda.store.checkpoint import Checkpoint
@@ -31,7 +31,7 @@ __all__ = ["CTCHead", "Network"]
 
 Floats = NDArray[np.float32]
 # Seconds of sound that an exported model takes, unless another number is asked for.
-_EXPORTED = 30.0
+_EXPORTED_SECONDS = 30.0
 # Width of a search that is asked for where the model file names none.
 _BEAM_SIZE = 32
 
@@ -44,7 +44,7 @@ class Network:
     engine: Engine
 
     @property
-    def frame(self) -> int:
+    def samples_per_frame(self) -> int:
         """Samples for each frame of log-probabilities."""
         return int(self.model.frontend.hop * self.model.config.stride)
 
@@ -62,19 +62,19 @@ class Network:
         result: Floats = self.engine.array(log_probs)[0, : int(self.engine.array(frames)[0])]
         return result
 
-    def silent(self, log_probs: Floats) -> NDArray[np.bool_]:
+    def is_silent(self, log_probs: Floats) -> NDArray[np.bool_]:
         """Frames ``[n]`` in which no letter is likeliest."""
         tokenizer = self.model.tokenizer
         spaces = [i for i, text in enumerate(tokenizer.symbols) if text == " "]
         return np.isin(log_probs.argmax(1), [tokenizer.blank, *spaces])
 
 
-class CTCHead(Head[Decoding]):
+class CTCHead(Head[CTCOptions]):
     """A model's CTC decoder: greedy, or beam search with n-gram and hot words."""
 
-    options_type = Decoding
-    decodes = False
-    plain = MappingProxyType({"beam_size": 1})
+    options_type = CTCOptions
+    has_decoder = False
+    options_without_lm = MappingProxyType({"beam_size": 1})
     runs = staticmethod(programs.runs)
     forced = staticmethod(programs.forced)
 
@@ -83,11 +83,11 @@ class CTCHead(Head[Decoding]):
         self._open_engine = open_engine
         self._lock = threading.RLock()
         languages = model.header.languages
-        adapts = bool(languages) and getattr(model.config, "adapter", None) is not None
-        self._first = languages[0] if adapts or len(languages) == 1 else None
+        has_adapters = bool(languages) and getattr(model.config, "adapter", None) is not None
+        self._own_language = languages[0] if has_adapters or len(languages) == 1 else None
         """The language of the model's own head, where it is known."""
-        self._adapts = adapts
-        self._networks = {self._first: Network(model, self.engine)}
+        self._has_adapters = has_adapters
+        self._networks = {self._own_language: Network(model, self.engine)}
         self._lms: dict[str | None, LanguageModel | None] = {}
 
     @staticmethod
@@ -109,7 +109,7 @@ class CTCHead(Head[Decoding]):
     @staticmethod
     def exported(model: Checkpoint, seconds: float | None) -> Exported:
         """See `Head.exported`: a recording in one piece."""
-        samples = round((_EXPORTED if seconds is None else seconds) * SAMPLE_RATE)
+        samples = round((_EXPORTED_SECONDS if seconds is None else seconds) * SAMPLE_RATE)
         if not (frames := model.frontend.frames(samples)):
             raise TyndaError(f"{seconds:g} seconds are too short for the model's front end")
         runs = programs.runs(model.family, model.config, Work(frames))
@@ -120,15 +120,15 @@ class CTCHead(Head[Decoding]):
         """See `Head.features`; there is no window."""
         return model.frontend(samples)
 
-    window = features
+    window_features = features
 
     @staticmethod
-    def given(model: Checkpoint, text: str) -> list[list[int]]:
-        """See `Head.given`."""
+    def reference_tokens(model: Checkpoint, text: str) -> list[list[int]]:
+        """See `Head.reference_tokens`."""
         return []
 
-    def written(self, features: Floats, count: int) -> list[list[int]]:
-        """See `Head.written`."""
+    def generated_tokens(self, features: Floats, count: int) -> list[list[int]]:
+        """See `Head.generated_tokens`."""
         return []
 
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
@@ -141,8 +141,8 @@ class CTCHead(Head[Decoding]):
         Raises `TyndaError` for a language that cannot be had.
         """
         self.model.check_language(language)
-        if not self._adapts or language is None:
-            language = self._first
+        if not self._has_adapters or language is None:
+            language = self._own_language
         with self._lock:
             if language not in self._networks:
                 from tynda.store import huggingface  # few models have adapters
@@ -152,33 +152,33 @@ class CTCHead(Head[Decoding]):
                 self._networks[language] = Network(model, self._open_engine(model))
             return self._networks[language], language
 
-    def prepare(self, options: Decoding) -> None:
+    def prepare(self, options: CTCOptions) -> None:
         """Load adapters and language model now, not with the first recording."""
         network, _ = self.network(options.language)
         vocab = network.model.config.vocab
         self.decode(np.zeros((0, vocab), np.float32), options)
 
-    def session(self, options: Decoding) -> Session:
+    def session(self, options: CTCOptions) -> Session:
         """See `Head.session`."""
         network, language = self.network(options.language)
         return _Session(self, network, language, options)
 
     def decode(
-        self, log_probs: Floats, options: Decoding, model: Checkpoint | None = None
+        self, log_probs: Floats, options: CTCOptions, model: Checkpoint | None = None
     ) -> Sequence[paths.Hypothesis]:
         """Hypotheses for log-probabilities ``[frames, vocab]``, best first.
 
         ``model``: in which language, if not the first. Raises `TyndaError` for options that do
         not go together, and for a damaged n-gram.
         """
-        tokenizer, own = (model or self.model).tokenizer, self.model.header.decoding
+        tokenizer, defaults = (model or self.model).tokenizer, self.model.header.decoding
         hotwords: Sequence[str] = options.hotwords
         if isinstance(hotwords, str):
             hotwords = hotwords.split(",")
         hotwords = [w for word in hotwords if (w := self._spelling(word, tokenizer))]
-        beam_size = options.beam_size or own.get("beam_size", 1)
-        weighed = options.alpha is not None or options.beta is not None
-        if hotwords or options.n_best > 1 or options.lm not in (None, "none") or weighed:
+        beam_size = options.beam_size or defaults.get("beam_size", 1)
+        sets_lm_weights = options.alpha is not None or options.beta is not None
+        if hotwords or options.n_best > 1 or options.lm not in (None, "none") or sets_lm_weights:
             if options.beam_size == 1:
                 raise TyndaError(
                     "a beam size of 1 is greedy, without n-gram and its weights, hot words or "
@@ -192,7 +192,7 @@ class CTCHead(Head[Decoding]):
             if options.lm == "none"
             else self._lm(None if options.lm is None else str(options.lm))
         )
-        if weighed and lm is None:
+        if sets_lm_weights and lm is None:
             raise TyndaError(
                 "alpha and beta are the weights of an n-gram, and there is none: "
                 "leave them out, or name one (--lm FILE)"
@@ -202,9 +202,9 @@ class CTCHead(Head[Decoding]):
             tokenizer,
             beam_size=max(beam_size, options.n_best),
             lm=lm,
-            alpha=own.get("alpha", 0.5) if options.alpha is None else options.alpha,
-            beta=own.get("beta", 0.5) if options.beta is None else options.beta,
-            unknown_penalty=own.get("unknown_penalty", 5.0),
+            alpha=defaults.get("alpha", 0.5) if options.alpha is None else options.alpha,
+            beta=defaults.get("beta", 0.5) if options.beta is None else options.beta,
+            unknown_penalty=defaults.get("unknown_penalty", 5.0),
             hotwords=hotwords,
             hotword_boost=options.hotword_boost,
             n_best=options.n_best,
@@ -213,8 +213,8 @@ class CTCHead(Head[Decoding]):
     def _spelling(self, text: str, tokenizer: Any) -> str:
         """``text`` in the letters that the model writes."""
         text = normalizer_of(self.model.header.languages)(text)
-        capitals = not any(symbol.islower() for symbol in tokenizer.symbols[1:])
-        return text.upper() if capitals else text
+        uppercase = not any(symbol.islower() for symbol in tokenizer.symbols[1:])
+        return text.upper() if uppercase else text
 
     def _lm(self, path: str | Path | None) -> LanguageModel | None:
         """The n-gram in a file, or the model's own; each is read once."""
@@ -246,7 +246,7 @@ class _Session(Session):
     """Piece by piece, in bounded memory."""
 
     def __init__(
-        self, head: CTCHead, network: Network, language: str | None, options: Decoding
+        self, head: CTCHead, network: Network, language: str | None, options: CTCOptions
     ) -> None:
         super().__init__()
         self.language = language
@@ -256,34 +256,35 @@ class _Session(Session):
         self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
     ) -> Iterator[Segment]:
         """See `Session.segments`: a piece with words is a segment."""
-        for piece in self._pieces(blocks):
-            best, *others = self._head.decode(piece.log_probs, self._options, self._network.model)
-            self.seconds = piece.end / SAMPLE_RATE
+        for chunk in self._chunks(blocks):
+            best, *others = self._head.decode(chunk.log_probs, self._options, self._network.model)
+            self.seconds = chunk.end / SAMPLE_RATE
             if best.words:
                 self.text += f" {best.text}" if self.text else best.text
-                yield self._segment(piece, best, others)
+                yield self._segment(chunk, best, others)
             if on_progress:
                 on_progress(self.seconds)
 
-    def _pieces(self, blocks: Iterable[Floats]) -> Iterator[chunks.Piece]:
+    def _chunks(self, blocks: Iterable[Floats]) -> Iterator[chunks.Chunk]:
         options, network = self._options, self._network
         if options.chunk_length is None:
-            return chunks.quiet(blocks, network.log_probs)
+            return chunks.quiet_chunks(blocks, network.log_probs)
         stride = options.stride_length
-        return chunks.strided(
+        return chunks.overlapping_chunks(
             blocks,
             network.log_probs,
-            network.frame,
-            network.silent,
+            network.samples_per_frame,
+            network.is_silent,
             options.chunk_length,
             options.chunk_length / 6 if stride is None else stride,
         )
 
     def _segment(
-        self, piece: chunks.Piece, best: paths.Hypothesis, others: Sequence[paths.Hypothesis]
+        self, chunk: chunks.Chunk, best: paths.Hypothesis, others: Sequence[paths.Hypothesis]
     ) -> Segment:
-        frame, start, end = self._network.frame, piece.start, piece.end
-        last = (end - start - 1) // frame  # a model may give one frame beyond the sound's end
+        frame, start, end = self._network.samples_per_frame, chunk.start, chunk.end
+        # The last frame may begin beyond the end of the audio.
+        last = (end - start - 1) // frame
         words = [
             Word(
                 w.text,

@@ -16,14 +16,14 @@ class HotWords:
     when the spelling fails, `step` takes the latter back.
 
     States are integers: `start` is that of the beginning of a text or of a word; `pending[s]`
-    is what would be taken back if the text ended in s; `most` is the most that a step adds.
+    is what would be taken back if the text ended in s; `max_gain` is the most that a step adds.
     """
 
     def __init__(self, phrases: Sequence[Sequence[Hashable]], space: Hashable) -> None:
         """`phrases` are characters without a space at either end; empty ones are passed over."""
         self._next: list[dict[Hashable, int]] = [{}]
         self._fail = [0]
-        self._found = [0]  # characters of the phrases that are complete in this state
+        self._matched = [0]  # characters of the phrases that are complete in this state
         self.pending = [0]
         self.start = self._add(0, space)
         for phrase in phrases:
@@ -31,14 +31,14 @@ class HotWords:
             for character in phrase:
                 state = self._add(state, character)
             if phrase:
-                self._found[self._add(state, space)] = len(phrase)
-        self._link()
-        self.most = max(self._gains())
+                self._matched[self._add(state, space)] = len(phrase)
+        self._link_failures()
+        self.max_gain = max(self._gains())
 
     def step(self, state: int, character: Hashable) -> tuple[int, int]:
         """The state after one more character, and by how many characters the count changes."""
         after = self._follow(state, character)
-        return after, self._found[after] + self.pending[after] - self.pending[state]
+        return after, self._matched[after] + self.pending[after] - self.pending[state]
 
     def _gains(self) -> Iterator[int]:
         """What each step adds that leads to a phrase; all others take back, or do nothing."""
@@ -55,7 +55,7 @@ class HotWords:
             self._next[state][character] = len(self._next)
             self._next.append({})
             self._fail.append(0)
-            self._found.append(0)
+            self._matched.append(0)
             self.pending.append(0)
         return self._next[state][character]
 
@@ -66,13 +66,13 @@ class HotWords:
             state = self._fail[state]
         return self._next[state][character]
 
-    def _link(self) -> None:
+    def _link_failures(self) -> None:
         """Give each state, parents first, that of its longest proper ending, and its counts."""
         queue = [0]
         for state in queue:
             for character, child in self._next[state].items():
                 self._fail[child] = self._follow(self._fail[state], character) if state else 0
-                complete = child == self.start or self._found[child] > 0
+                complete = child == self.start or self._matched[child] > 0
                 self.pending[child] = 0 if complete else self.pending[state] + 1
-                self._found[child] += self._found[self._fail[child]]
+                self._matched[child] += self._matched[self._fail[child]]
                 queue.append(child)

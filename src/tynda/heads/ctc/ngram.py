@@ -148,8 +148,8 @@ def unpack(packed: bytes) -> str:
     """The text that `pack` was given; `TyndaError` if the bytes are damaged."""
     try:
         # A model file may come from anywhere: a few of its bytes could ask for gigabytes.
-        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, _LARGEST)
-        text = stream.decompress(packed, _LARGEST)
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_UNPACKED_BYTES)
+        text = stream.decompress(packed, _MAX_UNPACKED_BYTES)
         if not stream.eof:
             raise EOFError
         return text.decode()
@@ -241,7 +241,7 @@ class LanguageModel:
 
 _BINARY = b"mmap lm http://kheafield.com/code"
 _LN10 = math.log(10)
-_LARGEST = 1 << 27
+_MAX_UNPACKED_BYTES = 1 << 27
 """Bytes of the largest packed language model, unpacked."""
 
 

@@ -18,11 +18,11 @@ from tynda.heads.settings import (
     Words,
 )
 
-__all__ = ["Decoding"]
+__all__ = ["CTCOptions"]
 
 
 @dataclass(frozen=True)
-class Decoding:
+class CTCOptions:
     """How log-probabilities become words. None: as the model file says."""
 
     head: ClassVar[str] = "CTC"

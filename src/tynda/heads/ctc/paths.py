@@ -23,7 +23,7 @@ __all__ = [
     "LogProbs",
     "WordTiming",
     "align",
-    "check",
+    "check_log_probs",
     "greedy",
     "hypothesis",
     "spell",
@@ -74,7 +74,7 @@ def greedy(log_probs: LogProbs, tokenizer: CTCTokenizer) -> Hypothesis:
     `log_probs` is [frames, vocab], natural logs. Raises `ValueError` if the vocabulary is not
     the tokenizer's or a value is NaN.
     """
-    check(log_probs, tokenizer)
+    check_log_probs(log_probs, tokenizer)
     best = log_probs.argmax(axis=1)
     starts = np.flatnonzero(np.append(True, best[1:] != best[:-1])[: len(best)])
     ends = np.append(starts[1:], len(best))[: len(starts)]
@@ -137,13 +137,13 @@ def hypothesis(
     tokens' frames where they are known, else as `align` finds them."""
     if spans is None:
         spans = align(log_probs, tokens, tokenizer.blank)
-    sure = _letter_log_probs(log_probs, tokens, spans, tokenizer.blank)
+    letter_log_probs = _letter_log_probs(log_probs, tokens, spans, tokenizer.blank)
     words = [
         WordTiming(
             text=text,
             start=spans[letters[0]][0],
             end=spans[letters[-1]][1],
-            confidence=math.exp(sum(sure[i] for i in letters) / len(letters)),
+            confidence=math.exp(sum(letter_log_probs[i] for i in letters) / len(letters)),
         )
         for letters in _words(tokenizer, tokens)
         if (text := tokenizer.decode(tokens[i] for i in letters).strip())
@@ -187,7 +187,7 @@ def spell(tokenizer: CTCTokenizer, tokens: list[int]) -> str:
     return " ".join(tokenizer.decode(tokens).split())
 
 
-def check(log_probs: LogProbs, tokenizer: CTCTokenizer) -> None:
+def check_log_probs(log_probs: LogProbs, tokenizer: CTCTokenizer) -> None:
     """Raises `ValueError` if the vocabulary is not the tokenizer's or a value is NaN."""
     if log_probs.ndim != 2 or log_probs.shape[1] != len(tokenizer):
         raise ValueError(

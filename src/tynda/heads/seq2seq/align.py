@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.heads.seq2seq.programs import attend
+from tynda.heads.seq2seq.programs import cross_attention
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, log_softmax
 from tynda.heads.seq2seq.search import Network, start_tokens
 from tynda.models.base import CrossKV
 
-__all__ = ["Timing", "align", "warp"]
+__all__ = ["WordTiming", "align", "dynamic_time_warping"]
 
 Floats = NDArray[np.float32]
 
@@ -27,7 +27,7 @@ _FILTER = 7
 
 
 @dataclass
-class Timing:
+class WordTiming:
     """A word with its tokens; times in seconds from the beginning of the window."""
 
     word: str
@@ -44,7 +44,7 @@ def align(
     language: str | None,
     task: str,
     frames: int,
-) -> list[Timing]:
+) -> list[WordTiming]:
     """Times of the words that the text ``tokens`` make, in one window.
 
     ``cross`` holds the one window, of which ``frames`` frames of the encoder are sound.
@@ -56,8 +56,8 @@ def align(
     row = np.array([[*begin, tokenizer.no_timestamps, *tokens, tokenizer.eot]], np.int64)
     layers = tuple(sorted({layer for layer, _ in network.alignment_heads}))
     settings = network.family, network.config, layers
-    places, length = np.zeros(1, np.int64), np.array([frames])
-    found, watched = engine.run(attend, settings, row, places, cross, length)
+    starts, length = np.zeros(1, np.int64), np.array([frames])
+    found, watched = engine.run(cross_attention, settings, row, starts, cross, length)
     logits = engine.array(found)[0]
     attention = {
         layer: engine.array(weights)[0, :, :, :frames]
@@ -67,8 +67,8 @@ def align(
     probabilities = probabilities[np.arange(len(tokens)), tokens]
 
     heads = np.stack([attention[layer][head] for layer, head in network.alignment_heads])
-    matrix = _sharpen(heads).mean(0)[len(begin) : -1]
-    token_path, frame_path = warp(-matrix)
+    matrix = _normalize_attention(heads).mean(0)[len(begin) : -1]
+    token_path, frame_path = dynamic_time_warping(-matrix)
     jumps = np.diff(token_path, prepend=-1) > 0
     begins = frame_path[jumps] * SECONDS_PER_FRAME  # of each token, the end's included
 
@@ -76,12 +76,12 @@ def align(
     for word, part in tokenizer.words(tokens, language):
         j = i + len(part)
         probability = float(probabilities[i:j].mean())
-        timings.append(Timing(word, part, float(begins[i]), float(begins[j]), probability))
+        timings.append(WordTiming(word, part, float(begins[i]), float(begins[j]), probability))
         i = j
     return timings
 
 
-def _sharpen(weights: Floats) -> Floats:
+def _normalize_attention(weights: Floats) -> Floats:
     """Attention ``[heads, tokens, frames]``, standardised over the tokens and smoothed in time."""
     mean, std = weights.mean(1, keepdims=True), weights.std(1, keepdims=True)
     weights = (weights - mean) / np.maximum(std, np.finfo(np.float32).tiny)
@@ -93,7 +93,9 @@ def _sharpen(weights: Floats) -> Floats:
     return np.partition(windows, side, axis=-1)[..., side]
 
 
-def warp(cost: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def dynamic_time_warping(
+    cost: NDArray[np.floating[Any]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The cheapest monotonic path through ``cost [n, m]``: its rows and its columns.
 
     Dynamic time warping (Sakoe & Chiba 1978) with steps down, right and both. Where two ways

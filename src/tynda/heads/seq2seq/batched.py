@@ -15,12 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Dice, Network, Window, decode, detect_language
-from tynda.heads.seq2seq.sliding import History, Piece, Stretch, clips, encode_windows, is_silence
+from tynda.heads.seq2seq.search import (
+    DecodingResult,
+    Network,
+    RandomSource,
+    decode,
+    detect_language,
+)
+from tynda.heads.seq2seq.sliding import (
+    PromptHistory,
+    TimedSegment,
+    WindowDecoder,
+    clip_ranges,
+    encode_windows,
+    is_silence,
+)
 from tynda.models.base import CrossKV
 from tynda.sound.frontend import FrontEnd
 
-__all__ = ["pack", "transcribe"]
+__all__ = ["pack_windows", "transcribe"]
 
 Floats = NDArray[np.float32]
 
@@ -33,7 +46,7 @@ def transcribe(
     options: Options,
     on_language: Callable[[str | None], None],
     on_progress: Callable[[float], None] | None = None,
-) -> Iterator[Piece]:
+) -> Iterator[TimedSegment]:
     """The segments of a recording, those of a batch as soon as it is decoded.
 
     ``samples [n]`` at 16 kHz; ``speech`` are the begin and end of each stretch of it, in
@@ -42,51 +55,53 @@ def transcribe(
     the model.
     """
     rate = front.sample_rate // front.hop
-    most = 2 * network.config.frames
-    wanted = list(clips(options.clip_timestamps, len(samples) // front.hop))
-    chunks = pack(speech, wanted, most, rate)
-    language, prompt = options.language, History(network, options).prompt()
+    max_frames = 2 * network.config.frames
+    ranges = list(clip_ranges(options.clip_timestamps, len(samples) // front.hop))
+    chunks = pack_windows(speech, ranges, max_frames, rate)
+    language, prompt = options.language, PromptHistory(network, options).prompt()
     on_language(language)
-    dice = Dice(options.seed)
+    random = RandomSource(options.seed)
     last_end = 0.0
     cross: CrossKV[Any] | None = None
-    one: CrossKV[Any] | None = None
-    stretch: Stretch | None = None
+    item_cross: CrossKV[Any] | None = None
+    decoder: WindowDecoder | None = None
     for at in range(0, len(chunks), options.batch_size):
         group = chunks[at : at + options.batch_size]
         windows = [front(samples[a * front.hop : b * front.hop]) for a, b in group]
-        cross = one = stretch = None  # keys and values of one batch at a time
+        cross = item_cross = decoder = None  # keys and values of one batch at a time
         cross = encode_windows(network, windows, options)
         if network.tokenizer.multilingual and language is None:
-            (chances,) = detect_language(network, _only(network, cross, 0))
-            language = max(chances, key=lambda code: chances[code])
+            (probabilities,) = detect_language(network, _select_item(network, cross, 0))
+            language = max(probabilities, key=lambda code: probabilities[code])
             on_language(language)
-        texts = decode(
+        results = decode(
             network,
             cross,
             options,
             [language] * len(group),
             temperature=options.temperature[0],
             prompt=prompt,
-            dice=dice,
+            random=random,
         )
-        for i, ((begin, end), first) in enumerate(zip(group, texts, strict=True)):
-            one = _only(network, cross, i)
-            text: Window | None = first
+        for i, ((begin, end), first) in enumerate(zip(group, results, strict=True)):
+            item_cross = _select_item(network, cross, i)
+            result: DecodingResult | None = first
             seek = begin
             while seek < end:
                 if seek > begin:  # what the window's text left out is a window of its own
-                    one = stretch = None
+                    item_cross = decoder = None
                     rest = front(samples[seek * front.hop : end * front.hop])
-                    one = encode_windows(network, [rest], options)
-                    text = None
-                stretch = Stretch(network, options, language, one, seek, end - seek, end)
-                window = stretch.decode(dice, prompt, first=text)
-                if is_silence(window, options):
+                    item_cross = encode_windows(network, [rest], options)
+                    result = None
+                decoder = WindowDecoder(
+                    network, options, language, item_cross, seek, end - seek, end
+                )
+                result = decoder.decode(random, prompt, first=result)
+                if is_silence(result, options):
                     break
-                found, seek = stretch.cut(window)
+                found, seek = decoder.split(result)
                 if options.word_timestamps:
-                    stretch.add_words(found, last_end)
+                    decoder.add_words(found, last_end)
                 found = [p for p in found if p.start != p.end and p.text.strip()]
                 yield from found
                 last_end = found[-1].end if found else last_end
@@ -94,10 +109,10 @@ def transcribe(
             on_progress(group[-1][1] / rate)
 
 
-def pack(
+def pack_windows(
     speech: Sequence[tuple[float, float]],
-    wanted: Sequence[tuple[int, int]],
-    most: int,
+    ranges: Sequence[tuple[int, int]],
+    max_frames: int,
     rate: int,
 ) -> list[tuple[int, int]]:
     """Begin and end of each window in frames, ``rate`` to the second.
@@ -106,20 +121,20 @@ def pack(
     shares a window while it holds ``most`` frames; a longer stretch of speech is cut.
     """
     windows: list[tuple[int, int]] = []
-    for first, last in wanted:
+    for first, last in ranges:
         shared = len(windows)
         for seconds in speech:
             begin, end = (min(max(round(t * rate), first), last) for t in seconds)
             if begin >= end:
                 continue
-            if len(windows) > shared and end - windows[-1][0] <= most:
+            if len(windows) > shared and end - windows[-1][0] <= max_frames:
                 windows[-1] = windows[-1][0], end
                 continue
-            windows += pairwise([*range(begin, end, most), end])
+            windows += pairwise([*range(begin, end, max_frames), end])
     return windows
 
 
-def _only(network: Network, cross: CrossKV[Any], item: int) -> CrossKV[Any]:
+def _select_item(network: Network, cross: CrossKV[Any], item: int) -> CrossKV[Any]:
     """One of several windows."""
-    one: CrossKV[Any] = network.select(cross, np.array([item]))
-    return one
+    item_cross: CrossKV[Any] = network.select(cross, np.array([item]))
+    return item_cross

@@ -15,7 +15,7 @@ from tynda.errors import TyndaError
 from tynda.heads.base import Exported, Head, Session
 from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.rules import suppressed
+from tynda.heads.seq2seq.rules import suppressed_tokens
 from tynda.heads.seq2seq.search import Network, decode, start_tokens
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
@@ -26,7 +26,7 @@ __all__ = ["Seq2SeqHead"]
 
 Floats = NDArray[np.float32]
 
-_LOGITS = 4
+_LOGITS_COPIES = 4
 """Copies of a step's logits while a token is chosen."""
 
 
@@ -34,7 +34,7 @@ class Seq2SeqHead(Head[Options]):
     """A model's decoder of tokens."""
 
     options_type = Options
-    decodes = True
+    has_decoder = True
     runs = staticmethod(programs.runs)
     forced = staticmethod(programs.forced)
 
@@ -52,9 +52,9 @@ class Seq2SeqHead(Head[Options]):
             return pieces.work(model, samples, tokens, batch)
         frames = config.stride * config.frames
         seconds = min(samples, frames * model.frontend.hop) / SAMPLE_RATE
-        most = min(max(1, round(tokens * seconds)), config.context // 2)
+        count = min(max(1, round(tokens * seconds)), config.context // 2)
         prompt = 4 if model.tokenizer.multilingual else 2
-        return Work(frames, batch, prompt, min(most, config.context - prompt))
+        return Work(frames, batch, prompt, min(count, config.context - prompt))
 
     @staticmethod
     def working_bytes(model: Checkpoint, work: Work, samples: int) -> int:
@@ -62,7 +62,7 @@ class Seq2SeqHead(Head[Options]):
         logits while a token is chosen."""
         window = work.frames * model.frontend.hop
         features = work.batch * work.frames * model.config.bins
-        return int(4 * (window + features + _LOGITS * work.batch * model.config.vocab))
+        return int(4 * (window + features + _LOGITS_COPIES * work.batch * model.config.vocab))
 
     @staticmethod
     def exported(model: Checkpoint, seconds: float | None) -> Exported:
@@ -77,15 +77,15 @@ class Seq2SeqHead(Head[Options]):
             frames = min(frames, wanted)
         prompt = start_tokens(tokenizer, first_language(tokenizer), "transcribe")
         prompt.append(tokenizer.no_timestamps)
-        never, first = suppressed(tokenizer, config.vocab, Options())
-        most = min(config.context // 2, config.context - len(prompt) + 1)
+        never, first = suppressed_tokens(tokenizer, config.vocab, Options())
+        max_tokens = min(config.context // 2, config.context - len(prompt) + 1)
         return Exported(
             programs.exported(model.family, config, Work(frames, prompt=len(prompt))),
             samples=frames * hop,
             frames=frames,
-            silence=frames * hop,
-            whole=True,
-            numbers={"end": tokenizer.eot, "most": most},
+            padding_samples=frames * hop,
+            attends_to_padding=True,
+            numbers={"end": tokenizer.eot, "most": max_tokens},
             tokens={"prompt": prompt, "never": never, "first": first},
         )
 
@@ -102,15 +102,15 @@ class Seq2SeqHead(Head[Options]):
         return np.pad(features, ((0, -len(features) % stride), (0, 0)))
 
     @staticmethod
-    def window(model: Checkpoint, samples: Floats) -> Floats:
-        """See `Head.window`: published weights know none that is not full."""
+    def window_features(model: Checkpoint, samples: Floats) -> Floats:
+        """See `Head.window_features`: published weights know none that is not full."""
         size = model.config.stride * model.config.frames
         features: Floats = model.frontend(np.pad(samples, (0, size * model.frontend.hop)))
         return features[:size]
 
     @staticmethod
-    def given(model: Checkpoint, text: str) -> list[list[int]]:
-        """See `Head.given`: start, language, task, and the text without time stamps."""
+    def reference_tokens(model: Checkpoint, text: str) -> list[list[int]]:
+        """See `Head.reference_tokens`: start, language, task, and the text without time stamps."""
         tokenizer = model.tokenizer
         tokens = start_tokens(tokenizer, first_language(tokenizer), "transcribe")
         if tokenizer.timestamp_begin is None:
@@ -119,15 +119,15 @@ class Seq2SeqHead(Head[Options]):
             tokens += [tokenizer.no_timestamps, *tokenizer.encode(" " + text.strip())]
         return [tokens[: model.config.context]]
 
-    def written(self, features: Floats, count: int) -> list[list[int]]:
-        """See `Head.written`: with time stamps where the model writes them."""
+    def generated_tokens(self, features: Floats, count: int) -> list[list[int]]:
+        """See `Head.generated_tokens`: with time stamps where the model writes them."""
         network, config = self.network, self.model.config
         language = first_language(network.tokenizer)
         states = network.encode(features[None], np.array([len(features)]))
-        room = config.context // 2 if config.frames else config.context - 1
-        options = Options(max_new_tokens=min(count, room))
-        (window,) = decode(network, network.cross_kv(*states), options, [language])
-        tokens = start_tokens(network.tokenizer, language, "transcribe") + window.tokens
+        max_tokens = config.context // 2 if config.frames else config.context - 1
+        options = Options(max_new_tokens=min(count, max_tokens))
+        (result,) = decode(network, network.cross_kv(*states), options, [language])
+        tokens = start_tokens(network.tokenizer, language, "transcribe") + result.tokens
         return [tokens[: config.context]]
 
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
@@ -141,7 +141,7 @@ class Seq2SeqHead(Head[Options]):
         """See whether the model knows the language, and Silero VAD is there if it is needed."""
         self.model.check_language(options.language)
         if self.model.config.frames is None:
-            pieces.check(self.model, options)
+            pieces.check_options(self.model, options)
         if options.vad_filter:
             vad.check()
 
@@ -169,14 +169,21 @@ class _Session(Session):
     ) -> Iterator[Segment]:
         """See `Session.segments`."""
         text = ""
-        for piece in self._pieces(blocks, on_progress):
-            text += piece.text
+        for found in self._timed_segments(blocks, on_progress):
+            text += found.text
             self.text = text.strip()
-            yield _segment(piece)
+            yield found.result.segment(
+                found.start,
+                found.end,
+                found.text.strip(),
+                found.tokens,
+                [Word(w.word.strip(), w.start, w.end, w.probability) for w in found.words],
+                no_speech_prob=round(found.result.no_speech_prob, 4),
+            )
 
-    def _pieces(
+    def _timed_segments(
         self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None
-    ) -> Iterator[sliding.Piece]:
+    ) -> Iterator[sliding.TimedSegment]:
         head, options = self._head, self._options
         front, config = head.model.frontend, head.model.config
         samples = np.concatenate([np.zeros(0, np.float32), *blocks])
@@ -184,13 +191,13 @@ class _Session(Session):
         if options.vad_filter:
             speech = vad.speech(samples)
             return batched.transcribe(
-                head.network, front, samples, speech, options, self._tell, on_progress
+                head.network, front, samples, speech, options, self._set_language, on_progress
             )
         window = config.stride * config.frames
         features = front(np.pad(samples, (0, window * front.hop)))
-        return sliding.transcribe(head.network, features, options, self._tell, on_progress)
+        return sliding.transcribe(head.network, features, options, self._set_language, on_progress)
 
-    def _tell(self, language: str | None) -> None:
+    def _set_language(self, language: str | None) -> None:
         self.language = language if self._head.network.tokenizer.multilingual else "en"
 
 
@@ -198,21 +205,3 @@ def first_language(tokenizer: Any) -> str | None:
     """The language that a model is calibrated in: English, or else its first; None: its only."""
     known = list(tokenizer.languages)
     return None if not known else "en" if "en" in known else known[0]
-
-
-def _segment(piece: sliding.Piece) -> Segment:
-    window = piece.window
-    return Segment(
-        piece.start,
-        piece.end,
-        piece.text.strip(),
-        [Word(w.word.strip(), w.start, w.end, w.probability) for w in piece.words],
-        float(np.exp(window.avg_logprob)),
-        details={
-            "tokens": piece.tokens,
-            "temperature": window.temperature,
-            "avg_logprob": round(window.avg_logprob, 4),
-            "compression_ratio": round(window.compression_ratio, 4),
-            "no_speech_prob": round(window.no_speech_prob, 4),
-        },
-    )

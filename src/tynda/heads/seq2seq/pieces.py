@@ -19,21 +19,21 @@ from tynda.compile.runs import Work
 from tynda.errors import TyndaError
 from tynda.heads import base
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Dice, Network, Window, decode
+from tynda.heads.seq2seq.search import DecodingResult, Network, RandomSource, decode
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment
 
-__all__ = ["Session", "check", "max_samples", "max_tokens", "work"]
+__all__ = ["Session", "check_options", "max_samples", "max_tokens", "work"]
 
 Floats = NDArray[np.float32]
 
-_MAX = 15.0
+_MAX_SECONDS = 15.0
 """Seconds of a piece: as much as the authors' own transcriber gives these models at once."""
-_MIN = 1 / 3
+_MIN_FRACTION = 1 / 3
 """The least part of a piece's maximum length: the cut is the quietest spot behind it."""
-_HONOURED = frozenset(
+_SUPPORTED = frozenset(
     {
         *("language", "temperature", "beam_size", "best_of", "patience", "length_penalty"),
         *("max_new_tokens", "suppress_tokens", "repetition_penalty", "no_repeat_ngram_size"),
@@ -46,7 +46,7 @@ _HONOURED = frozenset(
 def max_samples(model: Checkpoint) -> int:
     """Samples of the longest piece, whose text has room in the decoder's context."""
     config = model.config
-    seconds = min(_MAX, config.context / config.tokens_per_second)
+    seconds = min(_MAX_SECONDS, config.context / config.tokens_per_second)
     samples = max(1, int(seconds * SAMPLE_RATE))
     if config.max_frames is None:
         return samples
@@ -67,7 +67,7 @@ def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
     return Work(model.frontend.frames(samples), batch, 1, count)
 
 
-def check(model: Checkpoint, options: Options) -> None:
+def check_options(model: Checkpoint, options: Options) -> None:
     """Raise `TyndaError` for options that a decoder of text alone cannot honour."""
     name = model.header.name
     if options.language is not None and len(model.header.languages) > 1:
@@ -75,7 +75,7 @@ def check(model: Checkpoint, options: Options) -> None:
     if len(options.temperature) > 1 and options.temperature != Options.temperature:
         raise TyndaError(f"{name} decodes a text once: give one temperature")
     for option in fields(options):
-        if option.name in _HONOURED or getattr(options, option.name) == option.default:
+        if option.name in _SUPPORTED or getattr(options, option.name) == option.default:
             continue
         raise TyndaError(f"{option.name} is not for {name}, which writes text alone: leave it out")
 
@@ -84,28 +84,28 @@ class Session(base.Session):
     """Piece by piece, in bounded memory."""
 
     def __init__(self, model: Checkpoint, network: Network, options: Options) -> None:
-        """``options`` that passed `check`. Of several temperatures the first one is taken."""
+        """``options`` passed `check_options`. Of several temperatures, the first is used."""
         super().__init__()
         languages = model.header.languages
         self.language = languages[0] if len(languages) == 1 else None
         self._model, self._network, self._options = model, network, options
-        self._dice = Dice(options.seed)
+        self._random = RandomSource(options.seed)
 
     def segments(
         self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
     ) -> Iterator[Segment]:
         """See `Session.segments`: a piece with words is a segment."""
         seconds = max_samples(self._model) / SAMPLE_RATE
-        for start, samples in vad.split(blocks, seconds, seconds * _MIN):
-            window = self._read(samples)
+        for start, samples in vad.split(blocks, seconds, seconds * _MIN_FRACTION):
+            result = self._decode(samples)
             self.seconds = start + len(samples) / SAMPLE_RATE
-            if window is not None and window.text:
-                self.text += f" {window.text}" if self.text else window.text
-                yield _segment(start, self.seconds, window)
+            if result is not None and result.text:
+                self.text += f" {result.text}" if self.text else result.text
+                yield result.segment(start, self.seconds, result.text, result.tokens)
             if on_progress:
                 on_progress(self.seconds)
 
-    def _read(self, samples: Floats) -> Window | None:
+    def _decode(self, samples: Floats) -> DecodingResult | None:
         """The text of a piece; None where it is too short to make a frame of the encoder."""
         network, config = self._network, self._model.config
         features = self._model.frontend(samples)
@@ -117,23 +117,7 @@ class Session(base.Session):
             self._options, max_new_tokens=min(count, self._options.max_new_tokens or count)
         )
         cross = network.cross_kv(states, lengths)
-        (window,) = decode(
-            network, cross, options, [None], temperature=options.temperature[0], dice=self._dice
+        (result,) = decode(
+            network, cross, options, [None], temperature=options.temperature[0], random=self._random
         )
-        return window
-
-
-def _segment(start: float, end: float, window: Window) -> Segment:
-    return Segment(
-        start,
-        end,
-        window.text,
-        [],
-        float(np.exp(window.avg_logprob)),
-        details={
-            "tokens": window.tokens,
-            "temperature": window.temperature,
-            "avg_logprob": round(window.avg_logprob, 4),
-            "compression_ratio": round(window.compression_ratio, 4),
-        },
-    )
+        return result

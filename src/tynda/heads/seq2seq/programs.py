@@ -17,8 +17,8 @@ from tynda.ops.tree import map_tree
 
 __all__ = [
     "Settings",
-    "attend",
     "cache",
+    "cross_attention",
     "exported",
     "forced",
     "forced_logits",
@@ -91,7 +91,7 @@ def forced(
     return forced_logits(ops, weights, settings, *encoded, tokens, starts)
 
 
-def attend(
+def cross_attention(
     ops: Ops[T],
     weights: Weights[T],
     settings: tuple[Family, Any, Sequence[int]],
@@ -105,13 +105,15 @@ def attend(
     family, config, layers = settings
     found: list[T] = []
 
-    def watch(layer: int, q: T, k: T) -> None:
+    def on_cross_attention(layer: int, q: T, k: T) -> None:
         if layer in layers:
             heads = config.decoder_heads
             found.append(ops.attention_weights(q, k, heads=heads, lengths=length))
 
     decode, logits = family.programs["decode"], family.programs["logits"]
-    states, _ = decode(ops, weights, config, tokens, starts, cross, watch=watch)
+    states, _ = decode(
+        ops, weights, config, tokens, starts, cross, on_cross_attention=on_cross_attention
+    )
     scores: T = logits(ops, weights, config, states)
     return scores, found
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tynda.heads.seq2seq.options import Options
 from tynda.ops.numpy import NumpyOps
 
-__all__ = ["SECONDS_PER_FRAME", "Rules", "log_softmax", "suppressed"]
+__all__ = ["SECONDS_PER_FRAME", "Rules", "log_softmax", "suppressed_tokens"]
 
 Floats = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ log_softmax = NumpyOps().log_softmax
 """Logits are NumPy's by the time that they are chosen from, whatever the backend."""
 
 
-def suppressed(tokenizer: Any, vocab: int, options: Options) -> tuple[list[int], list[int]]:
+def suppressed_tokens(tokenizer: Any, vocab: int, options: Options) -> tuple[list[int], list[int]]:
     """The tokens that a text never has, and those that it does not begin with."""
     t = tokenizer
     never = {x for x in options.suppress_tokens if x >= 0}
@@ -42,11 +42,11 @@ class Rules:
     def __init__(self, tokenizer: Any, vocab: int, options: Options) -> None:
         t = self._tokenizer = tokenizer
         self._options = options
-        self._never, self._first = suppressed(t, vocab, options)
-        self._stamps = not options.without_timestamps and t.timestamp_begin is not None
-        self._latest = (
+        self._never, self._first = suppressed_tokens(t, vocab, options)
+        self._with_timestamps = not options.without_timestamps and t.timestamp_begin is not None
+        self._max_first_timestamp = (
             None
-            if options.max_initial_timestamp is None or not self._stamps
+            if options.max_initial_timestamp is None or not self._with_timestamps
             else t.timestamp_begin + round(options.max_initial_timestamp / SECONDS_PER_FRAME)
         )
 
@@ -57,7 +57,7 @@ class Rules:
         logits[:, self._never] = -np.inf
         for row, text in zip(logits, texts, strict=True):
             self._against_repetition(row, text)
-            if self._stamps:
+            if self._with_timestamps:
                 self._timestamps(row, text)
 
     def _against_repetition(self, row: Floats, text: Sequence[int]) -> None:
@@ -77,8 +77,8 @@ class Rules:
         row[t.no_timestamps] = -np.inf
         if not text:  # a window begins with its first time stamp
             row[:begin] = -np.inf
-            if self._latest is not None:
-                row[self._latest + 1 :] = -np.inf
+            if self._max_first_timestamp is not None:
+                row[self._max_first_timestamp + 1 :] = -np.inf
         stamps = [x for x in text if x >= begin]
         if stamps:
             after_stamp = text[-1] >= begin

@@ -22,11 +22,12 @@ from tynda.heads.seq2seq import programs
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import Rules, log_softmax
 from tynda.models.base import CrossKV, Family, KVCache
+from tynda.transcript import Segment, Word
 
 __all__ = [
-    "Dice",
+    "DecodingResult",
     "Network",
-    "Window",
+    "RandomSource",
     "compression_ratio",
     "decode",
     "detect_language",
@@ -38,7 +39,7 @@ Cache = KVCache[Any] | None
 
 
 @dataclass(frozen=True)
-class Window:
+class DecodingResult:
     """The text of one window."""
 
     tokens: list[int]
@@ -56,8 +57,30 @@ class Window:
         """High where a text repeats itself."""
         return compression_ratio(self.text)
 
+    def segment(
+        self,
+        start: float,
+        end: float,
+        text: str,
+        tokens: Sequence[int],
+        words: Sequence[Word] = (),
+        **details: float,
+    ) -> Segment:
+        """A part of the window as a `Segment`, from ``start`` to ``end`` in seconds.
 
-class Dice:
+        ``details`` are added to those that every decoder gives.
+        """
+        common = {
+            "tokens": tokens,
+            "temperature": self.temperature,
+            "avg_logprob": round(self.avg_logprob, 4),
+            "compression_ratio": round(self.compression_ratio, 4),
+        }
+        confidence = float(np.exp(self.avg_logprob))
+        return Segment(start, end, text, list(words), confidence, details={**common, **details})
+
+
+class RandomSource:
     """The random numbers of a recording, by which its tokens are drawn above temperature 0."""
 
     def __init__(self, seed: int) -> None:
@@ -131,8 +154,8 @@ def detect_language(network: Network, cross: CrossKV[Any]) -> list[dict[str, flo
     if not tokenizer.multilingual:
         raise TyndaError("this model knows one language: there is none to detect")
     items = len(network.engine.array(cross.lengths))
-    steps = _Steps(network, cross, items, 1)
-    logits = steps.step([[tokenizer.sot]] * items)
+    decoder = _Decoder(network, cross, items, 1)
+    logits = decoder.step([[tokenizer.sot]] * items)
     codes, tokens = list(tokenizer.languages), list(tokenizer.languages.values())
     probs = np.exp(log_softmax(logits[:, tokens]))
     return [dict(zip(codes, map(float, row), strict=True)) for row in probs]
@@ -147,8 +170,8 @@ def decode(
     temperature: float = 0.0,
     prompt: Sequence[int] = (),
     prefix: Sequence[int] = (),
-    dice: Dice | None = None,
-) -> list[Window]:
+    random: RandomSource | None = None,
+) -> list[DecodingResult]:
     """The likeliest text of each window, at one ``temperature``.
 
     ``languages`` are codes (None for a model of one language); ``prompt`` are tokens of a
@@ -158,47 +181,47 @@ def decode(
     """
     tokenizer = network.tokenizer
     beams = options.beam_size if temperature == 0 else None
-    group = beams or (options.best_of if temperature > 0 else None) or 1
-    most = options.max_new_tokens or network.config.context // 2
-    begins = [_beginning(network, options, x, prompt, prefix, most) for x in languages]
-    size = len(begins[0])
-    if size >= network.config.context:
+    rows_per_window = beams or (options.best_of if temperature > 0 else None) or 1
+    max_tokens = options.max_new_tokens or network.config.context // 2
+    prompts = [_initial_tokens(network, options, x, prompt, prefix, max_tokens) for x in languages]
+    prompt_length = len(prompts[0])
+    if prompt_length >= network.config.context:
         raise TyndaError(
-            f"prompt, hot words and prefix take {size} tokens, and the model has room for "
+            f"prompt, hot words and prefix take {prompt_length} tokens, and the model has room for "
             f"{network.config.context - 1}: shorten them"
         )
-    steps = _Steps(network, cross, len(begins), size + most)
-    logits = steps.step(begins)
-    no_speech = np.zeros(len(begins), np.float32)
+    decoder = _Decoder(network, cross, len(prompts), prompt_length + max_tokens)
+    logits = decoder.step(prompts)
+    no_speech = np.zeros(len(prompts), np.float32)
     if tokenizer.no_speech is not None:
-        at_start = steps.logits_at(begins[0].index(tokenizer.sot))
+        at_start = decoder.logits_at(prompts[0].index(tokenizer.sot))
         no_speech = np.exp(log_softmax(at_start))[:, tokenizer.no_speech]
-    steps.spread(group)
-    logits = np.repeat(logits, group, axis=0)
+    decoder.repeat_rows(rows_per_window)
+    logits = np.repeat(logits, rows_per_window, axis=0)
 
     texts: list[list[int]] = [[] for _ in logits]
     rules = Rules(network.tokenizer, network.config.vocab, options)
     search = (
-        _Beams(beams, options.patience, tokenizer.eot)
+        _BeamSearch(beams, options.patience, tokenizer.eot)
         if beams
-        else _Draws(temperature, dice or Dice(options.seed), tokenizer.eot)
+        else _Sampler(temperature, random or RandomSource(options.seed), tokenizer.eot)
     )
     sums = np.zeros(len(texts), np.float32)
     # The last token needs no room: nothing follows it.
-    count = min(most, network.config.context - size + 1)
+    count = min(max_tokens, network.config.context - prompt_length + 1)
     for step in range(count):
         rules.apply(logits, texts)
         sources, tokens, done = search.choose(log_softmax(logits), sums, texts)
         texts = [[*texts[s], t] for s, t in zip(sources, tokens, strict=True)]
         if done or step + 1 == count:
             break
-        logits = steps.step([[t] for t in tokens], sources)
+        logits = decoder.step([[t] for t in tokens], sources)
 
     windows = []
-    for i, candidates in enumerate(search.finish(texts, sums, group)):
+    for i, candidates in enumerate(search.finish(texts, sums, rows_per_window)):
         best, total = max(candidates, key=lambda c: c[1] / _penalty(len(c[0]), options))
         windows.append(
-            Window(
+            DecodingResult(
                 best,
                 tokenizer.decode(best).strip(),
                 languages[i],
@@ -216,20 +239,20 @@ def _penalty(length: int, options: Options) -> float:
     return float(((5 + length) / 6) ** options.length_penalty)
 
 
-def _beginning(
+def _initial_tokens(
     network: Network,
     options: Options,
     language: str | None,
     prompt: Sequence[int],
     prefix: Sequence[int],
-    most: int,
+    max_tokens: int,
 ) -> list[int]:
     """The tokens that the decoder starts from (section 2.3, figure 1)."""
     tokenizer, half = network.tokenizer, network.config.context // 2
     tokens = start_tokens(tokenizer, language, options.task)
     if options.without_timestamps and tokenizer.timestamp_begin is not None:
         tokens.append(tokenizer.no_timestamps)
-    tokens += list(prefix)[-max(half - most, 0) :]  # -0: all of it
+    tokens += list(prefix)[-max(half - max_tokens, 0) :]  # -0: all of it
     if prompt:
         tokens = [tokenizer.sot_prev, *prompt[-(half - 1) :], *tokens]
     return tokens
@@ -244,11 +267,11 @@ def start_tokens(tokenizer: Any, language: str | None, task: str) -> list[int]:
             f"the model does not know the language {language!r}; it knows "
             + ", ".join(tokenizer.languages)
         )
-    doing = tokenizer.transcribe if task == "transcribe" else tokenizer.translate
-    return [tokenizer.sot, tokenizer.languages[language], doing]
+    task_token = tokenizer.transcribe if task == "transcribe" else tokenizer.translate
+    return [tokenizer.sot, tokenizer.languages[language], task_token]
 
 
-class _Steps:
+class _Decoder:
     """The decoder network, one step after another, with its cache."""
 
     def __init__(self, network: Network, cross: CrossKV[Any], rows: int, length: int) -> None:
@@ -272,32 +295,32 @@ class _Steps:
         self._states = array(states)
         return np.array(array(logits))  # a copy: the rules write into it
 
-    def logits_at(self, place: int) -> Floats:
+    def logits_at(self, position: int) -> Floats:
         """Logits ``[rows, vocab]`` behind one of the tokens of the last call."""
-        return self._network.logits(np.ascontiguousarray(self._states[:, place]))
+        return self._network.logits(np.ascontiguousarray(self._states[:, position]))
 
-    def spread(self, group: int) -> None:
+    def repeat_rows(self, count: int) -> None:
         """Make ``group`` rows of each."""
-        if group > 1:
-            self._reorder(np.repeat(np.arange(len(self._starts)), group))
+        if count > 1:
+            self._reorder(np.repeat(np.arange(len(self._starts)), count))
 
     def _reorder(self, rows: NDArray[np.int64]) -> None:
         self._cache = self._network.select(self._cache, rows)
         self._starts = self._starts[rows]
 
 
-class _Draws:
+class _Sampler:
     """The best token, or one drawn at random, for every row on its own."""
 
-    def __init__(self, temperature: float, dice: Dice, eot: int) -> None:
-        self._temperature, self._dice, self._eot = temperature, dice, eot
+    def __init__(self, temperature: float, random: RandomSource, eot: int) -> None:
+        self._temperature, self._random, self._eot = temperature, random, eot
 
     def choose(
-        self, logs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
+        self, log_probs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
     ) -> tuple[list[int], list[int], bool]:
         """The row that each new row continues, its token, and whether all rows have ended."""
         tokens = []
-        for i, (row, text) in enumerate(zip(logs, texts, strict=True)):
+        for i, (row, text) in enumerate(zip(log_probs, texts, strict=True)):
             if text and text[-1] == self._eot:
                 tokens.append(self._eot)
                 continue
@@ -310,30 +333,30 @@ class _Draws:
         """The largest of logits with Gumbel noise is a draw from their softmax (Gumbel 1954)."""
         if self._temperature == 0:
             return row
-        noise = self._dice.generator.gumbel(size=len(row)).astype(np.float32)
+        noise = self._random.generator.gumbel(size=len(row)).astype(np.float32)
         return row / np.float32(self._temperature) + noise
 
     def finish(
-        self, texts: list[list[int]], sums: Floats, group: int
+        self, texts: list[list[int]], sums: Floats, rows_per_window: int
     ) -> list[list[tuple[list[int], float]]]:
         """The candidates of each window: text and sum of log-probabilities."""
         rows = [
             (text[: text.index(self._eot)] if self._eot in text else text, float(total))
             for text, total in zip(texts, sums, strict=True)
         ]
-        return [rows[i : i + group] for i in range(0, len(rows), group)]
+        return [rows[i : i + rows_per_window] for i in range(0, len(rows), rows_per_window)]
 
 
-class _Beams:
+class _BeamSearch:
     """Beam search: the best ``size`` continuations of each window go on."""
 
     def __init__(self, size: int, patience: float, eot: int) -> None:
         self._size, self._eot = size, eot
-        self._enough = max(1, round(size * patience))
+        self._max_finished = max(1, round(size * patience))
         self._finished: list[dict[tuple[int, ...], float]] = []
 
     def choose(
-        self, logs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
+        self, log_probs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
     ) -> tuple[list[int], list[int], bool]:
         """The row that each new row continues, its token, and whether the search has ended.
 
@@ -347,10 +370,10 @@ class _Beams:
             # Rows may say the same, as all do at first: each continuation counts once.
             candidates: dict[tuple[int, ...], tuple[float, int]] = {}
             for row in range(item * size, (item + 1) * size):
-                best = np.argpartition(-logs[row], size)[: size + 1]
-                for token in best[np.argsort(-logs[row][best], kind="stable")]:
+                best = np.argpartition(-log_probs[row], size)[: size + 1]
+                for token in best[np.argsort(-log_probs[row][best], kind="stable")]:
                     key = (*texts[row], int(token))
-                    candidates[key] = float(sums[row] + logs[row][token]), row
+                    candidates[key] = float(sums[row] + log_probs[row][token]), row
             kept, ended = 0, []
             for key, (total, row) in sorted(candidates.items(), key=lambda c: -c[1][0]):
                 if key[-1] == self._eot:
@@ -362,20 +385,20 @@ class _Beams:
                 kept += 1
                 if kept == size:
                     break
-            for text, total in ended[: self._enough - len(finished)]:
+            for text, total in ended[: self._max_finished - len(finished)]:
                 finished[text] = total
         sums[:] = new_sums
-        return sources, tokens, all(len(f) >= self._enough for f in self._finished)
+        return sources, tokens, all(len(f) >= self._max_finished for f in self._finished)
 
     def finish(
-        self, texts: list[list[int]], sums: Floats, group: int
+        self, texts: list[list[int]], sums: Floats, rows_per_window: int
     ) -> list[list[tuple[list[int], float]]]:
         """The candidates of each window; those that did not end fill up the missing ones."""
         result = []
         for item, finished in enumerate(self._finished):
-            rows = range(item * group, (item + 1) * group)
+            rows = range(item * rows_per_window, (item + 1) * rows_per_window)
             for row in sorted(rows, key=lambda r: -sums[r]):
-                if len(finished) >= group:
+                if len(finished) >= rows_per_window:
                     break
                 finished[tuple(texts[row])] = float(sums[row])
             result.append([(list(text), total) for text, total in finished.items()])

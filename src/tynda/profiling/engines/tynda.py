@@ -14,7 +14,7 @@ from tynda import models, quantization
 from tynda import weights as quant
 from tynda.compile import native
 from tynda.heads.ctc.head import CTCHead
-from tynda.heads.ctc.options import Decoding
+from tynda.heads.ctc.options import CTCOptions
 from tynda.heads.seq2seq import pieces, rules, search
 from tynda.heads.seq2seq.head import Seq2SeqHead
 from tynda.heads.seq2seq.options import Options
@@ -224,7 +224,7 @@ class _CTC(_Tynda):
             log_probs, frames = map(engine.array, engine.run(encode, config, *features))
         with clock.stage("decoder"):
             for row, count in zip(log_probs, frames, strict=True):
-                head.decode(row[: int(count)], Decoding())
+                head.decode(row[: int(count)], CTCOptions())
 
 
 _SESSIONS: dict[str, type[_Tynda]] = {"ctc": _CTC, "seq2seq": _Seq2Seq}
