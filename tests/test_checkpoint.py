@@ -25,7 +25,7 @@ from tynda.heads.ctc import ngram
 from tynda.heads.ctc.options import CTCOptions
 from tynda.model import Model
 from tynda.store import checkpoint
-from tynda.weights.weight import dense
+from tynda.weights.weight import dequantize_all
 
 
 def refused(path, *words):
@@ -61,7 +61,7 @@ def test_floats_come_back_as_they_were_stored(tmp_path, bits):
 def test_eight_bits_are_off_by_half_a_step_of_the_row_at_most(tmp_path):
     path = save_tiny(tmp_path / "m.safetensors", bits=8)
     tensors, _ = read_raw(path)
-    read = dense(checkpoint.load(path).weights)
+    read = dequantize_all(checkpoint.load(path).weights)
     for name, value in weights().items():
         if value.ndim == 1:
             np.testing.assert_array_equal(read[name], value.astype(np.float16))
@@ -81,7 +81,7 @@ def test_a_row_of_zeros_and_a_transposed_matrix_survive_eight_bits(tmp_path):
     values[name] = np.zeros((16, 16), np.float32).T
     values[name][3] = np.linspace(-1.27, 1.27, 16)
     checkpoint.save_model(tmp_path / "m.safetensors", header(), values, bits=8)
-    read = dense(checkpoint.load(tmp_path / "m.safetensors").weights)[name]
+    read = dequantize_all(checkpoint.load(tmp_path / "m.safetensors").weights)[name]
     np.testing.assert_array_equal(read[[0, 1, 2, 4]], 0)
     np.testing.assert_allclose(read[3], values[name][3], atol=0.00502)
 
@@ -400,6 +400,6 @@ def test_flipped_bytes_give_an_error_or_a_model(scratch, flips):
         model = checkpoint.load(path)
     except TyndaError:
         return
-    assert all(np.isfinite(value).all() for value in dense(model.weights).values())
+    assert all(np.isfinite(value).all() for value in dequantize_all(model.weights).values())
     samples = np.sin(np.arange(3000)).astype(np.float32)
     assert Model(model).encode(samples).shape[1] == model.config.vocab

@@ -30,7 +30,7 @@ from tynda.weights import stored
 from tynda.weights.grid import BITS, Grid
 from tynda.weights.rounding import to_grid
 from tynda.weights.tensors import MappedRows
-from tynda.weights.weight import by_tap, dense, floats, is_integer, stored_bits
+from tynda.weights.weight import by_tap, dequantize_all, floats, is_integer, stored_bits
 from whisper_peer import write_folder
 
 OPTIONS = [
@@ -74,7 +74,7 @@ def test_a_file_in_8_bits_has_the_codes_that_a_folder_is_computed_with(folder, t
     exact, read = huggingface.load(folder).weights, checkpoint.load(path).weights
     for name, weight in read.items():
         if is_integer(weight):
-            steps = (dense(read)[name] - exact[name]) / weight.scale.reshape(
+            steps = (dequantize_all(read)[name] - exact[name]) / weight.scale.reshape(
                 -1, *[1] * (weight.codes.ndim - 1)
             )
             assert np.abs(steps).max() < 0.51
@@ -156,7 +156,7 @@ def test_few_bits_come_back_from_their_file(folder, tmp_path, bits):
     model = huggingface.load(folder)
     read = checkpoint.load(path).weights
     for name in products(model):
-        exact = dense(model.weights)[name]
+        exact = dequantize_all(model.weights)[name]
         if "embed_positions" in name:
             assert stored_bits(read[name]) == 8
             continue
@@ -239,7 +239,7 @@ def speech(tmp_path_factory):
 
 def with_outliers(model, path):
     """Return the model with some far larger activations and correspondingly small weights."""
-    weights = dict(dense(model.weights))
+    weights = dict(dequantize_all(model.weights))
     for norm, after in (
         ("self_attn_layer_norm", "self_attn.[qkv]_proj"),
         ("final_layer_norm", "fc1"),
@@ -279,11 +279,13 @@ def test_calibrated_methods_keep_more_of_the_model(folder, tmp_path, speech, fam
     def outputs(weights, compute):
         return heard.outputs(Eager(NumpyOps(compute), weights), 0)
 
-    expected = outputs(dense(model.weights), 32)
+    expected = outputs(dequantize_all(model.weights), 32)
     off = []
     for name in ("a", "b"):
         weights = checkpoint.load(tmp_path / name).weights
-        found = outputs(weights if bits == 8 else dense(weights), bits if bits == 8 else 32)
+        found = outputs(
+            weights if bits == 8 else dequantize_all(weights), bits if bits == 8 else 32
+        )
         off.append(np.square(found - expected).mean())
     assert off[1] < 0.8 * off[0]
 
@@ -320,7 +322,7 @@ def test_scales_that_move_leave_the_model_as_it_is(folder, speech, method):
     assert "model.decoder.embed_tokens.weight" not in changed
     before, after = (
         heard.outputs(Eager(NumpyOps(), weights), 0)
-        for weights in (dense(model.weights), dense(model.weights) | changed)
+        for weights in (dequantize_all(model.weights), dequantize_all(model.weights) | changed)
     )
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4 * np.abs(before).max())
     weight = model.weights["model.encoder.layers.0.fc1.weight"]
@@ -333,12 +335,14 @@ def test_what_comes_to_a_weight_is_seen(folder, speech):
     parts = heard.layerwise().parts(products(model))
     assert parts[0] == ("model.encoder.conv1.weight", 0, model.config.channels)
     assert parts[-1].name == "model.decoder.embed_tokens.weight"
-    seen = heard.statistics(dense(model.weights), ["model.encoder.conv2.weight"])
+    seen = heard.statistics(dequantize_all(model.weights), ["model.encoder.conv2.weight"])
     (found,) = seen.values()
     frames = sum(len(features) // 2 for features in heard.inputs)
     assert found.count == frames
     np.testing.assert_allclose(found.mean_squares, np.diag(found.hessians[0]), rtol=1e-5)
-    each = heard.statistics(dense(model.weights), ["model.encoder.conv2.weight"], diagonal=True)
+    each = heard.statistics(
+        dequantize_all(model.weights), ["model.encoder.conv2.weight"], diagonal=True
+    )
     np.testing.assert_array_equal(
         each["model.encoder.conv2.weight"].mean_squares, found.mean_squares
     )
@@ -358,17 +362,17 @@ def test_a_model_is_heard_as_it_is_used(folder, speech):
     assert own[: len(begin) + 8] == [*begin, *spoken.tokens]
 
     name = "model.decoder.layers.0.fc1.weight"
-    found = heard.statistics(dense(model.weights), [name])[name]
+    found = heard.statistics(dequantize_all(model.weights), [name])[name]
     assert found.count == sum(len(row) for rows in heard.texts for row in rows)
     # What is observed gives what the engine is told to compute.
     run, inputs = heard.layerwise(), []
     run.observe(
-        dense(model.weights),
+        dequantize_all(model.weights),
         ["model.decoder.embed_tokens.weight"],
         lambda _, start, rows: inputs.append(rows),
     )
-    logits = inputs[0] @ dense(model.weights)["model.decoder.embed_tokens.weight"].T
-    engine = Eager(NumpyOps(), dense(model.weights))
+    logits = inputs[0] @ dequantize_all(model.weights)["model.decoder.embed_tokens.weight"].T
+    engine = Eager(NumpyOps(), dequantize_all(model.weights))
     np.testing.assert_allclose(heard.outputs(engine, 0), logits, rtol=1e-4, atol=1e-4)
 
 
@@ -376,7 +380,7 @@ def test_a_model_is_heard_as_it_is_used(folder, speech):
 def test_a_run_in_pieces_observes_the_same(tmp_path, speech, monkeypatch, room):
     monkeypatch.setattr(layerwise, "_MAX_KEPT", room)
     model = library.load(save_tiny(tmp_path / "tiny.safetensors"))
-    weights = dense(model.weights)
+    weights = dequantize_all(model.weights)
     heard = Calibration(model, speech)
     whole = heard.statistics(weights, products(model))
     run, at = heard.layerwise(), []
@@ -393,7 +397,7 @@ def test_groups_of_a_convolution_are_heard_each_by_itself(tmp_path, speech, monk
     monkeypatch.setattr(statistics, "_MAX_INPUTS", 500)
     model = library.load(source)
     name = "wav2vec2.encoder.pos_conv_embed.conv.weight"
-    heard, weights = Calibration(model, speech), dense(model.weights)
+    heard, weights = Calibration(model, speech), dequantize_all(model.weights)
     parts = heard.layerwise().parts([name])
     assert [(p.start, p.stop) for p in parts] == [(24 * i, 24 * i + 24) for i in range(8)]
     seen = methods._observed(heard.layerwise(), weights, parts)
@@ -464,10 +468,12 @@ def test_scores_are_those_of_a_file(tmp_path):
 def test_what_was_begun_otherwise_is_begun_anew(folder, tmp_path, speech):
     # The name does not distinguish this model from another one.
     model = library.load(folder)
-    other = {k: np.negative(w) if w.ndim > 1 else w for k, w in dense(model.weights).items()}
+    other = {
+        k: np.negative(w) if w.ndim > 1 else w for k, w in dequantize_all(model.weights).items()
+    }
     header = new_header(model)
     checkpoint.save_model(tmp_path / "other", header, other)
-    checkpoint.save_model(tmp_path / "same", header, dense(model.weights))
+    checkpoint.save_model(tmp_path / "same", header, dequantize_all(model.weights))
     with pytest.raises(KeyboardInterrupt):
         quantize(tmp_path / "other", tmp_path / "m", 3, calibration=speech, on_progress=stop)
     assert (tmp_path / "m.partial").exists()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from tynda.errors import TyndaError
-from tynda.weights.tensors import forget, map_tensors
+from tynda.weights.tensors import map_tensors, release_memory
 
 KINDS = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -52,7 +52,7 @@ def test_what_is_forgotten_leaves_memory_and_comes_again(tmp_path):
     for value in found.values():
         value.sum()
     before = resident()
-    forget(found["b"][1000:-1000])
+    release_memory(found["b"][1000:-1000])
     assert before - resident() > 12 << 20
     for name, value in tensors.items():
         np.testing.assert_array_equal(found[name], value.numpy())
@@ -61,7 +61,7 @@ def test_what_is_forgotten_leaves_memory_and_comes_again(tmp_path):
 def test_what_is_in_no_file_is_not_forgotten():
     for tensor in (np.ones(5000, np.float32), np.frombuffer(b"abcd" * 5000, np.float32)):
         before = tensor.copy()
-        forget(tensor)
+        release_memory(tensor)
         np.testing.assert_array_equal(tensor, before)
 
 

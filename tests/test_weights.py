@@ -21,10 +21,10 @@ from tynda.weights.tensors import MappedRows
 from tynda.weights.weight import (
     Weight,
     by_tap,
-    dense,
+    concatenate,
+    dequantize_all,
     floats,
     is_integer,
-    joined,
     lookup,
     product,
     quantize_all,
@@ -75,7 +75,7 @@ def test_a_quantized_file_has_the_same_bytes_as_ever(tmp_path, bits, method):
 
 @pytest.mark.parametrize("bits", SAVED)
 def test_a_saved_model_has_the_same_bytes_as_ever(tmp_path, bits):
-    weights = dense(library.load("digits-en").weights)
+    weights = dequantize_all(library.load("digits-en").weights)
     checkpoint.save_model(tmp_path / "m", header(), weights, bits=bits)
     assert tensors_digest(tmp_path / "m") == SAVED[bits]
 
@@ -136,7 +136,7 @@ def test_all_formats_answer_alike(tmp_path, form, shape):
     ids = np.array([[0, len(values) - 1], [0, 0]])
     np.testing.assert_array_equal(lookup(weight, ids), lookup(values, ids))
     if form != "unrounded":
-        parts = joined([weight[: len(values) // 2], weight[len(values) // 2 :]])
+        parts = concatenate([weight[: len(values) // 2], weight[len(values) // 2 :]])
         np.testing.assert_array_equal(parts.dequantize(), values)
 
 
@@ -149,7 +149,7 @@ def test_products_are_in_8_bits_or_of_the_same_values_in_floats(tmp_path, form):
     expected = whole.astype(np.float32) * (scale[..., None] * weight.scale)
     assert is_integer(weight)
     np.testing.assert_array_equal(product(x, weight), expected)
-    exact = weight.exact()
+    exact = weight.with_float_products()
     assert not is_integer(exact)
     assert not is_integer(exact[2:4])
     assert kernel_format(exact) == (32, 0)
@@ -174,15 +174,15 @@ def test_how_the_kernels_hold_a_weight(tmp_path):
 def test_weights_are_rounded_when_they_are_read():
     weights = {"a": numbers(4, 40), "b": numbers(40), "positions": numbers(4, 40)}
     learnt = {"a": True, "b": True, "positions": False}
-    now, later = quantize_all(weights, learnt), quantize_all(weights, learnt, later=True)
-    assert later["a"].rows is weights["a"]
-    np.testing.assert_array_equal(later["a"].codes, now["a"].codes)
-    np.testing.assert_array_equal(later["a"].scale, now["a"].scale)
+    now, lazy = quantize_all(weights, learnt), quantize_all(weights, learnt, lazy=True)
+    assert lazy["a"].rows is weights["a"]
+    np.testing.assert_array_equal(lazy["a"].codes, now["a"].codes)
+    np.testing.assert_array_equal(lazy["a"].scale, now["a"].scale)
     for name in ("b", "positions"):
-        assert now[name] is later[name] is weights[name]
+        assert now[name] is lazy[name] is weights[name]
     assert is_integer(now["a"])
-    assert not is_integer(dense(now, later=True)["a"])
-    np.testing.assert_array_equal(dense(now)["a"], now["a"].dequantize())
+    assert not is_integer(dequantize_all(now, lazy=True)["a"])
+    np.testing.assert_array_equal(dequantize_all(now)["a"], now["a"].dequantize())
 
 
 @settings(deadline=None)

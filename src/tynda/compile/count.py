@@ -166,7 +166,7 @@ def count_call(
         name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()
     }
     if machine.bits == 8:
-        weights = quantize_all(weights, family.trainable(config), later=True)
+        weights = quantize_all(weights, family.trainable(config), lazy=True)
     return report(program, lowered(program, weights, machine)), result
 
 

@@ -15,7 +15,7 @@ from tynda.compile.native import Native
 from tynda.errors import TyndaError
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import map_tree
-from tynda.weights.weight import Tensor, dense, quantize_all, stored_bits
+from tynda.weights.weight import Tensor, dequantize_all, quantize_all, stored_bits
 
 __all__ = ["BITS", "Backend", "Eager", "Engine", "as_held", "open_engine", "processors"]
 
@@ -124,10 +124,10 @@ def as_held(
         stored = any(stored_bits(weight) <= 8 for weight in weights.values())
         bits = 8 if stored and backend == "native" else 32
     if bits == 32:
-        return dense(weights, later=backend == "native"), bits
+        return dequantize_all(weights, lazy=backend == "native"), bits
     if backend == "torch":
         raise TyndaError("torch computes in 32 bits: take the native or the numpy backend")
-    return quantize_all(weights, trainable, later=backend == "native"), bits
+    return quantize_all(weights, trainable, lazy=backend == "native"), bits
 
 
 def processors() -> int:

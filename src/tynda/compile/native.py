@@ -24,7 +24,7 @@ from tynda.compile.plan import Constant, Matrix, Plan
 from tynda.compile.trace import Program, Value, trace_call
 from tynda.errors import TyndaError
 from tynda.ops.tree import leaves, map_tree
-from tynda.weights.kernels import put_rows
+from tynda.weights.kernels import copy_rows
 from tynda.weights.weight import floats
 
 try:
@@ -223,7 +223,7 @@ class Native:
             made = _native.Matrix(self.kernels, *sizes)
             for row in range(matrix.first, stop, _ROWS):
                 rows = slice(row, min(row + _ROWS, stop))
-                put_rows(made, self.kernels, weight, rows, row - matrix.first, matrix.bits)
+                copy_rows(made, self.kernels, weight, rows, row - matrix.first, matrix.bits)
             self._matrices[matrix] = made
         return self._matrices[matrix]
 

@@ -21,8 +21,8 @@ from tynda.quantization.statistics import InputStatistics, inputs_bytes
 from tynda.store.checkpoint import Checkpoint
 from tynda.weights.grid import NF4, Grid
 from tynda.weights.rounding import to_grid
-from tynda.weights.tensors import forget
-from tynda.weights.weight import Floats, Weight, by_tap, floats, joined, stored_bits
+from tynda.weights.tensors import release_memory
+from tynda.weights.weight import Floats, Weight, by_tap, concatenate, floats, stored_bits
 
 __all__ = ["quantize"]
 
@@ -61,7 +61,7 @@ def quantize(
     for some in rounds:
         finished |= some
         for name in some:
-            forget(weights[name])
+            release_memory(weights[name])
         if on_progress:
             on_progress(finished)
     return finished
@@ -136,7 +136,7 @@ def in_order(
             found = _round(weight, plan[part.name], method, seen.pop(part, None))
             pieces.setdefault(part.name, []).append(found)
         whole = {part.name for part in now} - {part.name for part in parts}
-        yield {name: joined(pieces.pop(name)) for name in whole}
+        yield {name: concatenate(pieces.pop(name)) for name in whole}
 
 
 def _fits(parts: Sequence[Part], weights: Mapping[str, Floats]) -> bool:

@@ -17,8 +17,8 @@ from tynda.quantization.settings import CALIBRATED, Method, Settings
 from tynda.store import library
 from tynda.store.checkpoint import Checkpoint, Header, load_tensors, save_model
 from tynda.weights.grid import Grid
-from tynda.weights.tensors import forget
-from tynda.weights.weight import POSITIONS, dense, floats, is_product, quantize_all
+from tynda.weights.tensors import release_memory
+from tynda.weights.weight import POSITIONS, dequantize_all, floats, is_matrix_product, quantize_all
 from tynda.weights.weight import quantize as to_8_bits
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def quantize(
     if bits in (16, 32):
         if method or overrides or calibration:
             raise TyndaError(f"{bits:g} bits are not rounded: leave method and overrides out")
-        save_model(output, new_header(model), dense(model.weights), bits=int(bits), lm=model.lm)
+        save_model(
+            output, new_header(model), dequantize_all(model.weights), bits=int(bits), lm=model.lm
+        )
         return
     plan = dict(bits) if isinstance(bits, Mapping) else choose(model, bits, group)
     plan |= overridden(model, group, overrides)
@@ -121,7 +123,7 @@ def choose(model: Checkpoint, bits: float, group: int = 32) -> dict[str, Grid]:
 def products(model: Checkpoint) -> list[str]:
     """The tensors that products are made with."""
     learnt = trainable(model)
-    return [name for name, w in model.weights.items() if is_product(w.shape, learnt[name])]
+    return [name for name, w in model.weights.items() if is_matrix_product(w.shape, learnt[name])]
 
 
 def trainable(model: Checkpoint) -> dict[str, bool]:
@@ -193,7 +195,7 @@ def _settings(model: Checkpoint, plan: Plan, method: str, used: Calibration) -> 
     digest = hashlib.sha256(repr((method, sorted(plan.items()))).encode())
     for name, weight in sorted(model.weights.items()):
         digest.update(name.encode() + np.ascontiguousarray(floats(weight)).tobytes())
-        forget(weight)
+        release_memory(weight)
     for features in used.inputs:
         digest.update(np.ascontiguousarray(features).tobytes())
     return digest.hexdigest()

@@ -22,7 +22,7 @@ from tynda.files import read_json
 from tynda.models.base import Spec
 from tynda.store.checkpoint import Checkpoint, Header
 from tynda.weights.tensors import map_tensors
-from tynda.weights.weight import dense
+from tynda.weights.weight import dequantize_all
 
 __all__ = ["ADAPTER", "CONVERT", "FILES", "PICKLED", "adapt", "check_kind", "load"]
 
@@ -126,7 +126,7 @@ def adapt(model: Checkpoint, language: str) -> Checkpoint:
             _CheckpointFolder(model.path),
             language,
             model.config,
-            dense(model.weights),
+            dequantize_all(model.weights),
             map_tensors(path),
         )
     except ValueError as error:

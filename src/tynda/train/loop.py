@@ -41,7 +41,7 @@ from tynda.train.seq2seq import Seq2Seq
 from tynda.train.splice import Splicer, find_words
 from tynda.train.teacher import Teacher
 from tynda.weights.grid import Grid
-from tynda.weights.weight import dense
+from tynda.weights.weight import dequantize_all
 
 __all__ = ["Trainer", "initial_weights", "learning_rate"]
 
@@ -216,7 +216,7 @@ class Trainer:
         for name, mine in asdict(config).items():
             if (its := asdict(shape)[name]) != mine:
                 raise TyndaError(f"{path} has a {name} of {its}, the recipe's model one of {mine}")
-        return {k: torch.from_numpy(v) for k, v in dense(model.weights).items()}
+        return {k: torch.from_numpy(v) for k, v in dequantize_all(model.weights).items()}
 
     def _resume(self, last: Path) -> None:
         if not last.exists():

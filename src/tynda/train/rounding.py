@@ -20,7 +20,7 @@ from tynda.train.recipe import Rounding
 from tynda.weights.grid import MIN_SCALE, Grid
 from tynda.weights.rounding import to_grid
 from tynda.weights.steps import Steps
-from tynda.weights.weight import Weight, is_product
+from tynda.weights.weight import Weight, is_matrix_product
 
 __all__ = ["Rounder", "round_weight"]
 
@@ -37,7 +37,7 @@ class Rounder:
         self.names = [
             name
             for name, spec in specs.items()
-            if is_product(spec.shape, spec.trainable)
+            if is_matrix_product(spec.shape, spec.trainable)
             and not any(fnmatchcase(name, pattern) for pattern in recipe.keep)
         ]
         self.factors = {

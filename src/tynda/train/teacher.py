@@ -9,7 +9,7 @@ from tynda.errors import TyndaError
 from tynda.ops.torch import TorchOps
 from tynda.store import library
 from tynda.text.tokenizer import ENGLISH, CharTokenizer
-from tynda.weights.weight import dense
+from tynda.weights.weight import dequantize_all
 
 __all__ = ["Teacher"]
 
@@ -32,7 +32,9 @@ class Teacher:
         self.frame = model.frontend.hop * model.config.stride
         """The number of samples for one frame of the output."""
         self._encode, self._config = model.family.programs["encode"], model.config
-        self._weights = {k: torch.from_numpy(v).to(device) for k, v in dense(model.weights).items()}
+        self._weights = {
+            k: torch.from_numpy(v).to(device) for k, v in dequantize_all(model.weights).items()
+        }
 
     @torch.no_grad()
     def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

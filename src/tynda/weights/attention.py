@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from tynda.weights.integers import quantize_rows
 
-__all__ = ["KEYS", "LEAST_QUERIES", "attention"]
+__all__ = ["KEYS_PER_BLOCK", "MIN_QUERIES", "attention"]
 
 Floats = NDArray[np.float32]
 
-KEYS = 256
+KEYS_PER_BLOCK = 256
 """In a block."""
-LEAST_QUERIES = 16
+MIN_QUERIES = 16
 """With fewer, products in 8 bits save nothing, unless the keys have been brought to 8 bits for
 many calls (``remember_keys``): attention is then in float32."""
-_UNSEEN = np.finfo(np.float64).min
+_MASKED = np.finfo(np.float64).min
 
 
 def attention(
@@ -34,7 +34,7 @@ def attention(
     v: Floats,
     heads: int,
     lengths: NDArray[Any],
-    seen: NDArray[np.bool_] | None = None,
+    visible: NDArray[np.bool_] | None = None,
 ) -> Floats:
     """Compute ``tynda.ops.base.Ops.attention``, with arguments of the same shapes.
 
@@ -52,23 +52,23 @@ def attention(
                 q[item, :, part],
                 k[item, :keys, part],
                 v[item, :keys, v_part],
-                True if seen is None else seen[item, :, :keys],
+                True if visible is None else visible[item, :, :keys],
             )
     return y
 
 
-def _head(q: Floats, k: Floats, v: Floats, seen: NDArray[np.bool_] | bool) -> Floats:
+def _head(q: Floats, k: Floats, v: Floats, visible: NDArray[np.bool_] | bool) -> Floats:
     """Attend in one head: ``[queries, width]``, ``[keys, width]`` and ``[keys, v_width]``."""
     q_codes, q_scale = quantize_rows(q)
     k_codes, k_scale = quantize_rows(k)
     products = q_codes.astype(np.float64) @ k_codes.astype(np.float64).T
     scores = products * np.outer(q_scale, k_scale) / np.sqrt(q.shape[1])
-    scores = np.where(seen, scores, _UNSEEN)
+    scores = np.where(visible, scores, _MASKED)
     tops, totals, sums = [], [], []
-    for start in range(0, len(k), KEYS):
-        block = slice(start, start + KEYS)
+    for start in range(0, len(k), KEYS_PER_BLOCK):
+        block = slice(start, start + KEYS_PER_BLOCK)
         top = scores[:, block].max(1, keepdims=True)
-        weights = np.rint(127 * np.exp(scores[:, block] - top)) * (top > _UNSEEN)
+        weights = np.rint(127 * np.exp(scores[:, block] - top)) * (top > _MASKED)
         v_codes, v_scale = quantize_rows(np.ascontiguousarray(v[block].T))
         tops.append(top)
         totals.append(weights.sum(1, keepdims=True))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tynda.weights.grid import MIN_SCALE
 
-__all__ = ["half_scale", "quantize_rows"]
+__all__ = ["float16_scale", "quantize_rows"]
 
 Floats = NDArray[np.float32]
 
@@ -36,7 +36,7 @@ def quantize_rows(x: Floats, scale_dtype: Any = np.float32) -> tuple[NDArray[np.
     largest: Floats = np.abs(x).max(-1, initial=0)
     scale: Any
     if scale_dtype == np.float16:
-        scale = half_scale(largest / 127)
+        scale = float16_scale(largest / 127)
         scaled = x / scale[..., None].astype(np.float32)
     else:
         # The kernels multiply by this factor. A division by the scale would round otherwise.
@@ -48,7 +48,7 @@ def quantize_rows(x: Floats, scale_dtype: Any = np.float32) -> tuple[NDArray[np.
     return scaled.astype(np.int8), scale
 
 
-def half_scale(scale: NDArray[Any]) -> NDArray[np.float16]:
+def float16_scale(scale: NDArray[Any]) -> NDArray[np.float16]:
     """Scales as files store them: in f16, and at least `MIN_SCALE`."""
     half: NDArray[np.float16] = np.maximum(scale, MIN_SCALE).astype(np.float16)
     return half

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.weights.tensors import forget
+from tynda.weights.tensors import release_memory
 from tynda.weights.weight import Tensor, Weight, by_tap, floats, is_integer
 
-__all__ = ["is_integer", "kernel_arrays", "kernel_format", "put_rows"]
+__all__ = ["copy_rows", "is_integer", "kernel_arrays", "kernel_format"]
 
 # The kernels multiply packed codes of up to so many bits; more would gain nothing over 8.
 _MAX_PACKED = 4
@@ -34,7 +34,7 @@ def kernel_format(weight: Tensor) -> tuple[int, int]:
     return 8, 0
 
 
-def put_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, bits: int) -> None:
+def copy_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, bits: int) -> None:
     """Copy ``rows`` of a weight into a ``_native.Matrix``, from its output ``at`` on.
 
     ``bits``: of the matrix, those of `kernel_format`, or 32 for any weight. The memory that the
@@ -43,12 +43,12 @@ def put_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, bi
     part: Any = weight[rows]
     if bits == 8 and part.grid is None:  # rounded by the kernels, which take less time
         matrix.put_rounded(kernels, at, by_tap(part.rows))
-        forget(part.rows)
+        release_memory(part.rows)
         return
     kind, arrays = kernel_arrays(part, bits)
     if kind == "float32":
         matrix.put(at, *arrays)
-        forget(part)
+        release_memory(part)
     elif kind == "int8":
         matrix.put_8(at, *arrays)
     else:
@@ -61,7 +61,7 @@ def kernel_arrays(part: Tensor, bits: int) -> tuple[str, list[NDArray[Any]]]:
 
     ``float32``: numbers ``[n, inputs]``. ``int8``: codes ``[n, inputs]`` and scales float32
     ``[n]``. ``packed`` and, in 1.58 bits, ``ternary``: codes uint8 ``[n, bytes]``, scales, and
-    steps uint8 and offsets int8 ``[n, groups]``. Inputs lie by tap. ``bits`` are as `put_rows`
+    steps uint8 and offsets int8 ``[n, groups]``. Inputs lie by tap. ``bits`` are as `copy_rows`
     takes them; rows that are rounded when they are read are rounded.
     """
     if bits == 32:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tynda.weights.grid import Grid
 from tynda.weights.pack import pack
-from tynda.weights.steps import Steps, nearest, spread, whole_numbers
+from tynda.weights.steps import Steps, int8_codes, nearest, spread
 from tynda.weights.weight import Floats, Weight, by_tap
 
 __all__ = ["from_codes", "to_grid"]
@@ -30,5 +30,5 @@ def from_codes(
     """
     if grid.bits < 8:
         return Weight.packed(shape, grid, steps, pack(codes, grid.bits))
-    whole = whole_numbers(codes, grid, steps).reshape(shape[0], *shape[2:], shape[1])
+    whole = int8_codes(codes, grid, steps).reshape(shape[0], *shape[2:], shape[1])
     return Weight.int8(np.moveaxis(whole, -1, 1), steps.scale)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.weights.grid import Grid
-from tynda.weights.integers import half_scale
+from tynda.weights.integers import float16_scale
 
-__all__ = ["Steps", "nearest", "settle", "spread", "symmetric", "whole_numbers"]
+__all__ = ["Steps", "int8_codes", "nearest", "settle", "spread", "symmetric"]
 
 Floats = NDArray[np.float32]
 
@@ -62,12 +62,12 @@ def settle(grid: Grid, step: Floats, middle: Floats | None = None) -> Steps:
     """
     largest = step.max(1)
     if grid.table:
-        scale = half_scale(largest / 127).astype(np.float32)
+        scale = float16_scale(largest / 127).astype(np.float32)
         return Steps(scale, np.ones(step.shape, np.uint8), np.zeros(step.shape, np.int8))
     if middle is not None:  # the values to both sides must lie from -127 to 127
         reach = np.abs(middle) + step * np.float32((grid.levels - 1) / 2)
         largest = np.maximum(largest, reach.max(1) * np.float32(grid.max_step / 127))
-    scale = half_scale(largest / np.float32(grid.max_step)).astype(np.float32)
+    scale = float16_scale(largest / np.float32(grid.max_step)).astype(np.float32)
     whole = np.clip(np.rint(step / scale[:, None]), 1, grid.max_step).astype(np.uint8)
     offset = symmetric(grid, whole)
     if middle is not None:
@@ -81,11 +81,11 @@ def nearest(rows: Floats, grid: Grid, scale: Floats, step: Any, offset: Any) -> 
     if grid.table:
         borders = (np.array(grid.table[1:]) + np.array(grid.table[:-1])) / 2
         return np.searchsorted(borders, rows / scale).astype(np.uint8)
-    exact = (rows / scale - offset) / step
-    return np.clip(np.rint(exact), 0, grid.levels - 1).astype(np.uint8)
+    with_float_products = (rows / scale - offset) / step
+    return np.clip(np.rint(with_float_products), 0, grid.levels - 1).astype(np.uint8)
 
 
-def whole_numbers(codes: NDArray[np.uint8], grid: Grid, steps: Steps) -> NDArray[np.int8]:
+def int8_codes(codes: NDArray[np.uint8], grid: Grid, steps: Steps) -> NDArray[np.int8]:
     """Codes ``[out, inputs]`` of few bits as codes in 8 bits: what stands beside the scale."""
     if grid.table:
         values: NDArray[np.int8] = np.array(grid.table, np.int8)[codes]

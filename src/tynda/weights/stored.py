@@ -20,7 +20,7 @@ from tynda.weights.grid import Grid
 from tynda.weights.integers import quantize_rows
 from tynda.weights.pack import row_bytes
 from tynda.weights.steps import Steps, symmetric
-from tynda.weights.tensors import MappedRows, places
+from tynda.weights.tensors import MappedRows, tensor_offsets
 from tynda.weights.weight import Tensor, Weight
 
 __all__ = ["TensorReader", "to_tensors"]
@@ -80,7 +80,7 @@ class TensorReader:
         """``file``: from ``safetensors.safe_open(path, "np")``."""
         self._path, self._file = path, file
         self.names = frozenset(file.keys())
-        self._mapped, self._places = path.open("rb"), places(path)
+        self._mapped, self._offsets = path.open("rb"), tensor_offsets(path)
 
     def tensor(self, name: str, *types: str) -> NDArray[Any]:
         """One tensor, of one of the safetensors ``types``; NumPy does not know them all."""
@@ -95,10 +95,10 @@ class TensorReader:
     def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A tensor of this ``shape``: in 8 bits a `Weight` whose codes stay in the file, or
         float32."""
-        about = self._file.get_slice(name)
-        if (found := tuple(about.get_shape())) != shape:
+        description = self._file.get_slice(name)
+        if (found := tuple(description.get_shape())) != shape:
             raise self._error(f"tensor {name} is {found}, should be {shape}")
-        if about.get_dtype() == "I8":
+        if description.get_dtype() == "I8":
             scale = self.tensor(f"{name}.scale", "F16", "F32")
             if scale.shape != shape[:1]:
                 raise self._error(f"tensor {name}.scale does not fit {name}")
@@ -110,24 +110,24 @@ class TensorReader:
             raise self._error(f"tensor {name} has values that are not finite; it is damaged")
         return np.asarray(value, np.float32)
 
-    def packed(self, name: str, shape: tuple[int, ...], about: Any) -> Weight:
+    def packed(self, name: str, shape: tuple[int, ...], description: Any) -> Weight:
         """A weight of this ``shape`` in few bits, whose codes stay in the file.
 
         ``about``: what the header says of its grid, whatever that is.
         """
-        grid, inputs = self._grid(name, about), math.prod(shape[1:])
+        grid, inputs = self._grid(name, description), math.prod(shape[1:])
         if len(shape) < 2 or not inputs:
             raise self._error(f"tensor {name} cannot be in few bits")
         steps = self._steps(name, grid, shape[0], grid.groups(inputs))
-        room, codes = (shape[0], row_bytes(grid.bits, inputs)), self._file.get_slice(name)
-        if codes.get_dtype() != "U8" or tuple(codes.get_shape()) != room:
-            raise self._error(f"tensor {name} should be U8 {room}; the file is damaged")
-        return Weight.packed(shape, grid, steps, self._rows(name, room, np.uint8))
+        stored_shape, codes = (shape[0], row_bytes(grid.bits, inputs)), self._file.get_slice(name)
+        if codes.get_dtype() != "U8" or tuple(codes.get_shape()) != stored_shape:
+            raise self._error(f"tensor {name} should be U8 {stored_shape}; the file is damaged")
+        return Weight.packed(shape, grid, steps, self._rows(name, stored_shape, np.uint8))
 
-    def _grid(self, name: str, about: Any) -> Grid:
+    def _grid(self, name: str, description: Any) -> Grid:
         try:
-            bits, group, table = (about[key] for key in ("bits", "group", "table"))
-            if len(about) > 3:
+            bits, group, table = (description[key] for key in ("bits", "group", "table"))
+            if len(description) > 3:
                 raise KeyError
             return Grid(bits, group, tuple(table))
         except (TyndaError, TypeError, KeyError):
@@ -155,7 +155,7 @@ class TensorReader:
         return part
 
     def _rows(self, name: str, shape: tuple[int, ...], dtype: type[Any]) -> MappedRows:
-        return MappedRows(self._mapped, self._places[name], shape, dtype)
+        return MappedRows(self._mapped, self._offsets[name], shape, dtype)
 
     def _error(self, what: str) -> TyndaError:
         return TyndaError(f"{self._path}: {what}")

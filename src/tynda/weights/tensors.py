@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from tynda.errors import TyndaError
 
-__all__ = ["MappedRows", "forget", "map_tensors", "places"]
+__all__ = ["MappedRows", "map_tensors", "release_memory", "tensor_offsets"]
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -55,7 +55,7 @@ class MappedRows:
         return np.frombuffer(data, self.dtype, size, skip).reshape(self.shape)
 
 
-def places(path: Path) -> dict[str, int]:
+def tensor_offsets(path: Path) -> dict[str, int]:
     """Where in a file, a whole one, each of its tensors begins."""
     with path.open("rb") as file:
         header, start = _header(file)
@@ -86,7 +86,7 @@ def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
     }
 
 
-def forget(tensor: Any) -> None:
+def release_memory(tensor: Any) -> None:
     """Let the memory go that a tensor from `map_tensors` has taken; the file still has it.
 
     Any other tensor stays as it is.

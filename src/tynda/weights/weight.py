@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tynda.weights.grid import INT8, Grid
 from tynda.weights.integers import quantize_rows
 from tynda.weights.pack import unpack
-from tynda.weights.steps import Steps, whole_numbers
+from tynda.weights.steps import Steps, int8_codes
 
 __all__ = [
     "POSITIONS",
@@ -25,11 +25,11 @@ __all__ = [
     "Tensor",
     "Weight",
     "by_tap",
-    "dense",
+    "concatenate",
+    "dequantize_all",
     "floats",
     "is_integer",
-    "is_product",
-    "joined",
+    "is_matrix_product",
     "lookup",
     "product",
     "quantize",
@@ -96,7 +96,7 @@ class Weight:
         """Numbers that are rounded to 8 bits when they are read, each row by its largest size."""
         return cls(tuple(weight.shape), weight, None, None)
 
-    def exact(self) -> Self:
+    def with_float_products(self) -> Self:
         """The same values, and products with them in float32."""
         return replace(self, integer=False)
 
@@ -116,7 +116,7 @@ class Weight:
             return rows, self.steps.scale
         out, used, *taps = self.shape
         levels = unpack(rows, self.grid.bits, self.inputs)
-        whole = whole_numbers(levels, self.grid, self.steps).reshape(out, *taps, used)
+        whole = int8_codes(levels, self.grid, self.steps).reshape(out, *taps, used)
         return np.moveaxis(whole, -1, 1), self.steps.scale
 
     @property
@@ -201,7 +201,7 @@ def lookup(weight: Tensor, ids: NDArray[Any]) -> Floats:
     return rows
 
 
-def joined(parts: Sequence[Weight]) -> Weight:
+def concatenate(parts: Sequence[Weight]) -> Weight:
     """Rows of one weight, one part after the other; all parts are of one format and have codes."""
     steps = [part.steps for part in parts if part.steps is not None]
     together = Steps(*(np.concatenate(part) for part in zip(*steps, strict=True)))
@@ -216,34 +216,36 @@ def quantize(weight: Floats) -> Weight:
     return Weight.int8(codes.reshape(weight.shape), scale)
 
 
-def dense(weights: Mapping[str, Any], *, later: bool = False) -> dict[str, Any]:
+def dequantize_all(weights: Mapping[str, Any], *, lazy: bool = False) -> dict[str, Any]:
     """All weights of a model as `floats`.
 
     ``later``: those with codes remain a `Weight`, whose rows become floats when they are read.
     """
     return {
-        name: weight.exact() if later and isinstance(weight, Weight) else floats(weight)
+        name: weight.with_float_products()
+        if lazy and isinstance(weight, Weight)
+        else floats(weight)
         for name, weight in weights.items()
     }
 
 
-def is_product(shape: tuple[int, ...], trainable: bool) -> bool:
+def is_matrix_product(shape: tuple[int, ...], trainable: bool) -> bool:
     """Whether products in few bits with a weight of this shape are worth while."""
     return len(shape) > 1 and int(np.prod(shape[1:])) >= _MIN_INPUTS and trainable
 
 
 def quantize_all(
-    weights: Mapping[str, Any], trainable: Mapping[str, bool], *, later: bool = False
+    weights: Mapping[str, Any], trainable: Mapping[str, bool], *, lazy: bool = False
 ) -> dict[str, Tensor]:
     """Round the weights of a model to 8 bits, where products have many inputs.
 
     ``trainable``: whether a tensor is learnt; constants (positions) stay as they are. ``later``:
     round only when they are read, some rows at a time.
     """
-    make = Weight.unrounded if later else quantize
+    make = Weight.unrounded if lazy else quantize
 
     def convert(name: str, weight: Any) -> Tensor:
-        if is_product(weight.shape, trainable[name]):
+        if is_matrix_product(weight.shape, trainable[name]):
             return weight if isinstance(weight, Weight) else make(weight)
         return floats(weight)
 
