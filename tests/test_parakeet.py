@@ -436,7 +436,7 @@ def change(path, edit):
         ("config.json", lambda d: d.update(pad_token_id=99), "no piece 99, which is the blank"),
         ("config.json", lambda d: d.update(pad_token_id="x"), "no piece x, which is the blank"),
         ("config.json", lambda d: d.update(vocab_size=7), "7 symbols do not fit"),
-        ("config.json", lambda d: d.update(encoder_config=3), "encoder_config 3 is no object"),
+        ("config.json", lambda d: d.update(encoder_config=3), "encoder_config 3 is not an object"),
         (
             "processor_config.json",
             lambda d: d["feature_extractor"].update(feature_size=8),

@@ -1,7 +1,7 @@
 """Model families: each file defines one as plain functions over ``tynda.ops``.
 
-The file of a family ends with ``FAMILY``, a `Family`, which tells every reader what it needs. A
-new family is one such file and one line here.
+The module of a family ends with ``FAMILY``, a `Family`, which describes the family to all other
+packages. A new family needs one such module and one line in `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FAMILIES = (
     "wav2vec2",
     "whisper",
 )
-"""The files beside this one that define a family; its name is the file's."""
+"""The modules of this package that define a family; a family has the name of its module."""
 
 
 def family(name: str) -> Family:
-    """The family of that name. Raises `TyndaError` for a name not in `FAMILIES`."""
+    """Return a family by name. Raises `TyndaError` for a name that is not in `FAMILIES`."""
     if name not in FAMILIES:
         raise TyndaError(f"unknown model family {name!r}; known: {', '.join(FAMILIES)}")
     found: Family = import_module(f"tynda.models.{name}").FAMILY
@@ -34,9 +34,9 @@ def family(name: str) -> Family:
 
 
 def family_of_model_type(kind: object) -> Family:
-    """The family that reads published checkpoints of this ``model_type``.
+    """Return the family that reads published checkpoints with this ``model_type``.
 
-    Raises `TyndaError` where none does.
+    Raises `TyndaError` where no family does.
     """
     readers = {t: f for f in map(family, FAMILIES) for t in f.model_types}
     if not isinstance(kind, str) or kind not in readers:

@@ -1,4 +1,4 @@
-"""The declaration of a model family, and the tensors that its programs hand to each other."""
+"""The description of a model family, and the tensors that its programs exchange."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ __all__ = [
 Array = NDArray[Any]
 
 Program = Callable[..., Any]
-"""``program(ops, weights, config, *inputs)``: tensors in, tensors out, over ``tynda.ops``."""
+"""``program(ops, weights, config, *inputs)`` maps tensors to tensors with ``tynda.ops``."""
 
-# A model file may come from anywhere: no number in it may ask for gigabytes.
+# A model file may come from anywhere, so that no number in it may request gigabytes.
 _MAX_SETTING = 1 << 16
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Shape of one tensor and how training starts it.
+    """The shape of a tensor, and its initialisation before training.
 
-    ``uniform``: ``gain`` U(-1, 1) / sqrt(fan_in), fan_in being the product of all axes but the
-    first (PyTorch's default for linear and convolution layers). ``sinusoids``: as `sinusoids`
-    gives them. A tensor that is not ``trainable`` is a constant or a running statistic.
+    ``uniform`` draws ``gain`` U(-1, 1) / sqrt(fan_in), where fan_in is the product of all axes
+    except the first (PyTorch's default for linear and convolution layers). ``sinusoids`` is the
+    table of `sinusoids`. A tensor that is not ``trainable`` is a constant or a running statistic.
     """
 
     shape: tuple[int, ...]
@@ -56,18 +56,18 @@ class Spec:
 
 @dataclass(frozen=True)
 class CrossKV(Generic[T]):
-    """Keys and values of a decoder's cross-attention, made once from the encoded sound."""
+    """Keys and values of a decoder's cross-attention, computed once from the encoder's states."""
 
     keys: Sequence[T]
     """``[items, frames, channels]`` for each decoder layer, packed by `Ops.remember_keys`."""
     values: Sequence[T]
     lengths: T
-    """``[items]``: frames that count."""
+    """``[items]``: the number of frames of each item, without padding."""
 
 
 @dataclass(frozen=True)
 class KVCache(Generic[T]):
-    """Keys and values of a decoder's self-attention for the tokens seen so far."""
+    """Keys and values of a decoder's self-attention for the previous tokens."""
 
     keys: Sequence[T]
     """``[batch, capacity, channels]`` for each decoder layer."""
@@ -75,7 +75,7 @@ class KVCache(Generic[T]):
 
 
 class CheckpointFolder(Protocol):
-    """The JSON files of a published checkpoint; raises `TyndaError` for a damaged one."""
+    """The JSON files of a published checkpoint. Methods raise `TyndaError` for a damaged file."""
 
     @property
     def path(self) -> Path:
@@ -83,30 +83,29 @@ class CheckpointFolder(Protocol):
         ...
 
     def json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
-        """The object in a file; ``{}`` for a missing one that is ``optional``."""
+        """Return the object in a file, or ``{}`` for a missing ``optional`` file."""
         ...
 
     def card_values(self, key: str) -> list[str]:
-        """Return the words under a key of the model card's front matter, one or several, or
-        none."""
+        """Return the words under a key of the model card's front matter; there may be none."""
         ...
 
 
 @dataclass
 class PublishedCheckpoint:
-    """A published checkpoint as its family understands it."""
+    """A published checkpoint, converted by its family."""
 
     tokenizer: Any
     frontend: FrontEnd
     languages: list[str]
     tensors: Callable[[Mapping[str, Array]], Mapping[str, Array]]
-    """The checkpoint's tensors under the names, and in the layout, of `Family.specs`."""
+    """Converts the checkpoint's tensors to the names and layouts of `Family.specs`."""
     decoding: dict[str, Any] = field(default_factory=dict)
-    """Settings of the decoder that the model file carries."""
+    """Settings of the decoder, for the header of a model file."""
 
 
 class LoadAdapter(Protocol):
-    """Changes a model to another of its languages."""
+    """Switches a model to another of its languages."""
 
     def __call__(
         self,
@@ -116,45 +115,50 @@ class LoadAdapter(Protocol):
         weights: Mapping[str, Array],
         adapter: Mapping[str, Array],
     ) -> tuple[Any, Any, Mapping[str, Array]]:
-        """Config, tokenizer and weights with the ``adapter``'s tensors for that language.
+        """Return config, tokenizer and weights, with the ``adapter``'s tensors for the language.
 
-        Raises ValueError for tensors that do not fit, `TyndaError` for symbols that do not.
+        Raises ValueError where a tensor does not match the model, and `TyndaError` where the
+        symbols do not match the output layer.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """Everything that readers of a model need to know of its family."""
+    """The description of a model family, from which all other packages read what they need."""
 
     name: str
     """The name in model files."""
     config: type[Any]
-    """A frozen dataclass, the numbers that shape the model. Among them are ``bins`` (of the front
-    end), ``vocab``, ``layers``, ``channels`` (the width of what ``tap`` sees) and ``stride``
-    (frames of the front end for each frame of the encoder)."""
+    """A frozen dataclass with the model's dimensions. Every config has ``bins`` (of the front
+    end), ``vocab``, ``layers``, ``channels`` (the width of the tensors that ``tap`` receives) and
+    ``stride`` (the number of front end frames for each frame of the encoder)."""
     specs: Callable[[Any], dict[str, Spec]]
-    """Config -> name -> `Spec` of every tensor of the model."""
+    """Maps a config to the `Spec` of every tensor of the model, by name."""
     head: str
-    """The kind of decoding, a name in ``tynda.heads.HEADS``; it says which `programs` there are."""
+    """The kind of decoding: a name in ``tynda.heads.HEADS``. It determines which `programs` a
+    family has."""
     programs: Mapping[str, Program]
     tokenizer: Callable[[Mapping[str, Any]], Any]
-    """The tokenizer that a model file describes; raises `TyndaError` for a damaged description."""
+    """Builds the tokenizer that a model file describes. Raises `TyndaError` for a damaged
+    description."""
     check: Callable[[Any, Any, FrontEnd, Mapping[str, Any]], None]
-    """Config, tokenizer, front end and decoding settings of a model file; raises `TyndaError`
-    where they do not fit each other."""
+    """Checks config, tokenizer, front end and decoding settings of a model file. Raises
+    `TyndaError` where they do not match each other."""
     model_types: tuple[str, ...] = ()
-    """Values of ``model_type`` in a published ``config.json`` that `settings` and `read` take."""
+    """The values of ``model_type`` in a published ``config.json`` that `settings` and `read`
+    accept."""
     settings: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-    """A published ``config.json`` -> what `configure` takes; raises KeyError for a setting that is
-    missing, ValueError for what the family does not cover."""
+    """Maps a published ``config.json`` to the argument of `configure`. Raises KeyError for a
+    missing setting, and ValueError for a variant that the family does not support."""
     read: Callable[[CheckpointFolder, Mapping[str, Any], Any], PublishedCheckpoint] | None = None
-    """Folder, ``config.json`` and `config` -> the checkpoint; raises `TyndaError`."""
+    """Reads a checkpoint from its folder, its ``config.json`` and its `config`. Raises
+    `TyndaError` for a damaged or unsupported checkpoint."""
     adapt: LoadAdapter | None = None
-    """For families with a small set of tensors for each language."""
+    """Switches the language, in families with a small set of tensors for each language."""
 
     def configure(self, values: Mapping[str, Any]) -> Any:
-        """The family's ``Config`` from plain values.
+        """Return the family's ``Config`` with these values; the others have their defaults.
 
         Raises `TyndaError` for a setting that is unknown, of a wrong type or out of range.
         """
@@ -171,19 +175,19 @@ class Family:
             raise TyndaError(f"model settings do not fit: {error}") from None
 
     def shapes(self, config: Any) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every tensor."""
+        """Return the shape of every tensor, by name."""
         return {name: spec.shape for name, spec in self.specs(config).items()}
 
     def trainable(self, config: Any) -> dict[str, bool]:
-        """Name -> whether training changes the tensor."""
+        """Return whether training changes each tensor, by name."""
         return {name: spec.trainable for name, spec in self.specs(config).items()}
 
 
 def sinusoids(count: int, channels: int) -> NDArray[np.float32]:
-    """Positions of a transformer ``[count, channels]``: sines, then cosines.
+    """Return sinusoidal positional encodings ``[count, channels]``: sines, then cosines.
 
-    The wave lengths run from 2 pi to 20000 pi frames in a geometric series (Vaswani et al.
-    2017, section 3.5, ordered as in Whisper). ``channels`` is even, at least 4.
+    The wavelengths form a geometric series from 2 pi to 20000 pi frames (Vaswani et al. 2017,
+    section 3.5, in the order of Whisper). ``channels`` must be even and at least 4.
     """
     waves = np.exp(-np.log(10000.0) / (channels // 2 - 1) * np.arange(channels // 2))
     angles = np.arange(count)[:, None] * waves
@@ -191,7 +195,7 @@ def sinusoids(count: int, channels: int) -> NDArray[np.float32]:
 
 
 def check_sizes(config: Any, front: FrontEnd, symbols: int) -> None:
-    """Raise `TyndaError` unless front end and tokenizer have the model's bins and symbols."""
+    """Raise `TyndaError` unless the front end has the model's bins and ``symbols`` its outputs."""
     if symbols != config.vocab or front.bins != config.bins:
         raise TyndaError(
             f"the model's {config.bins} bins and {config.vocab} symbols do not fit its front end "
@@ -200,8 +204,11 @@ def check_sizes(config: Any, front: FrontEnd, symbols: int) -> None:
 
 
 def _check(name: str, value: Any, hint: Any) -> Any:
-    """A setting as its field takes it; JSON and TOML have lists for tuples."""
-    if get_origin(hint) is UnionType:  # a type or None
+    """Check a setting's type and range; a list, from JSON or TOML, becomes a tuple.
+
+    Raises `TyndaError`, naming the setting.
+    """
+    if get_origin(hint) is UnionType:  # The hint is a type or None.
         return None if value is None else _check(name, value, get_args(hint)[0])
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):

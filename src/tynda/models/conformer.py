@@ -1,11 +1,11 @@
 """A compact Conformer encoder with a CTC head.
 
-Gulati et al. 2020 ("Conformer: Convolution-augmented Transformer for Speech Recognition"),
-made small and, as in Rekesh et al. 2023 ("Fast Conformer"), run at a low frame rate: the
-blocks may see fewer frames than the head, which restores the rate that spelling needs. Layer
-norm stands in the convolution module where the paper has batch norm (so
-that a frame depends on its own utterance alone), and attention carries no positional
-encoding, since the convolutions before and beside it already tell positions apart.
+This is a small version of Gulati et al. 2020 ("Conformer: Convolution-augmented Transformer for
+Speech Recognition"). As in Rekesh et al. 2023 ("Fast Conformer"), its blocks run at a low frame
+rate; the output layer may have more frames than they, since CTC over letters needs a higher rate.
+The convolution module has layer norm instead of the paper's batch norm, so that a frame depends
+only on its own utterance. Attention has no positional encoding, since the convolutions already
+distinguish positions.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["FAMILY", "Config", "encode", "specs"]
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the model."""
+    """The dimensions of the model."""
 
     bins: int = 80
-    """Bins of the front end."""
+    """Number of bins of the front end."""
     vocab: int = 29
-    """Symbols, the blank included."""
+    """Number of symbols, including the blank."""
     channels: int = 160
     """Width of the encoder."""
     layers: int = 8
@@ -35,14 +35,14 @@ class Config:
     hidden: int = 320
     """Inner width of the feed-forward modules."""
     kernel: int = 15
-    """Frames seen by the depthwise convolution (odd)."""
+    """Kernel size of the depthwise convolution, in frames; an odd number."""
     stem: int = 32
-    """Channels of the convolutions that shorten time and bins."""
+    """Channels of the convolutions that reduce time and bins."""
     stride: int = 4
-    """Frames of the front end to one frame of the output."""
+    """Number of front end frames for each output frame."""
     upsample: int = 2
-    """Output frames to one frame of the blocks, which thus see ``stride * upsample`` frames of
-    the front end as one."""
+    """Number of output frames for each frame of the blocks; a frame of the blocks therefore
+    covers ``stride * upsample`` frames of the front end."""
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class Config:
 
 
 def specs(config: Config) -> dict[str, Spec]:
-    """Every tensor of the model: name -> `Spec`."""
+    """Return the `Spec` of every tensor of the model, by name."""
     c, h, s = config.channels, config.hidden, config.stem
     out = Specs()
 
@@ -89,7 +89,7 @@ def specs(config: Config) -> dict[str, Spec]:
 
 
 def _stem_strides(config: Config) -> list[int]:
-    """Strides in time of the stem's convolutions; over the bins each has stride 2."""
+    """Return the strides in time of the stem's convolutions; over the bins each has stride 2."""
     reduction = config.stride * config.upsample
     return [2 if reduction >= 2**i else 1 for i in range(1, 4 if reduction == 8 else 3)]
 
@@ -102,9 +102,10 @@ def encode(
     lengths: T,
     tap: Tap[T] | None = None,
 ) -> tuple[T, T]:
-    """Features ``[batch, frames, bins]`` -> log-probabilities ``[batch, frames / stride, vocab]``.
+    """Encode features ``[batch, frames, bins]`` for CTC.
 
-    ``lengths [batch]`` counts the frames of each item; the second result those of the output.
+    ``lengths [batch]``, integers, are the numbers of frames of the items. Returns
+    log-probabilities ``[batch, frames / stride, vocab]`` and their lengths ``[batch]``.
     """
     x, lengths = _stem(ops, weights, config, features, lengths)
     for i in range(config.layers):
@@ -123,7 +124,7 @@ def encode(
 
 
 def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T) -> tuple[T, T]:
-    """Shorten time and bins with strided convolutions."""
+    """Reduce time and bins with strided convolutions."""
     batch, frames, bins = ops.shape(features)
     x = ops.reshape(ops.mask(features, lengths), batch, frames, bins, 1)
     for i, stride in enumerate(_stem_strides(config)):
@@ -131,7 +132,8 @@ def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
         x = ops.relu(ops.conv2d(x, weight, bias, stride=(stride, 2), padding=(1, 1)))
         lengths = ops.conv_lengths(lengths, kernel=3, stride=stride, padding=1)
-        x = ops.mask(x, lengths)  # the bias makes padding non-zero; the next kernel would see it
+        # The bias makes padding non-zero, and the next convolution would read it.
+        x = ops.mask(x, lengths)
     batch, frames, bins, channels = ops.shape(x)
     x = linear(ops, weights, "stem.out", ops.reshape(x, batch, frames, bins * channels))
     x = layer_norm(ops, weights, "stem.norm", x)
@@ -139,7 +141,8 @@ def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths
 
 
 def _block(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
-    """One Conformer block (section 2.4): half feed-forward, attention, convolution, half."""
+    """Apply one Conformer block (section 2.4): attention and convolution between two feed-forward
+    modules, each of which is added with a weight of one half."""
     x = ops.add(x, ops.scale(_feed_forward(ops, weights, config, f"{name}.ff1", x), 0.5))
     x = ops.add(x, _attention(ops, weights, config, f"{name}.attention", x, lengths))
     x = ops.add(x, _convolution(ops, weights, config, f"{name}.conv", x, lengths))

@@ -1,4 +1,4 @@
-"""Pieces that several families share: layers, checks of a CTC model, published front ends."""
+"""Code that several families share: layers, the check of a CTC model, published front ends."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ __all__ = ["Specs", "check_ctc", "layer_norm", "linear", "read_feature_extractor
 
 
 class Specs(dict[str, Spec]):
-    """Name -> `Spec`, filled layer by layer."""
+    """The `Spec` of each tensor by name, added layer by layer."""
 
     def linear(self, name: str, *shape: int, bias: bool = True, gain: float = 1.0) -> None:
-        """The tensors of `linear`, or of a convolution; ``shape`` begins with the outputs."""
+        """Add the tensors of `linear` or of a convolution; ``shape`` begins with the outputs."""
         self[f"{name}.weight"] = Spec(shape, gain=gain)
         if bias:
             self[f"{name}.bias"] = Spec(shape[:1], "zeros")
 
     def layer_norm(self, name: str, width: int, *, bias: bool = True) -> None:
-        """The tensors of `layer_norm`."""
+        """Add the tensors of `layer_norm`."""
         self[f"{name}.weight"] = Spec((width,), "ones")
         if bias:
             self[f"{name}.bias"] = Spec((width,), "zeros")
 
 
 def linear(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
-    """A linear layer ``[..., in]`` -> ``[..., out]``, with a bias if there is one."""
+    """Apply a linear layer, ``[..., in]`` to ``[..., out]``, with a bias if there is one."""
     return ops.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
 
 
 def layer_norm(ops: Ops[T], weights: Weights[T], name: str, x: T, eps: float = 1e-5) -> T:
-    """Layer norm over the last axis, with a bias if there is one."""
+    """Apply layer norm over the last axis, with a bias if there is one."""
     return ops.layer_norm(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"), eps)
 
 
 def check_ctc(config: Any, tokenizer: Sized, front: FrontEnd, decoding: Mapping[str, Any]) -> None:
-    """Raise `TyndaError` unless a CTC model has an output for each symbol, the blank included."""
+    """Raise `TyndaError` unless a CTC model has one output for each symbol and the blank."""
     check_sizes(config, front, len(tokenizer))
 
 
 def read_feature_extractor(folder: CheckpointFolder) -> dict[str, Any]:
-    """The settings of a published checkpoint's front end; ``{}`` where it has none."""
+    """Return the settings of a published checkpoint's front end, or ``{}`` where it has none."""
     extractor = folder.json("preprocessor_config.json", optional=True)
-    if not extractor:  # since transformers 5, all parts of a processor share a file
+    if not extractor:  # Since transformers 5, all parts of a processor share one file.
         part = folder.json("processor_config.json", optional=True).get("feature_extractor")
         extractor = part if isinstance(part, dict) else {}
     return extractor

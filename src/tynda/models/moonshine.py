@@ -1,10 +1,10 @@
-"""Moonshine: an encoder of the waveform, however long, and a decoder of text tokens.
+"""Moonshine: an encoder of waveforms of any length, and a decoder of text tokens.
 
 Jeffries et al. 2024, "Moonshine: Speech Recognition for Live Transcription and Voice Commands",
-section 3: convolutions over samples, then a transformer with pre-activation norms whose positions
-are angles that queries and keys are turned by. Sound is not padded to a window, so that a short
-one costs little. Tensors have the names and layouts of the checkpoints on the Hugging Face hub
-(``transformers``' ``MoonshineForConditionalGeneration``).
+section 3: convolutions over samples, then a pre-norm transformer with rotary positional
+encodings. Audio is not padded to a window, so that short audio is fast. Tensors have the names and
+layouts of the checkpoints on the Hugging Face hub (``transformers``'
+``MoonshineForConditionalGeneration``).
 
 The decoder is in ``tynda.models.moonshine_layers``.
 """
@@ -40,41 +40,41 @@ from tynda.text.bytepairs import BytePairTokenizer
 __all__ = ["FAMILY", "Config", "encode", "settings", "specs"]
 
 _CONVOLUTIONS = (("conv1", 127, 64), ("conv2", 7, 3), ("conv3", 3, 2))
-"""Name, kernel and stride of each."""
+"""Name, kernel size and stride of each convolution."""
 
 
 @dataclass(frozen=True)
 class Config(DecoderConfig):
-    """Sizes of the model; those of moonshine-tiny unless given."""
+    """The dimensions of the model; the defaults are those of moonshine-tiny."""
 
     bins: int = 1
-    """Samples in a frame of the front end."""
+    """Number of samples in a frame of the front end."""
     layers: int = 6
-    """Layers of the encoder."""
+    """Number of encoder layers."""
     heads: int = 8
     hidden: int = 1152
     """Inner width of the encoder's feed-forward layers."""
 
     stride: ClassVar[int] = 64 * 3 * 2
-    """Frames of the front end to one of the encoder."""
+    """Number of front end frames for each frame of the encoder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bins != 1:
             raise ValueError(f"bins {self.bins} is not 1: this model reads samples")
         if self.heads != self.decoder_heads:
-            raise ValueError(f"heads {self.heads} are not as many as the decoder's")
+            raise ValueError(f"heads {self.heads} differ from the decoder's {self.decoder_heads}")
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `Config` in a hub checkpoint's ``config.json``.
+    """Return the values of `Config` in a hub checkpoint's ``config.json``.
 
-    Raises KeyError for a missing one, ValueError for what this definition does not cover.
+    Raises KeyError for a missing setting, and ValueError for an unsupported variant.
     """
     layers, heads = ("num_hidden_layers", "num_attention_heads")
     for part in ("encoder", "decoder"):
         if config.get(f"{part}_num_key_value_heads") not in (None, config[f"{part}_{heads}"]):
-            raise ValueError(f"heads of the {part} that share keys are not covered")
+            raise ValueError(f"grouped-query attention in the {part} is not supported")
     if config.get("encoder_hidden_act", "gelu") != "gelu":
         raise ValueError(f"activation {config['encoder_hidden_act']!r} is not gelu")
     activation = config.get("decoder_hidden_act", "silu")
@@ -90,7 +90,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def specs(config: Config) -> dict[str, Spec]:
-    """Every tensor of the model: name -> `Spec`."""
+    """Return the `Spec` of every tensor of the model, by name."""
     out, c = Specs(), config.channels
     widths = (1, c, 2 * c, c)
     for i, (name, kernel, _) in enumerate(_CONVOLUTIONS):
@@ -111,10 +111,12 @@ def encode(
     lengths: T,
     tap: Tap[T] | None = None,
 ) -> tuple[T, T]:
-    """Samples ``[batch, samples, 1]`` -> states ``[batch, frames, channels]``, lengths.
+    """Encode samples ``[batch, samples, 1]`` to states ``[batch, frames, channels]``.
 
-    Nothing is masked before attention: without padding, a frame that counts has seen samples that
-    count alone. The first frame sees 895 samples (56 ms); fewer make none.
+    ``lengths [batch]``, integers, are the numbers of samples; the second result has those of
+    frames. The first frame has a receptive field of 895 samples (56 ms); shorter audio has no
+    frame. Nothing has to be masked before attention, since the convolutions have no padding: a
+    valid frame only depends on valid samples.
     """
     x = features
     for name, kernel, stride in _CONVOLUTIONS:

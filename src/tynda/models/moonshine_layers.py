@@ -1,11 +1,11 @@
-"""The layers of both Moonshines' encoders, and the decoder that they share.
+"""The encoder layers and the decoder that both Moonshine families share.
 
 Jeffries et al. 2024, "Moonshine: Speech Recognition for Live Transcription and Voice Commands",
-section 3: a transformer with pre-activation norms without biases, whose positions are angles that
-queries and keys are turned by (`Ops.rotary`), and whose decoder has gated feed-forward layers
-(`Ops.swiglu`). Tensors have the names and layouts of the checkpoints on the Hugging Face hub.
+section 3: a pre-norm transformer, whose norms have no biases, with rotary positional encodings
+(`Ops.rotary`) and, in the decoder, gated feed-forward layers (`Ops.swiglu`). Tensors have the
+names and layouts of the checkpoints on the Hugging Face hub.
 
-The decoder takes the same inputs as that of ``tynda.models.whisper``.
+The decoder has the same inputs as that of ``tynda.models.whisper``.
 """
 
 from __future__ import annotations
@@ -30,36 +30,37 @@ __all__ = [
 ]
 
 _MIN, _MAX = 1e-3, 1e12
-"""Numbers beyond these are no settings of a model, and no kernel is asked for them."""
+"""Bounds of a model's real-valued settings, since a model file may come from anywhere."""
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of the decoder; those of moonshine-tiny unless given."""
+    """The dimensions of the decoder; the defaults are those of moonshine-tiny."""
 
     vocab: int = 32768
-    """Tokens."""
+    """Number of tokens."""
     channels: int = 288
     decoder_layers: int = 6
     decoder_heads: int = 8
     decoder_hidden: int = 1152
     """Inner width of the feed-forward layers."""
     rotary: int = 32
-    """Channels of each head that are turned by their position, in pairs from the first on."""
+    """Number of channels of each head, from the first one, that have rotary encodings."""
     rotary_base: float = 10000.0
     context: int = 194
-    """The maximum number of tokens that the decoder sees."""
+    """Maximum number of tokens of the decoder."""
     tied: bool = True
     """Whether the token embedding is also the output layer."""
     tokens_per_second: float = 6.5
-    """More tokens for a second of sound are not speech but a decoder that repeats itself."""
+    """Maximum number of tokens for a second of audio: a decoder that generates more repeats
+    itself."""
 
     frames: ClassVar[None] = None
-    """There is no window of fixed length."""
+    """None, since the encoder has no window of fixed length."""
 
     @property
     def max_frames(self) -> int | None:
-        """The maximum number of frames of the front end; None: any."""
+        """Maximum number of front end frames; None means any number."""
         return None
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ def decoder_specs(out: Specs, config: DecoderConfig) -> None:
 
 
 def encoder_layer_specs(out: Specs, name: str, channels: int, attended: int, hidden: int) -> None:
-    """Add the tensors of `encoder_layer`; ``attended``: the channels of all heads."""
+    """Add the tensors of `encoder_layer`; ``attended`` is the number of channels of all heads."""
     for part in ("q_proj", "k_proj", "v_proj"):
         out.linear(f"{name}.self_attn.{part}", attended, channels, bias=False)
     out.linear(f"{name}.self_attn.o_proj", channels, attended, bias=False)
@@ -106,7 +107,10 @@ def encoder_layer_specs(out: Specs, name: str, channels: int, attended: int, hid
 def encoder_layer(
     ops: Ops[T], weights: Weights[T], name: str, x: T, attend: Callable[[T, T, T], T]
 ) -> T:
-    """Self-attention, as ``attend`` does it with queries, keys and values, and feed-forward."""
+    """Apply self-attention and feed-forward layers to ``x [batch, frames, channels]``.
+
+    ``attend`` computes attention from queries, keys and values of that layout.
+    """
     y = layer_norm(ops, weights, f"{name}.input_layernorm", x)
     q, k, v = (linear(ops, weights, f"{name}.self_attn.{part}_proj", y) for part in "qkv")
     x = ops.add(x, linear(ops, weights, f"{name}.self_attn.o_proj", attend(q, k, v)))
@@ -118,7 +122,7 @@ def encoder_layer(
 def cross_kv(
     ops: Ops[T], weights: Weights[T], config: DecoderConfig, states: T, lengths: T
 ) -> CrossKV[T]:
-    """Keys and values of the cross-attention, once for all steps of the decoder."""
+    """Return keys and values of the cross-attention, for all steps of the decoder."""
     heads = config.decoder_heads
     layers = [f"model.decoder.layers.{i}.encoder_attn" for i in range(config.decoder_layers)]
     keys = [linear(ops, weights, f"{layer}.k_proj", states) for layer in layers]
@@ -140,7 +144,7 @@ def decode(
     cache: KVCache[T] | None = None,
     on_cross_attention: Callable[[int, T, T], None] | None = None,
 ) -> tuple[T, KVCache[T] | None]:
-    """States ``[batch, n, channels]`` behind ``tokens [batch, n]``, and the cache after them.
+    """Return states ``[batch, n, channels]`` of ``tokens [batch, n]``, and the new cache.
 
     See ``tynda.models.whisper.decode``.
     """
@@ -179,11 +183,11 @@ def decode(
 
 
 def logits(ops: Ops[T], weights: Weights[T], config: DecoderConfig, states: T) -> T:
-    """Scores ``[..., vocab]`` of the token that follows each of ``states [..., channels]``."""
+    """Return the logits ``[..., vocab]`` of the next token from ``states [..., channels]``."""
     name = "model.decoder.embed_tokens" if config.tied else "proj_out"
     return ops.linear(states, weights[f"{name}.weight"])
 
 
 def rotary_table(ops: Ops[T], config: DecoderConfig, starts: T, count: int) -> T:
-    """The angles of ``count`` positions, see `Ops.rotary_table`."""
+    """Return the angles of ``count`` positions after ``starts``; see `Ops.rotary_table`."""
     return ops.rotary_table(starts, count, width=config.rotary, base=config.rotary_base)

@@ -1,10 +1,10 @@
-"""Moonshine v2: an encoder that sees a window around each frame, and Moonshine's decoder.
+"""Moonshine v2: an encoder with sliding-window attention, and Moonshine's decoder.
 
 Kudlur et al. 2026, "Moonshine v2: Ergodic Streaming Encoder ASR for Latency-Critical Speech
-Applications": frames of 5 ms are normalised, compressed and shortened by causal convolutions;
-layers of a transformer without positions see some frames to the left and few or none to the right,
-so that the encoder can follow speech as it comes; learned positions are added for the decoder
-alone. Tensors have the names and layouts of the checkpoints on the Hugging Face hub
+Applications": frames of 5 ms are normalised, compressed and downsampled by causal convolutions;
+transformer layers without positional encodings attend to a window of frames with little or no
+lookahead, so that the encoder can process speech while it arrives; learned positions are added
+for the decoder only. Tensors have the names and layouts of the checkpoints on the Hugging Face hub
 (``transformers``' ``MoonshineStreamingForConditionalGeneration``), except those that
 `convert_tensors` changes.
 """
@@ -42,19 +42,20 @@ from tynda.text.bytepairs import BytePairTokenizer
 __all__ = ["FAMILY", "Config", "convert_tensors", "encode", "settings", "specs"]
 
 _WINDOWS = ((16, 4), (16, 4), (16, 0), (16, 0), (16, 4), (16, 4))
-"""For each layer the frames up to a frame and from it on, itself included; 0 stands for 1."""
+"""The window of each layer in ``transformers``' form: the number of frames up to the current one
+and from the current one on, both including it; 0 means 1."""
 _KERNEL = 5
-"""Frames that each of the two convolutions sees, its own and those before it."""
+"""Kernel size of both causal convolutions, in frames."""
 
 
 @dataclass(frozen=True)
 class Config(DecoderConfig):
-    """Sizes of the model; those of moonshine-streaming-tiny unless given."""
+    """The dimensions of the model; the defaults are those of moonshine-streaming-tiny."""
 
     bins: int = 80
-    """Samples in a frame of the front end."""
+    """Number of samples in a frame of the front end."""
     channels: int = 320
-    """Width of the decoder, and of the states that it attends to."""
+    """Width of the decoder and of the states that it attends to."""
     decoder_hidden: int = 1280
     context: int = 4096
     tied: bool = False
@@ -65,64 +66,66 @@ class Config(DecoderConfig):
     hidden: int = 1280
     """Inner width of the encoder's feed-forward layers."""
     past: tuple[int, ...] = (16, 16, 16, 16, 16, 16)
-    """Frames that each layer of the encoder sees up to a frame, that one included."""
+    """For each encoder layer, the number of frames up to the current one that it attends to,
+    including the current one."""
     future: tuple[int, ...] = (4, 4, 1, 1, 4, 4)
-    """Frames that it sees from that frame on, that one included."""
+    """For each encoder layer, the number of frames from the current one on, including it."""
     positions: int = 4096
-    """The maximum number of frames of encoded sound, 20 ms each."""
+    """Maximum number of encoder frames, of 20 ms each."""
 
     stride: ClassVar[int] = 2 * 2
-    """Frames of the front end to one of the encoder."""
+    """Number of front end frames for each frame of the encoder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.past) != len(self.future):
-            raise ValueError(f"past and future are of {len(self.past)}, {len(self.future)} layers")
+            raise ValueError(f"past has {len(self.past)} layers, but future has {len(self.future)}")
 
     @property
     def max_frames(self) -> int:
-        """The maximum number of frames of the front end."""
+        """Maximum number of front end frames."""
         return self.stride * self.positions
 
     @property
     def layers(self) -> int:
-        """Layers of the encoder."""
+        """Number of encoder layers."""
         return len(self.past)
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `Config` in a hub checkpoint's ``config.json``.
+    """Return the values of `Config` in a hub checkpoint's ``config.json``.
 
-    What its encoder does not say has the default of ``transformers``, which is that of `Config`.
-    Raises KeyError for a missing one, ValueError for what this definition does not cover.
+    Settings that are missing in ``encoder_config`` have the default of ``transformers``, which is
+    that of `Config`. Raises KeyError for another missing setting, and ValueError for an unsupported
+    variant.
     """
     encoder, heads = config["encoder_config"], positive_integer(config, "num_attention_heads")
     if not isinstance(encoder, Mapping):
-        raise ValueError(f"encoder_config {encoder!r} is no object")
+        raise ValueError(f"encoder_config {encoder!r} is not an object")
     if encoder.get("hidden_act", "gelu") != "gelu":
         raise ValueError(f"activation {encoder['hidden_act']!r} is not gelu")
     if encoder.get("attention_bias", False):
-        raise ValueError("attention with biases is not covered")
+        raise ValueError("attention with biases is not supported")
     encoder_heads = positive_integer(encoder, "num_attention_heads", 8)
     for part, count in ((encoder, encoder_heads), (config, heads)):
         if part.get("num_key_value_heads", count) != count:
-            raise ValueError("heads that share keys are not covered")
+            raise ValueError("grouped-query attention is not supported")
     layers, channels = (
         positive_integer(encoder, "num_hidden_layers", 6),
         positive_integer(encoder, "hidden_size", 320),
     )
     frame = encoder.get("sample_rate", 16000), encoder.get("frame_ms", 5.0)
     if frame != (16000, 5):
-        raise ValueError(f"frames of {frame[1]} ms at {frame[0]} Hz are not covered")
+        raise ValueError(f"frames of {frame[1]} ms at {frame[0]} Hz are not supported")
     windows = encoder.get("sliding_windows", _WINDOWS)
     try:
         past, future = ([*frames] for frames in zip(*windows, strict=True))
         future = [max(frames, 1) for frames in future]
     except (TypeError, ValueError):
-        raise ValueError(f"sliding_windows {windows!r} are no pairs of numbers") from None
+        raise ValueError(f"sliding_windows {windows!r} are not pairs of numbers") from None
     if len(past) != layers:
         raise ValueError(f"there are {len(past)} sliding_windows for {layers} layers")
-    # Rotary positions that are described turn all channels unless they say otherwise.
+    # In transformers, the default of partial_rotary_factor is 1 where rope_parameters exist.
     rotary = 0.8 if config.get("rope_parameters") is None else 1.0
     return {
         **decoder_settings(config, heads, config.get("hidden_act", "silu"), rotary),
@@ -140,7 +143,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def specs(config: Config) -> dict[str, Spec]:
-    """Every tensor of the model: name -> `Spec`."""
+    """Return the `Spec` of every tensor of the model, by name."""
     out, c = Specs(), config.encoder_channels
     stem = "model.encoder.embedder"
     out.layer_norm(f"{stem}.comp", config.bins, bias=False)
@@ -166,12 +169,12 @@ def encode(
     lengths: T,
     tap: Tap[T] | None = None,
 ) -> tuple[T, T]:
-    """Frames of samples ``[batch, frames, bins]`` -> states ``[batch, frames / 4, channels]``,
-    lengths.
+    """Encode frames of samples ``[batch, frames, bins]`` to ``[batch, frames / 4, channels]``.
 
-    At most ``4 * config.positions`` frames. The positions, and the projection to the decoder's
-    channels where the encoder has others, are the decoder's in ``transformers``; ``tap`` sees
-    ``encoder_channels``.
+    ``lengths [batch]``, integers, are the numbers of frames; the second result has those of states.
+    There may be at most ``4 * config.positions`` frames. The positions, and the projection to the
+    decoder's channels, belong to the decoder in ``transformers``; here they are part of the
+    encoder, so that they are computed once. ``tap`` receives tensors of ``encoder_channels``.
     """
     stem = "model.encoder.embedder"
     x = layer_norm(ops, weights, f"{stem}.comp", features, 1e-6)
@@ -196,22 +199,22 @@ def encode(
 
 
 def _shorten(ops: Ops[T], weights: Weights[T], name: str, x: T, lengths: T) -> tuple[T, T]:
-    """A convolution that sees no later frame, and every second of its results.
+    """Apply a causal convolution with stride 2.
 
-    Nothing is masked: frames past an item's end are later ones.
+    Nothing is masked: the frames of an item do not depend on its padding, which is later.
     """
     weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
     y = ops.conv1d(x, weight, bias, stride=2, padding=_KERNEL - 1)
-    # The zeros behind the last frame are only there because those before the first are.
+    # Ops.conv1d pads both sides, but only the padding before the first frame is wanted.
     y = ops.slice(y, 0, -(-ops.shape(x)[1] // 2))
     return y, ops.conv_lengths(lengths, kernel=1, stride=2, padding=0)
 
 
 def convert_tensors(bins: int, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
-    """A checkpoint's tensors under the names of `specs`.
+    """Convert a checkpoint's tensors to the names and layouts of `specs`.
 
-    Norms of the encoder store what their scale is above 1; the logarithm of the factor before
-    `Ops.asinh` becomes a scale for the norm before it.
+    The encoder's norms store their scale minus 1. The factor before `Ops.asinh`, stored as a
+    logarithm, becomes the scale of the preceding norm, of ``bins`` channels.
     """
     out = {}
     for name, value in tensors.items():
@@ -228,7 +231,7 @@ def _read(
     folder: CheckpointFolder, settings: Mapping[str, Any], config: Config
 ) -> PublishedCheckpoint:
     if read_feature_extractor(folder).get("do_normalize", False):
-        raise TyndaError(f"{folder.path}: recordings that are normalised whole are not covered")
+        raise TyndaError(f"{folder.path}: normalisation of the whole recording is not supported")
     return PublishedCheckpoint(
         read_tokenizer(folder, settings, config),
         Frames(config.bins),

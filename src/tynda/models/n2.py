@@ -1,17 +1,18 @@
 """N2: convolutions, bidirectional LSTM layers and CTC (Lavrenov 2024).
 
-Three 2-D convolutions over a spectrogram, each with batch norm and ReLU; bidirectional LSTM
-layers; a linear layer with ReLU; a linear layer to the symbols. In the line of Deep Speech 2
-(Amodei et al. 2016, section 3). Where the description leaves a choice:
+The model has three 2-D convolutions over a spectrogram, each with batch norm and ReLU,
+bidirectional LSTM layers, a linear layer with ReLU and a linear layer to the symbols, similar to
+Deep Speech 2 (Amodei et al. 2016, section 3). Ambiguous parts of the description are interpreted
+as follows:
 
-- kernels and strides are read as time x bins; ``kernel // 2`` zeros stand on each side of both
-  axes, so that a stride of 1 keeps the length and a stride of 2 halves it, rounded up;
-- the convolutions have no bias: batch norm takes away what it would add;
-- each LSTM direction has two biases, as in PyTorch.
+- Kernels and strides are time x bins. Each side of both axes is padded with ``kernel // 2``
+  zeros, so that a stride of 1 preserves the length and a stride of 2 halves it, rounded up.
+- The convolutions have no bias, since batch norm would cancel it.
+- Each LSTM direction has two biases, as in PyTorch.
 
-With the defaults: 74 363 261 trained weights (74 M in the publication) and 256 running
-statistics. Other readings are further off: 96 filters in the third convolution make 79.5 M,
-GRU layers 56.6 M.
+With the defaults, the model has 74 363 261 trained weights (74 M in the publication) and 256
+running statistics. Other interpretations differ more from the publication: 96 filters in the
+third convolution would give 79.5 M weights, GRU layers 56.6 M.
 """
 
 from __future__ import annotations
@@ -35,30 +36,30 @@ _DIRECTIONS = ("forward", "backward")
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the model."""
+    """The dimensions of the model."""
 
     bins: int = 193
-    """Bins of the front end."""
+    """Number of bins of the front end."""
     vocab: int = 29
-    """Symbols, the blank included."""
+    """Number of symbols, including the blank."""
     filters: int = 32
-    """Channels of the first two convolutions; the third has twice as many."""
+    """Channels of the first two convolutions; the third one has twice this number."""
     hidden: int = 768
     """Width of an LSTM layer in each direction."""
     layers: int = 5
     dropout: float = 0.5
-    """Between LSTM layers and after the linear layer."""
+    """Dropout between LSTM layers and after the linear layer."""
     stride: ClassVar[int] = 2
-    """Frames of the front end to one frame of the output."""
+    """Number of front end frames for each output frame."""
 
     @property
     def channels(self) -> int:
-        """Width of what an LSTM layer gives, both directions together."""
+        """Width of an LSTM layer's output, which has both directions."""
         return 2 * self.hidden
 
 
 def specs(config: Config) -> dict[str, Spec]:
-    """Every tensor of the model: name -> `Spec`."""
+    """Return the `Spec` of every tensor of the model, by name."""
     out: dict[str, Spec] = {}
     channels, bins = 1, config.bins
     widths = (config.filters, config.filters, 2 * config.filters)
@@ -92,11 +93,11 @@ def encode(
     lengths: T,
     tap: Tap[T] | None = None,
 ) -> tuple[T, T]:
-    """Features ``[batch, frames, bins]`` -> log-probabilities ``[batch, frames / 2, vocab]``.
+    """Encode features ``[batch, frames, bins]`` for CTC.
 
-    ``lengths [batch]`` counts the frames of each item; the second result those of the output.
-    Both are rounded up. ``tap`` is called after each LSTM layer, with ``[batch, frames / 2,
-    2 hidden]``.
+    ``lengths [batch]``, integers, are the numbers of frames of the items. Returns
+    log-probabilities ``[batch, frames / 2, vocab]`` and their lengths ``[batch]``, rounded up.
+    ``tap`` is called after each LSTM layer, with ``[batch, frames / 2, 2 * hidden]``.
     """
     x, lengths = _convolutions(ops, weights, features, lengths)
     for i in range(config.layers):
@@ -115,7 +116,7 @@ def encode(
 
 
 def _convolutions(ops: Ops[T], weights: Weights[T], features: T, lengths: T) -> tuple[T, T]:
-    """``[batch, frames, bins]`` -> ``[batch, frames / 2, channels * bins / 8]``."""
+    """Map ``[batch, frames, bins]`` to ``[batch, frames / 2, channels * bins / 8]``."""
     x = ops.reshape(ops.mask(features, lengths), *ops.shape(features), 1)
     for i, (kernel, stride) in enumerate(zip(_KERNELS, _STRIDES, strict=True)):
         padding = (kernel[0] // 2, kernel[1] // 2)
@@ -123,7 +124,8 @@ def _convolutions(ops: Ops[T], weights: Weights[T], features: T, lengths: T) -> 
         lengths = ops.conv_lengths(lengths, kernel[0], stride[0], padding[0])
         w, b, mean, variance = (weights[f"convs.{i}.norm.{part}"] for part in _NORM)
         x = ops.relu(ops.batch_norm(x, w, b, mean, variance, lengths))
-        x = ops.mask(x, lengths)  # batch norm shifts padding too; the next kernel would see it
+        # Batch norm makes padding non-zero, and the next convolution would read it.
+        x = ops.mask(x, lengths)
     batch, frames, bins, channels = ops.shape(x)
     return ops.reshape(x, batch, frames, bins * channels), lengths
 

@@ -1,12 +1,12 @@
-"""Parakeet with a CTC head: a Fast Conformer that writes pieces of words.
+"""Parakeet with a CTC head: a Fast Conformer whose symbols are subwords.
 
 Rekesh et al. 2023, "Fast Conformer with Linearly Scalable Attention for Efficient Speech
-Recognition", section 2.1: depthwise separable convolutions shorten time eightfold, then come the
-blocks of Gulati et al. 2020, "Conformer" (section 2), with attention by distances (Dai et al.
-2019, "Transformer-XL", section 3.3) and batch norm in the convolution module.
+Recognition", section 2.1: depthwise separable convolutions downsample time eightfold, followed by
+the blocks of Gulati et al. 2020, "Conformer" (section 2), with relative positional attention (Dai
+et al. 2019, "Transformer-XL", section 3.3) and batch norm in the convolution module.
 
 Tensors have the names of the checkpoints on the Hugging Face hub (``transformers``'
-``ParakeetForCTC``). `convert_tensors` brings a checkpoint to what `specs` lists.
+``ParakeetForCTC``). `convert_tensors` converts a checkpoint to the layouts of `specs`.
 """
 
 from __future__ import annotations
@@ -31,34 +31,37 @@ _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the model; those of parakeet-ctc-0.6b unless given."""
+    """The dimensions of the model; the defaults are those of parakeet-ctc-0.6b."""
 
     bins: int = 80
     vocab: int = 1025
-    """Symbols, the blank included."""
+    """Number of symbols, including the blank."""
     channels: int = 1024
     layers: int = 24
     heads: int = 8
     hidden: int = 4096
     """Inner width of the feed-forward modules."""
     kernel: int = 9
-    """Frames seen by the depthwise convolution of a block (odd)."""
+    """Kernel size of a block's depthwise convolution, in frames; an odd number."""
     stem: int = 256
-    """Channels of the convolutions that shorten time and bins."""
+    """Channels of the convolutions that downsample time and bins."""
     stride: int = 8
-    """Frames of the front end to one frame of the blocks: a power of 2."""
+    """Number of front end frames for each frame of the blocks: a power of 2."""
     linear_bias: bool = True
+    """Whether the blocks' linear layers have biases."""
     conv_bias: bool = True
-    """Whether the blocks' linear layers, and their convolutions, have biases."""
+    """Whether the blocks' convolutions have biases."""
     scale_input: bool = True
-    """Whether the input of the blocks is multiplied by the root of ``channels``."""
+    """Whether the input of the blocks is multiplied by the square root of ``channels``."""
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.channels % self.heads or self.channels % 2:
-            raise ValueError(f"channels {self.channels} are no even multiple of {self.heads} heads")
+            raise ValueError(
+                f"channels {self.channels} are not an even multiple of {self.heads} heads"
+            )
         if self.stride < 2 or self.stride.bit_count() != 1:
-            raise ValueError(f"stride {self.stride} is not a power of 2 from 2 on")
+            raise ValueError(f"stride {self.stride} is not a power of 2, at least 2")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} is not odd")
         if not 0 <= self.dropout < 1:
@@ -77,16 +80,16 @@ _FRONT_END = {"feature_size": "bins", "win_length": "window", "hop_length": "hop
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `Config` in a hub checkpoint's ``config.json``.
+    """Return the values of `Config` in a hub checkpoint's ``config.json``.
 
-    What is missing there has the default of ``transformers``, which is that of `Config`.
-    Raises KeyError without a ``model_type``, ValueError for what this definition does not cover.
+    Missing settings have the default of ``transformers``, which is that of `Config`. Raises
+    KeyError without a ``model_type``, and ValueError for an unsupported variant.
     """
     if config["model_type"] != "parakeet_ctc":
         raise ValueError(f"model type {config['model_type']!r} is not parakeet_ctc")
     encoder = config.get("encoder_config") or {}
     if not isinstance(encoder, Mapping):
-        raise ValueError(f"encoder_config {encoder!r} is no object")
+        raise ValueError(f"encoder_config {encoder!r} is not an object")
     for name, value in _REQUIRED.items():
         if encoder.get(name, value) != value:
             raise ValueError(f"{name} {encoder[name]!r} is not {value}")
@@ -95,7 +98,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def specs(config: Config) -> dict[str, Spec]:
-    """Every tensor of the model: name -> `Spec`."""
+    """Return the `Spec` of every tensor of the model, by name."""
     c, bins = config.channels, config.bins
     out = Specs()
     for depthwise, pointwise in _subsampling_layers(config):
@@ -126,7 +129,8 @@ def specs(config: Config) -> dict[str, Spec]:
 
 
 def _subsampling_layers(config: Config) -> list[tuple[str, str]]:
-    """Names of the stem's convolutions: over frames and bins, and then over channels, if so."""
+    """Return the names of each depthwise convolution and of its pointwise one; the first
+    convolution is a full one, without a pointwise one ("")."""
     count = config.stride.bit_length() - 1
     later = [(f"{_STEM}.layers.{3 * i - 1}", f"{_STEM}.layers.{3 * i}") for i in range(1, count)]
     return [(f"{_STEM}.layers.0", ""), *later]
@@ -135,10 +139,11 @@ def _subsampling_layers(config: Config) -> list[tuple[str, str]]:
 def convert_tensors(
     tensors: Mapping[str, Array], config: Config, order: list[int]
 ) -> dict[str, Array]:
-    """A checkpoint's tensors under the names, and in the layout, of `specs`.
+    """Convert a checkpoint's tensors to the names and layouts of `specs`.
 
-    Convolutions over one frame become linear layers. The inputs of the stem's last layer are
-    ``[channels, bins]`` there and ``[bins, channels]`` here. ``order``: of the head's outputs.
+    Pointwise convolutions become linear layers. The inputs of the last subsampling layer are
+    ``[channels, bins]`` in a checkpoint and ``[bins, channels]`` here. ``order`` lists the rows of
+    the checkpoint's output layer in the order of the tokenizer's symbols.
     """
     out = dict(tensors)
     for name, value in tensors.items():
@@ -162,9 +167,10 @@ def encode(
     lengths: T,
     tap: Tap[T] | None = None,
 ) -> tuple[T, T]:
-    """Features ``[batch, frames, bins]`` -> log-probabilities ``[batch, frames / stride, vocab]``.
+    """Encode features ``[batch, frames, bins]`` for CTC.
 
-    ``lengths [batch]`` counts the frames of each item; the second result the output's, rounded up.
+    ``lengths [batch]``, integers, are the numbers of frames of the items. Returns
+    log-probabilities ``[batch, frames / stride, vocab]`` and their lengths ``[batch]``, rounded up.
     """
     x, lengths = _subsample(ops, weights, config, features, lengths)
     distances = ops.distances(x)
@@ -176,7 +182,7 @@ def encode(
 
 
 def _subsample(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) -> tuple[T, T]:
-    """Shorten time and bins with strided convolutions (Rekesh et al. 2023, section 2.1)."""
+    """Downsample time and bins with strided convolutions (Rekesh et al. 2023, section 2.1)."""
     x = ops.reshape(ops.mask(x, lengths), *ops.shape(x), 1)
     for name, pointwise in _subsampling_layers(config):
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
@@ -184,7 +190,8 @@ def _subsample(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: 
         x = ops.conv2d(x, weight, bias, stride=(2, 2), padding=(1, 1), groups=groups)
         lengths = ops.conv_lengths(lengths, kernel=3, stride=2, padding=1)
         x = ops.relu(linear(ops, weights, pointwise, x) if pointwise else x)
-        x = ops.mask(x, lengths)  # biases make padding non-zero; the next kernel would see it
+        # Biases make padding non-zero, and the next convolution would read it.
+        x = ops.mask(x, lengths)
     batch, frames, bins, channels = ops.shape(x)
     x = linear(ops, weights, f"{_STEM}.linear", ops.reshape(x, batch, frames, bins * channels))
     if config.scale_input:
@@ -195,7 +202,7 @@ def _subsample(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: 
 def _block(
     ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, distances: T, lengths: T
 ) -> T:
-    """One Conformer block (Gulati et al. 2020, section 2.4)."""
+    """Apply one Conformer block (Gulati et al. 2020, section 2.4)."""
 
     def project(part: str, x: T) -> T:
         return linear(ops, weights, f"{name}.{part}", x)

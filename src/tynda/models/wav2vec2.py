@@ -1,13 +1,13 @@
-"""wav2vec 2.0, HuBERT and MMS with a CTC head: from the waveform itself to symbols.
+"""wav2vec 2.0, HuBERT and MMS with a CTC head: from the waveform to symbols.
 
 Baevski et al. 2020, "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech
-Representations", section 2: convolutions over samples, a convolution of groups for relative
-positions, a transformer. Hsu et al. 2021, "HuBERT", trains the same network in another way;
-Pratap et al. 2023, "Scaling Speech Technology to 1,000+ Languages" (MMS), gives each layer a
-small adapter for the language, which `adapt` puts in.
+Representations", section 2: convolutions over samples, a grouped convolution for relative
+positions, a transformer. Hsu et al. 2021, "HuBERT", trains the same network with another
+objective; Pratap et al. 2023, "Scaling Speech Technology to 1,000+ Languages" (MMS), adds a small
+adapter for the language to each layer, which `adapt` inserts.
 
 Tensors have the names and layouts of the checkpoints on the Hugging Face hub (``transformers``'
-``Wav2Vec2ForCTC``). `convert_tensors` brings a checkpoint, HuBERT's too, to what `specs` lists.
+``Wav2Vec2ForCTC``). `convert_tensors` converts checkpoints, also HuBERT's, to those of `specs`.
 """
 
 from __future__ import annotations
@@ -43,37 +43,37 @@ _WEIGHT_NORMS = (
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the model; those of wav2vec2-base-960h unless given."""
+    """The dimensions of the model; the defaults are those of wav2vec2-base-960h."""
 
     bins: int = 1
-    """Samples in a frame of the front end."""
+    """Number of samples in a frame of the front end."""
     vocab: int = 32
-    """Symbols, the blank included."""
+    """Number of symbols, including the blank."""
     channels: int = 768
     layers: int = 12
-    """Of the transformer."""
+    """Number of transformer layers."""
     heads: int = 12
     hidden: int = 3072
     """Inner width of the feed-forward layers."""
     conv_channels: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
-    """Of each convolution over samples."""
+    """Output channels of each convolution over samples."""
     conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
     conv_bias: bool = False
     conv_norm: str = "group"
-    """``group``: the first convolution's channels, each over time; ``layer``: every
-    convolution's frames, each over its channels."""
+    """``group``: only the first convolution has a norm, of each channel over time; ``layer``:
+    every convolution has a layer norm over the channels."""
     projection_norm: bool = True
-    """A layer norm before what the convolutions made is projected to ``channels``."""
+    """Whether layer norm precedes the projection of the convolutions' output to ``channels``."""
     position_kernel: int = 128
-    """Frames seen by the convolution for positions."""
+    """Kernel size of the convolution for positions, in frames."""
     position_groups: int = 16
     pre_norm: bool = False
-    """Norms stand before each sub-layer and at the end ("stable"), not after each sum."""
+    """Whether norms precede each sub-layer ("stable layer norm") instead of following each sum."""
     norm_eps: float = 1e-5
-    """Added to variances, those of the convolutions and adapters (1e-5) excepted."""
+    """The constant added to variances, except in the convolutions and adapters (1e-5)."""
     adapter: int | None = None
-    """Inner width of the adapters, if there are any."""
+    """Inner width of the adapters; None for a model without adapters."""
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ class Config:
 
     @property
     def stride(self) -> int:
-        """Samples from the start of one frame of the output to the start of the next."""
+        """Number of samples between the starts of two consecutive output frames."""
         return math.prod(self.conv_strides)
 
 
@@ -124,16 +124,16 @@ _SETTINGS = {
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `Config` in a hub checkpoint's ``config.json``.
+    """Return the values of `Config` in a hub checkpoint's ``config.json``.
 
-    What is missing there has the default of ``transformers``, which is that of `Config`.
-    Raises KeyError without a ``model_type``, ValueError for what this definition does not cover.
+    Missing settings have the default of ``transformers``, which is that of `Config`. Raises
+    KeyError without a ``model_type``, and ValueError for an unsupported variant.
     """
     if config["model_type"] not in ("wav2vec2", "hubert"):
         raise ValueError(f"model type {config['model_type']!r} is not wav2vec2 or hubert")
     architectures = config.get("architectures") or []
     if not isinstance(architectures, list):
-        raise ValueError(f"architectures {architectures!r} is no list")
+        raise ValueError(f"architectures {architectures!r} is not a list")
     for architecture in architectures:
         if architecture not in ("Wav2Vec2ForCTC", "HubertForCTC"):
             raise ValueError(f"{architecture} has no CTC head")
@@ -141,9 +141,9 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         if config.get(name, "gelu") != "gelu":
             raise ValueError(f"{name} {config[name]!r} is not gelu")
     if config.get("add_adapter", False):
-        raise ValueError("convolutions behind the transformer (add_adapter) are not covered")
+        raise ValueError("convolutions after the transformer (add_adapter) are not supported")
     if config.get("conv_pos_batch_norm", False):
-        raise ValueError("batch norm before the positions (conv_pos_batch_norm) is not covered")
+        raise ValueError("batch norm before the positions (conv_pos_batch_norm) is not supported")
     if config.get("vocab_size", 0) is None:
         raise ValueError("vocab_size is null: the checkpoint has no CTC head")
     found = {ours: config[theirs] for theirs, ours in _SETTINGS.items() if theirs in config}
@@ -151,7 +151,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def specs(config: Config) -> dict[str, Spec]:
-    """Every tensor of the model: name -> `Spec`."""
+    """Return the `Spec` of every tensor of the model, by name."""
     c = config.channels
     out = Specs()
 
@@ -185,12 +185,12 @@ def specs(config: Config) -> dict[str, Spec]:
 
 
 def convert_tensors(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """A checkpoint's tensors under the names of `specs`.
+    """Convert a checkpoint's tensors to the names of `specs`.
 
-    The weight norm of the positions' kernel ``[out, in / groups, taps]`` is multiplied out (in
-    float32): ``g v / |v|`` with a length for each tap (Salimans & Kingma 2016), by its names
-    in old checkpoints or in new ones. ``hubert.`` becomes ``wav2vec2.``. What pre-training
-    alone needs is left out; whatever else is in there stays.
+    The weight norm of the positional convolution ``[out, in / groups, taps]`` is replaced by its
+    value in float32, ``g v / |v|`` with one length for each tap (Salimans & Kingma 2016). The names
+    of old and new PyTorch versions are known. ``hubert.`` becomes ``wav2vec2.``. Tensors that only
+    pre-training needs are dropped; all others are returned unchanged.
     """
     out = {}
     for name, value in tensors.items():
@@ -208,11 +208,11 @@ def convert_tensors(tensors: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def adapt(weights: Mapping[str, Array], adapter: Mapping[str, Array]) -> dict[str, Array]:
-    """``weights`` with the adapters and the head of another language (Pratap et al. 2023).
+    """Return ``weights`` with the adapters and the head of another language (Pratap et al. 2023).
 
-    ``adapter`` holds the tensors of a checkpoint's ``adapter.LANGUAGE.safetensors``. Each
-    language has its own symbols: ``vocab`` becomes the length of the new ``lm_head.bias``.
-    Raises ValueError, naming the tensor, for one that is missing, foreign or of a wrong shape.
+    ``adapter`` has the tensors of a checkpoint's ``adapter.LANGUAGE.safetensors``. Each language
+    has its own symbols, so that ``vocab`` becomes the length of the new ``lm_head.bias``. Raises
+    ValueError, naming the tensor, for one that is missing, unknown or of a wrong shape.
     """
     adapter = convert_tensors(adapter)
     replaced = {name for name in weights if ".adapter_layer." in name}
@@ -240,16 +240,17 @@ def encode(
     lengths: T,
     tap: Tap[T] | None = None,
 ) -> tuple[T, T]:
-    """Samples ``[batch, samples, 1]`` -> log-probabilities ``[batch, frames, vocab]``.
+    """Encode samples ``[batch, samples, 1]`` for CTC.
 
-    ``lengths [batch]`` counts the samples of each item; the second result its frames, one for
-    each ``stride`` samples, but only where the convolutions find all that they look at: with
-    the defaults, 400 samples make the first frame and fewer make none.
+    ``lengths [batch]``, integers, are the numbers of samples of the items. Returns
+    log-probabilities ``[batch, frames, vocab]`` and their lengths ``[batch]``: one frame for each
+    ``stride`` samples. The convolutions have no padding: with the defaults, the first frame needs
+    400 samples, and shorter items have no frame.
     """
     x, lengths = _stem(ops, weights, config, features, lengths)
     if config.projection_norm:
         x = layer_norm(ops, weights, f"{_PROJECTION}.layer_norm", x, config.norm_eps)
-    # The positions look past an item's end, where they have to find zeros.
+    # The positional convolution reads beyond an item's end, where it must find zeros.
     x = ops.mask(linear(ops, weights, f"{_PROJECTION}.projection", x), lengths)
     x = ops.add(x, _positions(ops, weights, config, x))
     if not config.pre_norm:
@@ -265,9 +266,10 @@ def encode(
 
 
 def _stem(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) -> tuple[T, T]:
-    """Samples to ``[batch, frames, conv_channels[-1]]``.
+    """Map samples to ``[batch, frames, conv_channels[-1]]``.
 
-    Nothing is masked: without padding, a frame that counts has seen samples that count alone.
+    Nothing is masked, since the convolutions have no padding: a valid frame only depends on valid
+    samples.
     """
     for i, (kernel, stride) in enumerate(
         zip(config.conv_kernels, config.conv_strides, strict=True)
@@ -286,16 +288,16 @@ def _stem(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) ->
 
 
 def _positions(ops: Ops[T], weights: Weights[T], config: Config, x: T) -> T:
-    """What the frames around each say of its place (section 2): as many frames as ``x``."""
+    """Return relative positional encodings (section 2), of the shape of ``x``."""
     weight, bias = weights[f"{_POSITIONS}.weight"], weights[f"{_POSITIONS}.bias"]
     kernel, groups = config.position_kernel, config.position_groups
     y = ops.conv1d(x, weight, bias, padding=kernel // 2, groups=groups)
-    # An even kernel makes one frame too many: the last is dropped.
+    # An even kernel gives one additional frame at the end, which is dropped.
     return ops.gelu(ops.slice(y, 0, ops.shape(x)[1]))
 
 
 def _layer(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
-    """One layer of the transformer, with its adapter if there is one."""
+    """Apply one transformer layer, with its adapter if there is one."""
 
     def attention(x: T) -> T:
         q, k, v = (linear(ops, weights, f"{name}.attention.{part}_proj", x) for part in "qkv")
@@ -318,7 +320,7 @@ def _layer(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, le
 def _residual(
     ops: Ops[T], weights: Weights[T], config: Config, at: str, x: T, sublayer: Callable[[T], T]
 ) -> T:
-    """Add what ``sublayer`` makes of ``x``, with the norm ``at`` before it or after the sum."""
+    """Add ``sublayer(x)`` to ``x``; the norm ``at`` precedes the sub-layer or follows the sum."""
     y = layer_norm(ops, weights, at, x, config.norm_eps) if config.pre_norm else x
     x = ops.add(x, ops.dropout(sublayer(y), config.dropout))
     return x if config.pre_norm else layer_norm(ops, weights, at, x, config.norm_eps)
@@ -327,7 +329,7 @@ def _residual(
 def _read(
     folder: CheckpointFolder, settings: Mapping[str, Any], config: Config
 ) -> PublishedCheckpoint:
-    """A published checkpoint; with adapters (MMS), that of its own head's language."""
+    """Read a published checkpoint; one with adapters (MMS) in the language of its own head."""
     languages = read_languages(folder)
     tokenizer, order = read_symbols(folder, languages[0] if languages else None)
     if len(tokenizer) != config.vocab:
@@ -356,7 +358,10 @@ def _adapt(
 
 
 def _reorder(tensors: Mapping[str, Array], order: list[int]) -> dict[str, Array]:
-    """The tensors with the rows of a head of that many rows in this ``order``, the blank first."""
+    """Reorder the rows of the output layer by ``order``, so that the blank is first.
+
+    An output layer with another number of rows, and all other tensors, are unchanged.
+    """
     names = [f"{_HEAD}.{part}" for part in ("weight", "bias")]
     head = {n: tensors[n] for n in names if n in tensors and len(tensors[n]) == len(order)}
     return {**tensors, **{name: value[order] for name, value in head.items()}}

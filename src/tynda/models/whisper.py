@@ -1,12 +1,12 @@
-"""Whisper: an encoder of 30 s of sound and a decoder of text tokens.
+"""Whisper: an encoder of 30 s of audio and a decoder of text tokens.
 
 Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.2:
-a transformer with pre-activation norms, sinusoids for the encoder's positions, learned ones for
-the decoder's, and the token embedding for an output layer. Tensors have the names and layouts
-of the checkpoints on the Hugging Face hub (``transformers``' ``WhisperForConditionalGeneration``).
+a pre-norm transformer with sinusoidal positional encodings in the encoder, learned ones in the
+decoder, and the token embedding as output layer. Tensors have the names and layouts of the
+checkpoints on the Hugging Face hub (``transformers``' ``WhisperForConditionalGeneration``).
 
-The decoder is run in steps, with the keys and values of earlier tokens kept in a `KVCache`.
-Several hypotheses for one item of sound (beams, samples) share the item's `CrossKV`.
+The decoder runs in steps; a `KVCache` has the keys and values of the previous tokens. Several
+hypotheses for one audio item (beams or samples) share the item's `CrossKV`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the model; those of whisper-tiny unless given."""
+    """The dimensions of the model; the defaults are those of whisper-tiny."""
 
     bins: int = 80
-    """Mel bins: 80, or 128 for large-v3 and turbo."""
+    """Number of mel bins: 80, or 128 for large-v3 and turbo."""
     vocab: int = 51865
-    """Tokens."""
+    """Number of tokens."""
     channels: int = 384
     layers: int = 4
-    """Of the encoder."""
+    """Number of encoder layers."""
     heads: int = 6
     hidden: int = 1536
     """Inner width of the feed-forward layers."""
@@ -61,11 +61,11 @@ class Config:
     decoder_heads: int = 6
     decoder_hidden: int = 1536
     frames: int = 1500
-    """Most frames of encoded sound, 20 ms each."""
+    """Maximum number of encoder frames, of 20 ms each."""
     context: int = 448
-    """Most tokens that the decoder sees."""
+    """Maximum number of tokens of the decoder."""
     stride: int = 2
-    """Frames of the front end to one of the encoder."""
+    """Number of front end frames for each frame of the encoder."""
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -81,9 +81,9 @@ class Config:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `Config` in a hub checkpoint's ``config.json``.
+    """Return the values of `Config` in a hub checkpoint's ``config.json``.
 
-    Raises KeyError for a missing one, ValueError for what this definition does not cover.
+    Raises KeyError for a missing setting, and ValueError for an unsupported variant.
     """
     if config.get("activation_function", "gelu") != "gelu":
         raise ValueError(f"activation {config['activation_function']!r} is not gelu")
@@ -105,7 +105,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def specs(config: Config) -> dict[str, Spec]:
-    """Every tensor of the model: name -> `Spec`."""
+    """Return the `Spec` of every tensor of the model, by name."""
     c = config.channels
     out = Specs()
 
@@ -119,8 +119,9 @@ def specs(config: Config) -> dict[str, Spec]:
         out.linear(f"{name}.fc2", c, hidden)
         out.layer_norm(f"{name}.final_layer_norm", c)
 
-    # As loud as the positions that are added to them, or the first epochs hear nothing else:
-    # at a gain of 1 what is heard has a thirtieth of their deviation.
+    # The gain makes the convolutions' output about as large as the positional encodings that are
+    # added to it. At a gain of 1, its standard deviation would be a thirtieth of theirs, and the
+    # first epochs would learn nothing from the audio.
     out.linear("model.encoder.conv1", c, config.bins, 3, gain=4.0)
     out.linear("model.encoder.conv2", c, c, 3, gain=4.0)
     out["model.encoder.embed_positions.weight"] = Spec((config.frames, c), "sinusoids", False)
@@ -148,17 +149,19 @@ def encode(
     lengths: T,
     tap: Tap[T] | None = None,
 ) -> tuple[T, T]:
-    """Log-mel ``[batch, frames, bins]`` -> states ``[batch, frames / 2, channels]``, lengths.
+    """Encode log-mel features ``[batch, frames, bins]`` to ``[batch, frames / 2, channels]``.
 
-    At most ``2 * config.frames`` frames. As published, there are always so many, silence
-    behind the speech included; fewer give other states than the published ones.
+    ``lengths [batch]``, integers, are the numbers of frames; the second result has those of states.
+    There may be at most ``2 * config.frames`` frames. The published models always have this number,
+    including silence after the speech; with fewer frames, states differ from the published ones.
     """
     x = ops.mask(features, lengths)
     for name, stride in (("conv1", 1), ("conv2", 2)):
         weight, bias = (weights[f"model.encoder.{name}.{part}"] for part in ("weight", "bias"))
         x = ops.gelu(ops.conv1d(x, weight, bias, stride=stride, padding=1))
         lengths = ops.conv_lengths(lengths, kernel=3, stride=stride, padding=1)
-        x = ops.mask(x, lengths)  # the bias makes padding non-zero; the next kernel would see it
+        # The bias makes padding non-zero, and the next convolution would read it.
+        x = ops.mask(x, lengths)
     positions = weights["model.encoder.embed_positions.weight"]
     x = ops.add(x, ops.slice(positions, 0, ops.shape(x)[1]))
     x = ops.dropout(x, config.dropout)
@@ -175,7 +178,7 @@ def encode(
 
 
 def cross_kv(ops: Ops[T], weights: Weights[T], config: Config, states: T, lengths: T) -> CrossKV[T]:
-    """Keys and values of the cross-attention, once for all steps of the decoder."""
+    """Return keys and values of the cross-attention, for all steps of the decoder."""
     keys, values = (
         [
             remember(
@@ -200,12 +203,12 @@ def decode(
     cache: KVCache[T] | None = None,
     on_cross_attention: Callable[[int, T, T], None] | None = None,
 ) -> tuple[T, KVCache[T] | None]:
-    """States ``[batch, n, channels]`` behind ``tokens [batch, n]``, and the cache after them.
+    """Return states ``[batch, n, channels]`` of ``tokens [batch, n]``, and the new cache.
 
-    ``starts [batch]`` counts the tokens of each row that are in the ``cache`` already; without
-    one, ``tokens`` are the beginning. ``batch`` is a multiple of the items of ``cross``, the
-    rows of one item side by side. ``watch`` is called with each layer's index and the queries
-    ``[items, rows * n, channels]`` and keys of its cross-attention.
+    ``starts [batch]``, integers, are the numbers of tokens of each row that the ``cache`` already
+    has; without a cache, they are zeros. ``batch`` is a multiple of the number of items of
+    ``cross``; the rows of one item are adjacent. ``on_cross_attention`` is called with each layer's
+    index and the queries ``[items, rows * n, channels]`` and keys of its cross-attention.
     """
     batch, count = ops.shape(tokens)
     items = ops.shape(cross.lengths)[0]
@@ -228,7 +231,7 @@ def decode(
 
         y = layer_norm(ops, weights, f"{name}.encoder_attn_layer_norm", x)
         q = linear(ops, weights, f"{name}.encoder_attn.q_proj", y)
-        # Nothing is causal here: the rows of one item are but more queries to the same keys.
+        # Cross-attention is not causal, so that the rows of one item are queries to the same keys.
         q = ops.reshape(q, items, batch // items * count, config.channels)
         if on_cross_attention is not None:
             on_cross_attention(i, q, cross.keys[i])
@@ -241,7 +244,7 @@ def decode(
 
 
 def logits(ops: Ops[T], weights: Weights[T], config: Config, states: T) -> T:
-    """Scores ``[..., vocab]`` of the token that follows each of ``states [..., channels]``."""
+    """Return the logits ``[..., vocab]`` of the next token from ``states [..., channels]``."""
     return ops.linear(states, weights["model.decoder.embed_tokens.weight"])
 
 
@@ -252,14 +255,14 @@ def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x
 
 
 def _residual(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, y: T) -> T:
-    """Add what a sub-layer made to what it was given."""
+    """Add the output layer of a sub-layer, applied to ``y``, to its input ``x``."""
     return ops.add(x, ops.dropout(linear(ops, weights, name, y), config.dropout))
 
 
 def _check(
     config: Config, tokenizer: WhisperTokenizer, front: FrontEnd, decoding: Mapping[str, Any]
 ) -> None:
-    """Raise `TyndaError` for a model file whose parts do not fit each other."""
+    """Raise `TyndaError` for a model file whose parts do not match each other."""
     if tokenizer.highest >= config.vocab:
         raise TyndaError(f"the tokenizer has tokens beyond the model's {config.vocab}")
     if front.hop != 160:
@@ -268,15 +271,15 @@ def _check(
     if not heads or any(
         layer >= config.decoder_layers or head >= config.decoder_heads for layer, head in heads
     ):
-        raise TyndaError("alignment_heads in the header are none of the decoder's")
-    # Published checkpoints may have outputs to spare.
+        raise TyndaError("alignment_heads in the header are not heads of the decoder")
+    # Published checkpoints may have more outputs than tokens.
     check_sizes(config, front, max(tokenizer.timestamp_begin + config.frames + 1, config.vocab))
 
 
 def _read(
     folder: CheckpointFolder, settings: Mapping[str, Any], config: Config
 ) -> PublishedCheckpoint:
-    """A published checkpoint, whole or as the bare encoder and decoder."""
+    """Read a published checkpoint, of the whole model or of encoder and decoder only."""
     tokenizer = WhisperTokenizer.from_folder(folder.path, multilingual=_multilingual(settings))
     if tokenizer.highest >= config.vocab:
         raise TyndaError(
@@ -300,13 +303,17 @@ def _rename(tensors: Mapping[str, Array]) -> Mapping[str, Array]:
 
 
 def _multilingual(settings: Mapping[str, Any]) -> bool:
-    """English-only models end their texts with GPT-2's own token (reference implementation)."""
+    """Return whether the model is multilingual: English-only models have GPT-2's end token, as in
+    the reference implementation."""
     return settings.get("eos_token_id") != 50256 and settings.get("vocab_size", 0) >= 51865
 
 
 def _alignment_heads(generation: Mapping[str, Any], config: Config) -> list[tuple[int, int]]:
-    """The heads whose attention follows the sound; where none are named, all heads of the upper
-    half of the layers, as in the reference implementation."""
+    """Return layer and index of the heads whose cross-attention follows the audio.
+
+    Where the checkpoint names none, these are all heads of the upper half of the layers, as in the
+    reference implementation.
+    """
     heads = generation.get("alignment_heads")
     layers, count = config.decoder_layers, config.decoder_heads
     try:
