@@ -84,7 +84,7 @@ def test_chunks_are_asked_for_by_name(tiny, tmp_path):
     [
         ({"chunk_length": 0.5}, "chunk_length must be a number from 1"),
         ({"chunk_length": 4, "stride_length": 2}, r"chunk_length \(4\) must be more than twice"),
-        ({"stride_length": 2}, "stride_length is of chunks: give chunk_length as well"),
+        ({"stride_length": 2}, "stride_length needs chunk_length: set it as well"),
         ({"chunk_length": 4, "stride_length": -1}, "stride_length must be a number from 0"),
     ],
 )

@@ -224,8 +224,8 @@ def test_a_pause_is_not_part_of_the_word_after_it():
 @pytest.mark.parametrize(
     ("given_", "told"),
     [
-        ({}, "goes by word times: set word_timestamps too"),
-        ({"word_timestamps": True, "vad_filter": True}, "has no part in vad_filter"),
+        ({}, "needs word times: set word_timestamps too"),
+        ({"word_timestamps": True, "vad_filter": True}, "does not apply with vad_filter"),
     ],
 )
 def test_options_that_do_nothing_together_are_refused(given_, told):
@@ -234,7 +234,7 @@ def test_options_that_do_nothing_together_are_refused(given_, told):
 
 
 def test_a_prefix_needs_a_first_window():
-    with pytest.raises(TyndaError, match="prefix begins the first window"):
+    with pytest.raises(TyndaError, match="prefix applies to the first window"):
         Options(prefix="so", vad_filter=True)
 
 

@@ -204,7 +204,7 @@ def test_load_errors(tmp_path, monkeypatch):
     }.items():
         path = tmp_path / name
         path.write_bytes(text)
-        with pytest.raises(TyndaError, match="no language model that kenlm can read") as error:
+        with pytest.raises(TyndaError, match="not a language model that kenlm can read") as error:
             LanguageModel.load(path)
         message = str(error.value)
         assert message.startswith(str(path))

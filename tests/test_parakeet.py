@@ -251,10 +251,10 @@ def test_what_a_checkpoint_leaves_out_has_the_default_of_transformers():
         ({"encoder_config": {"hidden_act": "relu"}}, "hidden_act 'relu' is not silu"),
         ({"encoder_config": {"subsampling_conv_kernel_size": 5}}, "kernel_size 5 is not 3"),
         ({"encoder_config": {"subsampling_conv_stride": 4}}, "conv_stride 4 is not 2"),
-        ({"encoder_config": {"num_attention_heads": 7}}, "1024 are no even multiple of 7 heads"),
+        ({"encoder_config": {"num_attention_heads": 7}}, "not an even multiple of 7 heads"),
         (
             {"encoder_config": {"hidden_size": 15, "num_attention_heads": 3}},
-            "15 are no even multiple",
+            "15 are not an even multiple",
         ),
         ({"encoder_config": {"subsampling_factor": 6}}, "stride 6 is not a power of 2"),
         ({"encoder_config": {"conv_kernel_size": 8}}, "kernel 8 is not odd"),

@@ -1,7 +1,7 @@
-"""Heads: what a recogniser does with its network's outputs, one package for each kind.
+"""Heads: the decoding methods of models, one package for each.
 
-A family names its head (``models.base.Family.head``). A head says which programs of the family a
-recording needs, turns log-probabilities or decoder steps into text, and opens sessions.
+A family names its head (``models.base.Family.head``). A head defines which programs of the family
+a recording needs, decodes text from the network's outputs, and opens sessions.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["HEADS", "head_of"]
 
 HEADS = {"ctc": "CTCHead", "seq2seq": "Seq2SeqHead"}
-"""Package beside this file -> the class in its ``head.py``, imported when a model needs it."""
+"""The class in ``head.py`` of each subpackage, by the subpackage's name; it is imported when a
+model needs it."""
 
 
 def head_of(family: Family) -> type[Head[Any]]:
-    """The class of a family's head."""
+    """Return the class of a family's head."""
     module = import_module(f"tynda.heads.{family.head}.head")
     found: type[Head[Any]] = getattr(module, HEADS[family.head])
     return found

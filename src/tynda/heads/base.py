@@ -1,4 +1,4 @@
-"""The base of all heads: programs that a recording needs, options, sessions."""
+"""The interface of all heads: the programs that a recording needs, options and sessions."""
 
 from __future__ import annotations
 
@@ -25,35 +25,36 @@ O = TypeVar("O")  # noqa: E741 - the options of a head
 
 @dataclass(frozen=True)
 class Exported:
-    """Programs that run without Python for recordings up to one length, and what greedy decoding
-    needs beside them; ``docs/native.md`` explains each number."""
+    """The programs, and the settings of greedy decoding, with which native code recognises
+    recordings up to one length; ``docs/native.md`` documents each setting."""
 
     runs: Runs
-    """Each program once."""
+    """One run of each program."""
     samples: int
-    """The longest recording."""
+    """Maximum number of samples of a recording."""
     frames: int
-    """Frames of the front end in every run of the encoder, zeros behind those of the sound."""
+    """Number of front end frames in every run of the encoder; zeros follow those of the audio."""
     padding_samples: int = 0
-    """Samples of silence that the front end finds behind a recording."""
+    """Number of samples of silence that are appended to a recording before the front end."""
     attends_to_padding: bool = False
-    """Whether all frames count, and not only those of the sound."""
+    """Whether the encoder's length includes the padding, and not only the audio."""
     numbers: Mapping[str, int] = field(default_factory=dict)
+    """Integers of greedy decoding, by the names of ``docs/native.md``."""
     tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Lists of tokens of greedy decoding, by the names of ``docs/native.md``."""
 
 
 class Session(ABC):
-    """One recording on its way through a model; for one thread at a time.
+    """The state of one recording; only one thread at a time may use it.
 
-    The model and its weights are shared; decoder state, caches and what is known so far are the
-    session's own.
+    Sessions share the model and its weights; each has its own decoder state, caches and results.
     """
 
     def __init__(self) -> None:
         self.language: str | None = None
-        """The recording's language, as soon as it is known."""
+        """Code of the recording's language; None until it is known."""
         self.seconds = 0.0
-        """Sound that has been read so far."""
+        """Duration of the audio that has been read so far."""
         self.text = ""
         """The text of all segments so far."""
 
@@ -61,40 +62,40 @@ class Session(ABC):
     def segments(
         self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
     ) -> Iterator[Segment]:
-        """The segments of a recording, each as soon as it is final.
+        """Yield the segments of a recording, each as soon as it is final.
 
-        ``blocks``: float32 mono samples at 16 kHz, in consecutive parts of any length.
-        ``on_progress`` is called with the seconds that are done.
+        ``blocks`` are consecutive float32 mono samples ``[n]`` at 16 kHz, of any lengths.
+        ``on_progress`` is called with the number of seconds that have been processed.
         """
 
     def transcribe(
         self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
     ) -> Transcript:
-        """All segments, and what they say together."""
+        """Return all segments and their text; the arguments are those of `segments`."""
         segments = list(self.segments(blocks, on_progress))
         return Transcript(self.text, segments, self.language, self.seconds)
 
 
 class Head(ABC, Generic[O]):
-    """A model's decoder: immutable, and safe to share between threads."""
+    """A model's decoding method: immutable, and safe to share between threads."""
 
     options_type: ClassVar[type]
-    """The dataclass of what can be asked of the decoder."""
+    """The dataclass of the decoding options."""
     has_decoder: ClassVar[bool]
-    """Whether a decoder writes tokens after an encoder has run."""
+    """Whether a decoder network generates tokens from the encoder's states."""
 
     options_without_lm: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    """Options of a search without any language model, where the default is another."""
+    """The options of a search without a language model; empty where that is the default."""
 
     def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
-        """``open_engine`` hands a model's weights to the backend."""
+        """``open_engine`` loads a model's weights into the backend."""
         self.model = model
         self.engine = open_engine(model)
 
     @staticmethod
     @abstractmethod
     def runs(family: Family, config: Any, work: Work) -> Runs:
-        """The programs that a recording needs, with the shapes of their inputs."""
+        """Yield the programs that a recording needs, with the shapes of their inputs."""
 
     @staticmethod
     @abstractmethod
@@ -106,78 +107,83 @@ class Head(ABC, Generic[O]):
         lengths: Any,
         *tokens: Any,
     ) -> Any:
-        """A program: the scores ``[batch, n, vocab]`` of every output, from the features.
+        """Run a program: the scores ``[batch, n, vocab]`` of all outputs from features.
 
-        ``settings`` are the family and its config; ``tokens`` are those that a decoder is
-        made to follow ``[batch, n]`` and a zero for each row of them. This is what a model is
-        calibrated, compared and trained by.
+        ``features [items, frames, bins]`` have ``lengths [items]``. ``settings`` are the family and
+        its config. Where there is a decoder, ``tokens`` are the tokens ``[batch, n]`` that it is
+        forced to follow (teacher forcing), and zeros ``[batch]``. Calibration, comparison and
+        training of a model read these scores.
         """
 
     @staticmethod
     @abstractmethod
     def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
-        """The costliest part of recordings of so many ``samples``, a ``batch`` of them: all of
-        each, or a window. A decoder writes ``tokens`` for each second."""
+        """Return the most expensive run for a ``batch`` of recordings of ``samples`` each: the
+        whole recordings, or one window. A decoder generates ``tokens`` for each second of audio."""
 
     @staticmethod
     @abstractmethod
     def working_bytes(model: Checkpoint, work: Work, samples: int) -> int:
-        """Bytes that the front end and the choice of tokens hold beside the programs' tensors."""
+        """Return the bytes that the front end and the search need in addition to the tensors of
+        the programs."""
 
     @staticmethod
     @abstractmethod
     def exported(model: Checkpoint, seconds: float | None) -> Exported:
-        """Return what native code needs for up to ``seconds`` of sound, by default a window or 30.
+        """Return what native code needs to recognise up to ``seconds`` of audio; the default is a
+        window, or 30 s.
 
-        Raises `TyndaError` where so little sound has no frames.
+        Raises `TyndaError` where audio of this length has no frames.
         """
 
     @staticmethod
     @abstractmethod
     def features(model: Checkpoint, samples: Floats) -> Floats:
-        """Features ``[frames, bins]`` as `forced` takes them, of at most one window."""
+        """Return features ``[frames, bins]`` for `forced`, of at most one window."""
 
     @staticmethod
     @abstractmethod
     def window_features(model: Checkpoint, samples: Floats) -> Floats:
-        """Likewise, but as decoding has them by default: where there is a window all of it,
-        silence behind the speech included."""
+        """Return features as decoding uses them by default: a model with a window gets a whole
+        one, with silence after the speech."""
 
     @staticmethod
     @abstractmethod
     def reference_tokens(model: Checkpoint, text: str) -> list[list[int]]:
-        """The tokens of the right ``text`` that `forced` is given: one row, or none where there is
+        """Return the tokens of a reference ``text`` for `forced`: one row, or none where there is
         no decoder."""
 
     @abstractmethod
     def generated_tokens(self, features: Floats, count: int) -> list[list[int]]:
-        """Likewise the tokens that the model writes itself, at most ``count`` of text."""
+        """Return the tokens that the model generates itself from ``features [frames, bins]``, for
+        `forced`: one row with at most ``count`` tokens of text, or none where there is no
+        decoder."""
 
     @abstractmethod
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
         """Run the family's ``encode`` on float32 samples ``[n]`` at 16 kHz.
 
-        With CTC these are log-probabilities ``[frames, vocab]``, with a decoder states
-        ``[frames, channels]``. ``language``: as the options have it.
+        Returns log-probabilities ``[frames, vocab]`` for CTC, and states ``[frames, channels]``
+        where there is a decoder. ``language`` has the meaning of the option of this name.
         """
 
     @abstractmethod
     def prepare(self, options: O) -> None:
-        """Do now what the first recording would wait for.
+        """Load everything that the first recording needs.
 
-        Raises `TyndaError` where decoding by these options would.
+        Raises `TyndaError` where decoding with these options would.
         """
 
     @abstractmethod
     def session(self, options: O) -> Session:
-        """A session for one recording. Raises `TyndaError` as `prepare` does."""
+        """Return a session for one recording. Raises `TyndaError` as `prepare` does."""
 
 
 def forced_inputs(features: Floats, texts: list[list[int]]) -> tuple[list[NDArray[Any]], list[int]]:
-    """The inputs of `Head.forced` for one recording, and how many tokens of each text count.
+    """Return the inputs of `Head.forced` for one recording, and the number of tokens of each text.
 
-    ``features [frames, bins]``; ``texts`` are rows of tokens, none where there is no decoder.
-    Shorter texts are filled up with their last token.
+    ``features`` are ``[frames, bins]``; ``texts`` are rows of tokens, none where there is no
+    decoder. Shorter texts are padded with their last token.
     """
     inputs: list[NDArray[Any]] = [features[None], np.array([len(features)])]
     if texts:

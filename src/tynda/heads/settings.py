@@ -1,4 +1,4 @@
-"""Kinds of values, and headings of options, that the settings of all decoders share."""
+"""Types of values and headings that the options of all decoders share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONG = "Long recordings"
 TIMES = "Times and words"
 DOUBT = "Doubtful text"
 HEADINGS = (EXPECTED, SEARCH, LONG, TIMES, DOUBT)
-"""The groups of settings, in the order in which they are listed."""
+"""The headings of the groups of options, in the order in which help lists them."""
 
 Count = Annotated[int, Range(1, MAX_COUNT)]
 Number = Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)]

@@ -1,10 +1,10 @@
-"""Attention with both its products in 8 bits.
+"""Attention whose two matrix products are computed in 8 bits.
 
-Queries and keys have a scale for each row, as in a product with a weight; values one for each
-channel and block of keys, and the weights, from 0 to 1, one for each query and block. The blocks
-are put together in float32 (Milakov & Gimelshein 2018), so that keys that matter little are
-lost only beside others of their block. Close to Zhang et al. 2025, "SageAttention", which keeps
-the second product in 16 bits.
+Queries and keys have a scale for each row, as in a product with a weight. Values have a scale for
+each channel and block of keys; the attention weights, from 0 to 1, have one for each query and
+block. The results of the blocks are combined in float32 (Milakov & Gimelshein 2018), so that small
+weights are only rounded to zero relative to the maximum of their own block. The method is similar
+to Zhang et al. 2025, "SageAttention", which computes the second product in 16 bits.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["KEYS_PER_BLOCK", "MIN_QUERIES", "attention"]
 Floats = NDArray[np.float32]
 
 KEYS_PER_BLOCK = 256
-"""In a block."""
+"""Number of keys in a block."""
 MIN_QUERIES = 16
-"""With fewer, products in 8 bits save nothing, unless the keys have been brought to 8 bits for
-many calls (``remember_keys``): attention is then in float32."""
+"""With fewer queries, attention is computed in float32, since products in 8 bits save no time,
+unless the keys were quantised once for many calls (``remember_keys``)."""
 _MASKED = np.finfo(np.float64).min
 
 
@@ -38,8 +38,8 @@ def attention(
 ) -> Floats:
     """Compute ``tynda.ops.base.Ops.attention``, with arguments of the same shapes.
 
-    ``seen [batch, queries, keys]``: which keys a query sees, of those within ``lengths``; all of
-    them by default. A query that sees none gets zeros.
+    ``visible [batch, queries, keys]`` tells which keys within ``lengths`` a query attends to; the
+    default is all of them. The result of a query without keys is zero.
     """
     batch, queries, channels = q.shape
     y = np.zeros((batch, queries, v.shape[2]), np.float32)
@@ -58,7 +58,7 @@ def attention(
 
 
 def _head(q: Floats, k: Floats, v: Floats, visible: NDArray[np.bool_] | bool) -> Floats:
-    """Attend in one head: ``[queries, width]``, ``[keys, width]`` and ``[keys, v_width]``."""
+    """Compute one head: ``[queries, width]``, ``[keys, width]`` and ``[keys, v_width]``."""
     q_codes, q_scale = quantize_rows(q)
     k_codes, k_scale = quantize_rows(k)
     products = q_codes.astype(np.float64) @ k_codes.astype(np.float64).T

@@ -1,6 +1,7 @@
-"""How the native kernels hold a weight, and how its rows reach them.
+"""Conversion of weights to the formats of the native kernels.
 
-Lowering and the native backend ask here, so that neither has to know how a weight is stored.
+Lowering and the native backend use these functions, so that they do not depend on the format of a
+stored weight.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from tynda.weights.weight import Tensor, Weight, by_tap, floats, is_integer
 
 __all__ = ["copy_rows", "is_integer", "kernel_arrays", "kernel_format"]
 
-# The kernels multiply packed codes of up to so many bits; more would gain nothing over 8.
+# The kernels multiply packed codes of at most 4 bits; with more, they would be no faster than with
+# 8.
 _MAX_PACKED = 4
 
 
 def kernel_format(weight: Tensor) -> tuple[int, int]:
-    """In how many bits the kernels hold a weight, and how many inputs share a group (0: all).
+    """Return the bits of a weight in the kernels, and the number of inputs in a group (0: all).
 
-    The bits are 32 (float32), 8, or 4, 3 and 2; 1.58 bits count as 2. Wider grids and tables are
-    held in 8 bits.
+    The bits are 32 (float32), 8, 4, 3 or 2. Weights in 1.58 bits have 2 bits; grids with more than
+    4 bits, and tables, have 8.
     """
     if not is_integer(weight):
         return 32, 0
@@ -35,13 +37,13 @@ def kernel_format(weight: Tensor) -> tuple[int, int]:
 
 
 def copy_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, bits: int) -> None:
-    """Copy ``rows`` of a weight into a ``_native.Matrix``, from its output ``at`` on.
+    """Copy ``rows`` of a weight to a ``_native.Matrix``, whose first row for them is ``at``.
 
-    ``bits``: of the matrix, those of `kernel_format`, or 32 for any weight. The memory that the
-    rows of a mapped file took is given back at once.
+    ``bits`` are those of the matrix: the result of `kernel_format`, or 32 for any weight. The
+    memory of rows of a mapped file is released immediately.
     """
     part: Any = weight[rows]
-    if bits == 8 and part.grid is None:  # rounded by the kernels, which take less time
+    if bits == 8 and part.grid is None:  # The kernels round faster than NumPy.
         matrix.put_rounded(kernels, at, by_tap(part.rows))
         release_memory(part.rows)
         return
@@ -57,12 +59,12 @@ def copy_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, b
 
 
 def kernel_arrays(part: Tensor, bits: int) -> tuple[str, list[NDArray[Any]]]:
-    """The arrays from which the kernels' form of some rows of a weight is made, and their kind.
+    """Return some rows of a weight as arrays for the kernels, and the name of their format.
 
-    ``float32``: numbers ``[n, inputs]``. ``int8``: codes ``[n, inputs]`` and scales float32
-    ``[n]``. ``packed`` and, in 1.58 bits, ``ternary``: codes uint8 ``[n, bytes]``, scales, and
-    steps uint8 and offsets int8 ``[n, groups]``. Inputs lie by tap. ``bits`` are as `copy_rows`
-    takes them; rows that are rounded when they are read are rounded.
+    The arrays of ``float32`` are numbers ``[n, inputs]``, those of ``int8`` codes ``[n, inputs]``
+    and scales float32 ``[n]``. Those of ``packed`` and, in 1.58 bits, ``ternary`` are codes uint8
+    ``[n, bytes]``, scales, steps uint8 and offsets int8 ``[n, groups]``. The inputs of a
+    convolution are ordered by tap. ``bits`` are those of `copy_rows`.
     """
     if bits == 32:
         return "float32", [by_tap(floats(part)).astype(np.float32, copy=False)]

@@ -1,4 +1,4 @@
-"""Codes of a few bits as bytes, and back; ``docs/format.md`` is the specification."""
+"""Packing of codes in fewer than 8 bits; ``docs/format.md`` is the specification."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ __all__ = ["pack", "row_bytes", "unpack"]
 
 Bytes = NDArray[np.uint8]
 
-# Three to the fifth is 243: a byte holds five digits.
+# A byte can hold five digits to the base of 3, since 3 to the power of 5 is 243.
 _DIGITS = np.array([1, 3, 9, 27, 81], np.uint8)
-# Rows at a time, so that a bit never takes a byte for a whole large weight.
+# The number of rows that are unpacked at a time, since each bit is temporarily stored in a byte.
 _ROWS = 4096
 
 
 def row_bytes(bits: float, count: int) -> int:
-    """Bytes of a row of ``count`` codes."""
+    """Return the number of bytes of a row of ``count`` codes."""
     return -(-count // 5) if bits == 1.58 else -(-count * int(bits) // 8)
 
 
 def pack(codes: Bytes, bits: float) -> Bytes:
-    """Codes ``[rows, count]``, from 0 on, as ``[rows, row_bytes]``.
+    """Pack codes uint8 ``[rows, count]`` to bytes ``[rows, row_bytes]``.
 
-    In 1.58 bits a byte is five digits to the base of 3, the first of them the lowest; else the
-    codes' bits follow each other from the lowest bit of the first byte on. What a last byte has
-    left is zero. Raises ValueError for a code that has no room.
+    In 1.58 bits, a byte has five digits to the base of 3, least significant first. Otherwise codes
+    are consecutive bits, beginning with the least significant bit of the first byte. Unused bits of
+    the last byte are zero. Raises ValueError for a code that is too large.
     """
     rows, count = codes.shape
     if codes.max(initial=0) >= (3 if bits == 1.58 else 2 ** int(bits)):
@@ -47,7 +47,8 @@ def pack(codes: Bytes, bits: float) -> Bytes:
 
 
 def unpack(packed: Bytes, bits: float, count: int) -> Bytes:
-    """Return the codes that `pack` was given; unused bits of a last byte may be anything."""
+    """Return the codes uint8 ``[rows, count]`` that `pack` packed; unused bits may have any
+    value."""
     rows = len(packed)
     if bits == 1.58:
         digits = packed[:, :, None] // _DIGITS % 3

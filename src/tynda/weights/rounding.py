@@ -1,4 +1,4 @@
-"""Rounding a weight to a `Grid` whose steps are settled."""
+"""Rounding of a weight to a `Grid` with given steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["from_codes", "to_grid"]
 
 
 def to_grid(weight: Floats, grid: Grid, steps: Steps) -> Weight:
-    """Each value of ``weight [out, ...]`` as the nearest one that its row and group have."""
+    """Round each value of ``weight [out, ...]`` to the nearest value of its row and group."""
     rows = by_tap(weight)
     step, offset = (spread(v, grid, rows.shape[1]).astype(np.float32) for v in steps[1:])
     codes = nearest(rows, grid, steps.scale[:, None], step, offset)
@@ -24,9 +24,9 @@ def to_grid(weight: Floats, grid: Grid, steps: Steps) -> Weight:
 def from_codes(
     shape: tuple[int, ...], grid: Grid, steps: Steps, codes: NDArray[np.uint8]
 ) -> Weight:
-    """A weight of this ``shape`` from its codes, uint8 ``[out, taps * in]``.
+    """Return a weight of this ``shape`` from its codes, uint8 ``[out, taps * in]``.
 
-    Fewer than 8 bits are packed; codes of 8 become those of a weight in 8 bits as any other.
+    Codes in fewer than 8 bits are packed; those in 8 bits become int8 codes.
     """
     if grid.bits < 8:
         return Weight.packed(shape, grid, steps, pack(codes, grid.bits))

@@ -1,7 +1,7 @@
-"""Weights as the tensors of a model file; ``docs/format.md`` is the specification.
+"""Weights as tensors of a model file; ``docs/format.md`` is the specification.
 
-Beside the tensor ``NAME`` of codes stand ``NAME.scale`` and, in few bits, ``NAME.step`` and
-``NAME.offset``. Nothing that a file says is trusted before it is checked.
+The tensor ``NAME`` has the codes of a weight, ``NAME.scale`` its scales; in fewer than 8 bits,
+there are ``NAME.step`` and ``NAME.offset``. All data of a file is checked before it is used.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from tynda.weights.weight import Tensor, Weight
 
 __all__ = ["TensorReader", "to_tensors"]
 
-# f16 ends at 65504. Where weights are stored in 8 bits, their scales and all vectors are f16.
+# The maximum of f16 is 65504. In 8 bits, the scales of weights and all vectors are stored as f16.
 _MAX_VALUE = {8: 65504.0, 16: 65504.0, 32: float(np.finfo(np.float32).max)}
 
 
 def to_tensors(
     weights: Mapping[str, Tensor], bits: int
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The tensors that a file has of these weights, and the grids of those in few bits.
+    """Return the tensors of these weights for a file, and the grids of those in fewer than 8 bits.
 
-    ``bits``: of float32 arrays, 8 (rows in 8 bits, those of one axis in f16), 16 or 32. Weights
-    that have codes already keep them. Raises `TyndaError` for values that are not finite or too
-    large for the width.
+    ``bits`` is the width for float32 arrays: 8 (rows in 8 bits; arrays with one axis in f16), 16 or
+    32. Weights that have codes already keep them. Raises `TyndaError` for values that are not
+    finite or too large for the width.
     """
     tensors: dict[str, NDArray[Any]] = {}
     grids: dict[str, Any] = {}
@@ -70,20 +70,21 @@ def _coded(name: str, weight: Weight) -> dict[str, NDArray[Any]]:
 
 
 class TensorReader:
-    """The tensors of an open safetensors file, checked as they are read.
+    """The tensors of an open safetensors file, which are checked when they are read.
 
-    All methods raise `TyndaError`, naming the file, for what is missing, damaged or of another
-    type or shape.
+    All methods raise `TyndaError`, naming the file, for a tensor that is missing, damaged or of
+    another type or shape.
     """
 
     def __init__(self, path: Path, file: Any) -> None:
-        """``file``: from ``safetensors.safe_open(path, "np")``."""
+        """``file`` is the result of ``safetensors.safe_open(path, "np")``."""
         self._path, self._file = path, file
         self.names = frozenset(file.keys())
         self._mapped, self._offsets = path.open("rb"), tensor_offsets(path)
 
     def tensor(self, name: str, *types: str) -> NDArray[Any]:
-        """One tensor, of one of the safetensors ``types``; NumPy does not know them all."""
+        """Return a tensor whose type is one of the safetensors ``types``; NumPy does not have all
+        types."""
         if name not in self.names:
             raise self._error(f"tensor {name} is missing; the file is damaged")
         stored = self._file.get_slice(name).get_dtype()
@@ -93,8 +94,8 @@ class TensorReader:
         return tensor
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A tensor of this ``shape``: in 8 bits a `Weight` whose codes stay in the file, or
-        float32."""
+        """Return a tensor of this ``shape``: a `Weight` whose codes remain in the file if it is in
+        8 bits, else float32."""
         description = self._file.get_slice(name)
         if (found := tuple(description.get_shape())) != shape:
             raise self._error(f"tensor {name} is {found}, should be {shape}")
@@ -111,9 +112,9 @@ class TensorReader:
         return np.asarray(value, np.float32)
 
     def packed(self, name: str, shape: tuple[int, ...], description: Any) -> Weight:
-        """A weight of this ``shape`` in few bits, whose codes stay in the file.
+        """Return a weight of this ``shape`` in few bits, whose codes remain in the file.
 
-        ``about``: what the header says of its grid, whatever that is.
+        ``description`` is the header's description of its grid, which may be damaged.
         """
         grid, inputs = self._grid(name, description), math.prod(shape[1:])
         if len(shape) < 2 or not inputs:
@@ -131,10 +132,10 @@ class TensorReader:
                 raise KeyError
             return Grid(bits, group, tuple(table))
         except (TyndaError, TypeError, KeyError):
-            raise self._error(f"tensor {name} has a grid that cannot be; it is damaged") from None
+            raise self._error(f"tensor {name} has an invalid grid; it is damaged") from None
 
     def _steps(self, name: str, grid: Grid, rows: int, groups: int) -> Steps:
-        """Steps of a tensor in few bits; those that the file leaves out are known."""
+        """Read the steps of a tensor in few bits; those that the file omits have default values."""
         scale = self._part(f"{name}.scale", "F16", (rows,))
         step, offset = np.full((rows, groups), grid.row_step, np.uint8), None
         if f"{name}.step" in self.names:
@@ -145,7 +146,7 @@ class TensorReader:
             scale.astype(np.float32), step, symmetric(grid, step) if offset is None else offset
         )
         if not np.isfinite(steps.scale).all() or not steps.within(grid):
-            raise self._error(f"tensor {name} has steps that cannot be; it is damaged")
+            raise self._error(f"tensor {name} has invalid steps; it is damaged")
         return steps
 
     def _part(self, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Reading the tensors of a ``.safetensors`` file as they lie on disk."""
+"""Memory-mapped tensors of ``.safetensors`` files."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 @dataclass(frozen=True, eq=False)
 class MappedRows:
-    """An array, int8 or uint8, that stays in its file.
+    """An int8 or uint8 array that remains in its file.
 
-    Rows are mapped anew whenever they are read: their memory goes with the last who holds them,
-    and no file descriptor is kept for each array.
+    Each read maps the rows again: their memory is released together with the last reference to
+    them, and arrays need no file descriptors of their own.
     """
 
     file: BinaryIO
     offset: int
-    """Where the array begins in the file, in bytes."""
+    """The array's offset in the file, in bytes."""
     shape: tuple[int, ...]
     dtype: type[np.int8 | np.uint8]
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Rows by a slice or an array of whole numbers; not to be written to.
+        """Return rows, selected by a slice or an array of integers; they are read-only.
 
-        The int8 code -128, which only a damaged file has, is read as -127: kernels rely on that.
+        The int8 code -128, which only a damaged file has, is replaced by -127, since kernels do not
+        support it.
         """
         rows: NDArray[Any] = self._map()[index]
         if self.dtype == np.int8 and rows.min(initial=0) == -128:
@@ -47,7 +48,7 @@ class MappedRows:
 
     def _map(self) -> NDArray[Any]:
         size, skip = math.prod(self.shape), self.offset % mmap.ALLOCATIONGRANULARITY
-        if not size:  # a map of no bytes would be one of the whole file
+        if not size:  # A map of length 0 would be one of the whole file.
             return np.empty(self.shape, self.dtype)
         data = mmap.mmap(
             self.file.fileno(), skip + size, access=mmap.ACCESS_READ, offset=self.offset - skip
@@ -56,23 +57,24 @@ class MappedRows:
 
 
 def tensor_offsets(path: Path) -> dict[str, int]:
-    """Where in a file, a whole one, each of its tensors begins."""
+    """Return the offset in bytes of each tensor in a file, which must be a valid one."""
     with path.open("rb") as file:
         header, start = _header(file)
     return {name: start + entry["data_offsets"][0] for name, entry in header.items()}
 
 
 def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
-    """Every tensor of a file, as float32.
+    """Return every tensor of a file as float32.
 
-    Those in f32 stay on disk and are read when they are used; f16 and bf16 become copies. A single
-    whole number, as batch norm counts its batches, is left out. Raises `TyndaError`, naming the
-    file, when it is missing, truncated, no safetensors file or holds other types.
+    Tensors in f32 are memory-mapped; those in f16 and bf16 are converted copies. Scalar integers,
+    such as the counters of batch norm, are dropped. Raises `TyndaError`, naming the file, where it
+    is missing, truncated, not a safetensors file, or has other types.
     """
     try:
-        with path.open("rb") as file, safe_open(path, framework="np"):  # checks header and size
+        with path.open("rb") as file, safe_open(path, framework="np"):  # Checks header and size.
             header, start = _header(file)
-        data = np.memmap(path, np.uint8, "c", offset=start)  # torch wants to write
+        # Copy-on-write, since PyTorch warns about read-only arrays.
+        data = np.memmap(path, np.uint8, "c", offset=start)
     except FileNotFoundError:
         raise TyndaError(f"{path} is missing") from None
     except PermissionError:
@@ -87,16 +89,16 @@ def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
 
 
 def release_memory(tensor: Any) -> None:
-    """Let the memory go that a tensor from `map_tensors` has taken; the file still has it.
+    """Release the memory of a tensor from `map_tensors`, which can be read from its file again.
 
-    Any other tensor stays as it is.
+    Any other tensor is not changed.
     """
     base: Any = tensor
     while isinstance(base, np.ndarray) and not isinstance(base.base, mmap.mmap):
         base = base.base
     if not isinstance(base, np.memmap) or not hasattr(mmap, "MADV_DONTNEED"):
-        return  # it is in no file, or this system knows no way
-    # Whole pages alone: their neighbours hold other tensors.
+        return  # The tensor is not in a file, or the system cannot release pages.
+    # Only whole pages are released, since partial ones also have other tensors.
     start = tensor.ctypes.data - base.ctypes.data + base.offset % mmap.ALLOCATIONGRANULARITY
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     last = (start + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -106,7 +108,7 @@ def release_memory(tensor: Any) -> None:
 
 
 def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """Read the description of each tensor, and where the data of all begins."""
+    """Read the description of each tensor, and the offset of the data of all tensors."""
     size = int.from_bytes(file.read(8), "little")
     header: dict[str, Any] = json.loads(file.read(size))
     header.pop("__metadata__", None)
@@ -120,6 +122,6 @@ def _tensor(
     if kind not in _DTYPES:
         raise TyndaError(f"{path}: tensor {name} is {kind}, should be one of {', '.join(_DTYPES)}")
     value = data[start:stop].view(_DTYPES[kind]).reshape(entry["shape"])
-    if kind == "BF16":  # the upper half of a float32
+    if kind == "BF16":  # A bf16 is the upper half of a float32.
         return (value.astype("<u4") << 16).view("<f4")
     return np.asarray(value).astype(np.float32, copy=False)

@@ -1,7 +1,7 @@
-"""A weight of a model, whatever it is stored in, and what is asked of it.
+"""The weights of a model, in any format, and the operations on them.
 
-A model's tensors are float32 arrays or `Weight` objects. The functions here take either: nothing
-else has to know which it is.
+A model's tensors are float32 arrays or `Weight` objects. The functions of this module accept both,
+so that other code does not depend on the format.
 """
 
 from __future__ import annotations
@@ -40,74 +40,76 @@ __all__ = [
 Floats = NDArray[np.float32]
 
 POSITIONS = "*embed_positions*"
-"""Names of tensors that are added, not multiplied: there is little of them, and all depends on
-it, so that they keep 8 bits."""
-# With fewer inputs than this, a product in 8 bits saves nothing and loses as much as any other.
+"""Pattern of the names of learned positional embeddings: they are small and sensitive to rounding,
+so that they are not stored in fewer than 8 bits."""
+# A matrix product with fewer inputs is not faster in 8 bits.
 _MIN_INPUTS = 32
 
 
 class Rows(Protocol):
-    """Rows that can be read some at a time: an array, or a part of a file (`MappedRows`)."""
+    """Rows of a matrix that can be read in parts: an array, or part of a file (`MappedRows`)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of all rows together."""
+        """The shape of all rows."""
         ...
 
     def __getitem__(self, index: Any, /) -> Any:
-        """Rows by a slice or an array of whole numbers, as an array."""
+        """Return rows as an array, selected by a slice or an array of integers."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A weight ``[out, ...]`` that is read when it is asked for, some rows at a time.
+    """A quantised weight ``[out, ...]``, whose rows are converted when they are read.
 
     Its values are ``scale[r] * codes[r]``, with a float32 scale for each row and int8 codes from
-    -127 to 127, in whichever format the rows are held. Made by `int8`, `packed` or `unrounded`.
+    -127 to 127, in any format of the rows. `int8`, `packed` and `unrounded` create weights.
     """
 
     shape: tuple[int, ...]
     """``(out, in, ...taps)``."""
     rows: Rows
-    """The numbers or codes, held in the format that ``grid`` says."""
+    """The numbers or codes, in the format of ``grid``."""
     grid: Grid | None
-    """The format of ``rows``. None: float32 of the weight's shape, rounded to 8 bits when they are
-    read. `INT8`: codes, int8 of the weight's shape. Fewer bits: uint8 ``[out, bytes]``, packed as
-    ``docs/format.md`` says."""
+    """The format of ``rows``. With None, they are float32 of the weight's shape, and rounded to 8
+    bits when they are read. With `INT8`, they are int8 codes of the weight's shape. With fewer
+    bits, they are uint8 ``[out, bytes]``, packed as in ``docs/format.md``."""
     steps: Steps | None
-    """The values that codes stand for; None where rows are float32."""
+    """The parameters of the values of codes; None where rows are float32."""
     integer: bool = True
-    """Whether products are computed in 8 bits; else in float32, with the same values."""
+    """Whether products are computed in 8 bits, or else in float32 with the same values."""
 
     @classmethod
     def int8(cls, codes: Rows, scale: Floats) -> Self:
-        """Codes int8 ``[out, ...]`` from -127 to 127 and scales float32 ``[out]``."""
+        """Create a weight from codes int8 ``[out, ...]`` from -127 to 127 and scales float32
+        ``[out]``."""
         ones, zeros = np.ones((len(scale), 1), np.uint8), np.zeros((len(scale), 1), np.int8)
         return cls(tuple(codes.shape), codes, INT8, Steps(scale, ones, zeros))
 
     @classmethod
     def packed(cls, shape: tuple[int, ...], grid: Grid, steps: Steps, rows: Rows) -> Self:
-        """Packed codes uint8 ``[out, bytes]`` in fewer than 8 bits; inputs lie by tap."""
+        """Create a weight from packed codes uint8 ``[out, bytes]`` in fewer than 8 bits; the inputs
+        of a convolution are ordered by tap."""
         return cls(shape, rows, grid, steps)
 
     @classmethod
     def unrounded(cls, weight: Floats) -> Self:
-        """Numbers that are rounded to 8 bits when they are read, each row by its largest size."""
+        """Create a weight from float32 numbers that are rounded to 8 bits when they are read."""
         return cls(tuple(weight.shape), weight, None, None)
 
     def with_float_products(self) -> Self:
-        """The same values, and products with them in float32."""
+        """Return a weight with the same values, whose products are computed in float32."""
         return replace(self, integer=False)
 
     def __getitem__(self, index: Any) -> Self:
-        """Some of the rows, by a slice or an array of whole numbers with one axis."""
+        """Return some of the rows, selected by a slice or an array ``[n]`` of integers."""
         steps = None if self.steps is None else self.steps.rows(index)
         rows = self.rows[index]
         return replace(self, shape=(len(rows), *self.shape[1:]), rows=rows, steps=steps)
 
     def integers(self) -> tuple[NDArray[np.int8], Floats]:
-        """Codes int8 of the weight's shape, not to be written to, and scales float32 ``[out]``."""
+        """Return codes int8 of the weight's shape, read-only, and scales float32 ``[out]``."""
         rows: NDArray[Any] = self.rows[:]
         if self.grid is None or self.steps is None:
             codes, scale = quantize_rows(rows.reshape(len(rows), self.inputs))
@@ -121,67 +123,68 @@ class Weight:
 
     @property
     def inputs(self) -> int:
-        """How many numbers a row has, all taps counted."""
+        """Number of values in a row, including all taps."""
         return int(np.prod(self.shape[1:]))
 
     @property
     def codes(self) -> NDArray[np.int8]:
-        """int8 of the weight's shape, from -127 to 127; not to be written to."""
+        """The codes: int8 of the weight's shape, from -127 to 127, read-only."""
         return self.integers()[0]
 
     @property
     def scale(self) -> Floats:
-        """float32 ``[out]``."""
+        """The scales of the rows: float32 ``[out]``."""
         return self.integers()[1] if self.steps is None else self.steps.scale
 
     def dequantize(self) -> Floats:
-        """The values, float32 of the weight's shape."""
+        """Return the values, float32 of the weight's shape."""
         codes, scale = self.integers()
         return codes * scale.reshape(-1, *[1] * (codes.ndim - 1))
 
     def by_tap(self) -> Self:
-        """A convolution's ``[out, in, ...taps]`` as ``[out, taps * in]``."""
+        """Return a convolution's weight ``[out, in, ...taps]`` as ``[out, taps * in]``."""
         rows = self.rows
-        if self.grid is None or self.grid.bits == 8:  # fewer bits are packed by tap
+        if self.grid is None or self.grid.bits == 8:  # Fewer bits are packed by tap already.
             rows = by_tap(rows[:])
         return replace(self, shape=(self.shape[0], self.inputs), rows=rows)
 
     def product(self, x: Floats) -> Floats:
-        """``x [..., in]`` times the weight ``[out, in]``, transposed: float32 ``[..., out]``.
+        """Multiply ``x [..., in]`` by the transposed weight ``[out, in]``: float32 ``[..., out]``.
 
-        In 8 bits the rows of ``x`` are rounded as they come, and codes are multiplied.
+        In 8 bits, the rows of ``x`` are quantised dynamically, and codes are multiplied.
         """
         if not self.integer:
             return np.asarray(x @ self.dequantize().T)
         x_codes, x_scale = quantize_rows(x)
         codes, w_scale = self.integers()
-        # Sums of whole numbers below 2**53 are exact in double precision, and fast.
+        # In float64, products and sums of integers below 2**53 are exact and use fast BLAS.
         sums = x_codes.astype(np.float64) @ codes.astype(np.float64).T
         scale: Floats = x_scale[..., None] * w_scale
         return sums.astype(np.float32) * scale
 
 
 Tensor = Floats | Weight
-"""A tensor of a model, as it is stored or computed with."""
+"""A tensor of a model."""
 
 
 def is_integer(weight: Tensor) -> bool:
-    """Whether products with this weight are computed in 8 bits, and not in float32."""
+    """Return whether products with this weight are computed in 8 bits, and not in float32."""
     return isinstance(weight, Weight) and weight.integer
 
 
 def stored_bits(weight: Tensor) -> float:
-    """In how many bits the numbers of a weight are held; 32: as they are."""
+    """Return the number of bits of a weight's stored codes, or 32 where it has none."""
     return weight.grid.bits if isinstance(weight, Weight) and weight.grid else 32
 
 
 def floats(weight: Any) -> Floats:
-    """A weight as float32; one in 8 bits or fewer by the values of its codes."""
+    """Return a weight as float32; a quantised one is dequantised."""
     return weight.dequantize() if isinstance(weight, Weight) else np.asarray(weight)
 
 
 def by_tap(weight: Any) -> Any:
-    """``[out, in, ...taps]`` as ``[out, taps * in]``: in the order of a window's numbers."""
+    """Return a weight ``[out, in, ...taps]`` as ``[out, taps * in]``, the order in which a
+    convolution's windows are in memory."""
     if isinstance(weight, Weight):
         return weight.by_tap()
     inputs = int(np.prod(weight.shape[1:]))
@@ -189,12 +192,12 @@ def by_tap(weight: Any) -> Any:
 
 
 def product(x: Floats, weight: Tensor) -> Floats:
-    """``x [..., in]`` times the weight ``[out, in]``, transposed: float32 ``[..., out]``."""
+    """Multiply ``x [..., in]`` by the transposed weight ``[out, in]``: float32 ``[..., out]``."""
     return weight.product(x) if isinstance(weight, Weight) else np.asarray(x @ weight.T)
 
 
 def lookup(weight: Tensor, ids: NDArray[Any]) -> Floats:
-    """Rows of ``weight [rows, width]`` by whole numbers ``[...]``: float32 ``[..., width]``."""
+    """Select rows of ``weight [rows, width]`` by integers ``[...]``: float32 ``[..., width]``."""
     if isinstance(weight, Weight):
         return weight[ids.ravel()].dequantize().reshape(*ids.shape, *weight.shape[1:])
     rows: Floats = weight[ids]
@@ -202,7 +205,7 @@ def lookup(weight: Tensor, ids: NDArray[Any]) -> Floats:
 
 
 def concatenate(parts: Sequence[Weight]) -> Weight:
-    """Rows of one weight, one part after the other; all parts are of one format and have codes."""
+    """Concatenate parts of a weight's rows, all with codes in the same format."""
     steps = [part.steps for part in parts if part.steps is not None]
     together = Steps(*(np.concatenate(part) for part in zip(*steps, strict=True)))
     rows = np.concatenate([part.rows[:] for part in parts])
@@ -211,15 +214,15 @@ def concatenate(parts: Sequence[Weight]) -> Weight:
 
 
 def quantize(weight: Floats) -> Weight:
-    """Round a weight ``[out, ...]`` to 8 bits, each row by its largest size."""
+    """Round a weight ``[out, ...]`` to 8 bits, scaling each row by its maximum absolute value."""
     codes, scale = quantize_rows(weight.reshape(len(weight), -1))
     return Weight.int8(codes.reshape(weight.shape), scale)
 
 
 def dequantize_all(weights: Mapping[str, Any], *, lazy: bool = False) -> dict[str, Any]:
-    """All weights of a model as `floats`.
+    """Return all weights of a model as float32.
 
-    ``later``: those with codes remain a `Weight`, whose rows become floats when they are read.
+    With ``lazy``, quantised weights remain a `Weight`, whose products are computed in float32.
     """
     return {
         name: weight.with_float_products()
@@ -230,17 +233,17 @@ def dequantize_all(weights: Mapping[str, Any], *, lazy: bool = False) -> dict[st
 
 
 def is_matrix_product(shape: tuple[int, ...], trainable: bool) -> bool:
-    """Whether products in few bits with a weight of this shape are worth while."""
+    """Return whether a weight of this shape is quantised: a trained matrix with enough inputs."""
     return len(shape) > 1 and int(np.prod(shape[1:])) >= _MIN_INPUTS and trainable
 
 
 def quantize_all(
     weights: Mapping[str, Any], trainable: Mapping[str, bool], *, lazy: bool = False
 ) -> dict[str, Tensor]:
-    """Round the weights of a model to 8 bits, where products have many inputs.
+    """Round the matrices of a model (`is_matrix_product`) to 8 bits; other weights are float32.
 
-    ``trainable``: whether a tensor is learnt; constants (positions) stay as they are. ``later``:
-    round only when they are read, some rows at a time.
+    ``trainable`` tells whether a tensor is trained; constants such as positions are not rounded.
+    With ``lazy``, weights are rounded when they are read, some rows at a time.
     """
     make = Weight.unrounded if lazy else quantize
 

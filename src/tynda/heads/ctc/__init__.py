@@ -1,1 +1,1 @@
-"""CTC: paths through log-probabilities, beam search, n-grams, hot words."""
+"""CTC: greedy and beam search, forced alignment, n-grams and hot words."""

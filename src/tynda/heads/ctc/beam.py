@@ -1,4 +1,4 @@
-"""CTC prefix beam search: the most probable labelling, with a language model and hot words."""
+"""CTC prefix beam search with a language model and hot words."""
 
 from __future__ import annotations
 
@@ -32,32 +32,33 @@ def beam_search(
     top_tokens: int = 20,
     beam_margin: float = 15.0,
 ) -> list[Hypothesis]:
-    """The `n_best` most probable labellings, best first, no two with the same text.
+    """Return the `n_best` most probable labellings, best first, with distinct texts.
 
     CTC prefix beam search (Graves & Jaitly 2014, algorithm 1; Hannun et al. 2014, algorithm 1)
     over `log_probs` [frames, vocab], natural logs. A labelling y of W words scores
 
         log p_ctc(y) + alpha log p_lm(words) + beta W - unknown_penalty U + hotword_boost C
 
-    where the middle three terms need an `lm`. U counts words that neither the language model
-    nor a hot word knows, and is charged with the first symbol that no known word continues
-    to. C counts the characters of the hot words (or phrases) found as whole words, and while
-    searching those of one that is being spelled, until it fails.
+    where the three terms in the middle need an `lm`. U is the number of words that are neither in
+    the language model nor hot words; the penalty is applied at the first symbol with which the
+    word is no prefix of a known word. C is the number of characters of the hot words (or phrases)
+    that are complete words in the text; during the search it includes the characters of a partial
+    match, until the match fails.
 
-    Approximations for speed: in each frame only the `top_tokens` symbols within `token_margin`
-    nats of the best are tried, and the `beam_size` prefixes within `beam_margin` nats of the
-    best are kept. With these at infinity (or the vocabulary's size) the search is exact.
+    Approximations for speed: each frame only extends prefixes by the `top_tokens` symbols within
+    `token_margin` nats of the best symbol, and retains the `beam_size` prefixes within
+    `beam_margin` nats of the best prefix. If all of these are infinite, the search is exact.
 
     Raises `ValueError` if the vocabulary is not the tokenizer's, a value is NaN, a weight other
-    than `beta` negative or a size below 1; `TyndaError` if a hot word has characters that the
-    tokenizer has not.
+    than `beta` is negative or a size is below 1; `TyndaError` if a hot word has characters that
+    the tokenizer does not have.
     """
     check_log_probs(log_probs, tokenizer)
     if min(alpha, unknown_penalty, hotword_boost) < 0 or min(beam_size, n_best, top_tokens) < 1:
         raise ValueError("weights must not be negative, sizes at least 1")
     scorer = _Scorer(tokenizer, lm, alpha, beta, unknown_penalty, hotwords, hotword_boost)
     beam = [scorer.root()]
-    log_scale = 0.0  # what has been divided out of the probabilities in the beam so far
+    log_scale = 0.0  # The log of the factor by which the beam's probabilities have been divided.
     for frame, row in enumerate(log_probs):
         peak = float(row.max())
         log_scale += peak
@@ -67,7 +68,7 @@ def beam_search(
         probs = np.exp(row[candidates].astype(np.float64) - peak)
         tokens = dict(zip(candidates.tolist(), probs.tolist(), strict=True))
         blank = tokens.pop(tokenizer.blank, 0.0)
-        if not tokens:  # only the blank is likely: no prefix grows
+        if not tokens:  # Only the blank is likely: no prefix is extended.
             for prefix in beam:
                 prefix.blank, prefix.label = prefix.blank + prefix.label, 0.0
             continue
@@ -81,7 +82,7 @@ def beam_search(
         for prefix in before:
             if not prefix.in_beam:
                 prefix.detach()
-        # Plain probabilities, not logs, are summed: rescaling keeps them from vanishing.
+        # Probabilities, not logs, are summed; scaling prevents underflow.
         scale = max(prefix.blank + prefix.label for prefix in beam)
         log_scale += math.log(scale)
         for prefix in beam:
@@ -100,10 +101,10 @@ def beam_search(
 
 
 class _Prefix:
-    """A labelling, as a node in the tree of those tried.
+    """A labelling, as a node in the tree of all prefixes of the search.
 
-    `blank` and `label` are the summed probabilities of its alignments that end in a blank and
-    in its last label; `bonus` is the log of what language model and hot words add.
+    `blank` and `label` are the total probabilities of its alignments that end in a blank and in
+    its last label; `bonus` is the sum of the log-scores of language model and hot words.
     """
 
     __slots__ = (
@@ -135,14 +136,14 @@ class _Prefix:
     ) -> None:
         self.parent = parent
         self.token = token
-        self.word = word  # the characters since the last space
+        self.word = word  # The characters since the last space.
         self.bonus = bonus
-        self.unknown = unknown  # whether the penalty for this word is in `bonus` already
+        self.unknown = unknown  # Whether `bonus` includes the penalty for this word.
         self.lm_state = lm_state
-        self.hotword_state = hotword_state  # the state of the hot-word automaton
+        self.hotword_state = hotword_state  # The state of the automaton of hot words.
         self.children: dict[int, _Prefix] = {}
         self.blank = self.label = self.new_blank = self.new_label = 0.0
-        self.frame = -1  # the last that reached it
+        self.frame = -1  # The last frame in which it was extended or reached.
         self.in_beam = False
 
     def score(self) -> float:
@@ -157,7 +158,7 @@ class _Prefix:
         return tokens[::-1]
 
     def detach(self) -> None:
-        """Having left the beam, let go of all below and above that leads to no kept prefix."""
+        """Remove the nodes below and above this one that lead to no prefix in the beam."""
         self.children = {
             token: child
             for token, child in self.children.items()
@@ -177,9 +178,9 @@ def _extend_beam(
     threshold: float,
     extend: Callable[[_Prefix, int], _Prefix],
 ) -> list[_Prefix]:
-    """The prefixes that one more frame leads to, with their new probabilities.
+    """Return the prefixes after one more frame, with their new probabilities.
 
-    New ones that score less than `threshold` before they are extended are not worth making.
+    New prefixes whose score before the bonus of the new label is below `threshold` are not created.
     """
     active: list[_Prefix] = []
     for prefix in beam:
@@ -193,7 +194,7 @@ def _extend_beam(
         children = prefix.children
         min_mass = max(math.exp(min(threshold - prefix.bonus, 0.0)), math.ulp(0.0))
         for token, p in tokens.items():
-            # The same label again is a new one only after a blank.
+            # A repeated label is a new label only after a blank.
             mass = (prefix.blank if token == prefix.token else total) * p
             child = children.get(token)
             if mass < min_mass and (child is None or not child.in_beam):
@@ -216,10 +217,10 @@ def _extend_beam(
 def _score_threshold(
     beam: list[_Prefix], tokens: dict[int, float], blank: float, size: int, margin: float
 ) -> float:
-    """A score that every prefix kept after this frame is sure to reach.
+    """Return a lower bound of the scores that `_prune` retains after this frame.
 
-    For the prefixes of the beam stay candidates, with at least the mass that adds no label:
-    they alone set a floor for `_prune`. Saves making, and scoring, prefixes without hope.
+    The prefixes of the beam remain candidates with at least the probability that adds no label, so
+    that they alone give a bound. Prefixes below it need not be created and scored.
     """
     scores = [
         math.log(mass) + p.bonus
@@ -244,7 +245,7 @@ def _prune(prefixes: list[_Prefix], size: int, margin: float) -> list[_Prefix]:
 
 
 class _Scorer:
-    """What a prefix gets from language model and hot words, one more label at a time."""
+    """Computes the score of language model and hot words, label by label."""
 
     def __init__(
         self,
@@ -264,14 +265,14 @@ class _Scorer:
         self.boost = hotword_boost
         phrases = [" ".join(phrase.split()) for phrase in hotwords]
         for phrase in phrases:
-            tokenizer.encode(phrase)  # raises for what no symbol spells
+            tokenizer.encode(phrase)  # Raises for characters that the tokenizer does not have.
         self.automaton = HotWords(phrases, " ")
         self.hot_words = {word for phrase in hotwords for word in phrase.split()}
-        # The beginnings of all words known; None where any word may be.
+        # All prefixes of known words; None if the words of the language model are not listed.
         self.prefixes = lm.prefixes if lm else None
         if self.prefixes is not None and self.hot_words:
             self.prefixes |= {w[:n] for w in self.hot_words for n in range(1, len(w) + 1)}
-        # No label adds more than this to `bonus`: it ends one word at most.
+        # This is the maximum that a label adds to `bonus`, since it ends at most one word.
         longest = max(map(len, self.symbols[1:]), default=0)
         hotword_gain = hotword_boost * self.automaton.max_gain * longest
         self.max_gain = hotword_gain + (max(beta, 0.0) if lm else 0.0)
@@ -291,9 +292,9 @@ class _Scorer:
             prefix.hotword_state,
             prefix.word,
         )
-        for character in self.symbols[token] or ("",):  # what prints nothing breaks a hot word
+        for character in self.symbols[token] or ("",):  # A silent symbol interrupts a hot word.
             if character == " ":
-                if not word:  # a second space in a row changes nothing
+                if not word:  # Repeated spaces have no effect.
                     continue
                 gain, state = self._word(state, word, unknown)
                 bonus += gain
@@ -309,7 +310,8 @@ class _Scorer:
         return _Prefix(prefix, token, word, bonus, unknown, state, hotword_state)
 
     def end(self, prefix: _Prefix) -> float:
-        """What is still owed when nothing follows: the last word, </s>, hot words left half."""
+        """Return the score at the end of the text: of the last word, of </s>, and of removing the
+        characters of a hot word that is incomplete."""
         gain, state, hotword_state, characters = 0.0, prefix.lm_state, prefix.hotword_state, 0
         if prefix.word:
             gain, state = self._word(state, prefix.word, prefix.unknown)
@@ -318,7 +320,7 @@ class _Scorer:
         return gain + (self.alpha * self.lm.end(state) if self.lm else 0.0)
 
     def _word(self, state: State, word: str, unknown: bool) -> tuple[float, State]:
-        """The gain of a word that ends, and the language model's state after it."""
+        """Return the score of a complete word, and the language model's state after it."""
         if self.lm is None:
             return 0.0, None
         key = state, word

@@ -1,4 +1,4 @@
-"""The CTC head: a piece of sound, then a search over its log-probabilities."""
+"""The CTC head: chunks of audio are encoded, and their log-probabilities searched."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from tynda.transcript import Segment, Word
 __all__ = ["CTCHead", "Network"]
 
 Floats = NDArray[np.float32]
-# Seconds of sound that an exported model takes, unless another number is asked for.
+# The default of the maximum duration, in seconds, of an exported model's recordings.
 _EXPORTED_SECONDS = 30.0
-# Width of a search that is asked for where the model file names none.
+# The width of a beam search that options require where neither they nor the model file set it.
 _BEAM_SIZE = 32
 
 
 @dataclass(frozen=True)
 class Network:
-    """A CTC model in one of its languages, ready to run."""
+    """A CTC model in one of its languages, with its engine."""
 
     model: Checkpoint
     engine: Engine
 
     @property
     def samples_per_frame(self) -> int:
-        """Samples for each frame of log-probabilities."""
+        """Number of samples for each frame of log-probabilities."""
         return int(self.model.frontend.hop * self.model.config.stride)
 
     def log_probs(self, samples: Floats) -> Floats:
-        """Log-probabilities ``[frames, vocab]`` of float32 samples ``[n]`` at 16 kHz."""
+        """Return log-probabilities ``[frames, vocab]`` of float32 samples ``[n]`` at 16 kHz."""
         front, config = self.model.frontend, self.model.config
         features = front(samples)
         if not len(features):
             return np.zeros((0, config.vocab), np.float32)
-        # A backend plans for each length that comes: half seconds leave few.
+        # A backend makes a plan for each length: rounding up to half seconds limits their number.
         step = max(1, SAMPLE_RATE // 2 // front.hop)
         padded = np.pad(features, ((0, -len(features) % step), (0, 0)))
         encode, lengths = self.model.family.programs["encode"], np.array([len(features)])
@@ -63,14 +63,14 @@ class Network:
         return result
 
     def is_silent(self, log_probs: Floats) -> NDArray[np.bool_]:
-        """Frames ``[n]`` in which no letter is likeliest."""
+        """Return whether blank or space is the most likely symbol of each frame ``[frames]``."""
         tokenizer = self.model.tokenizer
         spaces = [i for i, text in enumerate(tokenizer.symbols) if text == " "]
         return np.isin(log_probs.argmax(1), [tokenizer.blank, *spaces])
 
 
 class CTCHead(Head[CTCOptions]):
-    """A model's CTC decoder: greedy, or beam search with n-gram and hot words."""
+    """The head of a CTC model: greedy search, or beam search with n-gram and hot words."""
 
     options_type = CTCOptions
     has_decoder = False
@@ -85,22 +85,22 @@ class CTCHead(Head[CTCOptions]):
         languages = model.header.languages
         has_adapters = bool(languages) and getattr(model.config, "adapter", None) is not None
         self._own_language = languages[0] if has_adapters or len(languages) == 1 else None
-        """The language of the model's own head, where it is known."""
+        """The language of the model's own output layer, where it is known."""
         self._has_adapters = has_adapters
         self._networks = {self._own_language: Network(model, self.engine)}
         self._lms: dict[str | None, LanguageModel | None] = {}
 
     @staticmethod
     def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
-        """See `Head.work`: a recording in one piece."""
+        """See `Head.work`: whole recordings."""
         return Work(model.frontend.frames(samples), batch)
 
     @staticmethod
     def working_bytes(model: Checkpoint, work: Work, samples: int) -> int:
         """See `Head.working_bytes`.
 
-        Features are made of one recording after another, by way of copies of that one, and then
-        put together.
+        Features are computed for one recording at a time, with copies of its samples and features,
+        and then collected in a batch.
         """
         features = 4 * work.frames * model.config.bins
         copies = 0 if isinstance(model.frontend, Raw) else 4 * samples + features
@@ -108,7 +108,7 @@ class CTCHead(Head[CTCOptions]):
 
     @staticmethod
     def exported(model: Checkpoint, seconds: float | None) -> Exported:
-        """See `Head.exported`: a recording in one piece."""
+        """See `Head.exported`: a whole recording."""
         samples = round((_EXPORTED_SECONDS if seconds is None else seconds) * SAMPLE_RATE)
         if not (frames := model.frontend.frames(samples)):
             raise TyndaError(f"{seconds:g} seconds are too short for the model's front end")
@@ -132,20 +132,21 @@ class CTCHead(Head[CTCOptions]):
         return []
 
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
-        """Log-probabilities ``[frames, vocab]``, by the adapters of a language if there are any."""
+        """Return log-probabilities ``[frames, vocab]``, with the adapters of the language if the
+        model has any."""
         return self.network(language)[0].log_probs(samples)
 
     def network(self, language: str | None = None) -> tuple[Network, str | None]:
-        """The network for a language, and that language; None is that of the model's own head.
+        """Return the network for a language, and that language; None means the model's own.
 
-        Raises `TyndaError` for a language that cannot be had.
+        Raises `TyndaError` for a language that the model does not have.
         """
         self.model.check_language(language)
         if not self._has_adapters or language is None:
             language = self._own_language
         with self._lock:
             if language not in self._networks:
-                from tynda.store import huggingface  # few models have adapters
+                from tynda.store import huggingface  # Few models have adapters.
 
                 assert language is not None
                 model = huggingface.adapt(self.model, language)
@@ -153,7 +154,7 @@ class CTCHead(Head[CTCOptions]):
             return self._networks[language], language
 
     def prepare(self, options: CTCOptions) -> None:
-        """Load adapters and language model now, not with the first recording."""
+        """Load adapters and language model; see `Head.prepare`."""
         network, _ = self.network(options.language)
         vocab = network.model.config.vocab
         self.decode(np.zeros((0, vocab), np.float32), options)
@@ -166,10 +167,10 @@ class CTCHead(Head[CTCOptions]):
     def decode(
         self, log_probs: Floats, options: CTCOptions, model: Checkpoint | None = None
     ) -> Sequence[paths.Hypothesis]:
-        """Hypotheses for log-probabilities ``[frames, vocab]``, best first.
+        """Return hypotheses for log-probabilities ``[frames, vocab]``, best first.
 
-        ``model``: in which language, if not the first. Raises `TyndaError` for options that do
-        not go together, and for a damaged n-gram.
+        ``model`` is the model in the language of the recording; the default is the head's model.
+        Raises `TyndaError` for options that exclude each other, and for a damaged n-gram.
         """
         tokenizer, defaults = (model or self.model).tokenizer, self.model.header.decoding
         hotwords: Sequence[str] = options.hotwords
@@ -182,7 +183,7 @@ class CTCHead(Head[CTCOptions]):
             if options.beam_size == 1:
                 raise TyndaError(
                     "a beam size of 1 is greedy, without n-gram and its weights, hot words or "
-                    "alternatives: take a wider beam or leave them out"
+                    "alternatives: use a larger beam size or omit them"
                 )
             beam_size = _BEAM_SIZE if beam_size == 1 else beam_size
         if beam_size == 1:
@@ -195,7 +196,7 @@ class CTCHead(Head[CTCOptions]):
         if sets_lm_weights and lm is None:
             raise TyndaError(
                 "alpha and beta are the weights of an n-gram, and there is none: "
-                "leave them out, or name one (--lm FILE)"
+                "omit them, or name one (--lm FILE)"
             )
         return beam_search(
             log_probs,
@@ -211,13 +212,13 @@ class CTCHead(Head[CTCOptions]):
         )
 
     def _spelling(self, text: str, tokenizer: Any) -> str:
-        """``text`` in the letters that the model writes."""
+        """Normalise a text to the symbols of the model."""
         text = normalizer_of(self.model.header.languages)(text)
         uppercase = not any(symbol.islower() for symbol in tokenizer.symbols[1:])
         return text.upper() if uppercase else text
 
     def _lm(self, path: str | Path | None) -> LanguageModel | None:
-        """The n-gram in a file, or the model's own; each is read once."""
+        """Return the n-gram in a file, or the model's own (None); each is loaded once."""
         name = None if path is None else str(path)
         with self._lock:
             if name not in self._lms:
@@ -237,13 +238,13 @@ class CTCHead(Head[CTCOptions]):
             return LanguageModel.from_arpa(ngram.unpack(self.model.lm))
         except TyndaError:
             raise TyndaError(
-                f"{self.model.path or self.model.header.name}: the n-gram in it is damaged: "
-                "get the model again, or leave the n-gram out (--lm none)"
+                f"{self.model.path or self.model.header.name}: its n-gram is damaged: get the "
+                "model again, or decode without the n-gram (--lm none)"
             ) from None
 
 
 class _Session(Session):
-    """Piece by piece, in bounded memory."""
+    """A session that decodes chunk by chunk, in bounded memory."""
 
     def __init__(
         self, head: CTCHead, network: Network, language: str | None, options: CTCOptions
@@ -255,7 +256,7 @@ class _Session(Session):
     def segments(
         self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
     ) -> Iterator[Segment]:
-        """See `Session.segments`: a piece with words is a segment."""
+        """See `Session.segments`: each chunk with words is a segment."""
         for chunk in self._chunks(blocks):
             best, *others = self._head.decode(chunk.log_probs, self._options, self._network.model)
             self.seconds = chunk.end / SAMPLE_RATE

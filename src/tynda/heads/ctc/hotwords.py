@@ -1,4 +1,4 @@
-"""Finding hot words and phrases while they are being spelled."""
+"""An automaton that matches hot words and phrases character by character."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ __all__ = ["HotWords"]
 
 
 class HotWords:
-    """An automaton over characters that counts those which belong to hot phrases.
+    """An automaton that counts the characters of hot words and phrases in a text.
 
-    Aho & Corasick (1975) over the phrases with a space before and after, so that only whole
-    words match. After any text it has counted the characters of all phrases found (one inside
-    another counts as well), plus those spelled since of a phrase that is not complete yet;
-    when the spelling fails, `step` takes the latter back.
+    Aho & Corasick (1975), over the phrases with a space before and after, so that only whole words
+    match. The count includes the characters of all complete matches (also of a match inside
+    another), and those of the current partial match; when that fails, `step` subtracts them.
 
-    States are integers: `start` is that of the beginning of a text or of a word; `pending[s]`
-    is what would be taken back if the text ended in s; `max_gain` is the most that a step adds.
+    States are integers: `start` is the state at the beginning of a text or of a word, `pending[s]`
+    the number of characters of the partial match in state s, and `max_gain` the maximum that a step
+    adds to the count.
     """
 
     def __init__(self, phrases: Sequence[Sequence[Hashable]], space: Hashable) -> None:
-        """`phrases` are characters without a space at either end; empty ones are passed over."""
+        """`phrases` are sequences of characters that neither begin nor end with a space; empty
+        phrases are ignored."""
         self._next: list[dict[Hashable, int]] = [{}]
         self._fail = [0]
-        self._matched = [0]  # characters of the phrases that are complete in this state
+        self._matched = [0]  # The number of characters of the phrases that end in this state.
         self.pending = [0]
         self.start = self._add(0, space)
         for phrase in phrases:
@@ -36,12 +37,12 @@ class HotWords:
         self.max_gain = max(self._gains())
 
     def step(self, state: int, character: Hashable) -> tuple[int, int]:
-        """The state after one more character, and by how many characters the count changes."""
+        """Return the state after one more character, and the change of the count."""
         after = self._follow(state, character)
         return after, self._matched[after] + self.pending[after] - self.pending[state]
 
     def _gains(self) -> Iterator[int]:
-        """What each step adds that leads to a phrase; all others take back, or do nothing."""
+        """Yield the change of each step that extends a match; no other step adds to the count."""
         for state in range(len(self._next)):
             ending = state
             while ending:
@@ -67,7 +68,8 @@ class HotWords:
         return self._next[state][character]
 
     def _link_failures(self) -> None:
-        """Give each state, parents first, that of its longest proper ending, and its counts."""
+        """Compute the failure link (the state of the longest proper suffix) and the counts of each
+        state, in breadth-first order."""
         queue = [0]
         for state in queue:
             for character, child in self._next[state].items():

@@ -1,7 +1,7 @@
-"""Word n-grams: train a small one, keep it in few bytes, ask it for probabilities.
+"""Word n-gram language models: training, compression and scoring.
 
-`train` writes the ARPA text of an interpolated, modified Kneser-Ney model; `LanguageModel`
-has `kenlm` answer for it (or for any other ARPA or KenLM binary file).
+`train` returns the ARPA text of an interpolated, modified Kneser-Ney model; `LanguageModel` scores
+words with `kenlm`, by this text or by any other ARPA or KenLM binary file.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ RESERVED = frozenset({START, END, UNKNOWN})
 
 Gram: TypeAlias = tuple[str, ...]
 State: TypeAlias = Any
-"""What a `LanguageModel` remembers of the words so far: hashable, compared by value."""
+"""The state of a `LanguageModel` after some words; it is hashable and compared by value."""
 
 
 def train(
     sentences: Iterable[str], order: int = 3, prune: Sequence[int] = (0,), decimals: int = 3
 ) -> str:
-    """The ARPA text of an interpolated modified Kneser-Ney n-gram over `sentences`.
+    """Return the ARPA text of an interpolated modified Kneser-Ney n-gram over `sentences`.
 
-    With a(g) the number of different words seen before the n-gram g (its plain count where
-    g has the highest order or begins with <s>; Chen & Goodman 1999, sections 2.7 and 3),
+    Let a(g) be the number of distinct words before the n-gram g, or its count where g has the
+    highest order or begins with <s> (Chen & Goodman 1999, sections 2.7 and 3). Then
 
         p(w|h) = (a(hw) - D(a(hw))) / sum_v a(hv) + gamma(h) p(w|h without its first word)
 
-    and below the unigrams the uniform distribution over all words, </s> and <unk>. gamma(h)
-    is the mass that the discounts D set free, and is also the back-off weight of h (Heafield
+    where unigrams are interpolated with the uniform distribution over all words, </s> and <unk>.
+    gamma(h) is the probability mass of the discounts D, and also the back-off weight of h (Heafield
     et al. 2013, section 3).
 
-    `sentences` are normalised, words separated by spaces; empty ones are passed over.
-    `prune[k-1]` drops the k-grams seen that many times or fewer, the last value holding for
-    the higher orders too; (0, 0, 1) drops the trigrams seen once. Their mass goes to gamma.
-    Log10 probabilities are rounded to `decimals`. The same sentences give the same text.
+    `sentences` are normalised, with spaces between words; empty sentences are ignored. k-grams with
+    a count of at most `prune[k-1]` are dropped; the last value also applies to higher orders. (0,
+    0, 1) drops the trigrams with a count of 1. Their mass is added to gamma. Log10 probabilities
+    are rounded to `decimals`. The result is deterministic.
 
-    Raises `TyndaError` if there are no words, or reserved ones such as <s>; `ValueError` for
-    an `order` below 2 or thresholds that are not 0, then rising.
+    Raises `TyndaError` if there are no words, or reserved ones such as <s>; `ValueError` for an
+    `order` below 2, and for thresholds that decrease or do not begin with 0.
     """
     cuts = [*prune, *[prune[-1]] * order][:order]
     if order < 2 or cuts[0] != 0 or any(a > b for a, b in pairwise(cuts)):
-        raise ValueError("order must be at least 2 and prune 0, then rising")
+        raise ValueError("order must be at least 2; prune must begin with 0 and not decrease")
     raw = _count(sentences, order)
-    uniform = 1 / len(raw[0])  # <s> is never predicted, but <unk>, which is not counted, is
+    uniform = 1 / len(raw[0])  # The counts include <s>, which is not predicted, but not <unk>.
     lower: dict[Gram, float] = {(): uniform}
     log_probs: list[dict[Gram, float]] = []
     backoffs: list[dict[Gram, float]] = []
@@ -72,8 +72,8 @@ def train(
             mass = discounts[min(a, 3)] if kept else a
             freed[gram[:-1]] = freed.get(gram[:-1], 0.0) + mass
         gamma = {h: freed[h] / totals[h] for h in totals}
-        # A raw count never exceeds that of a part of the n-gram, and the thresholds rise, so
-        # the suffix of a kept n-gram was kept as well.
+        # The count of an n-gram is at most that of its suffix, and thresholds do not decrease:
+        # therefore the suffix of a retained n-gram is retained as well.
         probs = {
             g: (a - discounts[min(a, 3)]) / totals[g[:-1]] + gamma[g[:-1]] * lower[g[1:]]
             for g, a in adjusted.items()
@@ -84,19 +84,19 @@ def train(
         log_probs.append({g: math.log10(p) for g, p in probs.items()})
         backoffs.append({h: math.log10(g) for h, g in gamma.items()})
         lower = probs
-    log_probs[0][(START,)] = -99.0  # by convention: "never"
+    log_probs[0][(START,)] = -99.0  # By convention, this means a probability of 0.
     return _arpa(log_probs, [*backoffs[1:], {}], decimals)
 
 
 def _count(sentences: Iterable[str], order: int) -> list[Counter[Gram]]:
-    """How often each n-gram occurs, for every length from 1 to `order`."""
+    """Return the counts of all n-grams, for each n from 1 to `order`."""
     raw: list[Counter[Gram]] = [Counter() for _ in range(order)]
     for sentence in sentences:
         words = sentence.split()
         if not words:
             continue
         if not RESERVED.isdisjoint(words):
-            raise TyndaError(f"a sentence holds a reserved word (<s>, </s>, <unk>): {sentence!r}")
+            raise TyndaError(f"a sentence has a reserved word (<s>, </s>, <unk>): {sentence!r}")
         words = [START, *words, END]
         for n, counter in enumerate(raw, start=1):
             counter.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
@@ -106,16 +106,17 @@ def _count(sentences: Iterable[str], order: int) -> list[Counter[Gram]]:
 
 
 def _adjust(raw: Counter[Gram], longer: Counter[Gram]) -> Counter[Gram]:
-    """How many words were seen before each n-gram; nothing precedes <s>, so there the count."""
+    """Return the number of distinct words before each n-gram, or the count of one that begins with
+    <s>, since nothing precedes it."""
     adjusted = Counter(gram[1:] for gram in longer)
     adjusted.update({gram: count for gram, count in raw.items() if gram[0] == START})
     return adjusted
 
 
 def _discounts(adjusted: Counter[Gram]) -> tuple[float, float, float, float]:
-    """What to take from counts of 0, 1, 2 and 3 or more (Chen & Goodman 1999, eq. 26).
+    """Return the discounts of counts of 0, 1, 2 and at least 3 (Chen & Goodman 1999, equation 26).
 
-    Where the text is too small for the estimate, half of each count.
+    Where the text is too small for the estimate, the discount is half of the count.
     """
     t = Counter(adjusted.values())
     if all(t[k] for k in (1, 2, 3, 4)):
@@ -140,14 +141,14 @@ def _arpa(
 
 
 def pack(arpa: str) -> bytes:
-    """`arpa` in few bytes (xz), for keeping inside a model file."""
+    """Compress an ARPA text with xz, for a model file."""
     return lzma.compress(arpa.encode(), preset=9 | lzma.PRESET_EXTREME)
 
 
 def unpack(packed: bytes) -> str:
-    """The text that `pack` was given; `TyndaError` if the bytes are damaged."""
+    """Return the text that `pack` compressed. Raises `TyndaError` if the bytes are damaged."""
     try:
-        # A model file may come from anywhere: a few of its bytes could ask for gigabytes.
+        # A model file may come from anywhere: a few bytes could decompress to gigabytes.
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_UNPACKED_BYTES)
         text = stream.decompress(packed, _MAX_UNPACKED_BYTES)
         if not stream.eof:
@@ -158,15 +159,15 @@ def unpack(packed: bytes) -> str:
 
 
 def available() -> bool:
-    """Whether `kenlm`, which scores n-grams, is installed: it needs a C++ compiler."""
+    """Return whether `kenlm`, which scores n-grams, is installed; it needs a C++ compiler."""
     return find_spec("kenlm") is not None
 
 
 class LanguageModel:
-    """A word n-gram, scored by `kenlm`. Made by `load` or `from_arpa`.
+    """A word n-gram, scored by `kenlm` and created by `load` or `from_arpa`.
 
-    `order` is its n; `words` are the words that it knows, without <s>, </s> and <unk>, or
-    None for a KenLM binary, which does not tell.
+    `order` is its n; `words` has its words without <s>, </s> and <unk>, or is None for a KenLM
+    binary file, which does not list them.
     """
 
     def __init__(self, path: Path, words: frozenset[str] | None, name: str) -> None:
@@ -177,13 +178,13 @@ class LanguageModel:
                 'a language model needs kenlm: pip install "tynda[lm]", or decode without one'
             ) from None
         config = kenlm.Config()
-        config.show_progress = False  # stderr belongs to the user
+        config.show_progress = False  # Otherwise kenlm writes to stderr.
         config.arpa_complain = kenlm.ARPALoadComplain.NONE
         try:
             self._model = kenlm.Model(str(path), config)
-        except (OSError, RuntimeError):  # the reason is for those who know kenlm's source
+        except (OSError, RuntimeError):  # kenlm's own message refers to its source code.
             raise TyndaError(
-                f"{name} is no language model that kenlm can read: "
+                f"{name} is not a language model that kenlm can read: "
                 "give an ARPA or KenLM binary file of order 2 or more"
             ) from None
         self._new_state = kenlm.State
@@ -204,28 +205,28 @@ class LanguageModel:
 
     @classmethod
     def from_arpa(cls, text: str) -> LanguageModel:
-        """The model that this ARPA text describes; raises as `load` does."""
-        # kenlm would take its own binary form too, and trust every number in it.
+        """Return the model of an ARPA text; raises as `load` does."""
+        # kenlm would also accept its binary format, without checking the numbers in it.
         if not text.startswith("\\data\\"):
-            raise TyndaError("the ARPA text is none: it does not begin with \\data\\")
-        with tempfile.TemporaryDirectory() as folder:  # kenlm reads only files, and at once
+            raise TyndaError("the ARPA text is invalid: it does not begin with \\data\\")
+        with tempfile.TemporaryDirectory() as folder:  # kenlm reads files only, immediately.
             path = Path(folder) / "model.arpa"
             path.write_text(text, encoding="utf-8", newline="\n")
             return cls(path, _vocabulary(path), "the ARPA text")
 
     def start(self) -> State:
-        """The state before the first word."""
+        """Return the state before the first word."""
         state = self._new_state()
         self._model.BeginSentenceWrite(state)
         return state
 
     def score(self, state: State, word: str) -> tuple[float, State]:
-        """The natural log of p(word | state), and the state after it."""
+        """Return the natural log of p(word | state), and the state after the word."""
         after = self._new_state()
         return self._model.BaseScore(state, word, after) * _LN10, after
 
     def end(self, state: State) -> float:
-        """The natural log of the probability that the sentence ends here."""
+        """Return the natural log of the probability that the sentence ends here."""
         return self.score(state, END)[0]
 
     def __contains__(self, word: str) -> bool:
@@ -233,7 +234,7 @@ class LanguageModel:
 
     @cached_property
     def prefixes(self) -> frozenset[str] | None:
-        """Every beginning of a known word, whole words and "" included; None as for `words`."""
+        """All prefixes of known words, including whole words and ""; None as for `words`."""
         if self.words is None:
             return None
         return frozenset(word[:n] for word in self.words for n in range(len(word) + 1))
@@ -242,11 +243,12 @@ class LanguageModel:
 _BINARY = b"mmap lm http://kheafield.com/code"
 _LN10 = math.log(10)
 _MAX_UNPACKED_BYTES = 1 << 27
-"""Bytes of the largest packed language model, unpacked."""
+"""Maximum size of a language model in bytes, after decompression."""
 
 
 def _vocabulary(path: Path) -> frozenset[str]:
-    """The unigrams of an ARPA file, as far as it is one; kenlm reports what is wrong with it."""
+    """Return the unigrams of an ARPA file. A damaged file is not an error here: kenlm reports
+    it."""
     words = set()
     with path.open(encoding="utf-8", errors="replace") as lines:
         inside = False

@@ -1,4 +1,4 @@
-"""The settings of a CTC decoder."""
+"""The decoding options of CTC models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["CTCOptions"]
 
 @dataclass(frozen=True)
 class CTCOptions:
-    """How log-probabilities become words. None: as the model file says."""
+    """The decoding options of CTC models; None means the value in the model file."""
 
     head: ClassVar[str] = "CTC"
     about: ClassVar[str] = "models that give letters for each frame, such as wav2vec 2.0"
@@ -52,22 +52,22 @@ class CTCOptions:
     hotwords: Words = setting(
         (), "Words or phrases to expect, separated by commas.", heading=EXPECTED, metavar="WORDS"
     )
-    """In any spelling that the normaliser takes."""
+    """Spellings are normalised."""
     hotword_boost: NotNegative = setting(
-        1.0, "Log-probability that each letter of a hot word gains, in nats.", heading=EXPECTED
+        1.0, "Bonus for each letter of a hot word, in nats.", heading=EXPECTED
     )
-    n_best: Count = setting(1, "Hypotheses to give for each segment.", heading=SEARCH)
+    n_best: Count = setting(1, "Number of hypotheses for each segment.", heading=SEARCH)
     language: str | None = setting(
         None,
         "Code of the spoken language, such as en; the model has to know it. By default that of "
         "the model, or detected where the model can do so.",
         heading=EXPECTED,
     )
-    """The language, of a model that knows several (MMS); None: that of its own head."""
+    """The language of a model that has several (MMS); None means that of its own output layer."""
     chunk_length: Annotated[float, Range(1, MAX_NUMBER)] | None = setting(
         None,
-        "Encode so many seconds at once, cut anywhere, with overlap. By default pieces of 3 s to "
-        "8 s, cut at the quietest spots.",
+        "Encode overlapping chunks of this length. By default, chunks of 3 s to 8 s are cut at the "
+        "quietest points.",
         heading=LONG,
         metavar="SECONDS",
     )
@@ -77,16 +77,16 @@ class CTCOptions:
         heading=LONG,
         metavar="SECONDS",
     )
-    """Both sides of a chunk lend their context only: their own text is left out."""
+    """Both sides of a chunk are only context: their text is not used."""
 
     def __post_init__(self) -> None:
         check(self)
         if self.stride_length is None:
             return
         if self.chunk_length is None:
-            raise TyndaError("stride_length is of chunks: give chunk_length as well")
+            raise TyndaError("stride_length needs chunk_length: set it as well")
         if 2 * self.stride_length >= self.chunk_length:
             raise TyndaError(
                 f"chunk_length ({self.chunk_length:g}) must be more than twice the "
-                f"stride_length ({self.stride_length:g}): both sides of a chunk are left out"
+                f"stride_length ({self.stride_length:g}): both sides of a chunk are only context"
             )

@@ -1,9 +1,9 @@
-"""CTC decoding: from log probabilities per frame to text, word times and confidences.
+"""CTC decoding: from log-probabilities of frames to text, word times and confidences.
 
-A CTC model gives each frame a distribution over symbols and a blank; an alignment (one
-symbol per frame) stands for the labelling left after merging repeats and dropping blanks
-(Graves et al. 2006, section 3). `greedy` takes the best alignment, `beam_search` (in
-``heads/ctc/beam.py``) the best labelling, and `align` says when each label was spoken.
+A CTC model gives each frame a distribution over symbols and a blank; an alignment (one symbol for
+each frame) becomes a labelling by merging repeats and dropping blanks (Graves et al. 2006, section
+3). `greedy` finds the best alignment, `beam_search` (in ``heads/ctc/beam.py``) the best labelling,
+and `align` the frames of each label.
 """
 
 from __future__ import annotations
@@ -34,17 +34,16 @@ LogProbs = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class WordTiming:
-    """A word and the frames [start, end) from its first letter to its last.
+    """A word and its frames [start, end), from its first letter to its last.
 
-    A letter is any symbol of the tokenizer's: also a piece of a word, of several characters.
+    A letter is a symbol of the tokenizer, which may also be a subword of several characters.
 
-    CTC models are peaky: a letter often fills one frame, the rest being blank, so that a word
-    may start a little late and end early. Nothing is added to hide that.
+    CTC models are peaky: a letter often has one frame, surrounded by blanks, so that a word may
+    start too late and end too early. Times are not corrected for this.
 
-    `confidence` is the geometric mean, over the word's letters, of the letter's probability
-    among all symbols but the blank, at that frame of its span where the letter is likeliest.
-    It tells how sure the model was of which letter it heard; language model and hot words
-    have no part in it. Between 0 and 1.
+    `confidence`, from 0 to 1, is the geometric mean over the word's letters of the letter's
+    probability among all symbols except the blank, at the frame of its span where the letter is
+    most likely. It does not include language model and hot words.
     """
 
     text: str
@@ -55,11 +54,11 @@ class WordTiming:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading of an utterance.
+    """One possible text of an utterance.
 
-    `tokens` is the labelling; `text` is its spelling with single spaces between `words`.
-    `score` is a natural log: of the best alignment's probability from `greedy`; from
-    `beam_search` of the labelling's, plus what language model and hot words add.
+    `tokens` is the labelling; `text` is its text, with single spaces between `words`. `score` is a
+    natural log: from `greedy`, of the probability of the best alignment; from `beam_search`, of the
+    probability of the labelling, plus the scores of language model and hot words.
     """
 
     text: str
@@ -69,7 +68,7 @@ class Hypothesis:
 
 
 def greedy(log_probs: LogProbs, tokenizer: CTCTokenizer) -> Hypothesis:
-    """The labelling of the single most probable alignment.
+    """Return the labelling of the most probable alignment.
 
     `log_probs` is [frames, vocab], natural logs. Raises `ValueError` if the vocabulary is not
     the tokenizer's or a value is NaN.
@@ -86,10 +85,10 @@ def greedy(log_probs: LogProbs, tokenizer: CTCTokenizer) -> Hypothesis:
 
 
 def align(log_probs: LogProbs, tokens: Sequence[int], blank: int = 0) -> list[tuple[int, int]]:
-    """When each of `tokens` is spoken: its frames [first, last) on the best alignment.
+    """Return the frames [first, last) of each of `tokens` in the best alignment.
 
-    Viterbi over the CTC states blank, t1, blank, t2, ..., blank (Graves et al. 2006, section
-    4.1), in which a state may be kept, left for the next, or for the one after if that skips a
+    Viterbi search over the CTC states blank, t1, blank, t2, ..., blank (Graves et al. 2006, section
+    4.1): a state is followed by itself, by the next one, or by the one after that if this skips a
     blank between two different labels. `log_probs` is [frames, vocab].
 
     Raises `ValueError` if the frames are too few for the tokens.
@@ -102,13 +101,14 @@ def align(log_probs: LogProbs, tokens: Sequence[int], blank: int = 0) -> list[tu
         return []
     states = np.full(2 * len(tokens) + 1, blank)
     states[1::2] = tokens
-    # A path through a probability of 0 is bad, not impossible.
+    # A path may have a probability of 0, so that an alignment always exists.
     log_probs = np.maximum(log_probs.astype(np.float64), -1e9)
     may_skip = np.zeros(len(states), dtype=bool)
     may_skip[3::2] = states[3::2] != states[1:-2:2]
     score = np.full(len(states), -np.inf)
     score[:2] = log_probs[0, states[:2]]
-    came_from = np.zeros((frames, len(states)), dtype=np.int8)  # by how many states it moved
+    # The number of states by which the best path to each state advanced in each frame.
+    came_from = np.zeros((frames, len(states)), dtype=np.int8)
     options = np.full((3, len(states)), -np.inf)
     for t in range(1, frames):
         options[0] = score
@@ -133,8 +133,8 @@ def hypothesis(
     score: float,
     spans: list[tuple[int, int]] | None = None,
 ) -> Hypothesis:
-    """The reading that the labelling ``tokens`` stands for, with its words' times. ``spans``: the
-    tokens' frames where they are known, else as `align` finds them."""
+    """Return the hypothesis of the labelling ``tokens``, with word times. ``spans`` are the frames
+    [first, last) of each token; by default, `align` finds them."""
     if spans is None:
         spans = align(log_probs, tokens, tokenizer.blank)
     letter_log_probs = _letter_log_probs(log_probs, tokens, spans, tokenizer.blank)
@@ -152,7 +152,7 @@ def hypothesis(
 
 
 def _words(tokenizer: CTCTokenizer, tokens: list[int]) -> list[list[int]]:
-    """The labels of each word, by their places in ``tokens``; a space alone is in none."""
+    """Return the indices in ``tokens`` of each word's labels; a space symbol belongs to no word."""
     words: list[list[int]] = [[]]
     for i, token in enumerate(tokens):
         text = tokenizer.symbols[token]
@@ -166,7 +166,8 @@ def _words(tokenizer: CTCTokenizer, tokens: list[int]) -> list[list[int]]:
 def _letter_log_probs(
     log_probs: LogProbs, tokens: list[int], spans: list[tuple[int, int]], blank: int
 ) -> list[float]:
-    """Of each token among all but the blank, at the likeliest frame of its span."""
+    """Return the log-probability of each token among all symbols except the blank, at the frame of
+    its span where it is most likely."""
     frames = [
         first + int(log_probs[first:last, token].argmax())
         for token, (first, last) in zip(tokens, spans, strict=True)
@@ -175,7 +176,7 @@ def _letter_log_probs(
     own = rows[np.arange(len(tokens)), tokens]
     rows[:, blank] = -np.inf
     total = np.logaddexp.reduce(rows, axis=1)
-    # All on the blank: the letter is a guess.
+    # If the blank has a probability of 1, the confidence is 0.
     return [
         -math.inf if t == -np.inf else min(0.0, float(x - t))
         for x, t in zip(own, total, strict=True)
@@ -183,16 +184,16 @@ def _letter_log_probs(
 
 
 def spell(tokenizer: CTCTokenizer, tokens: list[int]) -> str:
-    """The text of a labelling, with single spaces."""
+    """Return the text of a labelling, with single spaces."""
     return " ".join(tokenizer.decode(tokens).split())
 
 
 def check_log_probs(log_probs: LogProbs, tokenizer: CTCTokenizer) -> None:
-    """Raises `ValueError` if the vocabulary is not the tokenizer's or a value is NaN."""
+    """Raise `ValueError` if the vocabulary is not the tokenizer's or a value is NaN."""
     if log_probs.ndim != 2 or log_probs.shape[1] != len(tokenizer):
         raise ValueError(
             f"log_probs must be [frames, {len(tokenizer)}] for this tokenizer, "
             f"not {list(log_probs.shape)}"
         )
     if np.isnan(log_probs).any():
-        raise ValueError("log_probs holds NaN")
+        raise ValueError("log_probs has NaN")

@@ -1,4 +1,4 @@
-"""Programs of a recording that is read by CTC: the encoder gives all there is."""
+"""The programs of CTC models, which only have an encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["forced", "runs"]
 def forced(
     ops: Ops[T], weights: Weights[T], settings: tuple[Family, Any], features: T, lengths: T
 ) -> T:
-    """Log-probabilities ``[batch, frames, vocab]``."""
+    """Return log-probabilities ``[batch, frames, vocab]``; see `Head.forced`."""
     family, config = settings
     log_probs: T = family.programs["encode"](ops, weights, config, features, lengths)[0]
     return log_probs

@@ -1,1 +1,1 @@
-"""Sequence to sequence: a decoder that attends to encoded sound, token by token."""
+"""Sequence-to-sequence models: a decoder generates tokens from the encoder's states."""

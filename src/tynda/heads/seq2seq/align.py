@@ -1,7 +1,7 @@
-"""When each word was said, by what the decoder attended to while it wrote it.
+"""Word timestamps from the decoder's cross-attention.
 
-The attention of chosen heads to the sound, token by token, is made into one monotonic path by
-dynamic time warping, as in openai/whisper (``timing.py``).
+Dynamic time warping finds a monotonic path through the cross-attention of the alignment heads
+(tokens x frames), as in openai/whisper (``timing.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["WordTiming", "align", "dynamic_time_warping"]
 Floats = NDArray[np.float32]
 
 _FILTER = 7
-"""Frames of the median filter over the attention."""
+"""Width of the median filter over the attention, in frames."""
 
 
 @dataclass
@@ -45,9 +45,10 @@ def align(
     task: str,
     frames: int,
 ) -> list[WordTiming]:
-    """Times of the words that the text ``tokens`` make, in one window.
+    """Return the words of the text ``tokens`` with their times in one window.
 
-    ``cross`` holds the one window, of which ``frames`` frames of the encoder are sound.
+    ``cross`` has the keys and values of this window, whose first ``frames`` encoder frames are
+    audio.
     """
     tokenizer, engine = network.tokenizer, network.engine
     if not tokens or frames < 1:
@@ -70,7 +71,7 @@ def align(
     matrix = _normalize_attention(heads).mean(0)[len(begin) : -1]
     token_path, frame_path = dynamic_time_warping(-matrix)
     jumps = np.diff(token_path, prepend=-1) > 0
-    begins = frame_path[jumps] * SECONDS_PER_FRAME  # of each token, the end's included
+    begins = frame_path[jumps] * SECONDS_PER_FRAME  # One for each token, and for the end token.
 
     timings, i = [], 0
     for word, part in tokenizer.words(tokens, language):
@@ -82,11 +83,11 @@ def align(
 
 
 def _normalize_attention(weights: Floats) -> Floats:
-    """Attention ``[heads, tokens, frames]``, standardised over the tokens and smoothed in time."""
+    """Standardise attention ``[heads, tokens, frames]`` over the tokens and smooth it in time."""
     mean, std = weights.mean(1, keepdims=True), weights.std(1, keepdims=True)
     weights = (weights - mean) / np.maximum(std, np.finfo(np.float32).tiny)
     side = _FILTER // 2
-    if weights.shape[-1] <= side:  # too short to be mirrored
+    if weights.shape[-1] <= side:  # The window is too short for reflective padding.
         return weights
     padded = np.pad(weights, ((0, 0), (0, 0), (side, side)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, _FILTER, axis=-1)
@@ -96,16 +97,16 @@ def _normalize_attention(weights: Floats) -> Floats:
 def dynamic_time_warping(
     cost: NDArray[np.floating[Any]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The cheapest monotonic path through ``cost [n, m]``: its rows and its columns.
+    """Return rows and columns of the monotonic path of minimum cost through ``cost [n, m]``.
 
-    Dynamic time warping (Sakoe & Chiba 1978) with steps down, right and both. Where two ways
-    cost the same, the path came from the left.
+    Dynamic time warping (Sakoe & Chiba 1978) with steps down, right and diagonal. Among steps of
+    equal cost, the one from the left is chosen.
     """
     n, m = cost.shape
     steps = np.zeros((n, m), np.int8)  # 0: diagonal, 1: from above, 2: from the left
     steps[:, 0], steps[0] = 1, 2
-    # Cells on one anti-diagonal do not depend on each other. Sums are by row, shifted by one
-    # for the border that no path crosses.
+    # Cells on one anti-diagonal do not depend on each other. Sums are indexed by row + 1; index 0
+    # is the border, which no path crosses.
     last = np.full(n + 1, np.inf, np.float32)
     before = last.copy()
     before[0] = 0

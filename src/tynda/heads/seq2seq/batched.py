@@ -1,8 +1,9 @@
-"""A recording through Whisper's window at its silences, several windows side by side.
+"""Batched transcription: a recording is cut at silences, and several windows are decoded together.
 
-Faster than ``sliding``, since windows are decoded together, and steadier: no window waits for
-another or is led astray by it. The price is what the text so far would have told. A window whose
-text ends early is followed by another, from where its last whole segment ended, as in ``sliding``.
+This is faster than ``sliding``, and more robust, since an error in one window cannot affect the
+next. The disadvantage is that a window does not have the previous text as context. If the text of
+a window ends early, another window begins where its last complete segment ended, as in
+``sliding``.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ def transcribe(
     on_language: Callable[[str | None], None],
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[TimedSegment]:
-    """The segments of a recording, those of a batch as soon as it is decoded.
+    """Yield the segments of a recording, those of a batch as soon as it is decoded.
 
-    ``samples [n]`` at 16 kHz; ``speech`` are the begin and end of each stretch of it, in
-    seconds, in order. ``on_language`` is called before the first segment with the language;
-    ``on_progress`` with the seconds that are done. Raises `TyndaError` for options that do not fit
-    the model.
+    ``samples [n]`` are float32 at 16 kHz; ``speech`` has begin and end of each stretch of speech in
+    seconds, in order. ``on_language`` is called with the language before the first segment,
+    ``on_progress`` with the number of seconds that have been processed. Raises `TyndaError` for
+    options that the model does not support.
     """
     rate = front.sample_rate // front.hop
     max_frames = 2 * network.config.frames
@@ -68,7 +69,8 @@ def transcribe(
     for at in range(0, len(chunks), options.batch_size):
         group = chunks[at : at + options.batch_size]
         windows = [front(samples[a * front.hop : b * front.hop]) for a, b in group]
-        cross = item_cross = decoder = None  # keys and values of one batch at a time
+        # Memory holds the keys and values of one batch only.
+        cross = item_cross = decoder = None
         cross = encode_windows(network, windows, options)
         if network.tokenizer.multilingual and language is None:
             (probabilities,) = detect_language(network, _select_item(network, cross, 0))
@@ -88,7 +90,7 @@ def transcribe(
             result: DecodingResult | None = first
             seek = begin
             while seek < end:
-                if seek > begin:  # what the window's text left out is a window of its own
+                if seek > begin:  # The audio that the text does not cover becomes a new window.
                     item_cross = decoder = None
                     rest = front(samples[seek * front.hop : end * front.hop])
                     item_cross = encode_windows(network, [rest], options)
@@ -115,10 +117,11 @@ def pack_windows(
     max_frames: int,
     rate: int,
 ) -> list[tuple[int, int]]:
-    """Begin and end of each window in frames, ``rate`` to the second.
+    """Return begin and end of each window in frames; a second has ``rate`` frames.
 
-    Of each of the ``wanted`` stretches, in frames too, the speech. What follows each other there
-    shares a window while it holds ``most`` frames; a longer stretch of speech is cut.
+    Windows cover the ``speech`` (in seconds) inside the ``ranges`` (in frames). Consecutive
+    stretches of speech in one range share a window of at most ``max_frames``; a longer stretch is
+    cut.
     """
     windows: list[tuple[int, int]] = []
     for first, last in ranges:
@@ -135,6 +138,6 @@ def pack_windows(
 
 
 def _select_item(network: Network, cross: CrossKV[Any], item: int) -> CrossKV[Any]:
-    """One of several windows."""
+    """Return the keys and values of one window of a batch."""
     item_cross: CrossKV[Any] = network.select(cross, np.array([item]))
     return item_cross

@@ -1,4 +1,4 @@
-"""The sequence-to-sequence head: a recording through a decoder that writes tokens."""
+"""The head of encoder-decoder models."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["Seq2SeqHead"]
 Floats = NDArray[np.float32]
 
 _LOGITS_COPIES = 4
-"""Copies of a step's logits while a token is chosen."""
+"""Number of copies of a step's logits that the search needs."""
 
 
 class Seq2SeqHead(Head[Options]):
-    """A model's decoder of tokens."""
+    """The head of a model whose decoder generates tokens."""
 
     options_type = Options
     has_decoder = True
@@ -45,8 +45,7 @@ class Seq2SeqHead(Head[Options]):
 
     @staticmethod
     def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
-        """See `Head.work`: a whole window, of the longest part of the recording, or the longest
-        piece where a model has no window."""
+        """See `Head.work`: one whole window, or the longest piece where a model has no window."""
         config = model.config
         if config.frames is None:
             return pieces.work(model, samples, tokens, batch)
@@ -59,15 +58,15 @@ class Seq2SeqHead(Head[Options]):
     @staticmethod
     def working_bytes(model: Checkpoint, work: Work, samples: int) -> int:
         """See `Head.working_bytes`: one padded window, all features, and copies of a step's
-        logits while a token is chosen."""
+        logits."""
         window = work.frames * model.frontend.hop
         features = work.batch * work.frames * model.config.bins
         return int(4 * (window + features + _LOGITS_COPIES * work.batch * model.config.vocab))
 
     @staticmethod
     def exported(model: Checkpoint, seconds: float | None) -> Exported:
-        """See `Head.exported`: a window, decoded as `search.decode` does it at temperature 0
-        without time stamps, in English or in the model's first language."""
+        """See `Head.exported`: a window, decoded greedily as by `search.decode`, without
+        timestamps, in English or else in the model's first language."""
         config, tokenizer, hop = model.config, model.tokenizer, model.frontend.hop
         if config.frames is None:
             raise TyndaError(f"{model.family.name} has no window: it cannot be exported yet")
@@ -91,8 +90,8 @@ class Seq2SeqHead(Head[Options]):
 
     @staticmethod
     def features(model: Checkpoint, samples: Floats) -> Floats:
-        """See `Head.features`: at most a window, and as many frames as make whole frames of the
-        encoder; or at most a piece."""
+        """See `Head.features`: at most a window, padded to whole frames of the encoder, or at most
+        one piece where a model has no window."""
         if model.config.frames is None:
             piece: Floats = model.frontend(samples[: pieces.max_samples(model)])
             return piece
@@ -103,14 +102,14 @@ class Seq2SeqHead(Head[Options]):
 
     @staticmethod
     def window_features(model: Checkpoint, samples: Floats) -> Floats:
-        """See `Head.window_features`: published weights know none that is not full."""
+        """See `Head.window_features`: published weights were trained on full windows only."""
         size = model.config.stride * model.config.frames
         features: Floats = model.frontend(np.pad(samples, (0, size * model.frontend.hop)))
         return features[:size]
 
     @staticmethod
     def reference_tokens(model: Checkpoint, text: str) -> list[list[int]]:
-        """See `Head.reference_tokens`: start, language, task, and the text without time stamps."""
+        """See `Head.reference_tokens`: start, language, task, and the text without timestamps."""
         tokenizer = model.tokenizer
         tokens = start_tokens(tokenizer, first_language(tokenizer), "transcribe")
         if tokenizer.timestamp_begin is None:
@@ -120,7 +119,7 @@ class Seq2SeqHead(Head[Options]):
         return [tokens[: model.config.context]]
 
     def generated_tokens(self, features: Floats, count: int) -> list[list[int]]:
-        """See `Head.generated_tokens`: with time stamps where the model writes them."""
+        """See `Head.generated_tokens`: with timestamps where the model generates them."""
         network, config = self.network, self.model.config
         language = first_language(network.tokenizer)
         states = network.encode(features[None], np.array([len(features)]))
@@ -131,14 +130,15 @@ class Seq2SeqHead(Head[Options]):
         return [tokens[: config.context]]
 
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
-        """States ``[frames, channels]`` of the first window, in which language does not matter."""
+        """Return states ``[frames, channels]`` of the first window; they do not depend on the
+        language."""
         features = self.features(self.model, samples)
         states, lengths = self.network.encode(features[None], np.array([len(features)]))
         encoded: Floats = self.engine.array(states)[0, : int(self.engine.array(lengths)[0])]
         return encoded
 
     def prepare(self, options: Options) -> None:
-        """See whether the model knows the language, and Silero VAD is there if it is needed."""
+        """Check that the model knows the language, and that Silero VAD is installed if needed."""
         self.model.check_language(options.language)
         if self.model.config.frames is None:
             pieces.check_options(self.model, options)
@@ -154,10 +154,10 @@ class Seq2SeqHead(Head[Options]):
 
 
 class _Session(Session):
-    """Window by window.
+    """A session of a model with a window.
 
-    The whole recording is held in memory, as features (32 kB for a second): the published
-    algorithm sets the floor of the features by the loudest spot of all.
+    Memory holds the features of the whole recording (32 kB for a second), since the published
+    algorithm clips them relative to the maximum of the whole recording.
     """
 
     def __init__(self, head: Seq2SeqHead, options: Options) -> None:
@@ -202,6 +202,7 @@ class _Session(Session):
 
 
 def first_language(tokenizer: Any) -> str | None:
-    """The language that a model is calibrated in: English, or else its first; None: its only."""
+    """Return the language of calibration: English, or else the model's first language; None for a
+    model without language tokens."""
     known = list(tokenizer.languages)
     return None if not known else "en" if "en" in known else known[0]

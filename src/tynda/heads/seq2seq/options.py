@@ -1,4 +1,4 @@
-"""The settings of the decoder of an encoder-decoder model."""
+"""The decoding options of encoder-decoder models."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Token = Annotated[int, Range(-1, 1 << 32)]
 
 @dataclass(frozen=True)
 class Options:
-    """How a recording becomes text.
+    """The decoding options of encoder-decoder models.
 
-    Names and defaults are those of openai/whisper's command, but that it searches with 5 beams;
-    ``hotwords``, ``max_new_tokens``, ``repetition_penalty`` and ``no_repeat_ngram_size`` are
-    faster-whisper's.
+    Names and defaults are those of openai/whisper's command, except ``beam_size`` (5 there).
+    ``hotwords``, ``max_new_tokens``, ``repetition_penalty`` and ``no_repeat_ngram_size`` are those
+    of faster-whisper.
     """
 
     head: ClassVar[str] = "Seq2seq"
@@ -45,14 +45,14 @@ class Options:
         "the model, or detected where the model can do so.",
         heading=EXPECTED,
     )
-    """``"kk"``; None: detected in the first window."""
+    """For example ``"kk"``; None means that the language is detected in the first window."""
     task: Literal["transcribe", "translate"] = setting(
-        "transcribe", "Write what is said, or translate it into English.", heading=EXPECTED
+        "transcribe", "Transcribe the speech, or translate it into English.", heading=EXPECTED
     )
     temperature: Sequence[NotNegative] = setting(
         (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-        "Draw tokens at this temperature; 0 takes the likeliest. The next one is tried where a "
-        "text fails the thresholds for doubtful text.",
+        "Sample tokens at this temperature; 0 selects the most likely. The next temperature is "
+        "tried where a text fails the thresholds for doubtful text.",
         heading=SEARCH,
         repeat=True,
     )
@@ -60,23 +60,23 @@ class Options:
         None, "Width of the beam search at temperature 0; greedy by default.", heading=SEARCH
     )
     best_of: Count | None = setting(
-        5, "Texts to draw above temperature 0, of which the likeliest is kept.", heading=SEARCH
+        5, "Texts to sample above temperature 0; the most likely one is used.", heading=SEARCH
     )
-    """The default is that of openai/whisper's command; its function draws one."""
+    """The default is that of openai/whisper's command; its Python function samples one text."""
     patience: AboveZero = setting(
         1.0,
-        "So many times `beam_size` finished texts end the beam search.",
+        "The beam search ends after this number times `beam_size` finished texts.",
         heading=SEARCH,
     )
-    """Kasai et al. 2022, "A call for clarity in beam search"."""
+    """Source: Kasai et al. 2022, "A call for clarity in beam search"."""
     length_penalty: Annotated[float, Range(0, 1)] | None = setting(
         None,
         "Exponent by which the length of a text counts against its log-probability in the beam "
         "search. By default the mean log-probability of its tokens decides.",
         heading=SEARCH,
     )
-    """Texts compete by log-probability over ``((5 + length) / 6) ** length_penalty`` (Wu et al.
-    2016, equation 14); None: over their length."""
+    """Texts are ranked by log-probability over ``((5 + length) / 6) ** length_penalty`` (Wu et al.
+    2016, equation 14), or over their length where it is None."""
     max_new_tokens: Count | None = setting(
         None,
         "Maximum number of tokens in a window; half of the decoder's context by default.",
@@ -84,54 +84,54 @@ class Options:
     )
     suppress_tokens: Sequence[Token] = setting(
         (-1,),
-        "Tokens that are never chosen, separated by commas; -1 stands for those of symbols that "
-        "are not said.",
+        "Tokens that are never generated, separated by commas; -1 means those of symbols that are "
+        "not spoken.",
         heading=SEARCH,
         metavar="NUMBERS",
     )
     suppress_blank: bool = setting(
-        True, "A text neither begins with a space nor ends at once.", heading=SEARCH
+        True, "Suppress a space, or the end, as first token of a text.", heading=SEARCH
     )
     without_timestamps: bool = setting(
-        False, "Decode without time stamps: a window is one segment.", heading=TIMES
+        False, "Decode without timestamps: a window is one segment.", heading=TIMES
     )
     max_initial_timestamp: NotNegative | None = setting(
         1.0,
-        "Latest time of the first time stamp in a window.",
+        "Maximum of the first timestamp in a window.",
         heading=TIMES,
         metavar="SECONDS",
     )
     repetition_penalty: AboveZero = setting(
-        1.0, "Above 1, tokens that are in the text already are less likely.", heading=SEARCH
+        1.0, "Above 1, tokens that are in the text already become less likely.", heading=SEARCH
     )
-    """Their logits are divided by it, or multiplied below zero (Keskar et al. 2019)."""
+    """Their positive logits are divided by it, negative ones multiplied (Keskar et al. 2019)."""
     no_repeat_ngram_size: Annotated[int, Range(0, MAX_COUNT)] = setting(
-        0, "No sequence of so many tokens comes twice; with 0 any may.", heading=SEARCH
+        0, "Do not repeat sequences of this number of tokens; 0 for no limit.", heading=SEARCH
     )
     prefix: str = setting(
         "", "Beginning of the text of the first window.", heading=EXPECTED, metavar="TEXT"
     )
     initial_prompt: str = setting(
         "",
-        "Text to take for what was said before: names, spelling, style.",
+        "Text that is treated as previous speech: names, spelling, style.",
         heading=EXPECTED,
         metavar="TEXT",
     )
     carry_initial_prompt: bool = setting(
         False,
-        "Put `initial_prompt` before every window, not only before the first.",
+        "Use `initial_prompt` for every window, not only for the first.",
         heading=EXPECTED,
     )
     hotwords: Words = setting(
         (), "Words or phrases to expect, separated by commas.", heading=EXPECTED, metavar="WORDS"
     )
-    """They are put before every window that has no prefix."""
+    """They precede every window that has no prefix."""
     condition_on_previous_text: bool = setting(
-        True, "Give each window the text of the windows before it.", heading=LONG
+        True, "Use the text of the previous windows as prompt.", heading=LONG
     )
     compression_ratio_threshold: Number | None = setting(
         2.4,
-        "A text that compresses by a higher ratio repeats itself: it fails.",
+        "A text with a higher compression ratio repeats itself: it fails.",
         heading=DOUBT,
     )
     logprob_threshold: Number | None = setting(
@@ -139,37 +139,37 @@ class Options:
     )
     no_speech_threshold: Number | None = setting(
         0.6,
-        "A window that fails by its log-probability is silence where the probability of no "
-        "speech is higher than this.",
+        "A window that fails by its log-probability is silence if its probability of no speech "
+        "is higher than this.",
         heading=DOUBT,
     )
     word_timestamps: bool = setting(False, "Find the time of each word.", heading=TIMES)
     prepend_punctuations: str = setting(
         "\"'“¿([{-",
-        "Marks that belong to the word after them, with `word_timestamps`.",
+        "Punctuation that belongs to the next word, with `word_timestamps`.",
         heading=TIMES,
         metavar="MARKS",
     )
     append_punctuations: str = setting(
         "\"'.。,，!！?？:：”)]}、",
-        "Marks that belong to the word before them, with `word_timestamps`.",
+        "Punctuation that belongs to the previous word, with `word_timestamps`.",
         heading=TIMES,
         metavar="MARKS",
     )
     clip_timestamps: Sequence[Time] = setting(
         (0.0,),
-        "Begin, end, begin, end ... of what to transcribe, separated by commas; the last end may "
-        "be left out.",
+        "Begin, end, begin, end ... of the parts to transcribe, separated by commas; the last end "
+        "may be omitted.",
         heading=LONG,
         metavar="SECONDS",
     )
     window: Literal["exact", "fit"] = setting(
         "exact",
-        "Window that is encoded: exact fills it with silence up to its full length, as published; "
-        "fit, which is faster, ends with the speech, and may change words.",
+        "Window that is encoded: exact pads it with silence to its full length, as published; fit, "
+        "which is faster, ends with the speech, and may change words.",
         heading=LONG,
     )
-    """Published weights never saw a window that is not full."""
+    """Published weights were trained on full windows only."""
     window_margin: NotNegative = setting(
         1.0,
         "Silence after the speech, with `window` fit.",
@@ -187,17 +187,19 @@ class Options:
     )
     vad_filter: bool = setting(
         False,
-        "Find speech first, and decode its windows side by side: faster, but no window knows the "
-        "text of another. Needs tynda[vad].",
+        "Detect speech first, and decode its windows in batches: faster, but no window has the "
+        "text of another as context. Needs tynda[vad].",
         heading=LONG,
     )
-    batch_size: Count = setting(8, "Windows side by side, with `vad_filter`.", heading=LONG)
+    batch_size: Count = setting(
+        8, "Number of windows that are decoded together, with `vad_filter`.", heading=LONG
+    )
     seed: Annotated[int, Range(0)] = setting(
-        0, "Seed of the random numbers by which tokens are drawn.", heading=SEARCH
+        0, "Seed of the random numbers with which tokens are sampled.", heading=SEARCH
     )
 
     def __post_init__(self) -> None:
-        self._take_other_spellings()
+        self._normalize_values()
         check(self)
         if not self.temperature:
             raise TyndaError("temperature must have at least one number")
@@ -207,21 +209,21 @@ class Options:
         if self.hallucination_silence_threshold is not None:
             if not self.word_timestamps:
                 raise TyndaError(
-                    "hallucination_silence_threshold goes by word times: set word_timestamps too"
+                    "hallucination_silence_threshold needs word times: set word_timestamps too"
                 )
             if self.vad_filter:
                 raise TyndaError(
-                    "hallucination_silence_threshold has no part in vad_filter, which leaves "
-                    "silences out itself: leave one of them out"
+                    "hallucination_silence_threshold does not apply with vad_filter, which "
+                    "removes silences itself: omit one of them"
                 )
         if self.prefix and self.vad_filter:
             raise TyndaError(
-                "prefix begins the first window, and with vad_filter there is no first one: "
-                "leave one of them out"
+                "prefix applies to the first window, and with vad_filter there is no first one: "
+                "omit one of them"
             )
 
-    def _take_other_spellings(self) -> None:
-        """openai/whisper takes a number or None, and lists as text, where this takes a list."""
+    def _normalize_values(self) -> None:
+        """Convert a number, None or a text to a list, since openai/whisper accepts these too."""
         for name in ("temperature", "suppress_tokens", "clip_timestamps", "hotwords"):
             value = getattr(self, name)
             if value is None:

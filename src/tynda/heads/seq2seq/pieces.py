@@ -1,9 +1,9 @@
-"""A recording of any length through a decoder without time stamps, piece by piece.
+"""Transcription with a decoder without timestamps, piece by piece.
 
-The sound is cut where it is quietest and each piece is decoded by itself, as Moonshine's authors
-do (Jeffries et al. 2024): a piece that is longer than what such a model learnt from loses words,
-and a text of more tokens than anybody speaks is one that repeats itself. A segment is a piece: what
-was said when within it is not known.
+The recording is cut at its quietest points and each piece is decoded by itself, as Moonshine's
+authors do (Jeffries et al. 2024). In a piece that is longer than the training utterances, the model
+omits words; the number of tokens is limited, since a text with more tokens than speech can have
+repeats itself. A segment is a whole piece, since there are no times within it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ __all__ = ["Session", "check_options", "max_samples", "max_tokens", "work"]
 Floats = NDArray[np.float32]
 
 _MAX_SECONDS = 15.0
-"""Seconds of a piece: as much as the authors' own transcriber gives these models at once."""
+"""Maximum length of a piece in seconds, as in the authors' own transcriber."""
 _MIN_FRACTION = 1 / 3
-"""The least part of a piece's maximum length: the cut is the quietest spot behind it."""
+"""Minimum length of a piece, as a share of the maximum; the cut is the quietest point between
+them."""
 _SUPPORTED = frozenset(
     {
         *("language", "temperature", "beam_size", "best_of", "patience", "length_penalty"),
@@ -40,11 +41,12 @@ _SUPPORTED = frozenset(
         *("without_timestamps", "seed"),
     }
 )
-"""Options that mean something without time stamps, tasks and prompts."""
+"""Options that a decoder without timestamps, tasks and prompts supports."""
 
 
 def max_samples(model: Checkpoint) -> int:
-    """Samples of the longest piece, whose text has room in the decoder's context."""
+    """Return the maximum number of samples of a piece, so that the decoder's context can hold its
+    text."""
     config = model.config
     seconds = min(_MAX_SECONDS, config.context / config.tokens_per_second)
     samples = max(1, int(seconds * SAMPLE_RATE))
@@ -54,7 +56,7 @@ def max_samples(model: Checkpoint) -> int:
 
 
 def max_tokens(config: Any, samples: int) -> int:
-    """The most tokens that are written for a piece; the token that a text starts from is none."""
+    """Return the maximum number of tokens of a piece, without the start token."""
     spoken = int(config.tokens_per_second * samples / SAMPLE_RATE)
     return max(1, min(spoken, int(config.context) - 1))
 
@@ -68,20 +70,20 @@ def work(model: Checkpoint, samples: int, tokens: float, batch: int) -> Work:
 
 
 def check_options(model: Checkpoint, options: Options) -> None:
-    """Raise `TyndaError` for options that a decoder of text alone cannot honour."""
+    """Raise `TyndaError` for options that a decoder without timestamps does not support."""
     name = model.header.name
     if options.language is not None and len(model.header.languages) > 1:
-        raise TyndaError(f"{name} cannot be told the language: it writes what it hears")
+        raise TyndaError(f"{name} detects the language itself: omit the option language")
     if len(options.temperature) > 1 and options.temperature != Options.temperature:
-        raise TyndaError(f"{name} decodes a text once: give one temperature")
+        raise TyndaError(f"{name} decodes each text once: use one temperature")
     for option in fields(options):
         if option.name in _SUPPORTED or getattr(options, option.name) == option.default:
             continue
-        raise TyndaError(f"{option.name} is not for {name}, which writes text alone: leave it out")
+        raise TyndaError(f"{name} does not support {option.name}: omit this option")
 
 
 class Session(base.Session):
-    """Piece by piece, in bounded memory."""
+    """A session that decodes piece by piece, in bounded memory."""
 
     def __init__(self, model: Checkpoint, network: Network, options: Options) -> None:
         """``options`` passed `check_options`. Of several temperatures, the first is used."""
@@ -94,7 +96,7 @@ class Session(base.Session):
     def segments(
         self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None = None
     ) -> Iterator[Segment]:
-        """See `Session.segments`: a piece with words is a segment."""
+        """See `Session.segments`: each piece with text is a segment."""
         seconds = max_samples(self._model) / SAMPLE_RATE
         for start, samples in vad.split(blocks, seconds, seconds * _MIN_FRACTION):
             result = self._decode(samples)
@@ -106,7 +108,7 @@ class Session(base.Session):
                 on_progress(self.seconds)
 
     def _decode(self, samples: Floats) -> DecodingResult | None:
-        """The text of a piece; None where it is too short to make a frame of the encoder."""
+        """Decode a piece ``[n]``; return None where it is shorter than one frame of the encoder."""
         network, config = self._network, self._model.config
         features = self._model.frontend(samples)
         states, lengths = network.encode(features[None], np.array([len(features)]))

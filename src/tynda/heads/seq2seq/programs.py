@@ -1,7 +1,7 @@
-"""Programs of a recording that a decoder writes down, made of those of its family.
+"""Programs of encoder-decoder models, composed of those of a family.
 
-All take ``settings``, which are the family and its config. Whoever traces, counts, calibrates,
-profiles or trains a model with a decoder reads these.
+All have the argument ``settings``: the family and its config. Decoding, tracing, counting,
+calibration, profiling and training use these programs.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def step(
     cross: CrossKV[T],
     cache: KVCache[T] | None = None,
 ) -> tuple[T, T, KVCache[T] | None]:
-    """One step: states ``[batch, n, channels]`` of ``tokens [batch, n]``, the logits ``[batch,
-    vocab]`` of what follows the last token of each row, and the cache after it.
+    """Run one step of the decoder on ``tokens [batch, n]``.
 
-    ``starts [batch]`` counts the tokens that are in the ``cache`` already; without one the tokens
-    are the beginning.
+    ``starts [batch]``, integers, are the numbers of tokens that the ``cache`` already has; without
+    a cache, they are zeros. Returns the states ``[batch, n, channels]``, the logits ``[batch,
+    vocab]`` of the next token of each row, and the new cache.
     """
     family, config = settings
     batch, count = ops.shape(tokens)
@@ -54,7 +54,7 @@ def step(
 
 
 def select(ops: Ops[T], weights: Weights[T], settings: None, part: Part, items: T) -> Part:
-    """The rows of a `KVCache`, or the items of a `CrossKV`, numbered by ``items [n]``."""
+    """Return the rows ``items [n]`` of a `KVCache`, or these items of a `CrossKV`."""
     return map_tree(lambda x: ops.take(x, items), part)  # type: ignore[no-any-return]
 
 
@@ -67,8 +67,8 @@ def forced_logits(
     tokens: T,
     starts: T,
 ) -> T:
-    """Logits ``[batch, n, vocab]`` behind each of the ``tokens [batch, n]`` that the decoder is
-    made to follow, for encoded sound; ``starts [batch]`` are zeros."""
+    """Return logits ``[batch, n, vocab]`` after each of the forced ``tokens [batch, n]``, from the
+    encoder's ``states [items, frames, channels]``; ``starts [batch]`` are zeros."""
     family, config = settings
     cross = family.programs["cross_kv"](ops, weights, config, states, lengths)
     decoded, _ = family.programs["decode"](ops, weights, config, tokens, starts, cross)
@@ -85,7 +85,8 @@ def forced(
     tokens: T,
     starts: T,
 ) -> T:
-    """`forced_logits` from the features ``[items, frames, bins]``."""
+    """Run the encoder and `forced_logits` on features ``[items, frames, bins]``; see
+    `Head.forced`."""
     family, config = settings
     encoded: tuple[T, T] = family.programs["encode"](ops, weights, config, features, lengths)
     return forced_logits(ops, weights, settings, *encoded, tokens, starts)
@@ -100,8 +101,9 @@ def cross_attention(
     cross: CrossKV[T],
     length: T,
 ) -> tuple[T, list[T]]:
-    """Logits behind ``tokens``, and the cross-attention of some decoder layers ``[1, heads, n,
-    frames]`` to the first ``length`` frames; the layers' numbers end the ``settings``."""
+    """Return the logits after each of ``tokens [1, n]``, and the cross-attention weights ``[1,
+    heads, n, frames]`` of some decoder layers over the first ``length`` frames. The last one of the
+    ``settings`` has the indices of these layers."""
     family, config, layers = settings
     found: list[T] = []
 
@@ -119,36 +121,36 @@ def cross_attention(
 
 
 def cache(config: Any, rows: int, capacity: int, make: Any = Value) -> KVCache[Any]:
-    """An empty cache; ``make`` takes a shape."""
+    """Return an empty KV cache; ``make`` creates a tensor of a shape."""
     shape, layers = (rows, capacity, config.channels), range(config.decoder_layers)
     return KVCache([make(shape) for _ in layers], [make(shape) for _ in layers])
 
 
 def runs(family: Family, config: Any, work: Work) -> Runs:
-    """See `Head.runs`: the encoder, keys and values of the cross-attention, the prompt, then a step
-    for each token but the first. What a step costs grows by as much from each to the next, so that
-    the first and the last of them stand for all."""
+    """See `Head.runs`: the encoder, keys and values of the cross-attention, the prompt, and a step
+    for each token except the first. The cost of a step grows linearly with its position, so that
+    the first and the last step, each counted half of the times, represent all of them."""
     cross = yield from _encoded(family, config, work)
 
     def tokens(seen: int, count: int, times: float = 1) -> Run:
         return _step((family, config), cross, work.batch, count, seen + count, times=times)
 
     yield tokens(0, work.prompt)
-    more = work.tokens - 1  # the prompt's step gives the first
+    more = work.tokens - 1  # The step of the prompt gives the first token.
     if more > 0:
         yield tokens(work.prompt, 1, more / 2)
         yield tokens(work.prompt + more - 1, 1, more / 2)
 
 
 def exported(family: Family, config: Any, work: Work) -> Runs:
-    """See `Head.exported`: each program once, the steps with a cache for the whole context."""
+    """Yield one run of each program; the cache of the steps has the size of the whole context."""
     cross = yield from _encoded(family, config, work)
     for name, count in (("prompt", work.prompt), ("step", 1)):
         yield _step((family, config), cross, work.batch, count, config.context, name)
 
 
 def _encoded(family: Family, config: Any, work: Work) -> Generator[Run, Any, CrossKV[Any]]:
-    """The encoder, then the keys and values of the cross-attention, which are returned."""
+    """Yield the runs of the encoder and of the cross-attention's keys and values; return these."""
     features = Value((work.batch, work.frames, config.bins))
     inputs = features, Value((work.batch,), is_integer=True)
     encoded = yield Run("encoder", "encode", family.programs["encode"], config, inputs)
@@ -167,7 +169,7 @@ def _step(
     name: str = "step",
     times: float = 1,
 ) -> Run:
-    """A step of ``count`` tokens with a cache for ``capacity`` of them."""
+    """Return the run of a step of ``count`` tokens, with a cache for ``capacity`` tokens."""
     ids = Value((batch, count), is_integer=True), Value((batch,), is_integer=True)
     inputs = (*ids, cross, cache(settings[1], batch, capacity))
     return Run("decoder", name, step, settings, inputs, times)

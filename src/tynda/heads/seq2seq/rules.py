@@ -1,4 +1,4 @@
-"""The rules of a decoder's text: time stamps in order, and tokens that are never written.
+"""Rules that suppress tokens: those that are never generated, and timestamps out of order.
 
 Source: the logit filters of openai/whisper's ``decoding.py``.
 """
@@ -19,13 +19,13 @@ __all__ = ["SECONDS_PER_FRAME", "Rules", "log_softmax", "suppressed_tokens"]
 Floats = NDArray[np.float32]
 
 SECONDS_PER_FRAME = 0.02
-"""Seconds of a frame of the encoder, which is also the unit of time stamps."""
+"""Duration of an encoder frame, which is also the unit of timestamps."""
 log_softmax = NumpyOps().log_softmax
-"""Logits are NumPy's by the time that they are chosen from, whatever the backend."""
+"""The function for logits, which the search converts to NumPy from any backend."""
 
 
 def suppressed_tokens(tokenizer: Any, vocab: int, options: Options) -> tuple[list[int], list[int]]:
-    """The tokens that a text never has, and those that it does not begin with."""
+    """Return the tokens that a text never has, and those with which it does not begin."""
     t = tokenizer
     never = {x for x in options.suppress_tokens if x >= 0}
     if -1 in options.suppress_tokens:
@@ -37,7 +37,7 @@ def suppressed_tokens(tokenizer: Any, vocab: int, options: Options) -> tuple[lis
 
 
 class Rules:
-    """Forbid tokens by those before them."""
+    """Suppresses tokens depending on the previous ones."""
 
     def __init__(self, tokenizer: Any, vocab: int, options: Options) -> None:
         t = self._tokenizer = tokenizer
@@ -51,7 +51,10 @@ class Rules:
         )
 
     def apply(self, logits: Floats, texts: Sequence[Sequence[int]]) -> None:
-        """Set forbidden tokens to minus infinity in ``logits [rows, vocab]``."""
+        """Set the ``logits [rows, vocab]`` of suppressed tokens to minus infinity, in place.
+
+        ``texts`` has the previous tokens of each row, without the prompt.
+        """
         if not texts[0]:
             logits[:, self._first] = -np.inf
         logits[:, self._never] = -np.inf
@@ -75,7 +78,7 @@ class Rules:
         t = self._tokenizer
         begin = t.timestamp_begin
         row[t.no_timestamps] = -np.inf
-        if not text:  # a window begins with its first time stamp
+        if not text:  # A window begins with a timestamp.
             row[:begin] = -np.inf
             if self._max_first_timestamp is not None:
                 row[self._max_first_timestamp + 1 :] = -np.inf
@@ -85,11 +88,11 @@ class Rules:
             paired = len(text) < 2 or text[-2] >= begin
             if after_stamp and paired:
                 row[begin:] = -np.inf
-            elif after_stamp:  # the end of a segment, the beginning of the next or of nothing
+            elif after_stamp:  # After the end of a segment, the next one begins, or the text ends.
                 row[: t.eot] = -np.inf
-            # Time goes on, and no segment is empty.
+            # Timestamps do not decrease, and no segment is empty.
             row[begin : stamps[-1] + (0 if after_stamp and not paired else 1)] = -np.inf
-        # Time stamps compete as one: if together they beat every word, it is time for one.
+        # A timestamp is next if the total probability of timestamps exceeds that of any text token.
         logs = log_softmax(row[None])[0]
         if np.logaddexp.reduce(logs[begin:]) > logs[:begin].max():
             row[:begin] = -np.inf

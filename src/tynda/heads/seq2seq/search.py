@@ -1,8 +1,8 @@
-"""The decoder over one window of sound, or several windows at once.
+"""The search for the text of one window or of a batch of windows.
 
-Radford et al. 2022, section 4.5 and the reference implementation (openai/whisper,
-``decoding.py``), whose option names and results these are: greedy, sampling or beam search,
-under rules for time stamps and with tokens that are never said.
+Greedy search, sampling or beam search under the rules of ``rules.py``: Radford et al. 2022, section
+4.5, and the reference implementation (openai/whisper, ``decoding.py``), whose option names and
+results are the same.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class DecodingResult:
     """The text of one window."""
 
     tokens: list[int]
-    """Without the prompt and the end."""
+    """The tokens without prompt and end token."""
     text: str
     language: str | None
     avg_logprob: float
-    """Mean log-probability of a token, the end included."""
+    """Mean log-probability of the tokens, including the end token."""
     no_speech_prob: float
-    """0 where the model has no token for it."""
+    """Probability that the window has no speech; 0 where the model has no token for it."""
     temperature: float
 
     @property
     def compression_ratio(self) -> float:
-        """High where a text repeats itself."""
+        """The compression ratio of the text, which is high where a text repeats itself."""
         return compression_ratio(self.text)
 
     def segment(
@@ -66,9 +66,9 @@ class DecodingResult:
         words: Sequence[Word] = (),
         **details: float,
     ) -> Segment:
-        """A part of the window as a `Segment`, from ``start`` to ``end`` in seconds.
+        """Return a `Segment` for a part of the window, from ``start`` to ``end`` in seconds.
 
-        ``details`` are added to those that every decoder gives.
+        ``details`` are added to those that all models have.
         """
         common = {
             "tokens": tokens,
@@ -81,43 +81,45 @@ class DecodingResult:
 
 
 class RandomSource:
-    """The random numbers of a recording, by which its tokens are drawn above temperature 0."""
+    """The random numbers with which the tokens of a recording are sampled above temperature 0."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     @cached_property
     def generator(self) -> np.random.Generator:
-        """The generator, made on first use, since NumPy is slow to import its generators."""
+        """The generator, created on first use, since importing NumPy's generators is slow."""
         return np.random.default_rng(self._seed)
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of the text over bytes of the same text deflated."""
+    """Return the number of bytes of a text over that of the same text, compressed by zlib."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))
 
 
 @dataclass(frozen=True)
 class Network:
-    """A model with a decoder, ready to run."""
+    """An encoder-decoder model with its engine."""
 
     engine: Engine
     family: Family
     config: Any
     tokenizer: Any
     alignment_heads: Sequence[tuple[int, int]]
-    """Layer and head of the cross-attention that follows the sound."""
+    """Layer and index of the heads whose cross-attention follows the audio."""
 
     def encode(self, features: Floats, lengths: NDArray[np.int64]) -> tuple[Any, Any]:
-        """Features ``[batch, frames, bins]`` and frames that count -> states and their lengths,
-        both the backend's own."""
+        """Run the encoder on features ``[batch, frames, bins]`` with ``lengths [batch]``.
+
+        Returns states and their lengths, both as the backend's tensors.
+        """
         encode = self.family.programs["encode"]
         encoded: tuple[Any, Any] = self.engine.run(encode, self.config, features, lengths)
         return encoded
 
     def cross_kv(self, states: Any, lengths: Any) -> CrossKV[Any]:
-        """Keys and values of encoded sound."""
+        """Return the cross-attention's keys and values of the encoder's states."""
         program = self.family.programs["cross_kv"]
         cross: CrossKV[Any] = self.engine.run(program, self.config, states, lengths)
         return cross
@@ -125,34 +127,35 @@ class Network:
     def step(
         self, tokens: NDArray[np.int64], starts: Any, cross: CrossKV[Any], cache: Cache
     ) -> tuple[Any, Any, Cache]:
-        """States, logits of what follows and the cache, see ``programs.step``."""
+        """Return states, the logits of the next token and the new cache; see ``programs.step``."""
         stepped: tuple[Any, Any, Cache] = self.engine.run(
             programs.step, (self.family, self.config), tokens, starts, cross, cache
         )
         return stepped
 
     def logits(self, states: Floats) -> Floats:
-        """Logits ``[..., vocab]`` behind states ``[..., channels]``."""
+        """Return the logits ``[..., vocab]`` of the next token from states ``[..., channels]``."""
         logits = self.engine.run(self.family.programs["logits"], self.config, states)
         return self.engine.array(logits)
 
     def select(self, part: Any, items: NDArray[np.int64]) -> Any:
-        """The rows of a `KVCache`, or the items of a `CrossKV`, of these numbers."""
+        """Return the rows of a `KVCache`, or the items of a `CrossKV`, with these indices
+        ``[n]``."""
         return self.engine.run(programs.select, None, part, items)
 
     def cache(self, rows: int, capacity: int) -> KVCache[Any]:
-        """An empty cache of float32 zeros."""
+        """Return an empty KV cache of float32 zeros."""
         return programs.cache(self.config, rows, capacity, partial(np.zeros, dtype=np.float32))
 
 
 def detect_language(network: Network, cross: CrossKV[Any]) -> list[dict[str, float]]:
-    """The probability of each language, for each window.
+    """Return the probability of each language for each window.
 
-    Raises `TyndaError` for a model of one language.
+    Raises `TyndaError` for a model with one language.
     """
     tokenizer = network.tokenizer
     if not tokenizer.multilingual:
-        raise TyndaError("this model knows one language: there is none to detect")
+        raise TyndaError("this model has one language: it cannot detect languages")
     items = len(network.engine.array(cross.lengths))
     decoder = _Decoder(network, cross, items, 1)
     logits = decoder.step([[tokenizer.sot]] * items)
@@ -172,12 +175,13 @@ def decode(
     prefix: Sequence[int] = (),
     random: RandomSource | None = None,
 ) -> list[DecodingResult]:
-    """The likeliest text of each window, at one ``temperature``.
+    """Return the most likely text of each window, found at one ``temperature``.
 
-    ``languages`` are codes (None for a model of one language); ``prompt`` are tokens of a
-    text that came before; ``prefix`` begins the text of every window; ``dice`` belong to the
-    recording, or are new by default. Of ``options``, those count that are about one window.
-    Raises `TyndaError` for an unknown language.
+    ``languages`` has the code of each window's language, None for a model with one language.
+    ``prompt`` has the tokens of a previous text; ``prefix`` has the first tokens of the text of
+    every window. ``random`` is the generator of the recording; the default is a new one. Only those
+    ``options`` that concern a single window are used. Raises `TyndaError` for an unknown language,
+    and for a prompt that is too long.
     """
     tokenizer = network.tokenizer
     beams = options.beam_size if temperature == 0 else None
@@ -187,7 +191,7 @@ def decode(
     prompt_length = len(prompts[0])
     if prompt_length >= network.config.context:
         raise TyndaError(
-            f"prompt, hot words and prefix take {prompt_length} tokens, and the model has room for "
+            f"prompt, hot words and prefix have {prompt_length} tokens, but the model's maximum is "
             f"{network.config.context - 1}: shorten them"
         )
     decoder = _Decoder(network, cross, len(prompts), prompt_length + max_tokens)
@@ -207,7 +211,7 @@ def decode(
         else _Sampler(temperature, random or RandomSource(options.seed), tokenizer.eot)
     )
     sums = np.zeros(len(texts), np.float32)
-    # The last token needs no room: nothing follows it.
+    # The last token does not run through the decoder, so that it may exceed the context by one.
     count = min(max_tokens, network.config.context - prompt_length + 1)
     for step in range(count):
         rules.apply(logits, texts)
@@ -247,19 +251,20 @@ def _initial_tokens(
     prefix: Sequence[int],
     max_tokens: int,
 ) -> list[int]:
-    """The tokens that the decoder starts from (section 2.3, figure 1)."""
+    """Return the tokens that precede the generated text (section 2.3, figure 1)."""
     tokenizer, half = network.tokenizer, network.config.context // 2
     tokens = start_tokens(tokenizer, language, options.task)
     if options.without_timestamps and tokenizer.timestamp_begin is not None:
         tokens.append(tokenizer.no_timestamps)
-    tokens += list(prefix)[-max(half - max_tokens, 0) :]  # -0: all of it
+    tokens += list(prefix)[-max(half - max_tokens, 0) :]  # With -0, this is the whole prefix.
     if prompt:
         tokens = [tokenizer.sot_prev, *prompt[-(half - 1) :], *tokens]
     return tokens
 
 
 def start_tokens(tokenizer: Any, language: str | None, task: str) -> list[int]:
-    """Start, language and task. Raises `TyndaError` for an unknown language."""
+    """Return the tokens of start, language and task. Raises `TyndaError` for an unknown
+    language."""
     if not tokenizer.multilingual:
         return [tokenizer.sot]
     if language not in tokenizer.languages:
@@ -272,7 +277,7 @@ def start_tokens(tokenizer: Any, language: str | None, task: str) -> list[int]:
 
 
 class _Decoder:
-    """The decoder network, one step after another, with its cache."""
+    """The state of the decoder network between steps: its KV cache and positions."""
 
     def __init__(self, network: Network, cross: CrossKV[Any], rows: int, length: int) -> None:
         self._network, self._cross = network, cross
@@ -281,9 +286,10 @@ class _Decoder:
         self._states: Floats
 
     def step(self, tokens: Sequence[Sequence[int]], sources: Sequence[int] = ()) -> Floats:
-        """Logits ``[rows, vocab]`` behind the last of the new ``tokens [rows, n]``.
+        """Run one step on the new ``tokens [rows, n]``; return the logits ``[rows, vocab]`` of the
+        next tokens.
 
-        ``sources`` names the row that each row continues, if it is another.
+        ``sources`` has the index of the row that each row continues; the default is itself.
         """
         if list(sources) != list(range(len(sources))):
             self._reorder(np.array(sources))
@@ -293,14 +299,14 @@ class _Decoder:
         )
         self._starts = self._starts + new.shape[1]
         self._states = array(states)
-        return np.array(array(logits))  # a copy: the rules write into it
+        return np.array(array(logits))  # The rules modify this copy.
 
     def logits_at(self, position: int) -> Floats:
-        """Logits ``[rows, vocab]`` behind one of the tokens of the last call."""
+        """Return the logits ``[rows, vocab]`` after one of the tokens of the last step."""
         return self._network.logits(np.ascontiguousarray(self._states[:, position]))
 
     def repeat_rows(self, count: int) -> None:
-        """Make ``group`` rows of each."""
+        """Repeat each row ``count`` times."""
         if count > 1:
             self._reorder(np.repeat(np.arange(len(self._starts)), count))
 
@@ -310,7 +316,7 @@ class _Decoder:
 
 
 class _Sampler:
-    """The best token, or one drawn at random, for every row on its own."""
+    """Greedy search at temperature 0, else sampling; rows do not depend on each other."""
 
     def __init__(self, temperature: float, random: RandomSource, eot: int) -> None:
         self._temperature, self._random, self._eot = temperature, random, eot
@@ -318,7 +324,11 @@ class _Sampler:
     def choose(
         self, log_probs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
     ) -> tuple[list[int], list[int], bool]:
-        """The row that each new row continues, its token, and whether all rows have ended."""
+        """Select the next tokens by ``log_probs [rows, vocab]``.
+
+        Adds the log-probabilities of these tokens to ``sums [rows]`` in place. Returns the index of
+        the row that each new row continues, its token, and whether all rows have ended.
+        """
         tokens = []
         for i, (row, text) in enumerate(zip(log_probs, texts, strict=True)):
             if text and text[-1] == self._eot:
@@ -330,7 +340,7 @@ class _Sampler:
         return list(range(len(texts))), tokens, all(t == self._eot for t in tokens)
 
     def _perturbed(self, row: Floats) -> Floats:
-        """The largest of logits with Gumbel noise is a draw from their softmax (Gumbel 1954)."""
+        """Add Gumbel noise: the argmax is then a sample of the softmax (Gumbel 1954)."""
         if self._temperature == 0:
             return row
         noise = self._random.generator.gumbel(size=len(row)).astype(np.float32)
@@ -339,7 +349,7 @@ class _Sampler:
     def finish(
         self, texts: list[list[int]], sums: Floats, rows_per_window: int
     ) -> list[list[tuple[list[int], float]]]:
-        """The candidates of each window: text and sum of log-probabilities."""
+        """Return the candidates of each window: texts with their sums of log-probabilities."""
         rows = [
             (text[: text.index(self._eot)] if self._eot in text else text, float(total))
             for text, total in zip(texts, sums, strict=True)
@@ -348,7 +358,7 @@ class _Sampler:
 
 
 class _BeamSearch:
-    """Beam search: the best ``size`` continuations of each window go on."""
+    """Beam search with ``size`` beams for each window."""
 
     def __init__(self, size: int, patience: float, eot: int) -> None:
         self._size, self._eot = size, eot
@@ -358,16 +368,17 @@ class _BeamSearch:
     def choose(
         self, log_probs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
     ) -> tuple[list[int], list[int], bool]:
-        """The row that each new row continues, its token, and whether the search has ended.
+        """Select the best continuations by ``log_probs [rows, vocab]``.
 
-        ``sums`` become those of the new rows.
+        ``sums [rows]`` is updated to the new rows in place. Returns the index of the row that each
+        new row continues, its token, and whether the search has ended.
         """
         size = self._size
         if not self._finished:
             self._finished = [{} for _ in range(len(texts) // size)]
         sources, tokens, new_sums = [], [], []
         for item, finished in enumerate(self._finished):
-            # Rows may say the same, as all do at first: each continuation counts once.
+            # Rows may have the same text, as all have at first: each continuation counts once.
             candidates: dict[tuple[int, ...], tuple[float, int]] = {}
             for row in range(item * size, (item + 1) * size):
                 best = np.argpartition(-log_probs[row], size)[: size + 1]
@@ -393,7 +404,7 @@ class _BeamSearch:
     def finish(
         self, texts: list[list[int]], sums: Floats, rows_per_window: int
     ) -> list[list[tuple[list[int], float]]]:
-        """The candidates of each window; those that did not end fill up the missing ones."""
+        """Return the candidates of each window; unfinished texts replace missing finished ones."""
         result = []
         for item, finished in enumerate(self._finished):
             rows = range(item * rows_per_window, (item + 1) * rows_per_window)

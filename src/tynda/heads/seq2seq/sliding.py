@@ -1,9 +1,9 @@
-"""A recording of any length through Whisper's window, one stretch after another.
+"""Sliding-window transcription of recordings of any length.
 
-Radford et al. 2022, section 4.5, as openai/whisper's ``transcribe.py`` and ``timing.py`` do it:
-each window begins where the last whole segment of the one before it ended, is told the text so
-far, and is decoded again at a higher temperature where the text looks wrong. Rules about doubtful
-words and long pauses, and their numbers, are the reference's as well.
+Radford et al. 2022, section 4.5, as implemented in openai/whisper's ``transcribe.py`` and
+``timing.py``: each window begins where the last complete segment of the previous one ended, has the
+previous text as prompt, and is decoded again at a higher temperature where its text fails a
+threshold. The rules for doubtful words and long pauses, and their constants, are the reference's.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ __all__ = [
 Floats = NDArray[np.float32]
 
 _FRAMES_PER_SECOND = 100
-"""Frames of the front end in a second; the encoder has half as many."""
+"""Number of front end frames in a second; the encoder has half this number."""
 _SENTENCE_ENDS = ".。!！?？"
 
 
 @dataclass
 class TimedSegment:
-    """A segment of text; ``start`` and ``end`` in seconds of the recording."""
+    """A segment of text; ``start`` and ``end`` are in seconds of the recording."""
 
     start: float
     end: float
     tokens: list[int]
-    """Time stamps included."""
+    """The tokens, including timestamps."""
     text: str
-    """Its leading space included."""
+    """The text, including its leading space."""
     result: DecodingResult
-    """The window that it is part of."""
+    """The result for the window that contains the segment."""
     words: list[WordTiming] = field(default_factory=list)
 
 
@@ -69,18 +69,19 @@ def transcribe(
     on_language: Callable[[str | None], None],
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[TimedSegment]:
-    """The segments of a recording, those of a window as soon as it is decoded.
+    """Yield the segments of a recording, those of a window as soon as it is decoded.
 
-    ``features [frames, bins]`` end in a whole window of silence, as the reference's do: it
-    belongs to no segment. ``on_language`` is called before the first segment with the
-    language; ``on_progress`` with the seconds that are done. Raises `TyndaError` for options that
-    do not fit the model.
+    ``features [frames, bins]`` end in one additional window of silence, as in the reference.
+    ``on_language`` is called with the language before the first segment, ``on_progress`` with the
+    number of seconds that have been processed. Raises `TyndaError` for options that the model does
+    not support.
     """
     size = 2 * network.config.frames
     content_frames = len(features) - size
     language = options.language
     if network.tokenizer.multilingual and language is None:
-        # The silence behind a short recording is silence here, not zeros, as in the reference.
+        # A short recording is followed by features of silence here, not by zeros, as in the
+        # reference.
         first = (
             features[:size] if options.window == "exact" else features[: min(size, content_frames)]
         )
@@ -95,7 +96,7 @@ def transcribe(
         decoder: WindowDecoder | None = None
         while seek < end:
             count = min(size, end - seek)
-            cross = decoder = None  # keys and values of one window at a time
+            cross = decoder = None  # Memory holds the keys and values of one window only.
             cross = encode_windows(network, [features[seek : seek + count]], options)
             decoder = WindowDecoder(network, options, language, cross, seek, count, content_frames)
             result = decoder.decode(random, history.prompt(), history.prefix())
@@ -117,9 +118,10 @@ def transcribe(
 
 
 def clip_ranges(times: Sequence[float], content_frames: int) -> Iterator[tuple[int, int]]:
-    """Begin and end, in frames, of each stretch to transcribe of ``content`` frames.
+    """Yield begin and end, in frames, of each part of the recording that is transcribed.
 
-    Warns of one that begins where the recording has ended.
+    ``times`` are the option ``clip_timestamps``. Warns about a part that begins after the end of
+    the recording.
     """
     frames = [round(t * _FRAMES_PER_SECOND) for t in times] or [0]
     if len(frames) % 2:
@@ -136,7 +138,7 @@ def clip_ranges(times: Sequence[float], content_frames: int) -> Iterator[tuple[i
 
 
 class PromptHistory:
-    """The text before a window, as a prompt for the decoder."""
+    """The previous text, as prompt of the next window."""
 
     def __init__(self, network: Network, options: Options) -> None:
         def encode(text: str) -> list[int]:
@@ -150,7 +152,7 @@ class PromptHistory:
         self._tokens, self._since = list(self._initial), 0
 
     def prompt(self) -> list[int]:
-        """Tokens to put before the next window."""
+        """Return the prompt of the next window."""
         tokens = self._tokens[self._since :]
         capacity = self._half - 1
         if self._options.carry_initial_prompt:
@@ -162,19 +164,19 @@ class PromptHistory:
         return tokens
 
     def prefix(self) -> list[int]:
-        """Tokens that the next window's text begins with: those of the first window only."""
+        """Return the first tokens of the next window's text, which only the first window has."""
         prefix, self._prefix = self._prefix, []
         return prefix
 
     def add(self, tokens: Sequence[int], temperature: float) -> None:
-        """Remember a window's text, unless a high temperature was ``tried`` to find it."""
+        """Append a window's text, which is only used as prompt if its ``temperature`` is low."""
         self._tokens += tokens
         if not self._options.condition_on_previous_text or temperature > 0.5:
             self._since = len(self._tokens)
 
 
 def encode_windows(network: Network, windows: Sequence[Floats], options: Options) -> CrossKV[Any]:
-    """Encode windows ``[frames, bins]``, filled up with zeros, for the decoder."""
+    """Pad windows ``[frames, bins]`` with zeros, encode them and compute keys and values."""
     size = 2 * network.config.frames
     longest = max(map(len, windows))
     if options.window == "fit":
@@ -189,7 +191,7 @@ def encode_windows(network: Network, windows: Sequence[Floats], options: Options
 
 
 def is_silence(result: DecodingResult, options: Options) -> bool:
-    """Likely no speech, and no likely text."""
+    """Return whether the window probably has no speech, and no probable text."""
     if options.no_speech_threshold is None:
         return False
     likely = options.logprob_threshold is not None and (
@@ -199,13 +201,13 @@ def is_silence(result: DecodingResult, options: Options) -> bool:
 
 
 def _is_repetitive(result: DecodingResult, options: Options) -> bool:
-    """Whether a text compresses so well that it must repeat itself."""
+    """Return whether the compression ratio shows that the text repeats itself."""
     threshold = options.compression_ratio_threshold
     return threshold is not None and result.compression_ratio > threshold
 
 
 def _needs_fallback(result: DecodingResult, options: Options) -> bool:
-    """Whether a text is to be decoded again."""
+    """Return whether a window must be decoded again, at a higher temperature."""
     unlikely = options.logprob_threshold is not None and (
         result.avg_logprob < options.logprob_threshold
     )
@@ -217,29 +219,28 @@ def _needs_fallback(result: DecodingResult, options: Options) -> bool:
     return unlikely or _is_repetitive(result, options)
 
 
+@dataclass(eq=False)
 class WindowDecoder:
-    """The stretch of a recording that one window sees."""
+    """Decodes one window of a recording, and splits its text into segments."""
 
-    def __init__(
-        self,
-        network: Network,
-        options: Options,
-        language: str | None,
-        cross: CrossKV[Any],
-        seek: int,
-        frames: int,
-        content_frames: int,
-    ) -> None:
-        self._network, self._options, self._language = network, options, language
-        self._cross, self._seek, self._frames, self._content_frames = (
-            cross,
-            seek,
-            frames,
-            content_frames,
-        )
-        self._start = seek / _FRAMES_PER_SECOND
-        self.last_temperature = 0.0
-        """The last temperature at which the text was decoded."""
+    network: Network
+    options: Options
+    language: str | None
+    cross: CrossKV[Any]
+    """Keys and values of the window."""
+    seek: int
+    """The window's first frame in the recording."""
+    frames: int
+    """The window's number of frames, without padding."""
+    content_frames: int
+    """The recording's number of frames."""
+    last_temperature: float = 0.0
+    """The last temperature at which the text was decoded."""
+
+    @property
+    def start(self) -> float:
+        """The window's begin in seconds of the recording."""
+        return self.seek / _FRAMES_PER_SECOND
 
     def decode(
         self,
@@ -248,23 +249,23 @@ class WindowDecoder:
         prefix: Sequence[int] = (),
         first: DecodingResult | None = None,
     ) -> DecodingResult:
-        """The text at the first temperature at which it does not fail.
+        """Return the text at the first temperature at which it does not fail.
 
-        Where it fails at every temperature, the likeliest of the texts that do not repeat
-        themselves is taken, or of all texts. ``first`` is the text at the first temperature, if it
-        was decoded already.
+        If it fails at every temperature, the result is the most likely one of the texts that do not
+        repeat themselves, or else of all texts. ``first`` is the result at the first temperature,
+        if it exists already.
         """
-        options, rejected = self._options, list[DecodingResult]()
+        options, rejected = self.options, list[DecodingResult]()
         for temperature in options.temperature:
             self.last_temperature = temperature
             if first is not None and not rejected:
                 result = first
             else:
                 (result,) = decode(
-                    self._network,
-                    self._cross,
+                    self.network,
+                    self.cross,
                     options,
-                    [self._language],
+                    [self.language],
                     temperature=temperature,
                     prompt=prompt,
                     prefix=prefix,
@@ -273,14 +274,14 @@ class WindowDecoder:
             if not _needs_fallback(result, options):
                 return result
             rejected.append(result)
-        steady = [result for result in rejected if not _is_repetitive(result, options)]
-        return max(steady or rejected, key=lambda result: result.avg_logprob)
+        candidates = [result for result in rejected if not _is_repetitive(result, options)]
+        return max(candidates or rejected, key=lambda result: result.avg_logprob)
 
     def split(self, result: DecodingResult) -> tuple[list[TimedSegment], int]:
-        """The window's segments, and the frame at which the next window begins."""
-        tokens, zero = result.tokens, self._network.tokenizer.timestamp_begin
+        """Return the window's segments, and the frame at which the next window begins."""
+        tokens, zero = result.tokens, self.network.tokenizer.timestamp_begin
         stamps = [t >= zero for t in tokens]
-        # Two time stamps side by side: the end of a segment and the beginning of the next.
+        # Two consecutive timestamps are the end of a segment and the beginning of the next.
         cuts = [i for i in range(1, len(tokens)) if stamps[i - 1] and stamps[i]]
         ended = self._ends_with_one_timestamp(tokens)
         if cuts:
@@ -291,65 +292,62 @@ class WindowDecoder:
                 self._segment(p, self._seconds(p[0]), self._seconds(p[-1]), result) for p in parts
             ]
             if ended:
-                return found, self._seek + self._frames
-            # The segment after the last cut is unfinished: the next window begins with it.
-            return found, self._seek + 2 * (tokens[cuts[-1] - 1] - zero)
-        end = self._start + self._frames / _FRAMES_PER_SECOND
+                return found, self.seek + self.frames
+            # The segment after the last cut is incomplete: the next window begins with it.
+            return found, self.seek + 2 * (tokens[cuts[-1] - 1] - zero)
+        end = self.start + self.frames / _FRAMES_PER_SECOND
         last = max((i for i, stamp in enumerate(stamps) if stamp), default=None)
         if last is not None and tokens[last] != zero:
             end = self._seconds(tokens[last])
-        return [self._segment(tokens, self._start, end, result)], self._seek + self._frames
+        return [self._segment(tokens, self.start, end, result)], self.seek + self.frames
 
     def _seconds(self, stamp: int) -> float:
-        stamp -= self._network.tokenizer.timestamp_begin
-        return self._start + stamp * SECONDS_PER_FRAME
+        stamp -= self.network.tokenizer.timestamp_begin
+        return self.start + stamp * SECONDS_PER_FRAME
 
     def _segment(
         self, tokens: list[int], start: float, end: float, result: DecodingResult
     ) -> TimedSegment:
-        return TimedSegment(start, end, tokens, self._network.tokenizer.decode(tokens), result)
+        return TimedSegment(start, end, tokens, self.network.tokenizer.decode(tokens), result)
 
     def refine_by_words(
         self, found: list[TimedSegment], seek: int, last_speech_end: float
     ) -> tuple[list[TimedSegment] | None, int]:
-        """Give ``found`` its words; by their times the next window's beginning is clearer.
+        """Add words to the segments ``found``, and correct the next window's beginning by them.
 
-        None where the window is to be heard again, from that frame on.
+        With ``hallucination_silence_threshold``, doubtful segments around silence are removed; the
+        segments are None where the window must be decoded again from the returned frame.
         """
         self.add_words(found, last_speech_end)
-        threshold = self._options.hallucination_silence_threshold
-        window_end = self._start + 2 * self._network.config.frames / _FRAMES_PER_SECOND
+        threshold = self.options.hallucination_silence_threshold
+        window_end = self.start + 2 * self.network.config.frames / _FRAMES_PER_SECOND
         last = _last_word_end(found)
         if (
             not self._ends_with_one_timestamp(found[0].result.tokens)
             and last is not None
-            and last > self._start
+            and last > self.start
         ):
             seek = round(last * _FRAMES_PER_SECOND)
             if threshold is not None and window_end - last <= threshold:
-                seek = self._seek + self._frames
+                seek = self.seek + self.frames
         if threshold is None:
             return found, seek
         first = next((p for p in found if p.words), None)
-        if first and _is_anomalous(first) and first.start - self._start > threshold:
-            return None, self._seek + max(
-                1, round((first.start - self._start) * _FRAMES_PER_SECOND)
-            )
-        # A doubtful segment between silences, or others as doubtful, was not said.
+        if first and _is_anomalous(first) and first.start - self.start > threshold:
+            return None, self.seek + max(1, round((first.start - self.start) * _FRAMES_PER_SECOND))
+        # A doubtful segment between silences, or between other doubtful ones, is a hallucination.
         for i, segment in enumerate(found):
             if not segment.words:
                 continue
             if _is_anomalous(segment):
                 after = next((p for p in found[i + 1 :] if p.words), None)
                 following = (
-                    after.words[0].start
-                    if after
-                    else self._start + self._frames / _FRAMES_PER_SECOND
+                    after.words[0].start if after else self.start + self.frames / _FRAMES_PER_SECOND
                 )
                 silence_before = (
                     segment.start - last_speech_end > threshold
                     or segment.start < threshold
-                    or segment.start - self._start < 2.0
+                    or segment.start - self.start < 2.0
                 )
                 silence_after = (
                     following - segment.end > threshold
@@ -357,36 +355,37 @@ class WindowDecoder:
                     or window_end - segment.end < 2.0
                 )
                 if silence_before and silence_after:
-                    seek = round(max(self._start + 1, segment.start) * _FRAMES_PER_SECOND)
-                    if self._content_frames / _FRAMES_PER_SECOND - segment.end < threshold:
-                        seek = self._content_frames
+                    seek = round(max(self.start + 1, segment.start) * _FRAMES_PER_SECOND)
+                    if self.content_frames / _FRAMES_PER_SECOND - segment.end < threshold:
+                        seek = self.content_frames
                     return found[:i], seek
             last_speech_end = segment.end
         return found, seek
 
     def _ends_with_one_timestamp(self, tokens: Sequence[int]) -> bool:
-        """Whether nothing is said after the last segment."""
-        zero = self._network.tokenizer.timestamp_begin
+        """Return whether the text ends with one timestamp: no speech follows the last segment."""
+        zero = self.network.tokenizer.timestamp_begin
         return [t >= zero for t in tokens[-2:]] == [False, True]
 
     def add_words(self, found: Sequence[TimedSegment], last_speech_end: float) -> None:
-        """Give each segment its words; nothing was said since ``spoken_until`` before them."""
-        eot = self._network.tokenizer.eot
+        """Add words to the segments ``found``; the speech before them ended at
+        ``last_speech_end``."""
+        eot = self.network.tokenizer.eot
         texts = [[t for t in segment.tokens if t < eot] for segment in found]
         words = align(
-            self._network,
-            self._cross,
+            self.network,
+            self.cross,
             [t for text in texts for t in text],
-            self._language,
-            self._options.task,
-            self._frames // 2,
+            self.language,
+            self.options.task,
+            self.frames // 2,
         )
         durations = [w.end - w.start for w in words if w.end != w.start]
         median_duration = min(0.7, float(np.median(durations))) if durations else 0.0
         if durations:
             _shorten_at_sentence_ends(words, 2 * median_duration)
         _merge_punctuations(
-            words, self._options.prepend_punctuations, self._options.append_punctuations
+            words, self.options.prepend_punctuations, self.options.append_punctuations
         )
         rest = iter(words)
         for segment, text in zip(found, texts, strict=True):
@@ -394,8 +393,8 @@ class WindowDecoder:
             while count < len(text) and (word := next(rest, None)):
                 count += len(word.tokens)
                 if word.word:
-                    word.start = round(self._start + word.start, 2)
-                    word.end = round(self._start + word.end, 2)
+                    word.start = round(self.start + word.start, 2)
+                    word.end = round(self.start + word.end, 2)
                     segment.words.append(word)
             if segment.words:
                 _fit_to_segment(segment, median_duration, last_speech_end)
@@ -403,13 +402,13 @@ class WindowDecoder:
 
 
 def _last_word_end(pieces: Sequence[TimedSegment]) -> float | None:
-    """The end of the last word, or of the last segment if there are no words."""
+    """Return the end of the last word, or of the last segment if there are no words."""
     ends = [word.end for segment in pieces for word in segment.words]
     return ends[-1] if ends else pieces[-1].end if pieces else None
 
 
 def _is_anomalous(segment: TimedSegment) -> bool:
-    """Whether most of its first words are unlikely, very short or very long."""
+    """Return whether most of the segment's first words are unlikely, very short or very long."""
     marks = Options.prepend_punctuations + Options.append_punctuations
     words = [w for w in segment.words if w.word not in marks][:8]
     score = 0.0
@@ -422,7 +421,8 @@ def _is_anomalous(segment: TimedSegment) -> bool:
 
 
 def _shorten_at_sentence_ends(words: Sequence[WordTiming], max_duration: float) -> None:
-    """A pause is no part of the mark that ends a sentence, nor of the word that begins one."""
+    """Exclude pauses from the punctuation that ends a sentence and from the word that begins
+    one."""
     for before, word in pairwise(words):
         if word.end - word.start > max_duration:
             if word.word in _SENTENCE_ENDS:
@@ -432,7 +432,7 @@ def _shorten_at_sentence_ends(words: Sequence[WordTiming], max_duration: float) 
 
 
 def _merge_punctuations(words: Sequence[WordTiming], prepended: str, appended: str) -> None:
-    """Give marks to the words that they belong to; a word that was given away is empty."""
+    """Append punctuation to the words to which it belongs; merged entries become empty."""
     following = len(words) - 1
     for i in range(len(words) - 2, -1, -1):
         mark, word = words[i], words[following]
@@ -452,7 +452,7 @@ def _merge_punctuations(words: Sequence[WordTiming], prepended: str, appended: s
 
 
 def _fit_to_segment(segment: TimedSegment, median_duration: float, last_speech_end: float) -> None:
-    """Make the segment and its outer words agree; a word after a pause is not the pause."""
+    """Align the times of the segment and of its first and last word; shorten words at pauses."""
     first, last, max_duration = segment.words[0], segment.words[-1], 2 * median_duration
     second = segment.words[1] if len(segment.words) > 1 else None
     too_long = first.end - first.start > max_duration or (
