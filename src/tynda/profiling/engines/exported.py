@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from tynda.files import read_json
 from tynda.profiling.engines import whisper_graphs
 from tynda.profiling.engines.base import Session, parts
-from tynda.profiling.engines.transformers import companions, line, start_tokens
+from tynda.profiling.engines.transformers import companions, has_decoder, line, start_tokens
 from tynda.sound.audio import SAMPLE_RATE
 
 __all__ = [
     *("CONVERTERS", "CTC", "Graph", "Whisper"),
-    *("decoder_names", "example", "graphs", "is_whisper", "keep_companions"),
+    *("decoder_names", "example", "graphs", "keep_companions"),
     *("quantize_onnx", "write_onnx"),
 ]
 
@@ -129,11 +129,6 @@ class Whisper(_Exported):
         return found
 
 
-def is_whisper(path: Path) -> bool:
-    """Return whether a folder has Whisper's settings."""
-    return read_json(path / "config.json").get("model_type") == "whisper"
-
-
 def keep_companions(model: Path, path: Path) -> None:
     """Write to ``path`` the files of a model's folder that are needed in addition to the graph."""
     from transformers import AutoConfig
@@ -155,7 +150,7 @@ class Graph(NamedTuple):
 def graphs(model: Path) -> dict[str, Graph]:
     """Return the graphs of a model by file name without suffix."""
     import torch
-    from transformers import AutoModelForCTC, WhisperForConditionalGeneration
+    from transformers import AutoModelForCTC, AutoModelForSpeechSeq2Seq
 
     class First(torch.nn.Module):
         def __init__(self, whole: Any) -> None:
@@ -167,11 +162,10 @@ def graphs(model: Path) -> dict[str, Graph]:
 
     torch.set_grad_enabled(False)
     x = torch.from_numpy(example(model))
-    if not is_whisper(model):
+    if not has_decoder(model):
         whole = AutoModelForCTC.from_pretrained(model).eval()
         return {"model": Graph(First(whole), (x,), {"x": (0, 1), "y": (0, 1)})}
-    kind: Any = WhisperForConditionalGeneration
-    whole = kind.from_pretrained(model).eval()
+    whole = AutoModelForSpeechSeq2Seq.from_pretrained(model).eval()
     encoder, cross, advance = First(whole.get_encoder()), *whisper_graphs.modules(whole)
     states, names = encoder(x), decoder_names(model)
     cross_kv, tokens = cross(states), torch.ones(1, 2, dtype=torch.int64)

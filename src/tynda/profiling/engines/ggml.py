@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from tynda.errors import TyndaError
 from tynda.sound.frontend import mel_filters
 from tynda.store import huggingface
-from tynda.text.whisper import WhisperTokenizer
-from tynda.weights.weight import dense
+from tynda.weights.weight import dequantize_all
 
 __all__ = ["BLOCK", "KINDS", "dequantize", "quantize", "write"]
 
@@ -55,7 +54,6 @@ def write(folder: Path, path: Path, kind: str) -> None:
     does not support.
     """
     model = huggingface.load(folder)
-    assert isinstance(model.tokenizer, WhisperTokenizer)
     config, pieces = model.config, model.tokenizer.to_dict()
     if {config.hidden, config.decoder_hidden} != {4 * config.channels}:
         raise TyndaError(
@@ -75,7 +73,7 @@ def write(folder: Path, path: Path, kind: str) -> None:
         file.write(struct.pack("<i", len(tokens)))
         for token in tokens:
             file.write(struct.pack("<i", len(token)) + token.tobytes())
-        for name, value in dense(model.weights).items():
+        for name, value in dequantize_all(model.weights).items():
             name = name.removeprefix("model.")
             for theirs, ours in _NAMES.items():
                 name = name.replace(theirs, ours)

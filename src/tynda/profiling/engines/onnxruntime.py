@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tynda.profiling.case import Case
 from tynda.profiling.engines import exported
 from tynda.profiling.engines.base import Engine, Session
+from tynda.profiling.engines.transformers import has_decoder
 
 __all__ = ["OnnxRuntime"]
 
@@ -64,7 +65,7 @@ class OnnxRuntime(Engine):
             found: Floats = model.run(None, {"x": x})[0]
             return found
 
-        if not exported.is_whisper(path):
+        if not has_decoder(path):
             return exported.CTC(run, path, kind)
         decoder = _Decoder(load("hear"), load("advance"), exported.decoder_names(path))
         return exported.Whisper(run, decoder, path, kind)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tynda.profiling.case import Case
 from tynda.profiling.engines import exported
 from tynda.profiling.engines.base import Engine, Session
+from tynda.profiling.engines.transformers import has_decoder
 from tynda.sound.audio import SAMPLE_RATE
 
 __all__ = ["OpenVino"]
@@ -74,7 +75,7 @@ class OpenVino(Engine):
         def load(name: str, remembers: Mapping[str, str] | None = None) -> Any:
             graph = core.read_model(path / f"{name}.xml")
             sized = {x: [case.batch, *list(x.partial_shape)[1:]] for x in graph.inputs}
-            if case.seconds and not exported.is_whisper(path):
+            if case.seconds and not has_decoder(path):
                 sized = {graph.input(0): [case.batch, round(case.seconds * SAMPLE_RATE)]}
             graph.reshape(sized)
             if remembers:
@@ -87,7 +88,7 @@ class OpenVino(Engine):
             found: Floats = model(x)[0]
             return found
 
-        if not exported.is_whisper(path):
+        if not has_decoder(path):
             return exported.CTC(run, path, kind)
         names = exported.decoder_names(path)
         advance = load("advance", dict(zip(names.past, names.present, strict=True)))

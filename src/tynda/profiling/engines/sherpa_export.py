@@ -28,8 +28,7 @@ def export(folder: Path, path: Path) -> WhisperTokenizer:
     kind: Any = WhisperForConditionalGeneration
     whole = kind.from_pretrained(folder, attn_implementation="eager").eval()
     config = whole.config
-    about = huggingface.load(folder, weights=False)
-    assert isinstance(about.tokenizer, WhisperTokenizer)
+    tokenizer: WhisperTokenizer = huggingface.load(folder, weights=False).tokenizer
     names: dict[str, tuple[int, ...]]
     names = {"mel": (0, 2), "n_layer_cross_k": (1, 2), "n_layer_cross_v": (1, 2)}
     mel = torch.zeros(1, config.num_mel_bins, 2 * config.max_source_positions)
@@ -44,10 +43,10 @@ def export(folder: Path, path: Path) -> WhisperTokenizer:
     given = (tokens, cache, cache.clone(), cross, cross.clone(), offset)
     write_onnx(module(_decode, whole), given, path / "decoder.onnx", names)
     graph: Any = onnx.load(str(path / "encoder.onnx"))
-    for key, value in _describe(folder.name, config, about.tokenizer).items():
+    for key, value in _describe(folder.name, config, tokenizer).items():
         graph.metadata_props.add(key=key, value=str(value))
     onnx.save(graph, str(path / "encoder.onnx"))
-    return about.tokenizer
+    return tokenizer
 
 
 def _encode(whole: Any, mel: Any) -> Any:

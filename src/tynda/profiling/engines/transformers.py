@@ -12,7 +12,7 @@ from tynda.profiling.case import Case
 from tynda.profiling.engines.base import Engine, Session
 from tynda.sound.audio import SAMPLE_RATE
 
-__all__ = ["Transformers", "companions", "line", "start_tokens"]
+__all__ = ["Transformers", "companions", "has_decoder", "line", "start_tokens"]
 
 Floats = NDArray[np.float32]
 
@@ -41,21 +41,21 @@ class Transformers(Engine):
         from transformers import (  # noqa: F401
             AutoFeatureExtractor,
             AutoModelForCTC,
+            AutoModelForSpeechSeq2Seq,
             AutoTokenizer,
-            WhisperForConditionalGeneration,
         )
 
     def open(self, case: Case, path: Path) -> Session:
         """Load the model with the class that ``config.json`` names."""
         import torch
-        from transformers import AutoConfig, AutoModelForCTC, WhisperForConditionalGeneration
+        from transformers import AutoModelForCTC, AutoModelForSpeechSeq2Seq
 
         torch.set_num_threads(case.threads)
-        is_whisper = AutoConfig.from_pretrained(path).model_type == "whisper"
-        kind: Any = WhisperForConditionalGeneration if is_whisper else AutoModelForCTC
-        model = kind.from_pretrained(path, dtype=getattr(torch, self.bits[case.bits]))
+        decodes = has_decoder(path)
+        auto: Any = AutoModelForSpeechSeq2Seq if decodes else AutoModelForCTC
+        model = auto.from_pretrained(path, dtype=getattr(torch, self.bits[case.bits]))
         model = model.to(case.device).eval()
-        return (_Whisper if is_whisper else _CTC)(model, path, self.bits[case.bits])
+        return (_Whisper if decodes else _CTC)(model, path, self.bits[case.bits])
 
 
 class _Torch(Session):
@@ -153,6 +153,13 @@ def companions(path: Path) -> tuple[Any, Any]:
 
     kinds: tuple[Any, ...] = (transformers.AutoFeatureExtractor, transformers.AutoTokenizer)
     return kinds[0].from_pretrained(path), kinds[1].from_pretrained(path)
+
+
+def has_decoder(path: Path) -> bool:
+    """Return whether a folder has an encoder-decoder model, and not a CTC model."""
+    from transformers import AutoConfig
+
+    return bool(AutoConfig.from_pretrained(path).is_encoder_decoder)
 
 
 def start_tokens(tokenizer: Any, config: Any) -> list[int]:
