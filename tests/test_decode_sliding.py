@@ -12,7 +12,7 @@ from tynda.heads.seq2seq import sliding
 from tynda.heads.seq2seq.align import WordTiming, align, dynamic_time_warping
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import DecodingResult, RandomSource, decode
-from tynda.heads.seq2seq.sliding import TimedSegment
+from tynda.heads.seq2seq.words import TimedSegment, fit_to_segment, merge_punctuations
 from tynda.ops.tree import leaves
 from whisper_peer import features, pair, same_as_openai, same_dice  # noqa: F401 (a fixture)
 
@@ -204,7 +204,7 @@ def test_nothing_to_align(models):
 def test_marks_join_the_words_that_they_belong_to():
     texts = [' "', "Hi", ",", " you", "!", '"', " (", "no", ")"]
     words = [WordTiming(t, [i], 0, 0, 0.5) for i, t in enumerate(texts)]
-    sliding._merge_punctuations(words, Options.prepend_punctuations, Options.append_punctuations)
+    merge_punctuations(words, Options.prepend_punctuations, Options.append_punctuations)
     assert [(w.word, w.tokens) for w in words if w.word] == [
         (' "Hi,', [0, 1, 2]),
         (' you!"', [3, 4, 5]),
@@ -216,7 +216,7 @@ def test_a_pause_is_not_part_of_the_word_after_it():
     window = DecodingResult([], "", None, 0.0, 0.0, 0.0)
     words = [WordTiming("so", [1], 0.0, 5.0, 0.9), WordTiming(" it", [2], 5.0, 5.2, 0.9)]
     piece = TimedSegment(4.5, 5.2, [], "so it", window, words)
-    sliding._fit_to_segment(piece, median_duration=0.3, last_speech_end=0.0)
+    fit_to_segment(piece, median_duration=0.3, last_speech_end=0.0)
     assert words[0].start == pytest.approx(4.4)  # twice the usual length
     assert piece.start == pytest.approx(4.4)
 

@@ -108,9 +108,9 @@ def test_a_row_of_zeros_stays_near_zero():
         ({"bits": 7}, "1.58, 2, 3"),
         ({"bits": 4, "group": 31}, "32, 64"),
         ({"bits": 4, "group": -32}, "32, 64"),
-        ({"bits": 2, "table": (1, 2, 3)}, "4 rising"),
-        ({"bits": 2, "table": (3, 2, 1, 0)}, "4 rising"),
-        ({"bits": 2, "table": (-128, 2, 3, 4)}, "4 rising"),
+        ({"bits": 2, "table": (1, 2, 3)}, "4 increasing"),
+        ({"bits": 2, "table": (3, 2, 1, 0)}, "4 increasing"),
+        ({"bits": 2, "table": (-128, 2, 3, 4)}, "4 increasing"),
         ({"bits": 4, "group": 32, "table": NF4}, "no groups"),
     ],
 )

@@ -173,8 +173,8 @@ def test_few_bits_come_back_from_their_file(folder, tmp_path, bits):
 def test_a_files_header_is_read_once_for_all_its_tensors(folder, tmp_path, monkeypatch):
     quantize(folder, tmp_path / "m", 4)
     read = []
-    places = stored.places
-    monkeypatch.setattr(stored, "places", lambda path: read.append(path) or places(path))
+    offsets = stored.tensor_offsets
+    monkeypatch.setattr(stored, "tensor_offsets", lambda path: read.append(path) or offsets(path))
     assert sum(stored_bits(w) == 4 for w in checkpoint.load(tmp_path / "m").weights.values()) > 5
     assert len(read) == 1
 

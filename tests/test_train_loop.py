@@ -23,8 +23,9 @@ from tynda.models.base import Spec  # noqa: E402
 from tynda.ops.torch import has_bfloat16  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.ctc import _consistency  # noqa: E402
-from tynda.train.loop import Trainer, initial_weights, learning_rate  # noqa: E402
+from tynda.train.loop import Trainer  # noqa: E402
 from tynda.train.recipe import Optimizer  # noqa: E402
+from tynda.train.start import initial_weights, learning_rate  # noqa: E402
 
 TEXTS = ["do mi so", "so do", "mi mi do"]
 RECIPE = """

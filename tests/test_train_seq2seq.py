@@ -18,8 +18,8 @@ from tynda.errors import TyndaError  # noqa: E402
 from tynda.sound.frontend import LogMel  # noqa: E402
 from tynda.train import recipe as recipes  # noqa: E402
 from tynda.train.data import Said, collate  # noqa: E402
-from tynda.train.loop import initial_weights  # noqa: E402
 from tynda.train.seq2seq import Seq2Seq  # noqa: E402
+from tynda.train.start import initial_weights  # noqa: E402
 from tynda.train.tokens import learn_tokens  # noqa: E402
 
 TEXTS = ["do mi so", "so do", "mi mi do"]
@@ -248,7 +248,7 @@ def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
     model = tynda.load(path)
     with pytest.raises(TyndaError, match="does not know the language 'xx'; it knows en"):
         model.transcribe(folder / "0.wav", language="xx")
-    with pytest.raises(TyndaError, match="room for 23: shorten them"):
+    with pytest.raises(TyndaError, match="maximum is 23: shorten them"):
         model.transcribe(folder / "0.wav", prefix="do " * 40)
     write_raw(path, tensors, {**values, "config": {**values["config"], "decoder_layers": 60000}})
     with pytest.raises(TyndaError, match="layers are missing"):

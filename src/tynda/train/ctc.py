@@ -14,13 +14,11 @@ from torch import Tensor
 from tynda.errors import TyndaError
 from tynda.heads.ctc import paths
 from tynda.ops.torch import TorchOps
-from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
+from tynda.sound.frontend import SAMPLE_RATE
 from tynda.text.normalize import english_letters
 from tynda.text.tokenizer import ENGLISH
 from tynda.train.data import SHORTEST, Batch, Corpus, Said
 from tynda.train.objective import Objective, Weights, ctc_loss
-from tynda.train.recipe import Recipe
-from tynda.train.teacher import Teacher
 
 __all__ = ["CTC"]
 
@@ -30,19 +28,13 @@ class CTC(Objective):
 
     tokenizer = ENGLISH
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        front: FrontEnd,
-        texts: Sequence[str],
-        teacher: Teacher | None = None,
-    ) -> None:
-        super().__init__(recipe, front, len(ENGLISH), teacher)
-        if teacher is not None and teacher.frame != self.frame:
-            raise TyndaError(
-                f"{teacher.name} cannot teach this model: its frames have {teacher.frame} samples, "
-                f"the model's {self.frame}"
-            )
+    def choose_tokens(self, texts: Sequence[str]) -> int:
+        """See `Objective.choose_tokens`; the letters do not depend on the texts."""
+        return len(ENGLISH)
+
+    def frame_mismatch(self, samples: int) -> str:
+        """See `Objective.frame_mismatch`."""
+        return "" if samples == self.frame else f"the model's {self.frame}"
 
     def check(self, corpus: Corpus) -> None:
         """Check that texts fit: CTC needs a frame per letter, and one between equal letters."""

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.manifest import Utterance
 from tynda.model import Model
-from tynda.models.base import Spec, sinusoids
 from tynda.ops.torch import has_bfloat16
 from tynda.score import score
 from tynda.sound import frontend
@@ -33,44 +31,22 @@ from tynda.text.normalize import english_letters
 from tynda.train import data as train_data
 from tynda.train.ctc import CTC
 from tynda.train.curve import draw
+from tynda.train.dev import DevSet
 from tynda.train.objective import Objective
 from tynda.train.phones import Lexicon
-from tynda.train.recipe import Optimizer, Recipe
+from tynda.train.recipe import Recipe
 from tynda.train.rounding import Rounder
 from tynda.train.seq2seq import Seq2Seq
 from tynda.train.splice import Splicer, find_words
+from tynda.train.start import initial_weights, learning_rate
 from tynda.train.teacher import Teacher
 from tynda.weights.grid import Grid
 from tynda.weights.weight import dequantize_all
 
-__all__ = ["Trainer", "initial_weights", "learning_rate"]
+__all__ = ["Trainer"]
 
 OBJECTIVES: dict[str, type[CTC] | type[Seq2Seq]] = {"ctc": CTC, "seq2seq": Seq2Seq}
 """The training objective for each kind of head."""
-
-
-def learning_rate(step: int, total: int, o: Optimizer) -> float:
-    """Return the rate of a step: linear warm-up, constant, linear to zero over ``cooldown``."""
-    warm = min(1.0, (step + 1) / max(1, o.warmup_steps))
-    cool = min(1.0, (total - step) / max(1.0, total * o.cooldown))
-    return o.lr * warm * cool
-
-
-def initial_weights(specs: dict[str, Spec], seed: int) -> dict[str, Tensor]:
-    """Draw initial weights as the specs state."""
-    generator = torch.Generator().manual_seed(seed)
-    out = {}
-    for name, spec in specs.items():
-        value = torch.empty(spec.shape)
-        if spec.init == "sinusoids":
-            value = torch.from_numpy(sinusoids(*spec.shape))
-        elif spec.init == "uniform":
-            bound = spec.gain / math.sqrt(math.prod(spec.shape[1:]))
-            value.uniform_(-bound, bound, generator=generator)
-        else:
-            value.fill_(1.0 if spec.init == "ones" else 0.0)
-        out[name] = value
-    return out
 
 
 @dataclass
@@ -454,44 +430,6 @@ class Trainer:
     def _say(self, line: str) -> None:
         """Print one line without wrapping or markup."""
         self.console.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
-
-
-class DevSet:
-    """Dev features, computed once and stored in half precision."""
-
-    def __init__(self, corpus: train_data.Corpus, objective: Objective) -> None:
-        window, front = objective.window_seconds, objective.frontend
-        longest = window or math.inf
-        usable = [
-            i for i in range(len(corpus)) if train_data.SHORTEST <= corpus.seconds(i) <= longest
-        ]
-        if not usable:
-            bounds = f"{train_data.SHORTEST} s" + (f" to {window:g} s" if window else "")
-            raise TyndaError(f"no dev recording lasts {bounds}: check data.dev")
-        if window and (left := sum(corpus.seconds(i) > window for i in range(len(corpus)))):
-            warnings.warn(
-                f"{left} dev recordings exceed the window of {window:g} s and are not scored",
-                stacklevel=2,
-            )
-        self.said = [
-            train_data.Said(english_letters(corpus.utterances[i].text), 0.0, corpus.seconds(i))
-            for i in usable
-        ]
-        self.seconds = [window or said.end for said in self.said]
-        self.features = [
-            features.astype(np.float16)
-            for i in usable
-            for features in objective.fit([front(corpus.samples(i))])
-        ]
-
-    def batches(
-        self, seconds: float
-    ) -> Sequence[tuple[list[np.ndarray[Any, Any]], list[train_data.Said]]]:
-        """Return batches of at most ``seconds`` with padding, shortest first."""
-        batches = train_data.pack(np.argsort(self.seconds).tolist(), self.seconds, seconds)
-        return [
-            ([self.features[i] for i in part], [self.said[i] for i in part]) for part in batches
-        ]
 
 
 def _settings(recipe: dict[str, Any]) -> dict[str, Any]:

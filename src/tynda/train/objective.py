@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tynda import models
+from tynda.errors import TyndaError
 from tynda.models.layers import Specs
 from tynda.ops.torch import has_bfloat16
 from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
@@ -37,17 +38,40 @@ class Objective(ABC):
     """The part of training that depends on the kind of head."""
 
     tokenizer: Any
-    window: int | None = None
-    """Frames that every example is padded or cut to; None means that lengths vary."""
 
     def __init__(
-        self, recipe: Recipe, front: FrontEnd, vocab: int, teacher: Teacher | None = None
+        self,
+        recipe: Recipe,
+        front: FrontEnd,
+        texts: Sequence[str],
+        teacher: Teacher | None = None,
     ) -> None:
-        """Raise `TyndaError` where the recipe's model settings do not fit family or teacher."""
+        """``texts`` are those of the training set, normalised.
+
+        Raises `TyndaError` where the recipe's model does not match family, front end or teacher.
+        """
         self.recipe, self.frontend, self.teacher = recipe, front, teacher
         self.family = models.family(recipe.family)
-        sizes = {"bins": front.bins, "vocab": vocab}
+        sizes = {"bins": front.bins, "vocab": self.choose_tokens(texts)}
         self.config = self.family.configure({**recipe.model, **sizes})
+        if teacher is not None and (mismatch := self.frame_mismatch(teacher.frame)):
+            raise TyndaError(
+                f"{teacher.name} cannot teach this model: its frames have {teacher.frame} samples, "
+                f"{mismatch}"
+            )
+
+    @abstractmethod
+    def choose_tokens(self, texts: Sequence[str]) -> int:
+        """Set ``tokenizer`` for the training set's ``texts``; return the number of outputs."""
+
+    @abstractmethod
+    def frame_mismatch(self, samples: int) -> str:
+        """Return why the model cannot learn from a teacher whose frames have ``samples``, or ""."""
+
+    @property
+    def window(self) -> int | None:
+        """Number of frames to which examples are padded or cut; None means that lengths vary."""
+        return None
 
     @property
     def frame(self) -> int:

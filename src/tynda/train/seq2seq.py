@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tynda import models
 from tynda.compile.engine import Eager
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq.options import Options
@@ -24,13 +23,11 @@ from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME
 from tynda.heads.seq2seq.search import Network, decode
 from tynda.models.layers import Specs
 from tynda.ops.torch import TorchOps
-from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
+from tynda.sound.frontend import SAMPLE_RATE
 from tynda.text.normalize import english_letters
 from tynda.text.whisper import WhisperTokenizer
 from tynda.train.data import Batch, Corpus, Said
 from tynda.train.objective import Objective, Weights
-from tynda.train.recipe import Recipe
-from tynda.train.teacher import Teacher
 from tynda.train.tokens import learn_tokens
 
 __all__ = ["Seq2Seq"]
@@ -47,31 +44,29 @@ class Seq2Seq(Objective):
 
     tokenizer: WhisperTokenizer
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        front: FrontEnd,
-        texts: Sequence[str],
-        teacher: Teacher | None = None,
-    ) -> None:
-        """Learn the vocabulary from ``texts``; see `Objective`."""
-        sizes = models.family(recipe.family).config
+    def choose_tokens(self, texts: Sequence[str]) -> int:
+        """Learn the vocabulary from the texts; see `Objective.choose_tokens`."""
+        recipe, hop, sizes = self.recipe, self.frontend.hop, self.family.config
         if sizes.frames is None:
-            raise TyndaError(f"{recipe.family} cannot be trained: its decoder has no time stamps")
-        hop = round(SECONDS_PER_FRAME * SAMPLE_RATE) // sizes.stride
-        if front.hop != hop:
-            raise TyndaError(f"timestamps need a frontend.hop of {hop} samples, not {front.hop}")
+            raise TyndaError(f"{recipe.family} cannot be trained: its decoder has no timestamps")
+        needed = round(SECONDS_PER_FRAME * SAMPLE_RATE) // sizes.stride
+        if hop != needed:
+            raise TyndaError(f"timestamps need a frontend.hop of {needed} samples, not {hop}")
         # There is a timestamp for each encoder frame of the window, and one for its end.
         frames = recipe.model.get("frames", sizes.frames)
         stamps = frames + 1 if isinstance(frames, int) else 1
         self.tokenizer = learn_tokens(texts, recipe.tokens)
-        super().__init__(recipe, front, self.tokenizer.timestamp_begin + stamps, teacher)
-        if teacher is not None and teacher.frame % self.frame:
-            raise TyndaError(
-                f"{teacher.name} cannot teach this model: its frames have {teacher.frame} samples, "
-                f"which is not a multiple of the model's {self.frame}"
-            )
-        self.window = self.config.frames * self.config.stride
+        return int(self.tokenizer.timestamp_begin) + stamps
+
+    def frame_mismatch(self, samples: int) -> str:
+        """See `Objective.frame_mismatch`; the model's frames are averaged to the teacher's."""
+        fits = samples % self.frame == 0
+        return "" if fits else f"which is not a multiple of the model's {self.frame}"
+
+    @property
+    def window(self) -> int:
+        """See `Objective.window`."""
+        return int(self.config.frames * self.config.stride)
 
     def specs(self) -> Specs:
         """Return the tensors of `Objective.specs`, and a head for distillation."""

@@ -25,12 +25,12 @@ from tynda.heads.seq2seq.search import (
 )
 from tynda.heads.seq2seq.sliding import (
     PromptHistory,
-    TimedSegment,
     WindowDecoder,
     clip_ranges,
     encode_windows,
     is_silence,
 )
+from tynda.heads.seq2seq.words import TimedSegment
 from tynda.models.base import CrossKV
 from tynda.sound.frontend import FrontEnd
 

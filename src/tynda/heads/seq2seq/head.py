@@ -17,6 +17,7 @@ from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import suppressed_tokens
 from tynda.heads.seq2seq.search import Network, decode, start_tokens
+from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
@@ -183,7 +184,7 @@ class _Session(Session):
 
     def _timed_segments(
         self, blocks: Iterable[Floats], on_progress: Callable[[float], None] | None
-    ) -> Iterator[sliding.TimedSegment]:
+    ) -> Iterator[TimedSegment]:
         head, options = self._head, self._options
         front, config = head.model.frontend, head.model.config
         samples = np.concatenate([np.zeros(0, np.float32), *blocks])

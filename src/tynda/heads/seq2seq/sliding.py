@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.heads.seq2seq.align import WordTiming, align
+from tynda.heads.seq2seq.align import align
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME
 from tynda.heads.seq2seq.search import (
@@ -28,11 +27,18 @@ from tynda.heads.seq2seq.search import (
     decode,
     detect_language,
 )
+from tynda.heads.seq2seq.words import (
+    TimedSegment,
+    fit_to_segment,
+    is_anomalous,
+    last_word_end,
+    merge_punctuations,
+    shorten_at_sentence_ends,
+)
 from tynda.models.base import CrossKV
 
 __all__ = [
     "PromptHistory",
-    "TimedSegment",
     "WindowDecoder",
     "clip_ranges",
     "encode_windows",
@@ -44,22 +50,6 @@ Floats = NDArray[np.float32]
 
 _FRAMES_PER_SECOND = 100
 """Number of front end frames in a second; the encoder has half this number."""
-_SENTENCE_ENDS = ".。!！?？"
-
-
-@dataclass
-class TimedSegment:
-    """A segment of text; ``start`` and ``end`` are in seconds of the recording."""
-
-    start: float
-    end: float
-    tokens: list[int]
-    """The tokens, including timestamps."""
-    text: str
-    """The text, including its leading space."""
-    result: DecodingResult
-    """The result for the window that contains the segment."""
-    words: list[WordTiming] = field(default_factory=list)
 
 
 def transcribe(
@@ -108,7 +98,7 @@ def transcribe(
                 timed, seek = decoder.refine_by_words(found, seek, last_speech_end)
                 if timed is None:
                     continue
-                found, end_of_speech = timed, _last_word_end(timed)
+                found, end_of_speech = timed, last_word_end(timed)
                 last_speech_end = last_speech_end if end_of_speech is None else end_of_speech
             found = [p for p in found if p.start != p.end and p.text.strip()]
             yield from found
@@ -321,7 +311,7 @@ class WindowDecoder:
         self.add_words(found, last_speech_end)
         threshold = self.options.hallucination_silence_threshold
         window_end = self.start + 2 * self.network.config.frames / _FRAMES_PER_SECOND
-        last = _last_word_end(found)
+        last = last_word_end(found)
         if (
             not self._ends_with_one_timestamp(found[0].result.tokens)
             and last is not None
@@ -333,13 +323,13 @@ class WindowDecoder:
         if threshold is None:
             return found, seek
         first = next((p for p in found if p.words), None)
-        if first and _is_anomalous(first) and first.start - self.start > threshold:
+        if first and is_anomalous(first) and first.start - self.start > threshold:
             return None, self.seek + max(1, round((first.start - self.start) * _FRAMES_PER_SECOND))
         # A doubtful segment between silences, or between other doubtful ones, is a hallucination.
         for i, segment in enumerate(found):
             if not segment.words:
                 continue
-            if _is_anomalous(segment):
+            if is_anomalous(segment):
                 after = next((p for p in found[i + 1 :] if p.words), None)
                 following = (
                     after.words[0].start if after else self.start + self.frames / _FRAMES_PER_SECOND
@@ -351,7 +341,7 @@ class WindowDecoder:
                 )
                 silence_after = (
                     following - segment.end > threshold
-                    or (after is not None and _is_anomalous(after))
+                    or (after is not None and is_anomalous(after))
                     or window_end - segment.end < 2.0
                 )
                 if silence_before and silence_after:
@@ -383,8 +373,8 @@ class WindowDecoder:
         durations = [w.end - w.start for w in words if w.end != w.start]
         median_duration = min(0.7, float(np.median(durations))) if durations else 0.0
         if durations:
-            _shorten_at_sentence_ends(words, 2 * median_duration)
-        _merge_punctuations(
+            shorten_at_sentence_ends(words, 2 * median_duration)
+        merge_punctuations(
             words, self.options.prepend_punctuations, self.options.append_punctuations
         )
         rest = iter(words)
@@ -397,76 +387,5 @@ class WindowDecoder:
                     word.end = round(self.start + word.end, 2)
                     segment.words.append(word)
             if segment.words:
-                _fit_to_segment(segment, median_duration, last_speech_end)
+                fit_to_segment(segment, median_duration, last_speech_end)
                 last_speech_end = segment.end
-
-
-def _last_word_end(pieces: Sequence[TimedSegment]) -> float | None:
-    """Return the end of the last word, or of the last segment if there are no words."""
-    ends = [word.end for segment in pieces for word in segment.words]
-    return ends[-1] if ends else pieces[-1].end if pieces else None
-
-
-def _is_anomalous(segment: TimedSegment) -> bool:
-    """Return whether most of the segment's first words are unlikely, very short or very long."""
-    marks = Options.prepend_punctuations + Options.append_punctuations
-    words = [w for w in segment.words if w.word not in marks][:8]
-    score = 0.0
-    for word in words:
-        seconds = word.end - word.start
-        score += (
-            (word.probability < 0.15) + max(0.0, 0.133 - seconds) * 15 + max(0.0, seconds - 2.0)
-        )
-    return score >= 3 or score + 0.01 >= len(words)
-
-
-def _shorten_at_sentence_ends(words: Sequence[WordTiming], max_duration: float) -> None:
-    """Exclude pauses from the punctuation that ends a sentence and from the word that begins
-    one."""
-    for before, word in pairwise(words):
-        if word.end - word.start > max_duration:
-            if word.word in _SENTENCE_ENDS:
-                word.end = word.start + max_duration
-            elif before.word in _SENTENCE_ENDS:
-                word.start = word.end - max_duration
-
-
-def _merge_punctuations(words: Sequence[WordTiming], prepended: str, appended: str) -> None:
-    """Append punctuation to the words to which it belongs; merged entries become empty."""
-    following = len(words) - 1
-    for i in range(len(words) - 2, -1, -1):
-        mark, word = words[i], words[following]
-        if mark.word.startswith(" ") and mark.word.strip() in prepended:
-            word.word, word.tokens = mark.word + word.word, mark.tokens + word.tokens
-            mark.word, mark.tokens = "", []
-        else:
-            following = i
-    previous = 0
-    for i in range(1, len(words)):
-        word, mark = words[previous], words[i]
-        if not word.word.endswith(" ") and mark.word in appended:
-            word.word, word.tokens = word.word + mark.word, word.tokens + mark.tokens
-            mark.word, mark.tokens = "", []
-        else:
-            previous = i
-
-
-def _fit_to_segment(segment: TimedSegment, median_duration: float, last_speech_end: float) -> None:
-    """Align the times of the segment and of its first and last word; shorten words at pauses."""
-    first, last, max_duration = segment.words[0], segment.words[-1], 2 * median_duration
-    second = segment.words[1] if len(segment.words) > 1 else None
-    too_long = first.end - first.start > max_duration or (
-        second is not None and second.end - first.start > 2 * max_duration
-    )
-    if first.end - last_speech_end > 4 * median_duration and too_long:
-        if second is not None and second.end - second.start > max_duration:
-            first.end = second.start = max(second.end / 2, second.end - max_duration)
-        first.start = max(0.0, first.end - max_duration)
-    if segment.start < first.end and segment.start - 0.5 > first.start:
-        first.start = max(0.0, min(first.end - median_duration, segment.start))
-    else:
-        segment.start = first.start
-    if segment.end > last.start and segment.end + 0.5 < last.end:
-        last.end = max(last.start + median_duration, segment.end)
-    else:
-        segment.end = last.end
