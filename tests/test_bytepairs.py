@@ -146,7 +146,7 @@ def test_a_damaged_description_is_refused(changes):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model": {"byte_fallback": False}}, "no bytes"),
+        ({"model": {"byte_fallback": False}}, "no byte_fallback"),
         ({"model": 3}, "no byte pair"),
         ({"added_tokens": 3}, "no byte pair"),
         ({"added_tokens": [{"content": "a", "id": 10**9, "special": True}]}, "no byte pair"),

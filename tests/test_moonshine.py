@@ -496,7 +496,7 @@ def test_weights_in_few_bits_come_close(folder, bits, tmp_path):
 @pytest.mark.parametrize(
     ("file", "change", "says"),
     [
-        ("tokenizer.json", {"model": {"byte_fallback": False}}, "no bytes"),
+        ("tokenizer.json", {"model": {"byte_fallback": False}}, "no byte_fallback"),
         (
             "tokenizer.json",
             {"added_tokens": [{"content": "", "id": 999, "special": True}]},

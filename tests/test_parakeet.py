@@ -431,7 +431,7 @@ def change(path, edit):
         (
             "tokenizer.json",
             lambda d: d["model"]["vocab"].update({"a▁": d["model"]["vocab"].pop("▁a")}),
-            "a piece 'a▁', which is not covered",
+            "a piece 'a▁', which is not supported",
         ),
         ("config.json", lambda d: d.update(pad_token_id=99), "no piece 99, which is the blank"),
         ("config.json", lambda d: d.update(pad_token_id="x"), "no piece x, which is the blank"),

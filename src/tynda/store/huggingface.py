@@ -65,7 +65,7 @@ class _CheckpointFolder:
             ) from None
 
     def card_values(self, key: str) -> list[str]:
-        """The words under a key of the model card's front matter."""
+        """Return the words under a key of the model card's front matter."""
         plain = re.sub(r"(^|\s)#.*", "", _front_matter(self.path))
         found = re.search(rf"^{key}:(.*(?:\n[ \t]*- .*)*)", plain, re.MULTILINE)
         words = re.sub(r"(^|\s)- |[\[\],\"']", " ", found[1]) if found else ""
@@ -153,7 +153,7 @@ def _name(folder: Path) -> str:
 
 
 def _front_matter(folder: Path) -> str:
-    """That of the model card, which is YAML; "" where there is none."""
+    """Return the YAML front matter of the model card, or "" where there is none."""
     try:
         card_values = (folder / "README.md").read_text("utf-8")
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""Tokens of SentencePiece's byte pair encoding, with bytes for what no piece spells.
+"""SentencePiece's byte pair encoding with byte fallback.
 
-Kudo & Richardson 2018, "SentencePiece"; the form is that of Llama's ``tokenizer.json``, which
-Moonshine's is. Pieces are held one behind the other, as in ``tynda.text.whisper``, and decoding
-reads them there; ``tokenizers`` is loaded, and given them, when a text is first encoded.
+Kudo & Richardson 2018, "SentencePiece"; the format is that of Llama's ``tokenizer.json``, which
+Moonshine uses. All pieces are stored in one array, as in ``tynda.text.whisper``, which decoding
+reads; ``tokenizers`` is loaded when a text is first encoded.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from tynda.errors import TyndaError
 __all__ = ["BytePairTokenizer"]
 
 _SPACE = "\u2581"
-"""How a piece spells a space."""
+"""The character for a space in pieces."""
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-_MAX_TOKENS = 1 << 22  # A number in a file may not ask for gigabytes.
+_MAX_TOKENS = 1 << 22  # A number in a file may not request gigabytes.
 _UNREADABLE = "the tokenizer's description is not readable: get the model again"
 
 
 class BytePairTokenizer:
-    """Text to tokens and back.
+    """Converts text to tokens and back.
 
-    ``pieces [bytes]``, uint8, has the names of the tokens in UTF-8, one behind the other, and
-    ``ends [tokens]``, int32, where each ends. ``merges [n, 2]``, int32, lists the pairs of tokens
-    in the order in which they are joined. Tokens among ``special`` print nothing; ``sot`` is
-    the token that a text starts from, ``eot`` the one that ends it. Raises `TyndaError` for
-    arrays and tokens that do not fit each other.
+    ``pieces [bytes]``, uint8, has the concatenated names of the tokens in UTF-8, and ``ends
+    [tokens]``, int32, the offset at which each name ends. ``merges [n, 2]``, int32, lists the pairs
+    of tokens in the order in which they are merged. ``special`` tokens have no text; ``sot`` is the
+    start token, ``eot`` the end token. Raises `TyndaError` for arrays and tokens that do not match
+    each other.
     """
 
-    # There are no tokens for time stamps, silence, languages or tasks, and none is never written.
+    # There are no tokens for timestamps, silence, languages or tasks, and none to suppress.
     timestamp_begin = None
     no_speech = None
     multilingual = False
@@ -71,13 +71,13 @@ class BytePairTokenizer:
 
     @property
     def names(self) -> list[str]:
-        """The pieces by token, as ``tokenizer.json`` spells them."""
+        """The pieces, indexed by token, as spelled in ``tokenizer.json``."""
         return [self._name(token) for token in range(len(self))]
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a plain text; what looks like a special token is text as well.
+        """Return the tokens of a text; a spelled-out special token is treated as plain text.
 
-        Raises `TyndaError` for a text that the tokens cannot spell.
+        Raises `TyndaError` for a text that the tokens cannot represent.
         """
         tokens = list(self._bpe.encode(text).ids) if text else []
         if self.decode(tokens) != text:
@@ -85,9 +85,9 @@ class BytePairTokenizer:
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens without the special ones and the space before the first word.
+        """Return the text of tokens, without special ones and the space before the first word.
 
-        Bytes side by side that are no UTF-8 become U+FFFD, one for each.
+        Each byte of a run of byte tokens that is not valid UTF-8 becomes U+FFFD.
         """
         parts = list[str]()
         run = bytearray()
@@ -111,7 +111,7 @@ class BytePairTokenizer:
         return self._pieces[start : self._ends[token]].tobytes().decode("utf-8", "replace")
 
     def to_dict(self) -> dict[str, Any]:
-        """The description that `from_dict` reads back: plain JSON but for the arrays."""
+        """Return data that `from_dict` reads, JSON-able except for the arrays."""
         return {
             "type": "bytepairs",
             "pieces": self._pieces,
@@ -124,31 +124,31 @@ class BytePairTokenizer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BytePairTokenizer:
-        """The tokenizer that `to_dict` described; `TyndaError` if ``data`` describes none."""
-        pieces: Any = data.get("pieces")
-        ends: Any = data.get("ends")
-        merges: Any = data.get("merges")
-        special: Any = data.get("special")
-        sot: Any = data.get("sot")
-        eot: Any = data.get("eot")
-        whole = isinstance(special, list) and all(type(t) is int for t in (sot, eot, *special))
-        if data.get("type") != "bytepairs" or not whole:
+        """Return the tokenizer that `to_dict` described.
+
+        Raises `TyndaError` where ``data`` is not such a description.
+        """
+        keys = ("pieces", "ends", "merges", "special", "sot", "eot")
+        values: list[Any] = [data.get(key) for key in keys]
+        pieces, ends, merges, special, *tokens = values
+        integers = isinstance(special, list) and all(type(t) is int for t in (*tokens, *special))
+        if data.get("type") != "bytepairs" or not integers:
             raise TyndaError(_UNREADABLE)
         arrays = (pieces, np.uint8, 1), (ends, np.int32, 1), (merges, np.int32, 2)
-        if not all(_is_array(*about) for about in arrays):
+        if not all(_is_array(*array) for array in arrays):
             raise TyndaError(_UNREADABLE)
-        return cls(pieces, ends, merges, special, sot, eot)
+        return cls(*values)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, sot: int, eot: int) -> BytePairTokenizer:
-        """The tokenizer of a ``tokenizer.json``.
+        """Return the tokenizer of a ``tokenizer.json``.
 
         Raises `TyndaError` where it is damaged or of another kind.
         """
         try:
             model, added = data["model"], data["added_tokens"]
             if not model["byte_fallback"]:
-                raise TyndaError("tokenizer.json has no bytes for what its pieces do not spell")
+                raise TyndaError("tokenizer.json has no byte_fallback, which tynda needs")
             pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
             merges = [(model["vocab"][left], model["vocab"][right]) for left, right in pairs]
             ids = model["vocab"] | {token["content"]: token["id"] for token in added}
@@ -157,7 +157,7 @@ class BytePairTokenizer:
             if len(names) < len(ids) or not all(0 <= token < _MAX_TOKENS for token in names):
                 raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise TyndaError("tokenizer.json is no byte pair encoding") from None
+            raise TyndaError("tokenizer.json is not a byte pair encoding") from None
         pieces = [names.get(token, b"") for token in range(max(names, default=-1) + 1)]
         ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
         joined = np.array(merges, np.int32).reshape(-1, 2)
@@ -173,7 +173,7 @@ class BytePairTokenizer:
         try:
             pairs = [(names[left], names[right]) for left, right in self._merges.tolist()]
             bpe = Tokenizer(BPE(vocab=vocab, merges=pairs, byte_fallback=True))
-        except Exception as error:  # as the library says that merges are bad
+        except Exception as error:  # The library raises this class for invalid merges.
             raise TyndaError(f"the tokenizer's merges are damaged: {error}") from None
         steps = normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)
         bpe.normalizer = normalizers.Sequence([*steps])

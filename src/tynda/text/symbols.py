@@ -1,4 +1,4 @@
-"""Symbols of published CTC vocabularies, and the files that give symbols roles."""
+"""Tokenizers of published CTC checkpoints."""
 
 from __future__ import annotations
 
@@ -55,9 +55,11 @@ def read_symbols(folder: CheckpointFolder, language: str | None) -> tuple[CharTo
 
 
 def read_pieces(folder: CheckpointFolder, blank: int) -> tuple[PieceTokenizer, list[int]]:
-    """The tokenizer of a ``tokenizer.json``, blank first, and the rows of the head in its order.
+    """Return the tokenizer of a ``tokenizer.json``, blank first, and the rows of the head in its
+    order.
 
-    ``blank``: the blank's number there. Raises `TyndaError`, naming the file, for a damaged one.
+    ``blank`` is the id of the blank in this file. Raises `TyndaError`, naming the file, where it is
+    damaged.
     """
     path, data = folder.path / "tokenizer.json", folder.json("tokenizer.json")
     try:

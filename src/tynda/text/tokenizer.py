@@ -1,4 +1,4 @@
-"""Symbols of models trained with CTC: ids to text and back; here of single characters."""
+"""Tokenizers of CTC models, and the one whose symbols are characters."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ BLANK = "<blank>"
 
 
 class CTCTokenizer(ABC):
-    """One id per symbol; id 0 is the CTC blank.
+    """A tokenizer with one id for each symbol; id 0 is the CTC blank.
 
-    `names[i]` is what id `i` stands for: `"<blank>"` first, then symbols, each once; other names
-    in angle brackets, such as `"<unk>"`, are ids that print nothing. `symbols[i]` is the text that
-    id `i` prints, the blank excepted; a space in it, if there is one, comes first, and begins a
-    word. Raises `TyndaError` for another list, since it is usually read from a model file.
+    `names[i]` is the name of id `i`: `"<blank>"`, then distinct symbols; other names in angle
+    brackets, such as `"<unk>"`, are ids without text. `symbols[i]` is the text of id `i` (of the
+    blank, its name); if it has a space, this is the first character, and begins a word. Raises
+    `TyndaError` for an invalid list, since lists are usually read from model files.
     """
 
     type: ClassVar[str]
-    """Its name in a model file."""
+    """The tokenizer's type in a model file."""
     blank: ClassVar[int] = 0
 
     def __init__(self, names: Sequence[str]) -> None:
         if not names or names[0] != BLANK:
-            raise TyndaError(f"the tokenizer's first symbol must be {BLANK}: mend the symbol list")
+            raise TyndaError(f"the tokenizer's first symbol must be {BLANK}: fix the symbol list")
         if len(set(names)) != len(names):
             raise TyndaError("the tokenizer's symbols must be distinct")
         self.names = list(names)
@@ -38,14 +38,14 @@ class CTCTokenizer(ABC):
 
     @staticmethod
     def text(name: str) -> str:
-        """The text that a symbol of this name prints, if it is not silent."""
+        """Return the text of a symbol with this name, which must not be a silent one."""
         return name
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The ids that spell `text`, which has been normalised before.
+        """Return the ids of a normalised text.
 
-        Raises `TyndaError` for a character that the model does not know.
+        Raises `TyndaError` for a character that the model does not have.
         """
 
     def __len__(self) -> int:
@@ -57,11 +57,12 @@ class CTCTokenizer(ABC):
     __hash__ = None  # type: ignore[assignment]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, blanks left out. Repeats stay: these are labels, not frames."""
+        """Return the text of `ids` without blanks. Repeated ids are not merged, since they are
+        labels, not frames."""
         return "".join(self.symbols[i] for i in ids if i != self.blank)
 
     def token_bytes(self) -> list[bytes]:
-        """The bytes, UTF-8, that each token adds to a text."""
+        """Return the bytes in UTF-8 that each token adds to a text."""
         return [b"" if i == self.blank else s.encode() for i, s in enumerate(self.symbols)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +71,10 @@ class CTCTokenizer(ABC):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The tokenizer that `to_dict` described; `TyndaError` if `data` describes none."""
+        """Return the tokenizer that `to_dict` described.
+
+        Raises `TyndaError` where `data` is not such a description.
+        """
         symbols = data.get("symbols")
         if (
             data.get("type") != cls.type
@@ -82,7 +86,7 @@ class CTCTokenizer(ABC):
 
 
 class CharTokenizer(CTCTokenizer):
-    """A symbol for each character, the space among them."""
+    """A tokenizer whose symbols are characters, including the space."""
 
     type = "char"
 
@@ -96,7 +100,7 @@ class CharTokenizer(CTCTokenizer):
         self._ids = {symbol: i for i, symbol in enumerate(self.names) if len(symbol) == 1}
 
     def encode(self, text: str) -> list[int]:
-        """The id of every character of `text`; see `CTCTokenizer.encode`."""
+        """Return the id of every character of `text`; see `CTCTokenizer.encode`."""
         try:
             return [self._ids[c] for c in text]
         except KeyError as unknown:
@@ -106,7 +110,7 @@ class CharTokenizer(CTCTokenizer):
 
 
 def is_silent(name: str) -> bool:
-    """Whether a symbol of this name prints nothing."""
+    """Return whether a symbol with this name has no text."""
     return len(name) > 2 and name[0] == "<" and name[-1] == ">"
 
 
