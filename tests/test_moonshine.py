@@ -161,7 +161,7 @@ def empty_cache(config, rows, room):
 
 def ours_greedy(run, config, states, lengths, count):
     """``run``: calls a program with a config and inputs, as an engine does."""
-    cross = run(moonshine_layers.cross_kv, config, states, lengths)
+    cross = run(moonshine.cross_kv, config, states, lengths)
     cache, tokens = empty_cache(config, 1, count + 1), [1]
     while len(tokens) <= count:
         new, at = np.array([tokens[-1:]]), np.array([len(tokens) - 1])
@@ -191,7 +191,7 @@ def same_as_transformers(kind, seconds, seed):
             encoder_outputs=copy(encoded),
             decoder_input_ids=torch.from_numpy(tokens),
         )
-    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    cross = moonshine.cross_kv(OPS, weights, config, states, lengths)
     x, cache = moonshine_layers.decode(OPS, weights, config, tokens, np.zeros(1, int), cross)
     assert cache is None
     close(moonshine_layers.logits(OPS, weights, config, x), out.logits)
@@ -275,14 +275,14 @@ def test_a_padded_batch_gives_each_item_what_it_gets_alone(kind):
     _, config, weights, states, lengths = encoded(kind, *sounds)
     tokens = np.random.default_rng(1).integers(0, config.vocab, (len(sounds), 5))
     zeros = np.zeros(len(sounds), int)
-    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    cross = moonshine.cross_kv(OPS, weights, config, states, lengths)
     x, _ = moonshine_layers.decode(OPS, weights, config, tokens, zeros, cross)
     assert np.isfinite(x).all()
     for i, samples in enumerate(sounds):
         *_, alone, count = encoded(kind, samples)
         assert count.tolist() == [lengths[i]] == [alone.shape[1]]
         close(states[i, : lengths[i]], alone[0])
-        own = moonshine_layers.cross_kv(OPS, weights, config, alone, count)
+        own = moonshine.cross_kv(OPS, weights, config, alone, count)
         y, _ = moonshine_layers.decode(OPS, weights, config, tokens[i : i + 1], zeros[:1], own)
         close(x[i], y[0])
 
@@ -301,7 +301,7 @@ def test_frames_are_as_many_as_the_sound_fills(kind):
 @small
 def test_step_by_step_is_all_at_once(kind):
     _, config, weights, states, lengths = encoded(kind, sound(0.4, 0), sound(0.7, 1))
-    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    cross = moonshine.cross_kv(OPS, weights, config, states, lengths)
     tokens = np.random.default_rng(1).integers(0, config.vocab, (2, 9))
     expected, _ = moonshine_layers.decode(OPS, weights, config, tokens, np.zeros(2, int), cross)
     cache, parts = empty_cache(config, 2, 9), []
@@ -315,12 +315,12 @@ def test_step_by_step_is_all_at_once(kind):
 @small
 def test_rows_of_one_item_share_its_sound_and_may_be_at_different_places(kind):
     _, config, weights, states, lengths = encoded(kind, sound(0.4, 0), sound(0.7, 1))
-    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    cross = moonshine.cross_kv(OPS, weights, config, states, lengths)
     tokens = np.random.default_rng(1).integers(0, config.vocab, (4, 7))
     zeros = np.zeros(4, int)
     alone = []
     for i, row in enumerate(tokens):
-        own = moonshine_layers.cross_kv(
+        own = moonshine.cross_kv(
             OPS, weights, config, states[i // 2, None], lengths[i // 2, None]
         )
         alone.append(moonshine_layers.decode(OPS, weights, config, row[None], zeros[:1], own)[0])
@@ -343,7 +343,7 @@ def test_torch_gives_the_same_and_trains(kind):
     def run(ops, weights, *inputs):
         *batch, tokens, zeros = inputs
         states, lengths = family.programs["encode"](ops, weights, config, *batch)
-        cross = moonshine_layers.cross_kv(ops, weights, config, states, lengths)
+        cross = moonshine.cross_kv(ops, weights, config, states, lengths)
         x, _ = moonshine_layers.decode(ops, weights, config, tokens, zeros, cross)
         return moonshine_layers.logits(ops, weights, config, x)
 
@@ -364,7 +364,7 @@ def test_the_watched_queries_and_keys_are_those_of_transformers():
     def watch(layer, q, k):
         seen.append(OPS.attention_weights(q, k, heads=config.decoder_heads, lengths=lengths))
 
-    cross = moonshine_layers.cross_kv(OPS, weights, config, states, lengths)
+    cross = moonshine.cross_kv(OPS, weights, config, states, lengths)
     moonshine_layers.decode(
         OPS, weights, config, tokens, np.zeros(1, int), cross, on_cross_attention=watch
     )

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tynda.models.base import CheckpointFolder, Family, PublishedCheckpoint, Spec
+from tynda.models.decoder import cross_kv
 from tynda.models.layers import Specs, layer_norm, read_feature_extractor
 from tynda.models.moonshine_layers import (
     DecoderConfig,
-    cross_kv,
     decode,
     decoder_specs,
     encoder_layer,

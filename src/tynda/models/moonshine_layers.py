@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tynda.models.base import CrossKV, KVCache, Spec
+from tynda.models.decoder import DecoderAttention
 from tynda.models.layers import Specs, layer_norm, linear
 from tynda.ops.base import Ops, T, Weights
 
 __all__ = [
     "DecoderConfig",
-    "cross_kv",
     "decode",
     "decoder_specs",
     "encoder_layer",
@@ -119,21 +119,6 @@ def encoder_layer(
     return ops.add(x, linear(ops, weights, f"{name}.mlp.fc2", y))
 
 
-def cross_kv(
-    ops: Ops[T], weights: Weights[T], config: DecoderConfig, states: T, lengths: T
-) -> CrossKV[T]:
-    """Return keys and values of the cross-attention, for all steps of the decoder."""
-    heads = config.decoder_heads
-    layers = [f"model.decoder.layers.{i}.encoder_attn" for i in range(config.decoder_layers)]
-    keys = [linear(ops, weights, f"{layer}.k_proj", states) for layer in layers]
-    values = [linear(ops, weights, f"{layer}.v_proj", states) for layer in layers]
-    return CrossKV(
-        [ops.remember_keys(k, heads=heads, lengths=lengths) for k in keys],
-        [ops.remember_values(v, heads=heads, lengths=lengths) for v in values],
-        lengths,
-    )
-
-
 def decode(
     ops: Ops[T],
     weights: Weights[T],
@@ -148,38 +133,27 @@ def decode(
 
     See ``tynda.models.whisper.decode``.
     """
-    batch, count = ops.shape(tokens)
-    items = ops.shape(cross.lengths)[0]
     heads = config.decoder_heads
     x = ops.embedding(tokens, weights["model.decoder.embed_tokens.weight"])
-    table = rotary_table(ops, config, starts, count)
-    keys, values = [], []
+    table = rotary_table(ops, config, starts, ops.shape(tokens)[1])
+    attention = DecoderAttention(ops, heads, starts, cross, cache, on_cross_attention)
     for i in range(config.decoder_layers):
         name = f"model.decoder.layers.{i}"
         y = layer_norm(ops, weights, f"{name}.input_layernorm", x)
         q, k, v = (linear(ops, weights, f"{name}.self_attn.{part}_proj", y) for part in "qkv")
         q, k = (ops.rotary(part, table, heads=heads) for part in (q, k))
-        if cache is not None:
-            k, v = ops.write(cache.keys[i], k, starts), ops.write(cache.values[i], v, starts)
-            keys.append(k)
-            values.append(v)
-        y = ops.causal_attention(q, k, v, heads=heads, starts=starts)
+        y = attention.attend_to_tokens(i, q, k, v)
         x = ops.add(x, linear(ops, weights, f"{name}.self_attn.o_proj", y))
 
         y = layer_norm(ops, weights, f"{name}.post_attention_layernorm", x)
         q = linear(ops, weights, f"{name}.encoder_attn.q_proj", y)
-        q = ops.reshape(q, items, batch // items * count, config.channels)
-        if on_cross_attention is not None:
-            on_cross_attention(i, q, cross.keys[i])
-        y = ops.attention(q, cross.keys[i], cross.values[i], heads=heads, lengths=cross.lengths)
-        y = ops.reshape(y, batch, count, config.channels)
+        y = attention.attend_to_states(i, q)
         x = ops.add(x, linear(ops, weights, f"{name}.encoder_attn.o_proj", y))
 
         y = layer_norm(ops, weights, f"{name}.final_layernorm", x)
         y = ops.swiglu(linear(ops, weights, f"{name}.mlp.fc1", y))
         x = ops.add(x, linear(ops, weights, f"{name}.mlp.fc2", y))
-    x = layer_norm(ops, weights, "model.decoder.norm", x)
-    return x, None if cache is None else KVCache(keys, values)
+    return layer_norm(ops, weights, "model.decoder.norm", x), attention.next_cache()
 
 
 def logits(ops: Ops[T], weights: Weights[T], config: DecoderConfig, states: T) -> T:

@@ -19,10 +19,10 @@ import numpy as np
 
 from tynda.errors import TyndaError
 from tynda.models.base import Array, CheckpointFolder, Family, PublishedCheckpoint, Spec
+from tynda.models.decoder import cross_kv
 from tynda.models.layers import Specs, layer_norm, linear, read_feature_extractor
 from tynda.models.moonshine_layers import (
     DecoderConfig,
-    cross_kv,
     decode,
     decoder_specs,
     encoder_layer,

@@ -26,6 +26,7 @@ from tynda.models.base import (
     Spec,
     check_sizes,
 )
+from tynda.models.decoder import DecoderAttention, cross_kv
 from tynda.models.layers import Specs, layer_norm, linear
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import FrontEnd, LogMel
@@ -177,22 +178,6 @@ def encode(
     return layer_norm(ops, weights, "model.encoder.layer_norm", x), lengths
 
 
-def cross_kv(ops: Ops[T], weights: Weights[T], config: Config, states: T, lengths: T) -> CrossKV[T]:
-    """Return keys and values of the cross-attention, for all steps of the decoder."""
-    keys, values = (
-        [
-            remember(
-                linear(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states),
-                heads=config.decoder_heads,
-                lengths=lengths,
-            )
-            for i in range(config.decoder_layers)
-        ]
-        for part, remember in (("k_proj", ops.remember_keys), ("v_proj", ops.remember_values))
-    )
-    return CrossKV(keys, values, lengths)
-
-
 def decode(
     ops: Ops[T],
     weights: Weights[T],
@@ -210,37 +195,26 @@ def decode(
     ``cross``; the rows of one item are adjacent. ``on_cross_attention`` is called with each layer's
     index and the queries ``[items, rows * n, channels]`` and keys of its cross-attention.
     """
-    batch, count = ops.shape(tokens)
-    items = ops.shape(cross.lengths)[0]
     x = ops.embedding(tokens, weights["model.decoder.embed_tokens.weight"])
-    positions = ops.positions(starts, count)
+    positions = ops.positions(starts, ops.shape(tokens)[1])
     x = ops.add(x, ops.embedding(positions, weights["model.decoder.embed_positions.weight"]))
     x = ops.dropout(x, config.dropout)
-    keys, values = [], []
-    heads = config.decoder_heads
+    attention = DecoderAttention(
+        ops, config.decoder_heads, starts, cross, cache, on_cross_attention
+    )
     for i in range(config.decoder_layers):
         name = f"model.decoder.layers.{i}"
         y = layer_norm(ops, weights, f"{name}.self_attn_layer_norm", x)
         q, k, v = (linear(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
-        if cache is not None:
-            k, v = ops.write(cache.keys[i], k, starts), ops.write(cache.values[i], v, starts)
-            keys.append(k)
-            values.append(v)
-        y = ops.causal_attention(q, k, v, heads=heads, starts=starts)
+        y = attention.attend_to_tokens(i, q, k, v)
         x = _residual(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
 
         y = layer_norm(ops, weights, f"{name}.encoder_attn_layer_norm", x)
         q = linear(ops, weights, f"{name}.encoder_attn.q_proj", y)
-        # Cross-attention is not causal, so that the rows of one item are queries to the same keys.
-        q = ops.reshape(q, items, batch // items * count, config.channels)
-        if on_cross_attention is not None:
-            on_cross_attention(i, q, cross.keys[i])
-        y = ops.attention(q, cross.keys[i], cross.values[i], heads=heads, lengths=cross.lengths)
-        y = ops.reshape(y, batch, count, config.channels)
+        y = attention.attend_to_states(i, q)
         x = _residual(ops, weights, config, f"{name}.encoder_attn.out_proj", x, y)
         x = _feed_forward(ops, weights, config, name, x)
-    x = layer_norm(ops, weights, "model.decoder.layer_norm", x)
-    return x, None if cache is None else KVCache(keys, values)
+    return layer_norm(ops, weights, "model.decoder.layer_norm", x), attention.next_cache()
 
 
 def logits(ops: Ops[T], weights: Weights[T], config: Config, states: T) -> T:

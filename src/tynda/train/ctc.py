@@ -58,16 +58,8 @@ class CTC(Objective):
 
     def loss(self, weights: Weights, batch: Batch, views: int) -> tuple[Tensor, Tensor]:
         """Return the sum of CTC over letters, CTC over phones, and the distance between views."""
-        tapped: list[Tensor] = []  # the last entry is also the input of the letters' head
-        with self.autocast(batch):
-            log_probs, lengths = self.family.programs["encode"](
-                TorchOps(training=True),
-                weights,
-                self.config,
-                batch.features,
-                batch.lengths,
-                lambda _, x: tapped.append(x),
-            )
+        tapped: list[Tensor] = []  # The last entry is also the input of the output layer.
+        log_probs, lengths = self.encode(TorchOps(training=True), weights, batch, tapped)
         letters = batch.label_lengths.sum().clamp(min=1)
         plain = ctc_loss(log_probs, lengths, batch.labels, batch.label_lengths) / letters
         aside = self.phone_loss(weights, tapped[-1], lengths, batch)
@@ -79,10 +71,7 @@ class CTC(Objective):
 
     def evaluate(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
         """Decode greedily, by the most likely letter of each frame; see `Objective.evaluate`."""
-        with self.autocast(batch):
-            log_probs, lengths = self.family.programs["encode"](
-                TorchOps(), weights, self.config, batch.features, batch.lengths
-            )
+        log_probs, lengths = self.encode(TorchOps(), weights, batch)
         if not log_probs.isfinite().all():
             raise FloatingPointError
         loss = float(ctc_loss(log_probs, lengths, batch.labels, batch.label_lengths))

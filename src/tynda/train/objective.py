@@ -19,7 +19,7 @@ from torch import Tensor
 from tynda import models
 from tynda.errors import TyndaError
 from tynda.models.layers import Specs
-from tynda.ops.torch import has_bfloat16
+from tynda.ops.torch import TorchOps, has_bfloat16
 from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
 from tynda.train.data import Batch, Corpus, Said
 from tynda.train.phones import PHONES
@@ -131,6 +131,21 @@ class Objective(ABC):
         device = batch.features.device.type
         bf16 = self.recipe.optimizer.precision == "bf16" and has_bfloat16(device)
         return torch.autocast(device, torch.bfloat16, enabled=bf16)
+
+    def encode(
+        self, ops: TorchOps, weights: Weights, batch: Batch, tapped: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run the encoder with the recipe's precision: its outputs and their lengths ``[batch]``.
+
+        The outputs of the encoder's layers are appended to ``tapped``.
+        """
+        tap = None if tapped is None else lambda _, x: tapped.append(x)
+        encode = self.family.programs["encode"]
+        with self.autocast(batch):
+            encoded: tuple[Tensor, Tensor] = encode(
+                ops, weights, self.config, batch.features, batch.lengths, tap
+            )
+        return encoded
 
     def phone_loss(self, weights: Weights, states: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
         """Return the summed CTC loss over phones of ``states [batch, frames, channels]``."""

@@ -129,7 +129,7 @@ class Seq2Seq(Objective):
         """Return the loss: cross-entropy over tokens, CTC over phones, distillation."""
         tapped: list[Tensor] = []
         ops = TorchOps(training=True)
-        states, lengths = self._encode(ops, weights, batch, tapped)
+        states, lengths = self.encode(ops, weights, batch, tapped)
         logits = self._logits(ops, weights, batch, states, lengths)
         log_probs, targets = F.log_softmax(logits.float(), -1), _rows(batch)[:, 1:]
         plain = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET)
@@ -150,7 +150,7 @@ class Seq2Seq(Objective):
     def evaluate(self, weights: Weights, batch: Batch) -> tuple[float, int, list[str]]:
         """Decode greedily, by the most likely next token; see `Objective.evaluate`."""
         ops = TorchOps()
-        states, lengths = self._encode(ops, weights, batch, [])
+        states, lengths = self.encode(ops, weights, batch)
         logits = self._logits(ops, weights, batch, states, lengths)
         if not logits.isfinite().all():
             raise FloatingPointError
@@ -171,21 +171,6 @@ class Seq2Seq(Objective):
         cross = network.cross_kv(states.float(), lengths)
         texts = [w.text for w in decode(network, cross, _GREEDY, [None] * len(states))]
         return float(loss), int((targets != _NO_TARGET).sum()), texts
-
-    def _encode(
-        self, ops: TorchOps, weights: Weights, batch: Batch, tapped: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the encoder's states ``[batch, frames, channels]`` and numbers of frames."""
-        with self.autocast(batch):
-            encoded: tuple[Tensor, Tensor] = self.family.programs["encode"](
-                ops,
-                weights,
-                self.config,
-                batch.features,
-                batch.lengths,
-                lambda _, x: tapped.append(x),
-            )
-            return encoded
 
     def _logits(
         self, ops: TorchOps, weights: Weights, batch: Batch, states: Tensor, lengths: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from heapq import nlargest
 
 import numpy as np
@@ -100,6 +101,7 @@ def beam_search(
     return list(best.values())
 
 
+@dataclass(slots=True, eq=False)
 class _Prefix:
     """A labelling, as a node in the tree of all prefixes of the search.
 
@@ -107,44 +109,23 @@ class _Prefix:
     its last label; `bonus` is the sum of the log-scores of language model and hot words.
     """
 
-    __slots__ = (
-        "blank",
-        "bonus",
-        "children",
-        "frame",
-        "hotword_state",
-        "in_beam",
-        "label",
-        "lm_state",
-        "new_blank",
-        "new_label",
-        "parent",
-        "token",
-        "unknown",
-        "word",
-    )
-
-    def __init__(
-        self,
-        parent: _Prefix | None,
-        token: int,
-        word: str,
-        bonus: float,
-        unknown: bool,
-        lm_state: State,
-        hotword_state: int,
-    ) -> None:
-        self.parent = parent
-        self.token = token
-        self.word = word  # The characters since the last space.
-        self.bonus = bonus
-        self.unknown = unknown  # Whether `bonus` includes the penalty for this word.
-        self.lm_state = lm_state
-        self.hotword_state = hotword_state  # The state of the automaton of hot words.
-        self.children: dict[int, _Prefix] = {}
-        self.blank = self.label = self.new_blank = self.new_label = 0.0
-        self.frame = -1  # The last frame in which it was extended or reached.
-        self.in_beam = False
+    parent: _Prefix | None
+    token: int
+    word: str
+    """The characters since the last space."""
+    bonus: float
+    unknown: bool
+    """Whether `bonus` includes the penalty for an unknown word."""
+    lm_state: State
+    hotword_state: int
+    children: dict[int, _Prefix] = field(default_factory=dict)
+    blank: float = 0.0
+    label: float = 0.0
+    new_blank: float = 0.0
+    new_label: float = 0.0
+    frame: int = -1
+    """The last frame in which it was extended or reached."""
+    in_beam: bool = False
 
     def score(self) -> float:
         return math.log(self.blank + self.label) + self.bonus
