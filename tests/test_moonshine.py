@@ -320,9 +320,7 @@ def test_rows_of_one_item_share_its_sound_and_may_be_at_different_places(kind):
     zeros = np.zeros(4, int)
     alone = []
     for i, row in enumerate(tokens):
-        own = moonshine.cross_kv(
-            OPS, weights, config, states[i // 2, None], lengths[i // 2, None]
-        )
+        own = moonshine.cross_kv(OPS, weights, config, states[i // 2, None], lengths[i // 2, None])
         alone.append(moonshine_layers.decode(OPS, weights, config, row[None], zeros[:1], own)[0])
     expected = np.concatenate(alone)
     close(moonshine_layers.decode(OPS, weights, config, tokens, zeros, cross)[0], expected)

@@ -60,13 +60,13 @@ def cross_kv(ops: Ops[T], weights: Weights[T], config: Any, states: T, lengths: 
     """Return keys and values of the cross-attention, for all steps of the decoder."""
     keys, values = (
         [
-            remember(
+            pack(
                 linear(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states),
                 heads=config.decoder_heads,
                 lengths=lengths,
             )
             for i in range(config.decoder_layers)
         ]
-        for part, remember in (("k_proj", ops.remember_keys), ("v_proj", ops.remember_values))
+        for part, pack in (("k_proj", ops.remember_keys), ("v_proj", ops.remember_values))
     )
     return CrossKV(keys, values, lengths)

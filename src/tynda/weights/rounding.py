@@ -30,5 +30,5 @@ def from_codes(
     """
     if grid.bits < 8:
         return Weight.packed(shape, grid, steps, pack(codes, grid.bits))
-    whole = int8_codes(codes, grid, steps).reshape(shape[0], *shape[2:], shape[1])
-    return Weight.int8(np.moveaxis(whole, -1, 1), steps.scale)
+    codes_8 = int8_codes(codes, grid, steps).reshape(shape[0], *shape[2:], shape[1])
+    return Weight.int8(np.moveaxis(codes_8, -1, 1), steps.scale)

@@ -65,15 +65,15 @@ def settle(grid: Grid, step: Floats, middle: Floats | None = None) -> Steps:
         scale = float16_scale(largest / 127).astype(np.float32)
         return Steps(scale, np.ones(step.shape, np.uint8), np.zeros(step.shape, np.int8))
     if middle is not None:  # The integers of both ends must be from -127 to 127.
-        reach = np.abs(middle) + step * np.float32((grid.levels - 1) / 2)
-        largest = np.maximum(largest, reach.max(1) * np.float32(grid.max_step / 127))
+        max_abs = np.abs(middle) + step * np.float32((grid.levels - 1) / 2)
+        largest = np.maximum(largest, max_abs.max(1) * np.float32(grid.max_step / 127))
     scale = float16_scale(largest / np.float32(grid.max_step)).astype(np.float32)
-    whole = np.clip(np.rint(step / scale[:, None]), 1, grid.max_step).astype(np.uint8)
-    offset = symmetric(grid, whole)
+    integer_step = np.clip(np.rint(step / scale[:, None]), 1, grid.max_step).astype(np.uint8)
+    offset = symmetric(grid, integer_step)
     if middle is not None:
-        moved = offset + np.rint(middle / scale[:, None]).astype(np.int32)
-        offset = np.clip(moved, -127, 127 - whole.astype(np.int32) * (grid.levels - 1))
-    return Steps(scale, whole, offset.astype(np.int8))
+        shifted = offset + np.rint(middle / scale[:, None]).astype(np.int32)
+        offset = np.clip(shifted, -127, 127 - integer_step.astype(np.int32) * (grid.levels - 1))
+    return Steps(scale, integer_step, offset.astype(np.int8))
 
 
 def nearest(rows: Floats, grid: Grid, scale: Floats, step: Any, offset: Any) -> Any:
@@ -91,5 +91,5 @@ def int8_codes(codes: NDArray[np.uint8], grid: Grid, steps: Steps) -> NDArray[np
         values: NDArray[np.int8] = np.array(grid.table, np.int8)[codes]
         return values
     step, offset = (spread(v, grid, codes.shape[1]) for v in (steps.step, steps.offset))
-    whole: NDArray[np.int8] = (codes.astype(np.int16) * step + offset).astype(np.int8)
-    return whole
+    integers: NDArray[np.int8] = (codes.astype(np.int16) * step + offset).astype(np.int8)
+    return integers

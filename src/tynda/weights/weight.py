@@ -118,8 +118,8 @@ class Weight:
             return rows, self.steps.scale
         out, used, *taps = self.shape
         levels = unpack(rows, self.grid.bits, self.inputs)
-        whole = int8_codes(levels, self.grid, self.steps).reshape(out, *taps, used)
-        return np.moveaxis(whole, -1, 1), self.steps.scale
+        codes = int8_codes(levels, self.grid, self.steps).reshape(out, *taps, used)
+        return np.moveaxis(codes, -1, 1), self.steps.scale
 
     @property
     def inputs(self) -> int:

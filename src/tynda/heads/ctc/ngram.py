@@ -68,8 +68,8 @@ def train(
         freed: dict[Gram, float] = {}
         for gram, a in adjusted.items():
             totals[gram[:-1]] += a
-            kept = raw[n][gram] > cuts[n]
-            mass = discounts[min(a, 3)] if kept else a
+            retained = raw[n][gram] > cuts[n]
+            mass = discounts[min(a, 3)] if retained else a
             freed[gram[:-1]] = freed.get(gram[:-1], 0.0) + mass
         gamma = {h: freed[h] / totals[h] for h in totals}
         # The count of an n-gram is at most that of its suffix, and thresholds do not decrease:

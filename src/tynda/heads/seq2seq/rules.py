@@ -42,7 +42,7 @@ class Rules:
     def __init__(self, tokenizer: Any, vocab: int, options: Options) -> None:
         t = self._tokenizer = tokenizer
         self._options = options
-        self._never, self._first = suppressed_tokens(t, vocab, options)
+        self._suppressed, self._suppressed_first = suppressed_tokens(t, vocab, options)
         self._with_timestamps = not options.without_timestamps and t.timestamp_begin is not None
         self._max_first_timestamp = (
             None
@@ -56,14 +56,14 @@ class Rules:
         ``texts`` has the previous tokens of each row, without the prompt.
         """
         if not texts[0]:
-            logits[:, self._first] = -np.inf
-        logits[:, self._never] = -np.inf
+            logits[:, self._suppressed_first] = -np.inf
+        logits[:, self._suppressed] = -np.inf
         for row, text in zip(logits, texts, strict=True):
-            self._against_repetition(row, text)
+            self._penalize_repetition(row, text)
             if self._with_timestamps:
-                self._timestamps(row, text)
+                self._restrict_timestamps(row, text)
 
-    def _against_repetition(self, row: Floats, text: Sequence[int]) -> None:
+    def _penalize_repetition(self, row: Floats, text: Sequence[int]) -> None:
         penalty, size = self._options.repetition_penalty, self._options.no_repeat_ngram_size
         if penalty != 1 and text:
             seen = sorted(set(text))
@@ -74,7 +74,7 @@ class Rules:
                 if list(text[i : i + size - 1]) == tail:
                     row[text[i + size - 1]] = -np.inf
 
-    def _timestamps(self, row: Floats, text: Sequence[int]) -> None:
+    def _restrict_timestamps(self, row: Floats, text: Sequence[int]) -> None:
         t = self._tokenizer
         begin = t.timestamp_begin
         row[t.no_timestamps] = -np.inf
@@ -82,17 +82,19 @@ class Rules:
             row[:begin] = -np.inf
             if self._max_first_timestamp is not None:
                 row[self._max_first_timestamp + 1 :] = -np.inf
-        stamps = [x for x in text if x >= begin]
-        if stamps:
-            after_stamp = text[-1] >= begin
+        timestamps = [x for x in text if x >= begin]
+        if timestamps:
+            after_timestamp = text[-1] >= begin
             paired = len(text) < 2 or text[-2] >= begin
-            if after_stamp and paired:
+            if after_timestamp and paired:
                 row[begin:] = -np.inf
-            elif after_stamp:  # After the end of a segment, the next one begins, or the text ends.
+            elif (
+                after_timestamp
+            ):  # After the end of a segment, the next one begins, or the text ends.
                 row[: t.eot] = -np.inf
             # Timestamps do not decrease, and no segment is empty.
-            row[begin : stamps[-1] + (0 if after_stamp and not paired else 1)] = -np.inf
+            row[begin : timestamps[-1] + (0 if after_timestamp and not paired else 1)] = -np.inf
         # A timestamp is next if the total probability of timestamps exceeds that of any text token.
-        logs = log_softmax(row[None])[0]
-        if np.logaddexp.reduce(logs[begin:]) > logs[:begin].max():
+        log_probs = log_softmax(row[None])[0]
+        if np.logaddexp.reduce(log_probs[begin:]) > log_probs[:begin].max():
             row[:begin] = -np.inf

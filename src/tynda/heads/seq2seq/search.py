@@ -128,10 +128,10 @@ class Network:
         self, tokens: NDArray[np.int64], starts: Any, cross: CrossKV[Any], cache: Cache
     ) -> tuple[Any, Any, Cache]:
         """Return states, the logits of the next token and the new cache; see ``programs.step``."""
-        stepped: tuple[Any, Any, Cache] = self.engine.run(
+        result: tuple[Any, Any, Cache] = self.engine.run(
             programs.step, (self.family, self.config), tokens, starts, cross, cache
         )
-        return stepped
+        return result
 
     def logits(self, states: Floats) -> Floats:
         """Return the logits ``[..., vocab]`` of the next token from states ``[..., channels]``."""
@@ -334,12 +334,12 @@ class _Sampler:
             if text and text[-1] == self._eot:
                 tokens.append(self._eot)
                 continue
-            token = int(np.argmax(self._perturbed(row)))
+            token = int(np.argmax(self._with_gumbel_noise(row)))
             sums[i] += row[token]
             tokens.append(token)
         return list(range(len(texts))), tokens, all(t == self._eot for t in tokens)
 
-    def _perturbed(self, row: Floats) -> Floats:
+    def _with_gumbel_noise(self, row: Floats) -> Floats:
         """Add Gumbel noise: the argmax is then a sample of the softmax (Gumbel 1954)."""
         if self._temperature == 0:
             return row
@@ -385,7 +385,7 @@ class _BeamSearch:
                 for token in best[np.argsort(-log_probs[row][best], kind="stable")]:
                     key = (*texts[row], int(token))
                     candidates[key] = float(sums[row] + log_probs[row][token]), row
-            kept, ended = 0, []
+            retained, ended = 0, []
             for key, (total, row) in sorted(candidates.items(), key=lambda c: -c[1][0]):
                 if key[-1] == self._eot:
                     ended.append((key[:-1], total))
@@ -393,8 +393,8 @@ class _BeamSearch:
                 sources.append(row)
                 tokens.append(key[-1])
                 new_sums.append(total)
-                kept += 1
-                if kept == size:
+                retained += 1
+                if retained == size:
                     break
             for text, total in ended[: self._max_finished - len(finished)]:
                 finished[text] = total
