@@ -61,9 +61,8 @@ def rebuild(
         mine = {part.name for part in run.parts(names & plan.keys())} - done.keys()
         if not mine:
             continue
-        with torch.no_grad():
-            run.advance_to({**weights, **done}, start, _Rounding(), torch.tensor)
-            plain.advance_to(weights, start, TorchOps(), torch.tensor)
+        run.advance_to({**weights, **done}, start, bits=8)
+        plain.advance_to(weights, start)
         begun: dict[str, Any] = {}
         known = dict(done)
         for some in in_order(run.some(_BEGIN), mine, known):
