@@ -103,7 +103,7 @@ class Calibration:
             values = [Value(x.shape, is_integer=x.dtype.kind == "i") for x in inputs]
             program, _ = trace_call(self._head.forced, shapes, self._settings, *values)
             runs.append(UtteranceRun(program, dict(zip(values, inputs, strict=True))))
-        return LayerwiseRun(runs)
+        return LayerwiseRun(runs, self.model.family.trainable(self.model.config))
 
     def statistics(
         self, weights: Weights, names: Collection[str], *, diagonal: bool = False

@@ -1,8 +1,8 @@
 """Calibration layer by layer: utterances go through a model and wait where weights are rounded.
 
-The model runs on NumPy, one traced step after the other; a backend that reports its products'
-inputs (`NumpyOps.observe`) shows what each weight is multiplied with, so that nothing of a model
-or an operation has to know of calibration.
+An engine runs the traced steps between two points, and returns the inputs of the steps that are
+observed. NumPy repeats only those steps, with a backend that reports the inputs of its matrix
+products (`NumpyOps.observe`): no model and no operation needs code for calibration.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.compile.engine import Engine, open_engine
 from tynda.compile.trace import Program, Step, Value, replay_step
 from tynda.ops.numpy import NumpyOps
 from tynda.weights.weight import Floats, floats
@@ -52,9 +53,11 @@ class UtteranceRun:
 class LayerwiseRun:
     """Utterances on their way through a model, all before the same step."""
 
-    def __init__(self, utterances: list[UtteranceRun], at: int = 0) -> None:
-        """``at``: the step that all of them are before."""
-        self._utterances = utterances
+    def __init__(
+        self, utterances: list[UtteranceRun], trainable: Mapping[str, bool], at: int = 0
+    ) -> None:
+        """``at``: the step that all of them are before; ``trainable``: as of `open_engine`."""
+        self._utterances, self._trainable = utterances, trainable
         self.steps: Sequence[Step] = utterances[0].program.steps
         """The steps of one utterance; those of others differ in shapes only."""
         self._at = at
@@ -71,7 +74,7 @@ class LayerwiseRun:
         """The weights of these names that products are made with, in the order of their use."""
         found: dict[Part, None] = {}
         for step in self.steps:
-            if (weight := _multiplied(step)) and weight.name in names:
+            if (weight := _weight_of_product(step)) and weight.name in names:
                 groups = step.settings.get("groups", 1)
                 size = weight.shape[0] // groups
                 each = (Part(weight.name, i * size, (i + 1) * size) for i in range(groups))
@@ -79,42 +82,40 @@ class LayerwiseRun:
         return list(found)
 
     def observe(self, weights: Weights, names: Collection[str], tell: Tell) -> None:
-        """Run as far as weights of these ``names`` are used, and go back.
+        """Run up to the last use of weights of these ``names``, and go back.
 
-        ``tell`` is called for each product with one of them.
+        ``tell`` is called for each matrix product with one of them.
         """
-        until = max(self._uses(names), default=-1) + 1
-        values = self._floats(weights, until)
+        uses = [i for i in self._uses(names) if i >= self._at]
+        engine = self._engine(weights, max(uses, default=-1) + 1)
+        values = {v.name: floats(weights[v.name]) for i in uses for v in self.steps[i].weights}
 
         def told(name: str, start: int, x: Floats) -> None:
             tell(name, start, x.reshape(-1, x.shape[-1]))
 
-        watched = {name: NumpyOps(observe=partial(told, name)) for name in names}
-        for one, last in zip(self._utterances, self._last, strict=True):
-            self._play(one, last, values, until, watched, NumpyOps())
+        observers = {name: NumpyOps(observe=partial(told, name)) for name in names}
+        for one in self._utterances:
+            steps = [one.program.steps[i] for i in uses]
+            known = self._play(engine, one, max(uses, default=-1) + 1, _read(steps))
+            for step in steps:
+                weight = _weight_of_product(step)
+                ops = observers[weight.name] if weight else None
+                replay_step(step, ops, values, dict(known))
 
     def advance(self, weights: Weights, names: Collection[str]) -> None:
-        """Go on to where the first of ``names`` is used, or as near as room allows."""
+        """Go on to the first use of ``names``, or as near as memory allows."""
         until = min(self._uses(names), default=len(self.steps))
         fit = [i for i in range(self._at, until + 1) if self._held[i] <= _MAX_KEPT]
         self.advance_to(weights, max(fit, default=self._at))
 
-    def advance_to(
-        self,
-        weights: Weights,
-        until: int,
-        ops: Any = None,
-        tensor: Callable[[Any], Any] = np.asarray,
-    ) -> None:
-        """Go on to the step of this number, by other ``ops`` than NumPy's if that is faster.
-
-        ``tensor`` makes an array one of theirs.
-        """
-        values = {name: tensor(value) for name, value in self._floats(weights, until).items()}
+    def advance_to(self, weights: Weights, until: int, bits: int = 32) -> None:
+        """Go on to the step of this number; ``bits``: the precision of matrix products."""
+        engine = self._engine(weights, until, bits)
         for one, last in zip(self._utterances, self._last, strict=True):
-            one.known = {value: tensor(x) for value, x in one.known.items()}
-            known = self._play(one, last, values, until, {}, ops or NumpyOps())
-            one.known = {value: np.asarray(x) for value, x in known.items()}
+            alive = {value for value in one.known if last.get(value, -1) >= until}
+            made = [step.result for step in one.program.steps[self._at : until]]
+            alive |= {value for value in made if last.get(value, -1) >= until}
+            one.known = self._play(engine, one, until, alive)
         self._at = until
 
     def blocks(self, names: Collection[str], rows: int) -> list[tuple[int, int]]:
@@ -142,42 +143,57 @@ class LayerwiseRun:
         """A run of its own, from here, of so many utterances, evenly taken."""
         every = len(self._utterances) / min(count, len(self._utterances))
         taken = [self._utterances[int(i * every)] for i in range(min(count, len(self._utterances)))]
-        return LayerwiseRun([UtteranceRun(one.program, dict(one.known)) for one in taken], self._at)
+        copies = [UtteranceRun(one.program, dict(one.known)) for one in taken]
+        return LayerwiseRun(copies, self._trainable, self._at)
 
     def _uses(self, names: Collection[str]) -> list[int]:
         """The steps that products with these weights are made in."""
-        multiplied = [_multiplied(step) for step in self.steps]
+        multiplied = [_weight_of_product(step) for step in self.steps]
         return [i for i, weight in enumerate(multiplied) if weight and weight.name in names]
 
-    def _floats(self, weights: Weights, until: int) -> dict[str, Floats]:
-        """Return the weights that are read before the step ``until``, as float32."""
+    def _engine(self, weights: Weights, until: int, bits: int = 32) -> Engine:
+        """Open an engine for the steps before ``until``, with the weights that these read."""
         needed = {v.name for step in self.steps[self._at : until] for v in step.weights}
-        return {name: floats(weights[name]) for name in needed}
+        used = {name: weights[name] for name in needed}
+        return open_engine(used, self._trainable, bits=bits)
 
     def _play(
-        self,
-        one: UtteranceRun,
-        last: Mapping[Value, int],
-        weights: Weights,
-        until: int,
-        observers: Mapping[str, NumpyOps],
-        plain: Any,
+        self, engine: Engine, one: UtteranceRun, until: int, wanted: Collection[Value]
     ) -> dict[Value, Any]:
-        """The tensors that are known before the step ``until``."""
-        known = dict(one.known)
-        for i in range(self._at, until):
-            step = one.program.steps[i]
-            weight = _multiplied(step)
-            replay_step(
-                step, observers.get(weight.name, plain) if weight else plain, weights, known
-            )
-            for value in {*step.tensors.values(), step.result}:
-                if last.get(value, -1) <= i:
-                    known.pop(value, None)
-        return known
+        """Return the ``wanted`` tensors, which are known or made before the step ``until``."""
+        found = {value: one.known[value] for value in wanted if value in one.known}
+        made = [value for value in wanted if value not in one.known]
+        if made:
+            steps = one.program.steps[self._at : until]
+            inputs = [value for value in one.known if value in _read(steps)]
+            segment = _Segment(steps, tuple(inputs), tuple(made))
+            results = engine.run(_replay, segment, *(one.known[value] for value in inputs))
+            found |= dict(zip(made, results, strict=True))
+        return found
 
 
-def _multiplied(step: Step) -> Value | None:
+@dataclass(frozen=True, eq=False)
+class _Segment:
+    """Steps of a program that run together."""
+
+    steps: tuple[Step, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+def _replay(ops: Any, weights: Weights, segment: _Segment, *inputs: Any) -> tuple[Any, ...]:
+    known = dict(zip(segment.inputs, inputs, strict=True))
+    for step in segment.steps:
+        replay_step(step, ops, weights, known)
+    return tuple(known[value] for value in segment.outputs)
+
+
+def _read(steps: Sequence[Step]) -> set[Value]:
+    """The tensors, other than weights, that these steps read."""
+    return {v for step in steps for v in step.tensors.values() if not v.is_weight}
+
+
+def _weight_of_product(step: Step) -> Value | None:
     """The weight that a step makes products with; a channel's own filter is none."""
     if step.operation == "lstm":
         return step.tensors["weight_ih"]

@@ -24,11 +24,12 @@ from tynda.weights.weight import Floats, Weight, by_tap
 __all__ = ["LearntWeight"]
 
 # How far a code of 16 values may move in one step of learning, and a step or offset in theirs.
-_CODE_RATE = 0.01
+_CODE_RATE = 0.004
 # Likewise for the logarithm of a scale.
-_SCALE_RATE = 5e-4
-# A code begins this near, at most, to the border of the next one.
-_WITHIN = 0.45
+_SCALE_RATE = 2e-4
+# A code begins so far on the way to the number that it was rounded from. Half a code is the border
+# of the next one: nothing flips before many steps of learning agree.
+_BEGINS = 0.4
 
 
 class LearntWeight:
@@ -48,7 +49,7 @@ class LearntWeight:
         whole, zero = (_wide(x, size, inputs) for x in (self._step, self._offset))
         near = torch.from_numpy(codes.astype(np.float32))
         wanted = (rows / self._scale.exp() - zero) / whole - near
-        self._codes = near + wanted.clamp(-_WITHIN, _WITHIN)
+        self._codes = near + _BEGINS * wanted.clamp(-1, 1)
         for tensor in (self._scale, self._step, self._offset, self._codes):
             tensor.requires_grad_()
 

@@ -34,8 +34,10 @@ _LAST_STEPS = 240
 _BEGIN = 24
 # Rows of a part's result that a step sees at least: of several utterances where they are short.
 _ROWS = 128
+# Bytes of what a part should give that are kept from one step to another; more is computed anew.
+_MAX_WANTED = 256 << 20
 # The rate of norms and biases, as a share of their size.
-_REST_RATE = 1e-3
+_REST_RATE = 5e-4
 
 
 def rebuild(
@@ -59,9 +61,8 @@ def rebuild(
         mine = {part.name for part in run.parts(names & plan.keys())} - done.keys()
         if not mine:
             continue
-        with torch.no_grad():
-            run.advance_to({**weights, **done}, start, _Rounding(), torch.tensor)
-            plain.advance_to(weights, start, TorchOps(), torch.tensor)
+        run.advance_to({**weights, **done}, start, bits=8)
+        plain.advance_to(weights, start)
         begun: dict[str, Any] = {}
         known = dict(done)
         for some in in_order(run.some(_BEGIN), mine, known):
@@ -107,8 +108,8 @@ class _Part:
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         count = _LAST_STEPS if last else _STEPS
         rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 - i / count)
-        order = np.random.default_rng(0)
-        queue: list[int] = []
+        targets = _Targets(plain, lambda one: self._play(one, exact, TorchOps()), last=last)
+        order, queue = np.random.default_rng(0), list[int]()
         for _ in range(count):
             values = {name: weight.values() for name, weight in self._learnt.items()}
             leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
@@ -116,8 +117,7 @@ class _Part:
             while seen < _ROWS:
                 queue = queue or order.permutation(len(plain)).tolist()
                 index = queue.pop()
-                with torch.no_grad():
-                    wanted = self._play(plain[index], exact, TorchOps())
+                wanted = targets(index)
                 found = self._play(rounded[index], {**self._others, **leaves}, _Rounding())
                 loss = _divergence(wanted, found) if last else _error(wanted, found)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -143,6 +143,32 @@ class _Part:
         return result
 
 
+class _Targets:
+    """What a part should give for each utterance; of the last, log-probabilities in f16.
+
+    It is kept as far as there is room, and else computed anew.
+    """
+
+    def __init__(
+        self, utterances: list[UtteranceRun], play: Callable[[UtteranceRun], Tensor], *, last: bool
+    ) -> None:
+        self._utterances, self._play, self._last = utterances, play, last
+        self._kept: dict[int, Tensor] = {}
+        self._room = _MAX_WANTED
+
+    @torch.no_grad()
+    def __call__(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
+        wanted = self._play(self._utterances[index])
+        if self._last:
+            wanted = wanted.log_softmax(-1).half()
+        if wanted.nbytes <= self._room:
+            self._room -= wanted.nbytes
+            self._kept[index] = wanted
+        return wanted
+
+
 class _Rounding(TorchOps):
     """Products whose inputs are rounded to 8 bits, row by row, as the engine does it."""
 
@@ -158,6 +184,9 @@ def _error(wanted: Tensor, found: Tensor) -> Tensor:
 
 
 def _divergence(wanted: Tensor, found: Tensor) -> Tensor:
-    """The Kullback-Leibler divergence of scores, in nats, summed over rows."""
-    expected = wanted.log_softmax(-1)
+    """Return the Kullback-Leibler divergence of scores ``found``, in nats, summed over rows.
+
+    ``wanted`` holds log-probabilities.
+    """
+    expected = wanted.float()
     return (expected.exp() * (expected - found.log_softmax(-1))).sum()
