@@ -318,24 +318,24 @@ def test_attention_in_8_bits_over_many_blocks(instructions):
 @pytest.mark.parametrize("instructions", SETS)
 @pytest.mark.parametrize("bits", [8, 32])
 @pytest.mark.parametrize("queries", [1, 5, 30])
-def test_remembered_keys_and_values(instructions, bits, queries):
+def test_packed_keys_and_values(instructions, bits, queries):
     draw, heads = Draw(2), 3
     q, k, v = draw(2, queries, 60), draw(2, 300, 60), draw(2, 300, 90) + 1
     lengths = np.array([300, 41])
     one, twin = engine({}, instructions, bits=bits), NumpyOps(bits)
 
-    def remember(ops, weights, config, k, v, lengths):
+    def pack(ops, weights, config, k, v, lengths):
         about = {"heads": heads, "lengths": lengths}
-        return ops.remember_keys(k, **about), ops.remember_values(v, **about)
+        return ops.pack_keys(k, **about), ops.pack_values(v, **about)
 
     def recall(ops, weights, config, q, k, v, lengths):
         about = {"heads": heads, "lengths": lengths}
         return ops.attention(q, k, v, **about), ops.attention_weights(q, k, **about)
 
-    kept = one.run(remember, None, k, v, lengths)
+    kept = one.run(pack, None, k, v, lengths)
     assert [part.shape for part in kept] == [k.shape, v.shape]
     y, weights = one.run(recall, None, q, *kept, lengths)
-    ours = remember(twin, {}, None, k, v, lengths)
+    ours = pack(twin, {}, None, k, v, lengths)
     expected, expected_weights = recall(twin, {}, None, q, *ours, lengths)
     tolerance = 1e-5 if bits == 32 else 0.02
     np.testing.assert_allclose(y, expected, atol=tolerance)

@@ -17,7 +17,7 @@ namespace tynda {
 using Operation =
     std::variant<Windows, Quantize, Multiply, Multiply8, Depthwise, Lookup, LayerNorm, Affine,
                  Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask, Distances,
-                 Copy, LookupRows, Attend, WindowAttend, RelativeAttend, AttentionWeights, Remember,
+                 Copy, LookupRows, Attend, WindowAttend, RelativeAttend, AttentionWeights, PackKV,
                  Moments, Lstm, Write, Lengths, Positions>;
 
 struct Plan {

@@ -168,13 +168,13 @@ int64_t Packed::head_bytes(const Kernels& kernels) const {
   return (values ? of.value_bytes : of.key_bytes)(keys, channels / heads);
 }
 
-void Remember::check(const Check& c) const {
+void PackKV::check(const Check& c) const {
   c.floats(x, times(batch, form.keys), form.channels);
   c.bytes(y, batch, form.bytes(c.kernels));
   c.integers(lengths, batch);
 }
 
-void Remember::run(const Run& run) const {
+void PackKV::run(const Run& run) const {
   const Kernels& kernels = *run.kernels;
   const AttentionKernels& of = form.integer ? kernels.attention_8 : kernels.attention;
   const int64_t width = form.channels / form.heads, size = form.head_bytes(kernels);

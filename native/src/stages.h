@@ -19,7 +19,7 @@ struct Heads {
   int64_t batch, heads, queries, keys, channels, v_channels;
   bool causal = false;   // `lengths` then says where the queries of an item start
   bool integer = false;  // products in 8 bits
-  bool packed = false;   // keys and values come from `remember`
+  bool packed = false;   // keys and values come from `pack_kv`
 
   template <class F>
   void sizes(F& f) {
@@ -128,8 +128,8 @@ struct Packed {
 };
 
 // An item is a row of y.
-struct Remember : Alone {
-  static constexpr const char* kName = "remember";
+struct PackKV : Alone {
+  static constexpr const char* kName = "pack_kv";
   Place x, lengths, y;
   int64_t batch;
   Packed form;

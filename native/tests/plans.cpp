@@ -48,9 +48,9 @@ rotary rows=37 width=20 heads=2 turned=4 x=mixed table=table y=turned
 window_attention before=3 after=1 batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=turned k=turned v=mixed lengths=count y=z
 layer_norm rows=37 width=20 x=z weight=bias bias=- eps=1e-05 y=mixed
 buffer kept 1 keys 2 37 20 8
-remember batch=1 heads=2 keys=37 channels=20 values=0 integer=1 x=z lengths=count y=kept
+pack_kv batch=1 heads=2 keys=37 channels=20 values=0 integer=1 x=z lengths=count y=kept
 buffer held 1 values 2 37 20 8
-remember batch=1 heads=2 keys=37 channels=20 values=1 integer=1 x=z lengths=count y=held
+pack_kv batch=1 heads=2 keys=37 channels=20 values=1 integer=1 x=z lengths=count y=held
 attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=1 packed=1 q=mixed k=kept v=held lengths=count y=z
 buffer weighed 74 148
 attention_weights batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=z k=z lengths=count y=weighed

@@ -52,9 +52,9 @@ def distances(lower: Lowering, step: Step) -> None:
     lower.emit("distances", rows=y.rows, width=step.result.shape[-1], y=y)
 
 
-def remember(lower: Lowering, step: Step) -> None:
-    """See `Ops.remember_keys` and `Ops.remember_values`."""
-    values = step.operation == "remember_values"
+def pack_kv(lower: Lowering, step: Step) -> None:
+    """See `Ops.pack_keys` and `Ops.pack_values`."""
+    values = step.operation == "pack_values"
     x = lower.view(step.tensors["v" if values else "k"])
     lengths = lower.view(step.tensors["lengths"])
     batch, keys, channels = step.result.shape
@@ -62,12 +62,12 @@ def remember(lower: Lowering, step: Step) -> None:
         **{"batch": batch, "heads": step.settings["heads"], "keys": keys, "channels": channels},
         **{"values": values, "integer": lower.bits == 8},
     }
-    lower.emit("remember", **about, x=x, lengths=lengths, y=lower.new(step.result))
+    lower.emit("pack_kv", **about, x=x, lengths=lengths, y=lower.new(step.result))
 
 
 def _heads(lower: Lowering, step: Step) -> dict[str, int]:
     batch, queries, channels = step.tensors["q"].shape
-    packed = bool(step.tensors["k"].remembered)
+    packed = bool(step.tensors["k"].packed)
     causal = step.operation == "causal_attention"
     enough = queries >= LEAST_QUERIES and step.operation != "attention_weights"
     return {
@@ -84,5 +84,5 @@ RULES = {
     **{"attention": attention, "causal_attention": attention},
     **{"window_attention": window_attention, "attention_weights": attention_weights},
     **{"distances": distances, "relative_attention": relative_attention},
-    **{"remember_keys": remember, "remember_values": remember},
+    **{"pack_keys": pack_kv, "pack_values": pack_kv},
 }

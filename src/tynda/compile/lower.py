@@ -64,8 +64,8 @@ class Lowering:
     def new(self, value: Value, size: int = FLOAT, name: str = "") -> View:
         """Room for a value that an operation makes, of numbers of ``size`` bytes."""
         name = value.name or name
-        if value.remembered:
-            what, heads = value.remembered.split()
+        if value.packed:
+            what, heads = value.packed.split()
             items, keys, channels = value.shape
             packed = f"{what} {heads} {keys} {channels} {8 if self.bits == 8 else 32}"
             self._views[value] = View(self.plan.buffer(name, items, None, packed), items, None)

@@ -127,7 +127,7 @@ class Packed:
 
     shape: tuple[int, ...]
     """The shape of the tensor in rows."""
-    remembered: str
+    packed: str
     data: NDArray[np.uint8]
 
 
@@ -291,8 +291,8 @@ class Compiled:
 
         def result(value: Value) -> Any:
             array = everything[next(outputs)]
-            if value.remembered:
-                return Packed(value.shape, value.remembered, array)
+            if value.packed:
+                return Packed(value.shape, value.packed, array)
             return array.reshape(value.shape)
 
         return map_tree(result, self._result)
@@ -317,7 +317,7 @@ def made_of(constant: Constant, weights: Mapping[str, Any]) -> NDArray[np.float3
 
 def _value(array: Any) -> Value:
     if isinstance(array, Packed):
-        return Value(array.shape, remembered=array.remembered)
+        return Value(array.shape, packed=array.packed)
     array = np.asarray(array)
     return Value(array.shape, is_integer=array.dtype.kind in "iu")
 
@@ -333,6 +333,6 @@ def _plain(array: Any) -> NDArray[Any]:
 
 def _room(value: Value, size: int) -> tuple[tuple[int, ...], Any]:
     """Shape and type of an array for a result of so many bytes."""
-    if value.remembered:
+    if value.packed:
         return (value.shape[0], size // max(value.shape[0], 1)), np.uint8
     return value.shape, np.int64 if value.is_integer else np.float32

@@ -157,7 +157,7 @@ def take(lower: Lowering, step: Step) -> None:
     x = lower.view(value)
     each = _INTEGER if value.is_integer else _FLOAT
     count = value.shape[0]
-    size = None if value.remembered else math.prod(value.shape[1:]) * each
+    size = None if value.packed else math.prod(value.shape[1:]) * each
     y = lower.new(step.result, each)
     table = View(x.buffer, count, size, x.offset)
     rows = View(y.buffer, step.result.shape[0], size)

@@ -47,8 +47,8 @@ class Value:
     is_weight: bool = False
     is_integer: bool = False
     """Whether it has whole numbers: lengths, places, tokens."""
-    remembered: str = ""
-    """``keys`` or ``values``, of how many heads: as `remember_keys` gives them."""
+    packed: str = ""
+    """``keys`` or ``values``, of how many heads: as `pack_keys` gives them."""
 
     @property
     def size(self) -> int:
@@ -333,16 +333,16 @@ class TraceOps:
         shape = (batch, heads, queries, k.shape[1])
         return self._step("attention_weights", shape, {"heads": heads}, q=q, k=k, lengths=lengths)
 
-    def remember_keys(self, k: Value, *, heads: int, lengths: Value) -> Value:
-        return self._remember("keys", heads, k=k, lengths=lengths)
+    def pack_keys(self, k: Value, *, heads: int, lengths: Value) -> Value:
+        return self._pack("keys", heads, k=k, lengths=lengths)
 
-    def remember_values(self, v: Value, *, heads: int, lengths: Value) -> Value:
-        return self._remember("values", heads, v=v, lengths=lengths)
+    def pack_values(self, v: Value, *, heads: int, lengths: Value) -> Value:
+        return self._pack("values", heads, v=v, lengths=lengths)
 
-    def _remember(self, what: str, heads: int, **tensors: Value) -> Value:
+    def _pack(self, what: str, heads: int, **tensors: Value) -> Value:
         x = tensors[what[0]]
         expect(x.shape[-1] % heads == 0, x)
-        return self._step(f"remember_{what}", x.shape, {"heads": heads}, **tensors)
+        return self._step(f"pack_{what}", x.shape, {"heads": heads}, **tensors)
 
     def embedding(self, ids: Value, weight: Value) -> Value:
         return self._step("embedding", (*ids.shape, weight.shape[1]), ids=ids, weight=weight)
@@ -438,10 +438,10 @@ class TraceOps:
             result = Value(shape, "", is_integer=True)
         elif operation == "take":
             x = given["x"]
-            result = Value(shape, x.name, False, x.is_integer, x.remembered)
-        elif operation.startswith("remember_"):
-            remembered = f"{operation.partition('_')[2]} {step.settings['heads']}"
-            result = Value(shape, step.activations[0].name, remembered=remembered)
+            result = Value(shape, x.name, False, x.is_integer, x.packed)
+        elif operation.startswith("pack_"):
+            packed = f"{operation.partition('_')[2]} {step.settings['heads']}"
+            result = Value(shape, step.activations[0].name, packed=packed)
         elif step.weights:
             result = Value(shape, step.weights[0].name.rpartition(".")[0])
         else:

@@ -124,8 +124,8 @@ def cross_kv(
     keys = [dense(ops, weights, f"{layer}.k_proj", states) for layer in layers]
     values = [dense(ops, weights, f"{layer}.v_proj", states) for layer in layers]
     return CrossKV(
-        [ops.remember_keys(k, heads=heads, lengths=lengths) for k in keys],
-        [ops.remember_values(v, heads=heads, lengths=lengths) for v in values],
+        [ops.pack_keys(k, heads=heads, lengths=lengths) for k in keys],
+        [ops.pack_values(v, heads=heads, lengths=lengths) for v in values],
         lengths,
     )
 

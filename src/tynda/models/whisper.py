@@ -178,14 +178,14 @@ def cross_kv(ops: Ops[T], weights: Weights[T], config: Config, states: T, length
     """Keys and values of the cross-attention, once for all steps of the decoder."""
     keys, values = (
         [
-            remember(
+            pack(
                 dense(ops, weights, f"model.decoder.layers.{i}.encoder_attn.{part}", states),
                 heads=config.decoder_heads,
                 lengths=lengths,
             )
             for i in range(config.decoder_layers)
         ]
-        for part, remember in (("k_proj", ops.remember_keys), ("v_proj", ops.remember_values))
+        for part, pack in (("k_proj", ops.pack_keys), ("v_proj", ops.pack_values))
     )
     return CrossKV(keys, values, lengths)
 

@@ -228,7 +228,7 @@ class Ops(Protocol[T]):
         """The weights that `attention` gives to each key: ``[batch, heads, queries, keys]``."""
         ...
 
-    def remember_keys(self, k: T, *, heads: int, lengths: T) -> T:
+    def pack_keys(self, k: T, *, heads: int, lengths: T) -> T:
         """Keys ``[batch, time, channels]`` that `attention` will see again and again.
 
         A backend may hold them in a form of its own, which nothing else reads than `attention`,
@@ -236,8 +236,8 @@ class Ops(Protocol[T]):
         """
         ...
 
-    def remember_values(self, v: T, *, heads: int, lengths: T) -> T:
-        """The values that belong to `remember_keys`."""
+    def pack_values(self, v: T, *, heads: int, lengths: T) -> T:
+        """The values that belong to `pack_keys`."""
         ...
 
     def embedding(self, ids: T, weight: T) -> T:

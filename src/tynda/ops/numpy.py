@@ -31,7 +31,7 @@ Array = NDArray[Any]
 _LOWEST = np.finfo(np.float32).min
 
 
-class _Remembered(np.ndarray[Any, Any]):
+class _Packed(np.ndarray[Any, Any]):
     """Keys or values that stay, and are kept in 8 bits where attention is."""
 
 
@@ -202,7 +202,7 @@ class NumpyOps:
         return cast(Array, x - np.log(np.exp(x).sum(-1, keepdims=True)))
 
     def attention(self, q: Array, k: Array, v: Array, *, heads: int, lengths: Array) -> Array:
-        if self._bits == 8 and (q.shape[1] >= LEAST_QUERIES or isinstance(k, _Remembered)):
+        if self._bits == 8 and (q.shape[1] >= LEAST_QUERIES or isinstance(k, _Packed)):
             return attention_8(q, np.asarray(k), np.asarray(v), heads, lengths)
         k, v = np.asarray(k), np.asarray(v)
         valid = np.arange(k.shape[1]) < lengths[:, None]
@@ -273,11 +273,11 @@ class NumpyOps:
         valid = np.arange(k.shape[1]) < lengths[:, None]
         return _softmax(_scores(q, np.asarray(k), heads), valid[:, None, None])
 
-    def remember_keys(self, k: Array, *, heads: int, lengths: Array) -> Array:
-        return k.view(_Remembered)
+    def pack_keys(self, k: Array, *, heads: int, lengths: Array) -> Array:
+        return k.view(_Packed)
 
-    def remember_values(self, v: Array, *, heads: int, lengths: Array) -> Array:
-        return v.view(_Remembered)
+    def pack_values(self, v: Array, *, heads: int, lengths: Array) -> Array:
+        return v.view(_Packed)
 
     def embedding(self, ids: Array, weight: Array | Weight) -> Array:
         return lookup(weight, ids)

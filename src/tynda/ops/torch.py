@@ -209,10 +209,10 @@ class TorchOps:
     def attention_weights(self, q: Tensor, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return _softmax(_scores(q, k, heads), _within(k, lengths)[:, None, None])
 
-    def remember_keys(self, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
+    def pack_keys(self, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return k
 
-    def remember_values(self, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
+    def pack_values(self, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return v
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ KEYS = 256
 """In a block."""
 LEAST_QUERIES = 16
 """With fewer, products in 8 bits save nothing, unless the keys have been brought to 8 bits for
-many calls (``remember_keys``): attention is then in float32."""
+many calls (``pack_keys``): attention is then in float32."""
 _UNSEEN = np.finfo(np.float64).min
 
 
