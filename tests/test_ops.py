@@ -329,7 +329,7 @@ def test_rows_and_frames(seed, batch, time, channels):
         [s + i for i in range(time)] for s in starts
     ]
     both("embedding", draw.rng.integers(0, 9, (batch, time)), draw(9, channels))
-    both("take", x, draw.rng.integers(0, batch, 5))
+    both("index_select", x, draw.rng.integers(0, batch, 5))
     both("slice", x, time // 2, time)
     both("slice", x[0], 0, time // 2)
     both("add", x, x[0])

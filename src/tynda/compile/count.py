@@ -11,7 +11,7 @@ Conventions
   division or difference); layer and group norm 7 (mean, difference, square, sum, product, scale,
   shift), 6 without a shift; batch norm 3; rotary 3 for each channel that is turned (two products,
   a sum), its table 3 for each pair (a product, cos, sin); LSTM 22 for each hidden unit and frame
-  beside its products. Moving data (concat, embedding, mask, reshape, slice, take,
+  beside its products. Moving data (concat, embedding, mask, reshape, slice, index_select,
   write) and what is done once per row or channel counts nothing.
 - Attention is counted in full: no kernel is said to skip what a query may not see. A step of a
   decoder sees the tokens before it and its own, whatever room its cache has. In attention of a

@@ -151,9 +151,9 @@ def slice_(lower: Lowering, step: Step) -> None:
         lower.emit("copy", **about, time=time, **{"from": start}, x=x, y=y)
 
 
-def take(lower: Lowering, step: Step) -> None:
-    """See `Ops.take`."""
-    value, items = step.tensors["x"], lower.view(step.tensors["items"])
+def index_select(lower: Lowering, step: Step) -> None:
+    """See `Ops.index_select`."""
+    value, index = step.tensors["x"], lower.view(step.tensors["index"])
     x = lower.view(value)
     each = _INTEGER if value.is_integer else _FLOAT
     count = value.shape[0]
@@ -161,7 +161,7 @@ def take(lower: Lowering, step: Step) -> None:
     y = lower.new(step.result, each)
     table = View(x.buffer, count, size, x.offset)
     rows = View(y.buffer, step.result.shape[0], size)
-    lower.emit("lookup_rows", rows=rows.rows, size=count, ids=items, table=table, y=rows)
+    lower.emit("lookup_rows", rows=rows.rows, size=count, ids=index, table=table, y=rows)
 
 
 def write(lower: Lowering, step: Step) -> None:
@@ -203,6 +203,7 @@ RULES: dict[str, Callable[[Lowering, Step], None]] = {
     **dict.fromkeys(("glu", "swiglu", "log_softmax"), alike),
     **{"rotary_table": rotary_table, "rotary": rotary},
     **{"scale": scale, "add": add, "concat": concat, "mask": mask},
-    **{"reshape": reshape, "slice": slice_, "take": take, "write": write, "positions": positions},
+    **{"reshape": reshape, "slice": slice_, "index_select": index_select},
+    **{"write": write, "positions": positions},
     **{"conv_lengths": conv_lengths, "multiply_lengths": multiply_lengths},
 }

@@ -34,7 +34,7 @@ VIEWS = ("reshape", "slice")
 """Operations whose result is their first tensor seen in another way."""
 INTEGERS = ("positions", "conv_lengths", "multiply_lengths")
 """Operations on lengths and places, a few numbers each."""
-_NUMBERS = ("lengths", "starts", "items", "ids")
+_NUMBERS = ("lengths", "starts", "index", "ids")
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,8 +354,8 @@ class TraceOps:
         expect(cache.shape[::2] == x.shape[::2], cache, x)
         return self._step("write", cache.shape, cache=cache, x=x, starts=starts)
 
-    def take(self, x: Value, items: Value) -> Value:
-        return self._step("take", (*items.shape, *x.shape[1:]), x=x, items=items)
+    def index_select(self, x: Value, index: Value) -> Value:
+        return self._step("index_select", (*index.shape, *x.shape[1:]), x=x, index=index)
 
     def slice(self, x: Value, start: int, stop: int) -> Value:
         expect(0 <= start <= stop <= x.shape[-2], x)
@@ -436,7 +436,7 @@ class TraceOps:
             result = Value(shape, x.name, x.is_weight, x.is_integer)
         elif operation in INTEGERS:
             result = Value(shape, "", is_integer=True)
-        elif operation == "take":
+        elif operation == "index_select":
             x = given["x"]
             result = Value(shape, x.name, False, x.is_integer, x.packed)
         elif operation.startswith("pack_"):

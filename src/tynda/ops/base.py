@@ -232,7 +232,7 @@ class Ops(Protocol[T]):
         """Keys ``[batch, time, channels]`` that `attention` will see again and again.
 
         A backend may hold them in a form of its own, which nothing else reads than `attention`,
-        `attention_weights` and `take`. `heads` and ``lengths`` are those of attention.
+        `attention_weights` and `index_select`. `heads` and ``lengths`` are those of attention.
         """
         ...
 
@@ -256,8 +256,8 @@ class Ops(Protocol[T]):
         """
         ...
 
-    def take(self, x: T, items: T) -> T:
-        """The items (axis 0) numbered by ``items [n]``, in that order, repeated as named."""
+    def index_select(self, x: T, index: T) -> T:
+        """The items (axis 0) numbered by ``index [n]``, in that order, repeated as named."""
         ...
 
     def slice(self, x: T, start: int, stop: int) -> T:

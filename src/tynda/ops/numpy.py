@@ -290,8 +290,8 @@ class NumpyOps:
         cache[rows, self.positions(starts, x.shape[1])] = x
         return cache
 
-    def take(self, x: Array, items: Array) -> Array:
-        return x[items]
+    def index_select(self, x: Array, index: Array) -> Array:
+        return x[index]
 
     def slice(self, x: Array, start: int, stop: int) -> Array:
         return x[..., start:stop, :]

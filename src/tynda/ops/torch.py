@@ -226,8 +226,8 @@ class TorchOps:
         cache[rows, self.positions(starts, x.shape[1])] = x.to(cache.dtype)
         return cache
 
-    def take(self, x: Tensor, items: Tensor) -> Tensor:
-        return x[items]
+    def index_select(self, x: Tensor, index: Tensor) -> Tensor:
+        return x[index]
 
     def slice(self, x: Tensor, start: int, stop: int) -> Tensor:
         return x[..., start:stop, :]
