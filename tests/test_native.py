@@ -24,7 +24,7 @@ from tynda.models import (
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
 from tynda.quantization import fit
-from tynda.weights.attention import LEAST_QUERIES
+from tynda.weights.attention import MIN_QUERIES
 from tynda.weights.grid import NF4, Grid
 from tynda.weights.rounding import to_grid
 from tynda.weights.weight import Weight, by_tap, quantize, quantize_all
@@ -367,7 +367,7 @@ def test_window_attention(seed, batch, time, before, after, heads, width):
     v, lengths = draw(batch, time, 3 * heads), draw.lengths(batch, time)
     window = {"heads": heads, "lengths": lengths, "before": before, "after": after}
     expected = same("window_attention", q, k, v, **window)
-    for instructions in SETS if time >= LEAST_QUERIES else []:  # else it is in float32
+    for instructions in SETS if time >= MIN_QUERIES else []:  # else it is in float32
         one = engine({}, instructions, bits=8)
         y = one.run(attend_window, (heads, before, after), q, k, v, lengths)
         twin = NumpyOps(bits=8).window_attention(q, k, v, **window)

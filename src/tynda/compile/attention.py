@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tynda.compile.trace import Step
-from tynda.weights.attention import LEAST_QUERIES
+from tynda.weights.attention import MIN_QUERIES
 
 if TYPE_CHECKING:
     from tynda.compile.lower import Lowering
@@ -69,7 +69,7 @@ def _heads(lower: Lowering, step: Step) -> dict[str, int]:
     batch, queries, channels = step.tensors["q"].shape
     packed = bool(step.tensors["k"].packed)
     causal = step.operation == "causal_attention"
-    enough = queries >= LEAST_QUERIES and step.operation != "attention_weights"
+    enough = queries >= MIN_QUERIES and step.operation != "attention_weights"
     return {
         **{"batch": batch, "heads": step.settings["heads"], "queries": queries},
         **{"keys": step.tensors["k"].shape[1], "channels": channels},

@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tynda.ops.base import conv_length, rotary_frequencies
-from tynda.weights.attention import LEAST_QUERIES
+from tynda.weights.attention import MIN_QUERIES
 from tynda.weights.attention import attention as attention_8
 from tynda.weights.weight import Weight, by_tap, floats, is_integer, lookup, product
 
@@ -202,7 +202,7 @@ class NumpyOps:
         return cast(Array, x - np.log(np.exp(x).sum(-1, keepdims=True)))
 
     def attention(self, q: Array, k: Array, v: Array, *, heads: int, lengths: Array) -> Array:
-        if self._bits == 8 and (q.shape[1] >= LEAST_QUERIES or isinstance(k, _Packed)):
+        if self._bits == 8 and (q.shape[1] >= MIN_QUERIES or isinstance(k, _Packed)):
             return attention_8(q, np.asarray(k), np.asarray(v), heads, lengths)
         k, v = np.asarray(k), np.asarray(v)
         valid = np.arange(k.shape[1]) < lengths[:, None]
@@ -229,7 +229,7 @@ class NumpyOps:
         ahead = frames - frames[:, None]
         valid = frames < lengths[:, None]
         seen = (ahead >= -before) & (ahead <= after) & valid[:, None]
-        if self._bits == 8 and q.shape[1] >= LEAST_QUERIES:
+        if self._bits == 8 and q.shape[1] >= MIN_QUERIES:
             return attention_8(q, k, v, heads, lengths, seen)
         y = _weighted(_softmax(_scores(q, k, heads), seen[:, None]), v)
         return np.where(seen.any(-1, keepdims=True), y, np.float32(0))

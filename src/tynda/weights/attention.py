@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from tynda.weights.integers import quantize_rows
 
-__all__ = ["KEYS", "LEAST_QUERIES", "attention"]
+__all__ = ["KEYS", "MIN_QUERIES", "attention"]
 
 Floats = NDArray[np.float32]
 
 KEYS = 256
 """In a block."""
-LEAST_QUERIES = 16
+MIN_QUERIES = 16
 """With fewer, products in 8 bits save nothing, unless the keys have been brought to 8 bits for
 many calls (``pack_keys``): attention is then in float32."""
 _UNSEEN = np.finfo(np.float64).min
