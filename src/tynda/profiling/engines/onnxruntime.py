@@ -66,7 +66,7 @@ class OnnxRuntime(Engine):
 
         if not exported.is_whisper(path):
             return exported.CTC(run, path, kind)
-        decoder = _Decoder(load("hear"), load("advance"), exported.decoder_names(path))
+        decoder = _Decoder(load("cross_kv"), load("advance"), exported.decoder_names(path))
         return exported.Whisper(run, decoder, path, kind)
 
 
