@@ -258,9 +258,9 @@ def test_relative_attention(seed, batch, time, heads, width, values):
     channels = 2 * heads * width
     q, k = draw(batch, time, channels), draw(batch, time, channels)
     v, lengths = draw(batch, time, heads * values), draw.lengths(batch, time)
-    distances = same("distances", q, tolerance=1e-6)
+    encoding = same("relative_encoding", q, tolerance=1e-6)
     biases = draw(channels), draw(channels)
-    same("relative_attention", q, k, v, distances, *biases, heads=heads, lengths=lengths)
+    same("relative_attention", q, k, v, encoding, *biases, heads=heads, lengths=lengths)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -272,7 +272,7 @@ def test_relative_attention_over_many_blocks_of_keys(threads):
     lengths = np.array([700])
 
     def attend(ops, weights, config, q, k, v, lengths):
-        part = ops.distances(q), weights["content"], weights["distance"]
+        part = ops.relative_encoding(q), weights["content"], weights["distance"]
         return ops.relative_attention(q, k, v, *part, heads=1, lengths=lengths)
 
     expected = attend(NUMPY, biases, None, q, k, v, lengths)

@@ -368,7 +368,7 @@ def test_operations_are_profiled(wide):
     found = operations(Job(case, str(wide), str(wide)), opened, sound(2)[None])
     items = found["parts"]["encoder"]
     times = {item["operation"]: item["seconds"] for item in items if item["bits"] == "32"}
-    assert {"relative_attention", "distances", "conv2d", "batch_norm"} <= times.keys()
+    assert {"relative_attention", "relative_encoding", "conv2d", "batch_norm"} <= times.keys()
     assert times["relative_attention"] > 0
     assert any(item["operation"] == "linear" and item["bits"] == "8" for item in items)
     counted = count(parakeet.FAMILY, huggingface.load(wide).config, 200)

@@ -37,9 +37,9 @@ struct Attention {
   bool window;
   int64_t before, after;
   // By distances alone: in the score of query i and key j, query + content_bias by the key is
-  // joined by query + distance_bias by row origin - i + j of `distances` [2 room - 1, width].
-  const float *distances, *content_bias, *distance_bias;
-  int64_t ld_distances, origin;
+  // joined by query + position_bias by row origin - i + j of `encoding` [2 room - 1, width].
+  const float *encoding, *content_bias, *position_bias;
+  int64_t ld_encoding, origin;
 };
 
 // Attention in float32, or with both products in 8 bits.

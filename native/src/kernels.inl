@@ -128,7 +128,7 @@ inline void store_some(float* p, F x, int n) { n == kLanes ? store(p, x) : store
 #include "few.inl"
 #include "attention_forms.inl"
 #include "attention.inl"
-#include "distances.inl"
+#include "relative.inl"
 #include "rows.inl"
 #include "spectra.inl"
 

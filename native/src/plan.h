@@ -16,7 +16,7 @@ namespace tynda {
 // Every operation that a plan may have: what is named here can be read, checked and run.
 using Operation =
     std::variant<Windows, Quantize, Multiply, Multiply8, Depthwise, Lookup, LayerNorm, Affine,
-                 Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask, Distances,
+                 Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask, RelativeEncoding,
                  Copy, LookupRows, Attend, WindowAttend, RelativeAttend, AttentionWeights, PackKV,
                  Moments, Lstm, Write, Lengths, Positions>;
 

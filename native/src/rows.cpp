@@ -136,12 +136,12 @@ void Mask::run(const Run& run) const {
   }
 }
 
-void Distances::check(const Check& c) const {
+void RelativeEncoding::check(const Check& c) const {
   c.that(width % 2 == 0, "a wave has a sine and no cosine");
   c.floats(y, rows, width);
 }
 
-void Distances::run(const Run& run) const {
+void RelativeEncoding::run(const Run& run) const {
   for (int64_t i = 0; i < width; i += 2) {
     const double wave = std::pow(10000.0, -double(i) / double(width));
     for (int64_t r = run.first; r < run.first + run.count; r++) {

@@ -163,8 +163,8 @@ struct Mask : Strip {
 
 // Sinusoids of the distance between two frames: of row r, (rows - 1) / 2 - r; in each row sines and
 // cosines by turns, of waves 10000^(-2 i / width).
-struct Distances : Strip {
-  static constexpr const char* kName = "distances";
+struct RelativeEncoding : Strip {
+  static constexpr const char* kName = "relative_encoding";
   Place y;
   int64_t width;
 

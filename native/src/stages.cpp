@@ -117,9 +117,9 @@ void Attend::run(const Run& run) const {
 void RelativeAttend::check(const Check& c) const {
   Attend::check(c);
   c.that(heads.queries == heads.keys, "frames lie apart from others than themselves");
-  c.floats(distances, heads.keys ? 2 * heads.keys - 1 : 0, heads.channels);
+  c.floats(encoding, heads.keys ? 2 * heads.keys - 1 : 0, heads.channels);
   c.floats(content_bias, 1, heads.channels);
-  c.floats(distance_bias, 1, heads.channels);
+  c.floats(position_bias, 1, heads.channels);
 }
 
 void RelativeAttend::settle(const Kernels& kernels, int threads) {
@@ -128,10 +128,10 @@ void RelativeAttend::settle(const Kernels& kernels, int threads) {
 
 void RelativeAttend::run(const Run& run) const {
   each_part(run, [&](Attention a, int64_t head, int64_t from) {
-    a.distances = run.floats(distances) + head * a.width;
-    a.ld_distances = distances.row / 4;
+    a.encoding = run.floats(encoding) + head * a.width;
+    a.ld_encoding = encoding.row / 4;
     a.content_bias = run.floats(content_bias) + head * a.width;
-    a.distance_bias = run.floats(distance_bias) + head * a.width;
+    a.position_bias = run.floats(position_bias) + head * a.width;
     a.origin = heads.keys - 1 - from;
     run.kernels->relative_attention.attend(a);
   });

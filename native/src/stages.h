@@ -79,14 +79,14 @@ struct WindowAttend : Attend {
 // `attention` by distances [2 keys - 1, channels], with biases [channels]; as many queries as keys.
 struct RelativeAttend : Attend {
   static constexpr const char* kName = "relative_attention";
-  Place distances, content_bias, distance_bias;
+  Place encoding, content_bias, position_bias;
 
   template <class F>
   void fields(F& f) {
     heads.sizes(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
-    f.place("v", v, Use::whole), f.place("distances", distances, Use::whole);
+    f.place("v", v, Use::whole), f.place("encoding", encoding, Use::whole);
     f.place("content_bias", content_bias, Use::whole);
-    f.place("distance_bias", distance_bias, Use::whole);
+    f.place("position_bias", position_bias, Use::whole);
     f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result), f.scratch(scratch);
   }
   void check(const Check& c) const;

@@ -318,13 +318,13 @@ std::vector<double> scores(const Attention& a, const Floats& q, const Floats& k,
       double sum = 0, sizes = 0;
       for (int64_t c = 0; c < a.width; c++) {
         const double number = q[i * a.ldq + c], root = std::sqrt(a.width);
-        const double content = a.distances ? a.content_bias[c] : 0;
+        const double content = a.encoding ? a.content_bias[c] : 0;
         const double term = (number + content) * k[j * a.ldk + c] / root;
         sum += term;
         sizes += std::fabs(term);
-        if (!a.distances) continue;
-        const float distance = a.distances[(a.origin - i + j) * a.ld_distances + c];
-        const double away = (number + a.distance_bias[c]) * distance / root;
+        if (!a.encoding) continue;
+        const float distance = a.encoding[(a.origin - i + j) * a.ld_encoding + c];
+        const double away = (number + a.position_bias[c]) * distance / root;
         sum += away;
         sizes += std::fabs(away);
       }
@@ -381,7 +381,7 @@ void attend(const Case& c, const Kernels& kernels, Floats& q, Floats& k, Floats&
   Floats y(int64_t(expected.size()));
   Attention with = a;
   with.y = y.begin();
-  const auto& own = a.distances ? kernels.relative_attention : kernels.attention;
+  const auto& own = a.encoding ? kernels.relative_attention : kernels.attention;
   (c.integer ? kernels.attention_8 : own).attend(with);
   close(y, expected);
 }
@@ -438,14 +438,14 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   const int64_t before = random.below(20);  // queries that another thread has
   if (relative) a.room = std::max(a.room, before + a.queries);
   a.origin = a.room - 1 - before;
-  a.ld_distances = a.width + random.below(3);
+  a.ld_encoding = a.width + random.below(3);
   const auto& own = c.integer ? kernels.attention_8
                     : relative ? kernels.relative_attention
                                : kernels.attention;
   Floats q(a.queries ? (a.queries - 1) * a.ldq + a.width : 0, random, spread);
   Floats k(a.keys ? (a.keys - 1) * a.ldk + a.width : 0, random, spread);
   Floats v(a.keys ? (a.keys - 1) * a.ldv + a.v_width : 0, random);
-  Floats distances(relative ? 2 * a.room * a.ld_distances : 0, random, spread);
+  Floats encoding(relative ? 2 * a.room * a.ld_encoding : 0, random, spread);
   Floats biases(2 * a.width, random, spread);
   at("%s attention%s: %d queries, %d keys, widths %d and %d%s%s%s%s, size %g", kernels.name,
      c.integer ? "_8" : "", int(a.queries), int(a.keys), int(a.width), int(a.v_width),
@@ -467,9 +467,9 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   }
   // Copies, for the reference rounds them.
   if (relative) {
-    a.distances = distances.begin();
+    a.encoding = encoding.begin();
     a.content_bias = biases.begin();
-    a.distance_bias = biases.begin() + a.width;
+    a.position_bias = biases.begin() + a.width;
   }
   const Floats q_given(q), k_given(k), v_given(v);
   a.q = q_given.begin();

@@ -61,8 +61,8 @@ affine rows=37 width=20 period=37 x=mixed weight=factor bias=moved activation=re
 buffer swept 37 80
 depthwise rows=37 time=37 bins=1 channels=20 first_channel=0 used_channels=20 frames=37 frame_bins=1 taps=3 taps_bins=1 stride=1 stride_bins=1 padding=1 padding_bins=0 x=z weight=taps bias=bias y=swept
 buffer away 73 80
-distances rows=73 width=20 y=away
-relative_attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 q=z k=swept v=z distances=away content_bias=bias distance_bias=bias lengths=count y=mixed
+relative_encoding rows=73 width=20 y=away
+relative_attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 q=z k=swept v=z encoding=away content_bias=bias position_bias=bias lengths=count y=mixed
 buffer narrow 57 16
 depthwise rows=57 time=37 bins=5 channels=4 first_channel=0 used_channels=4 frames=19 frame_bins=3 taps=3 taps_bins=2 stride=2 stride_bins=2 padding=1 padding_bins=1 x=mixed weight=bias bias=bias y=narrow
 buffer seen 19 240
@@ -318,7 +318,7 @@ void what_is_no_plan_is_refused(const Kernels& kernels) {
       {"rows=73 width=20", "rows=73 width=19"},
       {"queries=37 keys=37 channels=20 v_channels=20 q=z", "queries=37 keys=36 channels=20 "
                                                            "v_channels=20 q=z"},
-      {"distances=away", "distances=swept"},
+      {"encoding=away", "encoding=swept"},
       {"taps=3 taps_bins=2", "taps=150 taps_bins=2"},
       {"time=37 bins=5", "time=37 bins=6"},
       {"result y", "result z"},

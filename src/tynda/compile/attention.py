@@ -38,7 +38,7 @@ def attention_weights(lower: Lowering, step: Step) -> None:
 
 def relative_attention(lower: Lowering, step: Step) -> None:
     """See `Ops.relative_attention`: always in float32, since products with weights outweigh it."""
-    names = ("q", "k", "v", "distances", "content_bias", "distance_bias", "lengths")
+    names = ("q", "k", "v", "encoding", "content_bias", "position_bias", "lengths")
     places = {name: lower.view(step.tensors[name]) for name in names}
     batch, frames, channels = step.tensors["q"].shape
     about = {"batch": batch, "heads": step.settings["heads"], "queries": frames, "keys": frames}
@@ -46,10 +46,10 @@ def relative_attention(lower: Lowering, step: Step) -> None:
     lower.emit("relative_attention", **about, **places, y=lower.new(step.result))
 
 
-def distances(lower: Lowering, step: Step) -> None:
-    """See `Ops.distances`: only the shape of its input is read."""
+def relative_encoding(lower: Lowering, step: Step) -> None:
+    """See `Ops.relative_encoding`: only the shape of its input is read."""
     y = lower.new(step.result)
-    lower.emit("distances", rows=y.rows, width=step.result.shape[-1], y=y)
+    lower.emit("relative_encoding", rows=y.rows, width=step.result.shape[-1], y=y)
 
 
 def pack_kv(lower: Lowering, step: Step) -> None:
@@ -83,6 +83,6 @@ def _heads(lower: Lowering, step: Step) -> dict[str, int]:
 RULES = {
     **{"attention": attention, "causal_attention": attention},
     **{"window_attention": window_attention, "attention_weights": attention_weights},
-    **{"distances": distances, "relative_attention": relative_attention},
+    **{"relative_encoding": relative_encoding, "relative_attention": relative_attention},
     **{"pack_keys": pack_kv, "pack_values": pack_kv},
 }

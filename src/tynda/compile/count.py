@@ -266,7 +266,7 @@ def _macs(step: Step) -> int:
         case "attention" | "causal_attention" | "window_attention":
             return math.prod(t["q"].shape[:2]) * _keys(step) * (t["q"].shape[2] + t["v"].shape[2])
         case "relative_attention":
-            products = t["k"].size + t["v"].size + t["q"].shape[0] * t["distances"].size
+            products = t["k"].size + t["v"].size + t["q"].shape[0] * t["encoding"].size
             return t["q"].shape[1] * products
         case "attention_weights":
             return size * t["q"].shape[-1] // int(step.settings["heads"])

@@ -293,27 +293,27 @@ class TraceOps:
         expect(table.shape[-1] % 2 == 0 and table.shape[-1] <= width, x, table)
         return self._step("rotary", x.shape, {"heads": heads}, table=table, x=x)
 
-    def distances(self, x: Value) -> Value:
+    def relative_encoding(self, x: Value) -> Value:
         _, time, channels = x.shape
         expect(channels % 2 == 0, x)
-        return self._step("distances", (max(0, 2 * time - 1), channels), x=x)
+        return self._step("relative_encoding", (max(0, 2 * time - 1), channels), x=x)
 
     def relative_attention(
         self,
         q: Value,
         k: Value,
         v: Value,
-        distances: Value,
+        encoding: Value,
         content_bias: Value,
-        distance_bias: Value,
+        position_bias: Value,
         *,
         heads: int,
         lengths: Value,
     ) -> Value:
         shape = attended(q, k, v, heads)
         time, channels = q.shape[1:]
-        expect(k.shape == q.shape and distances.shape == (max(0, 2 * time - 1), channels), q, k)
-        expect(content_bias.shape == distance_bias.shape == (channels,), q, content_bias)
+        expect(k.shape == q.shape and encoding.shape == (max(0, 2 * time - 1), channels), q, k)
+        expect(content_bias.shape == position_bias.shape == (channels,), q, content_bias)
         return self._step(
             "relative_attention",
             shape,
@@ -321,9 +321,9 @@ class TraceOps:
             q=q,
             k=k,
             v=v,
-            distances=distances,
+            encoding=encoding,
             content_bias=content_bias,
-            distance_bias=distance_bias,
+            position_bias=position_bias,
             lengths=lengths,
         )
 

@@ -2,7 +2,7 @@
 
 Rekesh et al. 2023, "Fast Conformer with Linearly Scalable Attention for Efficient Speech
 Recognition", section 2.1: depthwise separable convolutions shorten time eightfold, then come the
-blocks of Gulati et al. 2020, "Conformer" (section 2), with attention by distances (Dai et al.
+blocks of Gulati et al. 2020, "Conformer" (section 2), with relative attention (Dai et al.
 2019, "Transformer-XL", section 3.3) and batch norm in the convolution module.
 
 Tensors have the names of the checkpoints on the Hugging Face hub (``transformers``'
@@ -165,9 +165,9 @@ def encode(
     ``lengths [batch]`` counts the frames of each item; the second result the output's, rounded up.
     """
     x, lengths = _subsample(ops, weights, config, features, lengths)
-    distances = ops.distances(x)
+    encoding = ops.relative_encoding(x)
     for i in range(config.layers):
-        x = _block(ops, weights, config, f"encoder.layers.{i}", x, distances, lengths)
+        x = _block(ops, weights, config, f"encoder.layers.{i}", x, encoding, lengths)
         if tap is not None:
             tap(i, x)
     return ops.log_softmax(dense(ops, weights, _HEAD, x)), lengths
@@ -191,7 +191,7 @@ def _subsample(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: 
 
 
 def _block(
-    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, distances: T, lengths: T
+    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, encoding: T, lengths: T
 ) -> T:
     """One Conformer block (Gulati et al. 2020, section 2.4)."""
 
@@ -205,7 +205,7 @@ def _block(
     def attention(x: T) -> T:
         x = norm(ops, weights, f"{name}.norm_self_att", x)
         q, k, v = (linear(f"self_attn.{part}_proj", x) for part in "qkv")
-        away = linear("self_attn.relative_k_proj", distances)
+        away = linear("self_attn.relative_k_proj", encoding)
         biases = (weights[f"{name}.self_attn.bias_{part}"] for part in "uv")
         x = ops.relative_attention(q, k, v, away, *biases, heads=config.heads, lengths=lengths)
         return linear("self_attn.o_proj", x)

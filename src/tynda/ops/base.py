@@ -193,7 +193,7 @@ class Ops(Protocol[T]):
         """
         ...
 
-    def distances(self, x: T) -> T:
+    def relative_encoding(self, x: T) -> T:
         """Sinusoids of how far two frames of ``x [batch, time, channels]`` may lie apart.
 
         Gives ``[2 time - 1, channels]``, a row for each distance ``d`` from ``time - 1`` down to
@@ -208,19 +208,19 @@ class Ops(Protocol[T]):
         q: T,
         k: T,
         v: T,
-        distances: T,
+        encoding: T,
         content_bias: T,
-        distance_bias: T,
+        position_bias: T,
         *,
         heads: int,
         lengths: T,
     ) -> T:
         """`attention` that also looks at how far each key lies from the query.
 
-        ``q``, ``k`` and ``v [batch, time, channels]``, ``distances [2 time - 1, channels]`` in the
-        order of `distances`, biases ``[channels]``. In each head, query ``i`` and key ``j`` have
-        the score ``((q[i] + content_bias) k[j] + (q[i] + distance_bias) distances[time - 1 - i +
-        j]) / sqrt(width)``. Source: Dai et al. 2019, section 3.3 and appendix B.
+        ``q``, ``k`` and ``v [batch, time, channels]``, ``encoding [2 time - 1, channels]`` in the
+        order of `relative_encoding`, biases ``[channels]``. In each head, query ``i`` and key ``j``
+        have the score ``((q[i] + content_bias) k[j] + (q[i] + position_bias) encoding[time - 1 - i
+        + j]) / sqrt(width)``. Source: Dai et al. 2019, section 3.3 and appendix B.
         """
         ...
 

@@ -247,7 +247,7 @@ class NumpyOps:
         even[:], odd[:] = even * cos - odd * sin, odd * cos + even * sin
         return y.reshape(x.shape)
 
-    def distances(self, x: Array) -> Array:
+    def relative_encoding(self, x: Array) -> Array:
         return relative_sinusoids(*x.shape[1:])
 
     def relative_attention(
@@ -255,9 +255,9 @@ class NumpyOps:
         q: Array,
         k: Array,
         v: Array,
-        distances: Array,
+        encoding: Array,
         content_bias: Array,
-        distance_bias: Array,
+        position_bias: Array,
         *,
         heads: int,
         lengths: Array,
@@ -265,7 +265,7 @@ class NumpyOps:
         valid = np.arange(k.shape[1]) < lengths[:, None]
         v = np.where(valid[..., None], v, np.float32(0))
         # Scores by distance: those of query i and all keys stand side by side in row i.
-        away = _scores(q + distance_bias, distances[None], heads)
+        away = _scores(q + position_bias, encoding[None], heads)
         scores = _scores(q + content_bias, k, heads) + _diagonals(away, k.shape[1])
         return _weighted(_softmax(scores, valid[:, None, None]), v)
 
@@ -351,7 +351,7 @@ class NumpyOps:
 
 
 def relative_sinusoids(time: int, channels: int) -> Array:
-    """The result of `Ops.distances` for ``time`` frames of so many ``channels``."""
+    """The result of `Ops.relative_encoding` for ``time`` frames of so many ``channels``."""
     away = np.arange(time - 1, -time, -1)[:, None]
     angles = away * 10_000.0 ** (-np.arange(0, channels, 2) / channels)
     return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(-1, channels).astype(np.float32)

@@ -183,7 +183,7 @@ class TorchOps:
         pairs = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
         return torch.cat([pairs.flatten(-2), rest], -1).flatten(2)
 
-    def distances(self, x: Tensor) -> Tensor:
+    def relative_encoding(self, x: Tensor) -> Tensor:
         return torch.from_numpy(relative_sinusoids(*x.shape[1:])).to(x)
 
     def relative_attention(
@@ -191,15 +191,15 @@ class TorchOps:
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        distances: Tensor,
+        encoding: Tensor,
         content_bias: Tensor,
-        distance_bias: Tensor,
+        position_bias: Tensor,
         *,
         heads: int,
         lengths: Tensor,
     ) -> Tensor:
         time, v = k.shape[1], self.mask(v, lengths)
-        away = _scores(q + distance_bias, distances[None], heads)
+        away = _scores(q + position_bias, encoding[None], heads)
         frames = torch.arange(time, device=k.device)
         columns = (time - 1 - frames[:, None] + frames).expand(*away.shape[:3], time)
         scores = _scores(q + content_bias, k, heads) + away.gather(3, columns)

@@ -11,14 +11,14 @@ namespace {
 struct Relative : Floats {
   static constexpr bool kFew = false;
 
-  // Distances in panels, then queries for them, then a panel of their scores.
+  // RelativeEncoding in panels, then queries for them, then a panel of their scores.
   static int64_t panel_bytes(int64_t room, int64_t width) { return key_bytes(2 * room, width); }
   static int64_t more_bytes(int64_t room, int64_t width) {
     return panel_bytes(room, width) + 4 * kTile * (width + kKeys);
   }
 
   static void begin(const Attention& a, uint8_t* more) {
-    pack_keys(a.distances, a.ld_distances, 2 * a.room - 1, 2 * a.room, a.width, more);
+    pack_keys(a.encoding, a.ld_encoding, 2 * a.room - 1, 2 * a.room, a.width, more);
   }
 
   static void take_queries(const Attention& a, int64_t from, int64_t count, float* q,
@@ -43,7 +43,7 @@ struct Relative : Floats {
     by.packed_k = more;
     auto* const q = reinterpret_cast<float*>(more + panel_bytes(a.room, a.width));
     float* const parts = q + kTile * a.width;
-    take_biased(a, r, Rows, a.distance_bias, q);
+    take_biased(a, r, Rows, a.position_bias, q);
     const int64_t first = a.origin - r + from, end = first + keys;
     for (int64_t p = (first - Rows + 1) / kPanel * kPanel; p < end; p += kPanel) {
       score<Rows>(by, q, p, parts);
