@@ -24,23 +24,23 @@ class Blobs {
   // Numbers, all of them finite.
   std::vector<float> floats(int64_t offset, int64_t count);
   // The same as memory of a constant; the same memory for the same blob.
-  Shared constant(int64_t offset, int64_t bytes);
+  SharedBytes constant(int64_t offset, int64_t bytes);
   // A matrix as the manifest tells of it: its kind and where its blobs begin. The same one for the
   // same blobs.
-  std::shared_ptr<const Matrix> matrix(const std::string& told, const Shape& shape,
+  std::shared_ptr<const Matrix> matrix(const std::string& record, const Shape& shape,
                                        const Kernels& kernels);
 
  private:
   void check(int64_t offset, int64_t bytes) const;
   void read(int64_t offset, int64_t bytes, void* to);
-  void put_floats(Matrix& m, const Words& words);
-  void put_codes_8(Matrix& m, const Words& words);
-  void put_codes_few(Matrix& m, const Words& words, bool ternary);
+  void pack_floats(Matrix& m, const Words& words);
+  void pack_codes_8(Matrix& m, const Words& words);
+  void pack_codes_few(Matrix& m, const Words& words, bool ternary);
 
   std::string path_;
   std::ifstream file_;
   int64_t size_ = 0;
-  std::map<std::pair<int64_t, int64_t>, Shared> constants_;
+  std::map<std::pair<int64_t, int64_t>, SharedBytes> constants_;
   std::map<std::string, std::shared_ptr<const Matrix>> matrices_;
 };
 

@@ -41,7 +41,7 @@ struct Greedy {
   Kind kind;
   int64_t blank = 0;  // of ctc: the token between labels
   // A seq2seq head has a token that ends a text, and a maximum number of tokens in it.
-  int64_t end = 0, most = 0;
+  int64_t end = 0, max_tokens = 0;
   // The decoder's first tokens, those that are never chosen, and those not chosen first.
   std::vector<int64_t> prompt, never, first;
 };
@@ -57,7 +57,7 @@ class Exported {
   const Greedy& greedy() const { return greedy_; }
   // The bytes that each token adds to a text.
   const std::vector<std::string>& tokens() const { return tokens_; }
-  // The results of a program, in its order. The arguments that `inputs` do not give are made.
+  // The results of a program, in its order. The arguments that `inputs` do not give are runnable.
   // A result that is an input, such as a cache, is changed in place. std::invalid_argument where
   // the inputs are not the program's.
   std::vector<Tensor> run(const std::string& name, std::vector<Tensor> inputs) const;

@@ -9,7 +9,7 @@
 namespace tynda {
 
 // y [frames, bins] of frames that are `hop` samples apart, on all threads of the pool.
-void spectra_of(const Spectra& spectra, const Kernels& kernels, const float* samples, int64_t hop,
+void compute_spectra(const Spectra& spectra, const Kernels& kernels, const float* samples, int64_t hop,
                 int64_t frames, float* y);
 
 // Samples at 16 kHz to features [frames, bins]. It never changes once it is made.
@@ -20,7 +20,7 @@ class FrontEnd {
     spectrogram,  // roots of magnitudes, each frame standardised
     raw,          // the samples themselves
   };
-  enum Normal {
+  enum Normalization {
     none,       // as they are
     utterance,  // zero mean and unit variance: of each bin, or of all samples
     whisper,    // no less than the greatest value - 8, then (x + 4) / 4
@@ -28,7 +28,7 @@ class FrontEnd {
 
   // std::invalid_argument for what does not go together. `window`: [window size]; `filters`:
   // [fft / 2 + 1, bins], of a log_mel alone.
-  FrontEnd(Kind kind, Normal normal, int64_t hop, int64_t fft, int64_t bins,
+  FrontEnd(Kind kind, Normalization normal, int64_t hop, int64_t fft, int64_t bins,
            const std::vector<float>& window, const std::vector<float>& filters);
 
   int64_t hop() const { return hop_; }
@@ -40,7 +40,7 @@ class FrontEnd {
 
  private:
   Kind kind_;
-  Normal normal_;
+  Normalization normal_;
   int64_t hop_, fft_, bins_, window_;
   std::unique_ptr<const Spectra> spectra_;
 };

@@ -28,7 +28,7 @@ struct Attention {
   const uint8_t *packed_k, *packed_v;
   float* y;
   int64_t ldq, ldk, ldv, ldy;
-  int64_t queries, keys, room;  // room: keys that there would be at most
+  int64_t queries, keys, capacity;  // capacity: keys that there would be at most
   int64_t width, v_width;       // channels of one head
   bool causal;
   int64_t first;  // causal: query i sees the keys up to first + i; else it sees all `keys`
@@ -37,20 +37,20 @@ struct Attention {
   bool window;
   int64_t before, after;
   // By distances alone: in the score of query i and key j, query + content_bias by the key is
-  // joined by query + position_bias by row origin - i + j of `encoding` [2 room - 1, width].
+  // joined by query + position_bias by row origin - i + j of `encoding` [2 capacity - 1, width].
   const float *encoding, *content_bias, *position_bias;
   int64_t ld_encoding, origin;
 };
 
 // Attention in float32, or with both products in 8 bits.
 struct AttentionKernels {
-  int64_t (*key_bytes)(int64_t room, int64_t width);
-  int64_t (*value_bytes)(int64_t room, int64_t v_width);
-  void (*pack_keys)(const float* k, int64_t ldk, int64_t keys, int64_t room, int64_t width,
+  int64_t (*key_bytes)(int64_t capacity, int64_t width);
+  int64_t (*value_bytes)(int64_t capacity, int64_t v_width);
+  void (*pack_keys)(const float* k, int64_t ldk, int64_t keys, int64_t capacity, int64_t width,
                     uint8_t* packed);
-  void (*pack_values)(const float* v, int64_t ldv, int64_t keys, int64_t room, int64_t v_width,
+  void (*pack_values)(const float* v, int64_t ldv, int64_t keys, int64_t capacity, int64_t v_width,
                       uint8_t* packed);
-  int64_t (*scratch)(int64_t queries, int64_t room, int64_t width, int64_t v_width, bool packed);
+  int64_t (*scratch)(int64_t queries, int64_t capacity, int64_t width, int64_t v_width, bool packed);
   void (*attend)(const Attention&);
   // y [queries, columns]: the weights themselves, 0 for what is not seen.
   void (*weights)(const Attention&, int64_t columns);
@@ -63,11 +63,11 @@ struct Kernels {
   int tile;   // rows that a product works on at once
 
   // y [rows, n] = x [rows, k] times the panels [begin, end) of a Matrix, transposed.
-  void (*multiply)(const float* x, int64_t ldx, int64_t rows, const Matrix&, int64_t begin,
+  void (*matmul)(const float* x, int64_t ldx, int64_t rows, const Matrix&, int64_t begin,
                    int64_t end, float* y, int64_t ldy, const Epilogue&);
   // The same of codes [rows, depth], zeros from k on, with a scale for each row, and a Matrix in
   // 8 bits or fewer; exact until it leaves integers.
-  void (*multiply_8)(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+  void (*matmul_8)(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
                      const Matrix&, int64_t begin, int64_t end, float* y, int64_t ldy,
                      const Epilogue&);
   // Codes round(x * 127 / max |x|) + zero of each row, zeros up to `depth`, and scales max / 127.
@@ -110,7 +110,7 @@ struct Kernels {
 inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group)
     : Shape(n, k, kernels.panel, bits, group), zero(kernels.zero),
       data(aligned_bytes(panels() * panel_bytes())), scale(bits == 32 ? 0 : panels() * width),
-      start(scale.size()), steps(few() ? 2 * panels() * groups() * width : 0) {
+      correction(scale.size()), steps(few() ? 2 * panels() * groups() * width : 0) {
   std::memset(data.get(), 0, panels() * panel_bytes());
 }
 

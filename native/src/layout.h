@@ -2,7 +2,7 @@
 //
 // All of it is settled before anything is computed: the memory that a model will take is known
 // without its weights. Operations whose rows do not depend on each other form a strip, which a
-// thread runs for a block of rows at a time. A tensor that only lives within a strip has room for
+// thread runs for a block of rows at a time. A tensor that only lives within a strip has capacity for
 // that block alone, for each thread; the others share one arena, in which tensors that do not live
 // at the same time lie on the same bytes.
 #pragma once
@@ -15,8 +15,8 @@ namespace tynda {
 class Layout {
  public:
   struct Stage {
-    bool strip;
-    int64_t rows, block;        // of a strip; `block`: rows that a thread takes at a time
+    bool fused;
+    int64_t rows, block;        // of a strip; `block`: rows that a thread can_join at a time
     std::vector<size_t> order;  // its operations
   };
 
@@ -25,7 +25,7 @@ class Layout {
 
   const Kernels& kernels;
   int threads;
-  std::vector<Operation> operations;  // in the plan's order, with places settled
+  std::vector<Operation> operations;  // in the plan's order, with each_view settled
   std::vector<Stage> stages;
   std::vector<Shape> weights;
   std::vector<std::string> constant_names, matrix_names;  // in the order in which they are told of

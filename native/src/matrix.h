@@ -51,7 +51,7 @@ struct Shape {
   int64_t block_bytes() const { return kBlockInputs * width * bits / 8; }
   int64_t groups() const { return std::max<int64_t>(1, round_up(k, group) / group); }
   // Step and offset of a group of output `i`.
-  int64_t steps_of(int64_t i, int64_t g) const {
+  int64_t steps_index(int64_t i, int64_t g) const {
     return 2 * ((i / width * groups() + g) * width + i % width);
   }
   // k as products read it, and as a row of activations has to be.
@@ -77,7 +77,7 @@ struct Matrix : Shape {
   int zero;       // see Kernels
   Bytes data;
   std::vector<float> scale;    // from 8 bits down: of each output, n rounded up
-  std::vector<int32_t> start;  // the same: where each sum starts, so that `zero` falls out
+  std::vector<int32_t> correction;  // the same: where each sum starts, so that `zero` falls out
   std::vector<int8_t> steps;   // below 8 bits: step, offset; [n / width][groups][width][2]
 
   // Zeros.
@@ -89,13 +89,13 @@ struct Matrix : Shape {
     const uint8_t* panel = data.get() + i / width * panel_bytes();
     for (int64_t j = 0; j < k; j++)
       y[j] = bits == 32 ? reinterpret_cast<const float*>(panel)[j * width + at]
-                        : scale[i] * float(few() ? whole(i, j)
+                        : scale[i] * float(few() ? code_value(i, j)
                                                  : int8_t(panel[(j / 4 * width + at) * 4 + j % 4]));
   }
 
  private:
   // Below 8 bits: what the code of input `j` counts.
-  int whole(int64_t i, int64_t j) const {
+  int code_value(int64_t i, int64_t j) const {
     const uint8_t* block = data.get() + i / width * panel_bytes() +
                            j / kBlockInputs * block_bytes() + i % width * 4 + j % 4;
     const auto part = [&](int64_t plane, int size) {
@@ -103,7 +103,7 @@ struct Matrix : Shape {
       return block[(plane + s % size) * 4 * width] >> (s / size * size) & ((1 << size) - 1);
     };
     const int code = bits == 3 ? part(0, 2) | part(2, 1) << 2 : part(0, bits);
-    const int8_t* step = &steps[steps_of(i, j / group)];
+    const int8_t* step = &steps[steps_index(i, j / group)];
     return step[0] * code + step[1];
   }
 };

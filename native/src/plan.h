@@ -15,14 +15,14 @@ namespace tynda {
 
 // Every operation that a plan may have: what is named here can be read, checked and run.
 using Operation =
-    std::variant<Windows, Quantize, Multiply, Multiply8, Depthwise, Lookup, LayerNorm, Affine,
+    std::variant<Im2col, Quantize, MatMul, MatMul8, Depthwise, Lookup, LayerNorm, Affine,
                  Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask, RelativeEncoding,
                  Copy, LookupRows, Attend, WindowAttend, RelativeAttend, AttentionWeights, PackKV,
                  Moments, Lstm, Write, Lengths, Positions>;
 
 struct Plan {
   struct Buffer {
-    enum Kind { made, argument, constant };
+    enum Kind { internal, argument, constant };
     std::string name;
     Kind kind;
     int64_t rows;

@@ -9,15 +9,15 @@ namespace tynda {
 
 // An operation that may be part of a strip: row r of its result needs row r of what it reads
 // row by row, and any part of what it reads as a whole.
-struct Strip {
-  static constexpr bool kStrip = true, kEarly = false;
+struct Fusible {
+  static constexpr bool kFusible = true, kEarly = false;
   int64_t rows = 0;
   void settle(const Kernels&, int) {}
 };
 
 // A convolution's view of its input [batch, time, bins, channels]; part of the channels only
 // where it has groups. One axis alone: bins = taps_bins = 1.
-struct View {
+struct ConvShape {
   int64_t time, bins, channels;                // of the input
   int64_t first_channel, used_channels;        // of this group
   int64_t frames, frame_bins;                  // of the output
@@ -35,56 +35,56 @@ struct View {
 };
 
 // y [rows, taps * taps_bins * used_channels]: what each frame of a convolution looks at.
-struct Windows : Strip {
-  static constexpr const char* kName = "windows";
-  Place x, y;
-  View view;
+struct Im2col : Fusible {
+  static constexpr const char* kName = "im2col";
+  View x, y;
+  ConvShape conv;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), view.fields(f);
-    f.place("x", x, Use::whole), f.place("y", y, Use::result);
+    f.number("rows", rows), conv.fields(f);
+    f.view("x", x, Use::whole), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
 // Codes [rows, depth] of 8 bits with a scale for each row. `whole`: a row goes on in the next ones.
-struct Quantize : Strip {
+struct Quantize : Fusible {
   static constexpr const char* kName = "quantize";
-  Place x, codes, scales;
+  View x, codes, scales;
   int64_t width, depth;
-  bool whole;
+  bool overlapping;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("depth", depth);
-    f.flag("whole", whole), f.place("x", x, whole ? Use::whole : Use::rows);
-    f.place("codes", codes, Use::result), f.place("scales", scales, Use::result);
+    f.flag("overlapping", overlapping), f.view("x", x, overlapping ? Use::whole : Use::rows);
+    f.view("codes", codes, Use::result), f.view("scales", scales, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
 // y = activation(x times a weight in 32 bits, transposed + bias) * factor + residual.
-struct Multiply : Strip {
-  static constexpr const char* kName = "multiply";
-  Place x, y, bias, residual;
+struct MatMul : Fusible {
+  static constexpr const char* kName = "matmul";
+  View x, y, bias, residual;
   Weight weight;
   Activation activation;
-  bool whole;
+  bool overlapping;
   float factor;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.flag("whole", whole);
-    f.place("x", x, whole ? Use::whole : Use::rows), ending(f);
+    f.number("rows", rows), f.flag("overlapping", overlapping);
+    f.view("x", x, overlapping ? Use::whole : Use::rows), ending(f);
   }
   template <class F>
   void ending(F& f) {
-    f.weight("weight", weight), f.place_or_none("bias", bias, Use::whole);
+    f.weight("weight", weight), f.optional_view("bias", bias, Use::whole);
     f.activation("activation", activation), f.real("factor", factor);
-    f.place_or_none("residual", residual, Use::rows), f.place("y", y, Use::result);
+    f.optional_view("residual", residual, Use::rows), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void check_ending(const Check& c) const;
@@ -97,13 +97,13 @@ struct Multiply : Strip {
 };
 
 // The same of codes, with a weight in 8 bits or fewer.
-struct Multiply8 : Multiply {
-  static constexpr const char* kName = "multiply_8";
-  Place scales;
+struct MatMul8 : MatMul {
+  static constexpr const char* kName = "matmul_8";
+  View scales;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.place("x", x, Use::rows), f.place("scales", scales, Use::rows);
+    f.number("rows", rows), f.view("x", x, Use::rows), f.view("scales", scales, Use::rows);
     ending(f);
   }
   void check(const Check& c) const;
@@ -112,16 +112,16 @@ struct Multiply8 : Multiply {
 };
 
 // A convolution of each channel with its own taps; weight [taps, taps_bins, channels].
-struct Depthwise : Strip {
+struct Depthwise : Fusible {
   static constexpr const char* kName = "depthwise";
-  Place x, y, weight, bias;
-  View view;
+  View x, y, weight, bias;
+  ConvShape conv;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), view.fields(f), f.place("x", x, Use::whole);
-    f.place("weight", weight, Use::whole), f.place_or_none("bias", bias, Use::whole);
-    f.place("y", y, Use::result);
+    f.number("rows", rows), conv.fields(f), f.view("x", x, Use::whole);
+    f.view("weight", weight, Use::whole), f.optional_view("bias", bias, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -130,15 +130,15 @@ struct Depthwise : Strip {
 };
 
 // Rows of a weight by number; std::out_of_range for a number that names none.
-struct Lookup : Strip {
+struct Lookup : Fusible {
   static constexpr const char* kName = "lookup";
-  Place ids, y;
+  View ids, y;
   Weight table;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.place("ids", ids, Use::whole), f.weight("table", table);
-    f.place("y", y, Use::result);
+    f.number("rows", rows), f.view("ids", ids, Use::whole), f.weight("table", table);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;

@@ -9,14 +9,14 @@
 namespace tynda {
 
 // Memory that somebody else may hold as well; it stays as long as one of them does.
-using Shared = std::shared_ptr<const uint8_t>;
+using SharedBytes = std::shared_ptr<const uint8_t>;
 
 // It never changes once it is made: any number of threads may run one, each with memory of its own.
 class Program {
  public:
   // One constant and one matrix for each that the plan has, in its order; std::invalid_argument
   // where one is not as the plan says. `constant_bytes`: of each.
-  Program(Layout layout, std::vector<Shared> constants, const std::vector<int64_t>& constant_bytes,
+  Program(Layout layout, std::vector<SharedBytes> constants, const std::vector<int64_t>& constant_bytes,
           std::vector<std::shared_ptr<const Matrix>> matrices);
 
   const Layout& layout() const { return layout_; }
@@ -26,11 +26,11 @@ class Program {
   void run(uint8_t* memory, uint8_t* const* arguments, double* seconds = nullptr) const;
 
  private:
-  void run_strip(const Layout::Stage& stage, const Run& run, double* seconds) const;
+  void run_fused(const Layout::Stage& stage, const Run& run, double* seconds) const;
   void run_blocks(const Layout::Stage& stage, const Run& run, double* seconds) const;
 
   Layout layout_;
-  std::vector<Shared> constants_;
+  std::vector<SharedBytes> constants_;
   std::vector<const uint8_t*> pointers_;
   std::vector<std::shared_ptr<const Matrix>> matrices_;
 };

@@ -58,8 +58,8 @@ std::string single_spaced(const std::string& text) {
   return result;
 }
 
-void check_results(const std::vector<Tensor>& results, size_t least) {
-  if (results.size() < least) throw std::invalid_argument("a program has too few results");
+void check_results(const std::vector<Tensor>& results, size_t min_count) {
+  if (results.size() < min_count) throw std::invalid_argument("a program has too few results");
 }
 
 Tensor integers(const std::vector<int64_t>& values) {
@@ -105,8 +105,8 @@ std::string Recogniser::ctc(const std::vector<Tensor>& encoded) const {
   const std::vector<std::string>& tokens = model_.tokens();
   const auto vocab = int64_t(tokens.size());
   if (encoded[1].bytes != 8) throw std::invalid_argument("an encoder's lengths are not one");
-  const int64_t most = encoded[0].bytes / (4 * vocab);
-  const int64_t frames = std::clamp<int64_t>(*encoded[1].as<int64_t>(), 0, most);
+  const int64_t max_frames = encoded[0].bytes / (4 * vocab);
+  const int64_t frames = std::clamp<int64_t>(*encoded[1].as<int64_t>(), 0, max_frames);
   std::string text;
   int64_t before = model_.greedy().blank;
   for (int64_t t = 0; t < frames; t++) {
@@ -129,12 +129,12 @@ std::string Recogniser::seq2seq(const std::vector<Tensor>& encoded) const {
     inputs.push_back(zeros(model_.argument_bytes("prompt", inputs.size())));
   std::vector<Tensor> results = model_.run("prompt", inputs);
   std::string text;
-  for (int64_t count = 0; count < greedy.most; count++) {
+  for (int64_t count = 0; count < greedy.max_tokens; count++) {
     check_results(results, cross.size() + 1);
     const int64_t token = choose(results[1], count == 0);
     if (token == greedy.end) break;
     text += model_.tokens()[size_t(token)];
-    if (count + 1 == greedy.most) break;
+    if (count + 1 == greedy.max_tokens) break;
     inputs = {integers({token}), integers({int64_t(greedy.prompt.size()) + count})};
     inputs.insert(inputs.end(), cross.begin(), cross.end());
     inputs.insert(inputs.end(), results.begin() + 2, results.end());

@@ -12,11 +12,11 @@ namespace tynda {
 
 // More than any machine has of bytes, rows or anything else: products of two such numbers that are
 // within it again are exact.
-constexpr int64_t kMost = int64_t(1) << 42;
+constexpr int64_t kMaxSize = int64_t(1) << 42;
 
-// Throws std::invalid_argument where a product is beyond kMost.
+// Throws std::invalid_argument where a product is beyond kMaxSize.
 inline int64_t times(int64_t a, int64_t b) {
-  if (a < 0 || b < 0 || a > kMost || b > kMost || (b && a > kMost / b))
+  if (a < 0 || b < 0 || a > kMaxSize || b > kMaxSize || (b && a > kMaxSize / b))
     throw std::invalid_argument("a size is negative or beyond any memory");
   return a * b;
 }
@@ -24,7 +24,7 @@ inline int64_t times(int64_t a, int64_t b) {
 enum class Space { arena, local, argument, constant };
 
 // Where a tensor is: rows of `row` bytes, the first `offset` bytes from where its buffer begins.
-struct Place {
+struct View {
   static constexpr int64_t kOwn = -1;  // as `row`: as long as the buffer's own rows
 
   int64_t buffer = -1;  // none
@@ -64,9 +64,9 @@ struct IgnoreFields {
   template <class T>
   void weight(std::string_view, T&) {}
   template <class T>
-  void place(std::string_view, T&, Use) {}
+  void view(std::string_view, T&, Use) {}
   template <class T>
-  void place_or_none(std::string_view, T&, Use) {}
+  void optional_view(std::string_view, T&, Use) {}
   template <class T>
   void work(T&, int64_t) {}
   void scratch(int64_t) {}
@@ -83,7 +83,7 @@ struct Run {
   const uint8_t* const* constants;
   int64_t first = 0, count = 0;  // rows
 
-  uint8_t* base(const Place& p) const {
+  uint8_t* base(const View& p) const {
     switch (p.space) {
       case Space::arena: return arena + p.offset;
       case Space::local: return local + p.offset;
@@ -93,22 +93,22 @@ struct Run {
   }
   // Row `row`; of a local tensor, whose rows are those of the block.
   template <class T>
-  T* at(const Place& p, int64_t row) const {
+  T* at(const View& p, int64_t row) const {
     if (p.space == Space::local) row -= first;
     return reinterpret_cast<T*>(base(p) + row * p.row);
   }
   template <class T>
-  T* at(const Place& p) const {
+  T* at(const View& p) const {
     return at<T>(p, first);
   }
-  const float* floats(const Place& p, int64_t row = 0) const { return at<const float>(p, row); }
-  const int64_t* integers(const Place& p) const { return at<const int64_t>(p, 0); }
+  const float* floats(const View& p, int64_t row = 0) const { return at<const float>(p, row); }
+  const int64_t* integers(const View& p) const { return at<const int64_t>(p, 0); }
   // How much of an item there is, of `most`.
-  int64_t length(const Place& lengths, int64_t item, int64_t most) const {
-    return std::clamp<int64_t>(integers(lengths)[item], 0, most);
+  int64_t length(const View& lengths, int64_t item, int64_t max) const {
+    return std::clamp<int64_t>(integers(lengths)[item], 0, max);
   }
   // The same run with another thread's local memory; *this must be the first thread's.
-  Run of_thread(int thread) const {
+  Run for_thread(int thread) const {
     Run run = *this;
     run.local += thread * local_bytes;
     return run;
@@ -116,7 +116,7 @@ struct Run {
 };
 
 // Throws std::out_of_range where a number that only a run knows names nothing.
-inline int64_t within(int64_t index, int64_t size) {
+inline int64_t checked_index(int64_t index, int64_t size) {
   if (index < 0 || index >= size)
     throw std::out_of_range("index " + std::to_string(index) + " is not below " +
                             std::to_string(size));
@@ -133,30 +133,30 @@ class Check {
   Check(const Kernels& kernels, const std::vector<Shape>& weights, const std::vector<int64_t>& bytes)
       : kernels(kernels), weights(weights), bytes_(bytes) {}
 
-  void that(bool holds, const char* otherwise) const {
+  void require(bool holds, const char* otherwise) const {
     if (!holds) throw std::invalid_argument(otherwise);
   }
   const Shape& shape(const Weight& w) const { return weights[size_t(w.index)]; }
 
   // `rows` rows, of which so many bytes are used.
-  void bytes(const Place& p, int64_t rows, int64_t used) const {
-    that(p.offset >= 0 && p.row >= 0, "a place has a negative offset or row");
+  void bytes(const View& p, int64_t rows, int64_t used) const {
+    require(p.offset >= 0 && p.row >= 0, "a place has a negative offset or row");
     if (rows == 0 || used == 0) return;
     const int64_t end = times(rows - 1, p.row) + used + p.offset;
-    that(rows > 0 && used > 0 && end <= bytes_[size_t(p.buffer)], "a place is not in its buffer");
+    require(rows > 0 && used > 0 && end <= bytes_[size_t(p.buffer)], "a place is not in its buffer");
   }
-  void floats(const Place& p, int64_t rows, int64_t width) const {
-    that(p.offset % 4 == 0 && p.row % 4 == 0, "numbers are not where a number may begin");
+  void floats(const View& p, int64_t rows, int64_t width) const {
+    require(p.offset % 4 == 0 && p.row % 4 == 0, "numbers are not where a number may begin");
     bytes(p, rows, times(width, 4));
   }
   // Rows that follow each other without a gap.
-  void dense(const Place& p, int64_t rows, int64_t width) const {
-    that(rows < 2 || p.row == times(width, 4), "rows are not as long as their numbers");
+  void dense(const View& p, int64_t rows, int64_t width) const {
+    require(rows < 2 || p.row == times(width, 4), "rows are not as long as their numbers");
     floats(p, rows, width);
   }
   // Whole numbers, one after another.
-  void integers(const Place& p, int64_t count) const {
-    that(p.offset % 8 == 0, "whole numbers are not where one may begin");
+  void integers(const View& p, int64_t count) const {
+    require(p.offset % 8 == 0, "whole numbers are not where one may begin");
     bytes(p, std::min<int64_t>(count, 1), times(count, 8));
   }
 

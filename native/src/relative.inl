@@ -1,32 +1,32 @@
 // Attention by distances, in float32 (Dai et al. 2019, appendix B); part of kernels.inl.
 //
 // Scores of a query and all distances would be twice those of keys. A tile of queries that follow
-// each other looks at as many distances as there are keys, and one more for each of its queries.
+// each other looks at as many distances as there are keys, and one extra for each of its queries.
 #pragma once
 
 namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-struct Relative : Floats {
-  static constexpr bool kFew = false;
+struct RelativeForm : FloatForm {
+  static constexpr bool kUnpackedFew = false;
 
   // RelativeEncoding in panels, then queries for them, then a panel of their scores.
-  static int64_t panel_bytes(int64_t room, int64_t width) { return key_bytes(2 * room, width); }
-  static int64_t more_bytes(int64_t room, int64_t width) {
-    return panel_bytes(room, width) + 4 * kTile * (width + kKeys);
+  static int64_t panel_bytes(int64_t capacity, int64_t width) { return key_bytes(2 * capacity, width); }
+  static int64_t extra_bytes(int64_t capacity, int64_t width) {
+    return panel_bytes(capacity, width) + 4 * kTile * (width + kKeys);
   }
 
-  static void begin(const Attention& a, uint8_t* more) {
-    pack_keys(a.encoding, a.ld_encoding, 2 * a.room - 1, 2 * a.room, a.width, more);
+  static void begin(const Attention& a, uint8_t* extra) {
+    pack_keys(a.encoding, a.ld_encoding, 2 * a.capacity - 1, 2 * a.capacity, a.width, extra);
   }
 
-  static void take_queries(const Attention& a, int64_t from, int64_t count, float* q,
+  static void load_queries(const Attention& a, int64_t from, int64_t count, float* q,
                            float* units) {
-    take_biased(a, from, count, a.content_bias, q);
-    std::fill(units, units + count, unit_of(a));
+    load_biased(a, from, count, a.content_bias, q);
+    std::fill(units, units + count, score_unit(a));
   }
-  static void take_biased(const Attention& a, int64_t from, int64_t count, const float* bias,
+  static void load_biased(const Attention& a, int64_t from, int64_t count, const float* bias,
                           float* q) {
     for (int64_t i = 0; i < count; i++)
       vectors(a.width, [&](int64_t c, int n) {
@@ -37,13 +37,13 @@ struct Relative : Floats {
 
   // Row i of a tile begins with distance origin - r - i + from, one less than the row before.
   template <int Rows>
-  static void add_scores(const Attention& a, uint8_t* more, int64_t r, int64_t from, int64_t keys,
+  static void add_scores(const Attention& a, uint8_t* extra, int64_t r, int64_t from, int64_t keys,
                          float* scores) {
     Attention by = a;
-    by.packed_k = more;
-    auto* const q = reinterpret_cast<float*>(more + panel_bytes(a.room, a.width));
+    by.packed_k = extra;
+    auto* const q = reinterpret_cast<float*>(extra + panel_bytes(a.capacity, a.width));
     float* const parts = q + kTile * a.width;
-    take_biased(a, r, Rows, a.position_bias, q);
+    load_biased(a, r, Rows, a.position_bias, q);
     const int64_t first = a.origin - r + from, end = first + keys;
     for (int64_t p = (first - Rows + 1) / kPanel * kPanel; p < end; p += kPanel) {
       score<Rows>(by, q, p, parts);

@@ -5,46 +5,46 @@
 namespace tynda {
 
 // Row r of y [rows, width] is made of row r of x.
-struct RowWise : Strip {
-  Place x, y;
+struct RowWise : Fusible {
+  View x, y;
   int64_t width;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width);
-    f.place("x", x, Use::rows), f.place("y", y, Use::result);
+    f.view("x", x, Use::rows), f.view("y", y, Use::result);
   }
 };
 
-struct LayerNorm : Strip {
+struct LayerNorm : Fusible {
   static constexpr const char* kName = "layer_norm";
-  Place x, weight, bias, y;
+  View x, weight, bias, y;
   int64_t width;
   float eps;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.number("width", width), f.place("x", x, Use::rows);
-    f.place("weight", weight, Use::whole), f.place_or_none("bias", bias, Use::whole);
-    f.real("eps", eps), f.place("y", y, Use::result);
+    f.number("rows", rows), f.number("width", width), f.view("x", x, Use::rows);
+    f.view("weight", weight, Use::whole), f.optional_view("bias", bias, Use::whole);
+    f.real("eps", eps), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
 // activation(x * weight + bias), which have a row for each `period` rows of x.
-struct Affine : Strip {
+struct Affine : Fusible {
   static constexpr const char* kName = "affine";
-  Place x, weight, bias, y;
+  View x, weight, bias, y;
   int64_t width, period;
   Activation activation;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("period", period);
-    f.place("x", x, Use::rows);
-    f.place("weight", weight, Use::whole), f.place("bias", bias, Use::whole);
-    f.activation("activation", activation), f.place("y", y, Use::result);
+    f.view("x", x, Use::rows);
+    f.view("weight", weight, Use::whole), f.view("bias", bias, Use::whole);
+    f.activation("activation", activation), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -78,9 +78,9 @@ struct Swiglu : Glu {
 // Cosines, then sines, of the angles by which `rotary` turns pairs of channels: those of row r are
 // of place starts[r / count] + r % count, pair i by place * base^(-2 i / width). There are half as
 // many pairs as `width`, rounded up.
-struct RotaryTable : Strip {
+struct RotaryTable : Fusible {
   static constexpr const char* kName = "rotary_table";
-  Place starts, y;
+  View starts, y;
   int64_t count, width;
   float base;
 
@@ -88,23 +88,23 @@ struct RotaryTable : Strip {
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("count", count), f.number("width", width);
-    f.real("base", base), f.place("starts", starts, Use::whole), f.place("y", y, Use::result);
+    f.real("base", base), f.view("starts", starts, Use::whole), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
 // In each of `heads` parts of a row, the first `turned` channels by a table of that width.
-struct Rotary : Strip {
+struct Rotary : Fusible {
   static constexpr const char* kName = "rotary";
-  Place x, table, y;
-  int64_t width, heads, turned;
+  View x, table, y;
+  int64_t width, heads, rotary_width;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("heads", heads);
-    f.number("turned", turned), f.place("x", x, Use::rows), f.place("table", table, Use::rows);
-    f.place("y", y, Use::result);
+    f.number("rotary_width", rotary_width), f.view("x", x, Use::rows), f.view("table", table, Use::rows);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -117,16 +117,16 @@ struct LogSoftmax : RowWise {
 };
 
 // Row r of y is row r % period, where there is a period.
-struct Add : Strip {
+struct Add : Fusible {
   static constexpr const char* kName = "add";
-  Place x, y, sum;
+  View x, y, sum;
   int64_t width, period;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("period", period);
-    f.place("x", x, Use::rows), f.place("y", y, period ? Use::whole : Use::rows);
-    f.place("sum", sum, Use::result);
+    f.view("x", x, Use::rows), f.view("y", y, period ? Use::whole : Use::rows);
+    f.view("sum", sum, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -144,18 +144,18 @@ struct Scale : RowWise {
   void run(const Run& run) const;
 };
 
-// Zeros from an item's length on; an item has `frames` frames of `each` rows.
-struct Mask : Strip {
+// Zeros from an item's length on; an item has `frames` frames of `frame_rows` rows.
+struct Mask : Fusible {
   static constexpr const char* kName = "mask";
-  Place x, lengths, y;
-  int64_t width, frames, each;
+  View x, lengths, y;
+  int64_t width, frames, frame_rows;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width);
-    f.number("frames", frames), f.number("each", each);
-    f.place("x", x, Use::rows), f.place("lengths", lengths, Use::whole);
-    f.place("y", y, Use::result);
+    f.number("frames", frames), f.number("frame_rows", frame_rows);
+    f.view("x", x, Use::rows), f.view("lengths", lengths, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -163,47 +163,47 @@ struct Mask : Strip {
 
 // Sinusoids of the distance between two frames: of row r, (rows - 1) / 2 - r; in each row sines and
 // cosines by turns, of waves 10000^(-2 i / width).
-struct RelativeEncoding : Strip {
+struct RelativeEncoding : Fusible {
   static constexpr const char* kName = "relative_encoding";
-  Place y;
+  View y;
   int64_t width;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.number("width", width), f.place("y", y, Use::result);
+    f.number("rows", rows), f.number("width", width), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// Rows from + r / frames * time + r % frames of x, `bytes` of each.
-struct Copy : Strip {
+// Rows from + r / frames * time + r % frames of x, `bytes` of frame_rows.
+struct Copy : Fusible {
   static constexpr const char* kName = "copy";
-  Place x, y;
-  int64_t bytes, frames, time, from;
+  View x, y;
+  int64_t bytes, frames, time, start;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("bytes", bytes);
-    f.number("frames", frames), f.number("time", time), f.number("from", from);
-    f.place("x", x, frames == time && from == 0 ? Use::rows : Use::whole);
-    f.place("y", y, Use::result);
+    f.number("frames", frames), f.number("time", time), f.number("start", start);
+    f.view("x", x, frames == time && start == 0 ? Use::rows : Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
 // Rows of `size` rows by number; std::out_of_range for a number that names none.
-struct LookupRows : Strip {
+struct LookupRows : Fusible {
   static constexpr const char* kName = "lookup_rows";
-  Place ids, table, y;
+  View ids, table, y;
   int64_t size;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("size", size);
-    f.place("ids", ids, Use::whole), f.place("table", table, Use::whole);
-    f.place("y", y, Use::result);
+    f.view("ids", ids, Use::whole), f.view("table", table, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;

@@ -4,18 +4,18 @@
 
 namespace tynda {
 
-struct Alone {
-  static constexpr bool kStrip = false, kEarly = false;
+struct Standalone {
+  static constexpr bool kFusible = false, kEarly = false;
   // Sets the sizes that depend on the processor: `work`, `scratch` and the number of parts.
   void settle(const Kernels&, int) {}
 };
 
 // With lengths and places alone: it is run before everything else.
-struct Early : Alone {
+struct Early : Standalone {
   static constexpr bool kEarly = true;
 };
 
-struct Heads {
+struct AttentionShape {
   int64_t batch, heads, queries, keys, channels, v_channels;
   bool causal = false;   // `lengths` then says where the queries of an item start
   bool integer = false;  // products in 8 bits
@@ -36,10 +36,10 @@ struct Heads {
 };
 
 // y [batch, queries, v_channels]; `lengths` [batch].
-struct Attend : Alone {
+struct Attend : Standalone {
   static constexpr const char* kName = "attention";
-  Place q, k, v, lengths, y;
-  Heads heads;
+  View q, k, v, lengths, y;
+  AttentionShape shape;
   bool window = false;  // see `WindowAttend`
   int64_t before = 0, after = 0;
   int64_t chunks = 1;   // parts of the queries that are done apart
@@ -48,12 +48,12 @@ struct Attend : Alone {
   void settle(const AttentionKernels& own, const Kernels& kernels, int threads);
   // Calls attend(head, its first query) for each part of each head.
   template <class Each>
-  void each_part(const Run& run, Each attend) const;
+  void each_chunk(const Run& run, Each attend) const;
   template <class F>
   void fields(F& f) {
-    heads.fields(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
-    f.place("v", v, Use::whole), f.place("lengths", lengths, Use::whole);
-    f.place("y", y, Use::result), f.scratch(scratch);
+    shape.fields(f), f.view("q", q, Use::whole), f.view("k", k, Use::whole);
+    f.view("v", v, Use::whole), f.view("lengths", lengths, Use::whole);
+    f.view("y", y, Use::result), f.scratch(scratch);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
@@ -79,15 +79,15 @@ struct WindowAttend : Attend {
 // `attention` by distances [2 keys - 1, channels], with biases [channels]; as many queries as keys.
 struct RelativeAttend : Attend {
   static constexpr const char* kName = "relative_attention";
-  Place encoding, content_bias, position_bias;
+  View encoding, content_bias, position_bias;
 
   template <class F>
   void fields(F& f) {
-    heads.sizes(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
-    f.place("v", v, Use::whole), f.place("encoding", encoding, Use::whole);
-    f.place("content_bias", content_bias, Use::whole);
-    f.place("position_bias", position_bias, Use::whole);
-    f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result), f.scratch(scratch);
+    shape.sizes(f), f.view("q", q, Use::whole), f.view("k", k, Use::whole);
+    f.view("v", v, Use::whole), f.view("encoding", encoding, Use::whole);
+    f.view("content_bias", content_bias, Use::whole);
+    f.view("position_bias", position_bias, Use::whole);
+    f.view("lengths", lengths, Use::whole), f.view("y", y, Use::result), f.scratch(scratch);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
@@ -95,16 +95,16 @@ struct RelativeAttend : Attend {
 };
 
 // y [batch, heads, queries, keys].
-struct AttentionWeights : Alone {
+struct AttentionWeights : Standalone {
   static constexpr const char* kName = "attention_weights";
-  Place q, k, lengths, y;
-  Heads heads;
+  View q, k, lengths, y;
+  AttentionShape shape;
   int64_t scratch = 0;
 
   template <class F>
   void fields(F& f) {
-    heads.fields(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
-    f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result), f.scratch(scratch);
+    shape.fields(f), f.view("q", q, Use::whole), f.view("k", k, Use::whole);
+    f.view("lengths", lengths, Use::whole), f.view("y", y, Use::result), f.scratch(scratch);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
@@ -128,16 +128,16 @@ struct Packed {
 };
 
 // An item is a row of y.
-struct PackKV : Alone {
+struct PackKV : Standalone {
   static constexpr const char* kName = "pack_kv";
-  Place x, lengths, y;
+  View x, lengths, y;
   int64_t batch;
   Packed form;
 
   template <class F>
   void fields(F& f) {
-    f.number("batch", batch), form.fields(f), f.place("x", x, Use::whole);
-    f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result);
+    f.number("batch", batch), form.fields(f), f.view("x", x, Use::whole);
+    f.view("lengths", lengths, Use::whole), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -146,9 +146,9 @@ struct PackKV : Alone {
 // Mean and variance of x [batch, time, channels] over time and each of `groups` parts of the
 // channels, as weight / sqrt(variance + eps) and what shifts the mean to bias: both
 // [batch, channels].
-struct Moments : Alone {
+struct Moments : Standalone {
   static constexpr const char* kName = "moments";
-  Place x, lengths, weight, bias, scale, shift, work;
+  View x, lengths, weight, bias, scale, shift, work;
   int64_t batch, time, channels, groups;
   int64_t work_bytes = 0;
   float eps;
@@ -156,10 +156,10 @@ struct Moments : Alone {
   template <class F>
   void fields(F& f) {
     f.number("batch", batch), f.number("time", time), f.number("channels", channels);
-    f.number("groups", groups), f.real("eps", eps), f.place("x", x, Use::whole);
-    f.place("lengths", lengths, Use::whole), f.place("weight", weight, Use::whole);
-    f.place("bias", bias, Use::whole), f.place("scale", scale, Use::result);
-    f.place("shift", shift, Use::result), f.work(work, work_bytes);
+    f.number("groups", groups), f.real("eps", eps), f.view("x", x, Use::whole);
+    f.view("lengths", lengths, Use::whole), f.view("weight", weight, Use::whole);
+    f.view("bias", bias, Use::whole), f.view("scale", scale, Use::result);
+    f.view("shift", shift, Use::result), f.work(work, work_bytes);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
@@ -168,9 +168,9 @@ struct Moments : Alone {
 
 // gates [batch, time, 4 hidden] are the inputs' share; the weights are those of the states, for
 // each gate.
-struct Lstm : Alone {
+struct Lstm : Standalone {
   static constexpr const char* kName = "lstm";
-  Place gates, lengths, y, work;
+  View gates, lengths, y, work;
   Weight weights[4];
   int64_t batch, time, hidden;
   int64_t work_bytes = 0;
@@ -179,10 +179,10 @@ struct Lstm : Alone {
   template <class F>
   void fields(F& f) {
     f.number("batch", batch), f.number("time", time), f.number("hidden", hidden);
-    f.flag("reverse", reverse), f.place("gates", gates, Use::whole);
-    f.place("lengths", lengths, Use::whole);
+    f.flag("reverse", reverse), f.view("gates", gates, Use::whole);
+    f.view("lengths", lengths, Use::whole);
     for (int g = 0; g < 4; g++) f.weight(std::string(1, "ifgo"[g]), weights[g]);
-    f.place("y", y, Use::result), f.work(work, work_bytes);
+    f.view("y", y, Use::result), f.work(work, work_bytes);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
@@ -190,16 +190,16 @@ struct Lstm : Alone {
 };
 
 // x [batch, time] rows of `bytes` into cache [batch, capacity], from row `starts` [batch] on.
-struct Write : Alone {
+struct Write : Standalone {
   static constexpr const char* kName = "write";
-  Place x, starts, cache;
+  View x, starts, cache;
   int64_t batch, time, capacity, bytes;
 
   template <class F>
   void fields(F& f) {
     f.number("batch", batch), f.number("time", time), f.number("capacity", capacity);
-    f.number("bytes", bytes), f.place("x", x, Use::whole), f.place("starts", starts, Use::whole);
-    f.place("cache", cache, Use::result);
+    f.number("bytes", bytes), f.view("x", x, Use::whole), f.view("starts", starts, Use::whole);
+    f.view("cache", cache, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -208,14 +208,14 @@ struct Write : Alone {
 // y = max(0, (x + add) / divide + plus) * times, rounded down.
 struct Lengths : Early {
   static constexpr const char* kName = "lengths";
-  Place x, y;
+  View x, y;
   int64_t size, add, divide, plus, times;
 
   template <class F>
   void fields(F& f) {
     f.number("size", size), f.integer("add", add), f.number("divide", divide);
-    f.number("plus", plus), f.number("times", times), f.place("x", x, Use::whole);
-    f.place("y", y, Use::result);
+    f.number("plus", plus), f.number("times", times), f.view("x", x, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -224,13 +224,13 @@ struct Lengths : Early {
 // y [size, count]: as many places from each start on.
 struct Positions : Early {
   static constexpr const char* kName = "positions";
-  Place starts, y;
+  View starts, y;
   int64_t size, count;
 
   template <class F>
   void fields(F& f) {
-    f.number("size", size), f.number("count", count), f.place("starts", starts, Use::whole);
-    f.place("y", y, Use::result);
+    f.number("size", size), f.number("count", count), f.view("starts", starts, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;

@@ -15,16 +15,16 @@ namespace {
 
 // A worker that finds nothing to do looks again this long before it sleeps: the next loop of
 // a model comes within microseconds, and waking takes longer.
-constexpr auto kPatience = std::chrono::microseconds(100);
+constexpr auto kSpinTime = std::chrono::microseconds(100);
 
 // Parts of the gate: workers that are in a loop, whether it is open to more, and above them its
 // number.
-constexpr uint64_t kInside = (uint64_t(1) << 15) - 1;
-constexpr uint64_t kOpen = uint64_t(1) << 15;
-constexpr int kNumber = 16;
+constexpr uint64_t kInsideMask = (uint64_t(1) << 15) - 1;
+constexpr uint64_t kOpenBit = uint64_t(1) << 15;
+constexpr int kNumberShift = 16;
 
 // Times that the caller looks for the others to end before it lets other processes run.
-constexpr int kTurns = 10000;
+constexpr int kMaxSpins = 10000;
 
 inline void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -73,12 +73,12 @@ void Pool::grow(int threads) {
 
 // Workers that there are to be and are not yet.
 void Pool::start() {
-  const uint64_t seen = gate_ >> kNumber;
+  const uint64_t seen = gate_ >> kNumberShift;
   while (int(workers_.size()) + 1 < size_)
     workers_.emplace_back(&Pool::work, this, int(workers_.size()) + 1, seen);
 }
 
-void Pool::take(int thread) {
+void Pool::run_tasks(int thread) {
   try {
     for (int64_t i; (i = next_.fetch_add(1)) < count_;) (*task_)(i, thread);
   } catch (...) {
@@ -102,13 +102,13 @@ void Pool::run(int64_t count, Task task, int threads) {
   next_ = 0;
   {
     std::lock_guard<std::mutex> lock(sleep_);
-    gate_ = ((gate_ >> kNumber) + 1) << kNumber | kOpen;
+    gate_ = ((gate_ >> kNumberShift) + 1) << kNumberShift | kOpenBit;
   }
   wake_.notify_all();
-  take(0);
-  gate_ &= ~kOpen;
-  for (int i = 0; gate_ & kInside; i++) {
-    if (i < kTurns) {
+  run_tasks(0);
+  gate_ &= ~kOpenBit;
+  for (int i = 0; gate_ & kInsideMask; i++) {
+    if (i < kMaxSpins) {
       pause();
     } else {
       std::this_thread::yield();  // more threads than processors
@@ -120,9 +120,9 @@ void Pool::run(int64_t count, Task task, int threads) {
 // Whether there is a loop after `seen` that this worker is now in.
 bool Pool::join(uint64_t& seen) {
   uint64_t gate = gate_;
-  while ((gate & kOpen) && gate >> kNumber != seen)
+  while ((gate & kOpenBit) && gate >> kNumberShift != seen)
     if (gate_.compare_exchange_weak(gate, gate + 1)) {
-      seen = gate >> kNumber;
+      seen = gate >> kNumberShift;
       return true;
     }
   return false;
@@ -130,18 +130,18 @@ bool Pool::join(uint64_t& seen) {
 
 void Pool::work(int thread, uint64_t seen) {
   while (!ending_) {
-    const auto tired = std::chrono::steady_clock::now() + kPatience;
-    bool in = join(seen);
-    while (!in && !ending_ && std::chrono::steady_clock::now() < tired) {
+    const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
+    bool joined = join(seen);
+    while (!joined && !ending_ && std::chrono::steady_clock::now() < deadline) {
       pause();
-      in = join(seen);
+      joined = join(seen);
     }
-    if (!in) {
+    if (!joined) {
       std::unique_lock<std::mutex> lock(sleep_);
-      wake_.wait(lock, [&] { return (in = join(seen)) || ending_; });
+      wake_.wait(lock, [&] { return (joined = join(seen)) || ending_; });
     }
-    if (!in) return;
-    if (thread < threads_) take(thread);
+    if (!joined) return;
+    if (thread < threads_) run_tasks(thread);
     gate_--;
   }
 }

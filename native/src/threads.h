@@ -27,7 +27,7 @@ class Task {
   void (*call_)(const void*, int64_t, int);
 };
 
-// Models that run at once take turns, one parallel loop each, so that there are never more
+// Models that run at once run_tasks turns, one parallel loop each, so that there are never more
 // threads at work than were asked for.
 class Pool {
  public:
@@ -42,14 +42,14 @@ class Pool {
   // Calls task(i, thread) for i in [0, count), in any order, and returns when all are
   // done. What a task throws is thrown here. A worker that gets no processor meanwhile is not
   // waited for: the others do its share. No task may call this again.
-  // `threads`: how many may take part, all by default; the pool may have more than a model, for
+  // `threads`: how many may run_tasks part, all by default; the pool may have more than a model, for
   // another one. One alone takes no turn: it is the caller's.
   void run(int64_t count, Task task, int threads = 1 << 30);
 
  private:
   void work(int thread, uint64_t seen);
   bool join(uint64_t& seen);
-  void take(int thread);
+  void run_tasks(int thread);
   void start();
 
   std::mutex turn_;  // held by the loop that is running

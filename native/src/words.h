@@ -16,7 +16,7 @@ namespace tynda {
 [[noreturn]] inline void refuse(const std::string& why) { throw std::invalid_argument(why); }
 
 // A part of a text as messages have it: short, and without control characters.
-inline std::string shown(std::string_view text) {
+inline std::string printable(std::string_view text) {
   std::string result(text.substr(0, 60));
   for (char& c : result)
     if (static_cast<unsigned char>(c) < 32 || c == 127) c = '?';
@@ -26,21 +26,21 @@ inline std::string shown(std::string_view text) {
 inline int64_t integer(std::string_view text) {
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value > kMost || value < -kMost)
-    refuse("no whole number: " + shown(text));
+  if (error != std::errc() || end != text.data() + text.size() || value > kMaxSize || value < -kMaxSize)
+    refuse("no whole number: " + printable(text));
   return value;
 }
 
 inline int64_t number(std::string_view text) {
   const int64_t value = integer(text);
-  if (value < 0) refuse("a number is negative: " + shown(text));
+  if (value < 0) refuse("a number is negative: " + printable(text));
   return value;
 }
 
 inline std::string name_of(std::string_view text) {
   const bool plain = text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                             "0123456789._-") == text.npos;
-  if (text.empty() || !plain || text == "-") refuse("no name: " + shown(text));
+  if (text.empty() || !plain || text == "-") refuse("no name: " + printable(text));
   return std::string(text);
 }
 
@@ -67,24 +67,24 @@ class Fields {
       fields_.emplace_back(words[i].substr(0, at), words[i].substr(at + 1));
     }
   }
-  std::string_view take(std::string_view name) {
+  std::string_view read(std::string_view name) {
     for (const auto& [key, value] : fields_)
-      if (key == name) return taken_++, value;
+      if (key == name) return read_count_++, value;
     refuse("nothing says what " + std::string(name) + " is");
   }
-  int64_t number(std::string_view name) { return tynda::number(take(name)); }
+  int64_t number(std::string_view name) { return tynda::number(read(name)); }
   bool flag(std::string_view name) {
-    const std::string_view value = take(name);
+    const std::string_view value = read(name);
     if (value != "0" && value != "1") refuse(std::string(name) + " is neither 0 nor 1");
     return value == "1";
   }
   void end() const {
-    if (taken_ != fields_.size()) refuse("something is said twice, or of nothing");
+    if (read_count_ != fields_.size()) refuse("something is said twice, or of nothing");
   }
 
  private:
   std::vector<std::pair<std::string_view, std::string_view>> fields_;
-  size_t taken_ = 0;
+  size_t read_count_ = 0;
 };
 
 // Calls line(text) for each line after the first, which is to be `header`. Messages begin with the

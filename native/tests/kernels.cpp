@@ -55,11 +55,11 @@ struct Shape {
   }
 };
 
-struct Ending {
+struct RandomEpilogue {
   Floats bias, residual;
   Epilogue epilogue;
 
-  Ending(Random& random, const Shape& s, float spread)
+  RandomEpilogue(Random& random, const Shape& s, float spread)
       : bias(s.n, random, spread), residual(s.span(s.ldy, s.n), random, spread) {
     if (random.coin()) epilogue.bias = bias.begin();
     if (random.coin()) epilogue.residual = residual.begin();
@@ -76,13 +76,13 @@ void in_two(const Matrix& m, Part part) {
   part(m.panels() / 2, m.panels());
 }
 
-void multiply(const Kernels& kernels, Random& random) {
+void matmul(const Kernels& kernels, Random& random) {
   const Shape s(random, 1);
   const float spread = random.one_of(kSpreads);
   const Floats x(s.span(s.ldx, s.k), random, spread), weight(s.n * s.k, random);
-  const Ending ending(random, s, spread);
+  const RandomEpilogue ending(random, s, spread);
   const Epilogue& e = ending.epilogue;
-  at("%s multiply [%d, %d] with [%d, %d], activation %d", kernels.name, int(s.rows), int(s.k),
+  at("%s matmul [%d, %d] with [%d, %d], activation %d", kernels.name, int(s.rows), int(s.k),
      int(s.n), int(s.k), int(e.activation));
   std::vector<Expected> expected(s.span(s.ldy, s.n), {untouched(), 0});
   for (int64_t i = 0; i < s.rows; i++)
@@ -102,18 +102,18 @@ void multiply(const Kernels& kernels, Random& random) {
       expected[i * s.ldy + j] = {y, 1e-5 * size};
     }
   Matrix m(kernels, s.n, s.k, 32);
-  put(m, 0, s.n / 2, weight.begin());
-  put(m, s.n / 2, s.n - s.n / 2, weight.begin() + s.n / 2 * s.k);
+  pack_float32(m, 0, s.n / 2, weight.begin());
+  pack_float32(m, s.n / 2, s.n - s.n / 2, weight.begin() + s.n / 2 * s.k);
   Floats y(s.span(s.ldy, s.n));
   in_two(m, [&](int64_t begin, int64_t end) {
-    kernels.multiply(x.begin(), s.ldx, s.rows, m, begin, end, y.begin(), s.ldy, e);
+    kernels.matmul(x.begin(), s.ldx, s.rows, m, begin, end, y.begin(), s.ldy, e);
   });
   close(y, expected);
   if (e.residual) {  // the result may take its place
     Floats z(ending.residual);
     Epilogue own = e;
     own.residual = z.begin();
-    kernels.multiply(x.begin(), s.ldx, s.rows, m, 0, m.panels(), z.begin(), s.ldy, own);
+    kernels.matmul(x.begin(), s.ldx, s.rows, m, 0, m.panels(), z.begin(), s.ldy, own);
     for (int64_t i = 0; i < z.size(); i++)
       if (i % s.ldy < s.n) expect(z[i] == y[i], "another result in the place of the residual");
   }
@@ -125,7 +125,7 @@ void multiply(const Kernels& kernels, Random& random) {
 }
 
 // `ends`: all codes are 127 or -127.
-void multiply_8(const Kernels& kernels, Random& random, const Shape& s, bool ends) {
+void matmul_8(const Kernels& kernels, Random& random, const Shape& s, bool ends) {
   const auto code = [&] { return int8_t(ends ? (random.coin() ? 127 : -127) : random.code()); };
   const int64_t depth = round_up(s.k, 4);
   const float spread = random.one_of(kSpreads);
@@ -141,10 +141,10 @@ void multiply_8(const Kernels& kernels, Random& random, const Shape& s, bool end
       if (k < s.k) x_codes[i * s.k + k] = c;
       x[i * s.ldx + k] = uint8_t(c + kernels.zero);
     }
-  Ending ending(random, s, spread);
+  RandomEpilogue ending(random, s, spread);
   Epilogue& e = ending.epilogue;
   if (e.activation != Activation::relu) e.activation = Activation::none;  // what is exact
-  at("%s multiply_8 [%d, %d] with [%d, %d]", kernels.name, int(s.rows), int(s.k), int(s.n),
+  at("%s matmul_8 [%d, %d] with [%d, %d]", kernels.name, int(s.rows), int(s.k), int(s.n),
      int(s.k));
   Floats expected(s.span(s.ldy, s.n)), y(expected.size());
   for (int64_t i = 0; i < s.rows; i++)
@@ -159,10 +159,10 @@ void multiply_8(const Kernels& kernels, Random& random, const Shape& s, bool end
       expected[i * s.ldy + j] = out;
     }
   Matrix m(kernels, s.n, s.k, 8);
-  put_8(m, 0, s.n / 2, codes.begin(), scale.begin());
-  put_8(m, s.n / 2, s.n - s.n / 2, codes.begin() + s.n / 2 * s.k, scale.begin() + s.n / 2);
+  pack_int8(m, 0, s.n / 2, codes.begin(), scale.begin());
+  pack_int8(m, s.n / 2, s.n - s.n / 2, codes.begin() + s.n / 2 * s.k, scale.begin() + s.n / 2);
   in_two(m, [&](int64_t begin, int64_t end) {
-    kernels.multiply_8(x.begin(), s.ldx, x_scale.begin(), s.rows, m, begin, end, y.begin(), s.ldy,
+    kernels.matmul_8(x.begin(), s.ldx, x_scale.begin(), s.rows, m, begin, end, y.begin(), s.ldy,
                        e);
   });
   same(y, expected);
@@ -176,7 +176,7 @@ void multiply_8(const Kernels& kernels, Random& random, const Shape& s, bool end
 
 // Weights in few bits come to what they are in 8: packed as Python has them, a step and an offset
 // for each group.
-void multiply_few(const Kernels& kernels, Random& random) {
+void matmul_few(const Kernels& kernels, Random& random) {
   Shape s(random, 4);
   const bool ternary = random.coin();
   const int bits = ternary ? 2 : random.one_of({2, 3, 4});
@@ -210,26 +210,26 @@ void multiply_few(const Kernels& kernels, Random& random) {
           to[(k * bits + b) / 8] |= uint8_t((code >> b & 1) << (k * bits + b) % 8);
       }
     }
-  at("%s multiply in %d bits [%d, %d] with [%d, %d], groups of %d", kernels.name, bits,
+  at("%s matmul in %d bits [%d, %d] with [%d, %d], groups of %d", kernels.name, bits,
      int(s.rows), int(s.k), int(s.n), int(s.k), int(group));
-  const auto put_part = [&](int64_t from, int64_t count) {
-    put_few(few, from, count, packed.begin() + from * row_bytes, row_bytes, ternary,
+  const auto pack_part = [&](int64_t from, int64_t count) {
+    pack_few(few, from, count, packed.begin() + from * row_bytes, row_bytes, ternary,
             scale.begin() + from, steps.begin() + from * groups, offsets.begin() + from * groups);
   };
-  put_part(0, s.n / 2);
-  put_part(s.n / 2, s.n - s.n / 2);
-  put_8(whole, 0, s.n, codes.begin(), scale.begin());
+  pack_part(0, s.n / 2);
+  pack_part(s.n / 2, s.n - s.n / 2);
+  pack_int8(whole, 0, s.n, codes.begin(), scale.begin());
   Buffer<uint8_t> x(s.span(s.ldx, round_up(s.k, 4)));
   for (int64_t i = 0; i < s.rows; i++)
     for (int64_t k = 0; k < round_up(s.k, 4); k++)
       x[i * s.ldx + k] = uint8_t((k >= s.k ? 0 : ends ? 127 : random.code()) + kernels.zero);
-  const Ending ending(random, s, 1);
+  const RandomEpilogue ending(random, s, 1);
   Floats y(s.span(s.ldy, s.n)), expected(y.size());
   in_two(few, [&](int64_t begin, int64_t end) {
-    kernels.multiply_8(x.begin(), s.ldx, x_scale.begin(), s.rows, few, begin, end, y.begin(),
+    kernels.matmul_8(x.begin(), s.ldx, x_scale.begin(), s.rows, few, begin, end, y.begin(),
                        s.ldy, ending.epilogue);
   });
-  kernels.multiply_8(x.begin(), s.ldx, x_scale.begin(), s.rows, whole, 0, whole.panels(),
+  kernels.matmul_8(x.begin(), s.ldx, x_scale.begin(), s.rows, whole, 0, whole.panels(),
                      expected.begin(), s.ldy, ending.epilogue);
   same(y, expected);
   Floats row(s.k), same_row(s.k);
@@ -301,13 +301,13 @@ void round_to_codes(Floats& x, int64_t start, int64_t count, int64_t step) {
   for (int64_t i = 0; i < count; i++) x[start + i * step] = scale * float(codes[i]);
 }
 
-int64_t seen(const Attention& a, int64_t query) {
+int64_t end_key(const Attention& a, int64_t query) {
   if (a.causal) return std::min(a.keys, a.first + query + 1);
   return a.window ? std::min(a.keys, a.first + query + a.after + 1) : a.keys;
 }
 
-int64_t unseen(const Attention& a, int64_t query) {
-  return a.window ? std::clamp<int64_t>(a.first + query - a.before, 0, seen(a, query)) : 0;
+int64_t begin_key(const Attention& a, int64_t query) {
+  return a.window ? std::clamp<int64_t>(a.first + query - a.before, 0, end_key(a, query)) : 0;
 }
 
 // [queries, keys]; `size`: of the largest sum.
@@ -360,7 +360,7 @@ void attend(const Case& c, const Kernels& kernels, Floats& q, Floats& k, Floats&
                                  {untouched(), 0});
   for (int64_t i = 0; i < a.queries; i++) {
     const double* row = all_scores.data() + i * a.keys;
-    const int64_t begin = unseen(a, i), count = seen(a, i);
+    const int64_t begin = begin_key(a, i), count = end_key(a, i);
     const double top = begin < count ? *std::max_element(row + begin, row + count) : 0;
     std::vector<double> sums(a.v_width);
     double total = 0;
@@ -398,7 +398,7 @@ void weigh(const Case& c, const Kernels& kernels, Floats& q, Floats& k, int64_t 
                                  {untouched(), 0});
   for (int64_t i = 0; i < a.queries; i++) {
     const double* row = all_scores.data() + i * a.keys;
-    const int64_t count = seen(a, i);
+    const int64_t count = end_key(a, i);
     const double top = count ? *std::max_element(row, row + count) : 0;
     double total = 0;
     for (int64_t j = 0; j < count; j++) total += std::exp(row[j] - top);
@@ -424,7 +424,7 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   a.keys = random.one_of(kKeys);
   a.width = random.one_of(kWidths);
   a.v_width = random.one_of(kWidths);
-  a.room = a.keys + (random.coin() ? 0 : random.below(300));
+  a.capacity = a.keys + (random.coin() ? 0 : random.below(300));
   a.causal = random.coin();
   a.first = random.below(a.keys + 1);
   a.window = !a.causal && random.coin();
@@ -436,8 +436,8 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   a.ldy = a.v_width + random.below(3);
   const bool relative = !c.integer && !c.packed && !a.causal && random.coin();
   const int64_t before = random.below(20);  // queries that another thread has
-  if (relative) a.room = std::max(a.room, before + a.queries);
-  a.origin = a.room - 1 - before;
+  if (relative) a.capacity = std::max(a.capacity, before + a.queries);
+  a.origin = a.capacity - 1 - before;
   a.ld_encoding = a.width + random.below(3);
   const auto& own = c.integer ? kernels.attention_8
                     : relative ? kernels.relative_attention
@@ -445,24 +445,24 @@ void attention(const Kernels& kernels, Random& random, float spread) {
   Floats q(a.queries ? (a.queries - 1) * a.ldq + a.width : 0, random, spread);
   Floats k(a.keys ? (a.keys - 1) * a.ldk + a.width : 0, random, spread);
   Floats v(a.keys ? (a.keys - 1) * a.ldv + a.v_width : 0, random);
-  Floats encoding(relative ? 2 * a.room * a.ld_encoding : 0, random, spread);
+  Floats encoding(relative ? 2 * a.capacity * a.ld_encoding : 0, random, spread);
   Floats biases(2 * a.width, random, spread);
   at("%s attention%s: %d queries, %d keys, widths %d and %d%s%s%s%s, size %g", kernels.name,
      c.integer ? "_8" : "", int(a.queries), int(a.keys), int(a.width), int(a.v_width),
      c.packed ? ", packed" : "", a.causal ? ", causal" : "", a.window ? ", window" : "",
      relative ? ", relative" : "", spread);
-  Floats scratch(own.scratch(a.queries, a.room, a.width, a.v_width, c.packed) / 4);
-  Floats packed_k(own.key_bytes(a.room, a.width) / 4);
-  Floats packed_v(own.value_bytes(a.room, a.v_width) / 4);
+  Floats scratch(own.scratch(a.queries, a.capacity, a.width, a.v_width, c.packed) / 4);
+  Floats packed_k(own.key_bytes(a.capacity, a.width) / 4);
+  Floats packed_v(own.value_bytes(a.capacity, a.v_width) / 4);
   a.scratch = reinterpret_cast<uint8_t*>(scratch.begin());
-  int64_t packed_keys = a.queries ? seen(a, a.queries - 1) : 0;
+  int64_t packed_keys = a.queries ? end_key(a, a.queries - 1) : 0;
   if (c.packed) {
     packed_keys = a.keys;
     auto* bytes = reinterpret_cast<uint8_t*>(packed_k.begin());
-    own.pack_keys(k.begin(), a.ldk, a.keys, a.room, a.width, bytes);
+    own.pack_keys(k.begin(), a.ldk, a.keys, a.capacity, a.width, bytes);
     a.packed_k = bytes;
     bytes = reinterpret_cast<uint8_t*>(packed_v.begin());
-    own.pack_values(v.begin(), a.ldv, a.keys, a.room, a.v_width, bytes);
+    own.pack_values(v.begin(), a.ldv, a.keys, a.capacity, a.v_width, bytes);
     a.packed_v = bytes;
   }
   // Copies, for the reference rounds them.
@@ -717,7 +717,7 @@ void spectra(const Kernels& kernels, Random& random) {
   Floats filters(bins * count, random);
   for (float& f : filters) f = f < 0 ? 0 : f;
   const Spectra s(window.begin(), size, fft, count ? filters.begin() : nullptr, count,
-                  tynda::Ending::power);
+                  tynda::FinalStep::power);
   at("%s spectra of %d of %d", kernels.name, int(size), int(fft));
   std::vector<Expected> expected;
   for (int64_t i = 0; i < frames; i++) {
@@ -748,9 +748,9 @@ void test(const Kernels& kernels) {
   Random random(1);
   for (int i = 0; i < 400; i++) {
     shift = i % 2;
-    multiply(kernels, random);
-    multiply_8(kernels, random, Shape(random, 4), random.coin());
-    multiply_few(kernels, random);
+    matmul(kernels, random);
+    matmul_8(kernels, random, Shape(random, 4), random.coin());
+    matmul_few(kernels, random);
     quantize(kernels, random);
     attention(kernels, random, random.one_of({0.0f, 1.0f, 5.0f}));
     layer_norm(kernels, random);
@@ -772,7 +772,7 @@ void test(const Kernels& kernels) {
   deep.n = kernels.panel + 1;
   deep.ldy = deep.n;
   deep.k = deep.ldx = 20000;
-  multiply_8(kernels, random, deep, true);
+  matmul_8(kernels, random, deep, true);
 }
 
 }  // namespace

@@ -179,7 +179,7 @@ def report(program: Program, lowered: Lowered | None = None) -> Report:
             sizes = held.setdefault(operation.step, {})
             for matrix in operation.matrices:
                 sizes[matrix.weight] = sizes.get(matrix.weight, 0) + lowered.matrices[matrix]
-            if operation.multiplies_codes:
+            if operation.is_integer_matmul:
                 integer.add(operation.step)
     rows: list[Row] = []
     read: dict[str, int] = {}

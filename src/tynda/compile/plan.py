@@ -98,10 +98,10 @@ class Operation:
         return [value for value in self.fields.values() if isinstance(value, Matrix)]
 
     @property
-    def multiplies_codes(self) -> bool:
+    def is_integer_matmul(self) -> bool:
         """Whether its products are of whole numbers."""
-        of_heads = "attention" in self.name and bool(self.fields.get("integer"))
-        return of_heads or self.name == "multiply_8"
+        attention = "attention" in self.name and bool(self.fields.get("integer"))
+        return attention or self.name == "matmul_8"
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from tynda.weights.kernels import is_integer
 if TYPE_CHECKING:
     from tynda.compile.lower import Lowering
 
-__all__ = ["ACTIVATIONS", "RULES", "Ending", "multiply"]
+__all__ = ["ACTIVATIONS", "RULES", "Epilogue", "matmul"]
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "asinh")
 _FLOAT = 4
@@ -26,7 +26,7 @@ _FOUR = 4
 
 
 @dataclass(frozen=True)
-class Ending:
+class Epilogue:
     """The last steps of a product, before it is written."""
 
     bias: View | None = None
@@ -34,7 +34,7 @@ class Ending:
     factor: float = 1.0
     residual: View | None = None
 
-    def part(self, start: int) -> Ending:
+    def part(self, start: int) -> Epilogue:
         """Return the same for the outputs from ``start`` on."""
         bias, residual = (v and v.columns(start * _FLOAT) for v in (self.bias, self.residual))
         return replace(self, bias=bias, residual=residual)
@@ -42,18 +42,18 @@ class Ending:
 
 def linear(lower: Lowering, step: Step) -> None:
     """See `Ops.linear`."""
-    x, (result, ending) = step.tensors["x"], _ending(lower, step)
+    x, (result, epilogue) = step.tensors["x"], _epilogue(lower, step)
     matrix = lower.matrix(step.tensors["weight"].name)
-    multiply(lower, x, lower.view(x), matrix, lower.new(result), ending)
+    matmul(lower, x, lower.view(x), matrix, lower.new(result), epilogue)
 
 
-def multiply(
+def matmul(
     lower: Lowering,
     value: Value | None,
     x: View,
     matrix: Matrix,
     y: View,
-    ending: Ending,
+    epilogue: Epilogue,
     overlapping: bool = False,
 ) -> None:
     """Rows times a weight.
@@ -62,47 +62,47 @@ def multiply(
     on in the next ones.
     """
     end = {
-        **{"weight": matrix, "bias": ending.bias, "activation": ending.activation},
-        **{"factor": float(ending.factor), "residual": ending.residual, "y": y},
+        **{"weight": matrix, "bias": epilogue.bias, "activation": epilogue.activation},
+        **{"factor": float(epilogue.factor), "residual": epilogue.residual, "y": y},
     }
     if not is_integer(lower.weights[matrix.weight]):
-        lower.emit("multiply", rows=y.rows, whole=overlapping, x=x, **end)
+        lower.emit("matmul", rows=y.rows, overlapping=overlapping, x=x, **end)
         return
     if value is None or value not in lower.codes:
         depth = -(-matrix.inputs // _FOUR) * _FOUR
         name = x.buffer.name
         codes = lower.room(f"{name}.codes", x.rows, depth)
         scales = lower.room(f"{name}.scales", x.rows, _FLOAT)
-        about = {"rows": x.rows, "width": matrix.inputs, "depth": depth, "whole": overlapping}
+        about = {"rows": x.rows, "width": matrix.inputs, "depth": depth, "overlapping": overlapping}
         lower.emit("quantize", **about, x=x, codes=codes, scales=scales)
         if value is not None:
             lower.codes[value] = codes, scales
     else:
         codes, scales = lower.codes[value]
-    lower.emit("multiply_8", rows=y.rows, x=codes, scales=scales, **end)
+    lower.emit("matmul_8", rows=y.rows, x=codes, scales=scales, **end)
 
 
-def _ending(lower: Lowering, step: Step) -> tuple[Value, Ending]:
+def _epilogue(lower: Lowering, step: Step) -> tuple[Value, Epilogue]:
     """Return what a product can do as it is written, and the value that is then its result."""
-    ending, result = Ending(lower.vector(step, "bias")), step.result
+    epilogue, result = Epilogue(lower.vector(step, "bias")), step.result
     while (user := lower.only_user(result)) is not None:
         after = lower.program.steps[user]
-        plain = ending.factor == 1 and ending.residual is None
-        if after.operation in ACTIVATIONS and plain and ending.activation == "none":
-            ending = replace(ending, activation=after.operation)
-        elif after.operation == "scale" and ending.residual is None:
-            ending = replace(ending, factor=ending.factor * after.settings["factor"])
-        elif after.operation == "add" and ending.residual is None:
+        plain = epilogue.factor == 1 and epilogue.residual is None
+        if after.operation in ACTIVATIONS and plain and epilogue.activation == "none":
+            epilogue = replace(epilogue, activation=after.operation)
+        elif after.operation == "scale" and epilogue.residual is None:
+            epilogue = replace(epilogue, factor=epilogue.factor * after.settings["factor"])
+        elif after.operation == "add" and epilogue.residual is None:
             x, y = after.tensors["x"], after.tensors["y"]
             other = y if x is result else x
             if other is result or other.shape != result.shape or not lower.is_known(other):
                 break
-            ending = replace(ending, residual=lower.view(other))
+            epilogue = replace(epilogue, residual=lower.view(other))
         else:
             break
         lower.done.add(user)
         result = after.result
-    return result, ending
+    return result, epilogue
 
 
 # ---- convolutions
@@ -148,7 +148,7 @@ def _convolution(lower: Lowering, step: Step, windows: dict[str, int]) -> None:
 
 
 def _grouped(lower: Lowering, step: Step, windows: dict[str, int], groups: int) -> None:
-    value, (result, ending) = step.tensors["x"], _ending(lower, step)
+    value, (result, epilogue) = step.tensors["x"], _epilogue(lower, step)
     x, y = lower.view(value), lower.new(result)
     used, out = windows["channels"] // groups, step.result.shape[-1] // groups
     parts = [windows | {"first_channel": g * used, "used_channels": used} for g in range(groups)]
@@ -161,18 +161,18 @@ def _grouped(lower: Lowering, step: Step, windows: dict[str, int], groups: int) 
             row = windows["stride"] * used * _FLOAT
             rows = View(patches[g].buffer, y.rows, row, patches[g].offset)
         else:
-            rows = _windows(lower, step, x, y.rows, part)
+            rows = _im2col(lower, step, x, y.rows, part)
         matrix = lower.matrix(step.tensors["weight"].name, g * out, out)
         columns = y.columns(g * out * _FLOAT)
-        multiply(lower, None, rows, matrix, columns, ending.part(g * out), overlapping)
+        matmul(lower, None, rows, matrix, columns, epilogue.part(g * out), overlapping)
 
 
-def _windows(lower: Lowering, step: Step, x: View, rows: int, windows: dict[str, int]) -> View:
+def _im2col(lower: Lowering, step: Step, x: View, rows: int, windows: dict[str, int]) -> View:
     """A copy of what each row of a convolution's result is made of."""
     x = _frames(x, windows)
     taps = windows["taps"] * windows["taps_bins"]
-    y = lower.room(f"{step.result.name}.windows", rows, taps * windows["used_channels"] * _FLOAT)
-    lower.emit("windows", rows=rows, **windows, x=x, y=y)
+    y = lower.room(f"{step.result.name}.im2col", rows, taps * windows["used_channels"] * _FLOAT)
+    lower.emit("im2col", rows=rows, **windows, x=x, y=y)
     return y
 
 
@@ -188,7 +188,7 @@ def _padded(lower: Lowering, step: Step, x: View, windows: dict[str, int]) -> Vi
         return x
     frames = time + 2 * padding
     alone = windows | {"taps": 1, "stride": 1, "frames": frames}
-    return _windows(lower, step, x, frames, alone)
+    return _im2col(lower, step, x, frames, alone)
 
 
 def _depthwise(lower: Lowering, step: Step, windows: dict[str, int]) -> None:
@@ -215,7 +215,7 @@ def lstm(lower: Lowering, step: Step) -> None:
     bias = lower.constant("sum", *names, width=4 * hidden)
     gates = lower.room(f"{step.result.name}.gates", batch * time, 4 * hidden * _FLOAT)
     matrix = lower.matrix(step.tensors["weight_ih"].name)
-    multiply(lower, value, lower.view(value), matrix, gates, Ending(bias))
+    matmul(lower, value, lower.view(value), matrix, gates, Epilogue(bias))
     name = step.tensors["weight_hh"].name
     weights = {gate: lower.matrix(name, g * hidden, hidden, 32) for g, gate in enumerate("ifgo")}
     about = {"batch": batch, "time": time, "hidden": hidden, "reverse": step.settings["reverse"]}

@@ -93,7 +93,7 @@ def concat(lower: Lowering, step: Step) -> None:
         x = lower.view(step.tensors[name])
         size = step.tensors[name].shape[-1] * _FLOAT
         rows = max(y.rows, 1)
-        about = {"rows": y.rows, "bytes": size, "frames": rows, "time": rows, "from": 0}
+        about = {"rows": y.rows, "bytes": size, "frames": rows, "time": rows, "start": 0}
         lower.emit("copy", **about, x=x, y=y.columns(column))
         column += size
 
@@ -103,7 +103,7 @@ def mask(lower: Lowering, step: Step) -> None:
     x, y = lower.view(step.tensors["x"]), lower.new(step.result)
     lengths = lower.view(step.tensors["lengths"])
     _, time, *bins = step.result.shape
-    about = {"rows": y.rows, "width": bins[-1], "frames": time, "each": math.prod(bins[:-1])}
+    about = {"rows": y.rows, "width": bins[-1], "frames": time, "frame_rows": math.prod(bins[:-1])}
     lower.emit("mask", **about, x=x, lengths=lengths, y=y)
 
 
@@ -121,7 +121,7 @@ def rotary_table(lower: Lowering, step: Step) -> None:
 def rotary(lower: Lowering, step: Step) -> None:
     """See `Ops.rotary`."""
     table = step.tensors["table"]
-    about = {"heads": step.settings["heads"], "turned": table.shape[-1]}
+    about = {"heads": step.settings["heads"], "rotary_width": table.shape[-1]}
     lower.each_row("rotary", step, **about, table=lower.view(table))
 
 
@@ -148,7 +148,7 @@ def slice_(lower: Lowering, step: Step) -> None:
     else:
         y = lower.new(step.result)
         about = {"rows": y.rows, "bytes": size, "frames": max(stop - start, 1)}
-        lower.emit("copy", **about, time=time, **{"from": start}, x=x, y=y)
+        lower.emit("copy", **about, time=time, start=start, x=x, y=y)
 
 
 def index_select(lower: Lowering, step: Step) -> None:

@@ -42,18 +42,18 @@ def put_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, bi
     """
     part: Any = weight[rows]
     if bits == 8 and part.grid is None:  # rounded by the kernels, which take less time
-        matrix.put_rounded(kernels, at, by_tap(part.rows))
+        matrix.pack_rounded(kernels, at, by_tap(part.rows))
         forget(part.rows)
         return
     kind, arrays = kernel_arrays(part, bits)
     if kind == "float32":
-        matrix.put(at, *arrays)
+        matrix.pack_float32(at, *arrays)
         forget(part)
     elif kind == "int8":
-        matrix.put_8(at, *arrays)
+        matrix.pack_int8(at, *arrays)
     else:
         codes, *steps = arrays
-        matrix.put_few(at, codes, kind == "ternary", *steps)
+        matrix.pack_few(at, codes, kind == "ternary", *steps)
 
 
 def kernel_arrays(part: Tensor, bits: int) -> tuple[str, list[NDArray[Any]]]:

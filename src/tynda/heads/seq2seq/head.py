@@ -85,7 +85,7 @@ class Seq2SeqHead(Head[Options]):
             frames=frames,
             silence=frames * hop,
             whole=True,
-            numbers={"end": tokenizer.eot, "most": most},
+            numbers={"end": tokenizer.eot, "max_tokens": most},
             tokens={"prompt": prompt, "never": never, "first": first},
         )
 
