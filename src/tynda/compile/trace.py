@@ -1,6 +1,7 @@
-"""Tracing backend: no data, only shapes. A model's definition becomes a list of operations.
+"""The tracing backend: it records the operations of a model's function from shapes, without data.
 
-The cost of a model and its plans are computed from that list; `replay` runs it elsewhere.
+The recorded `Program` is what costs are counted on and plans are lowered from; `replay` runs it on
+another backend.
 """
 
 # ruff: noqa: D102 - the protocol documents every operation
@@ -31,10 +32,10 @@ __all__ = [
 ]
 
 VIEWS = ("reshape", "slice")
-"""Operations whose result is their first tensor seen in another way."""
+"""Operations whose result is a view of their first tensor."""
 INTEGERS = ("positions", "conv_lengths", "multiply_lengths")
-"""Operations on lengths and places, a few numbers each."""
-_NUMBERS = ("lengths", "starts", "index", "ids")
+"""Operations on lengths and positions, whose cost is negligible."""
+_INTEGER_ARGUMENTS = ("lengths", "starts", "index", "ids")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +44,12 @@ class Value:
 
     shape: tuple[int, ...]
     name: str = ""
-    """A weight's own name; or the layer's that makes the tensor, such as ``blocks.0.ff1.in``."""
+    """The name of a weight, or of the layer that computes the tensor (``blocks.0.ff1.in``)."""
     is_weight: bool = False
     is_integer: bool = False
-    """Whether it has whole numbers: lengths, places, tokens."""
+    """Whether its elements are integers: lengths, positions or tokens."""
     packed: str = ""
-    """``keys`` or ``values``, of how many heads: as `pack_keys` gives them."""
+    """For a result of `pack_keys` or `pack_values`: ``keys`` or ``values``, and the heads."""
 
     @property
     def size(self) -> int:
@@ -62,21 +63,21 @@ class Step:
 
     operation: str
     tensors: Mapping[str, Value]
-    """By the protocol's names of its arguments."""
+    """Name of a parameter in the protocol -> tensor."""
     settings: Mapping[str, Any]
-    """The other arguments."""
+    """Name of a parameter that is no tensor -> its value."""
     result: Value
 
     @property
     def weights(self) -> list[Value]:
-        """The tensors of the model that it reads."""
+        """The weights that it reads."""
         return [v for v in self.tensors.values() if v.is_weight]
 
     @property
     def activations(self) -> list[Value]:
-        """The other tensors that it reads, those of whole numbers apart."""
+        """The other tensors that it reads, without those of lengths, positions, indices and ids."""
         tensors = self.tensors.items()
-        return [v for k, v in tensors if not v.is_weight and k not in _NUMBERS]
+        return [v for k, v in tensors if not v.is_weight and k not in _INTEGER_ARGUMENTS]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Program:
 def trace(family: Family, config: Any, frames: int, batch: int = 1) -> Program:
     """List the operations of a family's ``encode`` on features ``[batch, frames, bins]``.
 
-    No weight is made: a model of any size is traced in milliseconds. Raises ValueError where
+    No weight is allocated: a model of any size is traced in milliseconds. Raises ValueError where
     shapes do not fit.
     """
     features, lengths = Value((batch, frames, config.bins)), Value((batch,), is_integer=True)
@@ -102,10 +103,10 @@ def trace(family: Family, config: Any, frames: int, batch: int = 1) -> Program:
 def trace_call(
     function: Callable[..., Any], shapes: Mapping[str, tuple[int, ...]], config: Any, *inputs: Any
 ) -> tuple[Program, Any]:
-    """What ``function(ops, weights, config, *inputs)`` does, and its result.
+    """Return the program of ``function(ops, weights, config, *inputs)``, and the function's result.
 
-    ``shapes``: of the weights, by name. ``inputs`` are values, or structures of them
-    (``ops.tree``), and so is the result.
+    ``shapes``: name of a weight -> its shape. ``inputs`` and the result are values or structures of
+    them (``ops.tree``). Raises ValueError where shapes do not fit.
     """
     ops = TraceOps()
     weights = {name: ops.weight(name, *shape) for name, shape in shapes.items()}
@@ -117,7 +118,7 @@ def trace_call(
 def replay(
     program: Program, ops: Any, weights: Mapping[str, Any], inputs: Sequence[Any]
 ) -> list[Any]:
-    """Run a program on a backend's tensors: the same as the definition itself gives there."""
+    """Run a program on a backend's tensors; the result equals that of the traced function."""
     known = dict(zip(program.inputs, inputs, strict=True))
     for step in program.steps:
         replay_step(step, ops, weights, known)
@@ -125,7 +126,10 @@ def replay(
 
 
 def replay_step(step: Step, ops: Any, weights: Mapping[str, Any], known: dict[Value, Any]) -> None:
-    """Run one step on a backend's tensors: those that it reads are ``known``, or weights."""
+    """Run one step on a backend's tensors, and add its result to ``known``.
+
+    ``known``: the inputs of the program and the results of earlier steps.
+    """
 
     def find(value: Value) -> Any:
         if value.is_weight and value not in known:
@@ -140,7 +144,7 @@ def replay_step(step: Step, ops: Any, weights: Mapping[str, Any], known: dict[Va
 
 @dataclass
 class TraceOps:
-    """Operations of ``tynda.ops.base`` on `Value` objects; each call adds a `Step`.
+    """The operations of ``tynda.ops.base`` on `Value` objects; each call records a `Step`.
 
     Raises ValueError where shapes do not fit.
     """
@@ -148,7 +152,7 @@ class TraceOps:
     steps: list[Step] = field(default_factory=list)
 
     def weight(self, name: str, *shape: int) -> Value:
-        """A tensor of the model."""
+        """Return the value of a weight."""
         return Value(shape, name, is_weight=True)
 
     def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
@@ -428,10 +432,10 @@ class TraceOps:
         settings: Mapping[str, Any] | None = None,
         **tensors: Value | None,
     ) -> Value:
-        """Note a call; gives its result, of ``shape``."""
+        """Record a call, and return its result of ``shape``."""
         given = {name: value for name, value in tensors.items() if value is not None}
         step = Step(operation, given, settings or {}, Value(shape))
-        if operation in VIEWS:  # a part of a weight is one still
+        if operation in VIEWS:  # a view of a weight is a weight
             (x,) = given.values()
             result = Value(shape, x.name, x.is_weight, x.is_integer)
         elif operation in INTEGERS:
