@@ -1,4 +1,4 @@
-// SharedBytes by the tests: random numbers, memory with guards, and a log of every difference.
+// What the tests share: random numbers, memory with guards, and a log of every difference.
 #pragma once
 #include <cmath>
 #include <cstdarg>

@@ -76,8 +76,8 @@ class Ops(Protocol[T]):
     ) -> T:
         """Correlate ``x [batch, time, bins, in]`` with ``weight``.
 
-        ``weight [out, in / groups, k_time, k_bins]``; ``padding`` zeros come before and after both axes. Returns ``[batch, time', bins', out]``,
-        where `conv_length` defines both sizes. Frames past an item's length are read like all
+        ``weight [out, in / groups, k_time, k_bins]``; ``padding`` zeros come before and after both
+        axes. Returns ``[batch, time', bins', out]``, where `conv_length` defines both sizes. Frames past an item's length are read like all
         others: `mask` them before.
         """
         ...
@@ -85,7 +85,8 @@ class Ops(Protocol[T]):
     def layer_norm(self, x: T, weight: T, bias: T | None = None, eps: float = 1e-5) -> T:
         """Normalise the last axis to mean 0 and population variance 1, then scale and shift it.
 
-        The result is multiplied by ``weight``, then ``bias`` is added, both ``[channels]``. Source: Ba et al. 2016, "Layer normalization".
+        The result is multiplied by ``weight``, then ``bias`` is added, both ``[channels]``.
+        Source: Ba et al. 2016, "Layer normalization".
         """
         ...
 
@@ -190,8 +191,8 @@ class Ops(Protocol[T]):
     def rotary_table(self, starts: T, count: int, *, width: int, base: float) -> T:
         """Return the cosines and sines of `rotary`: ``[batch, count, 2 pairs]``.
 
-        The ``count`` positions of an item begin at its own ``starts [batch]``. Position ``p`` rotates pair
-        ``i`` by ``p * base ** (-2 i / width)`` radians, a product in float32; there are
+        The ``count`` positions of an item begin at its own ``starts [batch]``. Position ``p``
+        rotates pair ``i`` by ``p * base ** (-2 i / width)`` radians, a product in float32; there are
         ``width / 2`` pairs, rounded up. The cosines of all pairs come before the sines.
         """
         ...
@@ -200,8 +201,8 @@ class Ops(Protocol[T]):
         """Rotate pairs of channels of ``x [batch, time, channels]`` by angles of their position.
 
         ``table [batch, time, 2 pairs]`` is a result of `rotary_table`. In each head, channels
-        ``2 i`` and ``2 i + 1`` are pair ``i``; the channels after the last pair are unchanged. Source: Su
-        et al. 2021, "RoFormer", section 3.2.2, equation 34.
+        ``2 i`` and ``2 i + 1`` are pair ``i``; the channels after the last pair are unchanged.
+        Source: Su et al. 2021, "RoFormer", section 3.2.2, equation 34.
         """
         ...
 
@@ -262,7 +263,7 @@ class Ops(Protocol[T]):
         ...
 
     def positions(self, starts: T, count: int) -> T:
-        """Return ``count`` consecutive integers from each of ``starts [batch]``: ``[batch, count]``."""
+        """Return ``count`` consecutive integers from each start: ``[batch, count]``."""
         ...
 
     def write(self, cache: T, x: T, starts: T) -> T:
