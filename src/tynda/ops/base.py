@@ -77,8 +77,8 @@ class Ops(Protocol[T]):
         """Correlate ``x [batch, time, bins, in]`` with ``weight``.
 
         ``weight [out, in / groups, k_time, k_bins]``; ``padding`` zeros come before and after both
-        axes. Returns ``[batch, time', bins', out]``, where `conv_length` defines both sizes. Frames past an item's length are read like all
-        others: `mask` them before.
+        axes. Returns ``[batch, time', bins', out]``, where `conv_length` defines both sizes. Frames
+        past an item's length are read like all others: `mask` them before.
         """
         ...
 
@@ -192,8 +192,8 @@ class Ops(Protocol[T]):
         """Return the cosines and sines of `rotary`: ``[batch, count, 2 pairs]``.
 
         The ``count`` positions of an item begin at its own ``starts [batch]``. Position ``p``
-        rotates pair ``i`` by ``p * base ** (-2 i / width)`` radians, a product in float32; there are
-        ``width / 2`` pairs, rounded up. The cosines of all pairs come before the sines.
+        rotates pair ``i`` by ``p * base ** (-2 i / width)`` radians, a product in float32; there
+        are ``width / 2`` pairs, rounded up. The cosines of all pairs come before the sines.
         """
         ...
 
