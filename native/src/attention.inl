@@ -1,15 +1,15 @@
-// Attention in any of its forms; a inverse of kernels.inl.
+// Attention, for each of the forms in attention_forms.inl; included by kernels.inl.
 //
-// The softmax goes over blocks of keys, and the sums are updated with each (Milakov & Gimelshein
-// 2018; Dao et al. 2022, section 3.1), so that there are never extra than kTile x kKeys scores.
+// The softmax is computed online over blocks of keys (Milakov & Gimelshein 2018; Dao et al. 2022,
+// section 3.1), so that no more than kTile x kKeys scores are in memory at a time.
 #pragma once
 
 namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-// Bytes for queries, scores, weights and sums of a tile, and for what is not packed yet. Each inverse
-// begins at a multiple of kAlign.
+// The offsets in scratch memory of packed keys and values (unless the caller packed them), of a
+// tile's queries, scores, weights and sums, and of what a form needs. All are multiples of kAlign.
 template <class Form>
 struct Scratch {
   int64_t keys, values, queries, scores, weights, sums, extra, end;
@@ -18,7 +18,9 @@ struct Scratch {
       : Scratch(a.capacity, a.width, a.v_width, a.packed_k != nullptr) {}
   Scratch(int64_t capacity, int64_t width, int64_t v_width, bool packed) {
     int64_t at = 0;
-    const auto allocate = [&](int64_t bytes) { return std::exchange(at, round_up(at + bytes, kAlign)); };
+    const auto allocate = [&](int64_t bytes) {
+      return std::exchange(at, round_up(at + bytes, kAlign));
+    };
     keys = allocate(packed ? 0 : Form::key_bytes(capacity, width));
     values = allocate(packed ? 0 : Form::value_bytes(capacity, v_width));
     queries = allocate(kTile * Form::depth(width) * int64_t(sizeof(typename Form::Weight)));
@@ -47,10 +49,11 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
   auto* const weights = reinterpret_cast<Weight*>(a.scratch + at.weights);
   auto* const sums = reinterpret_cast<float*>(a.scratch + at.sums);
   std::fill(sums, sums + Rows * padded_width, 0.0f);
-  // Each row has the unit of its scores, the maximum so far, the maximum of this block, and the
-  // factors that bring earlier sums and this block's weights to the larger of both maxima.
+  // For each row: the unit of its scores, the maximum so far, the maximum of this block, and the
+  // factors that rescale the earlier sums and this block's weights to the larger maximum.
   constexpr int kPaddedRows = (Rows + kLanes - 1) / kLanes * kLanes;
-  float unit[kPaddedRows] = {}, running_max[kPaddedRows], block_max[kPaddedRows], old_factor[kPaddedRows], block_factor[kPaddedRows], total[Rows] = {};
+  float unit[kPaddedRows] = {}, running_max[kPaddedRows], block_max[kPaddedRows];
+  float old_factor[kPaddedRows], block_factor[kPaddedRows], total[Rows] = {};
   Form::load_queries(a, r, Rows, q, unit);
   std::fill(running_max, running_max + kPaddedRows, -FLT_MAX);
   std::fill(block_max, block_max + kPaddedRows, -FLT_MAX);
@@ -72,23 +75,28 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
       block_max[i] = row_max(row + out, whole - out, -FLT_MAX);
     }
     for (int i = 0; i < kPaddedRows; i += kLanes) {
-      const F old_max = load(running_max + i), own_max = load(block_max + i), new_max = max(old_max, own_max);
+      const F old_max = load(running_max + i), own_max = load(block_max + i);
+      const F new_max = max(old_max, own_max);
       store(old_factor + i, exp2((old_max - new_max) * load(unit + i)));
-      store(block_factor + i, Form::kBlockMax ? exp2((own_max - new_max) * load(unit + i)) : set1(1));
+      store(block_factor + i,
+            Form::kBlockMax ? exp2((own_max - new_max) * load(unit + i)) : set1(1));
       store(running_max + i, new_max);
     }
     for (int i = 0; i < Rows; i++) {
       const float reference = Form::kBlockMax ? block_max[i] : running_max[i];
-      const float block_total = Form::weigh(scores + i * kKeys + out, count(i) - out, keys - out, reference,
-                                      unit[i], weights + i * kKeys + out);
+      const float block_total =
+          Form::weigh(scores + i * kKeys + out, count(i) - out, keys - out, reference, unit[i],
+                      weights + i * kKeys + out);
       if (old_factor[i] != 1)
         vectors(padded_width, [&](int64_t c, int) {
-          store(sums + i * padded_width + c, load(sums + i * padded_width + c) * set1(old_factor[i]));
+          float* const to = sums + i * padded_width + c;
+          store(to, load(to) * set1(old_factor[i]));
         });
       total[i] = total[i] * old_factor[i] + block_total * block_factor[i];
     }
     for (int64_t p = 0; p < padded_width; p += kPanel)
-      Form::template add_values<Rows>(a, weights, from, out, keys, p, block_factor, sums, padded_width);
+      Form::template add_values<Rows>(a, weights, from, out, keys, p, block_factor, sums,
+                                      padded_width);
   }
   for (int i = 0; i < Rows; i++) {
     const F inverse = set1(total[i] > 0 ? 1 / total[i] : 0);
@@ -104,12 +112,14 @@ inline float inner_product(const float* x, const float* y, int64_t width) {
   return reduce_sum(s);
 }
 
-// Scores of one query and the keys [begin, end), which are not packed.
-inline void unpacked_scores(const Attention& a, int64_t query, int64_t begin, int64_t end, float* y) {
+// Writes the scores of one query and the keys [begin, end), which are not packed, to y.
+inline void unpacked_scores(const Attention& a, int64_t query, int64_t begin, int64_t end,
+                            float* y) {
   for (int64_t j = begin; j < end; j++)
     y[j - begin] = inner_product(a.q + query * a.ldq, a.k + j * a.ldk, a.width);
 }
 
+// For few queries, packing keys and values would take longer than it saves.
 inline void attend_few(const Attention& a) {
   auto* const weights = reinterpret_cast<float*>(a.scratch);
   for (int64_t i = 0; i < a.queries; i++) {
@@ -153,7 +163,7 @@ void attention_weights(const Attention& a, int64_t columns) {
   for (int64_t i = 0; i < a.queries; i++) {
     float* const y = a.y + i * a.ldy;
     const int64_t count = end_key(a, i);
-    if (count == 0) {  // as in the twin: where nothing is end_key, all weigh alike
+    if (count == 0) {  // as in the NumPy reference, weights without any key are uniform
       std::fill(y, y + columns, 1 / float(columns));
       continue;
     }

@@ -1,22 +1,23 @@
-// The forms of keys, values and weights in attention: float32, or both products in 8 bits; a part of
+// The number formats of attention: float32, or 8-bit codes in both products; included by
 // kernels.inl.
 //
-// Keys and values are first brought into panels, as a Matrix has them: by the one who calls, for
-// those that are looked at again and again, or on the way. #pragma once
+// Keys and values are packed into panels like those of a Matrix: by the caller where many calls
+// read them, otherwise in scratch memory at the start of a call.
+#pragma once
 
 namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-constexpr int64_t kKeys = 256;
-// Keys of a block that no query of a tile sees are left out, as many together.
+constexpr int64_t kKeys = 256;  // keys in a block of the online softmax
+// Keys at the start of a block that no query of a tile attends to are skipped in multiples of this.
 constexpr int64_t kSkippedKeys = 64;
 static_assert(kSkippedKeys % kPanel == 0 && kSkippedKeys % (4 * kLanes) == 0);
-// With fewer queries than this, keys and values are not worth being brought into panels.
+// With fewer queries than this, packing keys and values takes longer than it saves.
 constexpr int64_t kFewQueries = 4;
-constexpr int64_t kPrefetchKeys = 12;  // keys in advance that are asked for
+constexpr int64_t kPrefetchKeys = 12;  // how many keys ahead are prefetched
 
-// A query sees the keys from `begin_key` to `end_key`, none where these are the same.
+// A query attends to the keys [begin_key, end_key).
 inline int64_t end_key(const Attention& a, int64_t query) {
   if (a.causal) return std::min(a.keys, a.first + query + 1);
   return a.window ? std::min(a.keys, a.first + query + a.after + 1) : a.keys;
@@ -25,18 +26,18 @@ inline int64_t begin_key(const Attention& a, int64_t query) {
   return a.window ? std::clamp<int64_t>(a.first + query - a.before, 0, end_key(a, query)) : 0;
 }
 
-// The factor that makes a product of a query and a key an exponent of 2. It is applied to the
-// differences of scores, which stay exact where it matters, however large the scores are.
+// The factor from the product of a query and a key to an exponent of 2. It is applied to
+// differences of scores, which are exact where they are small, however large the scores are.
 inline float score_unit(const Attention& a) { return 1.44269504f / std::sqrt(float(a.width)); }
 
-// Rows of one head lie far apart, so that no processor asks for them in advance: they come from
-// the last cache just when they are needed. Asks for `count` of them.
+// Prefetches `count` rows. Rows of one head are far apart in memory, so that the processor's own
+// prefetcher does not detect them.
 inline void prefetch(const float* x, int64_t ldx, int64_t count, int64_t width) {
   for (int64_t i = 0; i < count; i++)
     for (int64_t c = 0; c < width; c += kAlign / 4) __builtin_prefetch(x + i * ldx + c);
 }
 
-// x = 2^(unit * (x - top)); gives the sum.
+// Replaces x by 2^(unit * (x - top)), and returns the sum.
 inline float exp2_row(float* x, int64_t count, float top, float unit) {
   F total = set1(0);
   vectors(count, [&](int64_t i, int n) {
@@ -46,6 +47,7 @@ inline float exp2_row(float* x, int64_t count, float top, float unit) {
   return reduce_sum(total);
 }
 
+// The maximum of a row and `top`.
 inline float row_max(const float* x, int64_t count, float top) {
   F maximum = set1(top);
   int64_t i = 0;
@@ -55,7 +57,7 @@ inline float row_max(const float* x, int64_t count, float top) {
   return top;
 }
 
-// 2^x to 127 for x up to 0, as whole numbers.
+// round(127 * 2^x) for x up to 0.
 inline I exp2_codes(F x) {
   x = max(x, set1(-126));
   const F r = fraction(x);
@@ -64,22 +66,25 @@ inline I exp2_codes(F x) {
   return round_to_int(times_exp2_floor(fma(y, r, set1(127)), x));
 }
 
-// A form says how queries, keys and values are held; one that adds to scores has its own scratch.
+// What forms have in common. A form that adds to the scores overrides the last three functions.
 struct FormBase {
-  static constexpr bool kUnpackedFew = true;  // few queries may leave keys and values as they are
+  static constexpr bool kUnpackedFew = true;  // few queries may read keys and values unpacked
   static int64_t extra_bytes(int64_t, int64_t) { return 0; }
   static void begin(const Attention&, uint8_t*) {}
   template <int Rows>
   static void add_scores(const Attention&, uint8_t*, int64_t, int64_t, int64_t, float*) {}
 };
 
-// ---- float32: keys as [capacity / panel][width][panel], values as [v_width / panel][capacity][panel]
+// ---- float32. Keys are [capacity / panel][width][panel], values [v_width /
+// panel][capacity][panel].
 
 struct FloatForm : FormBase {
   using Weight = float;
 
   static int64_t depth(int64_t width) { return width; }
-  static int64_t key_bytes(int64_t capacity, int64_t width) { return 4 * round_up(capacity, kPanel) * width; }
+  static int64_t key_bytes(int64_t capacity, int64_t width) {
+    return 4 * round_up(capacity, kPanel) * width;
+  }
   static int64_t value_bytes(int64_t capacity, int64_t v_width) {
     return 4 * capacity * round_up(v_width, kPanel);
   }
@@ -93,14 +98,15 @@ struct FloatForm : FormBase {
       for (int64_t c = 0; c < width; c++) row[c * kPanel] = j < keys ? k[j * ldk + c] : 0;
     }
   }
-  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t capacity, int64_t v_width,
-                          uint8_t* to) {
+  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t capacity,
+                          int64_t v_width, uint8_t* to) {
     auto* panels = reinterpret_cast<float*>(to);
     for (int64_t p = 0; p < round_up(v_width, kPanel); p += kPanel)
       for (int64_t j = 0; j < keys; j++)
         vectors(kPanel, [&](int64_t i, int) {
           const int n = int(std::clamp<int64_t>(v_width - p - i, 0, kLanes));
-          store(panels + p * capacity + j * kPanel + i, n ? load_some(v + j * ldv + p + i, n) : set1(0));
+          store(panels + p * capacity + j * kPanel + i,
+                n ? load_some(v + j * ldv + p + i, n) : set1(0));
         });
   }
 
@@ -111,7 +117,7 @@ struct FloatForm : FormBase {
     std::fill(units, units + count, score_unit(a));
   }
 
-  // Scores of a panel of keys.
+  // Writes the scores of a panel of keys, from `key` on, to y [Rows, kKeys].
   template <int Rows>
   static void score(const Attention& a, const float* q, int64_t key, float* y) {
     F s[Rows][kVectors];
@@ -123,8 +129,8 @@ struct FloatForm : FormBase {
       for (int j = 0; j < kVectors; j++) store(y + i * kKeys + j * kLanes, s[i][j]);
   }
 
-  // Weights of a block's keys beside a top, and their sum. Past `count`, up to a multiple of kStep,
-  // scores are -FLT_MAX, whose weights count nothing.
+  // Computes weights 2^(unit * (score - top)) of a block's keys, and returns their sum. Scores from
+  // `count` up to a multiple of kStep are -FLT_MAX, so that their weights are 0.
   static float weigh(const float* scores, int64_t count, int64_t keys, float top, float unit,
                      float* weights) {
     F total = set1(0);
@@ -137,7 +143,7 @@ struct FloatForm : FormBase {
     return reduce_sum(total);
   }
   static constexpr int kStep = kLanes;
-  static constexpr bool kBlockMax = false;  // weights are beside the top so far
+  static constexpr bool kBlockMax = false;  // weights are relative to the maximum so far
 
   // Adds the weighted values of a block's keys [out, keys) to the sums, of one panel of channels.
   template <int Rows>
@@ -146,27 +152,30 @@ struct FloatForm : FormBase {
     F s[Rows][kVectors];
     for (int i = 0; i < Rows; i++)
       for (int j = 0; j < kVectors; j++) s[i][j] = load(sums + i * padded_width + p + j * kLanes);
-    const auto* v = reinterpret_cast<const float*>(a.packed_v) + p * a.capacity + (from + out) * kPanel;
+    const auto* v =
+        reinterpret_cast<const float*>(a.packed_v) + p * a.capacity + (from + out) * kPanel;
     accumulate<FloatDot, Rows>(s, weights + out, kKeys, v, keys - out);
     for (int i = 0; i < Rows; i++)
       for (int j = 0; j < kVectors; j++) store(sums + i * padded_width + p + j * kLanes, s[i][j]);
   }
 };
 
-// ---- 8 bits; tynda/weights/attention.py is the twin
+// ---- 8-bit codes; the reference is tynda/weights/attention.py.
 //
-// Queries and keys have a scale for each row; values one for each channel and block of keys.
-// Weights are rounded to 127ths of the greatest of their row and block.
+// Queries and keys have a scale for each row, values one for each channel and block of keys, and
+// weights are codes up to 127, the largest of their row and block.
 
 struct CodeForm : FormBase {
   using Weight = uint8_t;
 
-  // Keys: scales and starts [capacity up], codes [capacity / panel][width / 4][panel][4].
+  // Keys are scales and zero-point corrections [padded capacity], then codes [capacity /
+  // panel][width / 4][panel][4].
   static int64_t depth(int64_t width) { return round_up(width, 4); }
   static int64_t key_bytes(int64_t capacity, int64_t width) {
     return round_up(capacity, kPanel) * (8 + depth(width));
   }
-  // Values: scales [blocks][v_width up], codes [blocks][v_width / panel][kKeys / 4][panel][4].
+  // Values are scales [blocks][padded v_width], then codes [blocks][v_width / panel][kKeys /
+  // 4][panel][4].
   static int64_t value_bytes(int64_t capacity, int64_t v_width) {
     return round_up(capacity, kKeys) / kKeys * round_up(v_width, kPanel) * (4 + kKeys);
   }
@@ -197,8 +206,8 @@ struct CodeForm : FormBase {
     }
   }
 
-  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t capacity, int64_t v_width,
-                          uint8_t* to) {
+  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t capacity,
+                          int64_t v_width, uint8_t* to) {
     const int64_t padded_width = round_up(v_width, kPanel);
     auto* scales = reinterpret_cast<float*>(to);
     uint8_t* const codes = to + 4 * (round_up(capacity, kKeys) / kKeys) * padded_width;
@@ -226,7 +235,7 @@ struct CodeForm : FormBase {
   static void load_queries(const Attention& a, int64_t from, int64_t count, uint8_t* q,
                            float* units) {
     quantize(a.q + from * a.ldq, a.ldq, count, a.width, depth(a.width), q, units);
-    // A query with a lesser unit is next to nothing; but -FLT_MAX has to weigh nothing with any.
+    // The unit has a minimum so that -FLT_MAX has weight 0 with any query.
     for (int64_t i = 0; i < count; i++) units[i] = std::max(units[i] * score_unit(a), 1e-36f);
   }
 
@@ -238,7 +247,8 @@ struct CodeForm : FormBase {
     I s[Rows][kVectors];
     for (auto& row : s)
       for (int j = 0; j < kVectors; j++) row[j] = load(starts + key + j * kLanes);
-    accumulate<CodeDot, Rows>(s, q, padded_depth, a.packed_k + 8 * padded_width + key * padded_depth, padded_depth);
+    accumulate<CodeDot, Rows>(s, q, padded_depth,
+                              a.packed_k + 8 * padded_width + key * padded_depth, padded_depth);
     for (int j = 0; j < kVectors; j++) {
       const F scale = load(scales + key + j * kLanes);
       for (int i = 0; i < Rows; i++) store(y + i * kKeys + j * kLanes, to_float(s[i][j]) * scale);
@@ -260,18 +270,21 @@ struct CodeForm : FormBase {
     return reduce_sum(to_float(total));
   }
   static constexpr int kStep = 4 * kLanes;
-  static constexpr bool kBlockMax = true;  // weights are beside the top of their block
+  static constexpr bool kBlockMax = true;  // weights are relative to the maximum of their block
 
   template <int Rows>
   static void add_values(const Attention& a, const uint8_t* weights, int64_t from, int64_t out,
-                         int64_t keys, int64_t p, const float* block_factors, float* sums, int64_t padded_width) {
-    const auto* scales = reinterpret_cast<const float*>(a.packed_v) + from / kKeys * padded_width + p;
+                         int64_t keys, int64_t p, const float* block_factors, float* sums,
+                         int64_t padded_width) {
+    const auto* scales =
+        reinterpret_cast<const float*>(a.packed_v) + from / kKeys * padded_width + p;
     const uint8_t* codes = a.packed_v + 4 * (round_up(a.capacity, kKeys) / kKeys) * padded_width;
     I s[Rows][kVectors];
     for (auto& row : s)
       for (I& x : row) x = zeros();
     accumulate<CodeDot, Rows>(s, weights + out, kKeys,
-                            codes + from * padded_width + p * kKeys + out * kPanel, round_up(keys, 4) - out);
+                              codes + from * padded_width + p * kKeys + out * kPanel,
+                              round_up(keys, 4) - out);
     for (int j = 0; j < kVectors; j++) {
       const F scale = load(scales + j * kLanes);
       for (int i = 0; i < Rows; i++) {

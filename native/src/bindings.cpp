@@ -35,10 +35,10 @@ const Kernels& kernels(const std::string& name) {
 
 bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % sizeof(float) == 0; }
 
-// An array's memory, which the array keeps.
+// The memory of an array, which keeps the array alive.
 SharedBytes shared(const Constant& array) {
   const auto* data = static_cast<const uint8_t*>(array.data());
-  if (!aligned(data)) throw std::invalid_argument("a constant is not where a number may begin");
+  if (!aligned(data)) throw std::invalid_argument("a constant is not aligned to 4 bytes");
   return SharedBytes(data, [held = new Constant(array)](const uint8_t*) {
     nb::gil_scoped_acquire lock;
     delete held;
@@ -64,10 +64,12 @@ std::vector<double> run(const Program& program, Arena& arena, const std::vector<
   for (size_t i = 0; i < arrays.size(); i++) {
     pointers.push_back(static_cast<uint8_t*>(arrays[i].data()));
     if (int64_t(arrays[i].nbytes()) != bytes[i] || !aligned(pointers[i]))
-      throw std::invalid_argument("argument " + std::to_string(i) + " is not as the plan says");
+      throw std::invalid_argument("argument " + std::to_string(i) +
+                                  " has another size than in the plan");
   }
   std::vector<double> seconds(timed ? program.layout().operations.size() : 0);
-  // Lent and given back by whoever holds the interpreter's lock: a fork finds no lock taken here.
+  // The piece is borrowed and returned while the GIL is held, so that no fork happens with its lock
+  // held.
   const Arena::Piece piece(arena, program.layout().bytes());
   nb::gil_scoped_release release;
   program.run(piece.memory(), pointers.data(), timed ? seconds.data() : nullptr);
@@ -81,7 +83,7 @@ void check(const Matrix& m, int64_t first, const Array<T, 2>& rows, int64_t widt
     throw std::invalid_argument("the rows do not fit the matrix");
 }
 
-// Calls pack(row, count) for rows [0, rows) in parts, on all threads.
+// Calls pack(row, count) for ranges of rows [0, rows), on all threads.
 template <class Pack>
 void by_panels(const Matrix& m, int64_t rows, Pack pack) {
   const int64_t part = 8 * m.width;
@@ -131,7 +133,8 @@ NB_MODULE(_native, m) {
               Array<float, 1> scale, Array<uint8_t, 2> step, Array<int8_t, 2> offset) {
              const size_t rows = codes.shape(0);
              const int64_t width = ternary ? (m.k + 4) / 5 : (m.k * m.bits + 7) / 8;
-             check(m, first, codes, width, scale.shape(0) == rows && (ternary ? m.bits == 2 : m.few()));
+             check(m, first, codes, width,
+                   scale.shape(0) == rows && (ternary ? m.bits == 2 : m.few()));
              check(m, first, step, m.groups(), step.shape(0) == rows);
              check(m, first, offset, m.groups(), offset.shape(0) == rows);
              by_panels(m, int64_t(rows), [&](int64_t row, int64_t count) {

@@ -8,7 +8,7 @@
 namespace tynda {
 namespace {
 
-// Bytes of a weight that are read at a time before they are brought into the kernels' order.
+// The bytes of a weight that are read at a time before they are packed.
 constexpr int64_t kReadBytes = 1 << 20;
 
 [[noreturn]] void unreadable(const std::string& path) {
@@ -20,7 +20,7 @@ void check_finite(const float* values, int64_t count) {
     if (!std::isfinite(values[i])) refuse("a weight has numbers that are not finite");
 }
 
-// Calls pack(first, count) for the rows of a matrix, some at a time.
+// Calls pack(first, count) for consecutive ranges of a matrix's rows.
 template <class Pack>
 void by_rows(const Matrix& m, int64_t row_bytes, Pack pack) {
   const int64_t rows = std::max<int64_t>(1, kReadBytes / std::max<int64_t>(row_bytes, 1));
@@ -41,12 +41,12 @@ Blobs::Blobs(const std::string& path) : path_(path), file_(path, std::ios::binar
   if (!file_.seekg(0, std::ios::end)) unreadable(path);
   size_ = int64_t(file_.tellg());
   char last;
-  // A folder can be opened and has a size, but no bytes.
+  // A folder can be opened and has a size, but reading a byte fails.
   if (size_ < 0 || (size_ > 0 && !(file_.seekg(size_ - 1) && file_.get(last)))) unreadable(path);
 }
 
 void Blobs::check(int64_t offset, int64_t bytes) const {
-  if (offset % kAlign) refuse("a blob is not where one may begin");
+  if (offset % kAlign) refuse("a blob is not aligned");
   if (offset < 0 || bytes < 0 || offset > size_ || bytes > size_ - offset)
     refuse("a blob is not in weights.bin");
 }
@@ -93,8 +93,8 @@ std::shared_ptr<const Matrix> Blobs::matrix(const std::string& record, const Sha
                     : kind == "int8"  ? shape.bits == 8
                     : kind == "packed" ? shape.few()
                                        : ternary && shape.bits == 2;
-  if (!fits || words.size() != 1 + blobs) refuse("a matrix is not of the plan's kind");
-  // All is known to be in the file before there is memory for it.
+  if (!fits || words.size() != 1 + blobs) refuse("a matrix has another kind than in the plan");
+  // All sizes are checked against the file before memory is allocated.
   const int64_t row = kind == "float32" ? times(shape.k, 4)
                       : kind == "int8"  ? shape.k
                       : ternary         ? (shape.k + 4) / 5

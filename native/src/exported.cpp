@@ -10,17 +10,16 @@ namespace tynda {
 namespace {
 
 constexpr std::string_view kHeader = "tynda-export 1";
-// No export is for more: sizes of all that is runnable of a recording stay within what numbers hold,
-// and decoding ends.
+// The maximum sizes of exports, so that sizes derived from them do not overflow.
 constexpr int64_t kMaxSamples = 1 << 28, kMaxTokens = 1 << 16;
 
 int hexadecimal(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  refuse("a token has an escape that is none");
+  refuse("a token has an invalid escape sequence");
 }
 
-// The bytes of a line of tokens.txt: \\ is a backslash, \xHH any byte.
+// The bytes of a line of tokens.txt, where \\ is a backslash and \xHH any byte.
 std::string unescaped(std::string_view line) {
   std::string bytes;
   for (size_t i = 0; i < line.size(); i++) {
@@ -29,7 +28,8 @@ std::string unescaped(std::string_view line) {
     } else if (line.substr(i, 2) == "\\\\") {
       bytes += line[i++];
     } else {
-      if (line.size() < i + 4 || line[i + 1] != 'x') refuse("a token has an escape that is none");
+      if (line.size() < i + 4 || line[i + 1] != 'x')
+        refuse("a token has an invalid escape sequence");
       bytes += char(16 * hexadecimal(line[i + 2]) + hexadecimal(line[i + 3]));
       i += 3;
     }
@@ -58,13 +58,13 @@ class FolderReader {
       }
     }
     for (const char* kind : {"frontend", "sound", "head"})
-      if (!declared_.count(kind)) refuse("manifest.txt does not tell of a " + std::string(kind));
+      if (!declared_.count(kind)) refuse("manifest.txt has no line " + std::string(kind));
     check_sound(to_.sound_, *to_.front_);
     check_tokens(to_.greedy_);
   }
 
  private:
-  // A constant or a matrix: its name, and the rest of its line.
+  // The line of a constant or a matrix: its name and the rest.
   using WeightRecord = std::pair<std::string, std::string>;
   struct ProgramRecord {
     std::string name;
@@ -78,8 +78,9 @@ class FolderReader {
       return std::all_of(ids.begin(), ids.end(), [&](int64_t id) { return is_token(id); });
     };
     if (!known(g.prompt) || !known(g.never) || !known(g.first) || !is_token(g.blank) ||
-        !is_token(g.end) || g.max_tokens > kMaxTokens || (g.kind == Greedy::seq2seq && g.prompt.empty()))
-      refuse("manifest.txt tells of tokens that there are not");
+        !is_token(g.end) || g.max_tokens > kMaxTokens ||
+        (g.kind == Greedy::seq2seq && g.prompt.empty()))
+      refuse("manifest.txt has tokens that are not in tokens.txt");
     const auto scores = [&](const char* program, size_t result) {
       const std::vector<int64_t>& rows = to_.find(program).rows;
       if (result >= rows.size() || rows[result] != 4 * int64_t(to_.tokens_.size()))
@@ -98,7 +99,7 @@ class FolderReader {
                       front.frames(sound.samples) <= sound.frames &&
                       front.frames(sound.silence) <= sound.frames &&
                       to_.argument_bytes("encode", 0) == bytes && uint64_t(bytes) <= SIZE_MAX / 4;
-    if (!fits) refuse("manifest.txt tells of more sound than the encoder takes");
+    if (!fits) refuse("manifest.txt has other sizes of audio than the encoder");
   }
 
   void read_tokens() {
@@ -114,7 +115,7 @@ class FolderReader {
     const Words words = split(line);
     const std::string kind(words[0]);
     if (kind == "constant" || kind == "matrix") {
-      if (words.size() < 3 || programs_.empty()) refuse("a " + kind + " is of no program");
+      if (words.size() < 3 || programs_.empty()) refuse("a " + kind + " comes before any program");
       const size_t rest = size_t(words[2].data() - line.data());
       ProgramRecord& program = programs_.back();
       (kind == "matrix" ? program.matrices : program.constants)
@@ -123,7 +124,7 @@ class FolderReader {
       if (words.size() != 2) refuse("a program has one name");
       programs_.push_back({name_of(words[1]), {}, {}});
     } else {
-      if (!declared_.insert(kind).second) refuse("it is record twice");
+      if (!declared_.insert(kind).second) refuse("it is declared twice");
       single_record(kind, words);
     }
   }
@@ -143,7 +144,7 @@ class FolderReader {
       std::vector<int64_t>& ids = kind == "prompt" ? g.prompt : kind == "never" ? g.never : g.first;
       for (size_t i = 1; i < words.size(); i++) ids.push_back(number(words[i]));
     } else {
-      refuse("nobody knows of " + printable(kind));
+      refuse("unknown line " + printable(kind));
     }
   }
 
@@ -184,7 +185,7 @@ class FolderReader {
       g.end = fields.number("end");
       g.max_tokens = fields.number("max_tokens");
     } else {
-      refuse("no head is known by this name");
+      refuse("unknown head");
     }
     fields.end();
   }
@@ -200,7 +201,8 @@ class FolderReader {
     Layout layout(plan, kernels_, threads_);
     for (const int64_t result : plan.results)
       runnable.rows.push_back(layout.row_bytes[size_t(result)]);
-    const auto same = [&](const std::vector<WeightRecord>& parts, const std::vector<std::string>& names) {
+    const auto same = [&](const std::vector<WeightRecord>& parts,
+                          const std::vector<std::string>& names) {
       bool fits = parts.size() == names.size();
       for (size_t i = 0; fits && i < parts.size(); i++) fits = parts[i].first == names[i];
       if (!fits) refuse("the plan has other weights than manifest.txt");
@@ -216,7 +218,8 @@ class FolderReader {
       matrices.push_back(blobs_.matrix(record.matrices[i].second, layout.weights[i], kernels_));
     runnable.program = std::make_unique<Program>(std::move(layout), std::move(constants), bytes,
                                              std::move(matrices));
-    if (!to_.programs_.emplace(record.name, std::move(runnable)).second) refuse("it is record twice");
+    if (!to_.programs_.emplace(record.name, std::move(runnable)).second)
+      refuse("it is declared twice");
   }
 
   Exported& to_;

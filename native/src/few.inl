@@ -1,19 +1,20 @@
-// Products with a weight in few bits; part of kernels.inl.
+// Matrix products with a weight of fewer than 8 bits; included by kernels.inl.
 #pragma once
 
 namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-// Up to so many rows are multiplied with the codes as they are, and each sum by its step;
+// Up to kFewRows rows are multiplied with the codes as they are, and sums of groups with their
+// steps.
 constexpr int kFewRows = kTile / 2;
-constexpr int64_t kMaxBlocks = 256;  // of a row, which are summed up before
-// with more rows, or inputs, so many inputs are brought to 8 bits at a time,
+constexpr int64_t kMaxBlocks = 256;  // the maximum number of blocks in a row for that
+// With more rows or inputs, kPiece inputs at a time are expanded to 8 bits, for up to kManyRows
+// rows.
 constexpr int64_t kPiece = 512;
-// for so many rows.
 constexpr int64_t kManyRows = 64;
 
-// Four inputs S of a block, from its planes: those of one vector of outputs.
+// The codes of four inputs 4 S to 4 S + 3 of a block, for one vector of outputs.
 template <int Bits, int S>
 inline B code(const uint8_t* planes) {
   constexpr int kPlane = 4 * kPanel;
@@ -24,7 +25,7 @@ inline B code(const uint8_t* planes) {
   }
 }
 
-// Calls f with 0 to 7 as constants: the each_four of a block.
+// Calls f with constants 0 to 7, the indices of the groups of four inputs in a block.
 template <class Use, int... S>
 TYNDA_INLINE void each_four(Use f, std::integer_sequence<int, S...>) {
   (f(std::integral_constant<int, S>()), ...);
@@ -34,7 +35,7 @@ TYNDA_INLINE void each_four(Use f) {
   each_four(f, std::make_integer_sequence<int, kBlockInputs / 4>());
 }
 
-// Calls use(k, planes, steps) for the blocks of a panel's inputs [k, end); k begins one.
+// Calls use(k, planes, steps) for the blocks of a panel's inputs [k, end), where k begins a block.
 template <int Bits, class Use>
 TYNDA_INLINE void blocks(const Matrix& w, int64_t panel, int64_t k, int64_t end, Use use) {
   constexpr int kBytes = Bits * 4 * kPanel;
@@ -48,7 +49,7 @@ TYNDA_INLINE void blocks(const Matrix& w, int64_t panel, int64_t k, int64_t end,
   }
 }
 
-// The inputs [k, end) of a panel in 8 bits, as a Matrix has them.
+// Expands the inputs [first, end) of a panel to 8 bits, in the layout of an 8-bit Matrix.
 template <int Bits>
 void decode(const Matrix& w, int64_t panel, int64_t first, int64_t end, uint8_t* codes) {
   blocks<Bits>(w, panel, first, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
@@ -61,14 +62,14 @@ void decode(const Matrix& w, int64_t panel, int64_t first, int64_t end, uint8_t*
   });
 }
 
-// Adds the products of Rows rows with the panel. What the codes of a group come to is
+// Adds the products of Rows rows and the panel to the totals. The codes of a group contribute
 //   sum of (step * code + offset) * x = step * (sum of code * x) + offset * (sum of x),
-// and `x_sums` are those of x in each block, times 65536.
+// where `x_sums` holds the sums of x for each block, times 65536.
 template <int Bits, int Rows>
 TYNDA_INLINE void accumulate_few(I (&totals)[Rows][kVectors], const uint8_t* x, int64_t ldx,
                                  const int32_t (*x_sums)[kMaxBlocks], const Matrix& w,
                                  int64_t panel) {
-  // Fours whose sum stays within 16 bits: 255 times the greatest code, 4 * kRun times.
+  // The sum of this many groups of four products fits into 16 bits.
   constexpr int kRun = 32 >> Bits;
   const int64_t end = w.depth();
   blocks<Bits>(w, panel, 0, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
@@ -122,7 +123,7 @@ void matmul_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t
   I all[kManyRows][kVectors];
   for (int64_t p = begin; p < end; p++)
     for (int64_t first = 0; first < rows; first += kManyRows)
-      for (int64_t k = 0; k == 0 || k < depth; k += kPiece) {  // once if there are no inputs
+      for (int64_t k = 0; k == 0 || k < depth; k += kPiece) {  // once even without inputs
         const int64_t stop = std::min(depth, k + kPiece);
         to_8_bits(w, p, k, stop, codes);
         tiles(std::min(kManyRows, rows - first), [&](int64_t r, auto count) {

@@ -8,14 +8,15 @@
 namespace tynda {
 namespace {
 
-// Frames that a thread makes spectra of at a time.
+// The number of frames in one task of a thread.
 constexpr int64_t kTaskFrames = 64;
-// No front end has more: sizes of all that is made of a recording stay within what numbers hold.
+// The maximum FFT length and hop, so that sizes derived from them do not overflow.
 constexpr int64_t kMaxFft = 1 << 14;
 
-// Each column of x [rows, width], rows > 0, with zero mean and unit variance, in double precision.
-// The deviation is sqrt(variance + within) + beside.
-void standardise(std::vector<float>& x, int64_t width, double within, double beside) {
+// Standardises each column of x [rows, width], rows > 0, in double precision: it subtracts the mean
+// and divides by sqrt(variance + variance_eps) + deviation_eps.
+void standardise(std::vector<float>& x, int64_t width, double variance_eps,
+                 double deviation_eps) {
   const int64_t rows = int64_t(x.size()) / width;
   for (int64_t i = 0; i < width; i++) {
     double sum = 0, squares = 0;
@@ -25,7 +26,7 @@ void standardise(std::vector<float>& x, int64_t width, double within, double bes
       const double d = x[size_t(r * width + i)] - mean;
       squares += d * d;
     }
-    const double deviation = std::sqrt(squares / double(rows) + within) + beside;
+    const double deviation = std::sqrt(squares / double(rows) + variance_eps) + deviation_eps;
     for (int64_t r = 0; r < rows; r++) {
       float& value = x[size_t(r * width + i)];
       value = float((value - mean) / deviation);
@@ -33,8 +34,8 @@ void standardise(std::vector<float>& x, int64_t width, double within, double bes
   }
 }
 
-// The samples with `edge` more on each side, mirrored at the first and last one. Zeros come behind
-// a recording that is too short to be mirrored.
+// The samples with reflection padding of `edge` samples on each side. A recording that is too short
+// for it is padded with zeros first.
 std::vector<float> reflect_pad(const float* samples, int64_t count, int64_t edge) {
   const int64_t inner = std::max(count, edge + 1);
   std::vector<float> result(size_t(inner + 2 * edge));
@@ -48,8 +49,8 @@ std::vector<float> reflect_pad(const float* samples, int64_t count, int64_t edge
 
 }  // namespace
 
-void compute_spectra(const Spectra& spectra, const Kernels& kernels, const float* samples, int64_t hop,
-                int64_t frames, float* y) {
+void compute_spectra(const Spectra& spectra, const Kernels& kernels, const float* samples,
+                     int64_t hop, int64_t frames, float* y) {
   const auto task = [&](int64_t i, int) {
     const int64_t first = i * kTaskFrames;
     kernels.spectra(spectra, samples + first * hop, hop, std::min(kTaskFrames, frames - first),
@@ -100,7 +101,7 @@ std::vector<float> FrontEnd::operator()(const Kernels& kernels, const float* sam
     return x;
   }
   const std::vector<float> around = reflect_pad(samples, count, fft_ / 2);
-  // A short window sits in the middle of the FFT; the power does not depend on where.
+  // A window shorter than the FFT is centred in it; power spectra do not depend on its position.
   compute_spectra(*spectra_, kernels, around.data() + (fft_ - window_) / 2, hop_, frames, x.data());
   if (normal_ == utterance) {
     standardise(x, bins_, 0, 1e-5);

@@ -1,5 +1,5 @@
-// The kernels, over the few operations that a simd_*.h offers. Compiled once for each
-// instruction set, in a namespace of its own.
+// The kernels, written with the vector functions that each simd_*.h defines. An isa_*.cpp compiles
+// them for its instruction set, in a namespace of its own.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kPanel = kLanes * kVectors;
 
-// Where sums are handed on: they stay in registers only if nothing is called.
+// Functions that pass arrays of sums are always inlined, or the sums would go through memory.
 #define TYNDA_INLINE [[gnu::always_inline]] inline
 
 // ---- functions of one vector
@@ -36,15 +36,15 @@ inline Exponential exponential(F x) {
   return {n, r, y};
 }
 
-// exp(x) within 2 ulp in that range, and beyond as at its ends: what follows meets neither infinity
-// nor numbers below the least normal one, which processors are slow with.
+// exp(x) within 2 ulp for x from -87.3 to 87.3, and beyond that the value at the limit, so that
+// later steps see neither infinity nor subnormal numbers, which are slow.
 inline F exp(F x) {
   const Exponential e = exponential(min(max(x, set1(-87.3f)), set1(87.3f)));
   return fma(e.y, e.r * e.r, e.r + set1(1)) * exp2_int(e.n);
 }
 
-// 2^x within 2e-7 of it for x up to 127, and below -126 as at this end. 2^0 is 1 exactly (least
-// greatest error).
+// 2^x within 2e-7 for x up to 127; below -126 the value at -126. 2^0 is exactly 1 (minimax
+// polynomial).
 inline F exp2(F x) {
   x = max(x, set1(-126));
   const F r = fraction(x);
@@ -54,8 +54,8 @@ inline F exp2(F x) {
   return times_exp2_floor(y, x);
 }
 
-// log(x) of a normal number above 0, within 1 ulp or so: of 2^n m with m from sqrt(1/2) to sqrt(2),
-// so that it loses nothing around 1 (Cephes' polynomial).
+// log(x) of a normal number above 0, within about 1 ulp: x = 2^n m with m from sqrt(1/2) to
+// sqrt(2), so that it is accurate near 1 (Cephes' polynomial).
 inline F log(F x) {
   const F n = to_float(exponent(x * set1(1.41421356f)));
   const F m = x * exp2_int(round_to_int(set1(0) - n)) - set1(1);
@@ -68,7 +68,7 @@ inline F log(F x) {
 }
 
 inline F sigmoid(F x) { return set1(1) / (set1(1) + exp(set1(0) - x)); }
-// From exp(2 |x|) - 1, of which nothing is lost where x is small.
+// Computed from exp(2 |x|) - 1, which is accurate for small x.
 inline F tanh(F x) {
   const Exponential e = exponential(min(set1(2) * abs(x), set1(20)));
   const F power = exp2_int(e.n);
@@ -76,16 +76,17 @@ inline F tanh(F x) {
   return copysign(more / (more + set1(2)), x);
 }
 
-// log(1 + |x| + x^2 / (1 + sqrt(1 + x^2))), with what is lost of a small number beside 1 added
-// again; far from 0 that of x / `far`, whose square is a number, and the rest is log(far).
+// log(1 + |x| + x^2 / (1 + sqrt(1 + x^2))), corrected for the rounding of 1 + more. Large x are
+// divided by `far`, so that the square does not overflow, and log(far) is added.
 inline F asinh(F x) {
   const F size = abs(x), far = max(size * set1(1e-9f), set1(1)), near = size / far;
-  const F more = near + near * near / (set1(1) + sqrt(fma(near, near, set1(1)))), y = set1(1) + more;
+  const F more = near + near * near / (set1(1) + sqrt(fma(near, near, set1(1))));
+  const F y = set1(1) + more;
   return copysign(log(y) + (more - (y - set1(1))) / y + log(far), x);
 }
 
-// x * Phi(x): a polynomial in x * x instead of an exponential and a division. Phi is within 6e-7,
-// and beyond 5.3 it is 0 or 1 exactly (least greatest error, on Chebyshev nodes).
+// x * Phi(x) with a polynomial in x * x instead of an exponential and a division. Phi is within
+// 6e-7, and exactly 0 or 1 beyond 5.3 (minimax polynomial on Chebyshev nodes).
 inline F gelu(F x) {
   const F near = min(max(x, set1(-5.3f)), set1(5.3f));
   const F u = fma(near * near, set1(2 / (5.3f * 5.3f)), set1(-1));
@@ -108,7 +109,7 @@ inline F activated(F x, Activation kind) {
   }
 }
 
-// Calls f(offset, count) for the vectors of a row.
+// Calls f(offset, count) for each vector of a row; only the last count may be less than kLanes.
 template <class Each>
 inline void vectors(int64_t width, Each f) {
   int64_t i = 0;
@@ -123,7 +124,7 @@ inline void store_some(float* p, F x, int n) { n == kLanes ? store(p, x) : store
 }  // namespace TYNDA_ISA
 }  // namespace tynda
 
-// clang-format off: each needs the one before
+// clang-format off: the order matters
 #include "products.inl"
 #include "few.inl"
 #include "attention_forms.inl"
@@ -142,8 +143,8 @@ constexpr Kernels kKernels = {
      attention_scratch<FloatForm>, attention<FloatForm>, attention_weights<FloatForm>},
     {CodeForm::key_bytes, CodeForm::value_bytes, CodeForm::pack_keys, CodeForm::pack_values,
      attention_scratch<CodeForm>, attention<CodeForm>, attention_weights<CodeForm>},
-    {RelativeForm::key_bytes, RelativeForm::value_bytes, RelativeForm::pack_keys, RelativeForm::pack_values,
-     attention_scratch<RelativeForm>, attention<RelativeForm>, nullptr},
+    {RelativeForm::key_bytes, RelativeForm::value_bytes, RelativeForm::pack_keys,
+     RelativeForm::pack_values, attention_scratch<RelativeForm>, attention<RelativeForm>, nullptr},
     layer_norm, log_softmax, activate, glu, swiglu, rotary, add, scale, affine, moments, depthwise,
     lstm, spectra,
 };

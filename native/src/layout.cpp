@@ -8,12 +8,12 @@
 namespace tynda {
 namespace {
 
-// Rows that a thread can_join at a time: enough to use a weight often once it is in the cache,
+// Blocks have enough rows to use a weight often once it is in the cache, and few enough that their
+// tensors stay in the second-level cache.
 constexpr int64_t kMaxBlockRows = 64;
-// and few enough that they stay in the second cache.
 constexpr int64_t kBlockBytes = 2 << 20;
 
-// Calls visit(place, use) for each place of an operation.
+// Calls visit(view, use) for each view of an operation.
 template <class Visit>
 struct ViewVisitor : IgnoreFields {
   Visit visit;
@@ -31,7 +31,7 @@ void each_view(Operation& operation, Visit visit) {
   std::visit([&](auto& one) { one.fields(visitor); }, operation);
 }
 
-// In the order in which an operation uses them: what it reads row by row, as a whole, and writes.
+// The same in the order of access: views that are read by rows, those read as a whole, results.
 template <class Visit>
 void each_view_in_order(Operation& operation, Visit visit) {
   for (const Use now : {Use::rows, Use::whole, Use::result})
@@ -53,7 +53,7 @@ int64_t rows_of(const Operation& o) {
       o);
 }
 
-// The capacity that an operation needs of its own.
+// The temporary memory of an operation, shared by all threads (`work`) or for each of them.
 struct PrivateMemory : IgnoreFields {
   View* work_view = nullptr;
   int64_t work_bytes = 0, scratch_bytes = 0;
@@ -61,6 +61,7 @@ struct PrivateMemory : IgnoreFields {
   void scratch(int64_t bytes) { scratch_bytes = bytes; }
 };
 
+// A buffer's size, and the first and last step of its lifetime.
 struct Span {
   size_t buffer;
   size_t first, last;
@@ -68,8 +69,9 @@ struct Span {
   int64_t offset = 0;
 };
 
-// Gives each an offset, and the end of the last: the largest come first, each to the lowest place
-// where nothing lies during its lifetime (Pisarchyk & Lee 2020, greedy by size).
+// Assigns an offset to each span, and returns the size of all memory. The largest are assigned
+// first, each to the lowest offset that is free during its lifetime (Pisarchyk & Lee 2020, greedy
+// by size).
 int64_t assign_offsets(std::vector<Span>& spans) {
   std::vector<size_t> order(spans.size());
   std::iota(order.begin(), order.end(), 0);
@@ -99,12 +101,13 @@ int64_t assign_offsets(std::vector<Span>& spans) {
 
 // The lifetime of a buffer, found before offsets are assigned.
 struct Lifetime {
-  std::optional<size_t> span;   // in the list of those that are assigned
-  std::optional<size_t> stage;  // the only one that uses it
-  bool whole = false;           // it has more than one, or something reads it as a whole
+  std::optional<size_t> span;   // its index in `spans_`
+  std::optional<size_t> stage;  // the first stage that uses it
+  bool whole = false;           // whether it needs memory for all rows, not only for a block
   int64_t row = 0;
 };
 
+// Computes a Layout, in the order of the calls in `run`.
 class Planner {
  public:
   Planner(Layout& layout, const Plan& plan) : layout_(layout) {
@@ -141,12 +144,14 @@ class Planner {
   }
 
  private:
-  // Whether a buffer is in a plan's own memory.
-  bool is_internal(const View& p) const { return kinds_[size_t(p.buffer)] == Plan::Buffer::internal; }
+  // Whether a view is in the arena or in local memory.
+  bool is_internal(const View& p) const {
+    return kinds_[size_t(p.buffer)] == Plan::Buffer::internal;
+  }
 
   void check(Operation& operation) {
     each_view(operation, [&](View& p, Use use) {
-      if (!p) return;  // work, which has no buffer yet
+      if (!p) return;  // temporary memory has no buffer yet
       if (p.row == View::kOwn) p.row = layout_.row_bytes[size_t(p.buffer)];
       if (use == Use::result && kinds_[size_t(p.buffer)] == Plan::Buffer::constant)
         throw std::invalid_argument("an operation writes to a constant");
@@ -167,7 +172,7 @@ class Planner {
     layout_.buffer_bytes.push_back(own.work_bytes);
   }
 
-  // Stages, in order: strips as long as they can be.
+  // Groups the operations into stages; each operation joins the last fused stage if it can.
   void group() {
     std::vector<size_t> order(layout_.operations.size());
     std::iota(order.begin(), order.end(), 0);
@@ -190,8 +195,9 @@ class Planner {
     }
   }
 
-  // Whether an operation can join the strip. A block's rows are all that a thread may read of what
-  // the strip makes; and what another thread still reads as a whole may not change.
+  // Whether an operation can join a fused stage. Of a result of the stage, a thread may only read
+  // the rows of its own block; and a tensor that other threads read as a whole must not be
+  // overwritten.
   bool can_join(const Layout::Stage& stage, Operation& operation) {
     if (!stage.fused || rows_of(operation) != stage.rows) return false;
     bool fits = true;
@@ -217,7 +223,7 @@ class Planner {
             spans_.push_back({size_t(p.buffer), i, i, layout_.buffer_bytes[size_t(p.buffer)]});
           }
           spans_[*lifetime.span].last = i;
-          // A block has capacity for rows that follow each other, and for nothing beside them.
+          // Memory for a block needs contiguous rows that are used in the same way by all.
           lifetime.whole |= lifetime.stage != i || !layout_.stages[i].fused || use == Use::whole ||
                         p.row != lifetime.row ||
                         times(layout_.stages[i].rows, p.row) !=
@@ -260,15 +266,16 @@ class Planner {
   // The block size that gives all threads about the same number of rows.
   int64_t block(int64_t rows, int64_t row_bytes) const {
     const int64_t tile = layout_.kernels.tile;
-    if (rows < 2 * tile) return std::max<int64_t>(rows, 1);  // the threads share each product
+    // With too few rows for blocks, the threads share each product instead.
+    if (rows < 2 * tile) return std::max<int64_t>(rows, 1);
     const int64_t max_rows =
-        std::max(tile, std::min(kMaxBlockRows, kBlockBytes / std::max<int64_t>(row_bytes, 1)) / tile *
-                           tile);
+        std::max(tile, std::min(kMaxBlockRows, kBlockBytes / std::max<int64_t>(row_bytes, 1)) /
+                           tile * tile);
     const int64_t rounds = (rows + max_rows * layout_.threads - 1) / (max_rows * layout_.threads);
     return (rows + rounds * layout_.threads - 1) / (rounds * layout_.threads);
   }
 
-  // Says of each place where it is.
+  // Sets the memory of each view.
   void settle(Operation& operation) {
     each_view(operation, [&](View& p, Use) {
       const auto kind = kinds_[size_t(p.buffer)];
@@ -284,10 +291,10 @@ class Planner {
 
   Layout& layout_;
   std::vector<Plan::Buffer::Kind> kinds_;
-  std::vector<int64_t> indices_;  // which argument or constant it is
+  std::vector<int64_t> indices_;  // of each buffer among those of its kind
   std::vector<Lifetime> lifetimes_;
   std::vector<Span> spans_;
-  std::unordered_map<int64_t, int64_t> written_, read_whole_;  // of the last strip: rows
+  std::unordered_map<int64_t, int64_t> written_, read_whole_;  // by the last stage; row sizes
   std::unordered_map<int64_t, int64_t> offsets_;
 };
 

@@ -1,4 +1,4 @@
-// Brings rows of weights into the panels of a Matrix.
+// Packing of rows of weights into the panels of a Matrix.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -9,9 +9,9 @@
 
 namespace tynda {
 
-// Numbers may lie at any byte, as they do in a file whose header has an odd length.
+// Sources of float32 need no alignment: files with a header of odd length have none.
 
-// Rows [first, first + count) from numbers [count, k].
+// Packs rows [first, first + count) from float32 [count, k].
 inline void pack_float32(Matrix& m, int64_t first, int64_t count, const void* from) {
   auto* to = reinterpret_cast<float*>(m.data.get());
   const auto* bytes = static_cast<const uint8_t*>(from);
@@ -20,7 +20,7 @@ inline void pack_float32(Matrix& m, int64_t first, int64_t count, const void* fr
       std::memcpy(to + (i / m.width * m.k + j) * m.width + i % m.width, bytes, sizeof(float));
 }
 
-// Codes [depth] of one row.
+// Packs one row from 8-bit codes [depth].
 inline void pack_row(Matrix& m, int64_t row, const int8_t* codes) {
   uint8_t* to = m.data.get() + row / m.width * m.panel_bytes() + row % m.width * 4;
   int32_t sum = 0;
@@ -31,7 +31,7 @@ inline void pack_row(Matrix& m, int64_t row, const int8_t* codes) {
   m.correction[row] = -m.zero * sum;
 }
 
-// The same from codes, with a scale for each row.
+// Packs rows from 8-bit codes [count, k] and a float32 scale for each row.
 inline void pack_int8(Matrix& m, int64_t first, int64_t count, const int8_t* from,
                   const void* scale) {
   std::vector<int8_t> codes(m.depth());
@@ -45,7 +45,7 @@ inline void pack_int8(Matrix& m, int64_t first, int64_t count, const int8_t* fro
   }
 }
 
-// Row `row` from codes [blocks, 32] of few bits, and `step` and `offset` of its groups.
+// Packs one row from codes [blocks, 32] of fewer than 8 bits, and step and offset of each group.
 inline void pack_planes(Matrix& m, int64_t row, const uint8_t* codes, const uint8_t* step,
                     const int8_t* offset) {
   uint8_t* to = m.data.get() + row / m.width * m.panel_bytes() + row % m.width * 4;
@@ -67,23 +67,23 @@ inline void pack_planes(Matrix& m, int64_t row, const uint8_t* codes, const uint
     int32_t all = 0;
     for (int64_t j = first; j < last; j++) all += codes[j];
     sum += step[g] * all + offset[g] * int32_t(last - first);
-    m.steps[m.steps_index(row, g)] = int8_t(step[g]);  // at most 127, as what it leads to
+    m.steps[m.steps_index(row, g)] = int8_t(step[g]);  // at max_code 127, because step * code is
     m.steps[m.steps_index(row, g) + 1] = offset[g];
   }
   m.correction[row] = -m.zero * sum;
 }
 
-// The same from codes in few bits as weights/pack.py has them, `row_bytes` for each row; `ternary`:
-// digits to the base of 3. Steps and offsets are [count, groups].
+// Packs rows from codes of fewer than 8 bits, in the format of weights/pack.py, with `row_bytes`
+// for each row. `ternary`: codes are digits to base 3. Steps and offsets are [count, groups].
 inline void pack_few(Matrix& m, int64_t first, int64_t count, const uint8_t* from,
                     int64_t row_bytes, bool ternary, const void* scale, const uint8_t* step,
                     const int8_t* offset) {
   if (count) std::memcpy(&m.scale[first], scale, count * sizeof(float));
-  const int most = ternary ? 2 : (1 << m.bits) - 1;
+  const int max_code = ternary ? 2 : (1 << m.bits) - 1;
   std::vector<uint8_t> codes(m.blocks() * kBlockInputs);
   for (int64_t i = 0; i < count; i++, from += row_bytes, step += m.groups(), offset += m.groups()) {
     for (int64_t g = 0; g < m.groups(); g++)
-      if (offset[g] == -128 || most * step[g] + offset[g] > 127)
+      if (offset[g] == -128 || max_code * step[g] + offset[g] > 127)
         throw std::invalid_argument("codes must count from -127 to 127");
     for (int64_t j = 0; j < m.k; j++) {
       if (ternary) {
@@ -92,14 +92,15 @@ inline void pack_few(Matrix& m, int64_t first, int64_t count, const uint8_t* fro
       } else {
         const int64_t bit = j * m.bits, byte = bit / 8;
         const int two = from[byte] | (bit % 8 + m.bits > 8 ? from[byte + 1] << 8 : 0);
-        codes[j] = uint8_t(two >> bit % 8 & most);
+        codes[j] = uint8_t(two >> bit % 8 & max_code);
       }
     }
     pack_planes(m, first + i, codes.data(), step, offset);
   }
 }
 
-// The same from numbers that are rounded here, as activations are.
+// Packs rows of an 8-bit matrix from float32 [count, k], which it rounds as activations are
+// rounded.
 inline void pack_rounded(Matrix& m, const Kernels& kernels, int64_t first, int64_t count,
                         const void* from) {
   std::vector<float> row(m.k);

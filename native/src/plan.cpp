@@ -26,11 +26,11 @@ using Names = std::unordered_map<std::string, int64_t>;
 
 int64_t find(const Names& names, std::string_view name) {
   const auto found = names.find(std::string(name));
-  if (found == names.end()) refuse("nothing is called " + printable(name));
+  if (found == names.end()) refuse("no buffer or matrix has the name " + printable(name));
   return found->second;
 }
 
-// Takes the fields of a record from words NAME=VALUE.
+// A visitor that reads the fields of an operation from words NAME=VALUE.
 struct Reader {
   const Names &buffers, &weights;
   Fields words;
@@ -119,7 +119,7 @@ struct Parser {
   // KIND NAME ROWS BYTES, or KIND NAME ROWS keys|values HEADS KEYS CHANNELS BITS.
   void buffer(const Words& words) {
     const bool packed = words.size() == 8;
-    if (words.size() != 4 && !packed) refuse("a buffer is not told whole");
+    if (words.size() != 4 && !packed) refuse("a buffer has missing or additional words");
     Plan::Buffer b{name_of(words[1]), Plan::Buffer::internal, number(words[2]), 0, packed, {}};
     const auto index = int64_t(plan.buffers.size());
     if (words[0] == "argument") {
@@ -144,7 +144,7 @@ struct Parser {
 
   void add_name(Names& names, std::string_view name, size_t index) {
     if (!names.emplace(name, int64_t(index)).second)
-      refuse(printable(name) + " is told of twice");
+      refuse(printable(name) + " is declared twice");
   }
 };
 

@@ -6,10 +6,10 @@
 namespace tynda {
 namespace {
 
-// Bytes of weights below which a product is not worth a second thread.
+// A weight with fewer bytes is not worth a second thread.
 constexpr int64_t kSmallMatMul = 32 << 10;
 
-// Rows of the input that a convolution with `rows` of output looks at, over `positions` each item.
+// The input rows of a convolution with `rows` output rows, of which each item has `positions`.
 int64_t inputs(const Check& c, const ConvShape& s, int64_t rows, int64_t positions) {
   c.require(rows == 0 || positions > 0, "a convolution has rows and no frames");
   return rows ? times((rows - 1) / positions + 1, s.time) : 0;
@@ -20,7 +20,8 @@ int64_t inputs(const Check& c, const ConvShape& s, int64_t rows, int64_t positio
 void Im2col::check(const Check& c) const {
   const ConvShape& s = conv;
   const int64_t seen = inputs(c, s, rows, times(s.frames, s.frame_bins));
-  c.require(s.first_channel + s.used_channels <= s.channels, "a group has channels beyond the last");
+  c.require(s.first_channel + s.used_channels <= s.channels,
+            "a group has channels beyond the last");
   times(s.frames, s.stride), times(s.frame_bins, s.stride_bins);
   c.floats(x, seen, times(s.bins, s.channels));
   c.floats(y, rows, times(times(s.taps, s.taps_bins), s.used_channels));
@@ -47,8 +48,9 @@ void Im2col::run(const Run& run) const {
 }
 
 void Quantize::check(const Check& c) const {
-  c.require(depth >= width && depth - width < 4 && depth % 4 == 0 && (rows < 2 || codes.row == depth),
-         "codes are not as long as their rows, rounded up to four");
+  c.require(depth >= width && depth - width < 4 && depth % 4 == 0 &&
+                (rows < 2 || codes.row == depth),
+            "the size of rows of codes is not their width rounded up to 4");
   c.floats(x, rows, width);
   c.bytes(codes, rows, depth);
   c.dense(scales, rows, 1);
@@ -60,7 +62,7 @@ void Quantize::run(const Run& run) const {
 }
 
 void MatMul::check(const Check& c) const {
-  c.require(c.shape(weight).bits == 32, "a weight of codes is multiplied with numbers");
+  c.require(c.shape(weight).bits == 32, "float32 rows are multiplied with a weight of codes");
   c.floats(x, rows, c.shape(weight).k);
   check_ending(c);
 }
@@ -87,7 +89,7 @@ void MatMul::run(const Run& run, int64_t begin, int64_t end) const {
 }
 
 void MatMul8::check(const Check& c) const {
-  c.require(c.shape(weight).bits != 32, "a weight of numbers is multiplied with codes");
+  c.require(c.shape(weight).bits != 32, "codes are multiplied with a float32 weight");
   c.bytes(x, rows, c.shape(weight).depth());
   c.dense(scales, rows, 1);
   check_ending(c);
@@ -117,7 +119,7 @@ void Depthwise::run(const Run& run) const {
   }
 }
 
-// Along frames alone, all taps are rows that follow each other.
+// With one bin, the inputs of all taps are consecutive rows: one call of the kernel is enough.
 void Depthwise::run_frames(const Run& run) const {
   const ConvShape& s = conv;
   for (int64_t r = run.first; r < run.first + run.count; r++) {
@@ -131,7 +133,7 @@ void Depthwise::run_frames(const Run& run) const {
   }
 }
 
-// Else the bins of a frame do; what a frame adds goes on from the sums so far.
+// Otherwise those of the taps along bins are consecutive: each tap along frames adds to the sums.
 void Depthwise::run_bins(const Run& run) const {
   const ConvShape& s = conv;
   const int64_t positions = s.frames * s.frame_bins;

@@ -1,25 +1,25 @@
-// Products with weights, and what brings rows into the form in which they are multiplied.
+// Operations of plans: matrix products with weights, and the preparation of their inputs.
 //
-// A record of a plan is a struct: `fields` names all that stands in its line, `check` says what
-// must hold before it may run, `run` does the work for rows [first, first + count).
+// Each operation is a struct: `fields` lists the fields of its line, `check` throws unless they are
+// consistent, and `run` computes rows [first, first + count).
 #pragma once
 #include "record.h"
 
 namespace tynda {
 
-// An operation that may be part of a strip: row r of its result needs row r of what it reads
-// row by row, and any part of what it reads as a whole.
+// The base of operations that can be fused: row r of the result depends on row r of the views that
+// are read by rows, and on anything in those that are read as a whole.
 struct Fusible {
   static constexpr bool kFusible = true, kEarly = false;
   int64_t rows = 0;
   void settle(const Kernels&, int) {}
 };
 
-// A convolution's view of its input [batch, time, bins, channels]; part of the channels only
-// where it has groups. One axis alone: bins = taps_bins = 1.
+// The sizes of a convolution over [batch, time, bins, channels]. It reads some of the channels only
+// if it is one group of several. A convolution along one axis has bins = taps_bins = 1.
 struct ConvShape {
   int64_t time, bins, channels;                // of the input
-  int64_t first_channel, used_channels;        // of this group
+  int64_t first_channel, used_channels;        // the channels of this group
   int64_t frames, frame_bins;                  // of the output
   int64_t taps, taps_bins, stride, stride_bins, padding, padding_bins;
 
@@ -34,7 +34,8 @@ struct ConvShape {
   }
 };
 
-// y [rows, taps * taps_bins * used_channels]: what each frame of a convolution looks at.
+// Copies the window of each output of a convolution to a row of y [taps * taps_bins *
+// used_channels].
 struct Im2col : Fusible {
   static constexpr const char* kName = "im2col";
   View x, y;
@@ -49,7 +50,8 @@ struct Im2col : Fusible {
   void run(const Run& run) const;
 };
 
-// Codes [rows, depth] of 8 bits with a scale for each row. `whole`: a row goes on in the next ones.
+// Rounds rows to 8-bit codes [rows, depth] with a scale for each row. `overlapping`: the rows are
+// longer than their distance in memory.
 struct Quantize : Fusible {
   static constexpr const char* kName = "quantize";
   View x, codes, scales;
@@ -66,7 +68,7 @@ struct Quantize : Fusible {
   void run(const Run& run) const;
 };
 
-// y = activation(x times a weight in 32 bits, transposed + bias) * factor + residual.
+// y = activation(x times the transposed float32 weight + bias) * factor + residual.
 struct MatMul : Fusible {
   static constexpr const char* kName = "matmul";
   View x, y, bias, residual;
@@ -89,14 +91,14 @@ struct MatMul : Fusible {
   void check(const Check& c) const;
   void check_ending(const Check& c) const;
   void run(const Run& run) const { this->run(run, 0, weight.matrix->panels()); }
-  // The panels [begin, end) of the weight.
+  // Computes the outputs of panels [begin, end) of the weight.
   void run(const Run& run, int64_t begin, int64_t end) const;
-  // In how many parts threads may share it.
+  // The number of parts into which threads may divide the product.
   int64_t parts() const;
   Epilogue epilogue(const Run& run) const;
 };
 
-// The same of codes, with a weight in 8 bits or fewer.
+// The same product of 8-bit codes with a weight of at most 8 bits.
 struct MatMul8 : MatMul {
   static constexpr const char* kName = "matmul_8";
   View scales;
@@ -111,7 +113,7 @@ struct MatMul8 : MatMul {
   void run(const Run& run, int64_t begin, int64_t end) const;
 };
 
-// A convolution of each channel with its own taps; weight [taps, taps_bins, channels].
+// A depthwise convolution with weight [taps, taps_bins, channels].
 struct Depthwise : Fusible {
   static constexpr const char* kName = "depthwise";
   View x, y, weight, bias;
@@ -129,7 +131,7 @@ struct Depthwise : Fusible {
   void run_bins(const Run& run) const;
 };
 
-// Rows of a weight by number; std::out_of_range for a number that names none.
+// Selects rows of a weight by ids; `run` throws std::out_of_range for an id that is not a row.
 struct Lookup : Fusible {
   static constexpr const char* kName = "lookup";
   View ids, y;

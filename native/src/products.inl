@@ -1,14 +1,15 @@
-// Products with a packed weight; part of kernels.inl.
+// Matrix products with a packed weight; included by kernels.inl.
 #pragma once
 
 namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
+// One step of products in float32.
 struct FloatDot {
   using Code = float;
   using Sum = F;
-  static constexpr int kDepth = 1;  // values of k in one step
+  static constexpr int kDepth = 1;  // the number of inputs in one step
   template <int Rows>
   TYNDA_INLINE static void step(F (&sums)[Rows][kVectors], const float* x, int64_t ldx,
                                 const float* w) {
@@ -21,6 +22,7 @@ struct FloatDot {
   }
 };
 
+// One step of products of 8-bit codes.
 struct CodeDot {
   using Code = uint8_t;
   using Sum = I;
@@ -36,7 +38,7 @@ struct CodeDot {
   TYNDA_INLINE static void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
                                 const B (&b)[kVectors]) {
     for (int i = 0; i < Rows; i++) {
-      if (i % 3 == 0 && i > 0) {  // or the compiler keeps the places of more rows than it can
+      if (i % 3 == 0 && i > 0) {  // otherwise the compiler runs out of registers for addresses
         x += 3 * ldx;
         __asm__("" : "+r"(x));
       }
@@ -46,11 +48,11 @@ struct CodeDot {
   }
 };
 
-// Bytes that a weight is asked for in advance. Max come from the last cache, which takes longer
-// to answer than the processor can look ahead; at the end of a panel it is the next one.
+// How many bytes ahead a weight is prefetched. Most weights come from the last-level cache, whose
+// latency exceeds the processor's own prefetching; at the end of a panel, it is the next panel.
 constexpr int kPrefetchBytes = 2048;
 
-// Sums of `depth` products for Rows rows of x and one panel w; the sums start where they are.
+// Adds the products of Rows rows of x and one panel w of `depth` inputs to the sums.
 template <class Kind, int Rows>
 TYNDA_INLINE void accumulate(typename Kind::Sum (&sums)[Rows][kVectors],
                              const typename Kind::Code* x, int64_t ldx,
@@ -64,7 +66,7 @@ TYNDA_INLINE void accumulate(typename Kind::Sum (&sums)[Rows][kVectors],
   }
 }
 
-// Calls f with std::integral_constant<int, rows>, rows being 1 to kTile.
+// Calls f with std::integral_constant<int, rows> for rows from 1 to Max.
 template <int Max, class Use>
 inline void with_rows(int64_t rows, Use f) {
   if constexpr (Max > 1) {
@@ -73,8 +75,8 @@ inline void with_rows(int64_t rows, Use f) {
   f(std::integral_constant<int, Max>());
 }
 
-// Calls f with the first row and that constant for tiles of `rows` that are as even as can be: a
-// product of one row takes as long as one of several.
+// Calls f(first row, number of rows as a constant) for tiles of `rows` rows. Their sizes are as
+// equal as possible, because a tile of one row takes as long as one of several.
 template <class Use>
 inline void tiles(int64_t rows, Use f) {
   const int64_t count = (rows + kTile - 1) / kTile;
@@ -84,6 +86,7 @@ inline void tiles(int64_t rows, Use f) {
   }
 }
 
+// Applies the epilogue, and writes the results of a panel.
 template <int Rows>
 inline void finish(F (&sums)[Rows][kVectors], int64_t column, int64_t n, int64_t row, float* y,
                    int64_t ldy, const Epilogue& e) {
@@ -125,7 +128,7 @@ TYNDA_INLINE void init_sums(I (&sums)[Rows][kVectors], const Matrix& w, int64_t 
   }
 }
 
-// Rows from `row` on of what codes come to, from their sums.
+// Scales sums of codes, applies the epilogue, and writes rows from `row` on.
 template <int Rows>
 TYNDA_INLINE void finish_8(const I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel,
                            const float* scale, int64_t row, float* y, int64_t ldy,
@@ -152,7 +155,7 @@ void matmul_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, c
   }
 }
 
-// Below this, 127 / x is infinite: such a row counts as zeros.
+// A row with a smaller maximum is rounded to zeros, because 127 / maximum would be infinite.
 constexpr float kMinMagnitude = 4e-37f;
 
 inline float max_abs(const float* x, int64_t size) {
@@ -161,7 +164,8 @@ inline float max_abs(const float* x, int64_t size) {
   return reduce_max(maximum);
 }
 
-// The factor that maps numbers of magnitude up to `largest` to codes; `scale` maps them back.
+// The factor from numbers of magnitude up to `largest` to codes; *scale becomes that from codes
+// back.
 inline float rounding(float largest, float* scale) {
   *scale = largest / 127;
   return largest < kMinMagnitude ? 0 : 127 / largest;

@@ -8,7 +8,7 @@
 namespace tynda {
 namespace {
 
-// Does some work, and adds the time that it took, if somebody wants to know.
+// Calls work(), and adds its time to *seconds unless that is null.
 template <class Work>
 void timed(double* seconds, Work work) {
   if (!seconds) return work();
@@ -21,7 +21,7 @@ void run_one(const Operation& operation, const Run& run) {
   std::visit([&](const auto& one) { one.run(run); }, operation);
 }
 
-// Hands each weight of an operation its matrix.
+// A visitor that sets the matrix of each weight of an operation.
 struct Binder : IgnoreFields {
   const std::vector<std::shared_ptr<const Matrix>>& matrices;
   explicit Binder(const std::vector<std::shared_ptr<const Matrix>>& matrices)
@@ -29,7 +29,7 @@ struct Binder : IgnoreFields {
   void weight(std::string_view, Weight& w) { w.matrix = matrices[size_t(w.index)].get(); }
 };
 
-// In how many parts threads may share an operation that has few rows.
+// The number of parts into which threads may divide an operation with few rows.
 int64_t parts_of(const Operation& operation) {
   if (const auto* product = std::get_if<MatMul>(&operation)) return product->parts();
   if (const auto* product = std::get_if<MatMul8>(&operation)) return product->parts();
@@ -80,7 +80,7 @@ void Program::run(uint8_t* memory, uint8_t* const* arguments, double* seconds) c
 void Program::run_fused(const Layout::Stage& stage, const Run& run, double* seconds) const {
   if (stage.rows > stage.block) return run_blocks(stage, run, seconds);
   if (stage.rows == 0) return;
-  // Few rows: the threads share each product instead.
+  // With too few rows for blocks, the threads share each product instead.
   Run all = run;
   all.count = stage.rows;
   for (const size_t i : stage.order) {
@@ -100,7 +100,8 @@ void Program::run_fused(const Layout::Stage& stage, const Run& run, double* seco
 
 void Program::run_blocks(const Layout::Stage& stage, const Run& run, double* seconds) const {
   const size_t count = stage.order.size();
-  std::vector<double> thread_seconds(seconds ? size_t(run.threads) * count : 0);  // by each thread
+  // [threads, operations]
+  std::vector<double> thread_seconds(seconds ? size_t(run.threads) * count : 0);
   const auto task = [&](int64_t block, int thread) {
     Run part = run.for_thread(thread);
     part.first = block * stage.block;
@@ -123,7 +124,7 @@ Arena::Piece::Piece(Arena& arena, int64_t size) : arena_(arena) {
     }
   }
   if (size <= bytes_) return;
-  memory_.reset();  // before there is more
+  memory_.reset();  // first, so that both are never allocated
   memory_ = aligned_bytes(size);
   bytes_ = size;
 }

@@ -1,7 +1,7 @@
-// Attention by distances, in float32 (Dai et al. 2019, appendix B); part of kernels.inl.
+// Relative attention in float32 (Dai et al. 2019, appendix B); included by kernels.inl.
 //
-// Scores of a query and all distances would be twice those of keys. A tile of queries that follow
-// each other looks at as many distances as there are keys, and one extra for each of its queries.
+// Scores of a query at all distances would be twice as many as keys. Instead, a tile of consecutive
+// queries computes those of as many distances as there are keys, plus one for each further query.
 #pragma once
 
 namespace tynda {
@@ -11,8 +11,10 @@ namespace {
 struct RelativeForm : FloatForm {
   static constexpr bool kUnpackedFew = false;
 
-  // RelativeEncoding in panels, then queries for them, then a panel of their scores.
-  static int64_t panel_bytes(int64_t capacity, int64_t width) { return key_bytes(2 * capacity, width); }
+  // Extra scratch memory: the packed encoding, biased queries, and the scores of a panel.
+  static int64_t panel_bytes(int64_t capacity, int64_t width) {
+    return key_bytes(2 * capacity, width);
+  }
   static int64_t extra_bytes(int64_t capacity, int64_t width) {
     return panel_bytes(capacity, width) + 4 * kTile * (width + kKeys);
   }
@@ -35,7 +37,8 @@ struct RelativeForm : FloatForm {
       });
   }
 
-  // Row i of a tile begins with distance origin - r - i + from, one less than the row before.
+  // Adds the scores of distances. Row i of a tile begins with row origin - r - i + from of the
+  // encoding, one less than the previous row.
   template <int Rows>
   static void add_scores(const Attention& a, uint8_t* extra, int64_t r, int64_t from, int64_t keys,
                          float* scores) {
@@ -48,7 +51,7 @@ struct RelativeForm : FloatForm {
     for (int64_t p = (first - Rows + 1) / kPanel * kPanel; p < end; p += kPanel) {
       score<Rows>(by, q, p, parts);
       for (int64_t i = 0; i < Rows; i++) {
-        const int64_t key = p - (first - i);  // of the panel's first distance, beyond `from`
+        const int64_t key = p - (first - i);  // of the panel's first distance, relative to `from`
         const int64_t begin = std::max<int64_t>(0, -key);
         const int64_t stop = std::min<int64_t>(kPanel, keys - key);
         if (begin >= stop) continue;

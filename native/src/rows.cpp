@@ -56,7 +56,7 @@ void Swiglu::run(const Run& run) const {
 }
 
 void RotaryTable::check(const Check& c) const {
-  c.require(rows == 0 || count > 0, "an item has rows and no places");
+  c.require(rows == 0 || count > 0, "an item has rows and no positions");
   c.require(base > 0, "angles have no base");
   c.integers(starts, rows ? (rows - 1) / count + 1 : 0);
   c.floats(y, rows, times(2, pairs()));
@@ -75,7 +75,8 @@ void RotaryTable::run(const Run& run) const {
 
 void Rotary::check(const Check& c) const {
   c.require(heads > 0 && width % heads == 0, "channels do not divide into heads");
-  c.require(rotary_width % 2 == 0 && rotary_width <= width / heads, "a head has fewer channels than are turned");
+  c.require(rotary_width % 2 == 0 && rotary_width <= width / heads,
+            "a head has fewer channels than are rotated");
   c.floats(x, rows, width);
   c.floats(table, rows, rotary_width);
   c.floats(y, rows, width);
@@ -83,8 +84,8 @@ void Rotary::check(const Check& c) const {
 
 void Rotary::run(const Run& run) const {
   for (int64_t r = run.first; r < run.first + run.count; r++)
-    run.kernels->rotary(run.floats(x, r), run.floats(table, r), heads, width / heads, rotary_width / 2,
-                        run.at<float>(y, r));
+    run.kernels->rotary(run.floats(x, r), run.floats(table, r), heads, width / heads,
+                        rotary_width / 2, run.at<float>(y, r));
 }
 
 void LogSoftmax::check(const Check& c) const {

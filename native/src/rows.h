@@ -1,10 +1,10 @@
-// Operations that work row by row or number by number. Tensors are [rows, width] unless stated.
+// Operations of plans on rows or elements. Tensors are [rows, width] unless stated otherwise.
 #pragma once
 #include "products.h"
 
 namespace tynda {
 
-// Row r of y [rows, width] is made of row r of x.
+// The base of operations that compute row r of y [rows, width] from row r of x.
 struct RowWise : Fusible {
   View x, y;
   int64_t width;
@@ -32,7 +32,7 @@ struct LayerNorm : Fusible {
   void run(const Run& run) const;
 };
 
-// activation(x * weight + bias), which have a row for each `period` rows of x.
+// y = activation(x * weight + bias), where weight and bias have a row for each `period` rows of x.
 struct Affine : Fusible {
   static constexpr const char* kName = "affine";
   View x, weight, bias, y;
@@ -62,22 +62,22 @@ struct Activate : RowWise {
   void run(const Run& run) const;
 };
 
-// x [rows, 2 width] -> y.
+// y = the first half of x [rows, 2 width] times the sigmoid of the second half.
 struct Glu : RowWise {
   static constexpr const char* kName = "glu";
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// The same with the SiLU of the second half.
+// The same with SiLU instead of sigmoid.
 struct Swiglu : Glu {
   static constexpr const char* kName = "swiglu";
   void run(const Run& run) const;
 };
 
-// Cosines, then sines, of the angles by which `rotary` turns pairs of channels: those of row r are
-// of place starts[r / count] + r % count, pair i by place * base^(-2 i / width). There are half as
-// many pairs as `width`, rounded up.
+// The cosines, then the sines, of the angles of `rotary`. Row r is position starts[r / count] + r %
+// count, which rotates pair i by position * base^(-2 i / width). There are half as many pairs as
+// `width`, rounded up.
 struct RotaryTable : Fusible {
   static constexpr const char* kName = "rotary_table";
   View starts, y;
@@ -94,7 +94,7 @@ struct RotaryTable : Fusible {
   void run(const Run& run) const;
 };
 
-// In each of `heads` parts of a row, the first `turned` channels by a table of that width.
+// Rotates the first `rotary_width` channels of each head by a table of that width.
 struct Rotary : Fusible {
   static constexpr const char* kName = "rotary";
   View x, table, y;
@@ -103,7 +103,8 @@ struct Rotary : Fusible {
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("heads", heads);
-    f.number("rotary_width", rotary_width), f.view("x", x, Use::rows), f.view("table", table, Use::rows);
+    f.number("rotary_width", rotary_width), f.view("x", x, Use::rows);
+    f.view("table", table, Use::rows);
     f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
@@ -116,7 +117,7 @@ struct LogSoftmax : RowWise {
   void run(const Run& run) const;
 };
 
-// Row r of y is row r % period, where there is a period.
+// sum = x + y, where row r of x is added to row r % period of y if `period` is not 0.
 struct Add : Fusible {
   static constexpr const char* kName = "add";
   View x, y, sum;
@@ -144,7 +145,7 @@ struct Scale : RowWise {
   void run(const Run& run) const;
 };
 
-// Zeros from an item's length on; an item has `frames` frames of `frame_rows` rows.
+// Sets frames past an item's length to zero. An item has `frames` frames of `frame_rows` rows each.
 struct Mask : Fusible {
   static constexpr const char* kName = "mask";
   View x, lengths, y;
@@ -161,8 +162,8 @@ struct Mask : Fusible {
   void run(const Run& run) const;
 };
 
-// Sinusoids of the distance between two frames: of row r, (rows - 1) / 2 - r; in each row sines and
-// cosines by turns, of waves 10000^(-2 i / width).
+// The sinusoidal encoding of relative positions. Row r is distance (rows - 1) / 2 - r: a sine and a
+// cosine for each frequency 10000^(-2 i / width).
 struct RelativeEncoding : Fusible {
   static constexpr const char* kName = "relative_encoding";
   View y;
@@ -176,7 +177,7 @@ struct RelativeEncoding : Fusible {
   void run(const Run& run) const;
 };
 
-// Rows from + r / frames * time + r % frames of x, `bytes` of frame_rows.
+// Row r of y is row start + r / frames * time + r % frames of x; rows have `bytes` bytes.
 struct Copy : Fusible {
   static constexpr const char* kName = "copy";
   View x, y;
@@ -193,7 +194,7 @@ struct Copy : Fusible {
   void run(const Run& run) const;
 };
 
-// Rows of `size` rows by number; std::out_of_range for a number that names none.
+// Selects rows of a table with `size` rows by ids; `run` throws std::out_of_range for others.
 struct LookupRows : Fusible {
   static constexpr const char* kName = "lookup_rows";
   View ids, table, y;

@@ -1,4 +1,4 @@
-// Kernels that work row by row or element by element; a part of kernels.inl.
+// Kernels on rows or elements; included by kernels.inl.
 #pragma once
 
 namespace tynda {
@@ -17,7 +17,7 @@ void layer_norm(const float* x, int64_t rows, int64_t width, const float* weight
       const F d = load_some(x + i, n) - set1(mean);
       if (n == kLanes) {
         whole = fma(d, d, whole);
-      } else {  // what is past the end is not the mean
+      } else {  // lanes past the end must not count
         float part[kLanes];
         store(part, d * d);
         for (int j = 0; j < n; j++) squares += part[j];
@@ -72,7 +72,7 @@ void swiglu(const float* x, int64_t rows, int64_t width, float* y) {
     });
 }
 
-// Two numbers by turns, which the compiler makes vectors of.
+// A plain loop, which the compiler vectorises.
 void rotary(const float* x, const float* table, int64_t heads, int64_t width, int64_t pairs,
             float* y) {
   for (int64_t h = 0; h < heads; h++, x += width, y += width) {
@@ -104,7 +104,7 @@ void affine(const float* x, int64_t rows, int64_t width, const float* weight, co
     });
 }
 
-// In double precision, which the compiler makes vectors of.
+// A plain loop in double precision, which the compiler vectorises.
 void moments(const float* x, int64_t rows, int64_t width, double* sums, double* squares) {
   for (int64_t r = 0; r < rows; r++, x += width)
     for (int64_t i = 0; i < width; i++) {

@@ -10,7 +10,7 @@ constexpr int kZero = 0;
 
 struct F { __m256 v; };
 struct I { __m256i v; };
-struct A { __m256i signs, sizes; };  // four codes of one row, in every lane
+struct A { __m256i signs, sizes; };  // four codes of one row, repeated in every lane
 struct B { __m256i v; };  // four codes of a weight for each lane
 
 static inline __m256i first(int n) {
@@ -75,7 +75,7 @@ static inline void store_bytes(uint8_t* p, const I (&q)[4]) {
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   _mm256_storeu_si256((__m256i*)p, _mm256_permutevar8x32_epi32(interleave_fours(q), order));
 }
-// For each lane, its codes in four vectors side by side.
+// Stores the codes of four vectors so that those of each lane are adjacent.
 static inline void store_interleaved(uint8_t* p, const I (&q)[4]) {
   const __m256i order = _mm256_broadcastsi128_si256(
       _mm_setr_epi32(0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703));
@@ -91,18 +91,18 @@ static inline A broadcast_four(const uint8_t* p) {
 static inline B load_codes(const uint8_t* w) { return {_mm256_loadu_si256((const __m256i*)w)}; }
 static inline void store(uint8_t* p, B b) { _mm256_storeu_si256((__m256i*)p, b.v); }
 static inline B operator|(B a, B b) { return {_mm256_or_si256(a.v, b.v)}; }
-// Each byte moved down by Shift bits, or up; of these Mask.
+// Shifts each byte right by Shift bits (left if negative), and masks it.
 template <int Shift, int Mask>
 static inline B extract_bits(B w) {
   if constexpr (Shift > 0) w.v = _mm256_srli_epi16(w.v, Shift);
   if constexpr (Shift < 0) w.v = _mm256_slli_epi16(w.v, -Shift);
   return {_mm256_and_si256(w.v, _mm256_set1_epi8(Mask))};
 }
-// A step and an offset for each lane, in 16 bits.
+// Loads step and offset of each lane, extended to 16 bits.
 static inline I load_steps(const int8_t* p) {
   return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p))};
 }
-// codes * step + offset. No code times its step leaves 8 bits, so that two are multiplied in 16.
+// codes * step + offset. A code times its step fits into 8 bits, so that 16-bit products serve two.
 static inline B apply_steps(B codes, I steps) {
   const __m256i step = _mm256_shuffle_epi8(
       steps.v, _mm256_broadcastsi128_si256(
@@ -112,14 +112,14 @@ static inline B apply_steps(B codes, I steps) {
                    _mm_setr_epi32(0x02020202, 0x06060606, 0x0a0a0a0a, 0x0e0e0e0e)));
   return {_mm256_add_epi8(_mm256_mullo_epi16(codes.v, step), offset)};
 }
-// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
-// 65536 times what is meant.
+// The initial value of a sum of codes, and total + step * sum + offset * x / 65536 for a sum that
+// fits into 16 bits.
 static inline I start_sum(int32_t) { return zeros(); }
 static inline I add_scaled(I total, I sum, int32_t x, I steps) {
   const __m256i both = _mm256_blend_epi16(sum.v, _mm256_set1_epi32(x), 0xaa);
   return {_mm256_add_epi32(total.v, _mm256_madd_epi16(both, steps.v))};
 }
-// No code is -128, so that no pair of products leaves 16 bits.
+// Adds products of four codes. No code is -128, so that the sum of two products fits into 16 bits.
 static inline I dot(I sum, A a, B w) {
   const __m256i signed_w = _mm256_sign_epi8(w.v, a.signs);
   const __m256i pairs = _mm256_maddubs_epi16(a.sizes, signed_w);

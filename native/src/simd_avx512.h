@@ -6,11 +6,11 @@ namespace tynda {
 namespace TYNDA_ISA {
 
 constexpr int kLanes = 16, kVectors = 2, kTile = 12;
-constexpr int kZero = 128;  // vpdpbusd takes activations without sign
+constexpr int kZero = 128;  // vpdpbusd multiplies unsigned activations
 
 struct F { __m512 v; };
 struct I { __m512i v; };
-struct A { __m512i v; };  // four codes of one row, in every lane
+struct A { __m512i v; };  // four codes of one row, repeated in every lane
 struct B { __m512i v; };  // four codes of a weight for each lane
 
 static inline __mmask16 first(int n) { return __mmask16((1u << n) - 1); }
@@ -48,7 +48,7 @@ static inline I exponent(F a) {
 static inline F exp2_int(I n) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
 }
-// x - floor(x), and y * 2^floor(x): 150 cycles where it comes to less than a normal number.
+// x - floor(x), and y * 2^floor(x). A subnormal result takes 150 cycles.
 static inline F fraction(F x) {
   return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
 }
@@ -70,7 +70,7 @@ static inline void store_bytes(uint8_t* p, const I (&q)[4]) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, interleave_fours(q)));
 }
-// For each lane, its codes in four vectors side by side.
+// Stores the codes of four vectors so that those of each lane are adjacent.
 static inline void store_interleaved(uint8_t* p, const I (&q)[4]) {
   const __m512i order = _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);
   _mm512_storeu_si512(p, _mm512_shuffle_epi8(interleave_fours(q), order));
@@ -86,18 +86,18 @@ static inline A broadcast_four(const uint8_t* p) {
 static inline B load_codes(const uint8_t* w) { return {_mm512_loadu_si512(w)}; }
 static inline void store(uint8_t* p, B b) { _mm512_storeu_si512(p, b.v); }
 static inline B operator|(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
-// Each byte moved down by Shift bits, or up; of these Mask.
+// Shifts each byte right by Shift bits (left if negative), and masks it.
 template <int Shift, int Mask>
 static inline B extract_bits(B w) {
   if constexpr (Shift > 0) w.v = _mm512_srli_epi16(w.v, Shift);
   if constexpr (Shift < 0) w.v = _mm512_slli_epi16(w.v, -Shift);
   return {_mm512_and_si512(w.v, _mm512_set1_epi8(Mask))};
 }
-// A step and an offset for each lane, in 16 bits.
+// Loads step and offset of each lane, extended to 16 bits.
 static inline I load_steps(const int8_t* p) {
   return {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p))};
 }
-// codes * step + offset. No code times its step leaves 8 bits, so that two are multiplied in 16.
+// codes * step + offset. A code times its step fits into 8 bits, so that 16-bit products serve two.
 static inline B apply_steps(B codes, I steps) {
   const __m512i step = _mm512_shuffle_epi8(
       steps.v, _mm512_set4_epi32(0x0d0c0d0c, 0x09080908, 0x05040504, 0x01000100));
@@ -105,14 +105,14 @@ static inline B apply_steps(B codes, I steps) {
       steps.v, _mm512_set4_epi32(0x0e0e0e0e, 0x0a0a0a0a, 0x06060606, 0x02020202));
   return {_mm512_add_epi8(_mm512_mullo_epi16(codes.v, step), offset)};
 }
-// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
-// 65536 times what is meant.
-static inline I start_sum(int32_t x) { return {_mm512_set1_epi32(x)}; }  // the sum is not negative
+// The initial value of a sum of codes, and total + step * sum + offset * x / 65536 for a sum that
+// fits into 16 bits.
+static inline I start_sum(int32_t x) { return {_mm512_set1_epi32(x)}; }  // the sum is never negative
 static inline I add_scaled(I total, I sum, int32_t, I steps) {
   return {_mm512_dpwssd_epi32(total.v, sum.v, steps.v)};
 }
 static inline I dot(I sum, A a, B w) {
-#if defined(__GNUC__)  // GCC 12 would copy each sum before it adds to it
+#if defined(__GNUC__)  // otherwise GCC 12 copies each sum before it adds to it
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(w.v));
   return sum;
 #else

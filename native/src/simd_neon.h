@@ -10,7 +10,7 @@ constexpr int kZero = 0;
 
 struct F { float32x4_t v; };
 struct I { int32x4_t v; };
-struct A { int8x16_t v; };  // four codes of one row, in every lane
+struct A { int8x16_t v; };  // four codes of one row, repeated in every lane
 struct B { int8x16_t v; };  // four codes of a weight for each lane
 
 static inline F set1(float x) { return {vdupq_n_f32(x)}; }
@@ -68,7 +68,7 @@ static inline void store_bytes(uint8_t* p, const I (&q)[4]) {
   const int16x8_t more = vcombine_s16(vmovn_s32(q[2].v), vmovn_s32(q[3].v));
   vst1q_s8((int8_t*)p, vcombine_s8(vmovn_s16(words), vmovn_s16(more)));
 }
-// For each lane, its codes in four vectors side by side.
+// Stores the codes of four vectors so that those of each lane are adjacent.
 static inline void store_interleaved(uint8_t* p, const I (&q)[4]) {
   const int32x4_t low = vsliq_n_s32(q[0].v, q[1].v, 8), high = vsliq_n_s32(q[2].v, q[3].v, 8);
   vst1q_s8((int8_t*)p, vreinterpretq_s8_s32(vsliq_n_s32(low, high, 16)));
@@ -82,7 +82,7 @@ static inline A broadcast_four(const uint8_t* p) {
 static inline B load_codes(const uint8_t* w) { return {vld1q_s8((const int8_t*)w)}; }
 static inline void store(uint8_t* p, B b) { vst1q_s8((int8_t*)p, b.v); }
 static inline B operator|(B a, B b) { return {vorrq_s8(a.v, b.v)}; }
-// Each byte moved down by Shift bits, or up; of these Mask.
+// Shifts each byte right by Shift bits (left if negative), and masks it.
 template <int Shift, int Mask>
 static inline B extract_bits(B w) {
   uint8x16_t v = vreinterpretq_u8_s8(w.v);
@@ -90,20 +90,20 @@ static inline B extract_bits(B w) {
   if constexpr (Shift < 0) v = vshlq_n_u8(v, -Shift);
   return {vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(Mask)))};
 }
-// A step and an offset for each lane, in 16 bits.
+// Loads step and offset of each lane, extended to 16 bits.
 static inline I load_steps(const int8_t* p) {
   return {vreinterpretq_s32_s16(vmovl_s8(vld1_s8(p)))};
 }
 // codes * step + offset.
 static inline B apply_steps(B codes, I steps) {
   const int8x16_t bytes = vreinterpretq_s8_s32(steps.v);
-  const int8x16_t even = vtrn1q_s8(bytes, bytes);  // without the signs' bytes
+  const int8x16_t even = vtrn1q_s8(bytes, bytes);  // drops the upper bytes
   const int16x8_t twice = vreinterpretq_s16_s8(even);
   return {vmlaq_s8(vreinterpretq_s8_s16(vtrn2q_s16(twice, twice)), codes.v,
                    vreinterpretq_s8_s16(vtrn1q_s16(twice, twice)))};
 }
-// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
-// 65536 times what is meant.
+// The initial value of a sum of codes, and total + step * sum + offset * x / 65536 for a sum that
+// fits into 16 bits.
 static inline I start_sum(int32_t) { return zeros(); }
 static inline I add_scaled(I total, I sum, int32_t x, I steps) {
   const int32x4_t part = vmlal_s16(total.v, vmovn_s32(sum.v), vmovn_s32(steps.v));

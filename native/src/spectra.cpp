@@ -29,7 +29,7 @@ Spectra::Spectra(const float* from, int64_t size, int64_t fft, const float* filt
     }
   if (part != points) throw std::invalid_argument("a length has factors other than 2, 3 and 5");
 
-  // The last pass joins transforms of every radix-th point, and so on down to single points.
+  // The last pass combines transforms of every radix-th point, and so on down to single points.
   for (int64_t i = 0; i < fft; i++) {
     int64_t point = even() ? i / 2 : i, at = 0;
     for (auto pass = passes.rbegin(); pass != passes.rend(); ++pass) {

@@ -1,17 +1,18 @@
-// Spectra of frames, one in each lane; part of kernels.inl.
+// Spectra of frames, one frame in each lane; included by kernels.inl.
 #pragma once
 
 namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-// In double precision, or what rounding leaves of a loud tone would drown what is far below it; in
-// the compiler's own vectors, which hold half as many frames.
+// Transforms are in double precision, since the rounding errors of a loud tone in float32 would
+// mask much quieter bins. They use the compiler's own vectors, which hold half as many frames.
 constexpr int kHalfLanes = kLanes / 2;
 typedef double Doubles __attribute__((vector_size(8 * kHalfLanes)));
 typedef float Singles __attribute__((vector_size(4 * kHalfLanes)));
 
-// A complex number in each lane. In memory, all real parts come before all imaginary ones.
+// A complex number in each lane. In memory, the real parts of all lanes come before the imaginary
+// ones.
 struct C { Doubles re, im; };
 
 TYNDA_INLINE C operator+(C a, C b) { return {a.re + b.re, a.im + b.im}; }
@@ -23,7 +24,7 @@ TYNDA_INLINE C rotated(C a, const double* by) {
   return {by[0] * a.re - by[1] * a.im, by[0] * a.im + by[1] * a.re};
 }
 TYNDA_INLINE C load_point(const double* z, int64_t i) {
-  C a;  // both apart: a copy of the whole goes through memory, in smaller pieces
+  C a;  // two copies, because compilers split a copy of the struct into smaller ones
   std::memcpy(&a.re, z + 2 * i * kHalfLanes, sizeof a.re);
   std::memcpy(&a.im, z + (2 * i + 1) * kHalfLanes, sizeof a.im);
   return a;
@@ -37,7 +38,7 @@ TYNDA_INLINE void store_power(float* p, C a) {
   std::memcpy(p, &power, sizeof power);
 }
 
-// Fourier transforms of 2 to 5 numbers, in place.
+// Discrete Fourier transforms of 2 to 5 numbers, in place.
 TYNDA_INLINE void dft(C (&x)[2]) {
   const C sum = x[0] + x[1];
   x[1] = x[0] - x[1];
@@ -76,7 +77,7 @@ TYNDA_INLINE void dft(C (&x)[5]) {
   x[4] = near - near_side;
 }
 
-// Joins each Radix transforms that stand side by side, in place.
+// Combines each Radix adjacent transforms into one, in place.
 template <int Radix>
 void combine(const Spectra::Pass& pass, int64_t points, double* z) {
   for (int64_t j = 0; j < pass.part; j++) {
@@ -93,8 +94,8 @@ void combine(const Spectra::Pass& pass, int64_t points, double* z) {
   }
 }
 
-// z [points, 2, half the lanes]: the frames' samples, windowed and in the order of the first pass.
-// The lanes after `count` are silent.
+// Writes the windowed samples of frames to z [points, 2, half the lanes], in the order of the first
+// pass. Lanes from `count` on are zero.
 void scatter(const Spectra& s, const float* x, int64_t hop, int count, double* z) {
   const auto size = int64_t(s.window.size());
   std::memset(z, 0, sizeof(double) * 2 * s.points * kHalfLanes);
@@ -102,7 +103,7 @@ void scatter(const Spectra& s, const float* x, int64_t hop, int count, double* z
     for (int64_t i = 0; i < size; i++) z[s.index[i] * kHalfLanes + lane] = x[i] * s.window[i];
 }
 
-// p [fft / 2 + 1, lanes]: their power, in one half of the lanes.
+// Transforms z, and writes power spectra to one half of the lanes of p [fft / 2 + 1, lanes].
 void power_spectra(const Spectra& s, double* z, float* p) {
   for (const Spectra::Pass& pass : s.passes) {
     switch (pass.radix) {
@@ -116,8 +117,8 @@ void power_spectra(const Spectra& s, double* z, float* p) {
     for (int64_t k = 0; k <= s.fft / 2; k++) store_power(p + k * kLanes, load_point(z, k));
     return;
   }
-  // Even and odd samples were the real and imaginary parts. Their spectra, taken apart, are those
-  // of bin k and, as conjugates, of bin points - k.
+  // Even and odd samples are the real and imaginary parts. Bins k and points - k of the transform
+  // separate into their spectra, which combine to the same bins of the result.
   for (int64_t k = 0; k <= s.points / 2; k++) {
     const C a = load_point(z, k), b = conj(load_point(z, k ? s.points - k : 0));
     const C even = a + b, odd = rotated(times_minus_i(a - b), s.half_twiddles.data() + 2 * k);
@@ -126,7 +127,7 @@ void power_spectra(const Spectra& s, double* z, float* p) {
   }
 }
 
-// y [bins, lanes] of p.
+// Computes the results y [bins, lanes] from power spectra p.
 void finish(const Spectra& s, const float* p, float* y) {
   for (int64_t i = 0; i < s.bins; i++) {
     F e = set1(0);
@@ -137,7 +138,7 @@ void finish(const Spectra& s, const float* p, float* y) {
       for (int64_t k = f.first; k < f.last; k++)
         e = fma(set1(f.weights[k - f.first]), load(p + k * kLanes), e);
     }
-    switch (s.final_step) {  // of NaN, max gives the second
+    switch (s.final_step) {  // max returns its second argument for NaN
       case FinalStep::power: break;
       case FinalStep::log: e = log(max(set1(1e-10f), e)); break;
       case FinalStep::log10: e = log(max(set1(1e-10f), e)) * set1(0.434294482f); break;
@@ -168,7 +169,7 @@ void spectra(const Spectra& s, const float* x, int64_t hop, int64_t frames, floa
   float* result = p + bins * kLanes;
   for (int64_t first = 0; first < frames; first += kLanes, x += kLanes * hop) {
     const int count = int(std::min<int64_t>(kLanes, frames - first));
-    // Digital silence needs no transform; short recordings in long windows are mostly that.
+    // Digital silence needs no transform; short recordings are mostly padding.
     if (std::all_of(x, x + (count - 1) * hop + size, [](float v) { return v == 0; })) {
       std::memset(p, 0, row * bins);
     } else {

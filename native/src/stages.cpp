@@ -10,14 +10,15 @@
 namespace tynda {
 namespace {
 
-// Rows that one thread sums up at a time, see `Moments`.
+// The number of rows that a task of `Moments` sums. It does not depend on the number of threads, so
+// that the result does not either.
 constexpr int64_t kMomentsRows = 256;
 
 void check_attention(const Check& c, const AttentionShape& h, const View& q, const View& k,
                  const View& lengths) {
   c.require(h.heads > 0 && h.channels % h.heads == 0 && h.v_channels % h.heads == 0,
          "channels do not divide into heads");
-  // Sizes of scratch are then within what numbers hold.
+  // These products throw where sizes of scratch memory could overflow.
   times(times(h.batch, h.heads), times(h.queries, h.keys)), times(h.keys, h.channels);
   times(h.keys, h.v_channels);
   c.floats(q, times(h.batch, h.queries), h.channels);
@@ -29,9 +30,10 @@ void check_attention(const Check& c, const AttentionShape& h, const View& q, con
   c.integers(lengths, h.batch);
 }
 
-// The part of one head that item `item` has, with queries [from, to).
-Attention attention_of_head(const Run& run, const AttentionShape& h, const View& q, const View& k, const View* v,
-                  const View& lengths, int64_t item, int64_t head, int64_t from, int64_t to) {
+// The kernel's arguments for one head of an item and its queries [from, to).
+Attention attention_of_head(const Run& run, const AttentionShape& h, const View& q, const View& k,
+                            const View* v, const View& lengths, int64_t item, int64_t head,
+                            int64_t from, int64_t to) {
   const AttentionKernels& kernels = h.of(*run.kernels);
   Attention a{};
   a.width = h.channels / h.heads;
@@ -72,8 +74,8 @@ void Attend::check(const Check& c) const {
   c.floats(y, times(h.batch, h.queries), h.v_channels);
 }
 
-// The heads' work has to come out even on the threads; each part rearranges the keys for itself,
-// which has to pay.
+// The chunks of all heads should divide evenly between the threads. Each chunk packs the keys
+// again, so that it must have enough queries.
 void Attend::settle(const AttentionKernels& own, const Kernels& kernels, int threads) {
   const AttentionShape& h = shape;
   const int64_t max_chunks = std::max<int64_t>(1, h.queries / (8 * kernels.tile));
@@ -105,7 +107,8 @@ void Attend::each_chunk(const Run& run, Each attend) const {
 }
 
 void WindowAttend::check(const Check& c) const {
-  c.require(!shape.causal && shape.queries == shape.keys, "a window is of a sequence and itself");
+  c.require(!shape.causal && shape.queries == shape.keys,
+            "window attention has other queries than keys");
   Attend::check(c);
 }
 
@@ -116,7 +119,7 @@ void Attend::run(const Run& run) const {
 
 void RelativeAttend::check(const Check& c) const {
   Attend::check(c);
-  c.require(shape.queries == shape.keys, "frames lie apart from others than themselves");
+  c.require(shape.queries == shape.keys, "relative attention has other queries than keys");
   c.floats(encoding, shape.keys ? 2 * shape.keys - 1 : 0, shape.channels);
   c.floats(content_bias, 1, shape.channels);
   c.floats(position_bias, 1, shape.channels);
@@ -152,7 +155,8 @@ void AttentionWeights::run(const Run& run) const {
   const AttentionShape& h = shape;
   const auto part = [&](int64_t i, int thread) {
     const Run own = run.for_thread(thread);
-    Attention a = attention_of_head(own, h, q, k, nullptr, lengths, i / h.heads, i % h.heads, 0, h.queries);
+    Attention a = attention_of_head(own, h, q, k, nullptr, lengths, i / h.heads, i % h.heads, 0,
+                                    h.queries);
     a.y = own.at<float>(y, i * h.queries);
     a.ldy = h.keys;
     h.of(*run.kernels).weights(a, h.keys);
@@ -163,7 +167,7 @@ void AttentionWeights::run(const Run& run) const {
 int64_t Packed::head_bytes(const Kernels& kernels) const {
   if (heads < 1 || channels % heads)
     throw std::invalid_argument("channels do not divide into heads");
-  times(times(keys + 256, channels), 4);  // what follows is then within what numbers hold
+  times(times(keys + 256, channels), 4);  // throws where sizes could overflow
   const AttentionKernels& of = integer ? kernels.attention_8 : kernels.attention;
   return (values ? of.value_bytes : of.key_bytes)(keys, channels / heads);
 }
@@ -205,8 +209,10 @@ void Moments::settle(const Kernels&, int) {
 }
 
 void Moments::run(const Run& run) const {
-  const int64_t blocks = round_up(time, kMomentsRows) / kMomentsRows, group_channels = channels / groups;
-  auto* const sums = run.at<double>(work, 0);  // and those of squares: [batch, blocks, 2, channels]
+  const int64_t blocks = round_up(time, kMomentsRows) / kMomentsRows;
+  const int64_t group_channels = channels / groups;
+  // Sums and sums of squares [batch, blocks, 2, channels].
+  auto* const sums = run.at<double>(work, 0);
   const auto part = [&](int64_t i, int) {
     const int64_t item = i / blocks, from = i % blocks * kMomentsRows;
     const int64_t to = std::min(run.length(lengths, item, time), from + kMomentsRows);
@@ -221,12 +227,13 @@ void Moments::run(const Run& run) const {
     double* const total = sums + 2 * item * blocks * channels;
     for (int64_t block = 1; block < blocks; block++)
       for (int64_t c = 0; c < 2 * channels; c++) total[c] += total[2 * block * channels + c];
-    const double count = double(std::max<int64_t>(1, run.length(lengths, item, time) * group_channels));
+    const double count =
+        double(std::max<int64_t>(1, run.length(lengths, item, time) * group_channels));
     for (int64_t from = 0; from < channels; from += group_channels) {
       const double* const squares = total + channels + from;
       const double mean = std::accumulate(total + from, total + from + group_channels, 0.0) / count;
       const double square = std::accumulate(squares, squares + group_channels, 0.0) / count;
-      // Doubles leave enough of the difference, however far the mean is from zero.
+      // In double precision, the difference is accurate even where the mean is far from zero.
       const float variance = float(std::max(0.0, square - mean * mean));
       const float factor = 1 / std::sqrt(variance + eps);
       for (int64_t c = from; c < from + group_channels; c++) {
@@ -240,7 +247,7 @@ void Moments::run(const Run& run) const {
 void Lstm::check(const Check& c) const {
   for (const Weight& w : weights)
     c.require(c.shape(w).bits == 32 && c.shape(w).n == hidden && c.shape(w).k == hidden,
-           "an LSTM's weights are not as its states");
+           "an LSTM's weights do not fit its states");
   times(times(7, batch), times(round_up(hidden, c.kernels.panel), 4));
   c.floats(gates, times(batch, time), times(4, hidden));
   c.integers(lengths, batch);
@@ -253,11 +260,12 @@ void Lstm::settle(const Kernels& kernels, int) {
 
 void Lstm::run(const Run& run) const {
   const Kernels& kernels = *run.kernels;
-  const int64_t padded_hidden = round_up(hidden, kernels.panel), panels = padded_hidden / kernels.panel;
+  const int64_t padded_hidden = round_up(hidden, kernels.panel);
+  const int64_t panels = padded_hidden / kernels.panel;
   const int64_t share = (panels + run.threads - 1) / run.threads, size = batch * padded_hidden;
   float* const cell = run.at<float>(work, 0);
   float* const states[2] = {cell + size, cell + 2 * size};
-  float* const sums = cell + 3 * size;  // [4, batch, padded_hidden]
+  float* const sums = cell + 3 * size;  // [4, batch, padded hidden]
   std::fill(cell, cell + 7 * size, 0.0f);
   for (int64_t item = 0; item < batch; item++)
     for (int64_t t = run.length(lengths, item, time); t < time; t++)
@@ -269,8 +277,8 @@ void Lstm::run(const Run& run) const {
       const int64_t begin = i * share, end = std::min(panels, begin + share);
       if (begin >= end) return;
       for (int g = 0; g < 4; g++)
-        kernels.matmul(last, padded_hidden, batch, *weights[g].matrix, begin, end, sums + g * size, padded_hidden,
-                         {});
+        kernels.matmul(last, padded_hidden, batch, *weights[g].matrix, begin, end, sums + g * size,
+                       padded_hidden, {});
       const int64_t unit = begin * kernels.panel;
       const int64_t count = std::min(hidden, end * kernels.panel) - unit;
       for (int64_t item = 0; item < batch; item++) {
@@ -283,7 +291,8 @@ void Lstm::run(const Run& run) const {
           kernels.add(gate[g], run.floats(gates, frame) + g * hidden + unit, count, gate[g]);
         }
         float* state = next + item * padded_hidden + unit;
-        kernels.lstm(gate[0], gate[1], gate[2], gate[3], count, cell + item * padded_hidden + unit, state);
+        kernels.lstm(gate[0], gate[1], gate[2], gate[3], count, cell + item * padded_hidden + unit,
+                     state);
         std::memcpy(run.at<float>(y, frame) + unit, state, 4 * count);
       }
     };

@@ -1,25 +1,28 @@
-// Operations that are stages of their own: they look along time, or work with a few whole numbers.
+// Operations of plans that cannot be fused: they combine rows, or compute a few integers.
 #pragma once
 #include "record.h"
 
 namespace tynda {
 
+// The base of operations that are a stage of their own.
 struct Standalone {
   static constexpr bool kFusible = false, kEarly = false;
-  // Sets the sizes that depend on the processor: `work`, `scratch` and the number of parts.
+  // Sets the sizes that depend on the processor: `work`, `scratch` and `chunks`.
   void settle(const Kernels&, int) {}
 };
 
-// With lengths and places alone: it is run before everything else.
+// The base of operations on lengths and positions, which run before all others so that they do not
+// interrupt fused stages.
 struct Early : Standalone {
   static constexpr bool kEarly = true;
 };
 
+// The sizes of attention, and which kernels compute it.
 struct AttentionShape {
   int64_t batch, heads, queries, keys, channels, v_channels;
-  bool causal = false;   // `lengths` then says where the queries of an item start
-  bool integer = false;  // products in 8 bits
-  bool packed = false;   // keys and values come from `pack_kv`
+  bool causal = false;   // `lengths` is then the position of each item's first query
+  bool integer = false;  // whether its products are in 8 bits
+  bool packed = false;   // whether keys and values come from `pack_kv`
 
   template <class F>
   void sizes(F& f) {
@@ -42,11 +45,11 @@ struct Attend : Standalone {
   AttentionShape shape;
   bool window = false;  // see `WindowAttend`
   int64_t before = 0, after = 0;
-  int64_t chunks = 1;   // parts of the queries that are done apart
-  int64_t scratch = 0;  // bytes of each thread
+  int64_t chunks = 1;   // the number of tasks into which the queries of a head are divided
+  int64_t scratch = 0;  // bytes for each thread
 
   void settle(const AttentionKernels& own, const Kernels& kernels, int threads);
-  // Calls attend(head, its first query) for each part of each head.
+  // Calls attend(arguments, head, first query) for each chunk of queries of each head.
   template <class Each>
   void each_chunk(const Run& run, Each attend) const;
   template <class F>
@@ -60,8 +63,7 @@ struct Attend : Standalone {
   void run(const Run& run) const;
 };
 
-// The same of a sequence and itself, where a query sees the keys from `before` before it to `after`
-// behind it alone.
+// Self-attention of query i to keys i - before to i + after.
 struct WindowAttend : Attend {
   static constexpr const char* kName = "window_attention";
 
@@ -76,7 +78,7 @@ struct WindowAttend : Attend {
   }
 };
 
-// `attention` by distances [2 keys - 1, channels], with biases [channels]; as many queries as keys.
+// Relative attention with an encoding [2 keys - 1, channels] and biases [channels].
 struct RelativeAttend : Attend {
   static constexpr const char* kName = "relative_attention";
   View encoding, content_bias, position_bias;
@@ -111,8 +113,7 @@ struct AttentionWeights : Standalone {
   void run(const Run& run) const;
 };
 
-// Keys or values [batch, keys, channels] in the form in which `attention` reads them again and
-// again.
+// The sizes of keys or values [batch, keys, channels] in the layout of the attention kernels.
 struct Packed {
   int64_t heads = 0, keys = 0, channels = 0;
   bool values = false, integer = false;
@@ -122,12 +123,12 @@ struct Packed {
     f.number("heads", heads), f.number("keys", keys), f.number("channels", channels);
     f.flag("values", values), f.flag("integer", integer);
   }
-  // Bytes of one head, and of all heads of an item.
+  // The bytes of one head, and of all heads of an item.
   int64_t head_bytes(const Kernels& kernels) const;
   int64_t bytes(const Kernels& kernels) const { return times(heads, head_bytes(kernels)); }
 };
 
-// An item is a row of y.
+// Packs keys or values; each item becomes a row of y.
 struct PackKV : Standalone {
   static constexpr const char* kName = "pack_kv";
   View x, lengths, y;
@@ -143,9 +144,8 @@ struct PackKV : Standalone {
   void run(const Run& run) const;
 };
 
-// Mean and variance of x [batch, time, channels] over time and each of `groups` parts of the
-// channels, as weight / sqrt(variance + eps) and what shifts the mean to bias: both
-// [batch, channels].
+// The statistics of a group norm of x [batch, time, channels], as scale = weight / sqrt(variance +
+// eps) and shift = bias - mean * scale, both [batch, channels].
 struct Moments : Standalone {
   static constexpr const char* kName = "moments";
   View x, lengths, weight, bias, scale, shift, work;
@@ -166,8 +166,8 @@ struct Moments : Standalone {
   void run(const Run& run) const;
 };
 
-// gates [batch, time, 4 hidden] are the inputs' share; the weights are those of the states, for
-// each gate.
+// The recurrent part of an LSTM. gates [batch, time, 4 hidden] are the contributions of the inputs;
+// the weights [hidden, hidden] of the gates are those of the hidden state.
 struct Lstm : Standalone {
   static constexpr const char* kName = "lstm";
   View gates, lengths, y, work;
@@ -189,7 +189,7 @@ struct Lstm : Standalone {
   void run(const Run& run) const;
 };
 
-// x [batch, time] rows of `bytes` into cache [batch, capacity], from row `starts` [batch] on.
+// Writes the rows of x [batch, time] to cache [batch, capacity], from row starts[item] on.
 struct Write : Standalone {
   static constexpr const char* kName = "write";
   View x, starts, cache;
@@ -205,7 +205,7 @@ struct Write : Standalone {
   void run(const Run& run) const;
 };
 
-// y = max(0, (x + add) / divide + plus) * times, rounded down.
+// y = max(0, floor((x + add) / divide) + plus) * times.
 struct Lengths : Early {
   static constexpr const char* kName = "lengths";
   View x, y;
@@ -221,7 +221,7 @@ struct Lengths : Early {
   void run(const Run& run) const;
 };
 
-// y [size, count]: as many places from each start on.
+// y [size, count]: consecutive positions from each start on.
 struct Positions : Early {
   static constexpr const char* kName = "positions";
   View starts, y;
