@@ -66,7 +66,7 @@ inline I exp2_codes(F x) {
   return round_to_int(times_exp2_floor(fma(y, r, set1(127)), x));
 }
 
-// What forms have in common. A form that adds to the scores overrides the last three functions.
+// The defaults that forms share. A form that adds to the scores overrides the last three functions.
 struct FormBase {
   static constexpr bool kUnpackedFew = true;  // few queries may read keys and values unpacked
   static int64_t extra_bytes(int64_t, int64_t) { return 0; }

@@ -13,7 +13,7 @@ namespace tynda {
 
 enum class Activation { none, relu, gelu, silu, tanh, asinh };
 
-// What a product applies before it writes: activation(product + bias) * factor + residual.
+// A product applies its epilogue before it writes: activation(product + bias) * factor + residual.
 struct Epilogue {
   const float* bias = nullptr;
   Activation activation = Activation::none;

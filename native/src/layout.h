@@ -16,7 +16,7 @@ class Layout {
  public:
   struct Stage {
     bool fused;
-    // Of a fused stage: its rows, and how many of them a thread computes at a time.
+    // The rows of a fused stage, and how many of them a thread computes at a time.
     int64_t rows, block;
     std::vector<size_t> order;  // indices of its operations
   };

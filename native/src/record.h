@@ -1,4 +1,4 @@
-// What the operations of plans are made of: views, weights, checks, and the memory of a run.
+// The building blocks of operations: views, weights, checks, and the memory of a run.
 #pragma once
 #include <cstdint>
 #include <stdexcept>

@@ -214,10 +214,8 @@ class TraceOps:
     ) -> Value:
         expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
         expect(x.shape[-1] % groups == 0, x)
-        settings = {"groups": groups, "eps": eps}
-        return self._step(
-            "group_norm", x.shape, settings, x=x, weight=weight, bias=bias, lengths=lengths
-        )
+        tensors = {"x": x, "weight": weight, "bias": bias, "lengths": lengths}
+        return self._step("group_norm", x.shape, {"groups": groups, "eps": eps}, **tensors)
 
     def batch_norm(
         self,
@@ -252,12 +250,14 @@ class TraceOps:
         return self._step("asinh", x.shape, x=x)
 
     def glu(self, x: Value) -> Value:
-        expect(x.shape[-1] % 2 == 0, x)
-        return self._step("glu", (*x.shape[:-1], x.shape[-1] // 2), x=x)
+        return self._gated("glu", x)
 
     def swiglu(self, x: Value) -> Value:
+        return self._gated("swiglu", x)
+
+    def _gated(self, operation: str, x: Value) -> Value:
         expect(x.shape[-1] % 2 == 0, x)
-        return self._step("swiglu", (*x.shape[:-1], x.shape[-1] // 2), x=x)
+        return self._step(operation, (*x.shape[:-1], x.shape[-1] // 2), x=x)
 
     def log_softmax(self, x: Value) -> Value:
         return self._step("log_softmax", x.shape, x=x)
@@ -318,18 +318,9 @@ class TraceOps:
         time, channels = q.shape[1:]
         expect(k.shape == q.shape and encoding.shape == (max(0, 2 * time - 1), channels), q, k)
         expect(content_bias.shape == position_bias.shape == (channels,), q, content_bias)
-        return self._step(
-            "relative_attention",
-            shape,
-            {"heads": heads},
-            q=q,
-            k=k,
-            v=v,
-            encoding=encoding,
-            content_bias=content_bias,
-            position_bias=position_bias,
-            lengths=lengths,
-        )
+        tensors = {"q": q, "k": k, "v": v, "encoding": encoding}
+        tensors |= {"content_bias": content_bias, "position_bias": position_bias}
+        return self._step("relative_attention", shape, {"heads": heads}, **tensors, lengths=lengths)
 
     def attention_weights(self, q: Value, k: Value, *, heads: int, lengths: Value) -> Value:
         batch, queries, channels = q.shape
@@ -379,17 +370,10 @@ class TraceOps:
     ) -> Value:
         gates, hidden = weight_hh.shape
         expect(weight_ih.shape == (gates, x.shape[-1]) and gates == 4 * hidden, x, weight_ih)
-        return self._step(
-            "lstm",
-            (*x.shape[:-1], hidden),
-            {"reverse": reverse},
-            x=x,
-            weight_ih=weight_ih,
-            weight_hh=weight_hh,
-            bias_ih=bias_ih,
-            bias_hh=bias_hh,
-            lengths=lengths,
-        )
+        weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
+        weights |= {"bias_ih": bias_ih, "bias_hh": bias_hh}
+        shape, settings = (*x.shape[:-1], hidden), {"reverse": reverse}
+        return self._step("lstm", shape, settings, x=x, **weights, lengths=lengths)
 
     def add(self, x: Value, y: Value) -> Value:
         expect(y.shape in (x.shape, x.shape[1:]), x, y)
@@ -441,8 +425,7 @@ class TraceOps:
         elif operation in INTEGERS:
             result = Value(shape, "", is_integer=True)
         elif operation == "index_select":
-            x = given["x"]
-            result = Value(shape, x.name, False, x.is_integer, x.packed)
+            result = replace(given["x"], shape=shape, is_weight=False)
         elif operation.startswith("pack_"):
             packed = f"{operation.partition('_')[2]} {step.settings['heads']}"
             result = Value(shape, step.activations[0].name, packed=packed)

@@ -110,7 +110,7 @@ class TorchOps:
         if self.training:
             now, population, count = _statistics(x, lengths)
             with torch.no_grad():
-                # As in torch, the running variance is the unbiased one.
+                # The running variance is the unbiased one, as in torch.
                 unbiased = population * (count / (count - 1).clamp(min=1))
                 moved = momentum * (count > 0)
                 mean += moved * (now - mean)
