@@ -106,10 +106,10 @@ def test_conv2d_of_groups(groups, inner, macs):
 def test_relative_attention():
     ops = TraceOps()
     x, v = Value((2, 5, 8)), Value((2, 5, 12))
-    distances = ops.distances(x)
-    assert distances.shape == (9, 8)
+    encoding = ops.relative_encoding(x)
+    assert encoding.shape == (9, 8)
     u = weight("a.u", (8,))
-    y = ops.relative_attention(x, x, v, distances, u, u, heads=4, lengths=Value((2,)))
+    y = ops.relative_attention(x, x, v, encoding, u, u, heads=4, lengths=Value((2,)))
     assert y.shape == (2, 5, 12)
     first, row = reported(ops).rows
     assert (first.macs, first.flops) == (0, 0)

@@ -258,9 +258,9 @@ def test_relative_attention(seed, batch, time, heads, width, values):
     channels = 2 * heads * width
     q, k = draw(batch, time, channels), draw(batch, time, channels)
     v, lengths = draw(batch, time, heads * values), draw.lengths(batch, time)
-    distances = same("distances", q, tolerance=1e-6)
+    encoding = same("relative_encoding", q, tolerance=1e-6)
     biases = draw(channels), draw(channels)
-    same("relative_attention", q, k, v, distances, *biases, heads=heads, lengths=lengths)
+    same("relative_attention", q, k, v, encoding, *biases, heads=heads, lengths=lengths)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -272,7 +272,7 @@ def test_relative_attention_over_many_blocks_of_keys(threads):
     lengths = np.array([700])
 
     def attend(ops, weights, config, q, k, v, lengths):
-        part = ops.distances(q), weights["content"], weights["distance"]
+        part = ops.relative_encoding(q), weights["content"], weights["distance"]
         return ops.relative_attention(q, k, v, *part, heads=1, lengths=lengths)
 
     expected = attend(NUMPY, biases, None, q, k, v, lengths)
@@ -318,24 +318,24 @@ def test_attention_in_8_bits_over_many_blocks(instructions):
 @pytest.mark.parametrize("instructions", SETS)
 @pytest.mark.parametrize("bits", [8, 32])
 @pytest.mark.parametrize("queries", [1, 5, 30])
-def test_remembered_keys_and_values(instructions, bits, queries):
+def test_packed_keys_and_values(instructions, bits, queries):
     draw, heads = Draw(2), 3
     q, k, v = draw(2, queries, 60), draw(2, 300, 60), draw(2, 300, 90) + 1
     lengths = np.array([300, 41])
     one, twin = engine({}, instructions, bits=bits), NumpyOps(bits)
 
-    def remember(ops, weights, config, k, v, lengths):
+    def pack(ops, weights, config, k, v, lengths):
         about = {"heads": heads, "lengths": lengths}
-        return ops.remember_keys(k, **about), ops.remember_values(v, **about)
+        return ops.pack_keys(k, **about), ops.pack_values(v, **about)
 
     def recall(ops, weights, config, q, k, v, lengths):
         about = {"heads": heads, "lengths": lengths}
         return ops.attention(q, k, v, **about), ops.attention_weights(q, k, **about)
 
-    kept = one.run(remember, None, k, v, lengths)
+    kept = one.run(pack, None, k, v, lengths)
     assert [part.shape for part in kept] == [k.shape, v.shape]
     y, weights = one.run(recall, None, q, *kept, lengths)
-    ours = remember(twin, {}, None, k, v, lengths)
+    ours = pack(twin, {}, None, k, v, lengths)
     expected, expected_weights = recall(twin, {}, None, q, *ours, lengths)
     tolerance = 1e-5 if bits == 32 else 0.02
     np.testing.assert_allclose(y, expected, atol=tolerance)
@@ -425,8 +425,8 @@ def test_what_only_moves_or_adds(seed, batch, time, channels, factor):
     same("embedding", draw.rng.integers(0, 9, (batch, time)), draw(9, channels), **exact)
     table = quantize(draw(9, channels))
     same("embedding", draw.rng.integers(0, 9, (batch, time)), table, **exact)
-    same("take", x, draw.rng.integers(0, batch, 5), **exact)
-    same("take", starts, draw.rng.integers(0, batch, 5), **exact)
+    same("index_select", x, draw.rng.integers(0, batch, 5), **exact)
+    same("index_select", starts, draw.rng.integers(0, batch, 5), **exact)
     same("slice", x, time // 2, time, **exact)
     same("slice", x[0], 0, time // 2, **exact)
     same("add", x, x, **exact)

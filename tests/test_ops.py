@@ -262,19 +262,19 @@ def test_relative_attention(seed, batch, time, heads, width, values):
     channels = 2 * heads * width
     q, k = draw(batch, time, channels), draw(batch, time, channels)
     v, lengths = draw(batch, time, heads * values), draw.lengths(batch, time)
-    distances = both("distances", q)
-    assert distances.shape == (max(0, 2 * time - 1), channels)
+    encoding = both("relative_encoding", q)
+    assert encoding.shape == (max(0, 2 * time - 1), channels)
     biases = draw(channels), draw(channels)
     given = {"heads": heads, "lengths": lengths}
-    y = both("relative_attention", q, k, v, distances, *biases, **given)
+    y = both("relative_attention", q, k, v, encoding, *biases, **given)
     assert not y[lengths == 0].any()
     # Without distances it is attention; an item gets what it gets alone.
-    plain = NUMPY.relative_attention(q, k, v, 0 * distances, *biases, **given)
+    plain = NUMPY.relative_attention(q, k, v, 0 * encoding, *biases, **given)
     expected = NUMPY.attention(q + biases[0], k, v, **given)
     np.testing.assert_allclose(plain, expected, atol=1e-5)
     for i, n in enumerate(lengths):
         cut = (x[i : i + 1, :n] for x in (q, k, v))
-        middle = distances[time - n : time + n - 1] if n else distances[:0]
+        middle = encoding[time - n : time + n - 1] if n else encoding[:0]
         alone = NUMPY.relative_attention(
             *cut, middle, *biases, heads=heads, lengths=lengths[i : i + 1]
         )
@@ -286,19 +286,19 @@ def test_relative_attention_by_hand():
     # of 2 times the first channel of a distance over the root of the width. It is the logarithm of
     # 4, 2, 1, 3, 5 for the distances 2, 1, 0, -1, -2: the first query, at the distances 0, -1 and
     # -2 from the keys, weighs their values 1 : 3 : 5, the next 2 : 1 : 3, the last 4 : 2 : 1.
-    distances = np.zeros((5, 4), np.float32)
-    distances[:, 0] = np.log([4, 2, 1, 3, 5])
+    encoding = np.zeros((5, 4), np.float32)
+    encoding[:, 0] = np.log([4, 2, 1, 3, 5])
     nothing, bias = np.zeros((1, 3, 4), np.float32), np.array([2, 0, 0, 0], np.float32)
     v = np.array([[[9.0], [18], [27]]], np.float32)
     y = NUMPY.relative_attention(
-        nothing, nothing, v, distances, 0 * bias, bias, heads=1, lengths=np.array([3])
+        nothing, nothing, v, encoding, 0 * bias, bias, heads=1, lengths=np.array([3])
     )
     np.testing.assert_allclose(y[0, :, 0], [1 + 6 + 15, 3 + 3 + 13.5, 36 / 7 + 36 / 7 + 27 / 7])
 
 
 def test_distances_by_hand():
     # Three frames of four channels: waves of 1 and of 10000 ** -0.5 = 0.01 radians a frame.
-    y = NUMPY.distances(np.zeros((1, 3, 4), np.float32))
+    y = NUMPY.relative_encoding(np.zeros((1, 3, 4), np.float32))
     d = np.array([2, 1, 0, -1, -2])
     rows = [np.sin(d), np.cos(d), np.sin(0.01 * d), np.cos(0.01 * d)]
     np.testing.assert_allclose(y, np.stack(rows, -1), atol=1e-7)
@@ -329,7 +329,7 @@ def test_rows_and_frames(seed, batch, time, channels):
         [s + i for i in range(time)] for s in starts
     ]
     both("embedding", draw.rng.integers(0, 9, (batch, time)), draw(9, channels))
-    both("take", x, draw.rng.integers(0, batch, 5))
+    both("index_select", x, draw.rng.integers(0, batch, 5))
     both("slice", x, time // 2, time)
     both("slice", x[0], 0, time // 2)
     both("add", x, x[0])

@@ -19,7 +19,7 @@ from parakeet_peer import TINY, build, write_folder
 from tynda.cli import main
 from tynda.compile import native
 from tynda.compile.count import count
-from tynda.compile.engine import Eager, as_held
+from tynda.compile.engine import Eager, convert_weights
 from tynda.compile.native import Native
 from tynda.errors import TyndaError
 from tynda.models import parakeet
@@ -175,7 +175,7 @@ def equal_products(path):
     """Whether native products with all matrices of a model in 8 bits are NumPy's, bit for bit."""
     model = library.load(path)
     trainable = model.family.trainable(model.config)
-    weights, bits = as_held(model.weights, trainable, "native", 8)
+    weights, bits = convert_weights(model.weights, trainable, "native", 8)
     engine, twin = Native(weights, 1, bits=bits), Eager(NumpyOps(bits), weights)
     names = [name for name, w in weights.items() if len(w.shape) == 2 and is_integer(w)]
     assert names
@@ -370,7 +370,7 @@ def test_operations_are_profiled(wide):
     found = operations(Job(case, str(wide), str(wide)), opened, sound(2)[None])
     items = found["parts"]["encoder"]
     times = {item["operation"]: item["seconds"] for item in items if item["bits"] == "32"}
-    assert {"relative_attention", "distances", "conv2d", "batch_norm"} <= times.keys()
+    assert {"relative_attention", "relative_encoding", "conv2d", "batch_norm"} <= times.keys()
     assert times["relative_attention"] > 0
     assert any(item["operation"] == "linear" and item["bits"] == "8" for item in items)
     counted = count(parakeet.FAMILY, huggingface.load(wide).config, 200)

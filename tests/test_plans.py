@@ -57,8 +57,8 @@ def test_matmul_precision_is_in_the_plan() -> None:
         bits: {o.name for o in plans(model, 1, bits=bits)[0].lowered.plan.operations}
         for bits in (8, 32)
     }
-    assert "multiply_8" in operations[8]
-    assert "multiply_8" not in operations[32]
+    assert "matmul_8" in operations[8]
+    assert "matmul_8" not in operations[32]
 
 
 @pytest.mark.parametrize("arguments", [("--seconds", "0"), ("--seconds", "nan"), ("--bits", "7")])

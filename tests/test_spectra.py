@@ -106,7 +106,7 @@ def test_what_does_not_fit():
         (400, np.ones((200, 3), np.float32), "a row for each bin"),
     ]:
         with pytest.raises(ValueError, match=says):
-            spectra._native.Spectra(ones, fft, filters, spectra._native.Ending.POWER)
+            spectra._native.Spectra(ones, fft, filters, spectra._native.FinalStep.POWER)
     made = Spectra(ones, 400)
     made(ones, 160, 1)
     for hop, frames in [(160, 2), (0, 1)]:

@@ -1,282 +1,295 @@
-// The forms of keys, values and weights in attention: float32, or both products in 8 bits; a part of
+// The number formats of attention: float32, or 8-bit codes in both products; included by
 // kernels.inl.
 //
-// Keys and values are first brought into panels, as a Matrix has them: by the one who calls, for
-// those that are looked at again and again, or on the way. #pragma once
+// Keys and values are packed into panels like those of a Matrix: by the caller where many calls
+// read them, otherwise in scratch memory at the start of a call.
+#pragma once
 
 namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-constexpr int64_t kKeys = 256;
-// Keys of a block that no query of a tile sees are left out, as many together.
-constexpr int64_t kLeftOut = 64;
-static_assert(kLeftOut % kPanel == 0 && kLeftOut % (4 * kLanes) == 0);
-// With fewer queries than this, keys and values are not worth being brought into panels.
+constexpr int64_t kKeys = 256;  // keys in a block of the online softmax
+// Keys at the start of a block that no query of a tile attends to are skipped in multiples of this.
+constexpr int64_t kSkippedKeys = 64;
+static_assert(kSkippedKeys % kPanel == 0 && kSkippedKeys % (4 * kLanes) == 0);
+// With fewer queries than this, packing keys and values takes longer than it saves.
 constexpr int64_t kFewQueries = 4;
-constexpr int64_t kSoon = 12;  // keys in advance that are asked for
+constexpr int64_t kPrefetchKeys = 12;  // how many keys ahead are prefetched
 
-// A query sees the keys from `unseen` to `seen`, none where these are the same.
-inline int64_t seen(const Attention& a, int64_t query) {
+// A query attends to the keys [begin_key, end_key).
+inline int64_t end_key(const Attention& a, int64_t query) {
   if (a.causal) return std::min(a.keys, a.first + query + 1);
   return a.window ? std::min(a.keys, a.first + query + a.after + 1) : a.keys;
 }
-inline int64_t unseen(const Attention& a, int64_t query) {
-  return a.window ? std::clamp<int64_t>(a.first + query - a.before, 0, seen(a, query)) : 0;
+inline int64_t begin_key(const Attention& a, int64_t query) {
+  return a.window ? std::clamp<int64_t>(a.first + query - a.before, 0, end_key(a, query)) : 0;
 }
 
-// The factor that makes a product of a query and a key an exponent of 2. It is applied to the
-// differences of scores, which stay exact where it matters, however large the scores are.
-inline float unit_of(const Attention& a) { return 1.44269504f / std::sqrt(float(a.width)); }
+// The factor from the product of a query and a key to an exponent of 2. It is applied to
+// differences of scores, which are exact where they are small, however large the scores are.
+inline float score_unit(const Attention& a) { return 1.44269504f / std::sqrt(float(a.width)); }
 
-// Rows of one head lie far apart, so that no processor asks for them in advance: they come from
-// the last cache just when they are needed. Asks for `count` of them.
-inline void ask(const float* x, int64_t ldx, int64_t count, int64_t width) {
+// Prefetches `count` rows. Rows of one head are far apart in memory, so that the processor's own
+// prefetcher does not detect them.
+inline void prefetch(const float* x, int64_t ldx, int64_t count, int64_t width) {
   for (int64_t i = 0; i < count; i++)
     for (int64_t c = 0; c < width; c += kAlign / 4) __builtin_prefetch(x + i * ldx + c);
 }
 
-// x = 2^(unit * (x - top)); gives the sum.
+// Replaces x by 2^(unit * (x - top)), and returns the sum.
 inline float exp2_row(float* x, int64_t count, float top, float unit) {
-  F total = all(0);
+  F total = set1(0);
   vectors(count, [&](int64_t i, int n) {
-    store_some(x + i, exp2((load_some(x + i, n) - all(top)) * all(unit)), n);
+    store_some(x + i, exp2((load_some(x + i, n) - set1(top)) * set1(unit)), n);
     total = total + load_some(x + i, n);
   });
-  return sum(total);
+  return reduce_sum(total);
 }
 
-inline float top_of(const float* x, int64_t count, float top) {
-  F most = all(top);
+// The maximum of a row and `top`.
+inline float row_max(const float* x, int64_t count, float top) {
+  F maximum = set1(top);
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) most = max(most, load(x + i));
-  top = greatest(most);
+  for (; i + kLanes <= count; i += kLanes) maximum = max(maximum, load(x + i));
+  top = reduce_max(maximum);
   for (; i < count; i++) top = std::max(top, x[i]);
   return top;
 }
 
-// 2^x to 127 for x up to 0, as whole numbers.
-inline I exp2_code(F x) {
-  x = max(x, all(-126));
+// round(127 * 2^x) for x up to 0.
+inline I exp2_codes(F x) {
+  x = max(x, set1(-126));
   const F r = fraction(x);
-  F y = fma(all(127 * 7.706705481e-2f), r, all(127 * 2.2764498e-1f));
-  y = fma(y, r, all(127 * 6.95116818e-1f));
-  return nearest(raised(fma(y, r, all(127)), x));
+  F y = fma(set1(127 * 7.706705481e-2f), r, set1(127 * 2.2764498e-1f));
+  y = fma(y, r, set1(127 * 6.95116818e-1f));
+  return round_to_int(times_exp2_floor(fma(y, r, set1(127)), x));
 }
 
-// A form says how queries, keys and values are held; one that adds to scores has its own scratch.
-struct Plain {
-  static constexpr bool kFew = true;  // few queries may leave keys and values as they are
-  static int64_t more_bytes(int64_t, int64_t) { return 0; }
+// The defaults that forms share. A form that adds to the scores overrides the last three functions.
+struct FormBase {
+  static constexpr bool kUnpackedFew = true;  // few queries may read keys and values unpacked
+  static int64_t extra_bytes(int64_t, int64_t) { return 0; }
   static void begin(const Attention&, uint8_t*) {}
   template <int Rows>
   static void add_scores(const Attention&, uint8_t*, int64_t, int64_t, int64_t, float*) {}
 };
 
-// ---- float32: keys as [room / panel][width][panel], values as [v_width / panel][room][panel]
+// ---- float32. Keys are [capacity / panel][width][panel], values [v_width /
+// panel][capacity][panel].
 
-struct Floats : Plain {
+struct FloatForm : FormBase {
   using Weight = float;
 
   static int64_t depth(int64_t width) { return width; }
-  static int64_t key_bytes(int64_t room, int64_t width) { return 4 * round_up(room, kPanel) * width; }
-  static int64_t value_bytes(int64_t room, int64_t v_width) {
-    return 4 * room * round_up(v_width, kPanel);
+  static int64_t key_bytes(int64_t capacity, int64_t width) {
+    return 4 * round_up(capacity, kPanel) * width;
+  }
+  static int64_t value_bytes(int64_t capacity, int64_t v_width) {
+    return 4 * capacity * round_up(v_width, kPanel);
   }
 
   static void pack_keys(const float* k, int64_t ldk, int64_t keys, int64_t, int64_t width,
                         uint8_t* to) {
     auto* panels = reinterpret_cast<float*>(to);
     for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
-      if (j + kSoon < keys) ask(k + (j + kSoon) * ldk, ldk, 1, width);
+      if (j + kPrefetchKeys < keys) prefetch(k + (j + kPrefetchKeys) * ldk, ldk, 1, width);
       float* row = panels + j / kPanel * kPanel * width + j % kPanel;
       for (int64_t c = 0; c < width; c++) row[c * kPanel] = j < keys ? k[j * ldk + c] : 0;
     }
   }
-  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t room, int64_t v_width,
-                          uint8_t* to) {
+  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t capacity,
+                          int64_t v_width, uint8_t* to) {
     auto* panels = reinterpret_cast<float*>(to);
     for (int64_t p = 0; p < round_up(v_width, kPanel); p += kPanel)
       for (int64_t j = 0; j < keys; j++)
         vectors(kPanel, [&](int64_t i, int) {
           const int n = int(std::clamp<int64_t>(v_width - p - i, 0, kLanes));
-          store(panels + p * room + j * kPanel + i, n ? load_some(v + j * ldv + p + i, n) : all(0));
+          store(panels + p * capacity + j * kPanel + i,
+                n ? load_some(v + j * ldv + p + i, n) : set1(0));
         });
   }
 
-  static void take_queries(const Attention& a, int64_t from, int64_t count, float* q,
+  static void load_queries(const Attention& a, int64_t from, int64_t count, float* q,
                            float* units) {
     for (int64_t i = 0; i < count; i++)
       std::copy_n(a.q + (from + i) * a.ldq, a.width, q + i * a.width);
-    std::fill(units, units + count, unit_of(a));
+    std::fill(units, units + count, score_unit(a));
   }
 
-  // Scores of a panel of keys.
+  // Writes the scores of a panel of keys, from `key` on, to y [Rows, kKeys].
   template <int Rows>
   static void score(const Attention& a, const float* q, int64_t key, float* y) {
     F s[Rows][kVectors];
     for (auto& row : s)
-      for (F& x : row) x = all(0);
-    accumulate<Real, Rows>(s, q, a.width,
+      for (F& x : row) x = set1(0);
+    accumulate<FloatDot, Rows>(s, q, a.width,
                            reinterpret_cast<const float*>(a.packed_k) + key * a.width, a.width);
     for (int i = 0; i < Rows; i++)
       for (int j = 0; j < kVectors; j++) store(y + i * kKeys + j * kLanes, s[i][j]);
   }
 
-  // Weights of a block's keys beside a top, and their sum. Past `count`, up to a multiple of kStep,
-  // scores are -FLT_MAX, whose weights count nothing.
+  // Computes weights 2^(unit * (score - top)) of a block's keys, and returns their sum. Scores from
+  // `count` up to a multiple of kStep are -FLT_MAX, so that their weights are 0.
   static float weigh(const float* scores, int64_t count, int64_t keys, float top, float unit,
                      float* weights) {
-    F total = all(0);
+    F total = set1(0);
     for (int64_t i = 0; i < count; i += kLanes) {
-      const F e = exp2((load(scores + i) - all(top)) * all(unit));
+      const F e = exp2((load(scores + i) - set1(top)) * set1(unit));
       store(weights + i, e);
       total = total + e;
     }
     std::fill(weights + count, weights + keys, 0.0f);
-    return sum(total);
+    return reduce_sum(total);
   }
   static constexpr int kStep = kLanes;
-  static constexpr bool kOwnTop = false;  // weights are beside the top so far
+  static constexpr bool kBlockMax = false;  // weights are relative to the maximum so far
 
   // Adds the weighted values of a block's keys [out, keys) to the sums, of one panel of channels.
   template <int Rows>
   static void add_values(const Attention& a, const float* weights, int64_t from, int64_t out,
-                         int64_t keys, int64_t p, const float*, float* sums, int64_t wide) {
+                         int64_t keys, int64_t p, const float*, float* sums, int64_t padded_width) {
     F s[Rows][kVectors];
     for (int i = 0; i < Rows; i++)
-      for (int j = 0; j < kVectors; j++) s[i][j] = load(sums + i * wide + p + j * kLanes);
-    const auto* v = reinterpret_cast<const float*>(a.packed_v) + p * a.room + (from + out) * kPanel;
-    accumulate<Real, Rows>(s, weights + out, kKeys, v, keys - out);
+      for (int j = 0; j < kVectors; j++) s[i][j] = load(sums + i * padded_width + p + j * kLanes);
+    const auto* v =
+        reinterpret_cast<const float*>(a.packed_v) + p * a.capacity + (from + out) * kPanel;
+    accumulate<FloatDot, Rows>(s, weights + out, kKeys, v, keys - out);
     for (int i = 0; i < Rows; i++)
-      for (int j = 0; j < kVectors; j++) store(sums + i * wide + p + j * kLanes, s[i][j]);
+      for (int j = 0; j < kVectors; j++) store(sums + i * padded_width + p + j * kLanes, s[i][j]);
   }
 };
 
-// ---- 8 bits; tynda/weights/attention.py is the twin
+// ---- 8-bit codes; the reference is tynda/weights/attention.py.
 //
-// Queries and keys have a scale for each row; values one for each channel and block of keys.
-// Weights are rounded to 127ths of the greatest of their row and block.
+// Queries and keys have a scale for each row, values one for each channel and block of keys, and
+// weights are codes up to 127, the largest of their row and block.
 
-struct Codes : Plain {
+struct CodeForm : FormBase {
   using Weight = uint8_t;
 
-  // Keys: scales and starts [room up], codes [room / panel][width / 4][panel][4].
+  // Keys are scales and zero-point corrections [padded capacity], then codes [capacity /
+  // panel][width / 4][panel][4].
   static int64_t depth(int64_t width) { return round_up(width, 4); }
-  static int64_t key_bytes(int64_t room, int64_t width) {
-    return round_up(room, kPanel) * (8 + depth(width));
+  static int64_t key_bytes(int64_t capacity, int64_t width) {
+    return round_up(capacity, kPanel) * (8 + depth(width));
   }
-  // Values: scales [blocks][v_width up], codes [blocks][v_width / panel][kKeys / 4][panel][4].
-  static int64_t value_bytes(int64_t room, int64_t v_width) {
-    return round_up(room, kKeys) / kKeys * round_up(v_width, kPanel) * (4 + kKeys);
+  // Values are scales [blocks][padded v_width], then codes [blocks][v_width / panel][kKeys /
+  // 4][panel][4].
+  static int64_t value_bytes(int64_t capacity, int64_t v_width) {
+    return round_up(capacity, kKeys) / kKeys * round_up(v_width, kPanel) * (4 + kKeys);
   }
 
-  static void pack_keys(const float* k, int64_t ldk, int64_t keys, int64_t room, int64_t width,
+  static void pack_keys(const float* k, int64_t ldk, int64_t keys, int64_t capacity, int64_t width,
                         uint8_t* to) {
-    const int64_t wide = round_up(room, kPanel), deep = depth(width);
+    const int64_t padded_width = round_up(capacity, kPanel), padded_depth = depth(width);
     auto* scales = reinterpret_cast<float*>(to);
-    auto* starts = reinterpret_cast<int32_t*>(scales + wide);
-    uint8_t* codes = to + 8 * wide;
+    auto* starts = reinterpret_cast<int32_t*>(scales + padded_width);
+    uint8_t* codes = to + 8 * padded_width;
     for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
-      if (j + kSoon < keys) ask(k + (j + kSoon) * ldk, ldk, 1, width);
-      uint8_t* panel = codes + j / kPanel * kPanel * deep + j % kPanel * 4;
-      const F factor = all(rounding(j < keys ? largest(k + j * ldk, width) : 0, &scales[j]));
-      I total = none();
-      for (int64_t c = 0; c < deep; c += kLanes) {
+      if (j + kPrefetchKeys < keys) prefetch(k + (j + kPrefetchKeys) * ldk, ldk, 1, width);
+      uint8_t* panel = codes + j / kPanel * kPanel * padded_depth + j % kPanel * 4;
+      const F factor = set1(rounding(j < keys ? max_abs(k + j * ldk, width) : 0, &scales[j]));
+      I total = zeros();
+      for (int64_t c = 0; c < padded_depth; c += kLanes) {
         alignas(64) uint8_t some[kLanes] = {};
         const int n = int(std::clamp<int64_t>(width - c, 0, kLanes));
         if (j < keys && n) {
-          const I q = nearest(load_some(k + j * ldk + c, n) * factor);
+          const I q = round_to_int(load_some(k + j * ldk + c, n) * factor);
           total = total + q;
-          store_plain_codes(some, q, kLanes);
+          store_bytes(some, q, kLanes);
         }
-        for (int64_t d = 0; d < kLanes && c + d < deep; d += 4)
+        for (int64_t d = 0; d < kLanes && c + d < padded_depth; d += 4)
           std::memcpy(panel + (c + d) * kPanel, some + d, 4);
       }
-      starts[j] = -kZero * int32_t(sum(real(total)));
+      starts[j] = -kZero * int32_t(reduce_sum(to_float(total)));
     }
   }
 
-  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t room, int64_t v_width,
-                          uint8_t* to) {
-    const int64_t wide = round_up(v_width, kPanel);
+  static void pack_values(const float* v, int64_t ldv, int64_t keys, int64_t capacity,
+                          int64_t v_width, uint8_t* to) {
+    const int64_t padded_width = round_up(v_width, kPanel);
     auto* scales = reinterpret_cast<float*>(to);
-    uint8_t* const codes = to + 4 * (round_up(room, kKeys) / kKeys) * wide;
+    uint8_t* const codes = to + 4 * (round_up(capacity, kKeys) / kKeys) * padded_width;
     for (int64_t from = 0; from < keys; from += kKeys) {
       const int64_t count = std::min(kKeys, keys - from);
-      for (int64_t p = 0; p < wide; p += kLanes) {
+      for (int64_t p = 0; p < padded_width; p += kLanes) {
         const int n = int(std::clamp<int64_t>(v_width - p, 0, kLanes));
-        F most = all(0);
+        F maximum = set1(0);
         for (int64_t j = 0; j < count && n; j++)
-          most = max(most, abs(load_some(v + (from + j) * ldv + p, n)));
-        most = max(most, all(127 * FLT_MIN));
-        const F factor = all(127) / most;
-        store(scales + from / kKeys * wide + p, most * all(1.0f / 127));
-        uint8_t* panel = codes + from * wide + p / kPanel * kKeys * kPanel + p % kPanel * 4;
+          maximum = max(maximum, abs(load_some(v + (from + j) * ldv + p, n)));
+        maximum = max(maximum, set1(127 * FLT_MIN));
+        const F factor = set1(127) / maximum;
+        store(scales + from / kKeys * padded_width + p, maximum * set1(1.0f / 127));
+        uint8_t* panel = codes + from * padded_width + p / kPanel * kKeys * kPanel + p % kPanel * 4;
         for (int64_t j = 0; j < count; j += 4, panel += 4 * kPanel) {
-          I some[4] = {none(), none(), none(), none()};
+          I some[4] = {zeros(), zeros(), zeros(), zeros()};
           for (int64_t d = 0; d < 4 && j + d < count && n; d++)
-            some[d] = nearest(load_some(v + (from + j + d) * ldv + p, n) * factor);
-          store_fours(panel, some);
+            some[d] = round_to_int(load_some(v + (from + j + d) * ldv + p, n) * factor);
+          store_interleaved(panel, some);
         }
       }
     }
   }
 
-  static void take_queries(const Attention& a, int64_t from, int64_t count, uint8_t* q,
+  static void load_queries(const Attention& a, int64_t from, int64_t count, uint8_t* q,
                            float* units) {
     quantize(a.q + from * a.ldq, a.ldq, count, a.width, depth(a.width), q, units);
-    // A query with a lesser unit is next to nothing; but -FLT_MAX has to weigh nothing with any.
-    for (int64_t i = 0; i < count; i++) units[i] = std::max(units[i] * unit_of(a), 1e-36f);
+    // The unit has a minimum so that -FLT_MAX has weight 0 with any query.
+    for (int64_t i = 0; i < count; i++) units[i] = std::max(units[i] * score_unit(a), 1e-36f);
   }
 
   template <int Rows>
   static void score(const Attention& a, const uint8_t* q, int64_t key, float* y) {
-    const int64_t wide = round_up(a.room, kPanel), deep = depth(a.width);
+    const int64_t padded_width = round_up(a.capacity, kPanel), padded_depth = depth(a.width);
     const auto* scales = reinterpret_cast<const float*>(a.packed_k);
-    const auto* starts = reinterpret_cast<const int32_t*>(scales + wide);
+    const auto* starts = reinterpret_cast<const int32_t*>(scales + padded_width);
     I s[Rows][kVectors];
     for (auto& row : s)
       for (int j = 0; j < kVectors; j++) row[j] = load(starts + key + j * kLanes);
-    accumulate<Whole, Rows>(s, q, deep, a.packed_k + 8 * wide + key * deep, deep);
+    accumulate<CodeDot, Rows>(s, q, padded_depth,
+                              a.packed_k + 8 * padded_width + key * padded_depth, padded_depth);
     for (int j = 0; j < kVectors; j++) {
       const F scale = load(scales + key + j * kLanes);
-      for (int i = 0; i < Rows; i++) store(y + i * kKeys + j * kLanes, real(s[i][j]) * scale);
+      for (int i = 0; i < Rows; i++) store(y + i * kKeys + j * kLanes, to_float(s[i][j]) * scale);
     }
   }
 
   static float weigh(const float* scores, int64_t count, int64_t keys, float top, float unit,
                      uint8_t* weights) {
-    I total = none();
+    I total = zeros();
     for (int64_t j = 0; j < count; j += kStep) {
       I codes[4];
       for (int i = 0; i < 4; i++) {
-        codes[i] = exp2_code((load(scores + j + i * kLanes) - all(top)) * all(unit));
+        codes[i] = exp2_codes((load(scores + j + i * kLanes) - set1(top)) * set1(unit));
         total = total + codes[i];
       }
-      store_plain_codes(weights + j, codes);
+      store_bytes(weights + j, codes);
     }
     std::fill(weights + count, weights + round_up(keys, 4), uint8_t(0));
-    return sum(real(total));
+    return reduce_sum(to_float(total));
   }
   static constexpr int kStep = 4 * kLanes;
-  static constexpr bool kOwnTop = true;  // weights are beside the top of their block
+  static constexpr bool kBlockMax = true;  // weights are relative to the maximum of their block
 
   template <int Rows>
   static void add_values(const Attention& a, const uint8_t* weights, int64_t from, int64_t out,
-                         int64_t keys, int64_t p, const float* shares, float* sums, int64_t wide) {
-    const auto* scales = reinterpret_cast<const float*>(a.packed_v) + from / kKeys * wide + p;
-    const uint8_t* codes = a.packed_v + 4 * (round_up(a.room, kKeys) / kKeys) * wide;
+                         int64_t keys, int64_t p, const float* block_factors, float* sums,
+                         int64_t padded_width) {
+    const auto* scales =
+        reinterpret_cast<const float*>(a.packed_v) + from / kKeys * padded_width + p;
+    const uint8_t* codes = a.packed_v + 4 * (round_up(a.capacity, kKeys) / kKeys) * padded_width;
     I s[Rows][kVectors];
     for (auto& row : s)
-      for (I& x : row) x = none();
-    accumulate<Whole, Rows>(s, weights + out, kKeys,
-                            codes + from * wide + p * kKeys + out * kPanel, round_up(keys, 4) - out);
+      for (I& x : row) x = zeros();
+    accumulate<CodeDot, Rows>(s, weights + out, kKeys,
+                              codes + from * padded_width + p * kKeys + out * kPanel,
+                              round_up(keys, 4) - out);
     for (int j = 0; j < kVectors; j++) {
       const F scale = load(scales + j * kLanes);
       for (int i = 0; i < Rows; i++) {
-        float* to = sums + i * wide + p + j * kLanes;
-        store(to, fma(real(s[i][j]), all(shares[i]) * scale, load(to)));
+        float* to = sums + i * padded_width + p + j * kLanes;
+        store(to, fma(to_float(s[i][j]), set1(block_factors[i]) * scale, load(to)));
       }
     }
   }

@@ -35,11 +35,11 @@ const Kernels& kernels(const std::string& name) {
 
 bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % sizeof(float) == 0; }
 
-// An array's memory, which the array keeps.
-Shared shared(const Constant& array) {
+// The memory of an array, which keeps the array alive.
+SharedBytes shared(const Constant& array) {
   const auto* data = static_cast<const uint8_t*>(array.data());
-  if (!aligned(data)) throw std::invalid_argument("a constant is not where a number may begin");
-  return Shared(data, [held = new Constant(array)](const uint8_t*) {
+  if (!aligned(data)) throw std::invalid_argument("a constant is not aligned to 4 bytes");
+  return SharedBytes(data, [held = new Constant(array)](const uint8_t*) {
     nb::gil_scoped_acquire lock;
     delete held;
   });
@@ -47,7 +47,7 @@ Shared shared(const Constant& array) {
 
 Program program(const Layout& layout, const std::vector<Constant>& arrays,
                 std::vector<std::shared_ptr<const Matrix>> matrices) {
-  std::vector<Shared> constants;
+  std::vector<SharedBytes> constants;
   std::vector<int64_t> bytes;
   for (const Constant& array : arrays) {
     constants.push_back(shared(array));
@@ -64,10 +64,12 @@ std::vector<double> run(const Program& program, Arena& arena, const std::vector<
   for (size_t i = 0; i < arrays.size(); i++) {
     pointers.push_back(static_cast<uint8_t*>(arrays[i].data()));
     if (int64_t(arrays[i].nbytes()) != bytes[i] || !aligned(pointers[i]))
-      throw std::invalid_argument("argument " + std::to_string(i) + " is not as the plan says");
+      throw std::invalid_argument("argument " + std::to_string(i) +
+                                  " has another size than in the plan");
   }
   std::vector<double> seconds(timed ? program.layout().operations.size() : 0);
-  // Lent and given back by whoever holds the interpreter's lock: a fork finds no lock taken here.
+  // The piece is borrowed and returned while the GIL is held, so that no fork happens with its lock
+  // held.
   const Arena::Piece piece(arena, program.layout().bytes());
   nb::gil_scoped_release release;
   program.run(piece.memory(), pointers.data(), timed ? seconds.data() : nullptr);
@@ -81,11 +83,11 @@ void check(const Matrix& m, int64_t first, const Array<T, 2>& rows, int64_t widt
     throw std::invalid_argument("the rows do not fit the matrix");
 }
 
-// Calls put(row, count) for rows [0, rows) in parts, on all threads.
-template <class Put>
-void by_panels(const Matrix& m, int64_t rows, Put put) {
+// Calls pack(row, count) for ranges of rows [0, rows), on all threads.
+template <class Pack>
+void by_panels(const Matrix& m, int64_t rows, Pack pack) {
   const int64_t part = 8 * m.width;
-  const auto task = [&](int64_t i, int) { put(i * part, std::min(part, rows - i * part)); };
+  const auto task = [&](int64_t i, int) { pack(i * part, std::min(part, rows - i * part)); };
   nb::gil_scoped_release release;
   Pool::shared().run((rows + part - 1) / part, task);
 }
@@ -110,42 +112,43 @@ NB_MODULE(_native, m) {
   nb::class_<Matrix>(m, "Matrix")
       .def(nb::init<const Kernels&, int64_t, int64_t, int, int64_t>(), "kernels"_a, "n"_a, "k"_a,
            "bits"_a, "group"_a = 0)
-      .def("put",
+      .def("pack_float32",
            [](Matrix& m, int64_t first, Array<float, 2> weight) {
              check(m, first, weight, m.k, m.bits == 32);
              by_panels(m, int64_t(weight.shape(0)), [&](int64_t row, int64_t count) {
-               put(m, first + row, count, weight.data() + row * m.k);
+               pack_float32(m, first + row, count, weight.data() + row * m.k);
              });
            },
            "first"_a, "weight"_a)
-      .def("put_8",
+      .def("pack_int8",
            [](Matrix& m, int64_t first, Array<int8_t, 2> codes, Array<float, 1> scale) {
              check(m, first, codes, m.k, m.bits == 8 && scale.shape(0) == codes.shape(0));
              by_panels(m, int64_t(codes.shape(0)), [&](int64_t row, int64_t count) {
-               put_8(m, first + row, count, codes.data() + row * m.k, scale.data() + row);
+               pack_int8(m, first + row, count, codes.data() + row * m.k, scale.data() + row);
              });
            },
            "first"_a, "codes"_a, "scale"_a)
-      .def("put_few",
+      .def("pack_few",
            [](Matrix& m, int64_t first, Array<uint8_t, 2> codes, bool ternary,
               Array<float, 1> scale, Array<uint8_t, 2> step, Array<int8_t, 2> offset) {
              const size_t rows = codes.shape(0);
              const int64_t width = ternary ? (m.k + 4) / 5 : (m.k * m.bits + 7) / 8;
-             check(m, first, codes, width, scale.shape(0) == rows && (ternary ? m.bits == 2 : m.few()));
+             check(m, first, codes, width,
+                   scale.shape(0) == rows && (ternary ? m.bits == 2 : m.few()));
              check(m, first, step, m.groups(), step.shape(0) == rows);
              check(m, first, offset, m.groups(), offset.shape(0) == rows);
              by_panels(m, int64_t(rows), [&](int64_t row, int64_t count) {
-               put_few(m, first + row, count, codes.data() + row * width, width, ternary,
+               pack_few(m, first + row, count, codes.data() + row * width, width, ternary,
                        scale.data() + row, step.data() + row * m.groups(),
                        offset.data() + row * m.groups());
              });
            },
            "first"_a, "codes"_a, "ternary"_a, "scale"_a, "step"_a, "offset"_a)
-      .def("put_rounded",
+      .def("pack_rounded",
            [](Matrix& m, const Kernels& kernels, int64_t first, Array<float, 2> weight) {
              check(m, first, weight, m.k, m.bits == 8);
              by_panels(m, int64_t(weight.shape(0)), [&](int64_t row, int64_t count) {
-               put_rounded(m, kernels, first + row, count, weight.data() + row * m.k);
+               pack_rounded(m, kernels, first + row, count, weight.data() + row * m.k);
              });
            },
            "kernels"_a, "first"_a, "weight"_a)
@@ -154,22 +157,22 @@ NB_MODULE(_native, m) {
       .def_ro("bits", &Matrix::bits)
       .def_prop_ro("bytes", [](const Matrix& m) { return m.bytes(); });
 
-  nb::enum_<Ending>(m, "Ending")
-      .value("POWER", Ending::power)
-      .value("LOG", Ending::log)
-      .value("LOG10", Ending::log10)
-      .value("STANDARD", Ending::standard);
+  nb::enum_<FinalStep>(m, "FinalStep")
+      .value("POWER", FinalStep::power)
+      .value("LOG", FinalStep::log)
+      .value("LOG10", FinalStep::log10)
+      .value("STANDARD", FinalStep::standard);
   nb::class_<Spectra>(m, "Spectra")
       .def("__init__",
            [](Spectra* s, Array<float, 1> window, int64_t fft,
-              std::optional<Array<float, 2>> filters, Ending ending) {
+              std::optional<Array<float, 2>> filters, FinalStep final_step) {
              if (filters && int64_t(filters->shape(0)) != fft / 2 + 1)
                throw std::invalid_argument("filters must have a row for each bin");
              new (s) Spectra(window.data(), int64_t(window.shape(0)), fft,
                              filters ? filters->data() : nullptr,
-                             filters ? int64_t(filters->shape(1)) : 0, ending);
+                             filters ? int64_t(filters->shape(1)) : 0, final_step);
            },
-           "window"_a, "fft"_a, "filters"_a.none(), "ending"_a)
+           "window"_a, "fft"_a, "filters"_a.none(), "final_step"_a)
       .def_ro("bins", &Spectra::bins)
       .def("run",
            [](const Spectra& s, const Kernels& kernels, Array<float, 1> samples, int64_t hop,
@@ -179,12 +182,12 @@ NB_MODULE(_native, m) {
                  (frames > 0 && (frames - 1) * hop + size > int64_t(samples.shape(0))))
                throw std::invalid_argument("the frames do not fit the samples");
              nb::gil_scoped_release release;
-             spectra_of(s, kernels, samples.data(), hop, frames, y.data());
+             compute_spectra(s, kernels, samples.data(), hop, frames, y.data());
            },
            "kernels"_a, "samples"_a, "hop"_a, "y"_a);
 
   nb::class_<Layout::Stage>(m, "Stage")
-      .def_ro("strip", &Layout::Stage::strip)
+      .def_ro("fused", &Layout::Stage::fused)
       .def_ro("rows", &Layout::Stage::rows)
       .def_ro("block", &Layout::Stage::block)
       .def_ro("order", &Layout::Stage::order);

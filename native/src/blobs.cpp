@@ -8,8 +8,8 @@
 namespace tynda {
 namespace {
 
-// Bytes of a weight that are read at a time before they are brought into the kernels' order.
-constexpr int64_t kAtOnce = 1 << 20;
+// The bytes of a weight that are read at a time before they are packed.
+constexpr int64_t kReadBytes = 1 << 20;
 
 [[noreturn]] void unreadable(const std::string& path) {
   throw std::runtime_error("cannot read " + path);
@@ -20,11 +20,11 @@ void check_finite(const float* values, int64_t count) {
     if (!std::isfinite(values[i])) refuse("a weight has numbers that are not finite");
 }
 
-// Calls put(first, count) for the rows of a matrix, some at a time.
-template <class Put>
-void by_rows(const Matrix& m, int64_t row_bytes, Put put) {
-  const int64_t rows = std::max<int64_t>(1, kAtOnce / std::max<int64_t>(row_bytes, 1));
-  for (int64_t first = 0; first < m.n; first += rows) put(first, std::min(rows, m.n - first));
+// Calls pack(first, count) for consecutive ranges of a matrix's rows.
+template <class Pack>
+void by_rows(const Matrix& m, int64_t row_bytes, Pack pack) {
+  const int64_t rows = std::max<int64_t>(1, kReadBytes / std::max<int64_t>(row_bytes, 1));
+  for (int64_t first = 0; first < m.n; first += rows) pack(first, std::min(rows, m.n - first));
 }
 
 }  // namespace
@@ -41,12 +41,12 @@ Blobs::Blobs(const std::string& path) : path_(path), file_(path, std::ios::binar
   if (!file_.seekg(0, std::ios::end)) unreadable(path);
   size_ = int64_t(file_.tellg());
   char last;
-  // A folder can be opened and has a size, but no bytes.
+  // A folder can be opened and has a size, but reading a byte fails.
   if (size_ < 0 || (size_ > 0 && !(file_.seekg(size_ - 1) && file_.get(last)))) unreadable(path);
 }
 
 void Blobs::check(int64_t offset, int64_t bytes) const {
-  if (offset % kAlign) refuse("a blob is not where one may begin");
+  if (offset % kAlign) refuse("a blob is not aligned");
   if (offset < 0 || bytes < 0 || offset > size_ || bytes > size_ - offset)
     refuse("a blob is not in weights.bin");
 }
@@ -65,27 +65,27 @@ std::vector<float> Blobs::floats(int64_t offset, int64_t count) {
   return values;
 }
 
-Shared Blobs::constant(int64_t offset, int64_t bytes) {
-  Shared& found = constants_[{offset, bytes}];
+SharedBytes Blobs::constant(int64_t offset, int64_t bytes) {
+  SharedBytes& found = constants_[{offset, bytes}];
   if (!found) {
     check(offset, bytes);
     Bytes memory = aligned_bytes(bytes);
     read(offset, bytes, memory.get());
     check_finite(reinterpret_cast<const float*>(memory.get()), bytes / 4);
-    found = Shared(memory.release(), AlignedDelete());
+    found = SharedBytes(memory.release(), AlignedDelete());
   }
   return found;
 }
 
-std::shared_ptr<const Matrix> Blobs::matrix(const std::string& told, const Shape& shape,
+std::shared_ptr<const Matrix> Blobs::matrix(const std::string& record, const Shape& shape,
                                             const Kernels& kernels) {
-  std::string key = told;
+  std::string key = record;
   for (const int64_t size : {shape.n, shape.k, int64_t(shape.bits), shape.group})
     key += " " + std::to_string(size);
   std::shared_ptr<const Matrix>& found = matrices_[key];
   if (found) return found;
 
-  const Words words = split(told);
+  const Words words = split(record);
   const std::string_view kind = words[0];
   const bool ternary = kind == "ternary";
   const size_t blobs = kind == "float32" ? 1 : kind == "int8" ? 2 : 4;
@@ -93,8 +93,8 @@ std::shared_ptr<const Matrix> Blobs::matrix(const std::string& told, const Shape
                     : kind == "int8"  ? shape.bits == 8
                     : kind == "packed" ? shape.few()
                                        : ternary && shape.bits == 2;
-  if (!fits || words.size() != 1 + blobs) refuse("a matrix is not of the plan's kind");
-  // All is known to be in the file before there is memory for it.
+  if (!fits || words.size() != 1 + blobs) refuse("a matrix has another kind than in the plan");
+  // All sizes are checked against the file before memory is allocated.
   const int64_t row = kind == "float32" ? times(shape.k, 4)
                       : kind == "int8"  ? shape.k
                       : ternary         ? (shape.k + 4) / 5
@@ -106,34 +106,34 @@ std::shared_ptr<const Matrix> Blobs::matrix(const std::string& told, const Shape
 
   auto made = std::make_shared<Matrix>(kernels, shape.n, shape.k, shape.bits, shape.group);
   if (blobs == 1) {
-    put_floats(*made, words);
+    pack_floats(*made, words);
   } else if (blobs == 2) {
-    put_codes_8(*made, words);
+    pack_codes_8(*made, words);
   } else {
-    put_codes_few(*made, words, ternary);
+    pack_codes_few(*made, words, ternary);
   }
   return found = std::move(made);
 }
 
-void Blobs::put_floats(Matrix& m, const Words& words) {
+void Blobs::pack_floats(Matrix& m, const Words& words) {
   by_rows(m, 4 * m.k, [&](int64_t first, int64_t count) {
     std::vector<float> rows(static_cast<size_t>(count * m.k));
     read(number(words[1]) + 4 * first * m.k, 4 * count * m.k, rows.data());
     check_finite(rows.data(), count * m.k);
-    put(m, first, count, rows.data());
+    pack_float32(m, first, count, rows.data());
   });
 }
 
-void Blobs::put_codes_8(Matrix& m, const Words& words) {
+void Blobs::pack_codes_8(Matrix& m, const Words& words) {
   const std::vector<float> scale = floats(number(words[2]), m.n);
   by_rows(m, m.k, [&](int64_t first, int64_t count) {
     std::vector<int8_t> codes(static_cast<size_t>(count * m.k));
     read(number(words[1]) + first * m.k, count * m.k, codes.data());
-    put_8(m, first, count, codes.data(), scale.data() + first);
+    pack_int8(m, first, count, codes.data(), scale.data() + first);
   });
 }
 
-void Blobs::put_codes_few(Matrix& m, const Words& words, bool ternary) {
+void Blobs::pack_codes_few(Matrix& m, const Words& words, bool ternary) {
   const std::vector<float> scale = floats(number(words[2]), m.n);
   const int64_t groups = m.groups(), row = ternary ? (m.k + 4) / 5 : (m.k * m.bits + 7) / 8;
   by_rows(m, row + 2 * groups, [&](int64_t first, int64_t count) {
@@ -143,7 +143,7 @@ void Blobs::put_codes_few(Matrix& m, const Words& words, bool ternary) {
     read(number(words[1]) + first * row, count * row, codes.data());
     read(number(words[3]) + first * groups, count * groups, steps.data());
     read(number(words[4]) + first * groups, count * groups, offsets.data());
-    put_few(m, first, count, codes.data(), row, ternary, scale.data() + first, steps.data(),
+    pack_few(m, first, count, codes.data(), row, ternary, scale.data() + first, steps.data(),
             offsets.data());
   });
 }

@@ -10,17 +10,16 @@ namespace tynda {
 namespace {
 
 constexpr std::string_view kHeader = "tynda-export 1";
-// No export is for more: sizes of all that is made of a recording stay within what numbers hold,
-// and decoding ends.
-constexpr int64_t kMostSamples = 1 << 28, kMostTokens = 1 << 16;
+// The maximum sizes of exports, so that sizes derived from them do not overflow.
+constexpr int64_t kMaxSamples = 1 << 28, kMaxTokens = 1 << 16;
 
 int hexadecimal(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  refuse("a token has an escape that is none");
+  refuse("a token has an invalid escape sequence");
 }
 
-// The bytes of a line of tokens.txt: \\ is a backslash, \xHH any byte.
+// The bytes of a line of tokens.txt, where \\ is a backslash and \xHH any byte.
 std::string unescaped(std::string_view line) {
   std::string bytes;
   for (size_t i = 0; i < line.size(); i++) {
@@ -29,7 +28,8 @@ std::string unescaped(std::string_view line) {
     } else if (line.substr(i, 2) == "\\\\") {
       bytes += line[i++];
     } else {
-      if (line.size() < i + 4 || line[i + 1] != 'x') refuse("a token has an escape that is none");
+      if (line.size() < i + 4 || line[i + 1] != 'x')
+        refuse("a token has an invalid escape sequence");
       bytes += char(16 * hexadecimal(line[i + 2]) + hexadecimal(line[i + 3]));
       i += 3;
     }
@@ -50,7 +50,7 @@ class FolderReader {
     read_tokens();
     const std::string text = read_text(folder_ + "/manifest.txt");
     each_line(text, kHeader, "manifest.txt", [&](std::string_view line) { manifest(line); });
-    for (const Told& program : programs_) {
+    for (const ProgramRecord& program : programs_) {
       try {
         load(program);
       } catch (const std::invalid_argument& e) {
@@ -58,17 +58,17 @@ class FolderReader {
       }
     }
     for (const char* kind : {"frontend", "sound", "head"})
-      if (!told_.count(kind)) refuse("manifest.txt does not tell of a " + std::string(kind));
+      if (!declared_.count(kind)) refuse("manifest.txt has no line " + std::string(kind));
     check_sound(to_.sound_, *to_.front_);
     check_tokens(to_.greedy_);
   }
 
  private:
-  // A constant or a matrix: its name, and the rest of its line.
-  using Part = std::pair<std::string, std::string>;
-  struct Told {
+  // The line of a constant or a matrix: its name and the rest.
+  using WeightRecord = std::pair<std::string, std::string>;
+  struct ProgramRecord {
     std::string name;
-    std::vector<Part> constants, matrices;
+    std::vector<WeightRecord> constants, matrices;
   };
 
   bool is_token(int64_t id) const { return id >= 0 && id < int64_t(to_.tokens_.size()); }
@@ -78,8 +78,9 @@ class FolderReader {
       return std::all_of(ids.begin(), ids.end(), [&](int64_t id) { return is_token(id); });
     };
     if (!known(g.prompt) || !known(g.never) || !known(g.first) || !is_token(g.blank) ||
-        !is_token(g.end) || g.most > kMostTokens || (g.kind == Greedy::seq2seq && g.prompt.empty()))
-      refuse("manifest.txt tells of tokens that there are not");
+        !is_token(g.end) || g.max_tokens > kMaxTokens ||
+        (g.kind == Greedy::seq2seq && g.prompt.empty()))
+      refuse("manifest.txt has tokens that are not in tokens.txt");
     const auto scores = [&](const char* program, size_t result) {
       const std::vector<int64_t>& rows = to_.find(program).rows;
       if (result >= rows.size() || rows[result] != 4 * int64_t(to_.tokens_.size()))
@@ -94,11 +95,11 @@ class FolderReader {
 
   void check_sound(const Sound& sound, const FrontEnd& front) const {
     const int64_t bytes = times(times(sound.frames, front.bins()), 4);
-    const bool fits = sound.samples <= kMostSamples && sound.silence <= kMostSamples &&
+    const bool fits = sound.samples <= kMaxSamples && sound.silence <= kMaxSamples &&
                       front.frames(sound.samples) <= sound.frames &&
                       front.frames(sound.silence) <= sound.frames &&
                       to_.argument_bytes("encode", 0) == bytes && uint64_t(bytes) <= SIZE_MAX / 4;
-    if (!fits) refuse("manifest.txt tells of more sound than the encoder takes");
+    if (!fits) refuse("manifest.txt has other sizes of audio than the encoder");
   }
 
   void read_tokens() {
@@ -114,21 +115,21 @@ class FolderReader {
     const Words words = split(line);
     const std::string kind(words[0]);
     if (kind == "constant" || kind == "matrix") {
-      if (words.size() < 3 || programs_.empty()) refuse("a " + kind + " is of no program");
+      if (words.size() < 3 || programs_.empty()) refuse("a " + kind + " comes before any program");
       const size_t rest = size_t(words[2].data() - line.data());
-      Told& program = programs_.back();
+      ProgramRecord& program = programs_.back();
       (kind == "matrix" ? program.matrices : program.constants)
           .emplace_back(name_of(words[1]), line.substr(rest));
     } else if (kind == "program") {
       if (words.size() != 2) refuse("a program has one name");
       programs_.push_back({name_of(words[1]), {}, {}});
     } else {
-      if (!told_.insert(kind).second) refuse("it is told twice");
-      once(kind, words);
+      if (!declared_.insert(kind).second) refuse("it is declared twice");
+      single_record(kind, words);
     }
   }
 
-  void once(const std::string& kind, const Words& words) {
+  void single_record(const std::string& kind, const Words& words) {
     if (kind == "frontend") {
       front_end(words);
     } else if (kind == "sound") {
@@ -143,7 +144,7 @@ class FolderReader {
       std::vector<int64_t>& ids = kind == "prompt" ? g.prompt : kind == "never" ? g.never : g.first;
       for (size_t i = 1; i < words.size(); i++) ids.push_back(number(words[i]));
     } else {
-      refuse("nobody knows of " + shown(kind));
+      refuse("unknown line " + printable(kind));
     }
   }
 
@@ -151,14 +152,14 @@ class FolderReader {
     if (words.size() < 2) refuse("a front end has a kind");
     Fields fields(words, 2);
     constexpr const char* kKinds[] = {"log_mel", "spectrogram", "raw"};
-    constexpr const char* kNormals[] = {"none", "utterance", "whisper"};
+    constexpr const char* kNormalizations[] = {"none", "utterance", "whisper"};
     const auto of = [](const auto& names, std::string_view name) {
       const auto found = std::find(std::begin(names), std::end(names), name);
-      if (found == std::end(names)) refuse("no front end has " + shown(name));
+      if (found == std::end(names)) refuse("no front end has " + printable(name));
       return found - std::begin(names);
     };
     const auto kind = FrontEnd::Kind(of(kKinds, words[1]));
-    const auto normal = FrontEnd::Normal(of(kNormals, fields.take("normalize")));
+    const auto normal = FrontEnd::Normalization(of(kNormalizations, fields.read("normalize")));
     const int64_t hop = fields.number("hop"), bins = fields.number("bins");
     int64_t fft = 0;
     std::vector<float> window, filters;
@@ -182,41 +183,43 @@ class FolderReader {
     } else if (words.size() > 1 && words[1] == "seq2seq") {
       g.kind = Greedy::seq2seq;
       g.end = fields.number("end");
-      g.most = fields.number("most");
+      g.max_tokens = fields.number("max_tokens");
     } else {
-      refuse("no head is known by this name");
+      refuse("unknown head");
     }
     fields.end();
   }
 
   // Reads the plan and the weights of a program.
-  void load(const Told& told) {
-    const Plan plan = Plan::parse(read_text(folder_ + "/" + told.name + ".plan"));
-    Exported::Runnable made;
+  void load(const ProgramRecord& record) {
+    const Plan plan = Plan::parse(read_text(folder_ + "/" + record.name + ".plan"));
+    Exported::Runnable runnable;
     for (const int64_t result : plan.results) {
       const auto& all = plan.arguments;
-      made.results.push_back(size_t(std::find(all.begin(), all.end(), result) - all.begin()));
+      runnable.results.push_back(size_t(std::find(all.begin(), all.end(), result) - all.begin()));
     }
     Layout layout(plan, kernels_, threads_);
     for (const int64_t result : plan.results)
-      made.rows.push_back(layout.row_bytes[size_t(result)]);
-    const auto same = [&](const std::vector<Part>& parts, const std::vector<std::string>& names) {
+      runnable.rows.push_back(layout.row_bytes[size_t(result)]);
+    const auto same = [&](const std::vector<WeightRecord>& parts,
+                          const std::vector<std::string>& names) {
       bool fits = parts.size() == names.size();
       for (size_t i = 0; fits && i < parts.size(); i++) fits = parts[i].first == names[i];
       if (!fits) refuse("the plan has other weights than manifest.txt");
     };
-    same(told.constants, layout.constant_names);
-    same(told.matrices, layout.matrix_names);
-    std::vector<Shared> constants;
+    same(record.constants, layout.constant_names);
+    same(record.matrices, layout.matrix_names);
+    std::vector<SharedBytes> constants;
     std::vector<std::shared_ptr<const Matrix>> matrices;
     const std::vector<int64_t> bytes = layout.constant_bytes;
     for (size_t i = 0; i < bytes.size(); i++)
-      constants.push_back(blobs_.constant(number(told.constants[i].second), bytes[i]));
-    for (size_t i = 0; i < told.matrices.size(); i++)
-      matrices.push_back(blobs_.matrix(told.matrices[i].second, layout.weights[i], kernels_));
-    made.program = std::make_unique<Program>(std::move(layout), std::move(constants), bytes,
+      constants.push_back(blobs_.constant(number(record.constants[i].second), bytes[i]));
+    for (size_t i = 0; i < record.matrices.size(); i++)
+      matrices.push_back(blobs_.matrix(record.matrices[i].second, layout.weights[i], kernels_));
+    runnable.program = std::make_unique<Program>(std::move(layout), std::move(constants), bytes,
                                              std::move(matrices));
-    if (!to_.programs_.emplace(told.name, std::move(made)).second) refuse("it is told twice");
+    if (!to_.programs_.emplace(record.name, std::move(runnable)).second)
+      refuse("it is declared twice");
   }
 
   Exported& to_;
@@ -224,8 +227,8 @@ class FolderReader {
   const Kernels& kernels_;
   int threads_;
   Blobs blobs_;
-  std::set<std::string> told_;
-  std::vector<Told> programs_;
+  std::set<std::string> declared_;
+  std::vector<ProgramRecord> programs_;
 };
 
 Tensor zeros(int64_t bytes) {

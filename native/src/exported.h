@@ -1,9 +1,8 @@
-// A model that `tynda export` wrote: a folder of plans, weights and tokens. docs/native.md has the
-// format.
+// Models written by `tynda export`: folders of plans, weights and tokens, whose format is in
+// docs/native.md.
 //
-// Nothing in a folder is trusted: each name, size and place is checked before it is used. Weights
-// and tokens take the memory that they have in the files, as the kernels hold it; a run takes what
-// its plan says.
+// Folders are not trusted: each name, size and offset is checked before it is used. Weights and
+// tokens need the memory of their files, packed for the kernels; a run needs that of its plan.
 #pragma once
 #include <map>
 #include <memory>
@@ -15,7 +14,7 @@
 
 namespace tynda {
 
-// Memory of an input or a result of a program, which several may hold.
+// The memory of an input or result of a program, with shared ownership.
 struct Tensor {
   std::shared_ptr<uint8_t> data;
   int64_t bytes = 0;
@@ -27,29 +26,30 @@ struct Tensor {
 };
 Tensor zeros(int64_t bytes);
 
-// How much sound a model takes, and how its encoder is given it.
+// The sizes of audio for the encoder.
 struct Sound {
-  int64_t samples;  // the longest recording
-  int64_t silence;  // samples of silence that the front end finds behind a recording
-  int64_t frames;   // of the front end, in every run of the encoder: zeros behind the sound's
-  bool whole;       // all of them count, and not only those of the sound
+  int64_t samples;  // of the longest recording
+  int64_t silence;  // samples of silence appended to a recording before the front end
+  int64_t frames;   // of each run of the encoder; zeros follow those of the recording
+  bool whole;       // whether all frames are valid, or only those of the recording
 };
 
-// The facts that greedy decoding needs beside the programs.
+// The settings of greedy decoding.
 struct Greedy {
   enum Kind { ctc, seq2seq };
   Kind kind;
-  int64_t blank = 0;  // of ctc: the token between labels
-  // A seq2seq head has a token that ends a text, and a maximum number of tokens in it.
-  int64_t end = 0, most = 0;
-  // The decoder's first tokens, those that are never chosen, and those not chosen first.
+  int64_t blank = 0;  // CTC: the blank token
+  // Seq2seq: the token that ends a text, and the maximum number of tokens.
+  int64_t end = 0, max_tokens = 0;
+  // Seq2seq: the decoder's prompt, tokens that are always suppressed, and those suppressed at
+  // first.
   std::vector<int64_t> prompt, never, first;
 };
 
 class Exported {
  public:
-  // Reads a folder. std::runtime_error for a file that cannot be read, std::invalid_argument for
-  // what is damaged; the message is one line.
+  // Reads a folder. Throws std::runtime_error for a file that cannot be read and
+  // std::invalid_argument for one that is damaged, with a message of one line.
   Exported(const std::string& folder, const Kernels& kernels, int threads);
 
   const FrontEnd& front() const { return *front_; }
@@ -57,18 +57,18 @@ class Exported {
   const Greedy& greedy() const { return greedy_; }
   // The bytes that each token adds to a text.
   const std::vector<std::string>& tokens() const { return tokens_; }
-  // The results of a program, in its order. The arguments that `inputs` do not give are made.
-  // A result that is an input, such as a cache, is changed in place. std::invalid_argument where
-  // the inputs are not the program's.
+  // Runs a program, and returns its results in order. Arguments after the `inputs` are allocated. A
+  // result that is also an input, such as a cache, is changed in place. Throws
+  // std::invalid_argument where the inputs do not fit the program.
   std::vector<Tensor> run(const std::string& name, std::vector<Tensor> inputs) const;
-  // Bytes of an argument of a program; std::invalid_argument where there is none.
+  // The bytes of an argument of a program; throws std::invalid_argument where there is none.
   int64_t argument_bytes(const std::string& name, size_t argument) const;
 
  private:
   struct Runnable {
     std::unique_ptr<const Program> program;
-    std::vector<size_t> results;  // which arguments they are
-    std::vector<int64_t> rows;    // bytes of a row of each
+    std::vector<size_t> results;  // indices of arguments
+    std::vector<int64_t> rows;    // bytes of a row of each result
   };
   friend class FolderReader;
 

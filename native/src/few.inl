@@ -1,102 +1,103 @@
-// Products with a weight in few bits; part of kernels.inl.
+// Matrix products with a weight of fewer than 8 bits; included by kernels.inl.
 #pragma once
 
 namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-// Up to so many rows are multiplied with the codes as they are, and each sum by its step;
+// Up to kFewRows rows are multiplied with the codes as they are, and sums of groups with their
+// steps.
 constexpr int kFewRows = kTile / 2;
-constexpr int64_t kMostBlocks = 256;  // of a row, which are summed up before
-// with more rows, or inputs, so many inputs are brought to 8 bits at a time,
+constexpr int64_t kMaxBlocks = 256;  // the maximum number of blocks in a row for that
+// With more rows or inputs, kPiece inputs at a time are expanded to 8 bits, for up to kManyRows
+// rows.
 constexpr int64_t kPiece = 512;
-// for so many rows.
 constexpr int64_t kManyRows = 64;
 
-// Four inputs S of a block, from its planes: those of one vector of outputs.
+// The codes of four inputs 4 S to 4 S + 3 of a block, for one vector of outputs.
 template <int Bits, int S>
 inline B code(const uint8_t* planes) {
   constexpr int kPlane = 4 * kPanel;
   if constexpr (Bits == 3) {
-    return code<2, S>(planes) | field<S - 2, 4>(load_codes(planes + 2 * kPlane));
+    return code<2, S>(planes) | extract_bits<S - 2, 4>(load_codes(planes + 2 * kPlane));
   } else {
-    return field<S / Bits * Bits, (1 << Bits) - 1>(load_codes(planes + S % Bits * kPlane));
+    return extract_bits<S / Bits * Bits, (1 << Bits) - 1>(load_codes(planes + S % Bits * kPlane));
   }
 }
 
-// Calls f with 0 to 7 as constants: the fours of a block.
+// Calls f with constants 0 to 7, the indices of the groups of four inputs in a block.
 template <class Use, int... S>
-TYNDA_INLINE void fours(Use f, std::integer_sequence<int, S...>) {
+TYNDA_INLINE void each_four(Use f, std::integer_sequence<int, S...>) {
   (f(std::integral_constant<int, S>()), ...);
 }
 template <class Use>
-TYNDA_INLINE void fours(Use f) {
-  fours(f, std::make_integer_sequence<int, kBlockInputs / 4>());
+TYNDA_INLINE void each_four(Use f) {
+  each_four(f, std::make_integer_sequence<int, kBlockInputs / 4>());
 }
 
-// Calls use(k, planes, steps) for the blocks of a panel's inputs [k, end); k begins one.
+// Calls use(k, planes, steps) for the blocks of a panel's inputs [k, end), where k begins a block.
 template <int Bits, class Use>
 TYNDA_INLINE void blocks(const Matrix& w, int64_t panel, int64_t k, int64_t end, Use use) {
   constexpr int kBytes = Bits * 4 * kPanel;
   const uint8_t* planes = w.data.get() + panel * w.panel_bytes() + k / kBlockInputs * kBytes;
   for (; k < end; k += kBlockInputs, planes += kBytes) {
-    for (int i = 0; i < kBytes; i += kAlign) __builtin_prefetch(planes + kAhead + i);
-    const int8_t* from = &w.steps[w.steps_of(panel * kPanel, k / w.group)];
+    for (int i = 0; i < kBytes; i += kAlign) __builtin_prefetch(planes + kPrefetchBytes + i);
+    const int8_t* from = &w.steps[w.steps_index(panel * kPanel, k / w.group)];
     I steps[kVectors];
     for (int j = 0; j < kVectors; j++) steps[j] = load_steps(from + 2 * j * kLanes);
     use(k, planes, steps);
   }
 }
 
-// The inputs [k, end) of a panel in 8 bits, as a Matrix has them.
+// Expands the inputs [first, end) of a panel to 8 bits, in the layout of an 8-bit Matrix.
 template <int Bits>
 void decode(const Matrix& w, int64_t panel, int64_t first, int64_t end, uint8_t* codes) {
   blocks<Bits>(w, panel, first, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
     uint8_t* to = codes + (k - first) * kPanel;
-    fours([&](auto s) {
+    each_four([&](auto s) {
       for (int j = 0; j < kVectors; j++)
         store(to + 4 * (s() * kPanel + j * kLanes),
-              scaled(code<Bits, s()>(planes + 4 * j * kLanes), steps[j]));
+              apply_steps(code<Bits, s()>(planes + 4 * j * kLanes), steps[j]));
     });
   });
 }
 
-// Adds the products of Rows rows with the panel. What the codes of a group come to is
+// Adds the products of Rows rows and the panel to the totals. The codes of a group contribute
 //   sum of (step * code + offset) * x = step * (sum of code * x) + offset * (sum of x),
-// and `x_sums` are those of x in each block, times 65536.
+// where `x_sums` holds the sums of x for each block, times 65536.
 template <int Bits, int Rows>
 TYNDA_INLINE void accumulate_few(I (&totals)[Rows][kVectors], const uint8_t* x, int64_t ldx,
-                                 const int32_t (*x_sums)[kMostBlocks], const Matrix& w,
+                                 const int32_t (*x_sums)[kMaxBlocks], const Matrix& w,
                                  int64_t panel) {
-  // Fours whose sum stays within 16 bits: 255 times the greatest code, 4 * kRun times.
+  // The sum of this many groups of four products fits into 16 bits.
   constexpr int kRun = 32 >> Bits;
   const int64_t end = w.depth();
   blocks<Bits>(w, panel, 0, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
     I sums[Rows][kVectors];
-    fours([&](auto s) {
+    each_four([&](auto s) {
       const auto of_x = [&](int i) { return s() < kRun ? x_sums[i][k / kBlockInputs] : 0; };
       if constexpr (s() % kRun == 0)
         for (int i = 0; i < Rows; i++)
-          for (int j = 0; j < kVectors; j++) sums[i][j] = begin(of_x(i));
+          for (int j = 0; j < kVectors; j++) sums[i][j] = start_sum(of_x(i));
       if (k + 4 * s() < end) {
         B b[kVectors];
         for (int j = 0; j < kVectors; j++) b[j] = code<Bits, s()>(planes + 4 * j * kLanes);
-        Whole::step<Rows>(sums, x + k + 4 * s(), ldx, b);
+        CodeDot::step<Rows>(sums, x + k + 4 * s(), ldx, b);
       }
       if constexpr (s() % kRun == kRun - 1)
         for (int i = 0; i < Rows; i++)
           for (int j = 0; j < kVectors; j++)
-            totals[i][j] = weigh(totals[i][j], sums[i][j], of_x(i), steps[j]);
+            totals[i][j] = add_scaled(totals[i][j], sums[i][j], of_x(i), steps[j]);
     });
   });
 }
 
 template <int Bits>
-void multiply_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+void matmul_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
                        const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                        const Epilogue& epilogue) {
   if (rows == 0) return;
-  int32_t x_sums[kFewRows][kMostBlocks];
+  int32_t x_sums[kFewRows][kMaxBlocks];
   for (int64_t i = 0; i < rows; i++)
     for (int64_t b = 0; b < w.blocks(); b++) {
       int32_t sum = 0;
@@ -107,13 +108,13 @@ void multiply_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_
   for (int64_t p = begin; p < end; p++)
     with_rows<kFewRows>(rows, [&](auto count) {
       I sums[count()][kVectors];
-      start(sums, w, p);
+      init_sums(sums, w, p);
       accumulate_few<Bits, count()>(sums, x, ldx, x_sums, w, p);
       finish_8<count()>(sums, w, p, scale, 0, y, ldy, epilogue);
     });
 }
 
-void multiply_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+void matmul_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
                         const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                         const Epilogue& epilogue) {
   const auto to_8_bits = w.bits == 4 ? decode<4> : w.bits == 3 ? decode<3> : decode<2>;
@@ -122,18 +123,18 @@ void multiply_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64
   I all[kManyRows][kVectors];
   for (int64_t p = begin; p < end; p++)
     for (int64_t first = 0; first < rows; first += kManyRows)
-      for (int64_t k = 0; k == 0 || k < depth; k += kPiece) {  // once if there are no inputs
+      for (int64_t k = 0; k == 0 || k < depth; k += kPiece) {  // once even without inputs
         const int64_t stop = std::min(depth, k + kPiece);
         to_8_bits(w, p, k, stop, codes);
         tiles(std::min(kManyRows, rows - first), [&](int64_t r, auto count) {
           I sums[count()][kVectors];
           if (k == 0) {
-            start(sums, w, p);
+            init_sums(sums, w, p);
           } else {
             for (int i = 0; i < count(); i++)
               for (int j = 0; j < kVectors; j++) sums[i][j] = all[r + i][j];
           }
-          accumulate<Whole, count()>(sums, x + (first + r) * ldx + k, ldx, codes, stop - k);
+          accumulate<CodeDot, count()>(sums, x + (first + r) * ldx + k, ldx, codes, stop - k);
           if (stop == depth) {
             finish_8<count()>(sums, w, p, scale, first + r, y, ldy, epilogue);
           } else {
@@ -144,15 +145,15 @@ void multiply_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64
       }
 }
 
-void multiply_codes(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+void matmul_codes(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
                     const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                     const Epilogue& epilogue) {
-  const bool few = rows <= kFewRows && w.blocks() <= kMostBlocks;
-  const auto product = w.bits == 8   ? multiply_8
-                       : !few        ? multiply_many_rows
-                       : w.bits == 4 ? multiply_few_rows<4>
-                       : w.bits == 3 ? multiply_few_rows<3>
-                                     : multiply_few_rows<2>;
+  const bool few = rows <= kFewRows && w.blocks() <= kMaxBlocks;
+  const auto product = w.bits == 8   ? matmul_8
+                       : !few        ? matmul_many_rows
+                       : w.bits == 4 ? matmul_few_rows<4>
+                       : w.bits == 3 ? matmul_few_rows<3>
+                                     : matmul_few_rows<2>;
   product(x, ldx, scale, rows, w, begin, end, y, ldy, epilogue);
 }
 

@@ -8,14 +8,15 @@
 namespace tynda {
 namespace {
 
-// Frames that a thread makes spectra of at a time.
-constexpr int64_t kFrames = 64;
-// No front end has more: sizes of all that is made of a recording stay within what numbers hold.
-constexpr int64_t kMostFft = 1 << 14;
+// The number of frames in one task of a thread.
+constexpr int64_t kTaskFrames = 64;
+// The maximum FFT length and hop, so that sizes derived from them do not overflow.
+constexpr int64_t kMaxFft = 1 << 14;
 
-// Each column of x [rows, width], rows > 0, with zero mean and unit variance, in double precision.
-// The deviation is sqrt(variance + within) + beside.
-void standardise(std::vector<float>& x, int64_t width, double within, double beside) {
+// Standardises each column of x [rows, width], rows > 0, in double precision: it subtracts the mean
+// and divides by sqrt(variance + variance_eps) + deviation_eps.
+void standardise(std::vector<float>& x, int64_t width, double variance_eps,
+                 double deviation_eps) {
   const int64_t rows = int64_t(x.size()) / width;
   for (int64_t i = 0; i < width; i++) {
     double sum = 0, squares = 0;
@@ -25,7 +26,7 @@ void standardise(std::vector<float>& x, int64_t width, double within, double bes
       const double d = x[size_t(r * width + i)] - mean;
       squares += d * d;
     }
-    const double deviation = std::sqrt(squares / double(rows) + within) + beside;
+    const double deviation = std::sqrt(squares / double(rows) + variance_eps) + deviation_eps;
     for (int64_t r = 0; r < rows; r++) {
       float& value = x[size_t(r * width + i)];
       value = float((value - mean) / deviation);
@@ -33,9 +34,9 @@ void standardise(std::vector<float>& x, int64_t width, double within, double bes
   }
 }
 
-// The samples with `edge` more on each side, mirrored at the first and last one. Zeros come behind
-// a recording that is too short to be mirrored.
-std::vector<float> reflected(const float* samples, int64_t count, int64_t edge) {
+// The samples with reflection padding of `edge` samples on each side. A recording that is too short
+// for it is padded with zeros first.
+std::vector<float> reflect_pad(const float* samples, int64_t count, int64_t edge) {
   const int64_t inner = std::max(count, edge + 1);
   std::vector<float> result(size_t(inner + 2 * edge));
   std::copy(samples, samples + count, result.begin() + edge);
@@ -48,17 +49,17 @@ std::vector<float> reflected(const float* samples, int64_t count, int64_t edge) 
 
 }  // namespace
 
-void spectra_of(const Spectra& spectra, const Kernels& kernels, const float* samples, int64_t hop,
-                int64_t frames, float* y) {
+void compute_spectra(const Spectra& spectra, const Kernels& kernels, const float* samples,
+                     int64_t hop, int64_t frames, float* y) {
   const auto task = [&](int64_t i, int) {
-    const int64_t first = i * kFrames;
-    kernels.spectra(spectra, samples + first * hop, hop, std::min(kFrames, frames - first),
+    const int64_t first = i * kTaskFrames;
+    kernels.spectra(spectra, samples + first * hop, hop, std::min(kTaskFrames, frames - first),
                     y + first * spectra.bins);
   };
-  Pool::shared().run((frames + kFrames - 1) / kFrames, task);
+  Pool::shared().run((frames + kTaskFrames - 1) / kTaskFrames, task);
 }
 
-FrontEnd::FrontEnd(Kind kind, Normal normal, int64_t hop, int64_t fft, int64_t bins,
+FrontEnd::FrontEnd(Kind kind, Normalization normal, int64_t hop, int64_t fft, int64_t bins,
                    const std::vector<float>& window, const std::vector<float>& filters)
     : kind_(kind), normal_(normal), hop_(hop), fft_(fft), bins_(bins),
       window_(int64_t(window.size())) {
@@ -68,16 +69,16 @@ FrontEnd::FrontEnd(Kind kind, Normal normal, int64_t hop, int64_t fft, int64_t b
     return;
   }
   const bool mel = kind == log_mel;
-  const bool fits = hop >= 1 && hop <= kMostFft && fft >= 2 && fft <= kMostFft && window_ >= 1 &&
+  const bool fits = hop >= 1 && hop <= kMaxFft && fft >= 2 && fft <= kMaxFft && window_ >= 1 &&
                     window_ <= fft && bins >= 1 && bins <= fft / 2 + 1 &&
                     int64_t(filters.size()) == (mel ? (fft / 2 + 1) * bins : 0) &&
                     (mel ? normal != none : normal == none && bins == fft / 2 + 1);
   if (!fits) throw std::invalid_argument("no front end has sizes like these");
-  const Ending ending = !mel                 ? Ending::standard
-                        : normal == whisper ? Ending::log10
-                                            : Ending::log;
+  const FinalStep final_step = !mel                 ? FinalStep::standard
+                        : normal == whisper ? FinalStep::log10
+                                            : FinalStep::log;
   spectra_ = std::make_unique<Spectra>(window.data(), window_, fft,
-                                       mel ? filters.data() : nullptr, bins, ending);
+                                       mel ? filters.data() : nullptr, bins, final_step);
 }
 
 int64_t FrontEnd::frames(int64_t samples) const {
@@ -96,12 +97,12 @@ std::vector<float> FrontEnd::operator()(const Kernels& kernels, const float* sam
   }
   std::vector<float> x(size_t(frames * bins_));
   if (kind_ == spectrogram) {
-    spectra_of(*spectra_, kernels, samples, hop_, frames, x.data());
+    compute_spectra(*spectra_, kernels, samples, hop_, frames, x.data());
     return x;
   }
-  const std::vector<float> around = reflected(samples, count, fft_ / 2);
-  // A short window sits in the middle of the FFT; the power does not depend on where.
-  spectra_of(*spectra_, kernels, around.data() + (fft_ - window_) / 2, hop_, frames, x.data());
+  const std::vector<float> around = reflect_pad(samples, count, fft_ / 2);
+  // A window shorter than the FFT is centred in it; power spectra do not depend on its position.
+  compute_spectra(*spectra_, kernels, around.data() + (fft_ - window_) / 2, hop_, frames, x.data());
   if (normal_ == utterance) {
     standardise(x, bins_, 0, 1e-5);
     return x;

@@ -1,5 +1,5 @@
-// Front ends: what a model is given of the sound. src/tynda/sound/frontend.py is the twin in NumPy,
-// and has the sources of each.
+// Front ends, which compute a model's features from audio. The reference, with the sources, is
+// src/tynda/sound/frontend.py.
 #pragma once
 #include <memory>
 #include <vector>
@@ -8,39 +8,39 @@
 
 namespace tynda {
 
-// y [frames, bins] of frames that are `hop` samples apart, on all threads of the pool.
-void spectra_of(const Spectra& spectra, const Kernels& kernels, const float* samples, int64_t hop,
-                int64_t frames, float* y);
+// Computes y [frames, bins] of frames whose starts are `hop` samples apart, on all threads.
+void compute_spectra(const Spectra& spectra, const Kernels& kernels, const float* samples,
+                     int64_t hop, int64_t frames, float* y);
 
-// Samples at 16 kHz to features [frames, bins]. It never changes once it is made.
+// A front end is immutable. It maps samples at 16 kHz to features [frames, bins].
 class FrontEnd {
  public:
   enum Kind {
-    log_mel,      // log energies of mel filters in centred frames, normalised over the sound
-    spectrogram,  // roots of magnitudes, each frame standardised
+    log_mel,      // log energies of mel filters in centred frames, normalised over the recording
+    spectrogram,  // square roots of magnitudes, standardised in each frame
     raw,          // the samples themselves
   };
-  enum Normal {
-    none,       // as they are
+  enum Normalization {
+    none,       // no normalisation
     utterance,  // zero mean and unit variance: of each bin, or of all samples
-    whisper,    // no less than the greatest value - 8, then (x + 4) / 4
+    whisper,    // clipped to at least the maximum - 8, then (x + 4) / 4
   };
 
-  // std::invalid_argument for what does not go together. `window`: [window size]; `filters`:
-  // [fft / 2 + 1, bins], of a log_mel alone.
-  FrontEnd(Kind kind, Normal normal, int64_t hop, int64_t fft, int64_t bins,
+  // `window` [window size]; `filters` [fft / 2 + 1, bins] for log_mel only. Throws
+  // std::invalid_argument for inconsistent arguments.
+  FrontEnd(Kind kind, Normalization normal, int64_t hop, int64_t fft, int64_t bins,
            const std::vector<float>& window, const std::vector<float>& filters);
 
   int64_t hop() const { return hop_; }
   int64_t bins() const { return bins_; }
-  // Frames of so many samples.
+  // The number of frames of a recording.
   int64_t frames(int64_t samples) const;
-  // Features of samples [count], all of them finite.
+  // Returns the features of samples [count], which must be finite.
   std::vector<float> operator()(const Kernels& kernels, const float* samples, int64_t count) const;
 
  private:
   Kind kind_;
-  Normal normal_;
+  Normalization normal_;
   int64_t hop_, fft_, bins_, window_;
   std::unique_ptr<const Spectra> spectra_;
 };

@@ -1,4 +1,4 @@
-// The instruction sets that there are kernels for and this processor has.
+// The instruction sets that have kernels and that this processor supports.
 #pragma once
 #include <string>
 #include <vector>
@@ -7,7 +7,7 @@
 
 namespace tynda {
 
-// Null where this processor has not got it.
+// Returns the kernels of an instruction set, or null where this processor does not support it.
 inline const Kernels* find_kernels(const std::string& name) {
   if (name == "scalar") return scalar_kernels();
 #if defined(TYNDA_X86)
@@ -25,7 +25,7 @@ inline const Kernels* find_kernels(const std::string& name) {
   return nullptr;
 }
 
-// Best first.
+// The names of the supported instruction sets, best first.
 inline std::vector<std::string> instruction_sets() {
   std::vector<std::string> found;
   for (const char* name : {"avx512", "avx2", "neon", "scalar"})

@@ -18,6 +18,6 @@ bool tynda::neon_supported() {
 #if defined(__linux__)
   return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 #else
-  return true;  // what macOS and Windows run on has dot products
+  return true;  // what macOS and Im2col run on has dot products
 #endif
 }

@@ -1,5 +1,5 @@
-// The kernels, over the few operations that a simd_*.h offers. Compiled once for each
-// instruction set, in a namespace of its own.
+// The kernels, written with the vector functions that each simd_*.h defines. An isa_*.cpp compiles
+// them for its instruction set, in a namespace of its own.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kPanel = kLanes * kVectors;
 
-// Where sums are handed on: they stay in registers only if nothing is called.
+// Functions that pass arrays of sums are always inlined, or the sums would go through memory.
 #define TYNDA_INLINE [[gnu::always_inline]] inline
 
 // ---- functions of one vector
@@ -26,80 +26,81 @@ struct Exponential {
 };
 
 inline Exponential exponential(F x) {
-  const I n = nearest(x * all(1.44269504f));
-  F r = fma(real(n), all(-0.693359375f), x);
-  r = fma(real(n), all(2.12194440e-4f), r);
-  F y = all(1.9875691500e-4f);
+  const I n = round_to_int(x * set1(1.44269504f));
+  F r = fma(to_float(n), set1(-0.693359375f), x);
+  r = fma(to_float(n), set1(2.12194440e-4f), r);
+  F y = set1(1.9875691500e-4f);
   for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
                   5.0000001201e-1f})
-    y = fma(y, r, all(c));
+    y = fma(y, r, set1(c));
   return {n, r, y};
 }
 
-// exp(x) within 2 ulp in that range, and beyond as at its ends: what follows meets neither infinity
-// nor numbers below the least normal one, which processors are slow with.
+// exp(x) within 2 ulp for x from -87.3 to 87.3, and beyond that the value at the limit, so that
+// later steps see neither infinity nor subnormal numbers, which are slow.
 inline F exp(F x) {
-  const Exponential e = exponential(min(max(x, all(-87.3f)), all(87.3f)));
-  return fma(e.y, e.r * e.r, e.r + all(1)) * power_of_2(e.n);
+  const Exponential e = exponential(min(max(x, set1(-87.3f)), set1(87.3f)));
+  return fma(e.y, e.r * e.r, e.r + set1(1)) * exp2_int(e.n);
 }
 
-// 2^x within 2e-7 of it for x up to 127, and below -126 as at this end. 2^0 is 1 exactly (least
-// greatest error).
+// 2^x within 2e-7 for x up to 127; below -126 the value at -126. 2^0 is exactly 1 (minimax
+// polynomial).
 inline F exp2(F x) {
-  x = max(x, all(-126));
+  x = max(x, set1(-126));
   const F r = fraction(x);
-  F y = all(1.867130166e-3f);
+  F y = set1(1.867130166e-3f);
   for (float c : {9.017029777e-3f, 5.579991266e-2f, 2.401644439e-1f, 6.931512952e-1f, 1.0f})
-    y = fma(y, r, all(c));
-  return raised(y, x);
+    y = fma(y, r, set1(c));
+  return times_exp2_floor(y, x);
 }
 
-// log(x) of a normal number above 0, within 1 ulp or so: of 2^n m with m from sqrt(1/2) to sqrt(2),
-// so that it loses nothing around 1 (Cephes' polynomial).
+// log(x) of a normal number above 0, within about 1 ulp: x = 2^n m with m from sqrt(1/2) to
+// sqrt(2), so that it is accurate near 1 (Cephes' polynomial).
 inline F log(F x) {
-  const F n = real(exponent(x * all(1.41421356f)));
-  const F m = x * power_of_2(nearest(all(0) - n)) - all(1);
-  F y = all(7.0376836292e-2f);
+  const F n = to_float(exponent(x * set1(1.41421356f)));
+  const F m = x * exp2_int(round_to_int(set1(0) - n)) - set1(1);
+  F y = set1(7.0376836292e-2f);
   for (float c : {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
                   -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f})
-    y = fma(y, m, all(c));
-  y = fma(n, all(-2.12194440e-4f), y * m * (m * m));
-  return fma(n, all(0.693359375f), m + fma(all(-0.5f), m * m, y));
+    y = fma(y, m, set1(c));
+  y = fma(n, set1(-2.12194440e-4f), y * m * (m * m));
+  return fma(n, set1(0.693359375f), m + fma(set1(-0.5f), m * m, y));
 }
 
-inline F sigmoid(F x) { return all(1) / (all(1) + exp(all(0) - x)); }
-// From exp(2 |x|) - 1, of which nothing is lost where x is small.
+inline F sigmoid(F x) { return set1(1) / (set1(1) + exp(set1(0) - x)); }
+// Computed from exp(2 |x|) - 1, which is accurate for small x.
 inline F tanh(F x) {
-  const Exponential e = exponential(min(all(2) * abs(x), all(20)));
-  const F power = power_of_2(e.n);
-  const F more = fma(fma(e.y, e.r * e.r, e.r), power, power - all(1));
-  return copysign(more / (more + all(2)), x);
+  const Exponential e = exponential(min(set1(2) * abs(x), set1(20)));
+  const F power = exp2_int(e.n);
+  const F more = fma(fma(e.y, e.r * e.r, e.r), power, power - set1(1));
+  return copysign(more / (more + set1(2)), x);
 }
 
-// log(1 + |x| + x^2 / (1 + sqrt(1 + x^2))), with what is lost of a small number beside 1 added
-// again; far from 0 that of x / `far`, whose square is a number, and the rest is log(far).
+// log(1 + |x| + x^2 / (1 + sqrt(1 + x^2))), corrected for the rounding of 1 + more. Large x are
+// divided by `far`, so that the square does not overflow, and log(far) is added.
 inline F asinh(F x) {
-  const F size = abs(x), far = max(size * all(1e-9f), all(1)), near = size / far;
-  const F more = near + near * near / (all(1) + sqrt(fma(near, near, all(1)))), y = all(1) + more;
-  return copysign(log(y) + (more - (y - all(1))) / y + log(far), x);
+  const F size = abs(x), far = max(size * set1(1e-9f), set1(1)), near = size / far;
+  const F more = near + near * near / (set1(1) + sqrt(fma(near, near, set1(1))));
+  const F y = set1(1) + more;
+  return copysign(log(y) + (more - (y - set1(1))) / y + log(far), x);
 }
 
-// x * Phi(x): a polynomial in x * x instead of an exponential and a division. Phi is within 6e-7,
-// and beyond 5.3 it is 0 or 1 exactly (least greatest error, on Chebyshev nodes).
+// x * Phi(x) with a polynomial in x * x instead of an exponential and a division. Phi is within
+// 6e-7, and exactly 0 or 1 beyond 5.3 (minimax polynomial on Chebyshev nodes).
 inline F gelu(F x) {
-  const F near = min(max(x, all(-5.3f)), all(5.3f));
-  const F u = fma(near * near, all(2 / (5.3f * 5.3f)), all(-1));
-  F y = all(1.413520426e-3f);
+  const F near = min(max(x, set1(-5.3f)), set1(5.3f));
+  const F u = fma(near * near, set1(2 / (5.3f * 5.3f)), set1(-1));
+  F y = set1(1.413520426e-3f);
   for (float c : {-3.424717579e-3f, 2.625679597e-3f, -3.133652266e-3f, 8.883976378e-3f,
                   -1.469799224e-2f, 1.900819317e-2f, -2.489127405e-2f, 3.204883635e-2f,
                   -3.963554651e-2f, 4.926713929e-2f, -6.651699543e-2f, 1.333925277e-1f})
-    y = fma(y, u, all(c));
-  return x * min(max(fma(near, y, all(0.5f)), all(0)), all(1));
+    y = fma(y, u, set1(c));
+  return x * min(max(fma(near, y, set1(0.5f)), set1(0)), set1(1));
 }
 
 inline F activated(F x, Activation kind) {
   switch (kind) {
-    case Activation::relu: return max(x, all(0));
+    case Activation::relu: return max(x, set1(0));
     case Activation::gelu: return gelu(x);
     case Activation::silu: return x * sigmoid(x);
     case Activation::tanh: return tanh(x);
@@ -108,7 +109,7 @@ inline F activated(F x, Activation kind) {
   }
 }
 
-// Calls f(offset, count) for the vectors of a row.
+// Calls f(offset, count) for each vector of a row; only the last count may be less than kLanes.
 template <class Each>
 inline void vectors(int64_t width, Each f) {
   int64_t i = 0;
@@ -123,12 +124,12 @@ inline void store_some(float* p, F x, int n) { n == kLanes ? store(p, x) : store
 }  // namespace TYNDA_ISA
 }  // namespace tynda
 
-// clang-format off: each needs the one before
+// clang-format off: the order matters
 #include "products.inl"
 #include "few.inl"
 #include "attention_forms.inl"
 #include "attention.inl"
-#include "distances.inl"
+#include "relative.inl"
 #include "rows.inl"
 #include "spectra.inl"
 
@@ -137,13 +138,13 @@ namespace TYNDA_ISA {
 namespace {
 
 constexpr Kernels kKernels = {
-    TYNDA_NAME, kPanel, kZero, kTile, multiply, multiply_codes, quantize,
-    {Floats::key_bytes, Floats::value_bytes, Floats::pack_keys, Floats::pack_values,
-     attention_scratch<Floats>, attention<Floats>, attention_weights<Floats>},
-    {Codes::key_bytes, Codes::value_bytes, Codes::pack_keys, Codes::pack_values,
-     attention_scratch<Codes>, attention<Codes>, attention_weights<Codes>},
-    {Relative::key_bytes, Relative::value_bytes, Relative::pack_keys, Relative::pack_values,
-     attention_scratch<Relative>, attention<Relative>, nullptr},
+    TYNDA_NAME, kPanel, kZero, kTile, matmul, matmul_codes, quantize,
+    {FloatForm::key_bytes, FloatForm::value_bytes, FloatForm::pack_keys, FloatForm::pack_values,
+     attention_scratch<FloatForm>, attention<FloatForm>, attention_weights<FloatForm>},
+    {CodeForm::key_bytes, CodeForm::value_bytes, CodeForm::pack_keys, CodeForm::pack_values,
+     attention_scratch<CodeForm>, attention<CodeForm>, attention_weights<CodeForm>},
+    {RelativeForm::key_bytes, RelativeForm::value_bytes, RelativeForm::pack_keys,
+     RelativeForm::pack_values, attention_scratch<RelativeForm>, attention<RelativeForm>, nullptr},
     layer_norm, log_softmax, activate, glu, swiglu, rotary, add, scale, affine, moments, depthwise,
     lstm, spectra,
 };

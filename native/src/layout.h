@@ -1,10 +1,10 @@
-// How a processor runs a plan: which rows go together, and where tensors lie.
+// The layout of a plan on a processor: which operations are fused, and where tensors are stored.
 //
-// All of it is settled before anything is computed: the memory that a model will take is known
-// without its weights. Operations whose rows do not depend on each other form a strip, which a
-// thread runs for a block of rows at a time. A tensor that only lives within a strip has room for
-// that block alone, for each thread; the others share one arena, in which tensors that do not live
-// at the same time lie on the same bytes.
+// The layout is complete before anything is computed, so that the memory of a model is known
+// without its weights. Consecutive operations that work row by row form a fused stage: a thread
+// runs all of them on a block of rows before it continues with the next block. A tensor that is
+// used only within a fused stage has memory for one block and each thread. All others share one
+// arena, where tensors with disjoint lifetimes may have the same memory.
 #pragma once
 #include <vector>
 
@@ -15,26 +15,27 @@ namespace tynda {
 class Layout {
  public:
   struct Stage {
-    bool strip;
-    int64_t rows, block;        // of a strip; `block`: rows that a thread takes at a time
-    std::vector<size_t> order;  // its operations
+    bool fused;
+    // The rows of a fused stage, and how many of them a thread computes at a time.
+    int64_t rows, block;
+    std::vector<size_t> order;  // indices of its operations
   };
 
-  // std::invalid_argument where an operation would leave its buffers.
+  // Throws std::invalid_argument where an operation would access memory outside its buffers.
   Layout(const Plan& plan, const Kernels& kernels, int threads);
 
   const Kernels& kernels;
   int threads;
-  std::vector<Operation> operations;  // in the plan's order, with places settled
+  std::vector<Operation> operations;  // in the plan's order, with the memory of all views set
   std::vector<Stage> stages;
   std::vector<Shape> weights;
-  std::vector<std::string> constant_names, matrix_names;  // in the order in which they are told of
+  std::vector<std::string> constant_names, matrix_names;  // in the plan's order
   std::vector<int64_t> argument_bytes, constant_bytes;
   // The size of one row of each buffer of the plan, and of the whole buffer.
   std::vector<int64_t> row_bytes, buffer_bytes;
   int64_t arena = 0, local = 0;
 
-  // All that a run needs beside weights, inputs and outputs.
+  // The memory of a run, without weights, inputs and outputs.
   int64_t bytes() const { return arena + threads * local; }
 };
 

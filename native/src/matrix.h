@@ -1,4 +1,4 @@
-// A weight matrix as the products read it.
+// Weight matrices in the layout of matrix products.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -14,7 +14,7 @@ struct Kernels;
 
 constexpr int64_t kAlign = 64;
 
-// Inputs of a block of codes in less than 8 bits.
+// The number of inputs in a block of codes of fewer than 8 bits.
 constexpr int64_t kBlockInputs = 32;
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -25,17 +25,18 @@ struct AlignedDelete {
 using Bytes = std::unique_ptr<uint8_t[], AlignedDelete>;
 
 inline Bytes aligned_bytes(int64_t size) {
-  if (uint64_t(size) > SIZE_MAX / 2 && size > 0) throw std::bad_alloc();  // beyond 32-bit memory
+  // A 32-bit process cannot address more.
+  if (uint64_t(size) > SIZE_MAX / 2 && size > 0) throw std::bad_alloc();
   return Bytes(new (std::align_val_t(kAlign)) uint8_t[size > 0 ? size : 1]);
 }
 
-// The sizes of a matrix, known before its memory exists. `width` outputs are interleaved.
+// The sizes of a matrix [n outputs, k inputs], whose outputs are interleaved in panels of `width`.
 struct Shape {
   int64_t n, k, width;
   int bits;       // 32, 8, 4, 3 or 2
-  int64_t group;  // below 8 bits: inputs, a multiple of 32
+  int64_t group;  // below 8 bits, the number of inputs that share step and offset, a multiple of 32
 
-  // `group` 0: a whole row.
+  // `group` 0 stands for all inputs.
   Shape(int64_t n, int64_t k, int64_t width, int bits, int64_t group)
       : n(n), k(k), width(width), bits(bits),
         group(group ? group : std::max(kBlockInputs, round_up(k, kBlockInputs))) {
@@ -50,11 +51,11 @@ struct Shape {
   int64_t blocks() const { return round_up(k, kBlockInputs) / kBlockInputs; }
   int64_t block_bytes() const { return kBlockInputs * width * bits / 8; }
   int64_t groups() const { return std::max<int64_t>(1, round_up(k, group) / group); }
-  // Step and offset of a group of output `i`.
-  int64_t steps_of(int64_t i, int64_t g) const {
+  // The index of step and offset of group `g` of output `i`.
+  int64_t steps_index(int64_t i, int64_t g) const {
     return 2 * ((i / width * groups() + g) * width + i % width);
   }
-  // k as products read it, and as a row of activations has to be.
+  // The number of inputs in memory, which is also that of a row of activations' codes.
   int64_t depth() const { return bits == 32 ? k : round_up(k, 4); }
   int64_t panel_bytes() const {
     return few() ? blocks() * block_bytes() : depth() * width * bits / 8;
@@ -65,37 +66,37 @@ struct Shape {
   }
 };
 
-// [n, k], stored in panels of `width` outputs, whose values for one k (f32) or four (8 bits)
-// stand side by side: [n / width][k][width] or [n / width][k / 4][width][4]. What is past n or
-// k is zero.
+// A matrix [n, k] in panels of `width` outputs. The values of one k (float32) or of four (8 bits)
+// are adjacent for all outputs of a panel: [n / width][k][width] or [n / width][k / 4][width][4].
+// Padding past n or k is zero.
 //
-// In 4, 3 or 2 bits, code u of a group of inputs counts step * u + offset in 8 bits. The codes of
-// 32 inputs are as many planes as they have bits: [n / width][k / 32][bits][width][4]. Of the
-// eight fours of inputs, four s is in plane s % bits, s / bits * bits bits up; in 3 bits it is so
-// with the lower two of them, and the third is bit s of the last plane.
+// In 4, 3 or 2 bits, code u of a group stands for the 8-bit code step * u + offset. The codes of 32
+// inputs are stored in as many planes as they have bits: [n / width][k / 32][bits][width][4]. They
+// are eight groups of four inputs; four s is in plane s % bits, shifted left by s / bits * bits. In
+// 3 bits, this holds for the lower two bits of each code, and the third is bit s of the last plane.
 struct Matrix : Shape {
-  int zero;       // see Kernels
+  int zero;       // see Kernels::zero
   Bytes data;
-  std::vector<float> scale;    // from 8 bits down: of each output, n rounded up
-  std::vector<int32_t> start;  // the same: where each sum starts, so that `zero` falls out
-  std::vector<int8_t> steps;   // below 8 bits: step, offset; [n / width][groups][width][2]
+  std::vector<float> scale;    // up to 8 bits: one for each output, n padded
+  std::vector<int32_t> correction;  // initial values of sums, which cancel the zero point
+  std::vector<int8_t> steps;   // below 8 bits: step and offset [n / width][groups][width][2]
 
-  // Zeros.
+  // Creates a matrix of zeros.
   Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group = 0);
 
-  // Output `i`: its weights as numbers [k].
+  // Writes the weights of output `i` to y [k] as float32.
   void row(int64_t i, float* y) const {
     const int64_t at = i % width;
     const uint8_t* panel = data.get() + i / width * panel_bytes();
     for (int64_t j = 0; j < k; j++)
       y[j] = bits == 32 ? reinterpret_cast<const float*>(panel)[j * width + at]
-                        : scale[i] * float(few() ? whole(i, j)
+                        : scale[i] * float(few() ? code_value(i, j)
                                                  : int8_t(panel[(j / 4 * width + at) * 4 + j % 4]));
   }
 
  private:
-  // Below 8 bits: what the code of input `j` counts.
-  int whole(int64_t i, int64_t j) const {
+  // The 8-bit code of input `j` in a matrix of fewer bits.
+  int code_value(int64_t i, int64_t j) const {
     const uint8_t* block = data.get() + i / width * panel_bytes() +
                            j / kBlockInputs * block_bytes() + i % width * 4 + j % 4;
     const auto part = [&](int64_t plane, int size) {
@@ -103,7 +104,7 @@ struct Matrix : Shape {
       return block[(plane + s % size) * 4 * width] >> (s / size * size) & ((1 << size) - 1);
     };
     const int code = bits == 3 ? part(0, 2) | part(2, 1) << 2 : part(0, bits);
-    const int8_t* step = &steps[steps_of(i, j / group)];
+    const int8_t* step = &steps[steps_index(i, j / group)];
     return step[0] * code + step[1];
   }
 };

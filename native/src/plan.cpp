@@ -18,7 +18,7 @@ float real(std::string_view text) {
   stream.imbue(std::locale::classic());
   double value;
   if (!(stream >> value) || stream.peek() != EOF || !std::isfinite(float(value)))
-    refuse("no number: " + shown(text));
+    refuse("no number: " + printable(text));
   return float(value);
 }
 
@@ -26,35 +26,35 @@ using Names = std::unordered_map<std::string, int64_t>;
 
 int64_t find(const Names& names, std::string_view name) {
   const auto found = names.find(std::string(name));
-  if (found == names.end()) refuse("nothing is called " + shown(name));
+  if (found == names.end()) refuse("no buffer or matrix has the name " + printable(name));
   return found->second;
 }
 
-// Takes the fields of a record from words NAME=VALUE.
+// A visitor that reads the fields of an operation from words NAME=VALUE.
 struct Reader {
   const Names &buffers, &weights;
   Fields words;
 
   void number(std::string_view name, int64_t& to) { to = words.number(name); }
-  void integer(std::string_view name, int64_t& to) { to = tynda::integer(words.take(name)); }
-  void real(std::string_view name, float& to) { to = tynda::real(words.take(name)); }
+  void integer(std::string_view name, int64_t& to) { to = tynda::integer(words.read(name)); }
+  void real(std::string_view name, float& to) { to = tynda::real(words.read(name)); }
   void flag(std::string_view name, bool& to) { to = words.flag(name); }
   void activation(std::string_view name, Activation& to) {
     constexpr const char* kNames[] = {"none", "relu", "gelu", "silu", "tanh", "asinh"};
-    const std::string_view value = words.take(name);
+    const std::string_view value = words.read(name);
     for (int i = 0; i < int(std::size(kNames)); i++)
       if (value == kNames[i]) return void(to = Activation(i));
-    refuse("no activation: " + shown(value));
+    refuse("no activation: " + printable(value));
   }
-  void weight(std::string_view name, Weight& to) { to.index = find(weights, words.take(name)); }
+  void weight(std::string_view name, Weight& to) { to.index = find(weights, words.read(name)); }
   // BUFFER, BUFFER+OFFSET, BUFFER/ROW or BUFFER+OFFSET/ROW.
-  void place(std::string_view name, Place& to, Use) { to = place(words.take(name)); }
-  void place_or_none(std::string_view name, Place& to, Use) {
-    const std::string_view value = words.take(name);
-    if (value != "-") to = place(value);
+  void view(std::string_view name, View& to, Use) { to = view(words.read(name)); }
+  void optional_view(std::string_view name, View& to, Use) {
+    const std::string_view value = words.read(name);
+    if (value != "-") to = view(value);
   }
-  Place place(std::string_view value) const {
-    Place to;
+  View view(std::string_view value) const {
+    View to;
     if (const size_t at = value.find('/'); at != value.npos) {
       to.row = tynda::number(value.substr(at + 1));
       value = value.substr(0, at);
@@ -66,14 +66,14 @@ struct Reader {
     to.buffer = find(buffers, value);
     return to;
   }
-  void work(Place&, int64_t) {}
+  void work(View&, int64_t) {}
   void scratch(int64_t) {}
 };
 
 template <size_t I = 0>
 Operation operation(std::string_view name, Reader& reader) {
   if constexpr (I == std::variant_size_v<Operation>) {
-    refuse("no operation: " + shown(name));
+    refuse("no operation: " + printable(name));
   } else {
     using One = std::variant_alternative_t<I, Operation>;
     if (name != One::kName) return operation<I + 1>(name, reader);
@@ -91,14 +91,14 @@ struct Parser {
   void line(std::string_view text) {
     const Words words = split(text);
     const std::string_view kind = words[0];
-    const auto has = [&](size_t count) {
+    const auto expect_words = [&](size_t count) {
       if (words.size() != count) refuse("a line has " + std::to_string(words.size()) + " words");
     };
     if (kind == "argument" || kind == "constant" || kind == "buffer") {
       buffer(words);
     } else if (kind == "matrix") {
-      has(8);
-      known(weights, words[1], plan.matrices.size());
+      expect_words(8);
+      add_name(weights, words[1], plan.matrices.size());
       plan.matrices.push_back({name_of(words[1]), name_of(words[2]), number(words[3]),
                                number(words[4]), number(words[5]), number(words[6]),
                                number(words[7])});
@@ -106,7 +106,7 @@ struct Parser {
       times(times(m.count + 64, m.inputs + kBlockInputs), 4);
       Shape(m.count, m.inputs, 1, int(m.bits), m.group);
     } else if (kind == "result") {
-      has(2);
+      expect_words(2);
       plan.results.push_back(find(buffers, words[1]));
       if (plan.buffers[size_t(plan.results.back())].kind != Plan::Buffer::argument)
         refuse("a result is no argument");
@@ -119,8 +119,8 @@ struct Parser {
   // KIND NAME ROWS BYTES, or KIND NAME ROWS keys|values HEADS KEYS CHANNELS BITS.
   void buffer(const Words& words) {
     const bool packed = words.size() == 8;
-    if (words.size() != 4 && !packed) refuse("a buffer is not told whole");
-    Plan::Buffer b{name_of(words[1]), Plan::Buffer::made, number(words[2]), 0, packed, {}};
+    if (words.size() != 4 && !packed) refuse("a buffer has missing or additional words");
+    Plan::Buffer b{name_of(words[1]), Plan::Buffer::internal, number(words[2]), 0, packed, {}};
     const auto index = int64_t(plan.buffers.size());
     if (words[0] == "argument") {
       b.kind = Plan::Buffer::argument;
@@ -138,13 +138,13 @@ struct Parser {
       b.row = number(words[3]);
       times(b.rows, b.row);
     }
-    known(buffers, b.name, plan.buffers.size());
+    add_name(buffers, b.name, plan.buffers.size());
     plan.buffers.push_back(std::move(b));
   }
 
-  void known(Names& names, std::string_view name, size_t index) {
+  void add_name(Names& names, std::string_view name, size_t index) {
     if (!names.emplace(name, int64_t(index)).second)
-      refuse(shown(name) + " is told of twice");
+      refuse(printable(name) + " is declared twice");
   }
 };
 

@@ -1,7 +1,7 @@
-// A model's operations with everything settled but the numbers: a list of records.
+// Plans: lists of operations with all their sizes, independent of the processor.
 //
-// A plan knows of no processor. It is read from text, of which docs/native.md has the grammar;
-// `Layout` says how a processor runs it, `Program` does so.
+// A plan is parsed from text, whose grammar is in docs/native.md. `Layout` assigns its memory, and
+// `Program` runs it.
 #pragma once
 #include <string>
 #include <string_view>
@@ -13,24 +13,24 @@
 
 namespace tynda {
 
-// Every operation that a plan may have: what is named here can be read, checked and run.
+// All operations of plans. Those listed here can be parsed, checked and run.
 using Operation =
-    std::variant<Windows, Quantize, Multiply, Multiply8, Depthwise, Lookup, LayerNorm, Affine,
-                 Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask, Distances,
-                 Copy, LookupRows, Attend, WindowAttend, RelativeAttend, AttentionWeights, Remember,
-                 Moments, Lstm, Write, Lengths, Positions>;
+    std::variant<Im2col, Quantize, MatMul, MatMul8, Depthwise, Lookup, LayerNorm, Affine,
+                 Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask,
+                 RelativeEncoding, Copy, LookupRows, Attend, WindowAttend, RelativeAttend,
+                 AttentionWeights, PackKV, Moments, Lstm, Write, Lengths, Positions>;
 
 struct Plan {
   struct Buffer {
-    enum Kind { made, argument, constant };
+    enum Kind { internal, argument, constant };
     std::string name;
     Kind kind;
     int64_t rows;
-    int64_t row;  // bytes; of a packed one as the kernels say
+    int64_t row;  // bytes; 0 for packed keys and values, whose size depends on the kernels
     bool packed;
     Packed form;
   };
-  // Outputs [first, first + count) of a weight that has so many inputs.
+  // Outputs [first, first + count) of a weight.
   struct Matrix {
     std::string name, weight;
     int64_t first, count, inputs, bits, group;
@@ -38,13 +38,13 @@ struct Plan {
 
   std::vector<Buffer> buffers;
   std::vector<Matrix> matrices;
-  std::vector<int64_t> arguments, constants, results;  // which buffers they are, in order
+  std::vector<int64_t> arguments, constants, results;  // indices of buffers
   std::vector<Operation> operations;
 
-  // std::invalid_argument, naming the line, for what is no plan.
+  // Throws std::invalid_argument with the number of the line that is not valid.
   static Plan parse(std::string_view text);
 
-  // The form in which the kernels hold a matrix.
+  // The layout of a matrix for the kernels.
   Shape shape(const Matrix& m, const Kernels& kernels) const {
     return {m.count, m.inputs, kernels.panel, int(m.bits), m.group};
   }

@@ -1,25 +1,25 @@
-// Products with weights, and what brings rows into the form in which they are multiplied.
+// Operations of plans: matrix products with weights, and the preparation of their inputs.
 //
-// A record of a plan is a struct: `fields` names all that stands in its line, `check` says what
-// must hold before it may run, `run` does the work for rows [first, first + count).
+// Each operation is a struct: `fields` lists the fields of its line, `check` throws unless they are
+// consistent, and `run` computes rows [first, first + count).
 #pragma once
 #include "record.h"
 
 namespace tynda {
 
-// An operation that may be part of a strip: row r of its result needs row r of what it reads
-// row by row, and any part of what it reads as a whole.
-struct Strip {
-  static constexpr bool kStrip = true, kEarly = false;
+// The base of operations that can be fused: row r of the result depends on row r of the views that
+// are read by rows, and on anything in those that are read as a whole.
+struct Fusible {
+  static constexpr bool kFusible = true, kEarly = false;
   int64_t rows = 0;
   void settle(const Kernels&, int) {}
 };
 
-// A convolution's view of its input [batch, time, bins, channels]; part of the channels only
-// where it has groups. One axis alone: bins = taps_bins = 1.
-struct View {
+// The sizes of a convolution over [batch, time, bins, channels]. It reads some of the channels only
+// if it is one group of several. A convolution along one axis has bins = taps_bins = 1.
+struct ConvShape {
   int64_t time, bins, channels;                // of the input
-  int64_t first_channel, used_channels;        // of this group
+  int64_t first_channel, used_channels;        // the channels of this group
   int64_t frames, frame_bins;                  // of the output
   int64_t taps, taps_bins, stride, stride_bins, padding, padding_bins;
 
@@ -34,76 +34,78 @@ struct View {
   }
 };
 
-// y [rows, taps * taps_bins * used_channels]: what each frame of a convolution looks at.
-struct Windows : Strip {
-  static constexpr const char* kName = "windows";
-  Place x, y;
-  View view;
+// Copies the window of each output of a convolution to a row of y [taps * taps_bins *
+// used_channels].
+struct Im2col : Fusible {
+  static constexpr const char* kName = "im2col";
+  View x, y;
+  ConvShape conv;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), view.fields(f);
-    f.place("x", x, Use::whole), f.place("y", y, Use::result);
+    f.number("rows", rows), conv.fields(f);
+    f.view("x", x, Use::whole), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// Codes [rows, depth] of 8 bits with a scale for each row. `whole`: a row goes on in the next ones.
-struct Quantize : Strip {
+// Rounds rows to 8-bit codes [rows, depth] with a scale for each row. `overlapping`: the rows are
+// longer than their distance in memory.
+struct Quantize : Fusible {
   static constexpr const char* kName = "quantize";
-  Place x, codes, scales;
+  View x, codes, scales;
   int64_t width, depth;
-  bool whole;
+  bool overlapping;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("depth", depth);
-    f.flag("whole", whole), f.place("x", x, whole ? Use::whole : Use::rows);
-    f.place("codes", codes, Use::result), f.place("scales", scales, Use::result);
+    f.flag("overlapping", overlapping), f.view("x", x, overlapping ? Use::whole : Use::rows);
+    f.view("codes", codes, Use::result), f.view("scales", scales, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// y = activation(x times a weight in 32 bits, transposed + bias) * factor + residual.
-struct Multiply : Strip {
-  static constexpr const char* kName = "multiply";
-  Place x, y, bias, residual;
+// y = activation(x times the transposed float32 weight + bias) * factor + residual.
+struct MatMul : Fusible {
+  static constexpr const char* kName = "matmul";
+  View x, y, bias, residual;
   Weight weight;
   Activation activation;
-  bool whole;
+  bool overlapping;
   float factor;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.flag("whole", whole);
-    f.place("x", x, whole ? Use::whole : Use::rows), ending(f);
+    f.number("rows", rows), f.flag("overlapping", overlapping);
+    f.view("x", x, overlapping ? Use::whole : Use::rows), ending(f);
   }
   template <class F>
   void ending(F& f) {
-    f.weight("weight", weight), f.place_or_none("bias", bias, Use::whole);
+    f.weight("weight", weight), f.optional_view("bias", bias, Use::whole);
     f.activation("activation", activation), f.real("factor", factor);
-    f.place_or_none("residual", residual, Use::rows), f.place("y", y, Use::result);
+    f.optional_view("residual", residual, Use::rows), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void check_ending(const Check& c) const;
   void run(const Run& run) const { this->run(run, 0, weight.matrix->panels()); }
-  // The panels [begin, end) of the weight.
+  // Computes the outputs of panels [begin, end) of the weight.
   void run(const Run& run, int64_t begin, int64_t end) const;
-  // In how many parts threads may share it.
+  // The number of parts into which threads may divide the product.
   int64_t parts() const;
   Epilogue epilogue(const Run& run) const;
 };
 
-// The same of codes, with a weight in 8 bits or fewer.
-struct Multiply8 : Multiply {
-  static constexpr const char* kName = "multiply_8";
-  Place scales;
+// The same product of 8-bit codes with a weight of at most 8 bits.
+struct MatMul8 : MatMul {
+  static constexpr const char* kName = "matmul_8";
+  View scales;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.place("x", x, Use::rows), f.place("scales", scales, Use::rows);
+    f.number("rows", rows), f.view("x", x, Use::rows), f.view("scales", scales, Use::rows);
     ending(f);
   }
   void check(const Check& c) const;
@@ -111,17 +113,17 @@ struct Multiply8 : Multiply {
   void run(const Run& run, int64_t begin, int64_t end) const;
 };
 
-// A convolution of each channel with its own taps; weight [taps, taps_bins, channels].
-struct Depthwise : Strip {
+// A depthwise convolution with weight [taps, taps_bins, channels].
+struct Depthwise : Fusible {
   static constexpr const char* kName = "depthwise";
-  Place x, y, weight, bias;
-  View view;
+  View x, y, weight, bias;
+  ConvShape conv;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), view.fields(f), f.place("x", x, Use::whole);
-    f.place("weight", weight, Use::whole), f.place_or_none("bias", bias, Use::whole);
-    f.place("y", y, Use::result);
+    f.number("rows", rows), conv.fields(f), f.view("x", x, Use::whole);
+    f.view("weight", weight, Use::whole), f.optional_view("bias", bias, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -129,16 +131,16 @@ struct Depthwise : Strip {
   void run_bins(const Run& run) const;
 };
 
-// Rows of a weight by number; std::out_of_range for a number that names none.
-struct Lookup : Strip {
+// Selects rows of a weight by ids; `run` throws std::out_of_range for an id that is not a row.
+struct Lookup : Fusible {
   static constexpr const char* kName = "lookup";
-  Place ids, y;
+  View ids, y;
   Weight table;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.place("ids", ids, Use::whole), f.weight("table", table);
-    f.place("y", y, Use::result);
+    f.number("rows", rows), f.view("ids", ids, Use::whole), f.weight("table", table);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;

@@ -1,30 +1,32 @@
-// Products with a packed weight; part of kernels.inl.
+// Matrix products with a packed weight; included by kernels.inl.
 #pragma once
 
 namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-struct Real {
+// One step of products in float32.
+struct FloatDot {
   using Code = float;
   using Sum = F;
-  static constexpr int kDeep = 1;  // values of k in one step
+  static constexpr int kDepth = 1;  // the number of inputs in one step
   template <int Rows>
   TYNDA_INLINE static void step(F (&sums)[Rows][kVectors], const float* x, int64_t ldx,
                                 const float* w) {
     F b[kVectors];
     for (int j = 0; j < kVectors; j++) b[j] = load(w + j * kLanes);
     for (int i = 0; i < Rows; i++) {
-      const F a = all(x[i * ldx]);
+      const F a = set1(x[i * ldx]);
       for (int j = 0; j < kVectors; j++) sums[i][j] = fma(a, b[j], sums[i][j]);
     }
   }
 };
 
-struct Whole {
+// One step of products of 8-bit codes.
+struct CodeDot {
   using Code = uint8_t;
   using Sum = I;
-  static constexpr int kDeep = 4;
+  static constexpr int kDepth = 4;
   template <int Rows>
   TYNDA_INLINE static void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
                                 const uint8_t* w) {
@@ -36,45 +38,45 @@ struct Whole {
   TYNDA_INLINE static void step(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
                                 const B (&b)[kVectors]) {
     for (int i = 0; i < Rows; i++) {
-      if (i % 3 == 0 && i > 0) {  // or the compiler keeps the places of more rows than it can
+      if (i % 3 == 0 && i > 0) {  // otherwise the compiler runs out of registers for addresses
         x += 3 * ldx;
         __asm__("" : "+r"(x));
       }
-      const A a = spread(x + i % 3 * ldx);
+      const A a = broadcast_four(x + i % 3 * ldx);
       for (int j = 0; j < kVectors; j++) sums[i][j] = dot(sums[i][j], a, b[j]);
     }
   }
 };
 
-// Bytes that a weight is asked for in advance. Most come from the last cache, which takes longer
-// to answer than the processor can look ahead; at the end of a panel it is the next one.
-constexpr int kAhead = 2048;
+// How many bytes ahead a weight is prefetched. Most weights come from the last-level cache, whose
+// latency exceeds the processor's own prefetching; at the end of a panel, it is the next panel.
+constexpr int kPrefetchBytes = 2048;
 
-// Sums of `depth` products for Rows rows of x and one panel w; the sums start where they are.
+// Adds the products of Rows rows of x and one panel w of `depth` inputs to the sums.
 template <class Kind, int Rows>
 TYNDA_INLINE void accumulate(typename Kind::Sum (&sums)[Rows][kVectors],
                              const typename Kind::Code* x, int64_t ldx,
                              const typename Kind::Code* w, int64_t depth) {
-  constexpr int kBytes = Kind::kDeep * kPanel * int(sizeof(typename Kind::Code));
-  for (int64_t k = 0; k < depth; k += Kind::kDeep) {
+  constexpr int kBytes = Kind::kDepth * kPanel * int(sizeof(typename Kind::Code));
+  for (int64_t k = 0; k < depth; k += Kind::kDepth) {
     const auto* const now = w + k * kPanel;
     for (int i = 0; i < kBytes; i += kAlign)
-      __builtin_prefetch(reinterpret_cast<const char*>(now) + kAhead + i);
+      __builtin_prefetch(reinterpret_cast<const char*>(now) + kPrefetchBytes + i);
     Kind::template step<Rows>(sums, x + k, ldx, now);
   }
 }
 
-// Calls f with std::integral_constant<int, rows>, rows being 1 to kTile.
-template <int Most, class Use>
+// Calls f with std::integral_constant<int, rows> for rows from 1 to Max.
+template <int Max, class Use>
 inline void with_rows(int64_t rows, Use f) {
-  if constexpr (Most > 1) {
-    if (rows < Most) return with_rows<Most - 1>(rows, f);
+  if constexpr (Max > 1) {
+    if (rows < Max) return with_rows<Max - 1>(rows, f);
   }
-  f(std::integral_constant<int, Most>());
+  f(std::integral_constant<int, Max>());
 }
 
-// Calls f with the first row and that constant for tiles of `rows` that are as even as can be: a
-// product of one row takes as long as one of several.
+// Calls f(first row, number of rows as a constant) for tiles of `rows` rows. Their sizes are as
+// equal as possible, because a tile of one row takes as long as one of several.
 template <class Use>
 inline void tiles(int64_t rows, Use f) {
   const int64_t count = (rows + kTile - 1) / kTile;
@@ -84,6 +86,7 @@ inline void tiles(int64_t rows, Use f) {
   }
 }
 
+// Applies the epilogue, and writes the results of a panel.
 template <int Rows>
 inline void finish(F (&sums)[Rows][kVectors], int64_t column, int64_t n, int64_t row, float* y,
                    int64_t ldy, const Epilogue& e) {
@@ -91,41 +94,41 @@ inline void finish(F (&sums)[Rows][kVectors], int64_t column, int64_t n, int64_t
     const int64_t at = column + j * kLanes;
     const int count = int(std::min<int64_t>(kLanes, n - at));
     if (count <= 0) return;
-    const F bias = e.bias ? load_some(e.bias + at, count) : all(0);
+    const F bias = e.bias ? load_some(e.bias + at, count) : set1(0);
     for (int i = 0; i < Rows; i++) {
       F x = sums[i][j];
       if (e.bias) x = x + bias;
       x = activated(x, e.activation);
-      if (e.factor != 1) x = x * all(e.factor);
+      if (e.factor != 1) x = x * set1(e.factor);
       if (e.residual) x = load_some(e.residual + (row + i) * e.ld_residual + at, count) + x;
       store_some(y + (row + i) * ldy + at, x, count);
     }
   }
 }
 
-void multiply(const float* x, int64_t ldx, int64_t rows, const Matrix& w, int64_t begin,
+void matmul(const float* x, int64_t ldx, int64_t rows, const Matrix& w, int64_t begin,
               int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
   for (int64_t p = begin; p < end; p++) {
     const float* panel = reinterpret_cast<const float*>(w.data.get()) + p * w.k * kPanel;
     tiles(rows, [&](int64_t r, auto count) {
       F sums[count()][kVectors];
       for (auto& row : sums)
-        for (F& s : row) s = all(0);
-      accumulate<Real, count()>(sums, x + r * ldx, ldx, panel, w.k);
+        for (F& s : row) s = set1(0);
+      accumulate<FloatDot, count()>(sums, x + r * ldx, ldx, panel, w.k);
       finish<count()>(sums, p * kPanel, w.n, r, y, ldy, epilogue);
     });
   }
 }
 
 template <int Rows>
-TYNDA_INLINE void start(I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel) {
+TYNDA_INLINE void init_sums(I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel) {
   for (int j = 0; j < kVectors; j++) {
-    const I from = load(&w.start[panel * kPanel + j * kLanes]);
+    const I from = load(&w.correction[panel * kPanel + j * kLanes]);
     for (int i = 0; i < Rows; i++) sums[i][j] = from;
   }
 }
 
-// Rows from `row` on of what codes come to, from their sums.
+// Scales sums of codes, applies the epilogue, and writes rows from `row` on.
 template <int Rows>
 TYNDA_INLINE void finish_8(const I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel,
                            const float* scale, int64_t row, float* y, int64_t ldy,
@@ -133,46 +136,47 @@ TYNDA_INLINE void finish_8(const I (&sums)[Rows][kVectors], const Matrix& w, int
   F out[Rows][kVectors];
   for (int i = 0; i < Rows; i++)
     for (int j = 0; j < kVectors; j++)
-      out[i][j] = real(sums[i][j]) *
-                  (all(scale[row + i]) * load(&w.scale[panel * kPanel + j * kLanes]));
+      out[i][j] = to_float(sums[i][j]) *
+                  (set1(scale[row + i]) * load(&w.scale[panel * kPanel + j * kLanes]));
   finish<Rows>(out, panel * kPanel, w.n, row, y, ldy, e);
 }
 
-void multiply_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
+void matmul_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
                 int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
   const int64_t depth = w.depth();
   for (int64_t p = begin; p < end; p++) {
     const uint8_t* panel = w.data.get() + p * depth * kPanel;
     tiles(rows, [&](int64_t r, auto count) {
       I sums[count()][kVectors];
-      start(sums, w, p);
-      accumulate<Whole, count()>(sums, x + r * ldx, ldx, panel, depth);
+      init_sums(sums, w, p);
+      accumulate<CodeDot, count()>(sums, x + r * ldx, ldx, panel, depth);
       finish_8<count()>(sums, w, p, scale, r, y, ldy, epilogue);
     });
   }
 }
 
-// Below this, 127 / x is infinite: such a row counts as zeros.
-constexpr float kLeast = 4e-37f;
+// A row with a smaller maximum is rounded to zeros, because 127 / maximum would be infinite.
+constexpr float kMinMagnitude = 4e-37f;
 
-inline float largest(const float* x, int64_t size) {
-  F most = all(0);
-  vectors(size, [&](int64_t i, int n) { most = max(most, abs(load_some(x + i, n))); });
-  return greatest(most);
+inline float max_abs(const float* x, int64_t size) {
+  F maximum = set1(0);
+  vectors(size, [&](int64_t i, int n) { maximum = max(maximum, abs(load_some(x + i, n))); });
+  return reduce_max(maximum);
 }
 
-// The factor that maps numbers of magnitude up to `largest` to codes; `scale` maps them back.
+// The factor from numbers of magnitude up to `largest` to codes; *scale becomes that from codes
+// back.
 inline float rounding(float largest, float* scale) {
   *scale = largest / 127;
-  return largest < kLeast ? 0 : 127 / largest;
+  return largest < kMinMagnitude ? 0 : 127 / largest;
 }
 
 void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth, uint8_t* codes,
               float* scale) {
   for (int64_t r = 0; r < rows; r++, x += ldx, codes += depth) {
-    const F factor = all(rounding(largest(x, k), &scale[r]));
+    const F factor = set1(rounding(max_abs(x, k), &scale[r]));
     vectors(k, [&](int64_t i, int n) {
-      store_codes(codes + i, nearest(load_some(x + i, n) * factor), n);
+      store_codes(codes + i, round_to_int(load_some(x + i, n) * factor), n);
     });
     for (int64_t i = k; i < depth; i++) codes[i] = kZero;
   }

@@ -8,7 +8,7 @@
 namespace tynda {
 namespace {
 
-// Does some work, and adds the time that it took, if somebody wants to know.
+// Calls work(), and adds its time to *seconds unless that is null.
 template <class Work>
 void timed(double* seconds, Work work) {
   if (!seconds) return work();
@@ -21,7 +21,7 @@ void run_one(const Operation& operation, const Run& run) {
   std::visit([&](const auto& one) { one.run(run); }, operation);
 }
 
-// Hands each weight of an operation its matrix.
+// A visitor that sets the matrix of each weight of an operation.
 struct Binder : IgnoreFields {
   const std::vector<std::shared_ptr<const Matrix>>& matrices;
   explicit Binder(const std::vector<std::shared_ptr<const Matrix>>& matrices)
@@ -29,16 +29,16 @@ struct Binder : IgnoreFields {
   void weight(std::string_view, Weight& w) { w.matrix = matrices[size_t(w.index)].get(); }
 };
 
-// In how many parts threads may share an operation that has few rows.
+// The number of parts into which threads may divide an operation with few rows.
 int64_t parts_of(const Operation& operation) {
-  if (const auto* product = std::get_if<Multiply>(&operation)) return product->parts();
-  if (const auto* product = std::get_if<Multiply8>(&operation)) return product->parts();
+  if (const auto* product = std::get_if<MatMul>(&operation)) return product->parts();
+  if (const auto* product = std::get_if<MatMul8>(&operation)) return product->parts();
   return 1;
 }
 
 void run_part(const Operation& operation, const Run& run, int64_t begin, int64_t end) {
-  if (const auto* product = std::get_if<Multiply>(&operation)) product->run(run, begin, end);
-  if (const auto* product = std::get_if<Multiply8>(&operation)) product->run(run, begin, end);
+  if (const auto* product = std::get_if<MatMul>(&operation)) product->run(run, begin, end);
+  if (const auto* product = std::get_if<MatMul8>(&operation)) product->run(run, begin, end);
 }
 
 bool same(const Shape& a, const Shape& b) {
@@ -48,7 +48,7 @@ bool same(const Shape& a, const Shape& b) {
 
 }  // namespace
 
-Program::Program(Layout layout, std::vector<Shared> constants,
+Program::Program(Layout layout, std::vector<SharedBytes> constants,
                  const std::vector<int64_t>& constant_bytes,
                  std::vector<std::shared_ptr<const Matrix>> matrices)
     : layout_(std::move(layout)), constants_(std::move(constants)), matrices_(std::move(matrices)) {
@@ -58,7 +58,7 @@ Program::Program(Layout layout, std::vector<Shared> constants,
   for (size_t i = 0; fits && i < matrices_.size(); i++)
     fits = same(*matrices_[i], layout_.weights[i]) && matrices_[i]->zero == layout_.kernels.zero;
   if (!fits) throw std::invalid_argument("the matrices are not those of the plan");
-  for (const Shared& constant : constants_) pointers_.push_back(constant.get());
+  for (const SharedBytes& constant : constants_) pointers_.push_back(constant.get());
   Binder binder(matrices_);
   for (Operation& operation : layout_.operations)
     std::visit([&](auto& one) { one.fields(binder); }, operation);
@@ -68,8 +68,8 @@ void Program::run(uint8_t* memory, uint8_t* const* arguments, double* seconds) c
   const Run run{&layout_.kernels, layout_.threads, memory,           memory + layout_.arena,
                 layout_.local,    arguments,       pointers_.data()};
   for (const Layout::Stage& stage : layout_.stages) {
-    if (stage.strip) {
-      run_strip(stage, run, seconds);
+    if (stage.fused) {
+      run_fused(stage, run, seconds);
     } else {
       const size_t i = stage.order[0];
       timed(seconds ? seconds + i : nullptr, [&] { run_one(layout_.operations[i], run); });
@@ -77,10 +77,10 @@ void Program::run(uint8_t* memory, uint8_t* const* arguments, double* seconds) c
   }
 }
 
-void Program::run_strip(const Layout::Stage& stage, const Run& run, double* seconds) const {
+void Program::run_fused(const Layout::Stage& stage, const Run& run, double* seconds) const {
   if (stage.rows > stage.block) return run_blocks(stage, run, seconds);
   if (stage.rows == 0) return;
-  // Few rows: the threads share each product instead.
+  // With too few rows for blocks, the threads share each product instead.
   Run all = run;
   all.count = stage.rows;
   for (const size_t i : stage.order) {
@@ -100,18 +100,19 @@ void Program::run_strip(const Layout::Stage& stage, const Run& run, double* seco
 
 void Program::run_blocks(const Layout::Stage& stage, const Run& run, double* seconds) const {
   const size_t count = stage.order.size();
-  std::vector<double> spent(seconds ? size_t(run.threads) * count : 0);  // by each thread
+  // [threads, operations]
+  std::vector<double> thread_seconds(seconds ? size_t(run.threads) * count : 0);
   const auto task = [&](int64_t block, int thread) {
-    Run part = run.of_thread(thread);
+    Run part = run.for_thread(thread);
     part.first = block * stage.block;
     part.count = std::min(stage.block, stage.rows - part.first);
     for (size_t i = 0; i < count; i++)
-      timed(seconds ? &spent[size_t(thread) * count + i] : nullptr,
+      timed(seconds ? &thread_seconds[size_t(thread) * count + i] : nullptr,
             [&] { run_one(layout_.operations[stage.order[i]], part); });
   };
   Pool::shared().run((stage.rows + stage.block - 1) / stage.block, task, run.threads);
-  for (size_t i = 0; i < spent.size(); i++)
-    seconds[stage.order[i % count]] += spent[i] / run.threads;
+  for (size_t i = 0; i < thread_seconds.size(); i++)
+    seconds[stage.order[i % count]] += thread_seconds[i] / run.threads;
 }
 
 Arena::Piece::Piece(Arena& arena, int64_t size) : arena_(arena) {
@@ -123,7 +124,7 @@ Arena::Piece::Piece(Arena& arena, int64_t size) : arena_(arena) {
     }
   }
   if (size <= bytes_) return;
-  memory_.reset();  // before there is more
+  memory_.reset();  // first, so that both are never allocated
   memory_ = aligned_bytes(size);
   bytes_ = size;
 }

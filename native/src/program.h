@@ -1,4 +1,4 @@
-// A plan with its weights, ready to run.
+// Programs: plans with their weights, ready to run, and the memory of runs.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -8,35 +8,36 @@
 
 namespace tynda {
 
-// Memory that somebody else may hold as well; it stays as long as one of them does.
-using Shared = std::shared_ptr<const uint8_t>;
+// Bytes with shared ownership.
+using SharedBytes = std::shared_ptr<const uint8_t>;
 
-// It never changes once it is made: any number of threads may run one, each with memory of its own.
+// A program is immutable: any number of threads may run one, each with its own memory.
 class Program {
  public:
-  // One constant and one matrix for each that the plan has, in its order; std::invalid_argument
-  // where one is not as the plan says. `constant_bytes`: of each.
-  Program(Layout layout, std::vector<Shared> constants, const std::vector<int64_t>& constant_bytes,
+  // Accepts the constants and matrices in the plan's order, and the bytes of each constant. Throws
+  // std::invalid_argument where they do not fit the plan.
+  Program(Layout layout, std::vector<SharedBytes> constants,
+          const std::vector<int64_t>& constant_bytes,
           std::vector<std::shared_ptr<const Matrix>> matrices);
 
   const Layout& layout() const { return layout_; }
-  // `memory`: layout().bytes() of it, aligned to kAlign. `arguments`: as many bytes of each as
-  // layout().argument_bytes. `seconds`: one for each operation of the plan, to which its time is
-  // added, that of blocks as the threads' sum over how many they are; none: nothing is timed.
+  // `memory` has layout().bytes() bytes, aligned to kAlign; argument i has
+  // layout().argument_bytes[i]. If `seconds` is not null, the time of each operation of the plan is
+  // added to its element; that of a fused operation is the mean over the threads.
   void run(uint8_t* memory, uint8_t* const* arguments, double* seconds = nullptr) const;
 
  private:
-  void run_strip(const Layout::Stage& stage, const Run& run, double* seconds) const;
+  void run_fused(const Layout::Stage& stage, const Run& run, double* seconds) const;
   void run_blocks(const Layout::Stage& stage, const Run& run, double* seconds) const;
 
   Layout layout_;
-  std::vector<Shared> constants_;
+  std::vector<SharedBytes> constants_;
   std::vector<const uint8_t*> pointers_;
   std::vector<std::shared_ptr<const Matrix>> matrices_;
 };
 
-// Memory in which programs run. Who runs one borrows a piece, and gives it back: there are as many
-// as were ever needed at once.
+// The memory of runs. Each run borrows a piece and returns it, so that there are as many pieces as
+// ever were needed at the same time.
 class Arena {
  public:
   class Piece {
@@ -52,7 +53,7 @@ class Arena {
     int64_t bytes_ = 0;
     Bytes memory_;
   };
-  // Bytes and number of all pieces that are not in use.
+  // Bytes and number of the pieces that are not borrowed.
   int64_t bytes() const;
   int64_t pieces() const;
 

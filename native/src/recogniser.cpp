@@ -10,8 +10,8 @@
 namespace tynda {
 namespace {
 
-// Bytes as UTF-8: each longest beginning of a character that does not go on becomes U+FFFD, as the
-// Unicode Standard recommends (chapter 3.9) and Python does. Tokens may cut characters in two.
+// Converts bytes to valid UTF-8. Each maximal incomplete sequence becomes U+FFFD, as the Unicode
+// Standard recommends (chapter 3.9) and Python does: tokens may end within a character.
 std::string as_utf8(const std::string& bytes) {
   std::string text;
   const auto at = [&](size_t i) { return static_cast<unsigned char>(bytes[i]); };
@@ -46,7 +46,7 @@ std::string stripped(const std::string& text) {
   return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
 }
 
-// The words of a text with single spaces between them.
+// Replaces each run of white space by one space, and removes it at the ends.
 std::string single_spaced(const std::string& text) {
   std::string result;
   for (size_t at = 0; (at = text.find_first_not_of(kSpaces, at)) != text.npos;) {
@@ -58,8 +58,8 @@ std::string single_spaced(const std::string& text) {
   return result;
 }
 
-void check_results(const std::vector<Tensor>& results, size_t least) {
-  if (results.size() < least) throw std::invalid_argument("a program has too few results");
+void check_results(const std::vector<Tensor>& results, size_t min_count) {
+  if (results.size() < min_count) throw std::invalid_argument("a program has too few results");
 }
 
 Tensor integers(const std::vector<int64_t>& values) {
@@ -79,7 +79,7 @@ std::string Recogniser::text(const float* samples, int64_t count) const {
   const Sound& sound = model_.sound();
   if (count > sound.samples)
     throw std::invalid_argument("the recording has " + std::to_string(count) +
-                                " samples, and the model takes " + std::to_string(sound.samples));
+                                " samples, and the maximum is " + std::to_string(sound.samples));
   const int64_t frames = model_.front().frames(count);
   if (frames == 0) return "";
   std::vector<float> whole(samples, samples + count);
@@ -99,14 +99,15 @@ std::vector<Tensor> Recogniser::encode(const std::vector<float>& features, int64
   return model_.run("encode", {padded, integers({sound.whole ? sound.frames : frames})});
 }
 
-// `encoded` holds log-probabilities [frames, tokens] and how many frames count.
+// `encoded` holds log-probabilities [frames, tokens] and the number of valid frames.
 std::string Recogniser::ctc(const std::vector<Tensor>& encoded) const {
   check_results(encoded, 2);
   const std::vector<std::string>& tokens = model_.tokens();
   const auto vocab = int64_t(tokens.size());
-  if (encoded[1].bytes != 8) throw std::invalid_argument("an encoder's lengths are not one");
-  const int64_t most = encoded[0].bytes / (4 * vocab);
-  const int64_t frames = std::clamp<int64_t>(*encoded[1].as<int64_t>(), 0, most);
+  if (encoded[1].bytes != 8)
+    throw std::invalid_argument("the encoder returns more than one length");
+  const int64_t max_frames = encoded[0].bytes / (4 * vocab);
+  const int64_t frames = std::clamp<int64_t>(*encoded[1].as<int64_t>(), 0, max_frames);
   std::string text;
   int64_t before = model_.greedy().blank;
   for (int64_t t = 0; t < frames; t++) {
@@ -118,23 +119,24 @@ std::string Recogniser::ctc(const std::vector<Tensor>& encoded) const {
   return single_spaced(as_utf8(text));
 }
 
-// The programs hand each other what docs/native.md lists.
+// docs/native.md lists the arguments and results of the programs.
 std::string Recogniser::seq2seq(const std::vector<Tensor>& encoded) const {
   const Greedy& greedy = model_.greedy();
   const std::vector<Tensor> cross = model_.run("cross_kv", encoded);
   check_results(cross, 1);
   std::vector<Tensor> inputs{integers(greedy.prompt), integers({0})};
   inputs.insert(inputs.end(), cross.begin(), cross.end());
-  for (size_t i = 0; i < cross.size() - 1; i++)  // a cache for each of the keys and values
+  // There is a KV cache for each of the cross-attention keys and values.
+  for (size_t i = 0; i < cross.size() - 1; i++)
     inputs.push_back(zeros(model_.argument_bytes("prompt", inputs.size())));
   std::vector<Tensor> results = model_.run("prompt", inputs);
   std::string text;
-  for (int64_t count = 0; count < greedy.most; count++) {
+  for (int64_t count = 0; count < greedy.max_tokens; count++) {
     check_results(results, cross.size() + 1);
     const int64_t token = choose(results[1], count == 0);
     if (token == greedy.end) break;
     text += model_.tokens()[size_t(token)];
-    if (count + 1 == greedy.most) break;
+    if (count + 1 == greedy.max_tokens) break;
     inputs = {integers({token}), integers({int64_t(greedy.prompt.size()) + count})};
     inputs.insert(inputs.end(), cross.begin(), cross.end());
     inputs.insert(inputs.end(), results.begin() + 2, results.end());
@@ -143,10 +145,10 @@ std::string Recogniser::seq2seq(const std::vector<Tensor>& encoded) const {
   return stripped(as_utf8(text));
 }
 
-// The likeliest token, of those that may be said.
+// The most probable token that is not suppressed.
 int64_t Recogniser::choose(const Tensor& logits, bool is_first) const {
   if (logits.bytes != 4 * int64_t(model_.tokens().size()))
-    throw std::invalid_argument("a step has other logits than there are tokens");
+    throw std::invalid_argument("the decoder has other logits than there are tokens");
   const Greedy& greedy = model_.greedy();
   auto* const row = logits.as<float>();
   const auto forbid = [&](const std::vector<int64_t>& ids) {

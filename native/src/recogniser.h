@@ -1,4 +1,4 @@
-// Sound to text by an exported model, without Python.
+// Speech recognition with an exported model, without Python.
 #pragma once
 #include <string>
 
@@ -6,15 +6,15 @@
 
 namespace tynda {
 
-// It never changes once it is made: any number of threads may use one.
+// A recogniser is immutable: any number of threads may use one.
 class Recogniser {
  public:
   // Throws what `Exported` throws.
   Recogniser(const std::string& folder, const Kernels& kernels, int threads);
 
-  // The likeliest text, UTF-8, of samples [count] at 16 kHz: that of greedy decoding.
-  // std::invalid_argument where the recording is longer than the model takes, std::out_of_range
-  // where the decoder leaves its cache.
+  // Returns the text, in UTF-8, that greedy decoding finds for samples [count] at 16 kHz. Throws
+  // std::invalid_argument where the recording is longer than the export allows, and
+  // std::out_of_range where the decoder exceeds the capacity of its cache.
   std::string text(const float* samples, int64_t count) const;
 
  private:

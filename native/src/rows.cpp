@@ -19,7 +19,7 @@ void LayerNorm::run(const Run& run) const {
 }
 
 void Affine::check(const Check& c) const {
-  c.that(period > 0, "a period is 0");
+  c.require(period > 0, "a period is 0");
   const int64_t factors = rows ? (rows - 1) / period + 1 : 0;
   c.floats(x, rows, width);
   c.floats(weight, factors, width);
@@ -56,8 +56,8 @@ void Swiglu::run(const Run& run) const {
 }
 
 void RotaryTable::check(const Check& c) const {
-  c.that(rows == 0 || count > 0, "an item has rows and no places");
-  c.that(base > 0, "angles have no base");
+  c.require(rows == 0 || count > 0, "an item has rows and no positions");
+  c.require(base > 0, "angles have no base");
   c.integers(starts, rows ? (rows - 1) / count + 1 : 0);
   c.floats(y, rows, times(2, pairs()));
 }
@@ -74,17 +74,18 @@ void RotaryTable::run(const Run& run) const {
 }
 
 void Rotary::check(const Check& c) const {
-  c.that(heads > 0 && width % heads == 0, "channels do not divide into heads");
-  c.that(turned % 2 == 0 && turned <= width / heads, "a head has fewer channels than are turned");
+  c.require(heads > 0 && width % heads == 0, "channels do not divide into heads");
+  c.require(rotary_width % 2 == 0 && rotary_width <= width / heads,
+            "a head has fewer channels than are rotated");
   c.floats(x, rows, width);
-  c.floats(table, rows, turned);
+  c.floats(table, rows, rotary_width);
   c.floats(y, rows, width);
 }
 
 void Rotary::run(const Run& run) const {
   for (int64_t r = run.first; r < run.first + run.count; r++)
-    run.kernels->rotary(run.floats(x, r), run.floats(table, r), heads, width / heads, turned / 2,
-                        run.at<float>(y, r));
+    run.kernels->rotary(run.floats(x, r), run.floats(table, r), heads, width / heads,
+                        rotary_width / 2, run.at<float>(y, r));
 }
 
 void LogSoftmax::check(const Check& c) const {
@@ -118,16 +119,16 @@ void Scale::run(const Run& run) const {
 }
 
 void Mask::check(const Check& c) const {
-  c.that(rows == 0 || (frames > 0 && each > 0), "an item has rows and no frames");
+  c.require(rows == 0 || (frames > 0 && frame_rows > 0), "an item has rows and no frames");
   c.floats(x, rows, width);
   c.floats(y, rows, width);
-  c.integers(lengths, rows ? (rows - 1) / each / frames + 1 : 0);
+  c.integers(lengths, rows ? (rows - 1) / frame_rows / frames + 1 : 0);
 }
 
 void Mask::run(const Run& run) const {
   for (int64_t r = run.first; r < run.first + run.count; r++) {
     auto* to = run.at<float>(y, r);
-    const int64_t frame = r / each;
+    const int64_t frame = r / frame_rows;
     if (frame % frames < run.integers(lengths)[frame / frames]) {
       std::memmove(to, run.floats(x, r), 4 * width);
     } else {
@@ -136,12 +137,12 @@ void Mask::run(const Run& run) const {
   }
 }
 
-void Distances::check(const Check& c) const {
-  c.that(width % 2 == 0, "a wave has a sine and no cosine");
+void RelativeEncoding::check(const Check& c) const {
+  c.require(width % 2 == 0, "a wave has a sine and no cosine");
   c.floats(y, rows, width);
 }
 
-void Distances::run(const Run& run) const {
+void RelativeEncoding::run(const Run& run) const {
   for (int64_t i = 0; i < width; i += 2) {
     const double wave = std::pow(10000.0, -double(i) / double(width));
     for (int64_t r = run.first; r < run.first + run.count; r++) {
@@ -153,9 +154,9 @@ void Distances::run(const Run& run) const {
 }
 
 void Copy::check(const Check& c) const {
-  c.that(frames > 0, "frames are 0");
+  c.require(frames > 0, "frames are 0");
   const int64_t seen =
-      rows ? times((rows - 1) / frames, time) + std::min(frames, rows) + from : 0;
+      rows ? times((rows - 1) / frames, time) + std::min(frames, rows) + start : 0;
   c.bytes(x, seen, bytes);
   c.bytes(y, rows, bytes);
 }
@@ -163,7 +164,7 @@ void Copy::check(const Check& c) const {
 void Copy::run(const Run& run) const {
   for (int64_t r = run.first; r < run.first + run.count; r++)
     std::memcpy(run.at<uint8_t>(y, r),
-                run.at<const uint8_t>(x, r / frames * time + r % frames + from), bytes);
+                run.at<const uint8_t>(x, r / frames * time + r % frames + start), bytes);
 }
 
 void LookupRows::check(const Check& c) const {
@@ -175,7 +176,7 @@ void LookupRows::check(const Check& c) const {
 void LookupRows::run(const Run& run) const {
   for (int64_t r = run.first; r < run.first + run.count; r++)
     std::memcpy(run.at<uint8_t>(y, r),
-                run.at<const uint8_t>(table, within(run.integers(ids)[r], size)), y.row);
+                run.at<const uint8_t>(table, checked_index(run.integers(ids)[r], size)), y.row);
 }
 
 }  // namespace tynda

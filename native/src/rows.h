@@ -1,50 +1,50 @@
-// Operations that work row by row or number by number. Tensors are [rows, width] unless stated.
+// Operations of plans on rows or elements. Tensors are [rows, width] unless stated otherwise.
 #pragma once
 #include "products.h"
 
 namespace tynda {
 
-// Row r of y [rows, width] is made of row r of x.
-struct RowWise : Strip {
-  Place x, y;
+// The base of operations that compute row r of y [rows, width] from row r of x.
+struct RowWise : Fusible {
+  View x, y;
   int64_t width;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width);
-    f.place("x", x, Use::rows), f.place("y", y, Use::result);
+    f.view("x", x, Use::rows), f.view("y", y, Use::result);
   }
 };
 
-struct LayerNorm : Strip {
+struct LayerNorm : Fusible {
   static constexpr const char* kName = "layer_norm";
-  Place x, weight, bias, y;
+  View x, weight, bias, y;
   int64_t width;
   float eps;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.number("width", width), f.place("x", x, Use::rows);
-    f.place("weight", weight, Use::whole), f.place_or_none("bias", bias, Use::whole);
-    f.real("eps", eps), f.place("y", y, Use::result);
+    f.number("rows", rows), f.number("width", width), f.view("x", x, Use::rows);
+    f.view("weight", weight, Use::whole), f.optional_view("bias", bias, Use::whole);
+    f.real("eps", eps), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// activation(x * weight + bias), which have a row for each `period` rows of x.
-struct Affine : Strip {
+// y = activation(x * weight + bias), where weight and bias have a row for each `period` rows of x.
+struct Affine : Fusible {
   static constexpr const char* kName = "affine";
-  Place x, weight, bias, y;
+  View x, weight, bias, y;
   int64_t width, period;
   Activation activation;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("period", period);
-    f.place("x", x, Use::rows);
-    f.place("weight", weight, Use::whole), f.place("bias", bias, Use::whole);
-    f.activation("activation", activation), f.place("y", y, Use::result);
+    f.view("x", x, Use::rows);
+    f.view("weight", weight, Use::whole), f.view("bias", bias, Use::whole);
+    f.activation("activation", activation), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -62,25 +62,25 @@ struct Activate : RowWise {
   void run(const Run& run) const;
 };
 
-// x [rows, 2 width] -> y.
+// y = the first half of x [rows, 2 width] times the sigmoid of the second half.
 struct Glu : RowWise {
   static constexpr const char* kName = "glu";
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// The same with the SiLU of the second half.
+// The same with SiLU instead of sigmoid.
 struct Swiglu : Glu {
   static constexpr const char* kName = "swiglu";
   void run(const Run& run) const;
 };
 
-// Cosines, then sines, of the angles by which `rotary` turns pairs of channels: those of row r are
-// of place starts[r / count] + r % count, pair i by place * base^(-2 i / width). There are half as
-// many pairs as `width`, rounded up.
-struct RotaryTable : Strip {
+// The cosines, then the sines, of the angles of `rotary`. Row r is position starts[r / count] + r %
+// count, which rotates pair i by position * base^(-2 i / width). There are half as many pairs as
+// `width`, rounded up.
+struct RotaryTable : Fusible {
   static constexpr const char* kName = "rotary_table";
-  Place starts, y;
+  View starts, y;
   int64_t count, width;
   float base;
 
@@ -88,23 +88,24 @@ struct RotaryTable : Strip {
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("count", count), f.number("width", width);
-    f.real("base", base), f.place("starts", starts, Use::whole), f.place("y", y, Use::result);
+    f.real("base", base), f.view("starts", starts, Use::whole), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// In each of `heads` parts of a row, the first `turned` channels by a table of that width.
-struct Rotary : Strip {
+// Rotates the first `rotary_width` channels of each head by a table of that width.
+struct Rotary : Fusible {
   static constexpr const char* kName = "rotary";
-  Place x, table, y;
-  int64_t width, heads, turned;
+  View x, table, y;
+  int64_t width, heads, rotary_width;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("heads", heads);
-    f.number("turned", turned), f.place("x", x, Use::rows), f.place("table", table, Use::rows);
-    f.place("y", y, Use::result);
+    f.number("rotary_width", rotary_width), f.view("x", x, Use::rows);
+    f.view("table", table, Use::rows);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -116,17 +117,17 @@ struct LogSoftmax : RowWise {
   void run(const Run& run) const;
 };
 
-// Row r of y is row r % period, where there is a period.
-struct Add : Strip {
+// sum = x + y, where row r of x is added to row r % period of y if `period` is not 0.
+struct Add : Fusible {
   static constexpr const char* kName = "add";
-  Place x, y, sum;
+  View x, y, sum;
   int64_t width, period;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("period", period);
-    f.place("x", x, Use::rows), f.place("y", y, period ? Use::whole : Use::rows);
-    f.place("sum", sum, Use::result);
+    f.view("x", x, Use::rows), f.view("y", y, period ? Use::whole : Use::rows);
+    f.view("sum", sum, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -144,66 +145,66 @@ struct Scale : RowWise {
   void run(const Run& run) const;
 };
 
-// Zeros from an item's length on; an item has `frames` frames of `each` rows.
-struct Mask : Strip {
+// Sets frames past an item's length to zero. An item has `frames` frames of `frame_rows` rows each.
+struct Mask : Fusible {
   static constexpr const char* kName = "mask";
-  Place x, lengths, y;
-  int64_t width, frames, each;
+  View x, lengths, y;
+  int64_t width, frames, frame_rows;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width);
-    f.number("frames", frames), f.number("each", each);
-    f.place("x", x, Use::rows), f.place("lengths", lengths, Use::whole);
-    f.place("y", y, Use::result);
+    f.number("frames", frames), f.number("frame_rows", frame_rows);
+    f.view("x", x, Use::rows), f.view("lengths", lengths, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// Sinusoids of the distance between two frames: of row r, (rows - 1) / 2 - r; in each row sines and
-// cosines by turns, of waves 10000^(-2 i / width).
-struct Distances : Strip {
-  static constexpr const char* kName = "distances";
-  Place y;
+// The sinusoidal encoding of relative positions. Row r is distance (rows - 1) / 2 - r: a sine and a
+// cosine for each frequency 10000^(-2 i / width).
+struct RelativeEncoding : Fusible {
+  static constexpr const char* kName = "relative_encoding";
+  View y;
   int64_t width;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.number("width", width), f.place("y", y, Use::result);
+    f.number("rows", rows), f.number("width", width), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// Rows from + r / frames * time + r % frames of x, `bytes` of each.
-struct Copy : Strip {
+// Row r of y is row start + r / frames * time + r % frames of x; rows have `bytes` bytes.
+struct Copy : Fusible {
   static constexpr const char* kName = "copy";
-  Place x, y;
-  int64_t bytes, frames, time, from;
+  View x, y;
+  int64_t bytes, frames, time, start;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("bytes", bytes);
-    f.number("frames", frames), f.number("time", time), f.number("from", from);
-    f.place("x", x, frames == time && from == 0 ? Use::rows : Use::whole);
-    f.place("y", y, Use::result);
+    f.number("frames", frames), f.number("time", time), f.number("start", start);
+    f.view("x", x, frames == time && start == 0 ? Use::rows : Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// Rows of `size` rows by number; std::out_of_range for a number that names none.
-struct LookupRows : Strip {
+// Selects rows of a table with `size` rows by ids; `run` throws std::out_of_range for others.
+struct LookupRows : Fusible {
   static constexpr const char* kName = "lookup_rows";
-  Place ids, table, y;
+  View ids, table, y;
   int64_t size;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("size", size);
-    f.place("ids", ids, Use::whole), f.place("table", table, Use::whole);
-    f.place("y", y, Use::result);
+    f.view("ids", ids, Use::whole), f.view("table", table, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;

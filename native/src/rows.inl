@@ -1,4 +1,4 @@
-// Kernels that work row by row or element by element; a part of kernels.inl.
+// Kernels on rows or elements; included by kernels.inl.
 #pragma once
 
 namespace tynda {
@@ -8,26 +8,26 @@ namespace {
 void layer_norm(const float* x, int64_t rows, int64_t width, const float* weight,
                 const float* bias, float eps, float* y) {
   for (int64_t r = 0; r < rows; r++, x += width, y += width) {
-    F total = all(0);
+    F total = set1(0);
     vectors(width, [&](int64_t i, int n) { total = total + load_some(x + i, n); });
-    const float mean = sum(total) / float(width);
+    const float mean = reduce_sum(total) / float(width);
     float squares = 0;
-    F whole = all(0);
+    F whole = set1(0);
     vectors(width, [&](int64_t i, int n) {
-      const F d = load_some(x + i, n) - all(mean);
+      const F d = load_some(x + i, n) - set1(mean);
       if (n == kLanes) {
         whole = fma(d, d, whole);
-      } else {  // what is past the end is not the mean
+      } else {  // lanes past the end must not count
         float part[kLanes];
         store(part, d * d);
         for (int j = 0; j < n; j++) squares += part[j];
       }
     });
-    squares += sum(whole);
-    const F scale = all(1 / std::sqrt(squares / float(width) + eps));
+    squares += reduce_sum(whole);
+    const F scale = set1(1 / std::sqrt(squares / float(width) + eps));
     vectors(width, [&](int64_t i, int n) {
-      const F normal = (load_some(x + i, n) - all(mean)) * scale;
-      const F shift = bias ? load_some(bias + i, n) : all(0);
+      const F normal = (load_some(x + i, n) - set1(mean)) * scale;
+      const F shift = bias ? load_some(bias + i, n) : set1(0);
       store_some(y + i, fma(normal, load_some(weight + i, n), shift), n);
     });
   }
@@ -35,11 +35,11 @@ void layer_norm(const float* x, int64_t rows, int64_t width, const float* weight
 
 void log_softmax(const float* x, int64_t rows, int64_t width, float* y) {
   for (int64_t r = 0; r < rows; r++, x += width, y += width) {
-    const float top = top_of(x, width, -FLT_MAX);
+    const float top = row_max(x, width, -FLT_MAX);
     float total = 0;
-    F whole = all(0);
+    F whole = set1(0);
     vectors(width, [&](int64_t i, int n) {
-      const F e = exp(load_some(x + i, n) - all(top));
+      const F e = exp(load_some(x + i, n) - set1(top));
       if (n == kLanes) {
         whole = whole + e;
       } else {
@@ -48,7 +48,7 @@ void log_softmax(const float* x, int64_t rows, int64_t width, float* y) {
         for (int j = 0; j < n; j++) total += part[j];
       }
     });
-    const F shift = all(top + std::log(total + sum(whole)));
+    const F shift = set1(top + std::log(total + reduce_sum(whole)));
     vectors(width, [&](int64_t i, int n) { store_some(y + i, load_some(x + i, n) - shift, n); });
   }
 }
@@ -72,7 +72,7 @@ void swiglu(const float* x, int64_t rows, int64_t width, float* y) {
     });
 }
 
-// Two numbers by turns, which the compiler makes vectors of.
+// A plain loop, which the compiler vectorises.
 void rotary(const float* x, const float* table, int64_t heads, int64_t width, int64_t pairs,
             float* y) {
   for (int64_t h = 0; h < heads; h++, x += width, y += width) {
@@ -92,7 +92,7 @@ void add(const float* x, const float* y, int64_t size, float* sum) {
 }
 
 void scale(const float* x, int64_t size, float factor, float* y) {
-  vectors(size, [&](int64_t i, int n) { store_some(y + i, load_some(x + i, n) * all(factor), n); });
+  vectors(size, [&](int64_t i, int n) { store_some(y + i, load_some(x + i, n) * set1(factor), n); });
 }
 
 void affine(const float* x, int64_t rows, int64_t width, const float* weight, const float* bias,
@@ -104,7 +104,7 @@ void affine(const float* x, int64_t rows, int64_t width, const float* weight, co
     });
 }
 
-// In double precision, which the compiler makes vectors of.
+// A plain loop in double precision, which the compiler vectorises.
 void moments(const float* x, int64_t rows, int64_t width, double* sums, double* squares) {
   for (int64_t r = 0; r < rows; r++, x += width)
     for (int64_t i = 0; i < width; i++) {
@@ -117,7 +117,7 @@ void moments(const float* x, int64_t rows, int64_t width, double* sums, double* 
 void depthwise(const float* x, int64_t ldx, int64_t first, int64_t last, int64_t width,
                const float* weight, const float* bias, float* y) {
   vectors(width, [&](int64_t i, int n) {
-    F s = bias ? load_some(bias + i, n) : all(0);
+    F s = bias ? load_some(bias + i, n) : set1(0);
     for (int64_t tap = first; tap < last; tap++)
       s = fma(load_some(x + (tap - first) * ldx + i, n), load_some(weight + tap * width + i, n), s);
     store_some(y + i, s, n);

@@ -1,5 +1,4 @@
-// Plain C++ for any processor. Vectors are those of GCC and Clang, who make of them what
-// instructions there are.
+// Portable C++ with the vector extensions of GCC and Clang, which compile to any instruction set.
 #pragma once
 
 namespace tynda {
@@ -15,11 +14,12 @@ typedef int8_t Eight __attribute__((vector_size(8)));
 
 struct F { Floats4 v; };
 struct I { Words v; };
-// Four codes for each lane, the first and third beside the second and fourth; of A the same four.
+// Four codes for each lane, the first and third apart from the second and fourth; in A, all lanes
+// have the same four.
 struct A { Halves odd, even; };
 struct B { Halves odd, even; };
 
-static inline F all(float x) { return {Floats4{x, x, x, x}}; }
+static inline F set1(float x) { return {Floats4{x, x, x, x}}; }
 static inline F load(const float* p, int n) {
   F x = {};
   std::memcpy(&x.v, p, sizeof(float) * n);
@@ -47,45 +47,46 @@ static inline F copysign(F size, F sign) {
   const Words sizes = Words{} + 0x7fffffff;
   return choose(sizes, size, sign);
 }
-static inline float sum(F a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
-static inline float greatest(F a) {
+static inline float reduce_sum(F a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
+static inline float reduce_max(F a) {
   float x = a.v[0];
   for (int i = 1; i < kLanes; i++) x = a.v[i] > x ? a.v[i] : x;
   return x;
 }
 
-static inline I none() { return {Words{}}; }
+static inline I zeros() { return {Words{}}; }
 static inline I load(const int32_t* p) {
   I x;
   std::memcpy(&x.v, p, sizeof x.v);
   return x;
 }
-// Ties to even: of a float this large, whole numbers are all that is left. Below 4 million.
-static inline I nearest(F a) {
-  const F large = all(12582912.0f);  // 1.5 * 2^23
+// Rounds to the nearest integer, ties to even, for |x| below 4 million: larger floats are integers.
+static inline I round_to_int(F a) {
+  const F large = set1(12582912.0f);  // 1.5 * 2^23
   return {Words((a + large).v) - Words(large.v)};
 }
-static inline F real(I a) { return {__builtin_convertvector(a.v, Floats4)}; }
+static inline F to_float(I a) { return {__builtin_convertvector(a.v, Floats4)}; }
 static inline I exponent(F a) { return {(Words(a.v) >> 23) - 127}; }  // of a normal number above 0
-static inline F power_of_2(I n) { return {Floats4((n.v + 127) << 23)}; }
-// x - floor(x), and y * 2^floor(x); of whole numbers perhaps 1 and the one below.
-static inline F fraction(F x) { return x - real(nearest(x - all(0.5f))); }
-static inline F raised(F y, F x) { return y * power_of_2(nearest(x - all(0.5f))); }
+static inline F exp2_int(I n) { return {Floats4((n.v + 127) << 23)}; }
+// x - floor(x), and y * 2^floor(x). Of integers, they may be 1 and the result for the integer
+// below.
+static inline F fraction(F x) { return x - to_float(round_to_int(x - set1(0.5f))); }
+static inline F times_exp2_floor(F y, F x) { return y * exp2_int(round_to_int(x - set1(0.5f))); }
 static inline I operator+(I a, I b) { return {a.v + b.v}; }
-static inline void store_plain_codes(uint8_t* p, I q, int n) {
+static inline void store_bytes(uint8_t* p, I q, int n) {
   for (int i = 0; i < n; i++) p[i] = uint8_t(q.v[i]);
 }
 // Stores the codes of four vectors one after the other.
-static inline void store_plain_codes(uint8_t* p, const I (&q)[4]) {
-  for (int i = 0; i < 4; i++) store_plain_codes(p + i * kLanes, q[i], kLanes);
+static inline void store_bytes(uint8_t* p, const I (&q)[4]) {
+  for (int i = 0; i < 4; i++) store_bytes(p + i * kLanes, q[i], kLanes);
 }
-// For each lane, its codes in four vectors side by side.
-static inline void store_fours(uint8_t* p, const I (&q)[4]) {
+// Stores the codes of four vectors so that those of each lane are adjacent.
+static inline void store_interleaved(uint8_t* p, const I (&q)[4]) {
   const Words low = (q[0].v & 0xff) | (q[1].v & 0xff) << 8, high = (q[2].v & 0xff) | q[3].v << 8;
   const Words fours = low | high << 16;
   std::memcpy(p, &fours, sizeof fours);
 }
-static inline void store_codes(uint8_t* p, I q, int n) { store_plain_codes(p, q, n); }
+static inline void store_codes(uint8_t* p, I q, int n) { store_bytes(p, q, n); }
 static inline B load_codes(const uint8_t* w) {
   Halves pairs;
   std::memcpy(&pairs, w, sizeof pairs);
@@ -96,37 +97,37 @@ static inline void store(uint8_t* p, B b) {
   std::memcpy(p, &pairs, sizeof pairs);
 }
 static inline B operator|(B a, B b) { return {a.odd | b.odd, a.even | b.even}; }
-// Each byte moved down by Shift bits, or up; of these Mask.
+// Shifts each byte right by Shift bits (left if negative), and masks it.
 template <int Shift, int Mask>
-static inline B field(B w) {
+static inline B extract_bits(B w) {
   constexpr int16_t kDown = Shift > 0 ? Shift : 0, kUp = Shift < 0 ? -Shift : 0, kMask = Mask;
   return {(w.odd >> kDown << kUp) & kMask, (w.even >> kDown << kUp) & kMask};
 }
-// A step and an offset for each lane, in 16 bits.
+// Loads step and offset of each lane, extended to 16 bits.
 static inline I load_steps(const int8_t* p) {
   Eight bytes;
   std::memcpy(&bytes, p, sizeof bytes);
   return {Words(__builtin_convertvector(bytes, Halves))};
 }
 // codes * step + offset.
-static inline B scaled(B codes, I steps) {
+static inline B apply_steps(B codes, I steps) {
   const Halves step = Halves((steps.v & 0xffff) | (steps.v << 16));
   const Halves offset = Halves((steps.v >> 16 & 0xffff) | (steps.v & ~0xffff));
   return {codes.odd * step + offset, codes.even * step + offset};
 }
-// Where a sum of codes starts, and total + step * sum + offset * x for a sum within 16 bits; x is
-// 65536 times what is meant.
-static inline I begin(int32_t) { return none(); }
-static inline I weigh(I total, I sum, int32_t x, I steps) {
+// The initial value of a sum of codes, and total + step * sum + offset * x / 65536 for a sum that
+// fits into 16 bits.
+static inline I start_sum(int32_t) { return zeros(); }
+static inline I add_scaled(I total, I sum, int32_t x, I steps) {
   return {total.v + ((steps.v << 16) >> 16) * sum.v + (steps.v >> 16) * (x / 65536)};
 }
-static inline A spread(const uint8_t* p) {
+static inline A broadcast_four(const uint8_t* p) {
   int32_t codes;
   std::memcpy(&codes, p, 4);
   const Halves pairs = Halves(Words{codes, codes, codes, codes});
   return {(pairs << 8) >> 8, pairs >> 8};
 }
-// No code is -128, so that no pair of products leaves 16 bits.
+// Adds products of four codes. No code is -128, so that the sum of two products fits into 16 bits.
 static inline I dot(I sum, A a, B w) {
   const Words pairs = Words(a.odd * w.odd + a.even * w.even);
   return {sum.v + ((pairs << 16) >> 16) + (pairs >> 16)};

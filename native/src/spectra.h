@@ -1,42 +1,43 @@
-// The tables of a spectrum, which do not depend on the sound.
+// The tables of a front end's spectra, which do not depend on the audio.
 #pragma once
 #include <cstdint>
 #include <vector>
 
 namespace tynda {
 
-// The last step on a frame's power spectrum, or on its filter energies if there are filters:
-// none; the logarithm of max(x, 1e-10); square roots of magnitudes, standardised.
-enum class Ending { power, log, log10, standard };
+// The last step on a frame's power spectrum, or on its filter energies: none, the logarithm of
+// max(x, 1e-10), or magnitudes' square roots standardised over the frame.
+enum class FinalStep { power, log, log10, standard };
 
-// Spectra of windowed frames of float32, zeros behind them up to `fft` samples. The transform of an
-// even length is that of half as many complex numbers, each two samples.
+// Spectra of windowed float32 frames, padded with zeros to `fft` samples. An even length is
+// transformed as half as many complex numbers, each of which is two samples.
 struct Spectra {
-  // `fft` has the factors 2, 3 and 5 alone, and is no less than `size`. `filters`:
-  // [fft / 2 + 1, count], or null. std::invalid_argument for what else there is.
+  // `fft` has only the factors 2, 3 and 5, and is at least `size`; `filters` [fft / 2 + 1, count]
+  // may be null. Throws std::invalid_argument otherwise.
   Spectra(const float* window, int64_t size, int64_t fft, const float* filters, int64_t count,
-          Ending ending);
+          FinalStep final_step);
 
-  // One of them without the zeros at its ends.
+  // A filter without the zeros at its ends.
   struct Filter {
     int64_t first, last;         // bins of the spectrum
     std::vector<float> weights;  // [last - first]
   };
   struct Pass {
     int radix;
-    int64_t part;  // length of the transforms that are joined
-    // Of input q > 0 to output j: exp(-2 pi i j q / (radix * part)), [part, radix - 1, 2].
-    std::vector<double> turns;
+    int64_t part;  // the length of the transforms that it combines
+    // Factors of input q > 0 and output j: exp(-2 pi i j q / (radix * part)), [part, radix - 1, 2].
+    std::vector<double> twiddles;
   };
 
-  int64_t fft, points;        // of the complex transform
-  int64_t bins;               // of a result
-  std::vector<float> window;  // [size]; halved if the length is even
-  std::vector<int64_t> place; // of each sample: twice the point, and 1 for the imaginary part
+  int64_t fft, points;        // `points`: the length of the complex transform
+  int64_t bins;               // the number of results for each frame
+  std::vector<float> window;  // [size]; halved if `fft` is even
+  // The destination of each sample: twice the point, plus 1 for imaginary parts.
+  std::vector<int64_t> index;
   std::vector<Pass> passes;
-  std::vector<double> halves;  // exp(-2 pi i k / fft), [points / 2 + 1, 2]; of even lengths
+  std::vector<double> half_twiddles;  // exp(-2 pi i k / fft), [points / 2 + 1, 2], for even lengths
   std::vector<Filter> filters;
-  Ending ending;
+  FinalStep final_step;
 
   bool even() const { return fft % 2 == 0; }
 };

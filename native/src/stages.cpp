@@ -10,14 +10,15 @@
 namespace tynda {
 namespace {
 
-// Rows that one thread sums up at a time, see `Moments`.
-constexpr int64_t kMomentRows = 256;
+// The number of rows that a task of `Moments` sums. It does not depend on the number of threads, so
+// that the result does not either.
+constexpr int64_t kMomentsRows = 256;
 
-void check_heads(const Check& c, const Heads& h, const Place& q, const Place& k,
-                 const Place& lengths) {
-  c.that(h.heads > 0 && h.channels % h.heads == 0 && h.v_channels % h.heads == 0,
+void check_attention(const Check& c, const AttentionShape& h, const View& q, const View& k,
+                 const View& lengths) {
+  c.require(h.heads > 0 && h.channels % h.heads == 0 && h.v_channels % h.heads == 0,
          "channels do not divide into heads");
-  // Sizes of scratch are then within what numbers hold.
+  // These products throw where sizes of scratch memory could overflow.
   times(times(h.batch, h.heads), times(h.queries, h.keys)), times(h.keys, h.channels);
   times(h.keys, h.v_channels);
   c.floats(q, times(h.batch, h.queries), h.channels);
@@ -29,9 +30,10 @@ void check_heads(const Check& c, const Heads& h, const Place& q, const Place& k,
   c.integers(lengths, h.batch);
 }
 
-// The part of one head that item `item` has, with queries [from, to).
-Attention head_of(const Run& run, const Heads& h, const Place& q, const Place& k, const Place* v,
-                  const Place& lengths, int64_t item, int64_t head, int64_t from, int64_t to) {
+// The kernel's arguments for one head of an item and its queries [from, to).
+Attention attention_of_head(const Run& run, const AttentionShape& h, const View& q, const View& k,
+                            const View* v, const View& lengths, int64_t item, int64_t head,
+                            int64_t from, int64_t to) {
   const AttentionKernels& kernels = h.of(*run.kernels);
   Attention a{};
   a.width = h.channels / h.heads;
@@ -54,7 +56,7 @@ Attention head_of(const Run& run, const Heads& h, const Place& q, const Place& k
   a.causal = h.causal;
   a.first = run.length(lengths, item, h.keys) + from;
   a.keys = h.causal ? h.keys : run.length(lengths, item, h.keys);
-  a.room = h.keys;
+  a.capacity = h.keys;
   a.scratch = run.local;
   return a;
 }
@@ -62,8 +64,8 @@ Attention head_of(const Run& run, const Heads& h, const Place& q, const Place& k
 }  // namespace
 
 void Attend::check(const Check& c) const {
-  check_heads(c, heads, q, k, lengths);
-  const Heads& h = heads;
+  check_attention(c, shape, q, k, lengths);
+  const AttentionShape& h = shape;
   if (h.packed) {
     c.bytes(v, h.batch, Packed{h.heads, h.keys, h.v_channels, true, h.integer}.bytes(c.kernels));
   } else {
@@ -72,30 +74,30 @@ void Attend::check(const Check& c) const {
   c.floats(y, times(h.batch, h.queries), h.v_channels);
 }
 
-// The heads' work has to come out even on the threads; each part rearranges the keys for itself,
-// which has to pay.
+// The chunks of all heads should divide evenly between the threads. Each chunk packs the keys
+// again, so that it must have enough queries.
 void Attend::settle(const AttentionKernels& own, const Kernels& kernels, int threads) {
-  const Heads& h = heads;
-  const int64_t most = std::max<int64_t>(1, h.queries / (8 * kernels.tile));
-  chunks = h.batch * h.heads % threads == 0 ? 1 : std::min<int64_t>(threads, most);
+  const AttentionShape& h = shape;
+  const int64_t max_chunks = std::max<int64_t>(1, h.queries / (8 * kernels.tile));
+  chunks = h.batch * h.heads % threads == 0 ? 1 : std::min<int64_t>(threads, max_chunks);
   scratch = own.scratch(round_up(h.queries, chunks) / chunks, h.keys, h.channels / h.heads,
                         h.v_channels / h.heads, h.packed);
 }
 
 void Attend::settle(const Kernels& kernels, int threads) {
-  settle(heads.of(kernels), kernels, threads);
+  settle(shape.of(kernels), kernels, threads);
 }
 
 template <class Each>
-void Attend::each_part(const Run& run, Each attend) const {
-  const Heads& h = heads;
+void Attend::each_chunk(const Run& run, Each attend) const {
+  const AttentionShape& h = shape;
   const int64_t share = (h.queries + chunks - 1) / chunks;
   const auto part = [&](int64_t i, int thread) {
     const int64_t chunk = i % chunks, head = i / chunks % h.heads, item = i / chunks / h.heads;
     const int64_t from = chunk * share, to = std::min(h.queries, from + share);
     if (from >= to) return;
-    const Run own = run.of_thread(thread);
-    Attention a = head_of(own, h, q, k, &v, lengths, item, head, from, to);
+    const Run own = run.for_thread(thread);
+    Attention a = attention_of_head(own, h, q, k, &v, lengths, item, head, from, to);
     if (window) a.window = true, a.first = from, a.before = before, a.after = after;
     a.y = own.at<float>(y, item * h.queries + from) + head * a.v_width;
     a.ldy = y.row / 4;
@@ -105,21 +107,22 @@ void Attend::each_part(const Run& run, Each attend) const {
 }
 
 void WindowAttend::check(const Check& c) const {
-  c.that(!heads.causal && heads.queries == heads.keys, "a window is of a sequence and itself");
+  c.require(!shape.causal && shape.queries == shape.keys,
+            "window attention has other queries than keys");
   Attend::check(c);
 }
 
 void Attend::run(const Run& run) const {
-  const AttentionKernels& own = heads.of(*run.kernels);
-  each_part(run, [&](const Attention& a, int64_t, int64_t) { own.attend(a); });
+  const AttentionKernels& own = shape.of(*run.kernels);
+  each_chunk(run, [&](const Attention& a, int64_t, int64_t) { own.attend(a); });
 }
 
 void RelativeAttend::check(const Check& c) const {
   Attend::check(c);
-  c.that(heads.queries == heads.keys, "frames lie apart from others than themselves");
-  c.floats(distances, heads.keys ? 2 * heads.keys - 1 : 0, heads.channels);
-  c.floats(content_bias, 1, heads.channels);
-  c.floats(distance_bias, 1, heads.channels);
+  c.require(shape.queries == shape.keys, "relative attention has other queries than keys");
+  c.floats(encoding, shape.keys ? 2 * shape.keys - 1 : 0, shape.channels);
+  c.floats(content_bias, 1, shape.channels);
+  c.floats(position_bias, 1, shape.channels);
 }
 
 void RelativeAttend::settle(const Kernels& kernels, int threads) {
@@ -127,32 +130,33 @@ void RelativeAttend::settle(const Kernels& kernels, int threads) {
 }
 
 void RelativeAttend::run(const Run& run) const {
-  each_part(run, [&](Attention a, int64_t head, int64_t from) {
-    a.distances = run.floats(distances) + head * a.width;
-    a.ld_distances = distances.row / 4;
+  each_chunk(run, [&](Attention a, int64_t head, int64_t from) {
+    a.encoding = run.floats(encoding) + head * a.width;
+    a.ld_encoding = encoding.row / 4;
     a.content_bias = run.floats(content_bias) + head * a.width;
-    a.distance_bias = run.floats(distance_bias) + head * a.width;
-    a.origin = heads.keys - 1 - from;
+    a.position_bias = run.floats(position_bias) + head * a.width;
+    a.origin = shape.keys - 1 - from;
     run.kernels->relative_attention.attend(a);
   });
 }
 
 void AttentionWeights::check(const Check& c) const {
-  check_heads(c, heads, q, k, lengths);
-  c.dense(y, times(times(heads.batch, heads.heads), heads.queries), heads.keys);
+  check_attention(c, shape, q, k, lengths);
+  c.dense(y, times(times(shape.batch, shape.heads), shape.queries), shape.keys);
 }
 
 void AttentionWeights::settle(const Kernels& kernels, int) {
-  const Heads& h = heads;
+  const AttentionShape& h = shape;
   scratch = h.of(kernels).scratch(h.queries, h.keys, h.channels / h.heads, h.v_channels / h.heads,
                                   h.packed);
 }
 
 void AttentionWeights::run(const Run& run) const {
-  const Heads& h = heads;
+  const AttentionShape& h = shape;
   const auto part = [&](int64_t i, int thread) {
-    const Run own = run.of_thread(thread);
-    Attention a = head_of(own, h, q, k, nullptr, lengths, i / h.heads, i % h.heads, 0, h.queries);
+    const Run own = run.for_thread(thread);
+    Attention a = attention_of_head(own, h, q, k, nullptr, lengths, i / h.heads, i % h.heads, 0,
+                                    h.queries);
     a.y = own.at<float>(y, i * h.queries);
     a.ldy = h.keys;
     h.of(*run.kernels).weights(a, h.keys);
@@ -163,18 +167,18 @@ void AttentionWeights::run(const Run& run) const {
 int64_t Packed::head_bytes(const Kernels& kernels) const {
   if (heads < 1 || channels % heads)
     throw std::invalid_argument("channels do not divide into heads");
-  times(times(keys + 256, channels), 4);  // what follows is then within what numbers hold
+  times(times(keys + 256, channels), 4);  // throws where sizes could overflow
   const AttentionKernels& of = integer ? kernels.attention_8 : kernels.attention;
   return (values ? of.value_bytes : of.key_bytes)(keys, channels / heads);
 }
 
-void Remember::check(const Check& c) const {
+void PackKV::check(const Check& c) const {
   c.floats(x, times(batch, form.keys), form.channels);
   c.bytes(y, batch, form.bytes(c.kernels));
   c.integers(lengths, batch);
 }
 
-void Remember::run(const Run& run) const {
+void PackKV::run(const Run& run) const {
   const Kernels& kernels = *run.kernels;
   const AttentionKernels& of = form.integer ? kernels.attention_8 : kernels.attention;
   const int64_t width = form.channels / form.heads, size = form.head_bytes(kernels);
@@ -189,8 +193,8 @@ void Remember::run(const Run& run) const {
 }
 
 void Moments::check(const Check& c) const {
-  c.that(groups > 0 && channels % groups == 0, "channels do not divide into groups");
-  times(times(batch, round_up(time, kMomentRows)), times(channels, 16));
+  c.require(groups > 0 && channels % groups == 0, "channels do not divide into groups");
+  times(times(batch, round_up(time, kMomentsRows)), times(channels, 16));
   c.dense(x, times(batch, time), channels);
   c.integers(lengths, batch);
   c.floats(weight, 1, channels);
@@ -200,16 +204,18 @@ void Moments::check(const Check& c) const {
 }
 
 void Moments::settle(const Kernels&, int) {
-  work_bytes = batch * (round_up(time, kMomentRows) / kMomentRows) * 2 * channels *
+  work_bytes = batch * (round_up(time, kMomentsRows) / kMomentsRows) * 2 * channels *
                int64_t(sizeof(double));
 }
 
 void Moments::run(const Run& run) const {
-  const int64_t blocks = round_up(time, kMomentRows) / kMomentRows, per = channels / groups;
-  auto* const sums = run.at<double>(work, 0);  // and those of squares: [batch, blocks, 2, channels]
+  const int64_t blocks = round_up(time, kMomentsRows) / kMomentsRows;
+  const int64_t group_channels = channels / groups;
+  // Sums and sums of squares [batch, blocks, 2, channels].
+  auto* const sums = run.at<double>(work, 0);
   const auto part = [&](int64_t i, int) {
-    const int64_t item = i / blocks, from = i % blocks * kMomentRows;
-    const int64_t to = std::min(run.length(lengths, item, time), from + kMomentRows);
+    const int64_t item = i / blocks, from = i % blocks * kMomentsRows;
+    const int64_t to = std::min(run.length(lengths, item, time), from + kMomentsRows);
     double* const sum = sums + 2 * i * channels;
     std::fill(sum, sum + 2 * channels, 0.0);
     run.kernels->moments(run.floats(x, item * time + from), to - from, channels, sum,
@@ -221,15 +227,16 @@ void Moments::run(const Run& run) const {
     double* const total = sums + 2 * item * blocks * channels;
     for (int64_t block = 1; block < blocks; block++)
       for (int64_t c = 0; c < 2 * channels; c++) total[c] += total[2 * block * channels + c];
-    const double count = double(std::max<int64_t>(1, run.length(lengths, item, time) * per));
-    for (int64_t from = 0; from < channels; from += per) {
+    const double count =
+        double(std::max<int64_t>(1, run.length(lengths, item, time) * group_channels));
+    for (int64_t from = 0; from < channels; from += group_channels) {
       const double* const squares = total + channels + from;
-      const double mean = std::accumulate(total + from, total + from + per, 0.0) / count;
-      const double square = std::accumulate(squares, squares + per, 0.0) / count;
-      // Doubles leave enough of the difference, however far the mean is from zero.
+      const double mean = std::accumulate(total + from, total + from + group_channels, 0.0) / count;
+      const double square = std::accumulate(squares, squares + group_channels, 0.0) / count;
+      // In double precision, the difference is accurate even where the mean is far from zero.
       const float variance = float(std::max(0.0, square - mean * mean));
       const float factor = 1 / std::sqrt(variance + eps);
-      for (int64_t c = from; c < from + per; c++) {
+      for (int64_t c = from; c < from + group_channels; c++) {
         run.at<float>(scale, item)[c] = factor * factors[c];
         run.at<float>(shift, item)[c] = offsets[c] - float(mean) * factor * factors[c];
       }
@@ -239,8 +246,8 @@ void Moments::run(const Run& run) const {
 
 void Lstm::check(const Check& c) const {
   for (const Weight& w : weights)
-    c.that(c.shape(w).bits == 32 && c.shape(w).n == hidden && c.shape(w).k == hidden,
-           "an LSTM's weights are not as its states");
+    c.require(c.shape(w).bits == 32 && c.shape(w).n == hidden && c.shape(w).k == hidden,
+           "an LSTM's weights do not fit its states");
   times(times(7, batch), times(round_up(hidden, c.kernels.panel), 4));
   c.floats(gates, times(batch, time), times(4, hidden));
   c.integers(lengths, batch);
@@ -253,24 +260,25 @@ void Lstm::settle(const Kernels& kernels, int) {
 
 void Lstm::run(const Run& run) const {
   const Kernels& kernels = *run.kernels;
-  const int64_t wide = round_up(hidden, kernels.panel), panels = wide / kernels.panel;
-  const int64_t share = (panels + run.threads - 1) / run.threads, size = batch * wide;
+  const int64_t padded_hidden = round_up(hidden, kernels.panel);
+  const int64_t panels = padded_hidden / kernels.panel;
+  const int64_t share = (panels + run.threads - 1) / run.threads, size = batch * padded_hidden;
   float* const cell = run.at<float>(work, 0);
   float* const states[2] = {cell + size, cell + 2 * size};
-  float* const sums = cell + 3 * size;  // [4, batch, wide]
+  float* const sums = cell + 3 * size;  // [4, batch, padded hidden]
   std::fill(cell, cell + 7 * size, 0.0f);
   for (int64_t item = 0; item < batch; item++)
     for (int64_t t = run.length(lengths, item, time); t < time; t++)
       std::memset(run.at<float>(y, item * time + t), 0, 4 * hidden);
   for (int64_t t = 0; t < time; t++) {
     const float* last = states[t % 2];
-    float* now = states[1 - t % 2];
+    float* next = states[1 - t % 2];
     const auto part = [&](int64_t i, int) {
       const int64_t begin = i * share, end = std::min(panels, begin + share);
       if (begin >= end) return;
       for (int g = 0; g < 4; g++)
-        kernels.multiply(last, wide, batch, *weights[g].matrix, begin, end, sums + g * size, wide,
-                         {});
+        kernels.matmul(last, padded_hidden, batch, *weights[g].matrix, begin, end, sums + g * size,
+                       padded_hidden, {});
       const int64_t unit = begin * kernels.panel;
       const int64_t count = std::min(hidden, end * kernels.panel) - unit;
       for (int64_t item = 0; item < batch; item++) {
@@ -279,11 +287,12 @@ void Lstm::run(const Run& run) const {
         const int64_t frame = item * time + (reverse ? length - 1 - t : t);
         float* gate[4];
         for (int g = 0; g < 4; g++) {
-          gate[g] = sums + g * size + item * wide + unit;
+          gate[g] = sums + g * size + item * padded_hidden + unit;
           kernels.add(gate[g], run.floats(gates, frame) + g * hidden + unit, count, gate[g]);
         }
-        float* state = now + item * wide + unit;
-        kernels.lstm(gate[0], gate[1], gate[2], gate[3], count, cell + item * wide + unit, state);
+        float* state = next + item * padded_hidden + unit;
+        kernels.lstm(gate[0], gate[1], gate[2], gate[3], count, cell + item * padded_hidden + unit,
+                     state);
         std::memcpy(run.at<float>(y, frame) + unit, state, 4 * count);
       }
     };
@@ -300,13 +309,13 @@ void Write::check(const Check& c) const {
 void Write::run(const Run& run) const {
   for (int64_t item = 0; item < batch; item++)
     for (int64_t t = 0; t < time; t++)
-      std::memcpy(run.at<uint8_t>(cache, item * capacity + within(run.integers(starts)[item] + t,
+      std::memcpy(run.at<uint8_t>(cache, item * capacity + checked_index(run.integers(starts)[item] + t,
                                                                   capacity)),
                   run.at<const uint8_t>(x, item * time + t), bytes);
 }
 
 void Lengths::check(const Check& c) const {
-  c.that(divide > 0, "lengths are divided by 0");
+  c.require(divide > 0, "lengths are divided by 0");
   c.integers(x, size);
   c.integers(y, size);
 }

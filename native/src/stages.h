@@ -1,25 +1,28 @@
-// Operations that are stages of their own: they look along time, or work with a few whole numbers.
+// Operations of plans that cannot be fused: they combine rows, or compute a few integers.
 #pragma once
 #include "record.h"
 
 namespace tynda {
 
-struct Alone {
-  static constexpr bool kStrip = false, kEarly = false;
-  // Sets the sizes that depend on the processor: `work`, `scratch` and the number of parts.
+// The base of operations that are a stage of their own.
+struct Standalone {
+  static constexpr bool kFusible = false, kEarly = false;
+  // Sets the sizes that depend on the processor: `work`, `scratch` and `chunks`.
   void settle(const Kernels&, int) {}
 };
 
-// With lengths and places alone: it is run before everything else.
-struct Early : Alone {
+// The base of operations on lengths and positions, which run before all others so that they do not
+// interrupt fused stages.
+struct Early : Standalone {
   static constexpr bool kEarly = true;
 };
 
-struct Heads {
+// The sizes of attention, and which kernels compute it.
+struct AttentionShape {
   int64_t batch, heads, queries, keys, channels, v_channels;
-  bool causal = false;   // `lengths` then says where the queries of an item start
-  bool integer = false;  // products in 8 bits
-  bool packed = false;   // keys and values come from `remember`
+  bool causal = false;   // `lengths` is then the position of each item's first query
+  bool integer = false;  // whether its products are in 8 bits
+  bool packed = false;   // whether keys and values come from `pack_kv`
 
   template <class F>
   void sizes(F& f) {
@@ -36,32 +39,31 @@ struct Heads {
 };
 
 // y [batch, queries, v_channels]; `lengths` [batch].
-struct Attend : Alone {
+struct Attend : Standalone {
   static constexpr const char* kName = "attention";
-  Place q, k, v, lengths, y;
-  Heads heads;
+  View q, k, v, lengths, y;
+  AttentionShape shape;
   bool window = false;  // see `WindowAttend`
   int64_t before = 0, after = 0;
-  int64_t chunks = 1;   // parts of the queries that are done apart
-  int64_t scratch = 0;  // bytes of each thread
+  int64_t chunks = 1;   // the number of tasks into which the queries of a head are divided
+  int64_t scratch = 0;  // bytes for each thread
 
   void settle(const AttentionKernels& own, const Kernels& kernels, int threads);
-  // Calls attend(head, its first query) for each part of each head.
+  // Calls attend(arguments, head, first query) for each chunk of queries of each head.
   template <class Each>
-  void each_part(const Run& run, Each attend) const;
+  void each_chunk(const Run& run, Each attend) const;
   template <class F>
   void fields(F& f) {
-    heads.fields(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
-    f.place("v", v, Use::whole), f.place("lengths", lengths, Use::whole);
-    f.place("y", y, Use::result), f.scratch(scratch);
+    shape.fields(f), f.view("q", q, Use::whole), f.view("k", k, Use::whole);
+    f.view("v", v, Use::whole), f.view("lengths", lengths, Use::whole);
+    f.view("y", y, Use::result), f.scratch(scratch);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
   void run(const Run& run) const;
 };
 
-// The same of a sequence and itself, where a query sees the keys from `before` before it to `after`
-// behind it alone.
+// Self-attention of query i to keys i - before to i + after.
 struct WindowAttend : Attend {
   static constexpr const char* kName = "window_attention";
 
@@ -76,18 +78,18 @@ struct WindowAttend : Attend {
   }
 };
 
-// `attention` by distances [2 keys - 1, channels], with biases [channels]; as many queries as keys.
+// Relative attention with an encoding [2 keys - 1, channels] and biases [channels].
 struct RelativeAttend : Attend {
   static constexpr const char* kName = "relative_attention";
-  Place distances, content_bias, distance_bias;
+  View encoding, content_bias, position_bias;
 
   template <class F>
   void fields(F& f) {
-    heads.sizes(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
-    f.place("v", v, Use::whole), f.place("distances", distances, Use::whole);
-    f.place("content_bias", content_bias, Use::whole);
-    f.place("distance_bias", distance_bias, Use::whole);
-    f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result), f.scratch(scratch);
+    shape.sizes(f), f.view("q", q, Use::whole), f.view("k", k, Use::whole);
+    f.view("v", v, Use::whole), f.view("encoding", encoding, Use::whole);
+    f.view("content_bias", content_bias, Use::whole);
+    f.view("position_bias", position_bias, Use::whole);
+    f.view("lengths", lengths, Use::whole), f.view("y", y, Use::result), f.scratch(scratch);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
@@ -95,24 +97,23 @@ struct RelativeAttend : Attend {
 };
 
 // y [batch, heads, queries, keys].
-struct AttentionWeights : Alone {
+struct AttentionWeights : Standalone {
   static constexpr const char* kName = "attention_weights";
-  Place q, k, lengths, y;
-  Heads heads;
+  View q, k, lengths, y;
+  AttentionShape shape;
   int64_t scratch = 0;
 
   template <class F>
   void fields(F& f) {
-    heads.fields(f), f.place("q", q, Use::whole), f.place("k", k, Use::whole);
-    f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result), f.scratch(scratch);
+    shape.fields(f), f.view("q", q, Use::whole), f.view("k", k, Use::whole);
+    f.view("lengths", lengths, Use::whole), f.view("y", y, Use::result), f.scratch(scratch);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
   void run(const Run& run) const;
 };
 
-// Keys or values [batch, keys, channels] in the form in which `attention` reads them again and
-// again.
+// The sizes of keys or values [batch, keys, channels] in the layout of the attention kernels.
 struct Packed {
   int64_t heads = 0, keys = 0, channels = 0;
   bool values = false, integer = false;
@@ -122,33 +123,32 @@ struct Packed {
     f.number("heads", heads), f.number("keys", keys), f.number("channels", channels);
     f.flag("values", values), f.flag("integer", integer);
   }
-  // Bytes of one head, and of all heads of an item.
+  // The bytes of one head, and of all heads of an item.
   int64_t head_bytes(const Kernels& kernels) const;
   int64_t bytes(const Kernels& kernels) const { return times(heads, head_bytes(kernels)); }
 };
 
-// An item is a row of y.
-struct Remember : Alone {
-  static constexpr const char* kName = "remember";
-  Place x, lengths, y;
+// Packs keys or values; each item becomes a row of y.
+struct PackKV : Standalone {
+  static constexpr const char* kName = "pack_kv";
+  View x, lengths, y;
   int64_t batch;
   Packed form;
 
   template <class F>
   void fields(F& f) {
-    f.number("batch", batch), form.fields(f), f.place("x", x, Use::whole);
-    f.place("lengths", lengths, Use::whole), f.place("y", y, Use::result);
+    f.number("batch", batch), form.fields(f), f.view("x", x, Use::whole);
+    f.view("lengths", lengths, Use::whole), f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// Mean and variance of x [batch, time, channels] over time and each of `groups` parts of the
-// channels, as weight / sqrt(variance + eps) and what shifts the mean to bias: both
-// [batch, channels].
-struct Moments : Alone {
+// The statistics of a group norm of x [batch, time, channels], as scale = weight / sqrt(variance +
+// eps) and shift = bias - mean * scale, both [batch, channels].
+struct Moments : Standalone {
   static constexpr const char* kName = "moments";
-  Place x, lengths, weight, bias, scale, shift, work;
+  View x, lengths, weight, bias, scale, shift, work;
   int64_t batch, time, channels, groups;
   int64_t work_bytes = 0;
   float eps;
@@ -156,21 +156,21 @@ struct Moments : Alone {
   template <class F>
   void fields(F& f) {
     f.number("batch", batch), f.number("time", time), f.number("channels", channels);
-    f.number("groups", groups), f.real("eps", eps), f.place("x", x, Use::whole);
-    f.place("lengths", lengths, Use::whole), f.place("weight", weight, Use::whole);
-    f.place("bias", bias, Use::whole), f.place("scale", scale, Use::result);
-    f.place("shift", shift, Use::result), f.work(work, work_bytes);
+    f.number("groups", groups), f.real("eps", eps), f.view("x", x, Use::whole);
+    f.view("lengths", lengths, Use::whole), f.view("weight", weight, Use::whole);
+    f.view("bias", bias, Use::whole), f.view("scale", scale, Use::result);
+    f.view("shift", shift, Use::result), f.work(work, work_bytes);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
   void run(const Run& run) const;
 };
 
-// gates [batch, time, 4 hidden] are the inputs' share; the weights are those of the states, for
-// each gate.
-struct Lstm : Alone {
+// The recurrent part of an LSTM. gates [batch, time, 4 hidden] are the contributions of the inputs;
+// the weights [hidden, hidden] of the gates are those of the hidden state.
+struct Lstm : Standalone {
   static constexpr const char* kName = "lstm";
-  Place gates, lengths, y, work;
+  View gates, lengths, y, work;
   Weight weights[4];
   int64_t batch, time, hidden;
   int64_t work_bytes = 0;
@@ -179,58 +179,58 @@ struct Lstm : Alone {
   template <class F>
   void fields(F& f) {
     f.number("batch", batch), f.number("time", time), f.number("hidden", hidden);
-    f.flag("reverse", reverse), f.place("gates", gates, Use::whole);
-    f.place("lengths", lengths, Use::whole);
+    f.flag("reverse", reverse), f.view("gates", gates, Use::whole);
+    f.view("lengths", lengths, Use::whole);
     for (int g = 0; g < 4; g++) f.weight(std::string(1, "ifgo"[g]), weights[g]);
-    f.place("y", y, Use::result), f.work(work, work_bytes);
+    f.view("y", y, Use::result), f.work(work, work_bytes);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
   void run(const Run& run) const;
 };
 
-// x [batch, time] rows of `bytes` into cache [batch, capacity], from row `starts` [batch] on.
-struct Write : Alone {
+// Writes the rows of x [batch, time] to cache [batch, capacity], from row starts[item] on.
+struct Write : Standalone {
   static constexpr const char* kName = "write";
-  Place x, starts, cache;
+  View x, starts, cache;
   int64_t batch, time, capacity, bytes;
 
   template <class F>
   void fields(F& f) {
     f.number("batch", batch), f.number("time", time), f.number("capacity", capacity);
-    f.number("bytes", bytes), f.place("x", x, Use::whole), f.place("starts", starts, Use::whole);
-    f.place("cache", cache, Use::result);
+    f.number("bytes", bytes), f.view("x", x, Use::whole), f.view("starts", starts, Use::whole);
+    f.view("cache", cache, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// y = max(0, (x + add) / divide + plus) * times, rounded down.
+// y = max(0, floor((x + add) / divide) + plus) * times.
 struct Lengths : Early {
   static constexpr const char* kName = "lengths";
-  Place x, y;
+  View x, y;
   int64_t size, add, divide, plus, times;
 
   template <class F>
   void fields(F& f) {
     f.number("size", size), f.integer("add", add), f.number("divide", divide);
-    f.number("plus", plus), f.number("times", times), f.place("x", x, Use::whole);
-    f.place("y", y, Use::result);
+    f.number("plus", plus), f.number("times", times), f.view("x", x, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
 };
 
-// y [size, count]: as many places from each start on.
+// y [size, count]: consecutive positions from each start on.
 struct Positions : Early {
   static constexpr const char* kName = "positions";
-  Place starts, y;
+  View starts, y;
   int64_t size, count;
 
   template <class F>
   void fields(F& f) {
-    f.number("size", size), f.number("count", count), f.place("starts", starts, Use::whole);
-    f.place("y", y, Use::result);
+    f.number("size", size), f.number("count", count), f.view("starts", starts, Use::whole);
+    f.view("y", y, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;

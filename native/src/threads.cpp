@@ -13,18 +13,18 @@
 namespace tynda {
 namespace {
 
-// A worker that finds nothing to do looks again this long before it sleeps: the next loop of
-// a model comes within microseconds, and waking takes longer.
-constexpr auto kPatience = std::chrono::microseconds(100);
+// How long an idle worker spins before it sleeps. The next loop of a model usually comes within
+// microseconds, and waking a thread takes longer.
+constexpr auto kSpinTime = std::chrono::microseconds(100);
 
-// Parts of the gate: workers that are in a loop, whether it is open to more, and above them its
+// The bits of the gate: the number of workers in the loop, whether more may join, and the loop's
 // number.
-constexpr uint64_t kInside = (uint64_t(1) << 15) - 1;
-constexpr uint64_t kOpen = uint64_t(1) << 15;
-constexpr int kNumber = 16;
+constexpr uint64_t kInsideMask = (uint64_t(1) << 15) - 1;
+constexpr uint64_t kOpenBit = uint64_t(1) << 15;
+constexpr int kNumberShift = 16;
 
-// Times that the caller looks for the others to end before it lets other processes run.
-constexpr int kTurns = 10000;
+// How often the caller checks whether the workers are done before it yields its processor.
+constexpr int kMaxSpins = 10000;
 
 inline void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -38,9 +38,9 @@ inline void pause() {
 
 namespace {
 
-// It is never destroyed: a process may end while other threads of its own still run loops, and a
-// forked one does not have the threads that a destructor would wait for. A forked process leaves
-// it where it lies, with its locks and sleepers as they were, and begins with a new one.
+// The pool is never destroyed, because a process may end while other threads still run loops. A
+// forked child has none of the threads that a destructor would join: it abandons the pool and
+// creates a new one.
 std::atomic<Pool*> pool{nullptr};
 
 }  // namespace
@@ -71,18 +71,18 @@ void Pool::grow(int threads) {
   if (threads > size_) size_ = threads;
 }
 
-// Workers that there are to be and are not yet.
+// Starts the missing workers.
 void Pool::start() {
-  const uint64_t seen = gate_ >> kNumber;
+  const uint64_t seen = gate_ >> kNumberShift;
   while (int(workers_.size()) + 1 < size_)
     workers_.emplace_back(&Pool::work, this, int(workers_.size()) + 1, seen);
 }
 
-void Pool::take(int thread) {
+void Pool::run_tasks(int thread) {
   try {
     for (int64_t i; (i = next_.fetch_add(1)) < count_;) (*task_)(i, thread);
   } catch (...) {
-    next_ = count_;  // nobody begins another task
+    next_ = count_;  // no thread begins another task
     std::lock_guard<std::mutex> lock(sleep_);
     error_ = std::current_exception();
   }
@@ -102,13 +102,13 @@ void Pool::run(int64_t count, Task task, int threads) {
   next_ = 0;
   {
     std::lock_guard<std::mutex> lock(sleep_);
-    gate_ = ((gate_ >> kNumber) + 1) << kNumber | kOpen;
+    gate_ = ((gate_ >> kNumberShift) + 1) << kNumberShift | kOpenBit;
   }
   wake_.notify_all();
-  take(0);
-  gate_ &= ~kOpen;
-  for (int i = 0; gate_ & kInside; i++) {
-    if (i < kTurns) {
+  run_tasks(0);
+  gate_ &= ~kOpenBit;
+  for (int i = 0; gate_ & kInsideMask; i++) {
+    if (i < kMaxSpins) {
       pause();
     } else {
       std::this_thread::yield();  // more threads than processors
@@ -117,12 +117,12 @@ void Pool::run(int64_t count, Task task, int threads) {
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
-// Whether there is a loop after `seen` that this worker is now in.
+// Joins the open loop unless its number is `seen`, and returns whether it did.
 bool Pool::join(uint64_t& seen) {
   uint64_t gate = gate_;
-  while ((gate & kOpen) && gate >> kNumber != seen)
+  while ((gate & kOpenBit) && gate >> kNumberShift != seen)
     if (gate_.compare_exchange_weak(gate, gate + 1)) {
-      seen = gate >> kNumber;
+      seen = gate >> kNumberShift;
       return true;
     }
   return false;
@@ -130,18 +130,18 @@ bool Pool::join(uint64_t& seen) {
 
 void Pool::work(int thread, uint64_t seen) {
   while (!ending_) {
-    const auto tired = std::chrono::steady_clock::now() + kPatience;
-    bool in = join(seen);
-    while (!in && !ending_ && std::chrono::steady_clock::now() < tired) {
+    const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
+    bool joined = join(seen);
+    while (!joined && !ending_ && std::chrono::steady_clock::now() < deadline) {
       pause();
-      in = join(seen);
+      joined = join(seen);
     }
-    if (!in) {
+    if (!joined) {
       std::unique_lock<std::mutex> lock(sleep_);
-      wake_.wait(lock, [&] { return (in = join(seen)) || ending_; });
+      wake_.wait(lock, [&] { return (joined = join(seen)) || ending_; });
     }
-    if (!in) return;
-    if (thread < threads_) take(thread);
+    if (!joined) return;
+    if (thread < threads_) run_tasks(thread);
     gate_--;
   }
 }

@@ -1,4 +1,4 @@
-// One pool of threads for the whole process.
+// The pool of threads of the process.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -11,8 +11,8 @@
 
 namespace tynda {
 
-// Work that is done in parts, by reference: what it refers to must outlive the call. (A
-// std::function would ask for memory at each loop of a model.)
+// A reference to a function task(i, thread), which must outlive the call. (A std::function could
+// allocate memory for each loop of a model.)
 class Task {
  public:
   template <class Work, class = std::enable_if_t<!std::is_same_v<std::decay_t<Work>, Task>>>
@@ -27,41 +27,42 @@ class Task {
   void (*call_)(const void*, int64_t, int);
 };
 
-// Models that run at once take turns, one parallel loop each, so that there are never more
+// Models that run at once run_tasks turns, one parallel loop each, so that there are never more
 // threads at work than were asked for.
 class Pool {
  public:
-  // After a fork the child has one of its own, as large.
+  // The pool of the process. A forked child has its own, of the same size.
   static Pool& shared();
 
   explicit Pool(int threads = 1) : size_(threads) {}
   ~Pool();
   int size() const { return size_; }
-  // Has at least so many threads from now on; it never has fewer again. Waits for what is running.
+  // Increases the number of threads to at least `threads`; it is never reduced. Waits for the
+  // running loop.
   void grow(int threads);
-  // Calls task(i, thread) for i in [0, count), in any order, and returns when all are
-  // done. What a task throws is thrown here. A worker that gets no processor meanwhile is not
-  // waited for: the others do its share. No task may call this again.
-  // `threads`: how many may take part, all by default; the pool may have more than a model, for
-  // another one. One alone takes no turn: it is the caller's.
+  // Calls task(i, thread) for i in [0, count) in any order, and returns when all calls have
+  // returned. It rethrows an exception of a task. It does not wait for a worker that gets no
+  // processor: others take over its share. A task must not call this function. At most `threads`
+  // threads take part; with one, the caller runs all tasks at once, without waiting for its turn.
   void run(int64_t count, Task task, int threads = 1 << 30);
 
  private:
   void work(int thread, uint64_t seen);
   bool join(uint64_t& seen);
-  void take(int thread);
+  void run_tasks(int thread);
   void start();
 
-  std::mutex turn_;  // held by the loop that is running
+  std::mutex turn_;  // held by the running loop
   std::atomic<int> size_;
-  std::vector<std::thread> workers_;  // started when they are first needed
+  std::vector<std::thread> workers_;  // started by the first loop that needs them
   std::mutex sleep_;
   std::condition_variable wake_;
   const Task* task_ = nullptr;
   int64_t count_ = 0;
   int threads_ = 0;
   std::atomic<int64_t> next_{0};
-  std::atomic<uint64_t> gate_{0};  // the loop's number, whether one may join it, who is in it
+  // The loop's number, whether it is open, and how many workers are in it.
+  std::atomic<uint64_t> gate_{0};
   std::atomic<bool> ending_{false};
   std::exception_ptr error_;  // guarded by sleep_
 };

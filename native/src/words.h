@@ -1,6 +1,6 @@
-// Reading of the texts that plans and exported models are described by: lines of words between
-// single spaces, some of them NAME=VALUE. Every function here throws std::invalid_argument, whose
-// message is one line, for text that it does not take.
+// The parsing of plans and of exported models: lines of words that are separated by single spaces,
+// some of which are NAME=VALUE. Every function throws std::invalid_argument with a message of one
+// line for text that is not valid.
 #pragma once
 #include <charconv>
 #include <stdexcept>
@@ -15,8 +15,8 @@ namespace tynda {
 
 [[noreturn]] inline void refuse(const std::string& why) { throw std::invalid_argument(why); }
 
-// A part of a text as messages have it: short, and without control characters.
-inline std::string shown(std::string_view text) {
+// Text for a message: shortened, without control characters.
+inline std::string printable(std::string_view text) {
   std::string result(text.substr(0, 60));
   for (char& c : result)
     if (static_cast<unsigned char>(c) < 32 || c == 127) c = '?';
@@ -26,21 +26,22 @@ inline std::string shown(std::string_view text) {
 inline int64_t integer(std::string_view text) {
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value > kMost || value < -kMost)
-    refuse("no whole number: " + shown(text));
+  if (error != std::errc() || end != text.data() + text.size() || value > kMaxSize ||
+      value < -kMaxSize)
+    refuse("no whole number: " + printable(text));
   return value;
 }
 
 inline int64_t number(std::string_view text) {
   const int64_t value = integer(text);
-  if (value < 0) refuse("a number is negative: " + shown(text));
+  if (value < 0) refuse("a number is negative: " + printable(text));
   return value;
 }
 
 inline std::string name_of(std::string_view text) {
   const bool plain = text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                             "0123456789._-") == text.npos;
-  if (text.empty() || !plain || text == "-") refuse("no name: " + shown(text));
+  if (text.empty() || !plain || text == "-") refuse("no name: " + printable(text));
   return std::string(text);
 }
 
@@ -56,10 +57,10 @@ inline Words split(std::string_view line) {
   return words;
 }
 
-// The words NAME=VALUE of a line, each of which is taken once.
+// The words NAME=VALUE of a line, each of which must be read exactly once.
 class Fields {
  public:
-  // Takes the words from `first` on.
+  // Accepts the words from `first` on.
   Fields(const Words& words, size_t first) {
     for (size_t i = first; i < words.size(); i++) {
       const size_t at = words[i].find('=');
@@ -67,28 +68,28 @@ class Fields {
       fields_.emplace_back(words[i].substr(0, at), words[i].substr(at + 1));
     }
   }
-  std::string_view take(std::string_view name) {
+  std::string_view read(std::string_view name) {
     for (const auto& [key, value] : fields_)
-      if (key == name) return taken_++, value;
-    refuse("nothing says what " + std::string(name) + " is");
+      if (key == name) return read_count_++, value;
+    refuse("the field " + std::string(name) + " is missing");
   }
-  int64_t number(std::string_view name) { return tynda::number(take(name)); }
+  int64_t number(std::string_view name) { return tynda::number(read(name)); }
   bool flag(std::string_view name) {
-    const std::string_view value = take(name);
+    const std::string_view value = read(name);
     if (value != "0" && value != "1") refuse(std::string(name) + " is neither 0 nor 1");
     return value == "1";
   }
   void end() const {
-    if (taken_ != fields_.size()) refuse("something is said twice, or of nothing");
+    if (read_count_ != fields_.size()) refuse("a field is unknown or occurs twice");
   }
 
  private:
   std::vector<std::pair<std::string_view, std::string_view>> fields_;
-  size_t taken_ = 0;
+  size_t read_count_ = 0;
 };
 
-// Calls line(text) for each line after the first, which is to be `header`. Messages begin with the
-// line's number and `what`.
+// Calls line(text) for each line after the first, which must equal `header`. Messages begin with
+// the number of the line and `what`, the name of the text.
 template <class Line>
 void each_line(std::string_view text, std::string_view header, const std::string& what, Line line) {
   int64_t count = 0;

@@ -1,4 +1,4 @@
-// Shared by the tests: random numbers, memory with guards, and a log of every difference.
+// The helpers of all tests: random numbers, memory with guards, and a log of every difference.
 #pragma once
 #include <cmath>
 #include <cstdarg>

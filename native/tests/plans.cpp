@@ -27,30 +27,30 @@ lengths size=1 add=2 divide=1 plus=0 times=1 x=lengths y=count
 buffer places 37 8
 positions size=1 count=37 starts=lengths y=places
 buffer masked 37 80
-mask rows=37 width=20 frames=37 each=1 x=x lengths=count y=masked
+mask rows=37 width=20 frames=37 frame_rows=1 x=x lengths=count y=masked
 buffer normal 37 80
 layer_norm rows=37 width=20 x=masked weight=bias bias=bias eps=1e-05 y=normal
 buffer hidden 37 192
 matrix up up 0 48 20 32 0
-multiply rows=37 whole=0 x=normal weight=up bias=bias activation=gelu factor=1 residual=- y=hidden
+matmul rows=37 overlapping=0 x=normal weight=up bias=bias activation=gelu factor=1 residual=- y=hidden
 buffer codes 37 48
 buffer scales 37 4
-quantize rows=37 width=48 depth=48 whole=0 x=hidden codes=codes scales=scales
+quantize rows=37 width=48 depth=48 overlapping=0 x=hidden codes=codes scales=scales
 buffer z 37 80
 matrix down down 0 20 48 8 0
-multiply_8 rows=37 x=codes scales=scales weight=down bias=- activation=none factor=0.5 residual=masked y=z
+matmul_8 rows=37 x=codes scales=scales weight=down bias=- activation=none factor=0.5 residual=masked y=z
 buffer mixed 37 80
 attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=z k=z v=z lengths=count y=mixed
 buffer table 37 16
 rotary_table rows=37 count=37 width=4 base=10000 starts=lengths y=table
 buffer turned 37 80
-rotary rows=37 width=20 heads=2 turned=4 x=mixed table=table y=turned
+rotary rows=37 width=20 heads=2 rotary_width=4 x=mixed table=table y=turned
 window_attention before=3 after=1 batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=turned k=turned v=mixed lengths=count y=z
 layer_norm rows=37 width=20 x=z weight=bias bias=- eps=1e-05 y=mixed
 buffer kept 1 keys 2 37 20 8
-remember batch=1 heads=2 keys=37 channels=20 values=0 integer=1 x=z lengths=count y=kept
+pack_kv batch=1 heads=2 keys=37 channels=20 values=0 integer=1 x=z lengths=count y=kept
 buffer held 1 values 2 37 20 8
-remember batch=1 heads=2 keys=37 channels=20 values=1 integer=1 x=z lengths=count y=held
+pack_kv batch=1 heads=2 keys=37 channels=20 values=1 integer=1 x=z lengths=count y=held
 attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=1 packed=1 q=mixed k=kept v=held lengths=count y=z
 buffer weighed 74 148
 attention_weights batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=z k=z lengths=count y=weighed
@@ -61,17 +61,17 @@ affine rows=37 width=20 period=37 x=mixed weight=factor bias=moved activation=re
 buffer swept 37 80
 depthwise rows=37 time=37 bins=1 channels=20 first_channel=0 used_channels=20 frames=37 frame_bins=1 taps=3 taps_bins=1 stride=1 stride_bins=1 padding=1 padding_bins=0 x=z weight=taps bias=bias y=swept
 buffer away 73 80
-distances rows=73 width=20 y=away
-relative_attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 q=z k=swept v=z distances=away content_bias=bias distance_bias=bias lengths=count y=mixed
+relative_encoding rows=73 width=20 y=away
+relative_attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 q=z k=swept v=z encoding=away content_bias=bias position_bias=bias lengths=count y=mixed
 buffer narrow 57 16
 depthwise rows=57 time=37 bins=5 channels=4 first_channel=0 used_channels=4 frames=19 frame_bins=3 taps=3 taps_bins=2 stride=2 stride_bins=2 padding=1 padding_bins=1 x=mixed weight=bias bias=bias y=narrow
 buffer seen 19 240
-windows rows=19 time=37 bins=1 channels=20 first_channel=0 used_channels=20 frames=19 frame_bins=1 taps=3 taps_bins=1 stride=2 stride_bins=1 padding=1 padding_bins=0 x=swept y=seen
+im2col rows=19 time=37 bins=1 channels=20 first_channel=0 used_channels=20 frames=19 frame_bins=1 taps=3 taps_bins=1 stride=2 stride_bins=1 padding=1 padding_bins=0 x=swept y=seen
 buffer half 19 80
 matrix wide wide 0 20 60 32 0
-multiply rows=19 whole=0 x=seen weight=wide bias=- activation=silu factor=1 residual=- y=half
+matmul rows=19 overlapping=0 x=seen weight=wide bias=- activation=silu factor=1 residual=- y=half
 buffer again 37 80
-copy rows=19 bytes=80 frames=19 time=19 from=0 x=half y=again
+copy rows=19 bytes=80 frames=19 time=19 start=0 x=half y=again
 buffer gated 37 40
 glu rows=37 width=10 x=swept y=gated
 activate rows=37 width=10 activation=silu x=gated y=gated
@@ -84,11 +84,11 @@ add rows=37 width=20 period=0 x=z y=swept sum=sum
 add rows=37 width=20 period=5 x=sum y=again+0 sum=sum
 write batch=1 time=3 capacity=37 bytes=80 x=sum/80 starts=lengths cache=again
 matrix out out 0 512 20 32 0
-multiply rows=37 whole=0 x=sum weight=out bias=bias activation=none factor=1 residual=- y=y
+matmul rows=37 overlapping=0 x=sum weight=out bias=bias activation=none factor=1 residual=- y=y
 log_softmax rows=37 width=512 x=y y=y
 buffer gates 37 640
 matrix gates gates 0 160 20 32 0
-multiply rows=37 whole=0 x=z weight=gates bias=- activation=none factor=1 residual=- y=gates
+matmul rows=37 overlapping=0 x=z weight=gates bias=- activation=none factor=1 residual=- y=gates
 matrix i r 0 40 40 32 0
 matrix f r 40 40 40 32 0
 lstm batch=1 time=37 hidden=40 reverse=1 gates=gates lengths=count i=i f=f g=i o=f y=states
@@ -109,7 +109,7 @@ struct Model {
 
   static Program make(const Layout& layout) {
     Random random(7);
-    std::vector<Shared> constants;
+    std::vector<SharedBytes> constants;
     for (const int64_t bytes : layout.constant_bytes) {
       Bytes memory = aligned_bytes(bytes);
       for (int64_t i = 0; i + 4 <= bytes; i += 4) {
@@ -122,8 +122,8 @@ struct Model {
     for (const Shape& s : layout.weights) {
       auto matrix = std::make_shared<Matrix>(layout.kernels, s.n, s.k, s.bits, s.group);
       const Floats numbers(s.n * s.k, random, 0.3f);
-      if (s.bits == 32) put(*matrix, 0, s.n, numbers.begin());
-      if (s.bits == 8) put_rounded(*matrix, layout.kernels, 0, s.n, numbers.begin());
+      if (s.bits == 32) pack_float32(*matrix, 0, s.n, numbers.begin());
+      if (s.bits == 8) pack_rounded(*matrix, layout.kernels, 0, s.n, numbers.begin());
       matrices.push_back(matrix);
     }
     return Program(layout, std::move(constants), layout.constant_bytes, std::move(matrices));
@@ -241,9 +241,9 @@ void weights_may_lie_at_any_byte(const Kernels& kernels) {
   Matrix rounded[] = {{kernels, 6, 40, 8}, {kernels, 6, 40, 8}};
   Matrix whole[] = {{kernels, 6, 40, 8}, {kernels, 6, 40, 8}};
   for (int i = 0; i < 2; i++) {
-    put(floats[i], 0, 6, i ? (const void*)&odd[1] : numbers.begin());
-    put_rounded(rounded[i], kernels, 0, 6, i ? (const void*)&odd[1] : numbers.begin());
-    put_8(whole[i], 0, 6, codes.data(), i ? (const void*)&odd_scales[1] : scales.begin());
+    pack_float32(floats[i], 0, 6, i ? (const void*)&odd[1] : numbers.begin());
+    pack_rounded(rounded[i], kernels, 0, 6, i ? (const void*)&odd[1] : numbers.begin());
+    pack_int8(whole[i], 0, 6, codes.data(), i ? (const void*)&odd_scales[1] : scales.begin());
   }
   for (auto* m : {floats, rounded, whole}) {
     const int64_t bytes = m->panels() * m->panel_bytes();
@@ -303,7 +303,7 @@ void what_is_no_plan_is_refused(const Kernels& kernels) {
       {"activation=gelu", "activation=tan"},
       {"causal=0", "causal=2"},
       {"y=normal", "y=bias"},                           // a constant
-      {"frames=37 each=1", "frames=0 each=1"},
+      {"frames=37 frame_rows=1", "frames=0 frame_rows=1"},
       {"heads=2 queries=37", "heads=3 queries=37"},
       {"heads=2 queries=37", "heads=0 queries=37"},
       {"divide=1", "divide=0"},
@@ -313,12 +313,12 @@ void what_is_no_plan_is_refused(const Kernels& kernels) {
       {"period=37", "period=0"},
       {"size=19", "size=20"},
       {"capacity=37", "capacity=38"},
-      {"from=0", "from=1"},
+      {"start=0", "start=1"},
       {"i=i f=f", "i=up f=f"},
       {"rows=73 width=20", "rows=73 width=19"},
       {"queries=37 keys=37 channels=20 v_channels=20 q=z", "queries=37 keys=36 channels=20 "
                                                            "v_channels=20 q=z"},
-      {"distances=away", "distances=swept"},
+      {"encoding=away", "encoding=swept"},
       {"taps=3 taps_bins=2", "taps=150 taps_bins=2"},
       {"time=37 bins=5", "time=37 bins=6"},
       {"result y", "result z"},

@@ -26,13 +26,13 @@ void every_task_is_done_once() {
     expect(pool.size() == size, "size");
     for (int loop = 0; loop < 1000; loop++) {
       // Plain numbers: ThreadSanitizer would see two threads at one of them.
-      std::vector<int> done(loop % 67), of_thread(size);
+      std::vector<int> done(loop % 67), for_thread(size);
       pool.run(int64_t(done.size()), [&](int64_t i, int thread) {
         done[i]++;
-        of_thread[thread]++;
+        for_thread[thread]++;
       });
       expect(done == std::vector<int>(done.size(), 1), "not each task once");
-      expect(std::accumulate(of_thread.begin(), of_thread.end(), 0) == int(done.size()),
+      expect(std::accumulate(for_thread.begin(), for_thread.end(), 0) == int(done.size()),
              "threads took another number of tasks");
     }
   }
@@ -89,9 +89,9 @@ void a_worker_without_a_processor_is_not_waited_for() {
 
 void callers_take_turns() {
   at("pool with many callers");
-  constexpr int kCallers = 4, kMost = 3;
+  constexpr int kCallers = 4, kMaxThreads = 3;
   Pool pool;
-  std::atomic<int> at_work{0}, most{0}, wrong{0};
+  std::atomic<int> at_work{0}, max_at_work{0}, wrong{0};
   std::vector<std::thread> callers;
   for (int caller = 0; caller < kCallers; caller++)
     callers.emplace_back([&, caller] {
@@ -99,7 +99,7 @@ void callers_take_turns() {
         std::vector<int> done(1 + (loop + caller) % 30);
         pool.run(int64_t(done.size()), [&](int64_t i, int) {
           const int now = ++at_work;
-          for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
+          for (int seen = max_at_work; seen < now && !max_at_work.compare_exchange_weak(seen, now);) {
           }
           done[i]++;
           at_work--;
@@ -108,10 +108,10 @@ void callers_take_turns() {
       }
     });
   // At the same time the pool grows.
-  for (int i = 0; i < 100; i++) pool.grow(1 + i % kMost);
+  for (int i = 0; i < 100; i++) pool.grow(1 + i % kMaxThreads);
   for (auto& caller : callers) caller.join();
   expect(wrong == 0, "not each task once");
-  expect(most <= kMost, "more threads at work than there may be");
+  expect(max_at_work <= kMaxThreads, "more threads at work than there may be");
 }
 
 void what_a_task_throws_comes_to_its_caller() {

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.compile.engine import as_held
-from tynda.compile.native import machine, made_of
+from tynda.compile.engine import convert_weights
+from tynda.compile.native import build_constant, machine
 from tynda.compile.plan import Constant, Matrix
 from tynda.errors import TyndaError
 from tynda.files import whole_folder
@@ -51,7 +51,7 @@ def export_model(
     head = head_of(model.family).exported(model, seconds)
     numbers, tables = model.frontend.exported()
     trainable = model.family.trainable(model.config)
-    weights, bits = as_held(model.weights, trainable, "native", bits)
+    weights, bits = convert_weights(model.weights, trainable, "native", bits)
     planned = lower_runs(head.runs, weights, machine(1, bits))
     sound = {"samples": head.samples, "silence": head.padding_samples, "frames": head.frames}
     with whole_folder(folder, _is_export) as part:
@@ -127,7 +127,7 @@ class _Blobs:
     def constant(self, constant: Constant) -> int:
         """The offset of a plan's constant."""
         if constant not in self._constants:
-            self._constants[constant] = self.write(made_of(constant, self._weights))
+            self._constants[constant] = self.write(build_constant(constant, self._weights))
         return self._constants[constant]
 
     def matrix(self, matrix: Matrix) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tynda.compile.engine import as_held
+from tynda.compile.engine import convert_weights
 from tynda.compile.native import Lowered, Machine, lowered, machine
 from tynda.compile.runs import Run, Runs, follow
 from tynda.compile.trace import trace_call
@@ -47,7 +47,7 @@ def plans(
     for `tynda.load`. Raises `TyndaError` where there are no kernels.
     """
     head, held = head_of(model.family), model.family.trainable(model.config)
-    weights, bits = as_held(model.weights, held, "native", bits)
+    weights, bits = convert_weights(model.weights, held, "native", bits)
     work = head.work(model, round(seconds * SAMPLE_RATE), tokens, batch)
     return lower_runs(head.runs(model.family, model.config, work), weights, machine(threads, bits))
 

@@ -1,1 +1,1 @@
-"""From a model's definition to what runs: trace, lower, lay out, count, execute."""
+"""Compilation of models: their definitions are traced, lowered to plans, counted and run."""

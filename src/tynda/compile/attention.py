@@ -1,4 +1,4 @@
-"""Lowering of attention."""
+"""Lowering of attention and of the packing of its keys and values."""
 
 from __future__ import annotations
 
@@ -14,75 +14,85 @@ __all__ = ["RULES"]
 
 
 def attention(lower: Lowering, step: Step) -> None:
-    """See `Ops.attention` and `Ops.causal_attention`."""
-    names = ("q", "k", "v", "lengths" if step.operation == "attention" else "starts")
-    q, k, v, lengths = (lower.view(step.tensors[name]) for name in names)
-    y = lower.new(step.result)
-    lower.emit("attention", **_heads(lower, step), q=q, k=k, v=v, lengths=lengths, y=y)
+    """See `Ops.attention`."""
+    views = lower.views(step, "q", "k", "v", "lengths")
+    lower.emit("attention", **_sizes(lower, step), **views, y=lower.new_view(step.result))
+
+
+def causal_attention(lower: Lowering, step: Step) -> None:
+    """See `Ops.causal_attention`; the native field ``lengths`` then holds the starts."""
+    views = lower.views(step, "q", "k", "v") | {"lengths": lower.view(step.tensors["starts"])}
+    lower.emit("attention", **_sizes(lower, step), **views, y=lower.new_view(step.result))
 
 
 def window_attention(lower: Lowering, step: Step) -> None:
     """See `Ops.window_attention`."""
-    q, k, v, lengths = (lower.view(step.tensors[name]) for name in ("q", "k", "v", "lengths"))
-    y = lower.new(step.result)
-    about = {name: step.settings[name] for name in ("before", "after")} | _heads(lower, step)
-    lower.emit("window_attention", **about, q=q, k=k, v=v, lengths=lengths, y=y)
+    views = lower.views(step, "q", "k", "v", "lengths")
+    sizes = {name: step.settings[name] for name in ("before", "after")} | _sizes(lower, step)
+    lower.emit("window_attention", **sizes, **views, y=lower.new_view(step.result))
 
 
 def attention_weights(lower: Lowering, step: Step) -> None:
     """See `Ops.attention_weights`."""
-    q, k, lengths = (lower.view(step.tensors[name]) for name in ("q", "k", "lengths"))
-    y = lower.new(step.result)
-    lower.emit("attention_weights", **_heads(lower, step), q=q, k=k, lengths=lengths, y=y)
+    views = lower.views(step, "q", "k", "lengths")
+    lower.emit("attention_weights", **_sizes(lower, step), **views, y=lower.new_view(step.result))
 
 
 def relative_attention(lower: Lowering, step: Step) -> None:
-    """See `Ops.relative_attention`: always in float32, since products with weights outweigh it."""
-    names = ("q", "k", "v", "distances", "content_bias", "distance_bias", "lengths")
-    places = {name: lower.view(step.tensors[name]) for name in names}
+    """See `Ops.relative_attention`.
+
+    The operation is always in float32: it takes little time beside the products with weights.
+    """
+    names = ("q", "k", "v", "encoding", "content_bias", "position_bias", "lengths")
+    views = lower.views(step, *names)
     batch, frames, channels = step.tensors["q"].shape
-    about = {"batch": batch, "heads": step.settings["heads"], "queries": frames, "keys": frames}
-    about |= {"channels": channels, "v_channels": step.tensors["v"].shape[2]}
-    lower.emit("relative_attention", **about, **places, y=lower.new(step.result))
+    sizes = {"batch": batch, "heads": step.settings["heads"], "queries": frames, "keys": frames}
+    sizes |= {"channels": channels, "v_channels": step.tensors["v"].shape[2]}
+    lower.emit("relative_attention", **sizes, **views, y=lower.new_view(step.result))
 
 
-def distances(lower: Lowering, step: Step) -> None:
-    """See `Ops.distances`: only the shape of its input is read."""
-    y = lower.new(step.result)
-    lower.emit("distances", rows=y.rows, width=step.result.shape[-1], y=y)
+def relative_encoding(lower: Lowering, step: Step) -> None:
+    """See `Ops.relative_encoding`. The operation reads only the shape of its input."""
+    y = lower.new_view(step.result)
+    lower.emit("relative_encoding", rows=y.rows, width=step.result.shape[-1], y=y)
 
 
-def remember(lower: Lowering, step: Step) -> None:
-    """See `Ops.remember_keys` and `Ops.remember_values`."""
-    values = step.operation == "remember_values"
+def pack_kv(lower: Lowering, step: Step) -> None:
+    """See `Ops.pack_keys` and `Ops.pack_values`."""
+    values = step.operation == "pack_values"
     x = lower.view(step.tensors["v" if values else "k"])
     lengths = lower.view(step.tensors["lengths"])
     batch, keys, channels = step.result.shape
-    about = {
+    sizes = {
         **{"batch": batch, "heads": step.settings["heads"], "keys": keys, "channels": channels},
         **{"values": values, "integer": lower.bits == 8},
     }
-    lower.emit("remember", **about, x=x, lengths=lengths, y=lower.new(step.result))
+    lower.emit("pack_kv", **sizes, x=x, lengths=lengths, y=lower.new_view(step.result))
 
 
-def _heads(lower: Lowering, step: Step) -> dict[str, int]:
+def _sizes(lower: Lowering, step: Step) -> dict[str, int]:
+    """Return the sizes and flags that all kinds of attention but the relative one have.
+
+    Attention multiplies in 8 bits only where rounding its inputs pays: with packed keys, which are
+    rounded once, or with at least `MIN_QUERIES` queries.
+    """
     batch, queries, channels = step.tensors["q"].shape
-    packed = bool(step.tensors["k"].remembered)
+    packed = bool(step.tensors["k"].packed)
     causal = step.operation == "causal_attention"
-    enough = queries >= MIN_QUERIES and step.operation != "attention_weights"
+    pays = packed or (queries >= MIN_QUERIES and step.operation != "attention_weights")
     return {
         **{"batch": batch, "heads": step.settings["heads"], "queries": queries},
         **{"keys": step.tensors["k"].shape[1], "channels": channels},
         "v_channels": step.tensors["v"].shape[2] if "v" in step.tensors else channels,
         "causal": causal,
-        "integer": lower.bits == 8 and not causal and (packed or enough),
+        "integer": lower.bits == 8 and not causal and pays,
         "packed": packed,
     }
 
 
 RULES = {
-    **{"attention": attention, "causal_attention": attention},
+    **{"attention": attention, "causal_attention": causal_attention},
     **{"window_attention": window_attention, "attention_weights": attention_weights},
-    **{"distances": distances, "relative_attention": relative_attention},
-    **{"remember_keys": remember, "remember_values": remember},
+    **{"relative_encoding": relative_encoding, "relative_attention": relative_attention},
+    **{"pack_keys": pack_kv, "pack_values": pack_kv},
 }

@@ -1,24 +1,24 @@
-"""The cost of a model, per operation and per layer, counted on its trace.
+"""The cost of a model, per operation and per layer, counted on its traced program.
 
 Conventions
 -----------
-- A multiply-add is one MAC and two FLOPs. Multiplications with padding zeros count (a dense
-  kernel does them), and so do padded frames. A bias is where a sum starts: it costs nothing.
-- Anything else counts per element: an addition, a multiplication, a division, a comparison,
-  an ``exp``, ``erf``, ``log``, ``tanh``, ``asinh``, ``cos`` or ``sin`` is one FLOP each. So: relu,
+- A multiply-add is one MAC and two FLOPs. Multiplications with padding zeros count, because a
+  dense kernel computes them, and so do padded frames. A bias costs nothing: it is the initial value
+  of a sum.
+- Other work counts per element: an addition, a multiplication, a division, a comparison, an
+  ``exp``, ``erf``, ``log``, ``tanh``, ``asinh``, ``cos`` or ``sin`` is one FLOP each. Hence relu,
   add, scale, tanh, asinh 1; sigmoid 4; gelu (scale, erf, sum, two products), silu and glu (per
   output) 5; swiglu (per output) 6; softmax and log-softmax 5 (maximum, difference, exp, sum,
   division or difference); layer and group norm 7 (mean, difference, square, sum, product, scale,
-  shift), 6 without a shift; batch norm 3; rotary 3 for each channel that is turned (two products,
+  shift), 6 without a shift; batch norm 3; rotary 3 for each rotated channel (two products,
   a sum), its table 3 for each pair (a product, cos, sin); LSTM 22 for each hidden unit and frame
-  beside its products. Moving data (concat, embedding, mask, reshape, slice, take,
-  write) and what is done once per row or channel counts nothing.
-- Attention is counted in full: no kernel is said to skip what a query may not see. A step of a
-  decoder sees the tokens before it and its own, whatever room its cache has. In attention of a
-  window, every query sees a whole one.
-- Weights and activations are float32, but in the native engine: its memory is that of its own
-  plan, its weights are as its kernels hold them, and its products are in as many bits as it makes
-  them in.
+  in addition to its products. Moving data (concat, embedding, mask, reshape, slice, index_select,
+  write) and work done once per row or channel cost nothing.
+- Attention is counted in full, as if no kernel skipped masked keys. A step of a decoder attends to
+  the earlier tokens and its own, whatever the capacity of its cache. In window attention, every
+  query attends to a whole window.
+- Weights and activations are float32, except for the native engine, whose memory is that of its
+  plan, whose weights have the size of their packed layout, and whose matmul precision is its own.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ __all__ = [
 
 _BYTES = 4
 _SOFTMAX, _LSTM = 5, 22
-_EACH = {
+_FLOPS_PER_ELEMENT = {
     **{"relu": 1, "add": 1, "scale": 1, "gelu": 5, "silu": 5, "glu": 5, "log_softmax": 5},
     **{"tanh": 1, "asinh": 1, "swiglu": 6},
     **{"layer_norm": 7, "group_norm": 7, "batch_norm": 3, "lstm": _LSTM},
 }
-"""FLOPs beside the products, for each element of the result."""
+"""FLOPs for each element of the result, in addition to those of products."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,20 @@ class Row:
 
     operation: str
     layer: str
-    """Name of the weights without the last part (``blocks.0.ff1.in``); an operation without
-    weights belongs to the layer that made its last input."""
+    """The name of its weights without the last component (``blocks.0.ff1.in``). An operation
+    without weights belongs to the layer that computed its last input."""
     macs: int
     flops: int
-    """``2 * macs`` and the elementwise work."""
+    """``2 * macs`` plus the elementwise work."""
     weight_bytes: int
     input_bytes: int
-    """Activations read."""
+    """Bytes of activations read."""
     output_bytes: int
-    """Activations written."""
+    """Bytes of activations written."""
     bits: int = 32
-    """The matmul precision. An LSTM has 32, as its recurrent half always does."""
+    """The matmul precision; 32 for an LSTM, whose recurrent products are always in float32."""
     step: int = 0
-    """Its place in the traced program."""
+    """Its index in the traced program."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,13 @@ class Report:
     """The cost of one run of a model."""
 
     rows: tuple[Row, ...]
-    """In the order of the calls; those that only move data are among them."""
+    """The operations in the order of the calls, including those that only move data."""
     weight_bytes: int
     """Bytes of all tensors read, each counted once."""
     peak_activation_bytes: int
-    """The most bytes of tensors passing between operations that live at one time, see
-    `peak_bytes`."""
+    """See `peak_bytes`."""
     arena_bytes: int | None = None
-    """All that the native engine needs beside weights, inputs and outputs, if it was asked for."""
+    """Bytes of a native run without weights, inputs and outputs; None: not counted."""
 
     @property
     def total_macs(self) -> int:
@@ -103,7 +102,7 @@ class Report:
         return sum(row.flops for row in self.rows)
 
     def by_operation(self) -> dict[str, Row]:
-        """Operation -> sum of its rows (``layer`` empty), most FLOPs first."""
+        """Return operation -> sum of its rows (without ``layer``), in order of decreasing FLOPs."""
         sums: dict[str, Row] = {}
         for row in self.rows:
             total = sums.get(row.operation, Row(row.operation, "", 0, 0, 0, 0, 0))
@@ -123,8 +122,9 @@ def count(
 ) -> Report:
     """Count one run of a family's encoder on features ``[batch, frames, config.bins]``.
 
-    ``machine``: whose native engine is to be counted, with weights in as many bits:
-    ``native.machine(threads, bits)`` is this one. Raises ValueError where shapes do not fit.
+    ``machine``: if given, the native engine is counted on this machine, with weights in
+    ``machine.bits``; `native.machine` returns that of this processor. Raises ValueError where
+    shapes do not fit.
     """
     features, lengths = Value((batch, frames, config.bins)), Value((batch,), is_integer=True)
     encode = family.programs["encode"]
@@ -156,8 +156,10 @@ def count_call(
     *inputs: Any,
     machine: Machine | None = None,
 ) -> tuple[Report, Any]:
-    """Count ``function(ops, weights, settings, *inputs)`` of a model of a family, on `Value`
-    objects or structures of them; with its result, which is such a structure."""
+    """Count ``function(ops, weights, settings, *inputs)``, and return the function's result too.
+
+    ``inputs`` and the result are `Value` objects or structures of them.
+    """
     shapes = family.shapes(config)
     program, result = trace_call(function, shapes, settings, *inputs)
     if machine is None:
@@ -171,25 +173,25 @@ def count_call(
 
 
 def report(program: Program, lowered: Lowered | None = None) -> Report:
-    """Return the cost of a program; with ``lowered``, its cost in the native engine."""
-    held: dict[int, dict[str, int]] = {}
+    """Return the cost of a program; with ``lowered``, that in the native engine."""
+    matrix_bytes: dict[int, dict[str, int]] = {}
     integer = set()
     if lowered is not None:
         for operation in lowered.plan.operations:
-            sizes = held.setdefault(operation.step, {})
+            sizes = matrix_bytes.setdefault(operation.step, {})
             for matrix in operation.matrices:
                 sizes[matrix.weight] = sizes.get(matrix.weight, 0) + lowered.matrices[matrix]
-            if operation.multiplies_codes:
+            if operation.is_integer_matmul:
                 integer.add(operation.step)
     rows: list[Row] = []
     read: dict[str, int] = {}
     for i, step in enumerate(program.steps):
         if step.operation in VIEWS or step.operation in INTEGERS:
             continue
-        weights = _weights_read(step, held.get(i, {}))
+        weights = _weights_read(step, matrix_bytes.get(i, {}))
         bits = 8 if i in integer and step.operation != "lstm" else 32
         rows.append(_row(i, step, bits, sum(weights.values())))
-        # An embedding, or a slice, reads a few rows of what others read whole.
+        # An embedding or a slice reads a few rows of a weight that other steps may read in full.
         for name, size in weights.items():
             read[name] = max(size, read.get(name, 0))
     arena = lowered.arena_bytes if lowered else None
@@ -197,11 +199,11 @@ def report(program: Program, lowered: Lowered | None = None) -> Report:
 
 
 def peak_bytes(program: Program) -> int:
-    """The most bytes of inputs and results that live at one time.
+    """Return the maximum over time of the bytes of all live inputs and results.
 
-    A tensor lives from the operation that makes it to the last one that reads it or a view of
-    it. What an operation needs inside (attention's scores, a convolution's windows) is up to
-    its backend and not in here, nor are lengths and places.
+    A tensor is live from the operation that computes it to the last one that reads it or a view of
+    it. The memory that a backend needs within an operation (attention's scores, a convolution's
+    windows) is not included, nor are lengths and positions.
     """
     owner: dict[Value, Value] = {}
     last: dict[Value, int] = {}
@@ -227,7 +229,7 @@ def peak_bytes(program: Program) -> int:
     return _BYTES * peak
 
 
-def _row(place: int, step: Step, bits: int, weight_bytes: int) -> Row:
+def _row(index: int, step: Step, bits: int, weight_bytes: int) -> Row:
     written = step.tensors["x"] if step.operation == "write" else step.result
     macs = _macs(step)
     activations = step.activations
@@ -239,18 +241,18 @@ def _row(place: int, step: Step, bits: int, weight_bytes: int) -> Row:
         operation=step.operation,
         layer=step.result.name,
         macs=macs,
-        flops=2 * macs + _other(step),
+        flops=2 * macs + _elementwise_flops(step),
         weight_bytes=weight_bytes,
         input_bytes=_BYTES * sum(x.size for x in activations),
         output_bytes=_BYTES * written.size,
         bits=bits,
-        step=place,
+        step=index,
     )
 
 
-def _weights_read(step: Step, held: Mapping[str, int]) -> dict[str, int]:
-    """Name -> bytes; ``held``: of those that are matrices in the native engine's hands."""
-    sizes = {w.name: held.get(w.name, _BYTES * w.size) for w in step.weights}
+def _weights_read(step: Step, packed: Mapping[str, int]) -> dict[str, int]:
+    """Return name -> bytes read of a step's weights; ``packed``: the same of packed weights."""
+    sizes = {w.name: packed.get(w.name, _BYTES * w.size) for w in step.weights}
     if step.operation == "embedding":
         table = step.tensors["weight"]
         rows = step.result.size // table.shape[1]
@@ -266,7 +268,7 @@ def _macs(step: Step) -> int:
         case "attention" | "causal_attention" | "window_attention":
             return math.prod(t["q"].shape[:2]) * _keys(step) * (t["q"].shape[2] + t["v"].shape[2])
         case "relative_attention":
-            products = t["k"].size + t["v"].size + t["q"].shape[0] * t["distances"].size
+            products = t["k"].size + t["v"].size + t["q"].shape[0] * t["encoding"].size
             return t["q"].shape[1] * products
         case "attention_weights":
             return size * t["q"].shape[-1] // int(step.settings["heads"])
@@ -276,26 +278,26 @@ def _macs(step: Step) -> int:
     return 0
 
 
-def _other(step: Step) -> int:
-    """FLOPs beside the products."""
+def _elementwise_flops(step: Step) -> int:
+    """Return the FLOPs of a step in addition to those of its products."""
     t = step.tensors
-    if "q" in t:  # it is scaled, and its scores are a softmax
+    if "q" in t:  # queries are scaled, and scores go through a softmax
         scores = math.prod(t["q"].shape[:2]) * int(step.settings["heads"]) * _keys(step)
-        if step.operation == "relative_attention":  # two queries are scaled, and scores added
+        if step.operation == "relative_attention":  # two queries are scaled, and two scores added
             return 4 * t["q"].size + (_SOFTMAX + 1) * scores
         return t["q"].size + _SOFTMAX * scores
     if step.operation in ("rotary", "rotary_table"):
         table = t.get("table", step.result)
-        turned = step.settings["heads"] * table.size if "x" in t else table.size // 2
-        return 3 * int(turned)
-    each = _EACH.get(step.operation, 0)
+        rotated = step.settings["heads"] * table.size if "x" in t else table.size // 2
+        return 3 * int(rotated)
+    flops = _FLOPS_PER_ELEMENT.get(step.operation, 0)
     if step.operation == "layer_norm" and "bias" not in t:
-        each -= 1
-    return each * step.result.size
+        flops -= 1
+    return flops * step.result.size
 
 
 def _keys(step: Step) -> int:
-    """How many keys each query of attention sees."""
+    """Return the number of keys that each query attends to."""
     keys: int = step.tensors["k"].shape[1]
     if step.operation == "window_attention":
         keys = min(keys, step.settings["before"] + 1 + step.settings["after"])

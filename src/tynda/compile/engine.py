@@ -1,4 +1,4 @@
-"""Weights in the hands of a backend: what a decoder needs to run a model."""
+"""Engines: a backend with a model's weights, which runs the model's functions."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import map_tree
 from tynda.weights.weight import Tensor, dequantize_all, quantize_all, stored_bits
 
-__all__ = ["BITS", "Backend", "Eager", "Engine", "as_held", "open_engine", "processors"]
+__all__ = ["BITS", "Backend", "Eager", "Engine", "convert_weights", "open_engine", "processors"]
 
 Backend = Literal["native", "numpy", "torch"]
 Array = NDArray[Any]
 
 BITS = (8, 32)
-"""Widths that products are computed in."""
+"""The matmul precisions that there are, in bits."""
 
 
 class Engine(Protocol):
-    """A model's functions, run by a backend."""
+    """An object that runs the functions of one model on a backend."""
 
     def run(self, function: Callable[..., Any], config: Any, *inputs: Any) -> Any:
-        """``function(ops, weights, config, *inputs)``.
+        """Return ``function(ops, weights, config, *inputs)``.
 
-        ``function`` is one of a module, and ``config`` can be hashed: a backend may remember
-        how it ran them. ``inputs`` are arrays, the backend's tensors, or structures of them
-        (``ops.tree``); so is the result, of tensors.
+        ``function`` is defined at the top level of a module, and ``config`` can be hashed, because
+        a backend may cache what it compiles for them. ``inputs`` are arrays, the backend's tensors
+        or structures of both (``ops.tree``); the result is a tensor or a structure of tensors.
         """
         ...
 
     def array(self, tensor: Any) -> Array:
-        """A tensor of the backend as a NumPy array; the memory may be shared."""
+        """Return a tensor of the backend as a NumPy array, which may share its memory."""
         ...
 
 
 class Eager:
-    """A backend that runs one operation after another."""
+    """An engine that runs each operation of a function when the function calls it."""
 
     def __init__(
         self,
@@ -67,22 +67,22 @@ def open_engine(
     bits: int | None = None,
     threads: int | None = None,
 ) -> Engine:
-    """Hand ``weights`` to a backend: the native one, or NumPy where there are no kernels.
+    """Return an engine with ``weights``, by default a native one, or NumPy's without kernels.
 
-    ``bits``: in how many products are computed; None: with 8 where the weights are stored so
-    and the backend is native, else with 32. ``threads``: of the native backend; None: one for
-    each processor. ``trainable``: see `quantize_all`.
+    ``bits``: the matmul precision; None: 8 for the native backend and weights that are stored in at
+    most 8 bits, otherwise 32. ``threads``: those of the native backend; None: one for each
+    processor. ``trainable``: see `quantize_all`.
 
-    Raises `TyndaError` where the backend is unknown or not installed, or has no such width.
+    Raises `TyndaError` where the backend is unknown, not installed, or lacks this precision.
     """
     if backend not in (None, *get_args(Backend)):
-        raise TyndaError(f"no backend {backend!r}: take one of {', '.join(get_args(Backend))}")
+        raise TyndaError(f"no backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
     if bits not in (None, *BITS):
         raise TyndaError(f"products are computed in 8 or 32 bits, not {bits!r}")
     if backend == "native" and not native.available():
         raise TyndaError(
             "tynda was installed without its kernels, where there was no C++ compiler: install "
-            "it again with one, or take the numpy backend"
+            "it again with one, or choose the numpy backend"
         )
     if backend is None:
         backend = "native" if native.available() else "numpy"
@@ -92,7 +92,7 @@ def open_engine(
                 "install it again with a C++ compiler",
                 stacklevel=2,
             )
-    weights, bits = as_held(weights, trainable, backend, bits)
+    weights, bits = convert_weights(weights, trainable, backend, bits)
     if backend == "native":
         return Native(weights, threads or processors(), bits=bits)
     if backend == "numpy":
@@ -110,15 +110,16 @@ def open_engine(
     return Eager(TorchOps(), tensors, tensor, lambda x: x.numpy())
 
 
-def as_held(
+def convert_weights(
     weights: Mapping[str, Tensor],
     trainable: Mapping[str, bool],
     backend: Backend,
     bits: int | None = None,
 ) -> tuple[dict[str, Any], int]:
-    """The weights as `open_engine` hands them to a backend, and in how many bits it computes.
+    """Return the weights in the form that a backend computes with, and the matmul precision.
 
-    Raises `TyndaError` where the backend has no such width.
+    The arguments are those of `open_engine`. Raises `TyndaError` where the backend lacks this
+    precision.
     """
     if bits is None:
         stored = any(stored_bits(weight) <= 8 for weight in weights.values())
@@ -126,7 +127,7 @@ def as_held(
     if bits == 32:
         return dequantize_all(weights, lazy=backend == "native"), bits
     if backend == "torch":
-        raise TyndaError("torch computes in 32 bits: take the native or the numpy backend")
+        raise TyndaError("torch computes in 32 bits: choose the native or the numpy backend")
     return quantize_all(weights, trainable, lazy=backend == "native"), bits
 
 
@@ -134,5 +135,5 @@ def processors() -> int:
     """Return the number of processors that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
+    except AttributeError:  # macOS and Windows lack it
         return os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""A traced program as a plan: what native code does for each operation of ``tynda.ops.base``.
+"""Lowering: a traced program becomes a plan of native operations.
 
-`Lowering` knows the plan's memory. How an operation becomes native ones is said by a rule, a
-function in ``products``, ``rows`` or ``attention``.
+`Lowering` keeps track of the plan's memory. For each operation of ``tynda.ops.base``, a rule (a
+function in ``products``, ``rows`` or ``attention``) emits the native operations that compute it.
 """
 
 from __future__ import annotations
@@ -11,128 +11,137 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tynda.compile import attention, products, rows
-from tynda.compile.plan import Buffer, Constant, Field, Matrix, Operation, Plan, View
+from tynda.compile.plan import (
+    FLOAT,
+    INTEGER,
+    Buffer,
+    Constant,
+    Field,
+    Matrix,
+    Operation,
+    Plan,
+    View,
+)
 from tynda.compile.trace import VIEWS, Program, Step, Value
 from tynda.weights.kernels import kernel_format
 
-__all__ = ["FLOAT", "INTEGER", "Lowering"]
-
-FLOAT, INTEGER = 4, 8
-"""Bytes of a number."""
+__all__ = ["Lowering"]
 
 RULES: Mapping[str, Callable[[Lowering, Step], None]] = {
     **products.RULES,
     **rows.RULES,
     **attention.RULES,
 }
-"""By the names of operations in ``tynda.ops.base``."""
+"""Name of an operation in ``tynda.ops.base`` -> its rule."""
 
 
 class Lowering:
-    """A program on its way to be a plan."""
+    """The state of lowering one program. The constructor does all the work: see `plan`."""
 
     plan: Plan
     bits: int
-    """In which attention multiplies; other products are as their weights decide."""
+    """The matmul precision of attention; other products follow the formats of their weights."""
     codes: dict[Value, tuple[View, View]]
-    """Rows that were brought to 8 bits already: codes and scales."""
-    done: set[int]
-    """Steps that became part of an operation before them."""
+    """Values that were already rounded to 8 bits: codes and scales."""
+    fused: set[int]
+    """Steps that an earlier native operation computes as its epilogue."""
 
     def __init__(self, program: Program, weights: Mapping[str, Any], bits: int) -> None:
-        """``weights``: by name; only their shapes and formats are asked for."""
+        """``weights``: name -> weight, of which only shapes and formats are read."""
         self.program, self.weights, self.bits = program, weights, bits
-        self.plan, self.codes, self.done = Plan(), {}, set()
+        self.plan, self.codes, self.fused = Plan(), {}, set()
         self._step = 0
         self._views: dict[Value, View] = {}
-        self._made = {step.result: i for i, step in enumerate(program.steps)}
+        self._producers = {step.result: i for i, step in enumerate(program.steps)}
         self._users: dict[Value, list[int]] = {}
         for i, step in enumerate(program.steps):
             for value in step.tensors.values():
                 self._users.setdefault(value, []).append(i)
         for value in program.inputs:
-            view = self.new(value, INTEGER if value.is_integer else FLOAT, name="input")
+            view = self.new_view(value, INTEGER if value.is_integer else FLOAT, name="input")
             self.plan.argument(view.buffer)
         for i, step in enumerate(program.steps):
-            if i not in self.done:
+            if i not in self.fused:
                 self._step = i
                 RULES[step.operation](self, step)
         self.plan.results += [self._output(value) for value in program.outputs]
 
-    # ---- places
+    # ---- memory
 
-    def new(self, value: Value, size: int = FLOAT, name: str = "") -> View:
-        """Room for a value that an operation makes, of numbers of ``size`` bytes."""
+    def new_view(self, value: Value, size: int = FLOAT, name: str = "") -> View:
+        """Return a new buffer for a value whose elements have ``size`` bytes."""
         name = value.name or name
-        if value.remembered:
-            what, heads = value.remembered.split()
+        if value.packed:
+            kind, heads = value.packed.split()
             items, keys, channels = value.shape
-            packed = f"{what} {heads} {keys} {channels} {8 if self.bits == 8 else 32}"
-            self._views[value] = View(self.plan.buffer(name, items, None, packed), items, None)
-        else:
-            width = value.shape[-1] if value.shape else 1
-            self._views[value] = self.room(name, math.prod(value.shape[:-1]), width * size)
-        return self._views[value]
+            packed = f"{kind} {heads} {keys} {channels} {8 if self.bits == 8 else 32}"
+            return self.bind(value, View(self.plan.buffer(name, items, None, packed), items, None))
+        width = value.shape[-1] if value.shape else 1
+        return self.bind(value, self.buffer(name, math.prod(value.shape[:-1]), width * size))
 
-    def room(self, name: str, rows: int, row: int) -> View:
-        """Room for rows of so many bytes that no value of the program has."""
+    def buffer(self, name: str, rows: int, row: int) -> View:
+        """Return a new buffer of rows of ``row`` bytes, for a tensor that is no `Value`."""
         return View(self.plan.buffer(name, rows, row), rows, row)
 
-    def over(self, value: Value, result: Value) -> View:
-        """Room for a result made row by row: that of ``value``, if nobody reads it again."""
-        maker = self._made.get(value)
+    def reuse_or_new(self, value: Value, result: Value) -> View:
+        """Return memory for a result computed row by row from ``value``.
+
+        It is the memory of ``value`` itself if nothing else reads that.
+        """
+        producer = self._producers.get(value)
         if (
-            maker is None
-            or self.program.steps[maker].operation in (*VIEWS, "write")
+            producer is None
+            or self.program.steps[producer].operation in (*VIEWS, "write")
             or self.only_user(value) is None
             or value.shape != result.shape
         ):
-            return self.new(result)
-        return self.see(result, self.view(value))
+            return self.new_view(result)
+        return self.bind(result, self.view(value))
 
-    def see(self, value: Value, view: View) -> View:
-        """Say where a value is."""
+    def bind(self, value: Value, view: View) -> View:
+        """Record where a value is stored, and return that."""
         self._views[value] = view
         return view
 
     def view(self, value: Value) -> View:
-        """Where a value is, or a weight that is read as it is."""
+        """Return where a value is stored; a weight becomes a constant of the plan."""
         if value not in self._views:
             *rows, width = self.weights[value.name].shape
-            self.see(value, self.constant("weight", value.name, rows=math.prod(rows), width=width))
+            self.bind(value, self.constant("weight", value.name, rows=math.prod(rows), width=width))
         return self._views[value]
 
-    def constant(
-        self,
-        how: str,
-        *weights: str,
-        rows: int = 1,
-        width: int,
-        eps: float = 0.0,
-    ) -> View:
-        """A tensor ``[rows, width]`` made of weights; see `plan.Constant`."""
-        name = weights[0] if how == "weight" else f"{weights[0].rpartition('.')[0]}.{how}"
-        made = Constant(how, weights, eps)
-        buffer = self.plan.constant(name, rows, width * FLOAT, made)
-        return View(buffer, rows, width * FLOAT)
+    def views(self, step: Step, *names: str) -> dict[str, View]:
+        """Return the views of several tensors of a step, by their names."""
+        return {name: self.view(step.tensors[name]) for name in names}
 
-    def vector(self, step: Step, name: str) -> View | None:
-        """A weight of one axis, if the step has it."""
+    def optional_view(self, step: Step, name: str) -> View | None:
+        """Return the view of a tensor that a step may lack, such as a bias."""
         return self.view(step.tensors[name]) if name in step.tensors else None
 
+    def constant(
+        self, kind: str, *weights: str, rows: int = 1, width: int, eps: float = 0.0
+    ) -> View:
+        """Return a constant ``[rows, width]`` computed from weights; see `plan.Constant`."""
+        name = weights[0] if kind == "weight" else f"{weights[0].rpartition('.')[0]}.{kind}"
+        constant = Constant(kind, weights, eps)
+        return View(self.plan.constant(name, rows, width * FLOAT, constant), rows, width * FLOAT)
+
     def matrix(self, name: str, first: int = 0, count: int | None = None, bits: int = 0) -> Matrix:
-        """Outputs of a weight in the kernels' form; ``bits``: others than its own."""
+        """Return ``count`` outputs of a weight, from ``first`` on, in the kernels' layout.
+
+        ``bits``: the width of its elements; 0: that of the weight's own format.
+        """
         weight = self.weights[name]
         outputs, *inputs = weight.shape
-        own, group = (bits, 0) if bits else kernel_format(weight)
+        bits, group = (bits, 0) if bits else kernel_format(weight)
         count = outputs if count is None else count
-        return self.plan.matrix(Matrix(name, first, count, math.prod(inputs), own, group))
+        return self.plan.matrix(Matrix(name, first, count, math.prod(inputs), bits, group))
 
     def _output(self, value: Value) -> Buffer:
         view = self.view(value)
         buffer = view.buffer
         if buffer.kind == "constant" or view.offset:
-            raise ValueError(f"{value.name} is a part of something: it cannot be a result")
+            raise ValueError(f"{value.name} is stored inside another tensor: it cannot be a result")
         if buffer.kind != "argument":
             self.plan.argument(buffer)
         return buffer
@@ -140,20 +149,20 @@ class Lowering:
     # ---- operations
 
     def emit(self, operation: str, **fields: Field) -> None:
-        """Add an operation; its fields are those of its struct in ``native/src``."""
+        """Add a native operation; its fields are those of its struct in ``native/src``."""
         self.plan.operations.append(Operation(operation, fields, self._step))
 
-    def each_row(self, operation: str, step: Step, **fields: Field) -> None:
-        """Add one that makes a row ``y`` of a row ``x``, which have ``width`` numbers."""
+    def emit_rowwise(self, operation: str, step: Step, **fields: Field) -> None:
+        """Add an operation that computes each row of ``y [rows, width]`` from that of ``x``."""
         value = step.tensors["x"]
-        x, y = self.view(value), self.over(value, step.result)
+        x, y = self.view(value), self.reuse_or_new(value, step.result)
         self.emit(operation, rows=y.rows, width=step.result.shape[-1], **fields, x=x, y=y)
 
     def only_user(self, value: Value) -> int | None:
-        """The step that reads a value, if it is the only one and the value is no result."""
+        """Return the step that reads a value, or None where there are several or it is a result."""
         users = self._users.get(value, [])
         return users[0] if len(users) == 1 and value not in self.program.outputs else None
 
-    def is_known(self, value: Value) -> bool:
-        """Whether a value is there before the step that is being lowered."""
-        return value.is_weight or self._made.get(value, -1) < self._step
+    def is_available(self, value: Value) -> bool:
+        """Whether a value is computed before the step that is being lowered."""
+        return value.is_weight or self._producers.get(value, -1) < self._step

@@ -1,8 +1,8 @@
-"""The native backend: a model's functions, traced once for each shape and run in C++.
+"""The native backend: a model's functions are traced once for each shape, and run in C++.
 
-What a function means is said by the NumPy backend; what it becomes by ``compile.lower``; how that
-runs, and in how many bytes, by ``native/src``. A weight is rearranged for the kernels when it is
-first used, and held only so.
+The NumPy backend is the reference of its results, ``compile.lower`` defines the plan of a function,
+and ``native/src`` runs the plan. A weight is packed into the kernels' layout when it is first used,
+and is held only in that layout.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ __all__ = [
     "machine",
 ]
 
-# The number of plans that are kept, since recordings come in many lengths.
-_PLANS = 64
-# Rows of a weight that are rearranged at a time.
-_ROWS = 2048
+# The maximum number of cached plans: recordings come in many lengths, each of which has its own.
+_MAX_PLANS = 64
+# The number of a weight's rows that are packed at a time, so that no whole copy is needed.
+_ROWS_AT_ONCE = 2048
 
 
 def available() -> bool:
-    """Whether the kernels were compiled."""
+    """Whether tynda was installed with its kernels."""
     return _native is not None
 
 
@@ -61,13 +61,13 @@ def instruction_sets() -> list[str]:
 
 @dataclass(frozen=True)
 class Machine:
-    """A processor, as plans see it: their layout depends on it, and nothing else does."""
+    """The properties of a processor and a run on which the layout of a plan depends."""
 
     instructions: str
     """One of `instruction_sets`."""
     threads: int
     bits: int = 32
-    """In which attention multiplies; other products are as their weights decide."""
+    """The matmul precision of attention; other products follow the formats of their weights."""
 
     @property
     def kernels(self) -> Any:
@@ -76,9 +76,10 @@ class Machine:
 
 
 def machine(threads: int, bits: int = 32, instructions: str | None = None) -> Machine:
-    """This processor; ``instructions``: one of `instruction_sets`, the best by default.
+    """Return the `Machine` of this processor.
 
-    Raises `TyndaError` where no kernels were compiled: what they take, they alone know.
+    ``instructions``: one of `instruction_sets`; the best by default. Raises `TyndaError` where
+    tynda was installed without its kernels, since only they define the sizes of packed tensors.
     """
     if not available():
         raise TyndaError(
@@ -90,7 +91,7 @@ def machine(threads: int, bits: int = 32, instructions: str | None = None) -> Ma
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A program as a plan, and how a machine lays it out."""
+    """A program, its plan, and the layout of the plan's memory on a machine."""
 
     program: Program
     plan: Plan
@@ -99,45 +100,46 @@ class Lowered:
 
     @property
     def arena_bytes(self) -> int:
-        """All that a run needs beside weights, inputs and outputs."""
+        """Bytes of memory of one run, without weights, inputs and outputs."""
         bytes_: int = self.layout.bytes
         return bytes_
 
     @cached_property
     def matrices(self) -> dict[Matrix, int]:
-        """Weights as products read them, and the bytes that each takes."""
+        """Packed weight -> its bytes."""
         sizes = dict(zip(self.layout.matrix_names, self.layout.matrix_bytes, strict=True))
         return {matrix: sizes[name] for matrix, name in self.plan.matrices.items()}
 
     @property
-    def made_bytes(self) -> int:
+    def output_bytes(self) -> int:
         """Bytes of the results that are not inputs."""
         return sum(self.layout.argument_bytes[len(self.program.inputs) :])
 
 
 def lowered(program: Program, weights: Mapping[str, Any], machine: Machine) -> Lowered:
-    """The plan of a program; of ``weights`` only shapes and formats are asked for."""
+    """Lower a program for a machine. Only shapes and formats of the ``weights`` are read."""
     plan = Lowering(program, weights, machine.bits).plan
     return Lowered(program, plan, _native.Layout(plan.text(), machine.kernels, machine.threads))
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Keys or values in the kernels' form; ``data`` is bytes ``[items, size]``."""
+    """Keys or values in the layout of the attention kernels."""
 
     shape: tuple[int, ...]
-    """The shape of the tensor in rows."""
-    remembered: str
+    """The shape of the tensor before it was packed."""
+    packed: str
+    """See `Value.packed`."""
     data: NDArray[np.uint8]
+    """Bytes ``[items, size]``."""
 
 
 class Native:
-    """A model's weights in the hands of the kernels.
+    """The engine that runs a model's functions with the native kernels.
 
-    ``weights``: name -> float32 array or `Weight`. ``instructions``: one of
-    `instruction_sets`, the best by default. ``bits``: see `Machine`. Several threads may run it at
-    once: plans and rearranged weights are made once and never change, and each run has an arena
-    for itself meanwhile.
+    ``weights``: name -> float32 array or `Weight`. ``instructions``: one of `instruction_sets`; the
+    best by default. ``bits``: see `Machine`. Several threads may call it at once: plans and packed
+    weights never change after they are created, and each run has its own piece of the arena.
     """
 
     def __init__(
@@ -151,7 +153,7 @@ class Native:
         self.kernels = self.machine.kernels
         self.arena = _native.Arena()
         _native.set_threads(threads)
-        self._lock = threading.Lock()  # held while something is made that others may want too
+        self._lock = threading.Lock()  # held while plans or packed weights are created
         self._weights = dict(weights)
         self._shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
         self._matrices: dict[Matrix, Any] = {}
@@ -160,10 +162,10 @@ class Native:
         _ENGINES.add(self)
 
     def run(self, function: Callable[..., Any], config: Any, *inputs: Any) -> Any:
-        """``function(ops, weights, config, *inputs)``, on NumPy arrays.
+        """Return ``function(ops, weights, config, *inputs)``, computed on NumPy arrays.
 
-        ``inputs`` and the result are arrays or structures of them (``ops.tree``). A cache
-        that is written to is changed in place.
+        ``inputs`` and the result are arrays or structures of them (``ops.tree``). A cache that the
+        function writes to is changed in place.
         """
         compiled, arrays = self._prepared(function, config, inputs)
         return compiled.run(arrays)
@@ -171,14 +173,13 @@ class Native:
     def timings(
         self, function: Callable[..., Any], config: Any, *inputs: Any
     ) -> tuple[Any, dict[int, float]]:
-        """Run as `run` does, and return the seconds of each operation by its place in the program.
+        """Run as `run` does, and also return the seconds of each step, by its index in the program.
 
-        The program is that of ``compile(function, config, inputs)``. An operation that a product
-        does on its way out (an activation, a factor, a sum) has no time: it is in the product's,
-        as are the windows of a convolution and the rounding of what is multiplied in 8 bits. Where
-        threads take blocks of rows through several operations, an operation's time is the threads'
-        sum over how many they are: all times together are less than the whole by what threads
-        waited for each other.
+        The program is that of ``compile(function, config, inputs)``. The time of a product includes
+        its epilogue (an activation, a factor, a sum), whose own steps have no time, the copies of a
+        convolution's windows and the rounding of its inputs to 8 bits. Where each thread runs
+        several operations on a block of rows, the time of an operation is the mean over the
+        threads, so that the sum of all times lacks what threads wait for each other.
         """
         compiled, arrays = self._prepared(function, config, inputs)
         seconds: dict[int, float] = {}
@@ -188,53 +189,53 @@ class Native:
     def _prepared(
         self, function: Callable[..., Any], config: Any, inputs: Any
     ) -> tuple[Compiled, list[NDArray[Any]]]:
-        """The plan for such inputs, and what it is given."""
+        """Return the compiled function for the shapes of ``inputs``, and its arguments."""
         tensors = list(leaves(inputs))
         arrays = [_plain(tensor) for tensor in tensors]
         shapes = tuple((t.shape, a.dtype.char) for t, a in zip(tensors, arrays, strict=True))
         key = (function, config, shapes)
         with self._lock:
             if (compiled := self._plans.get(key)) is None:
-                if len(self._plans) >= _PLANS:
+                if len(self._plans) >= _MAX_PLANS:
                     self._plans.pop(next(iter(self._plans)))
                 compiled = self._plans[key] = Compiled(self, function, config, inputs)
         return compiled, arrays
 
     @property
     def arena_bytes(self) -> int:
-        """Bytes of the arenas of all runs that were ever made at once."""
+        """Bytes of the memory of runs: that of as many as ever ran at the same time."""
         bytes_: int = self.arena.bytes
         return bytes_
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all weights that were used so far, as the kernels hold them."""
+        """Bytes of all weights packed so far."""
         return sum(matrix.bytes for matrix in self._matrices.values())
 
     def array(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """Its tensors are arrays."""
+        """See `Engine.array`: the tensors of this engine are arrays already."""
         return tensor
 
     def matrix(self, matrix: Matrix) -> Any:
-        """A weight as a product reads it, some rows at a time: it is never held twice."""
+        """Return a weight in the layout of matrix products; it is packed when first asked for."""
         if matrix not in self._matrices:
             weight, stop = self._weights[matrix.weight], matrix.first + matrix.count
             sizes = matrix.count, matrix.inputs, matrix.bits, matrix.group
-            made = _native.Matrix(self.kernels, *sizes)
-            for row in range(matrix.first, stop, _ROWS):
-                rows = slice(row, min(row + _ROWS, stop))
-                copy_rows(made, self.kernels, weight, rows, row - matrix.first, matrix.bits)
-            self._matrices[matrix] = made
+            packed = _native.Matrix(self.kernels, *sizes)
+            for row in range(matrix.first, stop, _ROWS_AT_ONCE):
+                rows = slice(row, min(row + _ROWS_AT_ONCE, stop))
+                copy_rows(packed, self.kernels, weight, rows, row - matrix.first, matrix.bits)
+            self._matrices[matrix] = packed
         return self._matrices[matrix]
 
     def constant(self, constant: Constant) -> NDArray[np.float32]:
-        """A tensor as plans read it."""
+        """Return the array of a plan's constant; it is computed when first asked for."""
         if constant not in self._constants:
-            self._constants[constant] = made_of(constant, self._weights)
+            self._constants[constant] = build_constant(constant, self._weights)
         return self._constants[constant]
 
     def compile(self, function: Callable[..., Any], config: Any, inputs: Any) -> Any:
-        """The `Lowered` program and the structure of its result."""
+        """Return the `Lowered` program of a function, and the structure of its result."""
         values = map_tree(_value, inputs)
         program, result = trace_call(function, self._shapes, config, *values)
         return lowered(program, self._weights, self.machine), result
@@ -244,7 +245,7 @@ _ENGINES: WeakSet[Native] = WeakSet()
 
 
 def _after_fork() -> None:
-    """Another thread may have held a lock, and is not here to let go of it."""
+    """Replace the locks: a thread that held one does not exist in the child process."""
     for engine in _ENGINES:
         engine._lock = threading.Lock()
 
@@ -254,7 +255,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Compiled:
-    """A function for inputs of certain shapes."""
+    """A function compiled for inputs of certain shapes and types."""
 
     def __init__(
         self, native: Native, function: Callable[..., Any], config: Any, inputs: Any
@@ -263,11 +264,11 @@ class Compiled:
         lowered, self._result = native.compile(function, config, inputs)
         plan, layout = lowered.plan, lowered.layout
         self.bytes = lowered.arena_bytes
-        place = {buffer: i for i, buffer in enumerate(plan.arguments)}
-        self._outputs = [place[buffer] for buffer in plan.results]
+        index = {buffer: i for i, buffer in enumerate(plan.arguments)}
+        self._outputs = [index[buffer] for buffer in plan.results]
         count = len(lowered.program.inputs)
-        self._room = {
-            i: _room(value, layout.argument_bytes[i])
+        self._new_arrays = {
+            i: _array_type(value, layout.argument_bytes[i])
             for i, value in zip(self._outputs, leaves(self._result), strict=True)
             if i >= count
         }
@@ -280,50 +281,54 @@ class Compiled:
         )
 
     def run(self, arrays: list[NDArray[Any]], seconds: dict[int, float] | None = None) -> Any:
-        """The result for inputs of the right shapes and types; ``seconds``: see `timings`."""
-        made = {i: np.empty(shape, dtype) for i, (shape, dtype) in self._room.items()}
-        everything = [*arrays, *(made[i] for i in sorted(made))]
-        spent = self._program.run(self._arena, everything, seconds is not None)
+        """Return the result for arrays of these shapes and types.
+
+        ``seconds``: if given, the time of each step is added to it; see `Native.timings`.
+        """
+        new = {i: np.empty(shape, dtype) for i, (shape, dtype) in self._new_arrays.items()}
+        arguments = [*arrays, *(new[i] for i in sorted(new))]
+        times = self._program.run(self._arena, arguments, seconds is not None)
         if seconds is not None:
-            for step, time in zip(self._steps, spent, strict=True):
+            for step, time in zip(self._steps, times, strict=True):
                 seconds[step] = seconds.get(step, 0.0) + time
         outputs = iter(self._outputs)
 
         def result(value: Value) -> Any:
-            array = everything[next(outputs)]
-            if value.remembered:
-                return Packed(value.shape, value.remembered, array)
+            array = arguments[next(outputs)]
+            if value.packed:
+                return Packed(value.shape, value.packed, array)
             return array.reshape(value.shape)
 
         return map_tree(result, self._result)
 
 
-def made_of(constant: Constant, weights: Mapping[str, Any]) -> NDArray[np.float32]:
-    """The array that a plan's constant is."""
-    parts = [floats(weights[name]) for name in constant.weights]
-    match constant.how:
+def build_constant(constant: Constant, weights: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Compute the array of a plan's constant from the weights."""
+    arrays = [floats(weights[name]) for name in constant.weights]
+    match constant.kind:
         case "weight":
-            made = parts[0]
+            result = arrays[0]
         case "taps":
-            made = parts[0].reshape(len(parts[0]), -1).T
+            result = arrays[0].reshape(len(arrays[0]), -1).T
         case "sum":
-            made = parts[0] + parts[1]
+            result = arrays[0] + arrays[1]
         case _:
-            weight, bias, mean, variance = parts
+            weight, bias, mean, variance = arrays
             scale = weight / np.sqrt(variance + np.float32(constant.eps))
-            made = scale if constant.how == "scale" else bias - mean * scale
-    return np.require(made, np.float32, ["C", "A"])
+            result = scale if constant.kind == "scale" else bias - mean * scale
+    return np.require(result, np.float32, ["C", "A"])
 
 
 def _value(array: Any) -> Value:
+    """Return the value that stands for an array when a function is traced."""
     if isinstance(array, Packed):
-        return Value(array.shape, remembered=array.remembered)
+        return Value(array.shape, packed=array.packed)
     array = np.asarray(array)
     return Value(array.shape, is_integer=array.dtype.kind in "iu")
 
 
 def _plain(array: Any) -> NDArray[Any]:
-    """Return an array in the form that native code reads."""
+    """Return an array with the type and memory layout that native code reads."""
     if isinstance(array, Packed):
         return array.data
     array = np.asarray(array)
@@ -331,8 +336,8 @@ def _plain(array: Any) -> NDArray[Any]:
     return np.require(array, kind, ["C", "A"])
 
 
-def _room(value: Value, size: int) -> tuple[tuple[int, ...], Any]:
-    """Shape and type of an array for a result of so many bytes."""
-    if value.remembered:
+def _array_type(value: Value, size: int) -> tuple[tuple[int, ...], Any]:
+    """Return shape and type of the array for a result of ``size`` bytes."""
+    if value.packed:
         return (value.shape[0], size // max(value.shape[0], 1)), np.uint8
     return value.shape, np.int64 if value.is_integer else np.float32

@@ -1,7 +1,7 @@
 """A plan: the operations of the native engine as plain records, and their text.
 
-A plan knows of no processor. The text is what ``native/src/plan.h`` reads, runs and saves;
-``docs/native.md`` has its grammar and the table of operations.
+A plan does not depend on the processor. ``native/src/plan.cpp`` parses the text; its grammar and
+the table of operations are in ``docs/native.md``.
 """
 
 from __future__ import annotations
@@ -11,24 +11,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Buffer", "Constant", "Field", "Matrix", "Operation", "Plan", "View"]
+__all__ = [
+    "FLOAT",
+    "INTEGER",
+    "Buffer",
+    "Constant",
+    "Field",
+    "Matrix",
+    "Operation",
+    "Plan",
+    "View",
+]
+
+FLOAT, INTEGER = 4, 8
+"""Bytes of a float32 and of an int64."""
 
 _HEADER = "tynda-plan 1"
-_STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(eq=False)
 class Buffer:
-    """Memory for a tensor, rows one after another."""
+    """Memory for a tensor, whose rows follow each other without gaps."""
 
     name: str
     rows: int
     row: int | None
-    """Bytes; None for packed keys or values, which are as long as the kernels have them."""
+    """Bytes of a row; None for packed keys or values, whose size is known to the kernels only."""
     kind: Literal["buffer", "argument", "constant"] = "buffer"
-    """A result of the run, an argument, or a tensor that never changes."""
+    """An intermediate result, an input or output, or a tensor that never changes."""
     packed: str = ""
-    """``keys`` or ``values``, then heads, keys, channels and bits."""
+    """For packed keys or values: ``keys`` or ``values``, then heads, keys, channels and bits."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} {self.rows} {self.packed or self.row}"
@@ -36,7 +49,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class View:
-    """A buffer as a tensor: rows of some bytes, beginning at an offset."""
+    """A strided view of a buffer: rows that are ``row`` bytes apart, from a byte offset on."""
 
     buffer: Buffer
     rows: int
@@ -44,7 +57,7 @@ class View:
     offset: int = 0
 
     def columns(self, start: int) -> View:
-        """The same rows from a byte on."""
+        """Return the view of the same rows without their first ``start`` bytes."""
         return View(self.buffer, self.rows, self.row, self.offset + start)
 
     def __str__(self) -> str:
@@ -55,7 +68,7 @@ class View:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Outputs ``[first, first + count)`` of a weight, as a product reads them."""
+    """Outputs ``[first, first + count)`` of a weight, in the layout of matrix products."""
 
     weight: str
     first: int
@@ -63,18 +76,18 @@ class Matrix:
     inputs: int
     bits: int
     group: int
-    """Below 8 bits: inputs that share a step; 0: all."""
+    """Below 8 bits, the number of inputs that share a scale; 0: all."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor that is made once of weights.
+    """A tensor computed from weights once, before the first run.
 
-    ``how``: ``weight``, as it is; ``taps`` of a depthwise convolution, transposed; ``scale`` and
-    ``shift`` of a batch norm; ``sum`` of several.
+    ``kind``: ``weight`` (a weight itself), ``taps`` (that of a depthwise convolution, transposed),
+    ``scale`` and ``shift`` (of a batch norm), ``sum`` (of two biases).
     """
 
-    how: str
+    kind: str
     weights: tuple[str, ...]
     eps: float = 0.0
 
@@ -88,55 +101,55 @@ class Operation:
 
     name: str
     fields: Mapping[str, Field]
-    """By the names that ``native/src`` gives them."""
+    """Name in ``native/src`` -> value."""
     step: int
-    """The place in the traced program of the operation that it belongs to."""
+    """The index of the traced program's step that it belongs to."""
 
     @property
     def matrices(self) -> list[Matrix]:
-        """Weights that it reads in the kernels' form."""
+        """The weights that it reads in the layout of matrix products."""
         return [value for value in self.fields.values() if isinstance(value, Matrix)]
 
     @property
-    def multiplies_codes(self) -> bool:
-        """Whether its products are of whole numbers."""
-        of_heads = "attention" in self.name and bool(self.fields.get("integer"))
-        return of_heads or self.name == "multiply_8"
+    def is_integer_matmul(self) -> bool:
+        """Whether it multiplies 8-bit codes instead of float32."""
+        attention = "attention" in self.name and bool(self.fields.get("integer"))
+        return attention or self.name == "matmul_8"
 
 
 @dataclass(eq=False)
 class Plan:
-    """Operations in order, with what they work on."""
+    """Operations in order, and the tensors that they read and write."""
 
     operations: list[Operation] = field(default_factory=list)
     matrices: dict[Matrix, str] = field(default_factory=dict)
-    """With the name of each."""
+    """Matrix -> its name in the text."""
     constants: dict[str, Constant] = field(default_factory=dict)
-    """By the names of their buffers."""
+    """Name of a buffer -> the constant in it."""
     arguments: list[Buffer] = field(default_factory=list)
-    """Inputs, then those outputs that are none of them."""
+    """Inputs, then those outputs that are not inputs too."""
     results: list[Buffer] = field(default_factory=list)
     _names: dict[str, int] = field(default_factory=dict)
-    _made: dict[Constant, Buffer] = field(default_factory=dict)
+    _constant_buffers: dict[Constant, Buffer] = field(default_factory=dict)
 
     def buffer(self, name: str, rows: int, row: int | None, packed: str = "") -> Buffer:
-        """A new one; where the name is taken, a number is added to it."""
-        return Buffer(self._free(name), rows, row, packed=packed)
+        """Return a new buffer; a number is added to a name that is already used."""
+        return Buffer(self._unique_name(name), rows, row, packed=packed)
 
-    def constant(self, name: str, rows: int, row: int, made: Constant) -> Buffer:
-        """A tensor that never changes; the same one for the same ``made``."""
-        if made not in self._made:
-            buffer = self._made[made] = self.buffer(name, rows, row)
+    def constant(self, name: str, rows: int, row: int, constant: Constant) -> Buffer:
+        """Return the buffer of a constant; equal constants share one."""
+        if constant not in self._constant_buffers:
+            buffer = self._constant_buffers[constant] = self.buffer(name, rows, row)
             buffer.kind = "constant"
-            self.constants[buffer.name] = made
-        return self._made[made]
+            self.constants[buffer.name] = constant
+        return self._constant_buffers[constant]
 
-    def matrix(self, made: Matrix) -> Matrix:
-        """Note that a weight is read in this form."""
-        if made not in self.matrices:
-            part = f".{made.first}" if made.first else ""
-            self.matrices[made] = self._free(f"{made.weight}{part}")
-        return made
+    def matrix(self, matrix: Matrix) -> Matrix:
+        """Add a matrix to the plan unless it has it, and return it."""
+        if matrix not in self.matrices:
+            suffix = f".{matrix.first}" if matrix.first else ""
+            self.matrices[matrix] = self._unique_name(f"{matrix.weight}{suffix}")
+        return matrix
 
     def argument(self, buffer: Buffer) -> None:
         """Make a buffer the next argument."""
@@ -144,28 +157,30 @@ class Plan:
         self.arguments.append(buffer)
 
     def text(self) -> str:
-        """The plan as ``native/src/plan.h`` reads it; equal plans have equal texts."""
+        """Return the plan's text; equal plans have equal texts."""
         lines = [_HEADER, *map(str, self.arguments)]
-        told = set(self.arguments)
-        named = set[str]()
+        declared: set[Buffer | Matrix] = set(self.arguments)
         for operation in self.operations:
             for value in operation.fields.values():
-                if isinstance(value, View) and value.buffer not in told:
-                    told.add(value.buffer)
-                    lines.append(str(value.buffer))
-                elif isinstance(value, Matrix) and self.matrices[value] not in named:
-                    name = self.matrices[value]
-                    named.add(name)
-                    sizes = value.first, value.count, value.inputs, value.bits, value.group
-                    lines.append(" ".join(map(str, ("matrix", name, value.weight, *sizes))))
+                tensor = value.buffer if isinstance(value, View) else value
+                if isinstance(tensor, Buffer | Matrix) and tensor not in declared:
+                    declared.add(tensor)
+                    lines.append(self._declaration(tensor))
             lines.append(self.line(operation))
         lines += [f"result {buffer.name}" for buffer in self.results]
         return "\n".join(lines) + "\n"
 
     def line(self, operation: Operation) -> str:
-        """An operation as it stands in the text."""
+        """Return the line of an operation."""
         fields = (f"{name}={self._value(value)}" for name, value in operation.fields.items())
         return " ".join((operation.name, *fields))
+
+    def _declaration(self, tensor: Buffer | Matrix) -> str:
+        if isinstance(tensor, Buffer):
+            return str(tensor)
+        m = tensor
+        words = self.matrices[m], m.weight, m.first, m.count, m.inputs, m.bits, m.group
+        return " ".join(map(str, ("matrix", *words)))
 
     def _value(self, value: Any) -> str:
         if value is None:
@@ -176,8 +191,8 @@ class Plan:
             return str(int(value))
         return repr(value) if isinstance(value, float) else str(value)
 
-    def _free(self, name: str) -> str:
-        name = _STRANGE.sub("-", name) or "x"
+    def _unique_name(self, name: str) -> str:
+        name = _NOT_IN_NAMES.sub("-", name) or "x"
         while (count := self._names.get(name, 0)) > 0:
             self._names[name] = count + 1
             name = f"{name}.{count + 1}"

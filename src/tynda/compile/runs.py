@@ -1,4 +1,4 @@
-"""The runs of a model's programs that a recording needs, before or while they are computed."""
+"""The runs of a model's programs that are needed to recognise a recording."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ __all__ = ["Run", "Runs", "Work", "follow"]
 
 @dataclass(frozen=True)
 class Work:
-    """A recording, or a batch of several of the same length, in the sizes that programs see."""
+    """The sizes of a recording, or of a batch of recordings of the same length."""
 
     frames: int
     """Frames of the front end."""
     batch: int = 1
     prompt: int = 1
-    """Tokens that a decoder begins with; heads without a decoder ignore it."""
+    """Tokens of the decoder's prompt; heads without a decoder ignore them."""
     tokens: int = 0
-    """Tokens that a decoder writes after them."""
+    """Tokens that a decoder generates after the prompt."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a program, as `Engine.run` takes it."""
+    """One run of a program: the arguments of `Engine.run`."""
 
     stage: str
     """``encoder`` or ``decoder``."""
     name: str
-    """The program's, for people."""
+    """The name of the program, shown in reports."""
     program: Program
     settings: Any
     """The program's third argument."""
     inputs: tuple[Any, ...]
     """Tensors without data (``compile.trace.Value``), or structures of them."""
     times: float = 1
-    """How often a recording needs it: runs that differ a little are counted as one."""
+    """How often a recording needs this run: similar runs are counted as one."""
 
 
 Runs = Generator[Run, Any, None]
-"""The runs of a recording, in order. Whoever iterates sends back each run's result, which the
-next runs take for their inputs: traced, lowered or computed, as the reader likes."""
+"""The runs of a recording, in order. The caller sends the result of each run to the generator,
+which needs it for the inputs of later runs; the result may be traced or computed."""
 
 
 def follow(runs: Runs, execute: Callable[[Run], Any]) -> None:

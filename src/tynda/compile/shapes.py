@@ -1,4 +1,4 @@
-"""Checks of the shapes that a traced operation is given."""
+"""Checks of the shapes of a traced operation's inputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Shaped", "attended", "expect"]
 
 
 class Shaped(Protocol):
-    """A tensor of which only its name and shape are known."""
+    """A tensor whose name and shape are known, with or without data."""
 
     @property
     def name(self) -> str:

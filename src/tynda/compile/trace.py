@@ -1,6 +1,7 @@
-"""Tracing backend: no data, only shapes. A model's definition becomes a list of operations.
+"""The tracing backend: it records the operations of a model's function from shapes, without data.
 
-The cost of a model and its plans are computed from that list; `replay` runs it elsewhere.
+The recorded `Program` is what costs are counted on and plans are lowered from; `replay` runs it on
+another backend.
 """
 
 # ruff: noqa: D102 - the protocol documents every operation
@@ -31,10 +32,10 @@ __all__ = [
 ]
 
 VIEWS = ("reshape", "slice")
-"""Operations whose result is their first tensor seen in another way."""
+"""Operations whose result is a view of their first tensor."""
 INTEGERS = ("positions", "conv_lengths", "multiply_lengths")
-"""Operations on lengths and places, a few numbers each."""
-_NUMBERS = ("lengths", "starts", "items", "ids")
+"""Operations on lengths and positions, whose cost is negligible."""
+_INTEGER_ARGUMENTS = ("lengths", "starts", "index", "ids")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +44,12 @@ class Value:
 
     shape: tuple[int, ...]
     name: str = ""
-    """A weight's own name; or the layer's that makes the tensor, such as ``blocks.0.ff1.in``."""
+    """The name of a weight, or of the layer that computes the tensor (``blocks.0.ff1.in``)."""
     is_weight: bool = False
     is_integer: bool = False
-    """Whether it has whole numbers: lengths, places, tokens."""
-    remembered: str = ""
-    """``keys`` or ``values``, of how many heads: as `remember_keys` gives them."""
+    """Whether its elements are integers: lengths, positions or tokens."""
+    packed: str = ""
+    """For a result of `pack_keys` or `pack_values`: ``keys`` or ``values``, and the heads."""
 
     @property
     def size(self) -> int:
@@ -62,21 +63,21 @@ class Step:
 
     operation: str
     tensors: Mapping[str, Value]
-    """By the protocol's names of its arguments."""
+    """Name of a parameter in the protocol -> tensor."""
     settings: Mapping[str, Any]
-    """The other arguments."""
+    """Name of a parameter that is no tensor -> its value."""
     result: Value
 
     @property
     def weights(self) -> list[Value]:
-        """The tensors of the model that it reads."""
+        """The weights that it reads."""
         return [v for v in self.tensors.values() if v.is_weight]
 
     @property
     def activations(self) -> list[Value]:
-        """The other tensors that it reads, those of whole numbers apart."""
+        """The other tensors that it reads, without those of lengths, positions, indices and ids."""
         tensors = self.tensors.items()
-        return [v for k, v in tensors if not v.is_weight and k not in _NUMBERS]
+        return [v for k, v in tensors if not v.is_weight and k not in _INTEGER_ARGUMENTS]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Program:
 def trace(family: Family, config: Any, frames: int, batch: int = 1) -> Program:
     """List the operations of a family's ``encode`` on features ``[batch, frames, bins]``.
 
-    No weight is made: a model of any size is traced in milliseconds. Raises ValueError where
+    No weight is allocated: a model of any size is traced in milliseconds. Raises ValueError where
     shapes do not fit.
     """
     features, lengths = Value((batch, frames, config.bins)), Value((batch,), is_integer=True)
@@ -102,10 +103,10 @@ def trace(family: Family, config: Any, frames: int, batch: int = 1) -> Program:
 def trace_call(
     function: Callable[..., Any], shapes: Mapping[str, tuple[int, ...]], config: Any, *inputs: Any
 ) -> tuple[Program, Any]:
-    """What ``function(ops, weights, config, *inputs)`` does, and its result.
+    """Return the program of ``function(ops, weights, config, *inputs)``, and the function's result.
 
-    ``shapes``: of the weights, by name. ``inputs`` are values, or structures of them
-    (``ops.tree``), and so is the result.
+    ``shapes``: name of a weight -> its shape. ``inputs`` and the result are values or structures of
+    them (``ops.tree``). Raises ValueError where shapes do not fit.
     """
     ops = TraceOps()
     weights = {name: ops.weight(name, *shape) for name, shape in shapes.items()}
@@ -117,7 +118,7 @@ def trace_call(
 def replay(
     program: Program, ops: Any, weights: Mapping[str, Any], inputs: Sequence[Any]
 ) -> list[Any]:
-    """Run a program on a backend's tensors: the same as the definition itself gives there."""
+    """Run a program on a backend's tensors; the result equals that of the traced function."""
     known = dict(zip(program.inputs, inputs, strict=True))
     for step in program.steps:
         replay_step(step, ops, weights, known)
@@ -125,7 +126,10 @@ def replay(
 
 
 def replay_step(step: Step, ops: Any, weights: Mapping[str, Any], known: dict[Value, Any]) -> None:
-    """Run one step on a backend's tensors: those that it reads are ``known``, or weights."""
+    """Run one step on a backend's tensors, and add its result to ``known``.
+
+    ``known``: the inputs of the program and the results of earlier steps.
+    """
 
     def find(value: Value) -> Any:
         if value.is_weight and value not in known:
@@ -140,7 +144,7 @@ def replay_step(step: Step, ops: Any, weights: Mapping[str, Any], known: dict[Va
 
 @dataclass
 class TraceOps:
-    """Operations of ``tynda.ops.base`` on `Value` objects; each call adds a `Step`.
+    """The operations of ``tynda.ops.base`` on `Value` objects; each call records a `Step`.
 
     Raises ValueError where shapes do not fit.
     """
@@ -148,7 +152,7 @@ class TraceOps:
     steps: list[Step] = field(default_factory=list)
 
     def weight(self, name: str, *shape: int) -> Value:
-        """A tensor of the model."""
+        """Return the value of a weight."""
         return Value(shape, name, is_weight=True)
 
     def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
@@ -210,10 +214,8 @@ class TraceOps:
     ) -> Value:
         expect(weight.shape == bias.shape == x.shape[-1:], x, weight, bias)
         expect(x.shape[-1] % groups == 0, x)
-        settings = {"groups": groups, "eps": eps}
-        return self._step(
-            "group_norm", x.shape, settings, x=x, weight=weight, bias=bias, lengths=lengths
-        )
+        tensors = {"x": x, "weight": weight, "bias": bias, "lengths": lengths}
+        return self._step("group_norm", x.shape, {"groups": groups, "eps": eps}, **tensors)
 
     def batch_norm(
         self,
@@ -248,12 +250,14 @@ class TraceOps:
         return self._step("asinh", x.shape, x=x)
 
     def glu(self, x: Value) -> Value:
-        expect(x.shape[-1] % 2 == 0, x)
-        return self._step("glu", (*x.shape[:-1], x.shape[-1] // 2), x=x)
+        return self._gated("glu", x)
 
     def swiglu(self, x: Value) -> Value:
+        return self._gated("swiglu", x)
+
+    def _gated(self, operation: str, x: Value) -> Value:
         expect(x.shape[-1] % 2 == 0, x)
-        return self._step("swiglu", (*x.shape[:-1], x.shape[-1] // 2), x=x)
+        return self._step(operation, (*x.shape[:-1], x.shape[-1] // 2), x=x)
 
     def log_softmax(self, x: Value) -> Value:
         return self._step("log_softmax", x.shape, x=x)
@@ -293,39 +297,30 @@ class TraceOps:
         expect(table.shape[-1] % 2 == 0 and table.shape[-1] <= width, x, table)
         return self._step("rotary", x.shape, {"heads": heads}, table=table, x=x)
 
-    def distances(self, x: Value) -> Value:
+    def relative_encoding(self, x: Value) -> Value:
         _, time, channels = x.shape
         expect(channels % 2 == 0, x)
-        return self._step("distances", (max(0, 2 * time - 1), channels), x=x)
+        return self._step("relative_encoding", (max(0, 2 * time - 1), channels), x=x)
 
     def relative_attention(
         self,
         q: Value,
         k: Value,
         v: Value,
-        distances: Value,
+        encoding: Value,
         content_bias: Value,
-        distance_bias: Value,
+        position_bias: Value,
         *,
         heads: int,
         lengths: Value,
     ) -> Value:
         shape = attended(q, k, v, heads)
         time, channels = q.shape[1:]
-        expect(k.shape == q.shape and distances.shape == (max(0, 2 * time - 1), channels), q, k)
-        expect(content_bias.shape == distance_bias.shape == (channels,), q, content_bias)
-        return self._step(
-            "relative_attention",
-            shape,
-            {"heads": heads},
-            q=q,
-            k=k,
-            v=v,
-            distances=distances,
-            content_bias=content_bias,
-            distance_bias=distance_bias,
-            lengths=lengths,
-        )
+        expect(k.shape == q.shape and encoding.shape == (max(0, 2 * time - 1), channels), q, k)
+        expect(content_bias.shape == position_bias.shape == (channels,), q, content_bias)
+        tensors = {"q": q, "k": k, "v": v, "encoding": encoding}
+        tensors |= {"content_bias": content_bias, "position_bias": position_bias}
+        return self._step("relative_attention", shape, {"heads": heads}, **tensors, lengths=lengths)
 
     def attention_weights(self, q: Value, k: Value, *, heads: int, lengths: Value) -> Value:
         batch, queries, channels = q.shape
@@ -333,16 +328,16 @@ class TraceOps:
         shape = (batch, heads, queries, k.shape[1])
         return self._step("attention_weights", shape, {"heads": heads}, q=q, k=k, lengths=lengths)
 
-    def remember_keys(self, k: Value, *, heads: int, lengths: Value) -> Value:
-        return self._remember("keys", heads, k=k, lengths=lengths)
+    def pack_keys(self, k: Value, *, heads: int, lengths: Value) -> Value:
+        return self._pack("keys", heads, k=k, lengths=lengths)
 
-    def remember_values(self, v: Value, *, heads: int, lengths: Value) -> Value:
-        return self._remember("values", heads, v=v, lengths=lengths)
+    def pack_values(self, v: Value, *, heads: int, lengths: Value) -> Value:
+        return self._pack("values", heads, v=v, lengths=lengths)
 
-    def _remember(self, what: str, heads: int, **tensors: Value) -> Value:
+    def _pack(self, what: str, heads: int, **tensors: Value) -> Value:
         x = tensors[what[0]]
         expect(x.shape[-1] % heads == 0, x)
-        return self._step(f"remember_{what}", x.shape, {"heads": heads}, **tensors)
+        return self._step(f"pack_{what}", x.shape, {"heads": heads}, **tensors)
 
     def embedding(self, ids: Value, weight: Value) -> Value:
         return self._step("embedding", (*ids.shape, weight.shape[1]), ids=ids, weight=weight)
@@ -354,8 +349,8 @@ class TraceOps:
         expect(cache.shape[::2] == x.shape[::2], cache, x)
         return self._step("write", cache.shape, cache=cache, x=x, starts=starts)
 
-    def take(self, x: Value, items: Value) -> Value:
-        return self._step("take", (*items.shape, *x.shape[1:]), x=x, items=items)
+    def index_select(self, x: Value, index: Value) -> Value:
+        return self._step("index_select", (*index.shape, *x.shape[1:]), x=x, index=index)
 
     def slice(self, x: Value, start: int, stop: int) -> Value:
         expect(0 <= start <= stop <= x.shape[-2], x)
@@ -375,17 +370,10 @@ class TraceOps:
     ) -> Value:
         gates, hidden = weight_hh.shape
         expect(weight_ih.shape == (gates, x.shape[-1]) and gates == 4 * hidden, x, weight_ih)
-        return self._step(
-            "lstm",
-            (*x.shape[:-1], hidden),
-            {"reverse": reverse},
-            x=x,
-            weight_ih=weight_ih,
-            weight_hh=weight_hh,
-            bias_ih=bias_ih,
-            bias_hh=bias_hh,
-            lengths=lengths,
-        )
+        weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
+        weights |= {"bias_ih": bias_ih, "bias_hh": bias_hh}
+        shape, settings = (*x.shape[:-1], hidden), {"reverse": reverse}
+        return self._step("lstm", shape, settings, x=x, **weights, lengths=lengths)
 
     def add(self, x: Value, y: Value) -> Value:
         expect(y.shape in (x.shape, x.shape[1:]), x, y)
@@ -428,20 +416,19 @@ class TraceOps:
         settings: Mapping[str, Any] | None = None,
         **tensors: Value | None,
     ) -> Value:
-        """Note a call; gives its result, of ``shape``."""
+        """Record a call, and return its result of ``shape``."""
         given = {name: value for name, value in tensors.items() if value is not None}
         step = Step(operation, given, settings or {}, Value(shape))
-        if operation in VIEWS:  # a part of a weight is one still
+        if operation in VIEWS:  # a view of a weight is a weight
             (x,) = given.values()
             result = Value(shape, x.name, x.is_weight, x.is_integer)
         elif operation in INTEGERS:
             result = Value(shape, "", is_integer=True)
-        elif operation == "take":
-            x = given["x"]
-            result = Value(shape, x.name, False, x.is_integer, x.remembered)
-        elif operation.startswith("remember_"):
-            remembered = f"{operation.partition('_')[2]} {step.settings['heads']}"
-            result = Value(shape, step.activations[0].name, remembered=remembered)
+        elif operation == "index_select":
+            result = replace(given["x"], shape=shape, is_weight=False)
+        elif operation.startswith("pack_"):
+            packed = f"{operation.partition('_')[2]} {step.settings['heads']}"
+            result = Value(shape, step.activations[0].name, packed=packed)
         elif step.weights:
             result = Value(shape, step.weights[0].name.rpartition(".")[0])
         else:

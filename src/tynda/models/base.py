@@ -59,7 +59,7 @@ class CrossKV(Generic[T]):
     """Keys and values of a decoder's cross-attention, computed once from the encoder's states."""
 
     keys: Sequence[T]
-    """``[items, frames, channels]`` for each decoder layer, packed by `Ops.remember_keys`."""
+    """``[items, frames, channels]`` for each decoder layer, packed by `Ops.pack_keys`."""
     values: Sequence[T]
     lengths: T
     """``[items]``: the number of frames of each item, without padding."""

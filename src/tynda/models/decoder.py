@@ -67,6 +67,6 @@ def cross_kv(ops: Ops[T], weights: Weights[T], config: Any, states: T, lengths: 
             )
             for i in range(config.decoder_layers)
         ]
-        for part, pack in (("k_proj", ops.remember_keys), ("v_proj", ops.remember_values))
+        for part, pack in (("k_proj", ops.pack_keys), ("v_proj", ops.pack_values))
     )
     return CrossKV(keys, values, lengths)

@@ -173,9 +173,9 @@ def encode(
     log-probabilities ``[batch, frames / stride, vocab]`` and their lengths ``[batch]``, rounded up.
     """
     x, lengths = _subsample(ops, weights, config, features, lengths)
-    distances = ops.distances(x)
+    encoding = ops.relative_encoding(x)
     for i in range(config.layers):
-        x = _block(ops, weights, config, f"encoder.layers.{i}", x, distances, lengths)
+        x = _block(ops, weights, config, f"encoder.layers.{i}", x, encoding, lengths)
         if tap is not None:
             tap(i, x)
     return ops.log_softmax(linear(ops, weights, _HEAD, x)), lengths
@@ -200,7 +200,7 @@ def _subsample(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: 
 
 
 def _block(
-    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, distances: T, lengths: T
+    ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, encoding: T, lengths: T
 ) -> T:
     """Apply one Conformer block (Gulati et al. 2020, section 2.4)."""
 
@@ -214,7 +214,7 @@ def _block(
     def attention(x: T) -> T:
         x = layer_norm(ops, weights, f"{name}.norm_self_att", x)
         q, k, v = (project(f"self_attn.{part}_proj", x) for part in "qkv")
-        relative_keys = project("self_attn.relative_k_proj", distances)
+        relative_keys = project("self_attn.relative_k_proj", encoding)
         biases = (weights[f"{name}.self_attn.bias_{part}"] for part in "uv")
         x = ops.relative_attention(
             q, k, v, relative_keys, *biases, heads=config.heads, lengths=lengths

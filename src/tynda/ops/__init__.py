@@ -1,1 +1,1 @@
-"""The small, closed set of tensor operations that every model is written over."""
+"""The small set of tensor operations on which every model is defined, and its backends."""

@@ -1,9 +1,13 @@
-"""The protocol: what each operation means, with shapes. Backends implement it.
+"""The protocol of backends: the definition of each operation, with shapes.
 
 Activations are batch-first with channels last: ``[batch, time, channels]``, or
 ``[batch, time, bins, channels]`` for two-dimensional convolutions. A padded batch carries
-``lengths [batch]`` (frames that count); an operation that looks along time takes them, and
-gives every item the answer that it would get alone.
+``lengths [batch]``, the number of valid frames of each item. An operation along time reads them, so
+that the result of an item does not depend on the padding. Frames past ``lengths`` of a result are
+unspecified unless the operation defines them.
+
+Activations are float32; lengths, positions, indices and ids are integers. Operations do not check
+values. Backends raise their own error where shapes do not fit (`TraceOps`: ValueError).
 
 A weight has the layout of PyTorch's modules (``[out, in]`` first), so that published
 checkpoints load without a transposition.
@@ -19,27 +23,27 @@ __all__ = ["Ops", "Tap", "Weights", "conv_length", "rotary_frequencies"]
 T = TypeVar("T")
 
 Weights = Mapping[str, T]
-"""Tensor name -> tensor of the backend at hand."""
+"""Name of a weight -> tensor of the backend."""
 
 Tap = Callable[[int, T], None]
-"""Called by a model after each block with the block's index and its output."""
+"""A function that a model calls after each block, with the block's index and its output."""
 
 
 def conv_length(length: int, kernel: int, stride: int, padding: int) -> int:
-    """Frames that a convolution makes of ``length`` frames; 0 where it fits nowhere."""
+    """Return the output frames of a convolution over ``length`` frames, at least 0."""
     return max(0, (length + 2 * padding - kernel) // stride + 1)
 
 
 def rotary_frequencies(width: int, base: float) -> list[float]:
-    """Radians from one position to the next, for each pair of `Ops.rotary`'s channels."""
+    """Return the radians per position of each pair of `Ops.rotary`'s channels."""
     return [float(base ** (-i / width)) for i in range(0, width, 2)]
 
 
 class Ops(Protocol[T]):
-    """One backend. ``T`` is its tensor type; the type of ``lengths`` is ``T`` as well."""
+    """A backend. ``T`` is its type of all tensors, including integer ones such as ``lengths``."""
 
     def linear(self, x: T, weight: T, bias: T | None = None) -> T:
-        """``x [..., in] @ weight[out, in].T + bias[out]`` -> ``[..., out]``."""
+        """Return ``x [..., in] @ weight[out, in].T + bias[out]``: ``[..., out]``."""
         ...
 
     def conv1d(
@@ -54,9 +58,9 @@ class Ops(Protocol[T]):
     ) -> T:
         """Correlate ``x [batch, time, in]`` with ``weight [out, in / groups, kernel]``.
 
-        ``padding`` zeros stand before and after the time axis. Gives
-        ``[batch, conv_length(time, ...), out]``. Padded frames are values like any other:
-        `mask` them before.
+        ``padding`` zeros come before and after the frames. Returns
+        ``[batch, conv_length(time, ...), out]``. Frames past an item's length are read like all
+        others: `mask` them before.
         """
         ...
 
@@ -70,25 +74,30 @@ class Ops(Protocol[T]):
         padding: tuple[int, int] = (0, 0),
         groups: int = 1,
     ) -> T:
-        """Correlate ``x [batch, time, bins, in]``, with zeros around, with ``weight``.
+        """Correlate ``x [batch, time, bins, in]`` with ``weight``.
 
-        ``weight [out, in / groups, k_time, k_bins]``. Gives ``[batch, time', bins', out]`` with
-        both axes by `conv_length`.
+        ``weight [out, in / groups, k_time, k_bins]``; ``padding`` zeros come before and after both
+        axes. Returns ``[batch, time', bins', out]``, where `conv_length` defines both sizes. Frames
+        past an item's length are read like all others: `mask` them before.
         """
         ...
 
     def layer_norm(self, x: T, weight: T, bias: T | None = None, eps: float = 1e-5) -> T:
-        """Normalise the last axis to zero mean, unit (population) variance; then scale, shift."""
+        """Normalise the last axis to mean 0 and population variance 1, then scale and shift it.
+
+        The result is multiplied by ``weight``, then ``bias`` is added, both ``[channels]``.
+        Source: Ba et al. 2016, "Layer normalization".
+        """
         ...
 
     def group_norm(
         self, x: T, weight: T, bias: T, *, groups: int, lengths: T, eps: float = 1e-5
     ) -> T:
-        """Normalise each of ``groups`` parts of the channels over those channels and all time.
+        """Normalise each of ``groups`` groups of channels over its channels and all frames.
 
-        ``x [batch, time, channels]``. Each item has its own mean and (population) variance,
-        of the frames within ``lengths``; frames past them are normalised like the others.
-        Source: Wu & He 2018.
+        ``x [batch, time, channels]``; ``weight`` and ``bias [channels]``. Each item has its own
+        mean and population variance, computed on the frames within ``lengths``; frames past them
+        are normalised with the same statistics. Source: Wu & He 2018, "Group normalization".
         """
         ...
 
@@ -105,100 +114,105 @@ class Ops(Protocol[T]):
     ) -> T:
         """Normalise each channel (last axis) by running ``mean`` and ``variance [channels]``.
 
-        A backend in training takes the statistics of the batch instead, over the frames
-        within ``lengths`` only, and moves the running ones towards them in place, by
-        ``momentum`` (the variance towards the unbiased one). Frames past ``lengths`` are
-        normalised like the others. ``x`` is ``[batch, time, channels]`` or ``[batch, time,
+        In training, a backend normalises by the statistics of the batch, computed on the frames
+        within ``lengths``, and updates the running ones in place: each moves towards them by the
+        factor ``momentum`` (the variance towards the unbiased one). Frames past ``lengths`` are
+        normalised with the same statistics. ``x`` is ``[batch, time, channels]`` or ``[batch, time,
         bins, channels]``. Source: Ioffe & Szegedy 2015, in the form of ``torch.nn``.
         """
         ...
 
     def relu(self, x: T) -> T:
-        """``max(x, 0)``."""
+        """Return ``max(x, 0)``."""
         ...
 
     def gelu(self, x: T) -> T:
-        """``x * Phi(x)``, with the normal distribution itself (Hendrycks & Gimpel 2016)."""
+        """Return ``x * Phi(x)`` with the exact normal distribution (Hendrycks & Gimpel 2016)."""
         ...
 
     def silu(self, x: T) -> T:
-        """``x * sigmoid(x)`` (also called swish)."""
+        """Return ``x * sigmoid(x)``, also called swish (Ramachandran et al. 2017)."""
         ...
 
     def tanh(self, x: T) -> T:
-        """The hyperbolic tangent."""
+        """Return the hyperbolic tangent of each element."""
         ...
 
     def asinh(self, x: T) -> T:
-        """The inverse hyperbolic sine: linear around 0, a signed logarithm far from it."""
+        """Return the inverse hyperbolic sine: linear near 0, logarithmic far from it."""
         ...
 
     def glu(self, x: T) -> T:
-        """``[..., 2 n]`` -> ``[..., n]``: the first half times the sigmoid of the second."""
+        """Return ``[..., n]`` from ``[..., 2 n]``: the first half times the sigmoid of the second.
+
+        Source: Dauphin et al. 2017, "Language modeling with gated convolutional networks".
+        """
         ...
 
     def swiglu(self, x: T) -> T:
-        """``[..., 2 n]`` -> ``[..., n]``: the first half times the SiLU of the second.
+        """Return ``[..., n]`` from ``[..., 2 n]``: the first half times the SiLU of the second.
 
         Source: Shazeer 2020, "GLU Variants Improve Transformer".
         """
         ...
 
     def log_softmax(self, x: T) -> T:
-        """Logarithm of the softmax over the last axis."""
+        """Return the logarithm of the softmax over the last axis."""
         ...
 
     def attention(self, q: T, k: T, v: T, *, heads: int, lengths: T) -> T:
-        """Multi-head scaled dot-product attention, all of ``[batch, time, channels]``.
+        """Return multi-head scaled dot-product attention: ``[batch, queries, v channels]``.
 
-        The channels are split into ``heads`` parts; keys at or past ``lengths`` (of ``k``)
-        get no weight, and an item without any key gives zeros. ``v`` may have other channels
-        than ``q`` and ``k``. Source: Vaswani et al. 2017, section 3.2.
+        ``q [batch, queries, channels]``, ``k [batch, keys, channels]``, ``v [batch, keys,
+        v channels]``. The channels are split evenly between ``heads``. Keys at or past ``lengths``
+        have weight 0, and an item without any key gets zeros. Source: Vaswani et al. 2017,
+        section 3.2.
         """
         ...
 
     def causal_attention(self, q: T, k: T, v: T, *, heads: int, starts: T) -> T:
-        """`attention` where query ``i`` of an item sees the keys up to ``starts + i``.
+        """Return `attention` where query ``i`` of an item attends to keys 0 to ``starts + i``.
 
-        ``starts [batch]`` counts the frames of each item that came before those in ``q``.
+        ``starts [batch]``: the position of each item's first query, which is the number of its
+        keys that earlier calls wrote to the KV cache.
         """
         ...
 
     def window_attention(
         self, q: T, k: T, v: T, *, heads: int, lengths: T, before: int, after: int
     ) -> T:
-        """`attention` of a sequence to itself, where frame ``i`` sees frames ``i - before`` to
-        ``i + after``.
+        """Return self-attention of frame ``i`` to frames ``i - before`` to ``i + after``.
 
-        ``q``, ``k`` and ``v`` have the same frames. A frame that sees no key, which only one past
-        ``lengths`` can, gets zeros. Source: Beltagy et al. 2020, "Longformer", section 3.1.
+        ``q``, ``k`` and ``v`` have the same frames. A frame past ``lengths`` whose window has no
+        valid key gets zeros. Source: Beltagy et al. 2020, "Longformer", section 3.1.
         """
         ...
 
     def rotary_table(self, starts: T, count: int, *, width: int, base: float) -> T:
-        """Cosines, then sines, of the angles by which `rotary` turns ``count`` positions.
+        """Return the cosines and sines of `rotary`: ``[batch, count, 2 pairs]``.
 
-        The positions of an item begin at its own ``starts [batch]``. Position ``p`` turns pair
-        ``i`` by the angle ``p * base ** (-2 i / width)``, a product in float32; there are
-        ``width / 2`` pairs, rounded up. Gives float32 ``[batch, count, 2 * pairs]``.
+        The ``count`` positions of an item begin at its own ``starts [batch]``. Position ``p``
+        rotates pair ``i`` by ``p * base ** (-2 i / width)`` radians, a product in float32; there
+        are ``width / 2`` pairs, rounded up. The cosines of all pairs come before the sines.
         """
         ...
 
     def rotary(self, x: T, table: T, *, heads: int) -> T:
-        """Turn channels of ``x [batch, time, channels]`` in pairs, by angles of their position.
+        """Rotate pairs of channels of ``x [batch, time, channels]`` by angles of their position.
 
-        ``table [batch, time, 2 * pairs]`` is that of `rotary_table`. In each of ``heads`` parts of
-        the channels, channels ``2 i`` and ``2 i + 1`` are a pair, from the first on; those behind
-        the pairs stay. Source: Su et al. 2021, "RoFormer", section 3.2.2, equation 34.
+        ``table [batch, time, 2 pairs]`` is a result of `rotary_table`. In each head, channels
+        ``2 i`` and ``2 i + 1`` are pair ``i``; the channels after the last pair are unchanged.
+        Source: Su et al. 2021, "RoFormer", section 3.2.2, equation 34.
         """
         ...
 
-    def distances(self, x: T) -> T:
-        """Sinusoids of how far two frames of ``x [batch, time, channels]`` may lie apart.
+    def relative_encoding(self, x: T) -> T:
+        """Return the sinusoidal encoding of relative positions: ``[2 time - 1, channels]``.
 
-        Gives ``[2 time - 1, channels]``, a row for each distance ``d`` from ``time - 1`` down to
-        ``1 - time``: ``sin(d w)`` and ``cos(d w)`` in turn, with ``w = 10000 ** (-2 i / channels)``
-        for ``i`` from 0 on. ``channels`` is even. Depends on the shape of ``x`` alone. Source: Dai
+        It depends only on the shape of ``x [batch, time, channels]``; ``channels`` is even. There
+        is a row for each distance ``d`` of a query from a key, from ``time - 1`` down to
+        ``1 - time``. Channels ``2 i`` and ``2 i + 1`` are ``sin(d w)`` and ``cos(d w)`` with
+        ``w = 10000 ** (-2 i / channels)``. Source: Dai
         et al. 2019 ("Transformer-XL"), section 3.3.
         """
         ...
@@ -208,60 +222,64 @@ class Ops(Protocol[T]):
         q: T,
         k: T,
         v: T,
-        distances: T,
+        encoding: T,
         content_bias: T,
-        distance_bias: T,
+        position_bias: T,
         *,
         heads: int,
         lengths: T,
     ) -> T:
-        """`attention` that also looks at how far each key lies from the query.
+        """Return `attention` whose scores also depend on the distance of each key from the query.
 
-        ``q``, ``k`` and ``v [batch, time, channels]``, ``distances [2 time - 1, channels]`` in the
-        order of `distances`, biases ``[channels]``. In each head, query ``i`` and key ``j`` have
-        the score ``((q[i] + content_bias) k[j] + (q[i] + distance_bias) distances[time - 1 - i +
-        j]) / sqrt(width)``. Source: Dai et al. 2019, section 3.3 and appendix B.
+        ``q``, ``k`` and ``v [batch, time, channels]``, ``encoding [2 time - 1, channels]`` in the
+        order of `relative_encoding`, biases ``[channels]``. In each head, query ``i`` and key ``j``
+        have the score ``((q[i] + content_bias) k[j] + (q[i] + position_bias) encoding[time - 1 - i
+        + j]) / sqrt(width)``. Source: Dai et al. 2019, section 3.3 and appendix B.
         """
         ...
 
     def attention_weights(self, q: T, k: T, *, heads: int, lengths: T) -> T:
-        """The weights that `attention` gives to each key: ``[batch, heads, queries, keys]``."""
-        ...
+        """Return the weights of `attention`: ``[batch, heads, queries, keys]``.
 
-    def remember_keys(self, k: T, *, heads: int, lengths: T) -> T:
-        """Keys ``[batch, time, channels]`` that `attention` will see again and again.
-
-        A backend may hold them in a form of its own, which nothing else reads than `attention`,
-        `attention_weights` and `take`. `heads` and ``lengths`` are those of attention.
+        Keys at or past ``lengths`` have weight 0; without any key, all have the same weight.
         """
         ...
 
-    def remember_values(self, v: T, *, heads: int, lengths: T) -> T:
-        """The values that belong to `remember_keys`."""
+    def pack_keys(self, k: T, *, heads: int, lengths: T) -> T:
+        """Return keys ``[batch, time, channels]`` in the layout that is fastest for `attention`.
+
+        Packing pays where many calls read the same keys, as those of cross-attention. Only
+        `attention`, `attention_weights` and `index_select` may read the result. ``heads`` and
+        ``lengths`` are those of the attention.
+        """
+        ...
+
+    def pack_values(self, v: T, *, heads: int, lengths: T) -> T:
+        """Return values ``[batch, time, channels]`` in the layout that belongs to `pack_keys`."""
         ...
 
     def embedding(self, ids: T, weight: T) -> T:
-        """Rows of ``weight [count, channels]`` by integer ``ids [...]`` -> ``[..., channels]``."""
+        """Return rows of ``weight [count, channels]`` by ``ids [...]``: ``[..., channels]``."""
         ...
 
     def positions(self, starts: T, count: int) -> T:
-        """``starts + 0, 1, ... count - 1`` for each of ``starts [batch]``: ``[batch, count]``."""
+        """Return ``count`` consecutive integers from each start: ``[batch, count]``."""
         ...
 
     def write(self, cache: T, x: T, starts: T) -> T:
-        """Put ``x [batch, time, channels]`` into ``cache [batch, capacity, channels]``.
+        """Return ``cache [batch, capacity, channels]`` with ``x [batch, time, channels]`` in it.
 
-        The frames of an item begin at its own ``starts [batch]``. The cache may be changed in
-        place: only the result is to be used.
+        The frames of an item are written from its own position ``starts [batch]`` on, and fit into
+        the capacity. A backend may change ``cache`` in place, so callers use the result only.
         """
         ...
 
-    def take(self, x: T, items: T) -> T:
-        """The items (axis 0) numbered by ``items [n]``, in that order, repeated as named."""
+    def index_select(self, x: T, index: T) -> T:
+        """Return the items ``x[index]`` of axis 0 for ``index [n]``, which may repeat items."""
         ...
 
     def slice(self, x: T, start: int, stop: int) -> T:
-        """Frames ``start`` to ``stop`` of ``[..., time, channels]``."""
+        """Return frames ``start`` to ``stop``, exclusive, of ``x [..., time, channels]``."""
         ...
 
     def lstm(
@@ -275,33 +293,33 @@ class Ops(Protocol[T]):
         lengths: T,
         reverse: bool = False,
     ) -> T:
-        """One LSTM direction over ``x [batch, time, in]`` -> ``[batch, time, hidden]``.
+        """Return one LSTM direction over ``x [batch, time, in]``: ``[batch, time, hidden]``.
 
-        Gates stand in the order input, forget, cell, output: ``weight_ih [4 hidden, in]``,
-        ``weight_hh [4 hidden, hidden]``. ``reverse`` starts at each item's own last frame.
-        Outputs past ``lengths`` are zero. Source: Hochreiter & Schmidhuber 1997, in the form
-        of ``torch.nn.LSTM``.
+        ``weight_ih [4 hidden, in]``, ``weight_hh [4 hidden, hidden]`` and the biases ``[4 hidden]``
+        have the gates in the order input, forget, cell, output. With ``reverse``, the recurrence
+        starts at each item's last valid frame. Outputs past ``lengths`` are zero.
+        Source: Hochreiter & Schmidhuber 1997, in the form of ``torch.nn.LSTM``.
         """
         ...
 
     def add(self, x: T, y: T) -> T:
-        """Elementwise sum. ``y`` has the shape of ``x`` or lacks its first axis (the batch)."""
+        """Return ``x + y``. ``y`` has the shape of ``x``, or that shape without the batch axis."""
         ...
 
     def scale(self, x: T, factor: float) -> T:
-        """``x * factor``."""
+        """Return ``x * factor``."""
         ...
 
     def concat(self, x: T, y: T) -> T:
-        """Join along the last axis."""
+        """Concatenate two tensors along the last axis."""
         ...
 
     def reshape(self, x: T, *shape: int) -> T:
-        """The same elements in another shape; one entry may be -1."""
+        """Return the same elements in another shape, one size of which may be -1 (inferred)."""
         ...
 
     def shape(self, x: T) -> tuple[int, ...]:
-        """The shape as plain integers."""
+        """Return the shape as Python integers."""
         ...
 
     def mask(self, x: T, lengths: T) -> T:
@@ -309,13 +327,16 @@ class Ops(Protocol[T]):
         ...
 
     def conv_lengths(self, lengths: T, kernel: int, stride: int, padding: int) -> T:
-        """`conv_length` of each item."""
+        """Return `conv_length` of each of ``lengths``."""
         ...
 
     def multiply_lengths(self, lengths: T, factor: int) -> T:
-        """Each of ``lengths`` times ``factor``."""
+        """Return each of ``lengths`` times ``factor``."""
         ...
 
     def dropout(self, x: T, rate: float) -> T:
-        """The identity, except in training (Srivastava et al. 2014)."""
+        """Return ``x``; in training, with random elements set to 0 (Srivastava et al. 2014).
+
+        An element is dropped with probability ``rate``; the others are divided by ``1 - rate``.
+        """
         ...

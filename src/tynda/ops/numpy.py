@@ -1,10 +1,10 @@
-"""NumPy backend: the reference. Each operation in the fewest exact lines, float32 throughout.
+"""The NumPy backend: the reference, with the shortest exact code for each operation, in float32.
 
-What the operations mean, with shapes and sources, stands in ``tynda.ops.base``. Nothing here
-trains: batch norm takes the running statistics and dropout is the identity.
+``tynda.ops.base`` defines the operations, with shapes and sources. This backend does not train:
+batch norm uses the running statistics, and dropout is the identity.
 
 A weight may be a `Weight` whose products are computed in 8 bits: ``linear`` and the convolutions
-then compute with whole numbers, as kernels do, and equal them bit for bit.
+then multiply integers as the native kernels do, and equal their results bit for bit.
 """
 
 # ruff: noqa: D102 - the protocol documents every operation
@@ -31,16 +31,17 @@ Array = NDArray[Any]
 _LOWEST = np.finfo(np.float32).min
 
 
-class _Remembered(np.ndarray[Any, Any]):
-    """Keys or values that stay, and are kept in 8 bits where attention is."""
+class _Packed(np.ndarray[Any, Any]):
+    """Packed keys or values: `attention` rounds them to 8 bits for any number of queries."""
 
 
 class NumpyOps:
     """Operations of ``tynda.ops.base`` on float32 arrays.
 
-    ``bits``: 8, where attention is to be simulated in 8 bits as well. ``observe``: called before
-    each product with a weight, with the first of the weight's rows that are used (of a grouped
-    convolution, other groups follow) and the inputs ``[..., in]``, a convolution's by tap.
+    ``bits``: with 8, attention simulates the 8-bit kernels. ``observe``: a function called before
+    each product with a weight, with the index of the first row of the weight that is used (the
+    first output of a group, for a grouped convolution) and the inputs ``[..., in]``, which are
+    ordered by tap in a convolution.
     """
 
     def __init__(self, bits: int = 32, observe: Callable[[int, Array], None] | None = None) -> None:
@@ -84,7 +85,7 @@ class NumpyOps:
         padding: tuple[int, int],
         groups: int,
     ) -> Array:
-        """A convolution over frames and bins; ``kernel`` taps of each."""
+        """Return a convolution over frames and bins; ``kernel``: taps along both axes."""
         if groups > 1 and weight.shape[:2] == (groups, 1):
             values = floats(weight).reshape(-1, *kernel)
             return _shift(_depthwise(x, values, stride, padding), bias)
@@ -104,7 +105,7 @@ class NumpyOps:
         padding: tuple[int, int],
         start: int,
     ) -> Array:
-        """One group's convolution; ``weight``: rows of the whole weight from ``start`` on."""
+        """Return one group's convolution; ``weight``: rows of the full weight from ``start`` on."""
         (step, step_bins), (pad, pad_bins) = stride, padding
         channels, (taps, taps_bins) = weight.shape[0], kernel
         frames = conv_length(x.shape[1], taps, step, pad)
@@ -115,12 +116,14 @@ class NumpyOps:
         x = np.pad(x, ((0, 0), (pad, pad), (pad_bins, pad_bins), (0, 0)))
         # [batch, time, bins', in, taps over bins]
         windows = sliding_window_view(x, taps_bins, axis=2)[:, :, ::step_bins]
-        if is_integer(weight) or self._observe:  # a window has one scale: all of it is needed
+        if (
+            is_integer(weight) or self._observe
+        ):  # a window has one scale, so all its values are needed
             windows = sliding_window_view(windows, taps, axis=1)[:, ::step]
             rows = np.moveaxis(windows, 3, -1).swapaxes(3, 4).reshape(*y.shape[:3], -1)
             return self._product(rows, by_tap(weight), start)
-        # One product per tap in time, over windows of bins: windows over both axes at
-        # once would take as many times the memory as there are taps.
+        # There is one product per tap in time, over windows of bins, because windows over both
+        # axes would multiply the memory by the number of taps.
         values = floats(weight)
         values = values[..., None] if values.ndim == 3 else values
         for tap in range(taps):
@@ -129,7 +132,7 @@ class NumpyOps:
         return y
 
     def _product(self, x: Array, weight: Array | Weight, start: int = 0) -> Array:
-        """``x [..., in]`` times ``weight [out, in]``, transposed; ``start``: as of `_group`."""
+        """Return ``x [..., in] @ weight[out, in].T``; ``start``: see `_group`."""
         if self._observe:
             self._observe(start, x)
         return product(x, weight)
@@ -202,11 +205,11 @@ class NumpyOps:
         return cast(Array, x - np.log(np.exp(x).sum(-1, keepdims=True)))
 
     def attention(self, q: Array, k: Array, v: Array, *, heads: int, lengths: Array) -> Array:
-        if self._bits == 8 and (q.shape[1] >= MIN_QUERIES or isinstance(k, _Remembered)):
+        if self._bits == 8 and (q.shape[1] >= MIN_QUERIES or isinstance(k, _Packed)):
             return attention_8(q, np.asarray(k), np.asarray(v), heads, lengths)
         k, v = np.asarray(k), np.asarray(v)
         valid = np.arange(k.shape[1]) < lengths[:, None]
-        # An item without a key weighs all its values alike, and they are all zero.
+        # An item without a key averages all its values, which the mask sets to zero.
         v = np.where(valid[..., None], v, np.float32(0))
         return _weighted(_softmax(_scores(q, k, heads), valid[:, None, None]), v)
 
@@ -247,7 +250,7 @@ class NumpyOps:
         even[:], odd[:] = even * cos - odd * sin, odd * cos + even * sin
         return y.reshape(x.shape)
 
-    def distances(self, x: Array) -> Array:
+    def relative_encoding(self, x: Array) -> Array:
         return relative_sinusoids(*x.shape[1:])
 
     def relative_attention(
@@ -255,17 +258,17 @@ class NumpyOps:
         q: Array,
         k: Array,
         v: Array,
-        distances: Array,
+        encoding: Array,
         content_bias: Array,
-        distance_bias: Array,
+        position_bias: Array,
         *,
         heads: int,
         lengths: Array,
     ) -> Array:
         valid = np.arange(k.shape[1]) < lengths[:, None]
         v = np.where(valid[..., None], v, np.float32(0))
-        # Scores by distance: those of query i and all keys stand side by side in row i.
-        away = _scores(q + distance_bias, distances[None], heads)
+        # Row i has the scores of query i at all distances; those of its keys are contiguous.
+        away = _scores(q + position_bias, encoding[None], heads)
         scores = _scores(q + content_bias, k, heads) + _diagonals(away, k.shape[1])
         return _weighted(_softmax(scores, valid[:, None, None]), v)
 
@@ -273,11 +276,11 @@ class NumpyOps:
         valid = np.arange(k.shape[1]) < lengths[:, None]
         return _softmax(_scores(q, np.asarray(k), heads), valid[:, None, None])
 
-    def remember_keys(self, k: Array, *, heads: int, lengths: Array) -> Array:
-        return k.view(_Remembered)
+    def pack_keys(self, k: Array, *, heads: int, lengths: Array) -> Array:
+        return k.view(_Packed)
 
-    def remember_values(self, v: Array, *, heads: int, lengths: Array) -> Array:
-        return v.view(_Remembered)
+    def pack_values(self, v: Array, *, heads: int, lengths: Array) -> Array:
+        return v.view(_Packed)
 
     def embedding(self, ids: Array, weight: Array | Weight) -> Array:
         return lookup(weight, ids)
@@ -290,8 +293,8 @@ class NumpyOps:
         cache[rows, self.positions(starts, x.shape[1])] = x
         return cache
 
-    def take(self, x: Array, items: Array) -> Array:
-        return x[items]
+    def index_select(self, x: Array, index: Array) -> Array:
+        return x[index]
 
     def slice(self, x: Array, start: int, stop: int) -> Array:
         return x[..., start:stop, :]
@@ -351,51 +354,52 @@ class NumpyOps:
 
 
 def relative_sinusoids(time: int, channels: int) -> Array:
-    """The result of `Ops.distances` for ``time`` frames of so many ``channels``."""
+    """Return `Ops.relative_encoding` for ``time`` frames and ``channels`` channels."""
     away = np.arange(time - 1, -time, -1)[:, None]
     angles = away * 10_000.0 ** (-np.arange(0, channels, 2) / channels)
     return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(-1, channels).astype(np.float32)
 
 
 def _shift(x: Array, bias: Array | None) -> Array:
-    """Add a bias in place: ``x`` is always an array just made."""
+    """Add a bias in place, since ``x`` is always a new array."""
     if bias is not None:
         x += bias
     return x
 
 
 def _scores(q: Array, k: Array, heads: int) -> Array:
-    """Scaled products of queries and keys: ``[batch, heads, queries, keys]``."""
+    """Return scaled products of queries and keys: ``[batch, heads, queries, keys]``."""
     q = _split(q, heads)
     return (q * np.float32(q.shape[-1] ** -0.5)) @ _split(k, heads).swapaxes(2, 3)
 
 
 def _split(x: Array, heads: int) -> Array:
-    """``[batch, time, channels]`` -> ``[batch, heads, time, channels / heads]``."""
+    """Reshape ``[batch, time, channels]`` to ``[batch, heads, time, channels / heads]``."""
     return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).swapaxes(1, 2)
 
 
 def _diagonals(scores: Array, keys: int) -> Array:
-    """``[..., keys, 2 keys - 1]`` -> ``[..., keys, keys]``: row i from column keys - 1 - i on."""
+    """Return ``[..., keys, keys]``: row i of ``scores [..., keys, 2 keys - 1]`` from column
+    ``keys - 1 - i`` on."""
     columns = keys - 1 - np.arange(scores.shape[-2])[:, None] + np.arange(keys)
     return np.take_along_axis(scores, columns[(None,) * (scores.ndim - 2)], -1)
 
 
 def _softmax(scores: Array, seen: Array) -> Array:
-    """Softmax over the last axis, of what is ``seen``; where nothing is, all weigh alike."""
+    """Return the softmax of ``scores`` over what is ``seen``; uniform where nothing is."""
     scores = np.where(seen, scores, _LOWEST)
     scores = np.exp(scores - scores.max(-1, keepdims=True, initial=_LOWEST))
     return cast(Array, scores / scores.sum(-1, keepdims=True))
 
 
 def _weighted(weights: Array, v: Array) -> Array:
-    """Sums of the values ``[batch, keys, channels]`` by ``weights [batch, heads, q, keys]``."""
+    """Return values ``[batch, keys, channels]`` averaged by ``weights [batch, heads, q, keys]``."""
     y = weights @ _split(v, weights.shape[1])
     return y.swapaxes(1, 2).reshape(*y.shape[::2], v.shape[2])
 
 
 def _erf(x: Array) -> Array:
-    """The error function, within 2e-7 (Abramowitz & Stegun 1964, formula 7.1.26)."""
+    """Return the error function within 2e-7 (Abramowitz & Stegun 1964, formula 7.1.26)."""
     t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
     series: Array = np.zeros_like(t)
     for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
@@ -405,12 +409,12 @@ def _erf(x: Array) -> Array:
 
 
 def _sigmoid(x: Array) -> Array:
-    with np.errstate(over="ignore"):  # exp(-x) = inf gives the right answer, 0
+    with np.errstate(over="ignore"):  # where exp(-x) is infinite, the result is 0, which is correct
         return cast(Array, 1 / (1 + np.exp(-x)))
 
 
 def _depthwise(x: Array, weight: Array, stride: tuple[int, int], padding: tuple[int, int]) -> Array:
-    """Each channel of ``x [batch, time, bins, channels]`` with a ``weight [channels, ...]``."""
+    """Correlate each channel of ``x [batch, time, bins, channels]`` with its own taps."""
     sizes = zip(x.shape[1:3], weight.shape[1:], stride, padding, strict=True)
     frames, bins = (conv_length(*size) for size in sizes)
     x = np.pad(x, ((0, 0), *((pad, pad) for pad in padding), (0, 0)))
@@ -422,7 +426,7 @@ def _depthwise(x: Array, weight: Array, stride: tuple[int, int], padding: tuple[
 
 
 def _reverse(x: Array, lengths: Array) -> Array:
-    """Turn the frames within ``lengths`` round; those past them stay. Its own inverse."""
+    """Reverse the order of the frames within ``lengths``; frames past them stay in place."""
     frames = np.arange(x.shape[1])
     index = np.where(frames < lengths[:, None], lengths[:, None] - 1 - frames, frames)
     return np.take_along_axis(x, index[..., None], axis=1)

@@ -1,4 +1,4 @@
-"""PyTorch backend: training and GPUs. Same results as ``tynda.ops.numpy``, with gradients."""
+"""The PyTorch backend, for training and GPUs. Results equal those of ``tynda.ops.numpy``."""
 
 # ruff: noqa: D102 - the protocol documents every operation
 
@@ -17,8 +17,11 @@ __all__ = ["TorchOps", "has_bfloat16"]
 
 
 class TorchOps:
-    """Operations of ``tynda.ops.base`` on torch tensors; ``training`` turns dropout and
-    batch statistics on. Runs under ``torch.autocast`` as any torch code does."""
+    """Operations of ``tynda.ops.base`` on torch tensors, with gradients.
+
+    ``training`` enables dropout and the statistics of the batch. The operations may run under
+    ``torch.autocast``.
+    """
 
     def __init__(self, training: bool = False) -> None:
         self.training = training
@@ -36,8 +39,8 @@ class TorchOps:
         padding: int = 0,
         groups: int = 1,
     ) -> Tensor:
-        # torch refuses an input that its kernel does not fit, and an empty one even where
-        # padding follows.
+        # torch raises for an input that is shorter than the kernel, and for an empty one even with
+        # padding.
         if conv_length(x.shape[1], weight.shape[2], stride, padding) == 0:
             return x.new_zeros(x.shape[0], 0, weight.shape[0])
         if x.shape[1] == 0:
@@ -65,7 +68,7 @@ class TorchOps:
         if x.shape[1] == 0 or x.shape[2] == 0:
             x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0]))
             padding = (0, 0)
-        # The permuted view is torch's channels_last layout: no copy on the way in or out.
+        # The permuted view has torch's channels_last layout, so that nothing is copied.
         y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding, 1, groups)
         return y.permute(0, 2, 3, 1)
 
@@ -107,7 +110,7 @@ class TorchOps:
         if self.training:
             now, population, count = _statistics(x, lengths)
             with torch.no_grad():
-                # As in torch, the running variance is the unbiased one.
+                # The running variance is the unbiased one, as in torch.
                 unbiased = population * (count / (count - 1).clamp(min=1))
                 moved = momentum * (count > 0)
                 mean += moved * (now - mean)
@@ -141,7 +144,7 @@ class TorchOps:
         return F.log_softmax(x.float(), -1)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
-        # An item without a key attends to its first, whose value is zero.
+        # An item without a key attends to its first one, whose value the mask sets to zero.
         v = self.mask(v, lengths)
         return _attend(q, k, v, heads, _within(k, lengths.clamp(min=1))[:, None, None])
 
@@ -167,7 +170,7 @@ class TorchOps:
         ahead = frames - frames[:, None]
         seen = (ahead >= -before) & (ahead <= after) & _within(k, lengths)[:, None]
         blind = ~seen.any(-1, keepdim=True)
-        # A frame that sees nothing attends to everything first: a softmax needs something.
+        # A frame without a valid key first attends to all keys, since a softmax of none is NaN.
         return _attend(q, k, v, heads, (seen | blind)[:, None]).masked_fill(blind, 0)
 
     def rotary_table(self, starts: Tensor, count: int, *, width: int, base: float) -> Tensor:
@@ -178,12 +181,12 @@ class TorchOps:
     def rotary(self, x: Tensor, table: Tensor, *, heads: int) -> Tensor:
         y = x.reshape(*x.shape[:2], heads, x.shape[2] // heads)
         cos, sin = table[:, :, None].to(x.dtype).chunk(2, -1)
-        turned, rest = y[..., : table.shape[-1]], y[..., table.shape[-1] :]
-        even, odd = turned[..., ::2], turned[..., 1::2]
+        rotated, rest = y[..., : table.shape[-1]], y[..., table.shape[-1] :]
+        even, odd = rotated[..., ::2], rotated[..., 1::2]
         pairs = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
         return torch.cat([pairs.flatten(-2), rest], -1).flatten(2)
 
-    def distances(self, x: Tensor) -> Tensor:
+    def relative_encoding(self, x: Tensor) -> Tensor:
         return torch.from_numpy(relative_sinusoids(*x.shape[1:])).to(x)
 
     def relative_attention(
@@ -191,15 +194,15 @@ class TorchOps:
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        distances: Tensor,
+        encoding: Tensor,
         content_bias: Tensor,
-        distance_bias: Tensor,
+        position_bias: Tensor,
         *,
         heads: int,
         lengths: Tensor,
     ) -> Tensor:
         time, v = k.shape[1], self.mask(v, lengths)
-        away = _scores(q + distance_bias, distances[None], heads)
+        away = _scores(q + position_bias, encoding[None], heads)
         frames = torch.arange(time, device=k.device)
         columns = (time - 1 - frames[:, None] + frames).expand(*away.shape[:3], time)
         scores = _scores(q + content_bias, k, heads) + away.gather(3, columns)
@@ -209,10 +212,10 @@ class TorchOps:
     def attention_weights(self, q: Tensor, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return _softmax(_scores(q, k, heads), _within(k, lengths)[:, None, None])
 
-    def remember_keys(self, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
+    def pack_keys(self, k: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return k
 
-    def remember_values(self, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
+    def pack_values(self, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
         return v
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
@@ -226,8 +229,8 @@ class TorchOps:
         cache[rows, self.positions(starts, x.shape[1])] = x.to(cache.dtype)
         return cache
 
-    def take(self, x: Tensor, items: Tensor) -> Tensor:
-        return x[items]
+    def index_select(self, x: Tensor, index: Tensor) -> Tensor:
+        return x[index]
 
     def slice(self, x: Tensor, start: int, stop: int) -> Tensor:
         return x[..., start:stop, :]
@@ -244,10 +247,10 @@ class TorchOps:
         reverse: bool = False,
     ) -> Tensor:
         state = x.new_zeros(1, x.shape[0], weight_hh.shape[1])
-        if x.shape[1] == 0:  # torch refuses it
+        if x.shape[1] == 0:  # torch raises for no frames
             return state.transpose(0, 1)[:, :0]
-        # Padding stands after the last frame, where a recurrence from the first frame on
-        # sees it too late for harm: nothing has to be packed.
+        # Padding comes after the last valid frame, so that it does not change the outputs before
+        # it: no packed sequence is needed.
         if reverse:
             x = _reverse(x, lengths)
         weights = [weight_ih, weight_hh, bias_ih, bias_hh]
@@ -300,10 +303,10 @@ class TorchOps:
 
 @cache
 def has_bfloat16(device: str) -> bool:
-    """Whether torch computes in bfloat16 on a device of this type (``cpu``, ``cuda``).
+    """Whether torch is fast in bfloat16 on a device of this type (``cpu``, ``cuda``).
 
     On x86, oneDNN has its bfloat16 kernels from AVX-512 on. Below it most operations are
-    emulated, 5 to 20 times slower than in float32, and an LSTM raises: so one is tried.
+    emulated, 5 to 20 times slower than in float32, and an LSTM raises, so this tries one.
     """
     if device != "cpu":
         return True
@@ -318,7 +321,7 @@ def has_bfloat16(device: str) -> bool:
 
 
 def _lstm(x: Tensor, state: Tensor, weights: list[Tensor], training: bool) -> Tensor:
-    """One layer in one direction: ``[batch, time, inputs]`` -> ``[batch, time, hidden]``."""
+    """Return one layer and direction over ``[batch, time, inputs]``: ``[batch, time, hidden]``."""
     y: Tensor = torch.lstm(
         x,
         (state, state),
@@ -334,23 +337,23 @@ def _lstm(x: Tensor, state: Tensor, weights: list[Tensor], training: bool) -> Te
 
 
 def _windows(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """What each output of a convolution sees: ``[batch, frames, kernel * channels]``.
+    """Return the window of each output of a convolution: ``[batch, frames, kernel * channels]``.
 
-    Side by side they make a convolution a product, and with channels last that trains faster
-    than torch's kernel, which turns everything round twice. For a kernel of whole strides.
+    With windows as rows, a convolution is a matrix product, which trains faster with channels last
+    than torch's kernel, which transposes input and output. ``kernel`` is a multiple of ``stride``.
     """
     frames = conv_length(x.shape[1], kernel, stride, padding)
-    x, reach = F.pad(x, (0, 0, padding, padding)), kernel // stride
-    steps = frames + reach - 1
+    x, strides = F.pad(x, (0, 0, padding, padding)), kernel // stride
+    steps = frames + strides - 1
     x = x[:, : steps * stride].reshape(len(x), steps, stride * x.shape[2])
-    return torch.cat([x[:, i : i + frames] for i in range(reach)], -1)
+    return torch.cat([x[:, i : i + frames] for i in range(strides)], -1)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, seen: Tensor) -> Tensor:
-    """Sums of the values that each query has ``seen``, weighted: ``[batch, queries, channels]``.
+    """Return attention to the keys that each query has ``seen``: ``[batch, queries, channels]``.
 
-    By torch's fused kernel, in float32 on a CPU twice as fast as plain products, forward and
-    backward; in bfloat16 on a CPU its backward pass was seen to be four times slower.
+    Torch's fused kernel is twice as fast as plain products in float32 on a CPU, forward and
+    backward. In bfloat16 on a CPU its backward pass was four times slower, so it is not used there.
     """
     if q.dtype is torch.bfloat16 and q.device.type == "cpu":
         y = _softmax(_scores(q, k, heads), seen).to(v.dtype) @ _split(v, heads)
@@ -361,32 +364,32 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, seen: Tensor) -> Tensor
 
 
 def _scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
-    """Scaled products of queries and keys: ``[batch, heads, queries, keys]``."""
+    """Return scaled products of queries and keys: ``[batch, heads, queries, keys]``."""
     q = _split(q, heads)
     scores: Tensor = (q * q.shape[-1] ** -0.5) @ _split(k, heads).transpose(2, 3)
     return scores
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
-    """``[batch, time, channels]`` -> ``[batch, heads, time, channels / heads]``."""
+    """Reshape ``[batch, time, channels]`` to ``[batch, heads, time, channels / heads]``."""
     return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2)
 
 
 def _softmax(scores: Tensor, seen: Tensor) -> Tensor:
-    """Softmax over the last axis, of what is ``seen``; where nothing is, all weigh alike."""
+    """Return the softmax of ``scores`` over what is ``seen``; uniform where nothing is."""
     scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
-    return scores.softmax(-1, dtype=scores.dtype)  # autocast would widen it
+    return scores.softmax(-1, dtype=scores.dtype)  # under autocast, softmax would return float32
 
 
 def _within(x: Tensor, lengths: Tensor) -> Tensor:
-    """Which frames of ``x [batch, time, ...]`` count: bool ``[batch, time]``."""
+    """Return a mask ``[batch, time]`` of the frames of ``x`` within ``lengths``."""
     return torch.arange(x.shape[1], device=x.device) < lengths[:, None]
 
 
 def _statistics(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and population variance of each channel within ``lengths``, and how many values.
+    """Return mean and population variance of each channel within ``lengths``, and the count.
 
-    In float32, whatever the type of ``x``; all zero where no frame counts.
+    They are in float32 for any type of ``x``, and zero where no frame is valid.
     """
     keep = _within(x, lengths)
     keep = keep.reshape(keep.shape + (1,) * (x.ndim - 2))
@@ -399,7 +402,7 @@ def _statistics(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _reverse(x: Tensor, lengths: Tensor) -> Tensor:
-    """Turn the frames within ``lengths`` round; those past them stay. Its own inverse."""
+    """Reverse the order of the frames within ``lengths``; frames past them stay in place."""
     frames = torch.arange(x.shape[1], device=x.device)
     index = torch.where(frames < lengths[:, None], lengths[:, None] - 1 - frames, frames)
     return x.gather(1, index[..., None].expand_as(x))

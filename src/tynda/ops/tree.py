@@ -1,4 +1,4 @@
-"""Tensors in lists, tuples and dataclasses: the arguments and results of a model's functions."""
+"""Structures of tensors (lists, tuples, dataclasses), as a model's functions accept and return."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ __all__ = ["leaves", "map_tree"]
 
 
 def map_tree(function: Callable[[Any], Any], tree: Any) -> Any:
-    """The same structure with ``function`` of each tensor in it; None stays None."""
+    """Return the same structure with ``function(tensor)`` for each tensor; None stays None."""
     if tree is None:
         return None
     if dataclasses.is_dataclass(tree) and not hasattr(tree, "shape"):
-        parts = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
-        mapped = {name: map_tree(function, part) for name, part in parts.items()}
+        names = [field.name for field in dataclasses.fields(tree)]
+        mapped = {name: map_tree(function, getattr(tree, name)) for name in names}
         return dataclasses.replace(tree, **mapped)  # type: ignore[type-var]
     if isinstance(tree, list | tuple):
-        return type(tree)(map_tree(function, part) for part in tree)
+        return type(tree)(map_tree(function, item) for item in tree)
     return function(tree)
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """The tensors, in the order in which `map_tree` comes by them."""
+    """Yield the tensors of a structure, in the order of `map_tree`."""
     if isinstance(tree, list | tuple):
-        for part in tree:
-            yield from leaves(part)
+        for item in tree:
+            yield from leaves(item)
     elif dataclasses.is_dataclass(tree) and not hasattr(tree, "shape"):
         for field in dataclasses.fields(tree):
             yield from leaves(getattr(tree, field.name))

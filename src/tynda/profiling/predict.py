@@ -58,9 +58,9 @@ def predict(model: Checkpoint, case: Case) -> Memory:
         if run.name == "step":  # the cache is updated in place; the logits are working bytes
             cache = max(cache, _FLOAT * sum(value.size for value in leaves(run.inputs[-1])))
         elif run.stage == "decoder":
-            cross += lowered.made_bytes
+            cross += lowered.output_bytes
         else:
-            data += lowered.made_bytes
+            data += lowered.output_bytes
     products = {matrix.weight for matrix in matrices}
     others = sum(
         _FLOAT * int(np.prod(weight.shape))

@@ -144,9 +144,9 @@ class _Part:
 
 
 class _Targets:
-    """What a part should give for each utterance; of the last, log-probabilities in f16.
+    """The outputs of the exact block for each utterance; of the last, log-probabilities in f16.
 
-    It is kept as far as there is room, and else computed anew.
+    They are cached up to a number of bytes, and beyond it computed again at each call.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class Spectra:
         self._native = None
         if _native is not None and is_smooth(fft):
             self._kernels = _native.kernels(instructions or _native.instruction_sets()[0])
-            which = getattr(_native.Ending, ending.upper())
+            which = getattr(_native.FinalStep, ending.upper())
             self._native = _native.Spectra(window, fft, filters, which)
 
     def __call__(self, samples: Floats, hop: int, frames: int) -> Floats:

@@ -24,7 +24,7 @@ KEYS_PER_BLOCK = 256
 """Number of keys in a block."""
 MIN_QUERIES = 16
 """With fewer queries, attention is computed in float32, since products in 8 bits save no time,
-unless the keys were quantised once for many calls (``remember_keys``)."""
+unless the keys were quantised once for many calls (``pack_keys``)."""
 _MASKED = np.finfo(np.float64).min
 
 

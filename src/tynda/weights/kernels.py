@@ -44,18 +44,18 @@ def copy_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, b
     """
     part: Any = weight[rows]
     if bits == 8 and part.grid is None:  # The kernels round faster than NumPy.
-        matrix.put_rounded(kernels, at, by_tap(part.rows))
+        matrix.pack_rounded(kernels, at, by_tap(part.rows))
         release_memory(part.rows)
         return
     kind, arrays = kernel_arrays(part, bits)
     if kind == "float32":
-        matrix.put(at, *arrays)
+        matrix.pack_float32(at, *arrays)
         release_memory(part)
     elif kind == "int8":
-        matrix.put_8(at, *arrays)
+        matrix.pack_int8(at, *arrays)
     else:
         codes, *steps = arrays
-        matrix.put_few(at, codes, kind == "ternary", *steps)
+        matrix.pack_few(at, codes, kind == "ternary", *steps)
 
 
 def kernel_arrays(part: Tensor, bits: int) -> tuple[str, list[NDArray[Any]]]:

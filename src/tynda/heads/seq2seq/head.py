@@ -85,7 +85,7 @@ class Seq2SeqHead(Head[Options]):
             frames=frames,
             padding_samples=frames * hop,
             attends_to_padding=True,
-            numbers={"end": tokenizer.eot, "most": max_tokens},
+            numbers={"end": tokenizer.eot, "max_tokens": max_tokens},
             tokens={"prompt": prompt, "never": never, "first": first},
         )
 

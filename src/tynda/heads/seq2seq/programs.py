@@ -53,9 +53,9 @@ def step(
     return states, family.programs["logits"](ops, weights, config, last), grown
 
 
-def select(ops: Ops[T], weights: Weights[T], settings: None, part: Part, items: T) -> Part:
-    """Return the rows ``items [n]`` of a `KVCache`, or these items of a `CrossKV`."""
-    return map_tree(lambda x: ops.take(x, items), part)  # type: ignore[no-any-return]
+def select(ops: Ops[T], weights: Weights[T], settings: None, part: Part, index: T) -> Part:
+    """Return the rows of a `KVCache`, or the items of a `CrossKV`, at ``index [n]``."""
+    return map_tree(lambda x: ops.index_select(x, index), part)  # type: ignore[no-any-return]
 
 
 def forced_logits(

@@ -179,7 +179,7 @@ def graphs(model: Path) -> dict[str, Graph]:
     after = axes(["logits"], every) | axes(names.present, grows)
     return {
         "model": Graph(encoder, (x,), axes(["x", "y"], every)),
-        "hear": Graph(cross, (states,), axes(["states"], every) | sound),
+        "cross_kv": Graph(cross, (states,), axes(["states"], every) | sound),
         "advance": Graph(
             advance, (tokens, *cross_kv, *past), axes(["tokens"], (0, 1)) | sound | before | after
         ),

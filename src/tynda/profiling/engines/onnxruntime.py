@@ -67,7 +67,7 @@ class OnnxRuntime(Engine):
 
         if not has_decoder(path):
             return exported.CTC(run, path, kind)
-        decoder = _Decoder(load("hear"), load("advance"), exported.decoder_names(path))
+        decoder = _Decoder(load("cross_kv"), load("advance"), exported.decoder_names(path))
         return exported.Whisper(run, decoder, path, kind)
 
 

@@ -72,14 +72,14 @@ class OpenVino(Engine):
         if case.bits == "32":  # OpenVINO may otherwise choose bf16, and 8 bits for the KV cache
             config |= {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 
-        def load(name: str, remembers: Mapping[str, str] | None = None) -> Any:
+        def load(name: str, states: Mapping[str, str] | None = None) -> Any:
             graph = core.read_model(path / f"{name}.xml")
             sized = {x: [case.batch, *list(x.partial_shape)[1:]] for x in graph.inputs}
             if case.seconds and not has_decoder(path):
                 sized = {graph.input(0): [case.batch, round(case.seconds * SAMPLE_RATE)]}
             graph.reshape(sized)
-            if remembers:
-                apply_make_stateful_transformation(graph, remembers)
+            if states:
+                apply_make_stateful_transformation(graph, states)
             return core.compile_model(graph, "CPU", config)
 
         model, kind = load("model"), self.bits[case.bits]
@@ -92,7 +92,7 @@ class OpenVino(Engine):
             return exported.CTC(run, path, kind)
         names = exported.decoder_names(path)
         advance = load("advance", dict(zip(names.past, names.present, strict=True)))
-        return exported.Whisper(run, _Decoder(load("hear"), advance, names), path, kind)
+        return exported.Whisper(run, _Decoder(load("cross_kv"), advance, names), path, kind)
 
 
 class _Decoder:

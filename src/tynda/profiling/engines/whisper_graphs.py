@@ -37,7 +37,7 @@ class Names:
         def each(name: str) -> list[str]:
             return [f"{name}_{part}_{i}" for i in range(layers) for part in ("key", "value")]
 
-        self.cross, self.past, self.present = each("heard"), each("past"), each("present")
+        self.cross, self.past, self.present = each("cross"), each("past"), each("present")
 
 
 def modules(whole: Any) -> tuple[Any, Any]:
