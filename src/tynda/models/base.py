@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.models.foreign import Translated
 from tynda.ops.base import T
 from tynda.sound.frontend import FrontEnd
 
@@ -150,6 +151,10 @@ class Family:
     missing, ValueError for what the family does not cover."""
     read: Callable[[Folder, Mapping[str, Any], Any], Published] | None = None
     """Folder, ``config.json`` and `config` -> the checkpoint; raises `TyndaError`."""
+    foreign: Mapping[str, Callable[[Any], Translated]] = field(default_factory=dict)
+    """Other program's format -> the function that translates what its file states: ``ggml``, or
+    the name of a class of CTranslate2, and a `Ggml` or `CTranslate2` of ``models.foreign``. It
+    raises KeyError, naming what is missing, and ValueError for what the family does not cover."""
     adapt: Adapt | None = None
     """For families with a small set of tensors for each language."""
 

@@ -27,6 +27,7 @@ from tynda.models.base import (
     check_sizes,
 )
 from tynda.models.layers import Specs, dense, norm
+from tynda.models.whisper_foreign import from_ctranslate2, from_ggml
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import FrontEnd, LogMel
 from tynda.text.whisper import WhisperTokenizer
@@ -275,7 +276,11 @@ def _check(
 
 def _read(folder: Folder, settings: Mapping[str, Any], config: Config) -> Published:
     """A published checkpoint, whole or as the bare encoder and decoder."""
-    tokenizer = WhisperTokenizer.from_folder(folder.path, multilingual=_multilingual(settings))
+    multilingual, described = _multilingual(settings), folder.json("tokenizer.json", optional=True)
+    if described:
+        tokenizer = WhisperTokenizer.from_json(described, multilingual=multilingual)
+    else:
+        tokenizer = WhisperTokenizer.from_folder(folder.path, multilingual=multilingual)
     if tokenizer.highest >= config.vocab:
         raise TyndaError(
             f"{folder.path}: the tokenizer has tokens beyond the model's {config.vocab}: it "
@@ -326,4 +331,5 @@ FAMILY = Family(
     model_types=("whisper",),
     settings=settings,
     read=_read,
+    foreign={"ggml": from_ggml, "WhisperSpec": from_ctranslate2},
 )
