@@ -114,28 +114,32 @@ class _Entry:
         if not self.kind.startswith("int"):
             data = self.array(file, start * inner, stop * inner)
             values = np.require(data, np.float32, "A").reshape(shape)
-            if not np.isfinite(values).all():
-                raise file.error(f"tensor {self.name} has values that are not finite")
             forget(data)
-            return values
+            return self.finite(file, values)
         if scale is None or self.kind == "int32":
             raise file.error(f"tensor {self.name} has integers without scales")
+        # Codes are divided by their scale in this format, and multiplied by it in a `Weight`.
         factor = scale.factors(file, rows)[start:stop]
         if self.kind == "int8":
-            # Codes are divided by their scale in this format, and multiplied by it in a `Weight`.
             codes = MappedRows(file.file, self.offset + start * inner, shape, np.int8)
-            return Weight.int8(codes, 1 / factor)
+            return Weight.int8(codes, factor)
         wide = self.array(file, start * inner, stop * inner).astype(np.float32)
-        return wide.reshape(shape) / factor.reshape(-1, *[1] * (len(shape) - 1))
+        divided = wide.reshape(shape) * factor.reshape(-1, *[1] * (len(shape) - 1))
+        return self.finite(file, divided)
 
     def factors(self, file: Binary, rows: int) -> NDArray[np.float32]:
-        """Return the scale of each of the rows of another tensor, float32 ``[rows]``."""
+        """Return one over the scale of each row of another tensor, float32 ``[rows]``."""
         if self.kind.startswith("int") or self.shape not in ((), (rows,)):
             raise file.error(f"tensor {self.name} does not fit its codes")
         scale = self.array(file, 0, math.prod(self.shape)).astype(np.float32)
-        if not (np.isfinite(scale) & (scale > 0)).all():
-            raise file.error(f"tensor {self.name} has scales that are not positive numbers")
-        return np.broadcast_to(scale, rows)
+        with np.errstate(all="ignore"):
+            return np.broadcast_to(self.finite(file, 1 / scale), rows)
+
+    def finite(self, file: Binary, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the values; raise `TyndaError` where one is not finite."""
+        if not np.isfinite(values).all():
+            raise file.error(f"tensor {self.name} has values that are not finite")
+        return values
 
 
 def _entries(file: Binary) -> dict[str, _Entry]:

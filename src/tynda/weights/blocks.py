@@ -56,9 +56,10 @@ class Format:
             return _plain(data, self.name).reshape(shape)
         blocks = data.reshape(-1, self.size)
         values = np.empty((len(blocks), _BLOCK), np.float32)
-        for start in range(0, len(blocks), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            values[part] = self._values(np.ascontiguousarray(blocks[part]))
+        with np.errstate(invalid="ignore"):  # a damaged scale is infinite
+            for start in range(0, len(blocks), _AT_ONCE):
+                part = slice(start, start + _AT_ONCE)
+                values[part] = self._values(np.ascontiguousarray(blocks[part]))
         return values.reshape(shape)
 
     def _values(self, blocks: Bytes) -> Floats:
