@@ -4,9 +4,12 @@ import json
 import struct
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+from tynda.models import whisper
+from tynda.models.whisper_foreign import LANGUAGES
 from tynda.sound.frontend import mel_filters
+from tynda.text.whisper import spelled
 from whisper_peer import openai_name
 
 GGML = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
@@ -32,6 +35,34 @@ def read_folder(folder):
         {name: value.astype(np.float32) for name, value in tensors.items()},
         json.loads((folder / "tokenizer.json").read_text()),
     )
+
+
+def write_small_folder(folder):
+    """A random model of the hub that spells texts in single bytes."""
+    sizes = {
+        "model_type": "whisper",
+        "num_mel_bins": 80,
+        "d_model": 32,
+        "max_source_positions": 10,
+        "max_target_positions": 448,
+    }
+    for side in ("encoder", "decoder"):
+        numbers = {"layers": 1, "attention_heads": 2, "ffn_dim": 128}
+        sizes |= {f"{side}_{name}": number for name, number in numbers.items()}
+    words = ("endoftext", "startoftranscript", *LANGUAGES[:99], "translate", "transcribe")
+    words += ("startoflm", "startofprev", "nospeech", "notimestamps")
+    vocab = {spelled(bytes([i])): i for i in range(256)}
+    added = [{"content": f"<|{word}|>", "id": 256 + i} for i, word in enumerate(words)]
+    sizes["vocab_size"] = 256 + len(words) + 11
+    rng = np.random.default_rng(0)
+    specs = whisper.specs(whisper.FAMILY.configure(whisper.settings(sizes)))
+    weights = {k: rng.standard_normal(v.shape).astype(np.float16) for k, v in specs.items()}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(sizes))
+    tokenizer = {"model": {"vocab": vocab, "merges": []}, "added_tokens": added}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    save_file(weights, folder / "model.safetensors")
+    return folder
 
 
 def half(value):

@@ -176,7 +176,7 @@ def test_a_file_is_quantised_and_transcribed(folder, tmp_path):
     assert model.bytes < path.stat().st_size
 
 
-def refused(path, data, says=None, memory=40e6):
+def refused(path, data, says=None, memory=None):
     """Check that this file is refused in one line, without memory for what it states."""
     path.write_bytes(data)
     with (
@@ -219,7 +219,7 @@ HUGE = 2**31 - 1
 def test_hostile_sizes(parts, whole, tmp_path, changes, says):
     settings, tokens, _ = parts
     rest = whole[len(ggml_head(settings, tokens)) :]
-    refused(tmp_path / "a.bin", ggml_head(settings, tokens, **changes) + rest, says)
+    refused(tmp_path / "a.bin", ggml_head(settings, tokens, **changes) + rest, says, 40e6)
 
 
 FILTERS = 56 + 80 * 201 * 4
@@ -240,7 +240,7 @@ FILTERS = 56 + 80 * 201 * 4
 )
 def test_hostile_tables(whole, tmp_path, at, value, says):
     data = whole[:at] + struct.pack("<i", value) + whole[at + 4 :]
-    refused(tmp_path / "a.bin", data, says)
+    refused(tmp_path / "a.bin", data, says, 40e6)
 
 
 def tensor(name="decoder.ln.weight", shape=(32,), kind=0, axes=None, length=None, data=b"\0" * 128):
@@ -273,10 +273,10 @@ def test_hostile_tensors(whole, tmp_path, added, says):
 
 def test_many_empty_tensors_end_soon(whole, tmp_path):
     many = b"".join(tensor(f"{i:06}", (1,), data=b"\0\0\0\0") for i in range(70_000))
-    refused(tmp_path / "a.bin", whole + many, "too many", memory=None)
+    refused(tmp_path / "a.bin", whole + many, "too many")
 
 
-@pytest.mark.parametrize("kind", ["f32", "f16", "q4_0", "q8_0"])
+@pytest.mark.parametrize("kind", ["f32", "q8_0"])
 def test_values_that_are_not_finite(parts, folder, tmp_path, kind):
     data = write_ggml(tmp_path / "a.bin", folder, kind).read_bytes()
     start = data.index(b"decoder.token_embedding.weight") + len("decoder.token_embedding.weight")
