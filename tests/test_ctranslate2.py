@@ -315,7 +315,14 @@ def test_damaged_files_are_read_or_refused(whole, tmp_path_factory, data):
 def test_the_converters_own_folders(folder, tmp_path, kind):
     """The weights of CTranslate2's converter are those that `write_ctranslate2` writes."""
     converters = pytest.importorskip("ctranslate2", reason="needs ctranslate2").converters
-    converters.TransformersConverter(str(folder)).convert(tmp_path / "a", quantization=kind)
+    hub = shutil.copytree(folder, tmp_path / "hub")
+    described = json.loads((hub / "tokenizer.json").read_text())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [token | flags | {"special": True} for token in described["added_tokens"]]
+    model = described["model"] | {"type": "BPE"}
+    whole = {"version": "1.0", "added_tokens": added, "model": model}
+    (hub / "tokenizer.json").write_text(json.dumps(whole))
+    converters.TransformersConverter(str(hub)).convert(tmp_path / "a", quantization=kind)
     theirs = library.load(tmp_path / "a").weights
     ours = library.load(write_ctranslate2(tmp_path / "b", folder, kind)).weights
     for name, value in ours.items():

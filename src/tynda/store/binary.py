@@ -36,7 +36,7 @@ class Binary:
             self.data: NDArray[np.uint8] = np.memmap(path, np.uint8, "c")  # torch wants to write
         except (OSError, ValueError):
             raise self.error("it is empty or cannot be mapped to memory") from None
-        self._view = memoryview(self.data)  # its slices are faster than those of an array
+        self._view = self.data.data  # its slices are faster than those of an array
 
     def numbers(self, layout: str) -> tuple[Any, ...]:
         """Read numbers in little-endian order; ``layout`` is that of `struct`."""

@@ -133,7 +133,8 @@ class _Entry:
             raise file.error(f"tensor {self.name} does not fit its codes")
         scale = self.array(file, 0, math.prod(self.shape)).astype(np.float32)
         with np.errstate(all="ignore"):
-            return np.broadcast_to(self.finite(file, 1 / scale), rows)
+            inverse: NDArray[np.float32] = np.reciprocal(scale)
+        return np.broadcast_to(self.finite(file, inverse), rows)
 
     def finite(self, file: Binary, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the values; raise `TyndaError` where one is not finite."""
