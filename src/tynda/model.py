@@ -36,7 +36,10 @@ def load(
     bits: int | None = None,
     threads: int | None = None,
 ) -> Model:
-    """Load a model: a bundled or cached name, a ``.safetensors`` file, or a checkpoint's folder.
+    """Load a model: a bundled or cached name, a ``.safetensors`` file, or a checkpoint.
+
+    A checkpoint is a folder of the Hugging Face hub, or a Whisper of other programs: a folder of
+    CTranslate2, or a ``ggml-*.bin`` of whisper.cpp. The content tells which it is.
 
     ``backend`` is native by default, or NumPy where that is not available. ``bits``, 8 or 32, is
     the matmul precision; the default is 32, or 8 for a model with 8-bit weights. ``threads`` is

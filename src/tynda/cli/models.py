@@ -51,7 +51,7 @@ def list_models(format_: str) -> None:
 @click.argument("name")
 @table_or_json
 def show_model(name: str, format_: str) -> None:
-    """Describe the model NAME: a name as listed, or a path."""
+    """Describe the model NAME: a name as listed, or the path of any model that tynda reads."""
     row = library.show(name)
     if format_ == "json":
         print_text(json.dumps(row, indent=2, ensure_ascii=False))

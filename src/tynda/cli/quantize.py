@@ -79,7 +79,8 @@ def quantize(
 ) -> None:
     """Write MODEL, a name, file or folder, as one file with weights in fewer bits.
 
-    The file loads faster than a Hugging Face folder and uses less memory.
+    MODEL may also be a Whisper of other programs: whisper.cpp's ggml-*.bin, or a folder of
+    CTranslate2 (faster-whisper). The file loads faster than a folder and uses less memory.
     """
     if (bits == "mixed") != ((target_size is None) != (max_wer_loss is None)):
         raise click.UsageError(

@@ -30,7 +30,8 @@ __all__ = ["transcribe"]
     "--model",
     default=library.DEFAULT,
     show_default=True,
-    help="Model name, file, or owner/name on the hub.",
+    help="Model name, owner/name on the hub, file (also whisper.cpp's ggml-*.bin), or folder (of "
+    "the hub, or of CTranslate2).",
 )
 @click.option(
     "--format",

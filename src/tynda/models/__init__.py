@@ -11,7 +11,7 @@ from importlib import import_module
 from tynda.errors import TyndaError
 from tynda.models.base import Family
 
-__all__ = ["FAMILIES", "family", "family_of_model_type"]
+__all__ = ["FAMILIES", "family", "family_of_format", "family_of_model_type"]
 
 FAMILIES = (
     "conformer",
@@ -41,4 +41,15 @@ def family_of_model_type(kind: object) -> Family:
     readers = {t: f for f in map(family, FAMILIES) for t in f.model_types}
     if not isinstance(kind, str) or kind not in readers:
         raise TyndaError(f"models of type {kind!r} are not known; known: {', '.join(readers)}")
+    return readers[kind]
+
+
+def family_of_format(kind: str) -> Family:
+    """Return the family that reads another program's format; see `Family.foreign`.
+
+    Raises ValueError where none does.
+    """
+    readers = {name: f for f in map(family, FAMILIES) for name in f.foreign}
+    if kind not in readers:
+        raise ValueError(f"models of type {kind!r} are not known; known: {', '.join(readers)}")
     return readers[kind]

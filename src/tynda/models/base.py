@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.models.foreign import Translated
 from tynda.ops.base import T
 from tynda.sound.frontend import FrontEnd
 
@@ -154,6 +155,11 @@ class Family:
     read: Callable[[CheckpointFolder, Mapping[str, Any], Any], PublishedCheckpoint] | None = None
     """Reads a checkpoint from its folder, its ``config.json`` and its `config`. Raises
     `TyndaError` for a damaged or unsupported checkpoint."""
+    foreign: Mapping[str, Callable[[Any], Translated]] = field(default_factory=dict)
+    """Maps a format of another program, ``ggml`` or the name of a class of CTranslate2, to the
+    function that translates the description in a file, a `Ggml` or `CTranslate2` of
+    ``models.foreign``. It raises KeyError with the name of what is missing, and ValueError for a
+    variant that the family does not support."""
     adapt: LoadAdapter | None = None
     """Switches the language, in families with a small set of tensors for each language."""
 

@@ -28,6 +28,7 @@ from tynda.models.base import (
 )
 from tynda.models.decoder import DecoderAttention, cross_kv
 from tynda.models.layers import Specs, layer_norm, linear
+from tynda.models.whisper_foreign import from_ctranslate2, from_ggml
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import FrontEnd, LogMel
 from tynda.text.whisper import WhisperTokenizer
@@ -254,7 +255,11 @@ def _read(
     folder: CheckpointFolder, settings: Mapping[str, Any], config: Config
 ) -> PublishedCheckpoint:
     """Read a published checkpoint, of the whole model or of encoder and decoder only."""
-    tokenizer = WhisperTokenizer.from_folder(folder.path, multilingual=_multilingual(settings))
+    multilingual, described = _multilingual(settings), folder.json("tokenizer.json", optional=True)
+    if described:
+        tokenizer = WhisperTokenizer.from_json(described, multilingual=multilingual)
+    else:
+        tokenizer = WhisperTokenizer.from_folder(folder.path, multilingual=multilingual)
     if tokenizer.highest >= config.vocab:
         raise TyndaError(
             f"{folder.path}: the tokenizer has tokens beyond the model's {config.vocab}: it "
@@ -309,4 +314,5 @@ FAMILY = Family(
     model_types=("whisper",),
     settings=settings,
     read=_read,
+    foreign={"ggml": from_ggml, "WhisperSpec": from_ctranslate2},
 )

@@ -15,7 +15,7 @@ from tynda.models import family
 from tynda.profiling import environment, record
 from tynda.profiling.case import Case
 from tynda.profiling.engines import ENGINES, engine
-from tynda.store import library
+from tynda.store import formats, library
 
 __all__ = ["PREPARING", "TRANSCRIBING", "Model", "Plan", "cases", "replay"]
 
@@ -119,7 +119,7 @@ class Model:
     @property
     def is_folder(self) -> bool:
         """Whether the model is a Hugging Face folder."""
-        return self.path.is_dir()
+        return formats.is_hub_folder(self.path)
 
     @property
     def normalizer(self) -> str:

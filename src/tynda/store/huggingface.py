@@ -19,12 +19,23 @@ from numpy.typing import NDArray
 from tynda import models
 from tynda.errors import TyndaError
 from tynda.files import read_json
-from tynda.models.base import Spec
+from tynda.models.base import Family, PublishedCheckpoint, Spec
 from tynda.store.checkpoint import Checkpoint, Header
 from tynda.weights.tensors import map_tensors
-from tynda.weights.weight import dequantize_all
+from tynda.weights.weight import Tensor, dequantize_all
 
-__all__ = ["ADAPTER", "CONVERT", "FILES", "PICKLED", "adapt", "check_kind", "load"]
+__all__ = [
+    "ADAPTER",
+    "CONVERT",
+    "FILES",
+    "PICKLED",
+    "adapt",
+    "assemble",
+    "check_kind",
+    "configure",
+    "folder_name",
+    "load",
+]
 
 FILES = (
     *("README.md", "config.json", "generation_config.json"),
@@ -82,17 +93,42 @@ def load(path: Path, *, weights: bool = True) -> Checkpoint:
     settings = folder.json("config.json")
     check_kind(path, settings.get("model_type"))
     family = models.family_of_model_type(settings["model_type"])
-    assert family.settings is not None
     assert family.read is not None
-    try:
-        config = family.configure(family.settings(settings))
-    except KeyError as missing:
-        raise TyndaError(f"{path / 'config.json'} has no {missing.args[0]}") from None
-    except (TyndaError, ValueError) as error:
-        raise TyndaError(f"{path / 'config.json'}: {error}") from None
+    config = configure(path / "config.json", family, settings)
     found = family.read(folder, settings, config)
+    held: Mapping[str, Any] = {}
+    if weights:
+        held = _fit(path, found.tensors(_tensors(folder)), family.specs(config))
+    size = sum(file.stat().st_size for file in path.glob("model*.safetensors"))
+    return assemble(path, folder_name(path), family, config, found, held, size)
+
+
+def configure(where: Path, family: Family, settings: Mapping[str, Any]) -> Any:
+    """Return the family's ``Config`` for the settings of a ``config.json``.
+
+    Raises `TyndaError`, naming ``where``, for settings that are missing or not supported.
+    """
+    assert family.settings is not None
+    try:
+        return family.configure(family.settings(settings))
+    except KeyError as missing:
+        raise TyndaError(f"{where} has no {missing.args[0]}") from None
+    except (TyndaError, ValueError) as error:
+        raise TyndaError(f"{where}: {error}") from None
+
+
+def assemble(
+    path: Path,
+    name: str,
+    family: Family,
+    config: Any,
+    found: PublishedCheckpoint,
+    weights: Mapping[str, Tensor],
+    size: int,
+) -> Checkpoint:
+    """Return the checkpoint at ``path``, of ``size`` bytes, with the licence of its model card."""
     header = Header(
-        name=_name(path),
+        name=name,
         family=family.name,
         config={},
         frontend=found.frontend.config,
@@ -101,11 +137,7 @@ def load(path: Path, *, weights: bool = True) -> Checkpoint:
         licence=_licence(path),
         decoding=found.decoding,
     )
-    held: Mapping[str, Any] = {}
-    if weights:
-        held = _fit(path, found.tensors(_tensors(folder)), family.specs(config))
-    size = sum(file.stat().st_size for file in path.glob("model*.safetensors"))
-    return Checkpoint(header, config, found.frontend, found.tokenizer, held, None, size, path)
+    return Checkpoint(header, config, found.frontend, found.tokenizer, weights, None, size, path)
 
 
 def adapt(model: Checkpoint, language: str) -> Checkpoint:
@@ -142,7 +174,7 @@ def check_kind(where: object, kind: object) -> None:
         raise TyndaError(f"{where}: {error}") from None
 
 
-def _name(folder: Path) -> str:
+def folder_name(folder: Path) -> str:
     """Return the folder's name, or OWNER/NAME in the hub's cache.
 
     A folder in that cache is ``models--OWNER--NAME/snapshots/COMMIT``.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tynda.errors import TyndaError
-from tynda.store import checkpoint, hub
+from tynda.store import checkpoint, formats, hub
 from tynda.store.checkpoint import Checkpoint, Header, read_header
 
 __all__ = ["DEFAULT", "bundled", "cached", "describe", "find", "load", "remove", "show"]
@@ -36,7 +36,7 @@ def cached() -> dict[str, Path]:
 def load(name: str | Path) -> Checkpoint:
     """Load a model by name, as `find` does. Raises `TyndaError` also when it is damaged."""
     path = find(name)
-    return _of_the_hub(path) if path.is_dir() else checkpoint.load(path)
+    return formats.load(path) if formats.is_published(path) else checkpoint.load(path)
 
 
 def find(name: str | Path, *, pull: bool = True) -> Path:
@@ -129,17 +129,11 @@ def _row(name: str, path: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
 
 def _read(path: Path) -> tuple[Header, dict[str, Any], int]:
     """Read the description of a model: header, config and size in bytes, without weights."""
-    if path.is_dir():
-        model = _of_the_hub(path, weights=False)
+    if formats.is_published(path):
+        model = formats.load(path, weights=False)
         return model.header, asdict(model.config), model.bytes
     header = read_header(path)
     return header, header.config, path.stat().st_size
-
-
-def _of_the_hub(path: Path, *, weights: bool = True) -> Checkpoint:
-    from tynda.store import huggingface  # not imported for model files, which load faster without
-
-    return huggingface.load(path, weights=weights)
 
 
 def _models(folder: Path) -> dict[str, Path]:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 from tynda.files import read_json
+from tynda.text.merges import ordered_merges
 
-__all__ = ["WhisperTokenizer"]
+__all__ = ["WhisperTokenizer", "spelled"]
 
 # Languages that are written without spaces between words: any character may start a word.
 _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -44,6 +45,7 @@ def _byte_table() -> dict[str, int]:
 
 
 _BYTES = _byte_table()
+_SPELLING = {byte: letter for letter, byte in _BYTES.items()}
 _LETTERS = np.array([ord(letter) for letter in sorted(_BYTES, key=_BYTES.__getitem__)], "<u4")
 _CODES = np.full(_LETTERS.max() + 2, -1, np.int16)  # letter -> byte; the last is for all others
 _CODES[_LETTERS] = range(256)
@@ -57,21 +59,21 @@ class WhisperTokenizer:
 
     ``pieces [bytes]``, uint8, is the concatenation of all tokens' bytes, and ``ends [tokens]``,
     int32, the end of each token in it; an unused id has no bytes. ``merges [n, 2]``, int32, lists
-    the pairs of tokens in the order in which they are merged; ``special`` maps names such as
-    ``"<|endoftext|>"`` to tokens. Raises `TyndaError` where a special token that decoding needs
-    is missing.
+    the pairs of tokens in the order in which they are merged; None means that tokens are numbered
+    in this order. ``special`` maps names such as ``"<|endoftext|>"`` to tokens. Raises
+    `TyndaError` where a special token that decoding needs is missing.
     """
 
     def __init__(
         self,
         pieces: NDArray[np.uint8],
         ends: NDArray[np.int32],
-        merges: NDArray[np.int32],
+        merges: NDArray[np.int32] | None,
         special: Mapping[str, int],
         *,
         multilingual: bool,
     ) -> None:
-        self._pieces, self._ends, self._merges = pieces, ends, merges
+        self._pieces, self._ends, self._listed = pieces, ends, merges
         self._special = dict(special)
         self.multilingual = multilingual
         self.eot = self._token("<|endoftext|>")
@@ -92,21 +94,22 @@ class WhisperTokenizer:
     def from_vocab(
         cls,
         vocab: Mapping[str, int],
-        merges: Iterable[str | Sequence[str]],
+        merges: Iterable[str | Sequence[str]] | None,
         special: Mapping[str, int],
         *,
         multilingual: bool,
     ) -> WhisperTokenizer:
         """Return the tokenizer for pieces in GPT-2's spelling of bytes.
 
-        ``vocab`` maps each piece to its token; ``merges`` are pairs, or ``"left right"``. Raises
-        `TyndaError` where a piece or a merge is damaged.
+        ``vocab`` maps each piece to its token; ``merges`` are pairs, ``"left right"``, or None for
+        a vocabulary in the order of its merges. Raises `TyndaError` where a piece or a merge is
+        damaged.
         """
         tokens = list(vocab.values())
         if len(set(tokens)) < len(tokens) or max(tokens, default=0) >= _MAX_TOKENS:
             raise TyndaError(_UNREADABLE)
         try:
-            pairs = [m.split(" ") if isinstance(m, str) else m for m in merges]
+            pairs = [m.split(" ") if isinstance(m, str) else m for m in merges or ()]
             joined = [(vocab[left], vocab[right]) for left, right in pairs]
         except (KeyError, TypeError, ValueError):
             raise TyndaError("the tokenizer's merges are damaged: get the model again") from None
@@ -115,10 +118,15 @@ class WhisperTokenizer:
         return cls(
             _to_bytes("".join(sorted(vocab, key=vocab.__getitem__))),
             np.cumsum(lengths, dtype=np.int32),
-            np.array(joined, np.int32).reshape(-1, 2),
+            None if merges is None else np.array(joined, np.int32).reshape(-1, 2),
             special,
             multilingual=multilingual,
         )
+
+    @cached_property
+    def merges(self) -> NDArray[np.int32]:
+        """The pairs of tokens ``[n, 2]`` in the order in which they are merged."""
+        return ordered_merges(self.names) if self._listed is None else self._listed
 
     @property
     def highest(self) -> int:
@@ -218,7 +226,7 @@ class WhisperTokenizer:
             "type": "whisper",
             "pieces": self._pieces,
             "ends": self._ends,
-            "merges": self._merges,
+            "merges": self.merges,
             "special": self._special,
             "multilingual": self.multilingual,
         }
@@ -238,10 +246,10 @@ class WhisperTokenizer:
         ):
             raise TyndaError(_UNREADABLE)
         if "vocab" in data:
-            vocab, merges = data["vocab"], data.get("merges")
-            if not _is_vocab(vocab) or not isinstance(merges, list):
+            vocab = data["vocab"]
+            if not _is_vocab(vocab) or not isinstance(data.get("merges", []), list):
                 raise TyndaError(_UNREADABLE)
-            return cls.from_vocab(vocab, merges, special, multilingual=multilingual)
+            return cls.from_vocab(vocab, data.get("merges"), special, multilingual=multilingual)
         pieces: Any = data.get("pieces")
         ends: Any = data.get("ends")
         pairs: Any = data.get("merges")
@@ -257,7 +265,8 @@ class WhisperTokenizer:
         """
         try:
             if (folder / "tokenizer.json").exists():
-                return cls._from_json(read_json(folder / "tokenizer.json"), multilingual)
+                data = read_json(folder / "tokenizer.json")
+                return cls.from_json(data, multilingual=multilingual)
             vocab = read_json(folder / "vocab.json")
             lines = (folder / "merges.txt").read_text("utf-8").splitlines()
             special = read_json(folder / "added_tokens.json")
@@ -281,20 +290,25 @@ class WhisperTokenizer:
         )
 
     @classmethod
-    def _from_json(cls, data: dict[str, Any], multilingual: bool) -> WhisperTokenizer:
+    def from_json(cls, data: Mapping[str, Any], *, multilingual: bool) -> WhisperTokenizer:
+        """Return the tokenizer of a ``tokenizer.json``, whose model may have no ``merges``.
+
+        Raises `TyndaError` for other data.
+        """
         try:
-            vocab, merges = data["model"]["vocab"], data["model"]["merges"]
+            model = data["model"]
             special = {t["content"]: t["id"] for t in data["added_tokens"]}
-            vocab = {k: t for k, t in vocab.items() if k not in special}
+            vocab = {k: t for k, t in model["vocab"].items() if k not in special}
+            merges = {"merges": model["merges"]} if "merges" in model else {}
         except (KeyError, TypeError, AttributeError):
             raise TyndaError("tokenizer.json is not a byte pair encoding") from None
         return cls.from_dict(
             {
                 "type": "whisper",
                 "vocab": vocab,
-                "merges": merges,
                 "special": special,
                 "multilingual": multilingual,
+                **merges,
             }
         )
 
@@ -323,13 +337,18 @@ class WhisperTokenizer:
 
         names = self.names
         try:
-            pairs = [(names[left], names[right]) for left, right in self._merges.tolist()]
+            pairs = [(names[left], names[right]) for left, right in self.merges.tolist()]
             vocab = {name: token for token, name in enumerate(names) if name}
             bpe = Tokenizer(BPE(vocab=vocab, merges=pairs))
         except Exception as error:  # the library raises this class for bad merges
             raise TyndaError(f"the tokenizer's merges are damaged: {error}") from None
         bpe.pre_tokenizer = ByteLevel(add_prefix_space=False)
         return bpe
+
+
+def spelled(piece: bytes) -> str:
+    """Return a piece in GPT-2's spelling of bytes."""
+    return piece.decode("latin-1").translate(_SPELLING)
 
 
 def _spell(text: str, known: Mapping[bytes, int]) -> list[int]:
