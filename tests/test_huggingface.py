@@ -318,7 +318,7 @@ def test_hot_words_take_the_models_capitals(tmp_path):
         (lambda f: (f / "vocab.json").write_text('{"<pad>": 0, "b": 1}'), "word delimiter"),
         (lambda f: (f / "vocab.json").write_text('{"<pad>": 0, "|": 1, "ab": 2}'), "distinct"),
         (lambda f: change(f / "config.json", hidden_act="relu"), "not gelu"),
-        (lambda f: change(f / "config.json", architectures=5), "is no list"),
+        (lambda f: change(f / "config.json", architectures=5), "is not a list"),
         (lambda f: change(f / "config.json", model_type=["wav2vec2"]), "not known"),
         (
             lambda f: change(f / "tokenizer_config.json", pad_token=["x"]),

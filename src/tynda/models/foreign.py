@@ -1,4 +1,4 @@
-"""What a checkpoint in another program's format states, and the same in the hub's terms.
+"""Descriptions of other programs' checkpoints, and their translation to the hub's terms.
 
 ``tynda.store`` reads the files; a family translates what they state.
 """

@@ -30,7 +30,7 @@ class Source:
     kind: str
     """The format; see `tynda.models.family_of_format`."""
     about: Any
-    """What the file states: a `Ggml` or `CTranslate2` of ``models.foreign``."""
+    """The description in the file: a `Ggml` or `CTranslate2` of ``models.foreign``."""
     shapes: Mapping[str, tuple[int, ...]]
     """Name of each tensor -> its shape."""
     read: Callable[[Part], Tensor]
