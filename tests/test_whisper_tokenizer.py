@@ -135,6 +135,20 @@ def test_from_a_description_and_back():
         same(WhisperTokenizer.from_dict(ours.to_dict()), ours)
 
 
+def test_merges_are_listed_only_where_they_do_not_follow_from_the_tokens():
+    plain = WhisperTokenizer.from_dict(small())
+    assert "merges" not in plain.to_dict()
+    assert WhisperTokenizer.from_dict(plain.to_dict()).encode("aab") == [0, 2]
+    none = WhisperTokenizer.from_dict(small() | {"merges": []})
+    assert len(none.to_dict()["merges"]) == 0
+    assert WhisperTokenizer.from_dict(none.to_dict()).encode("aab") == [0, 0, 1]
+
+
+def test_published_merges_follow_from_the_tokens(pair):
+    _, ours = pair
+    assert "merges" not in ours.to_dict()
+
+
 def same(one, other):
     np.testing.assert_equal(one.to_dict(), other.to_dict())
 

@@ -221,15 +221,21 @@ class WhisperTokenizer:
         return [letters[a:b] for a, b in pairwise([0, *self._ends.tolist()])]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return data that `from_dict` reads, JSON-able except for the arrays."""
-        return {
+        """Return data that `from_dict` reads, JSON-able except for the arrays.
+
+        Merges that follow from the order of the tokens are left out: OpenAI's take 400 kB.
+        """
+        described = {
             "type": "whisper",
             "pieces": self._pieces,
             "ends": self._ends,
-            "merges": self.merges,
             "special": self._special,
             "multilingual": self.multilingual,
         }
+        listed = self._listed
+        if listed is None or np.array_equal(listed, ordered_merges(self.names)):
+            return described
+        return described | {"merges": listed}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WhisperTokenizer:
@@ -380,7 +386,9 @@ def _to_bytes(text: str) -> NDArray[np.uint8]:
 
 
 def _fit(pieces: Any, ends: Any, merges: Any) -> bool:
-    """Return whether these arrays form a valid tokenizer."""
+    """Return whether these arrays form a valid tokenizer; ``merges`` may be None."""
+    if merges is None:
+        merges = np.zeros((0, 2), np.int32)
     arrays = (pieces, ends, merges)
     if not all(isinstance(array, np.ndarray) for array in arrays):
         return False
