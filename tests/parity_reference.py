@@ -82,10 +82,26 @@ def _parakeet(manifest: Mapping[str, Any], model: Any) -> dict[str, Floats]:
     return {"log_probs": logits.log_softmax(-1)[..., order].numpy()}
 
 
+def _moonshine(manifest: Mapping[str, Any], model: Any) -> dict[str, Floats]:
+    ids = torch.from_numpy(tokens(manifest, model.config.vocab_size))
+    values = torch.from_numpy(features(manifest)[..., 0])
+    encoded = model.model.encoder(values, attention_mask=torch.ones_like(values, dtype=torch.long))
+    states = encoded.last_hidden_state.clone()
+    if hasattr(model.config, "encoder_config"):
+        # The decoder adds positions to the states, in place, and projects them; in tynda the
+        # encoder does both.
+        decoder = model.model.decoder
+        states = decoder.proj(states + decoder.pos_emb(torch.arange(states.shape[1])))
+    logits = model(encoder_outputs=encoded, decoder_input_ids=ids).logits
+    return {"states": states.numpy(), "logits": logits.numpy()}
+
+
 RUNS: dict[str, Callable[[Mapping[str, Any], Any], dict[str, Floats]]] = {
     "whisper": _whisper,
     "wav2vec2": _wav2vec2,
     "parakeet": _parakeet,
+    "moonshine": _moonshine,
+    "moonshine_streaming": _moonshine,
 }
 
 

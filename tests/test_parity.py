@@ -17,7 +17,7 @@ from parity_reference import FOLDER, build, features, outputs, read, sample, tok
 from tynda.compile import native
 from tynda.compile.engine import open_engine
 from tynda.heads.seq2seq import programs
-from tynda.models import FAMILIES, parakeet, wav2vec2, whisper
+from tynda.models import FAMILIES, moonshine, moonshine_streaming, parakeet, wav2vec2, whisper
 from tynda.models import family as family_of
 from tynda.models.base import Family
 
@@ -26,11 +26,19 @@ SETTINGS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "whisper": whisper.settings,
     "wav2vec2": wav2vec2.settings,
     "parakeet": parakeet.settings,
+    "moonshine": moonshine.settings,
+    "moonshine_streaming": moonshine_streaming.settings,
 }
 BLANK_FIRST = [1024, *range(1024)]
 TENSORS: dict[str, Callable[[Any, Any], Any]] = {
     "wav2vec2": lambda tensors, config: wav2vec2.convert_tensors(tensors),
     "parakeet": lambda tensors, config: parakeet.convert_tensors(tensors, config, BLANK_FIRST),
+    "moonshine_streaming": lambda tensors, config: moonshine_streaming.convert_tensors(
+        config.bins, tensors
+    ),
+}
+INPUTS: dict[str, Callable[[Any], Any]] = {
+    "moonshine_streaming": lambda x: moonshine_streaming.Frames()(x[0, :, 0])[None],
 }
 
 
@@ -40,7 +48,7 @@ def case(request):
     manifest = read(request.param)
     model = build(manifest)
     family = family_of(manifest["family"])
-    config = family.config(**SETTINGS[family.name](model.config.to_dict()))
+    config = family.configure(SETTINGS[family.name](model.config.to_dict()))
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     weights = TENSORS.get(family.name, lambda tensors, _: tensors)(weights, config)
     weights = {name: weights[name] for name in family.specs(config)}
@@ -50,7 +58,7 @@ def case(request):
 def ours(model: tuple[Family, Any, Any], manifest: Mapping[str, Any], backend: Any) -> Any:
     family, config, weights = model
     engine = open_engine(weights, family.trainable(config), backend, bits=32, threads=1)
-    x = features(manifest)
+    x = INPUTS.get(family.name, lambda x: x)(features(manifest))
     encoded = engine.run(family.programs["encode"], config, x, np.array([x.shape[1]]))
     if family.head == "ctc":
         return {"log_probs": engine.array(encoded[0])}
