@@ -102,7 +102,7 @@ def test_text_is_that_of_python(recognise, recordings, tmp_path, name, bits):
 def test_a_recording_longer_than_the_export_is_refused(recognise, recordings, tmp_path):
     export_model(library.load("digits-en"), tmp_path / "m", 2)
     line = refused(recognise, tmp_path / "m", recordings[0])
-    assert "the model takes 32000" in line
+    assert "the maximum is 32000" in line
 
 
 def test_sound_without_a_frame_has_no_text(recognise, tmp_path):
