@@ -140,7 +140,7 @@ def write_folder(folder, seed=0, multilingual=True, dtype=np.float32, languages=
         "eos_token_id": tokenizer.eot,
     }
     added = [{"content": name, "id": i} for name, i in description["special"].items()]
-    merges = [f"{names[left]} {names[right]}" for left, right in description["merges"]]
+    merges = [f"{names[left]} {names[right]}" for left, right in tokenizer.merges.tolist()]
     model = {"vocab": {name: i for i, name in enumerate(names)}, "merges": merges}
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(settings))
