@@ -32,6 +32,9 @@ _STEPS = 80
 _LAST_STEPS = 240
 # Utterances that the weights of a part are first rounded by.
 _BEGIN = 24
+# Weights with more rows stay as GPTQ rounded them. A vocabulary has more tokens than a calibration
+# set has words, so that most of its rows would learn from nothing, for most of the time.
+_MAX_LEARNT_ROWS = 16384
 # Rows of a part's result that a step sees at least: of several utterances where they are short.
 _ROWS = 128
 # Bytes of what a part should give that are kept from one step to another; more is computed anew.
@@ -68,12 +71,17 @@ def rebuild(
         for some in in_order(run.some(_BEGIN), mine, known):
             known |= some
             begun |= some
-        learnt = {name: LearntWeight(weights[name], begun[name], plan[name]) for name in begun}
+        large = {name: x for name, x in begun.items() if x.shape[0] > _MAX_LEARNT_ROWS}
+        learnt = {
+            name: LearntWeight(weights[name], begun[name], plan[name])
+            for name in begun.keys() - large.keys()
+        }
         rest = {n for n in names - plan.keys() - done.keys() if trainable[n]}
-        used = {name: floats(done.get(name, weights[name])) for name in names - begun.keys()}
+        known = {**weights, **done, **large}
+        used = {name: floats(known[name]) for name in names - learnt.keys()}
         part = _Part(start, stop, learnt, used, {n for n in rest if weights[n].ndim == 1})
         part.learn(plain.utterances, run.utterances, weights, last=stop == len(run.steps))
-        yield part.result()
+        yield part.result() | large
 
 
 class _Part:
