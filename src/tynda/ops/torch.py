@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from functools import cache
 
 import torch
@@ -13,7 +15,10 @@ from torch import Tensor
 from tynda.ops.base import conv_length, rotary_frequencies
 from tynda.ops.numpy import relative_sinusoids
 
-__all__ = ["TorchOps", "has_bfloat16"]
+__all__ = ["TorchOps", "has_bfloat16", "retain_freed_memory"]
+
+# Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 class TorchOps:
@@ -302,6 +307,18 @@ class TorchOps:
 
 
 @cache
+def retain_freed_memory() -> None:
+    """Let glibc retain freed memory for the next tensors; other C libraries are left as they are.
+
+    By default glibc returns each block of more than 32 MB to the system, so that the next tensor
+    of that size begins with a page fault for every 4 kB of it. Peak memory may grow a little.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
 def has_bfloat16(device: str) -> bool:
     """Whether torch is fast in bfloat16 on a device of this type (``cpu``, ``cuda``).
 

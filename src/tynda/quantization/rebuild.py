@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tynda.compile.trace import Step, Value, replay_step
-from tynda.ops.torch import TorchOps
+from tynda.ops.torch import TorchOps, retain_freed_memory
 from tynda.quantization.layerwise import LayerwiseRun, UtteranceRun
 from tynda.quantization.learnt import LearntWeight
 from tynda.weights.grid import Grid
@@ -56,6 +56,7 @@ def rebuild(
     ``in_order`` rounds the weights of these names to begin with, going through a run that stands
     before them. What is ``done`` is kept; the caller adds to it what it is given.
     """
+    retain_freed_memory()
     blocks = run.blocks(set(plan), _ROWS)
     run = run.some(run.room([start for start, _ in blocks]) // 2)  # they wait twice
     plain = run.some(len(run.utterances))
@@ -77,8 +78,8 @@ def rebuild(
             for name in begun.keys() - large.keys()
         }
         rest = {n for n in names - plan.keys() - done.keys() if trainable[n]}
-        known = {**weights, **done, **large}
-        used = {name: floats(known[name]) for name in names - learnt.keys()}
+        fixed = {**weights, **done, **large}
+        used = {name: floats(fixed[name]) for name in names - learnt.keys()}
         part = _Part(start, stop, learnt, used, {n for n in rest if weights[n].ndim == 1})
         part.learn(plain.utterances, run.utterances, weights, last=stop == len(run.steps))
         yield part.result() | large

@@ -23,7 +23,7 @@ from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.manifest import Utterance
 from tynda.model import Model
-from tynda.ops.torch import has_bfloat16
+from tynda.ops.torch import has_bfloat16, retain_freed_memory
 from tynda.score import score
 from tynda.sound import frontend
 from tynda.store import checkpoint
@@ -244,6 +244,7 @@ class Trainer:
 
     def run(self, max_epochs: int | None = None) -> Path:
         """Train to the end of the recipe or ``max_epochs`` more; return the best model's path."""
+        retain_freed_memory()
         o = self.recipe.optimizer
         stop = o.epochs if max_epochs is None else min(o.epochs, self.at.epoch + max_epochs)
         while self.at.epoch < stop:
