@@ -5,9 +5,11 @@ import math
 import pytest
 
 from counting import count_cross, count_step, count_text, total
+from tynda.compile import count as counts
 from tynda.compile.count import count, report
 from tynda.compile.trace import Program, TraceOps, Value
 from tynda.models import conformer, n2, wav2vec2, whisper
+from tynda.ops.base import Ops
 
 
 def weight(name, shape):
@@ -308,6 +310,14 @@ def test_outputs_and_caches_live_on():
     steps = tuple(ops.steps)
     assert report(Program((cache, x), steps, ())).peak_activation_bytes == 2200
     assert report(Program((cache, x), steps, (kept,))).peak_activation_bytes == 2400
+
+
+def test_every_operation_has_its_flops():
+    operations = {name for name in vars(Ops) if not name.startswith("_")}
+    counted = {name for name in operations if name in counts._FLOPS_PER_ELEMENT}
+    # Attention and rotary positions have formulas of their own; the others are no steps.
+    own = {name for name in operations if "attention" in name or name.startswith("rotary")}
+    assert operations - counted - own == {"shape", "dropout"}
 
 
 @pytest.mark.parametrize("module", [conformer, n2, wav2vec2])

@@ -136,6 +136,7 @@ def small_configs(name):
             conv_bias=st.booleans(),
             scale_input=st.booleans(),
         )
+    assert name == "conformer", f"no strategy for the configs of {name}"
     return st.builds(
         lambda width, heads, rates, **sizes: conformer.Config(
             channels=width * heads, heads=heads, stride=rates[0], upsample=rates[1], **sizes

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from helpers import noise
+from tynda.compile import native
+from tynda.compile.engine import open_engine
 from tynda.compile.trace import Program, TraceOps, Value, replay, trace
 from tynda.models import (
+    FAMILIES,
     base,
     conformer,
     moonshine,
@@ -67,6 +70,27 @@ def test_a_replayed_trace_is_the_model(module):
         assert value.shape == other.shape
 
 
+def test_every_family_is_traced():
+    assert {module.FAMILY.name for module in SMALL} == set(FAMILIES)
+
+
+@pytest.mark.skipif(not native.available(), reason="no kernels are compiled")
+@pytest.mark.parametrize("module", SMALL)
+def test_the_native_engine_computes_every_family(module):
+    config = module.Config(**SMALL[module])
+    frames, family = 6000 if config.bins == 1 else 120, module.FAMILY
+    weights = draw(module, config)
+    features = noise(2 * frames * config.bins / 16000, level=1.0).reshape(2, frames, config.bins)
+    inputs = features, np.array([frames, frames - 30])
+    engine = open_engine(weights, family.trainable(config), "native", bits=32)
+    found, lengths = engine.run(family.programs["encode"], config, *inputs)
+    expected, expected_lengths = module.encode(NumpyOps(), weights, config, *inputs)
+    np.testing.assert_array_equal(lengths, expected_lengths)
+    for mine, other, length in zip(found, expected, lengths, strict=True):
+        atol = 1e-4 * max(1, np.abs(other).max())
+        np.testing.assert_allclose(mine[:length], other[:length], atol=atol)
+
+
 @pytest.mark.parametrize("module", [whisper, moonshine, moonshine_streaming])
 def test_a_step_of_a_decoder(module):
     config, programs = module.Config(**SMALL[module]), module.FAMILY.programs
@@ -100,8 +124,8 @@ def test_weights_and_layers_are_named():
     linear = next(s for s in program.steps if s.operation == "linear")
     assert linear.result.name == "model.encoder.layers.0.self_attn.q_proj"
     assert [w.name.rpartition(".")[2] for w in linear.weights] == ["weight", "bias"]
-    places = next(s for s in program.steps if s.operation == "slice")
-    assert places.result.is_weight
+    positions = next(s for s in program.steps if s.operation == "slice")
+    assert positions.result.is_weight
     attention = next(s for s in program.steps if s.operation == "attention")
     assert attention.result.name == "model.encoder.layers.0.self_attn.v_proj"
     assert len(attention.activations) == 3

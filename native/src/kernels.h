@@ -5,6 +5,7 @@
 // equal the residual.
 #pragma once
 #include <cstring>
+#include <iterator>
 
 #include "matrix.h"
 #include "spectra.h"
@@ -12,6 +13,9 @@
 namespace tynda {
 
 enum class Activation { none, relu, gelu, silu, tanh, asinh };
+// The names of activations in plans, in the order of the values.
+constexpr const char* kActivationNames[] = {"none", "relu", "gelu", "silu", "tanh", "asinh"};
+static_assert(std::size(kActivationNames) == size_t(Activation::asinh) + 1);
 
 // A product applies its epilogue before it writes: activation(product + bias) * factor + residual.
 struct Epilogue {

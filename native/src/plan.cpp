@@ -40,11 +40,10 @@ struct Reader {
   void real(std::string_view name, float& to) { to = tynda::real(words.read(name)); }
   void flag(std::string_view name, bool& to) { to = words.flag(name); }
   void activation(std::string_view name, Activation& to) {
-    constexpr const char* kNames[] = {"none", "relu", "gelu", "silu", "tanh", "asinh"};
     const std::string_view value = words.read(name);
-    for (int i = 0; i < int(std::size(kNames)); i++)
-      if (value == kNames[i]) return void(to = Activation(i));
-    refuse("no activation: " + printable(value));
+    for (int i = 0; i < int(std::size(kActivationNames)); i++)
+      if (value == kActivationNames[i]) return void(to = Activation(i));
+    refuse("an unknown activation, or kernels older than the plan: " + printable(value));
   }
   void weight(std::string_view name, Weight& to) { to.index = find(weights, words.read(name)); }
   // BUFFER, BUFFER+OFFSET, BUFFER/ROW or BUFFER+OFFSET/ROW.

@@ -52,6 +52,9 @@ _FLOPS_PER_ELEMENT = {
     **{"relu": 1, "add": 1, "scale": 1, "gelu": 5, "silu": 5, "glu": 5, "log_softmax": 5},
     **{"tanh": 1, "asinh": 1, "swiglu": 6},
     **{"layer_norm": 7, "group_norm": 7, "batch_norm": 3, "lstm": _LSTM},
+    **dict.fromkeys(("linear", "conv1d", "conv2d", *VIEWS, *INTEGERS), 0),
+    **dict.fromkeys(("embedding", "index_select", "write", "concat", "mask"), 0),
+    **dict.fromkeys(("pack_keys", "pack_values", "relative_encoding"), 0),
 }
 """FLOPs for each element of the result, in addition to those of products."""
 
@@ -290,7 +293,7 @@ def _elementwise_flops(step: Step) -> int:
         table = t.get("table", step.result)
         rotated = step.settings["heads"] * table.size if "x" in t else table.size // 2
         return 3 * int(rotated)
-    flops = _FLOPS_PER_ELEMENT.get(step.operation, 0)
+    flops = _FLOPS_PER_ELEMENT[step.operation]
     if step.operation == "layer_norm" and "bias" not in t:
         flops -= 1
     return flops * step.result.size

@@ -63,7 +63,9 @@ class Lowering:
         for i, step in enumerate(program.steps):
             if i not in self.fused:
                 self._step = i
-                RULES[step.operation](self, step)
+                if (rule := RULES.get(step.operation)) is None:
+                    raise NotImplementedError(f"no rule of tynda.compile lowers {step.operation}")
+                rule(self, step)
         self.plan.results += [self._output(value) for value in program.outputs]
 
     # ---- memory
