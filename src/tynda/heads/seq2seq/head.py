@@ -139,12 +139,10 @@ class Seq2SeqHead(Head[Options]):
         return encoded
 
     def prepare(self, options: Options) -> None:
-        """Check that the model knows the language, and that Silero VAD is installed if needed."""
+        """Check that the model knows the language and supports the options."""
         self.model.check_language(options.language)
         if self.model.config.frames is None:
             pieces.check_options(self.model, options)
-        if options.vad_filter:
-            vad.check()
 
     def session(self, options: Options) -> Session:
         """See `Head.session`."""

@@ -188,7 +188,7 @@ class Options:
     vad_filter: bool = setting(
         False,
         "Detect speech first, and decode its windows in batches: faster, but no window has the "
-        "text of another as context. Needs tynda[vad].",
+        "text of another as context.",
         heading=LONG,
     )
     batch_size: Count = setting(
