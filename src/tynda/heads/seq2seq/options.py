@@ -144,7 +144,7 @@ class Options:
         heading=DOUBT,
     )
     speech_threshold: Annotated[float, Range(0, 1)] = setting(
-        0.5,
+        0.4,
         "Probability of speech, by Silero VAD, below which there is no text; 0 decodes silence and "
         "noise too, as published.",
         heading=DOUBT,
