@@ -203,6 +203,7 @@ def test_the_plain_loss_is_that_of_transformers(objective):
     assert loss.item() == pytest.approx(smooth.item(), rel=1e-5)
 
 
+@pytest.mark.usefixtures("all_is_speech")
 def test_a_run_learns_its_texts_and_the_file_hears_them(folder, tmp_path):
     run = CliRunner().invoke(
         main,
@@ -221,6 +222,7 @@ def test_a_run_learns_its_texts_and_the_file_hears_them(folder, tmp_path):
         assert [w.text for w in words] == text.split()
 
 
+@pytest.mark.usefixtures("all_is_speech")
 def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
     settings = ["optimizer.epochs=1", "data.dev=[]", "data.train=[{manifest='m.jsonl'}]"]
     run = CliRunner().invoke(
@@ -268,6 +270,7 @@ def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
         ("family='moonshine'", "moonshine cannot be trained"),
     ],
 )
+@pytest.mark.usefixtures("all_is_speech")
 def test_settings_that_do_not_fit_are_told_in_a_line(folder, tmp_path, setting, told):
     run = CliRunner().invoke(
         main,
