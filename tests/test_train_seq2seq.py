@@ -222,7 +222,6 @@ def test_a_run_learns_its_texts_and_the_file_hears_them(folder, tmp_path):
         assert [w.text for w in words] == text.split()
 
 
-@pytest.mark.usefixtures("all_is_speech")
 def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
     settings = ["optimizer.epochs=1", "data.dev=[]", "data.train=[{manifest='m.jsonl'}]"]
     run = CliRunner().invoke(
@@ -270,7 +269,6 @@ def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
         ("family='moonshine'", "moonshine cannot be trained"),
     ],
 )
-@pytest.mark.usefixtures("all_is_speech")
 def test_settings_that_do_not_fit_are_told_in_a_line(folder, tmp_path, setting, told):
     run = CliRunner().invoke(
         main,
