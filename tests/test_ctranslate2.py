@@ -28,7 +28,8 @@ from tynda.store import library
 from tynda.weights.weight import floats
 from whisper_peer import write_folder
 
-OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20, "no_speech_threshold": None}
+OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20}
+OPTIONS |= {"no_speech_threshold": None, "speech_threshold": 0.0}
 WEIGHTS = Path(__file__).parents[2] / "weights"
 SPEECH = Path(__file__).parents[2] / "shared" / "data" / "audio" / "fixtures"
 TOKENS = 374

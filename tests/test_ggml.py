@@ -22,7 +22,8 @@ from tynda.store import library
 from tynda.weights.blocks import FORMATS
 from whisper_peer import openai, write_folder
 
-OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20, "no_speech_threshold": None}
+OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20}
+OPTIONS |= {"no_speech_threshold": None, "speech_threshold": 0.0}
 WEIGHTS = Path(__file__).parents[2] / "weights"
 SPEECH = Path(__file__).parents[2] / "shared" / "data" / "audio" / "fixtures"
 BLOCKS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")

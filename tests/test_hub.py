@@ -23,7 +23,8 @@ from tynda.store import hub, library
 from whisper_peer import write_folder
 
 NAME = "someone/nano"
-OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20, "no_speech_threshold": None}
+OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20}
+OPTIONS |= {"no_speech_threshold": None, "speech_threshold": 0.0}
 CARD = "---\nlanguage: en\nlicense: apache-2.0  # as ever\ntags:\n- asr\n---\nlicense: none\n"
 
 

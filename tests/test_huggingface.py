@@ -21,7 +21,8 @@ from tynda.errors import TyndaError
 from tynda.store import huggingface
 from whisper_peer import write_folder
 
-OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20, "no_speech_threshold": None}
+OPTIONS = {"temperature": (0.0,), "max_new_tokens": 20}
+OPTIONS |= {"no_speech_threshold": None, "speech_threshold": 0.0}
 
 
 @pytest.fixture(scope="module")

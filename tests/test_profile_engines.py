@@ -127,6 +127,7 @@ def test_a_batch_is_its_recordings(opened, whisper, name, bits):
         near(states(single, one[None])[0], row, TOLERANCES[bits] / 10)
 
 
+@pytest.mark.usefixtures("all_is_speech")
 @pytest.mark.parametrize(("name", "bits"), SPEAKING)
 @pytest.mark.parametrize("seconds", [2, 32])
 def test_whisper_transcribes(opened, whisper, name, bits, seconds):

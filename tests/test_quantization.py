@@ -38,7 +38,8 @@ OPTIONS = [
     {"word_timestamps": True, "language": "en"},
     {"initial_prompt": "Tyńda, бұл.", "prefix": "And", "hotwords": "kazakh, ♪"},
 ]
-COMMON = {"temperature": (0.0,), "max_new_tokens": 12, "no_speech_threshold": None}
+COMMON = {"temperature": (0.0,), "max_new_tokens": 12}
+COMMON |= {"no_speech_threshold": None, "speech_threshold": 0.0}
 
 
 @pytest.fixture(scope="module")

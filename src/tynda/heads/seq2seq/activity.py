@@ -1,0 +1,128 @@
+"""No words where nobody speaks: speech activity decides what is decoded and which text remains.
+
+A decoder that was trained on subtitles writes text for noise and silence as well. Therefore a
+window without speech is not encoded, a segment without speech is dropped, a window in which the
+detector is unsure keeps only text of which the decoder is sure, and a phrase that is repeated over
+and over is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.search import DecodingResult
+from tynda.heads.seq2seq.words import TimedSegment
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.sound.silero import CHUNK, Detector
+
+__all__ = ["MARGIN", "Activity", "Evidence", "cut_repetitions", "is_confident"]
+
+Floats = NDArray[np.float32]
+
+MARGIN = 0.5
+"""Seconds by which a segment's times may be wrong, and by which skipped windows overlap."""
+_MIN_SPEECH = 4
+"""Chunks of 32 ms at or above the threshold without which speech is doubtful."""
+_REPETITIONS = 3
+"""Number of times from which on a phrase in a row is a repetition."""
+
+
+class Evidence(Enum):
+    """What the detector finds in a stretch of a recording."""
+
+    NONE = 0
+    """Every probability is below half of the threshold."""
+    DOUBTFUL = 1
+    """Less than 0.13 s reach the threshold."""
+    SPEECH = 2
+
+
+class Activity:
+    """Detects speech in a recording, only as far as it is asked for."""
+
+    def __init__(self, samples: Floats, threshold: float) -> None:
+        """``samples [n]`` are at 16 kHz; ``threshold`` is a probability above 0."""
+        self._samples, self._threshold = samples, threshold
+        self._detector = Detector()
+        self._probabilities = np.zeros(-(-len(samples) // CHUNK), np.float32)
+        self._done = 0  # chunks whose probability is known
+
+    def evidence(self, start: float, end: float) -> Evidence:
+        """Return what is found from ``start`` to ``end``, in seconds of the recording."""
+        first = max(0, int(start * SAMPLE_RATE) // CHUNK)
+        last = min(len(self._probabilities), -(-int(end * SAMPLE_RATE) // CHUNK))
+        if last > self._done:
+            samples = self._samples[self._done * CHUNK : last * CHUNK]
+            found = self._detector.add(samples)
+            if len(found) < last - self._done:
+                found = np.concatenate([found, self._detector.finish()])
+            self._probabilities[self._done : last] = found
+            self._done = last
+        found = self._probabilities[first:last]
+        if not (found >= self._threshold / 2).any():
+            return Evidence.NONE
+        enough = (found >= self._threshold).sum() >= _MIN_SPEECH
+        return Evidence.SPEECH if enough else Evidence.DOUBTFUL
+
+    def includes(self, start: float, end: float) -> bool:
+        """Return whether there may be speech from ``start`` to ``end``, in seconds."""
+        return self.evidence(start, end) is not Evidence.NONE
+
+
+def is_confident(result: DecodingResult, options: Options) -> bool:
+    """Return whether no threshold for doubtful text speaks against the text of a window."""
+    silence, likely = options.no_speech_threshold, options.logprob_threshold
+    ratio = options.compression_ratio_threshold
+    return not (
+        (silence is not None and result.no_speech_prob > silence)
+        or (likely is not None and result.avg_logprob < likely)
+        or (ratio is not None and result.compression_ratio > ratio)
+    )
+
+
+def cut_repetitions(found: Sequence[TimedSegment], tokenizer: Any) -> list[TimedSegment]:
+    """Return the segments of a text that repeats itself, with each phrase in a row once.
+
+    A phrase is one or more tokens, or the text of a segment; three in a row are a repetition.
+    Timestamps stay.
+    """
+    segments = list[TimedSegment]()
+    for segment in found:
+        inner = [t for t in segment.tokens if t < tokenizer.eot]
+        once = _without_repetitions(inner)
+        if once != inner:
+            begin = segment.tokens[: segment.tokens.index(inner[0])]
+            stamps = [t for t in segment.tokens[len(begin) :] if t >= tokenizer.eot]
+            tokens = [*begin, *once, *stamps]
+            segment = replace(segment, tokens=tokens, text=tokenizer.decode(tokens))
+        segments.append(segment)
+    texts = [segment.text for segment in segments]
+    return [
+        segment
+        for i, segment in enumerate(segments)
+        if not any(
+            i > 0 and texts[i] == texts[i - 1] and len(set(texts[j : j + _REPETITIONS])) == 1
+            for j in range(max(0, i - _REPETITIONS + 1), min(i, len(texts) - _REPETITIONS) + 1)
+        )
+    ]
+
+
+def _without_repetitions(tokens: list[int]) -> list[int]:
+    """Return ``tokens`` where each sequence that comes three times or more in a row comes once."""
+    for size in range(1, len(tokens) // _REPETITIONS + 1):
+        i = 0
+        while i + _REPETITIONS * size <= len(tokens):
+            phrase, end = tokens[i : i + size], i + size
+            while tokens[end : end + size] == phrase:
+                end += size
+            if end - i >= _REPETITIONS * size:
+                tokens = tokens[: i + size] + tokens[end:]
+            i += 1
+    return tokens
