@@ -443,8 +443,8 @@ def test_what_only_moves_or_adds(seed, batch, time, channels, factor):
 
 def test_numbers_that_name_nothing_are_refused():
     with pytest.raises(IndexError):
-        run("embedding", SETS[0], np.array([[9]]), np.asymmetric((9, 4), np.float32))
-    cache, x = np.asymmetric((1, 3, 4), np.float32), np.asymmetric((1, 2, 4), np.float32)
+        run("embedding", SETS[0], np.array([[9]]), np.zeros((9, 4), np.float32))
+    cache, x = np.zeros((1, 3, 4), np.float32), np.zeros((1, 2, 4), np.float32)
     with pytest.raises(IndexError):
         run("write", SETS[0], cache, x, np.array([2]))
 
@@ -622,10 +622,10 @@ def test_whispers_decoder_step_by_step(instructions):
     ours = whisper.cross_kv(NUMPY, weights, config, states, frames)
 
     def empty():
-        asymmetric = [np.asymmetric((4, 12, 32), np.float32) for _ in range(4)]
+        asymmetric = [np.zeros((4, 12, 32), np.float32) for _ in range(4)]
         return base.KVCache(asymmetric[:2], asymmetric[2:])
 
-    cache, expected_cache, starts = empty(), empty(), np.asymmetric(4, np.int64)
+    cache, expected_cache, starts = empty(), empty(), np.zeros(4, np.int64)
     for size in (3, 1, 1, 2):
         tokens = draw.rng.integers(0, 70, (4, size))
         y, cache = one.run(whisper.decode, config, tokens, starts, heard, cache)

@@ -184,9 +184,7 @@ def test_few_bits_take_few_bytes(folder, tmp_path):
     for bits in (*FEW, 32):
         quantize(folder, tmp_path / f"{bits}", bits, group=0 if bits == 1.58 else 32)
         weights, _ = read_raw(tmp_path / f"{bits}")
-        parts = [
-            t for name, t in weights.items() if name.startswith("model.decoder.embed_tokens")
-        ]
+        parts = [t for name, t in weights.items() if name.startswith("model.decoder.embed_tokens")]
         sizes[bits] = sum(t.nbytes for t in parts)
     assert all(a < b for a, b in zip(sizes.values(), list(sizes.values())[1:], strict=False))
     assert sizes[4] <= 0.15 * sizes[32]
@@ -296,7 +294,7 @@ def test_a_model_is_learnt_in_parts(folder, speech):
     """Each hands a single tensor on; a decoder, whose steps read several, is one."""
     run = Calibration(huggingface.load(folder), speech).layerwise()
     names = {part.name for part in run.weight_slices(matrix_names(huggingface.load(folder)))}
-    blocks = run.blocks(names, rows=64)
+    blocks = run.blocks(names, min_rows=64)
     assert [stop for _, stop in blocks[:-1]] == [start for start, _ in blocks[1:]]
     assert (blocks[0][0], blocks[-1][1]) == (0, len(run.steps))
     inside = [
@@ -359,13 +357,13 @@ def test_a_model_is_heard_as_it_is_used(folder, speech):
     network = tynda.Model(model, bits=32).head.network
     cross = sliding.encode_windows(network, heard.inputs[:1], Options())
     (spoken,) = decode(network, cross, Options(max_new_tokens=8), ["en"])
-    (own,) = heard.texts[0]
+    (own,) = heard.generated[0]
     begin = Seq2SeqHead.reference_tokens(model, "")[0][:3]
     assert own[: len(begin) + 8] == [*begin, *spoken.tokens]
 
     name = "model.decoder.layers.0.fc1.weight"
     found = heard.statistics(dequantize_all(model.weights), [name])[name]
-    assert found.count == sum(len(row) for rows in heard.texts for row in rows)
+    assert found.count == sum(len(row) for rows in heard.generated for row in rows)
     # What is observed gives what the engine is told to compute.
     run, inputs = heard.layerwise(), []
     run.observe(
@@ -380,7 +378,7 @@ def test_a_model_is_heard_as_it_is_used(folder, speech):
 
 @pytest.mark.parametrize("room", [0, 1 << 14, 1 << 40])
 def test_a_run_in_pieces_observes_the_same(tmp_path, speech, monkeypatch, room):
-    monkeypatch.setattr(layerwise, "_MAX_KEPT", room)
+    monkeypatch.setattr(layerwise, "_MAX_LIVE_BYTES", room)
     model = library.load(save_tiny(tmp_path / "tiny.safetensors"))
     weights = dequantize_all(model.weights)
     heard = Calibration(model, speech)
@@ -516,7 +514,7 @@ def test_the_smallest_plan_within_a_loss_is_found(tmp_path, speech, monkeypatch)
     def heard(name, bits):
         if bits is None:
             grids = read_raw(name)[1].get("grids", {})
-            tried.append(np.mean([grids.get(k, {"bits": 8})["bits"] for k in mixer._found]))
+            tried.append(np.mean([grids.get(k, {"bits": 8})["bits"] for k in mixer._sensitivities]))
         return [("a b", "a" if bits is None and tried[-1] < 4 else "a b")]
 
     monkeypatch.setattr(mixer, "_pairs", heard)

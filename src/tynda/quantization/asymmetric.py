@@ -71,10 +71,8 @@ def _fit_groups(groups: Floats, grid: Grid, importance: Floats) -> Scales:
     """Return the scales of ``groups [out, groups, size]``; ``importance [groups, size]``."""
     half = np.float32((grid.levels - 1) / 2)
     low, high = _ranges(groups, importance)
-    best_scale, best_centre = (
-        np.maximum(high - low, np.float32(1e-12)) / (2 * half),
-        (high + low) / 2,
-    )
+    best_scale: Any = np.maximum(high - low, np.float32(1e-12)) / (2 * half)
+    best_centre: Any = (high + low) / 2
     min_error = np.full(low.shape, np.inf, np.float32)
     total = np.maximum(importance.sum(1), np.float32(1e-30))
     mean = np.einsum("ogi,gi->og", groups, importance) / total

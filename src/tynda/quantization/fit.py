@@ -139,7 +139,8 @@ def group_rows(rows: Floats, grid: Grid) -> Floats:
 def group_importance(rows: Floats, grid: Grid, importance: Floats | None) -> Floats:
     """Return the importance of the inputs of each group, ``[groups, size]``; padding has 0."""
     ones = np.ones(rows.shape[1], np.float32)
-    return group_rows((ones if importance is None else importance)[None], grid)[0]
+    found: Floats = group_rows((ones if importance is None else importance)[None], grid)[0]
+    return found
 
 
 def _scale_per_max(grid: Grid) -> np.float32:
