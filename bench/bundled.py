@@ -1,19 +1,21 @@
 """Make the bundled ``whisper-tiny.en`` from OpenAI's weights.
 
-    python bench/bundled.py FOLDER CALIBRATION OUTPUT --scores DEV TEST
+    python bench/bundled.py FOLDER DATA OUTPUT
 
-FOLDER is a Hugging Face folder of openai/whisper-tiny.en; CALIBRATION is a manifest of speech,
-whose texts are not used. The file is scored on the other manifests, and its header states the
-command, the data and the scores.
+FOLDER is a Hugging Face folder of openai/whisper-tiny.en. DATA has manifests of speech: the file is
+calibrated on ``unlabelled.jsonl`` and ``train.jsonl``, whose texts are not used, and scored on
+``dev.jsonl`` and ``test.jsonl``. Its header states the command, the data and the scores.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import tynda
 from tynda.evaluation import evaluate
@@ -21,31 +23,46 @@ from tynda.manifest import read
 from tynda.store import checkpoint
 
 UTTERANCES = 64
+_MIN_SECONDS = 1.5
+
+
+def calibration_set(data: Path) -> list[dict[str, object]]:
+    """Return rows of a manifest: two LibriSpeech utterances for each one of ``train.jsonl``."""
+    clean = read(data / "unlabelled.jsonl")
+    learners = [u for u in read(data / "train.jsonl") if u.duration > _MIN_SECONDS]
+    count = len(clean) // 2
+    learners = learners[:: len(learners) // count][:count]
+    rows = [u for i in range(count) for u in (*clean[2 * i : 2 * i + 2], learners[i])]
+    return [
+        {"audio_filepath": str(u.audio.resolve()), "text": "", "duration": u.duration} for u in rows
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("calibration", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--scores", type=Path, nargs="+", required=True)
-    parser.add_argument("--method", default="learnt")
-    parser.add_argument("--embedding", type=float, default=3)
     args = parser.parse_args()
-    made = args.output.with_suffix(".made")
-    if not made.exists():
-        tynda.quantize(
-            args.folder,
-            made,
-            4,
-            method=args.method,
-            calibration=args.calibration,
-            utterances=UTTERANCES,
-            overrides=[("*embed_tokens*", args.embedding)],
-        )
-    sources = sorted({u.source for u in read(args.calibration)})
-    found = evaluate(tynda.load(made), args.scores).sources
-    model = checkpoint.load(made)
+    rounded = args.output.with_suffix(".rounded")
+    if not rounded.exists():
+        with TemporaryDirectory() as folder:
+            manifest = Path(folder) / "calibration.jsonl"
+            manifest.write_text(
+                "".join(json.dumps(row) + "\n" for row in calibration_set(args.data))
+            )
+            tynda.quantize(
+                args.folder,
+                rounded,
+                4,
+                method="learnt",
+                calibration=manifest,
+                utterances=UTTERANCES,
+                overrides=[("*embed_tokens*", 3)],
+            )
+    manifests = [args.data / "dev.jsonl", args.data / "test.jsonl"]
+    scores = evaluate(tynda.load(rounded), manifests).sources
+    model = checkpoint.load(rounded)
     header = replace(
         model.header,
         name="whisper-tiny.en",
@@ -54,12 +71,13 @@ def main() -> None:
         | {
             "weights": "OpenAI Whisper tiny.en (Radford et al. 2022)",
             "command": shlex.join(["python", *sys.argv]),
-            "calibration": {"sources": sources, "utterances": UTTERANCES},
+            "calibration": f"{UTTERANCES} utterances of LibriSpeech train-clean, speechocean762, "
+            "kathleen and Philipp Matthes, without their texts",
         },
-        scores={name: {"wer": rates.wer, "cer": rates.cer} for name, rates in found.items()},
+        scores={name: {"wer": rates.wer, "cer": rates.cer} for name, rates in scores.items()},
     )
     checkpoint.save_model(args.output, header, dict(model.weights), bits=16)
-    made.unlink()
+    rounded.unlink()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from tynda.compile import native
-from tynda.compile.engine import Engine, open_engine
+from tynda.compile.engine import Backend, Engine, open_engine
 from tynda.ops.base import Ops, Weights
 from tynda.sound.spectra import Spectra
 
@@ -149,7 +149,7 @@ def _engine() -> Engine:
     """Return the weights in the hands of a backend; a thread of its own computes fastest."""
     tensors = load_file(WEIGHTS)
     weights = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
-    backend = "native" if native.available() else "numpy"
+    backend: Backend = "native" if native.available() else "numpy"
     return open_engine(weights, dict.fromkeys(weights, True), backend, bits=32, threads=1)
 
 
