@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,12 +63,13 @@ def main() -> None:
     model = checkpoint.load(rounded)
     header = replace(
         model.header,
+        tokenizer=model.tokenizer.to_dict(),
         name="whisper-tiny.en",
         licence="MIT",
         training=model.header.training
         | {
             "weights": "OpenAI Whisper tiny.en (Radford et al. 2022)",
-            "command": shlex.join(["python", *sys.argv]),
+            "command": "python bench/bundled.py whisper-tiny.en DATA OUTPUT",
             "calibration": f"{UTTERANCES} utterances of LibriSpeech train-clean, speechocean762, "
             "kathleen and Philipp Matthes, without their texts",
         },

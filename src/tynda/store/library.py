@@ -14,7 +14,7 @@ from tynda.store.checkpoint import Checkpoint, Header, read_header
 
 __all__ = ["DEFAULT", "bundled", "cached", "describe", "find", "load", "remove", "show"]
 
-DEFAULT = "sentences-en"
+DEFAULT = "whisper-tiny.en"
 """The model that is used when none is named."""
 
 
