@@ -19,8 +19,8 @@ demo: $(VENV)/.demo  ## Transcribe and score the bundled recordings (no torch)
 	@echo '$$ tynda models list'
 	@$(BIN)/tynda models list
 	@echo
-	@echo '$$ tynda evaluate sentences-en demo/manifest.jsonl --show'
-	@$(BIN)/tynda evaluate sentences-en demo/manifest.jsonl --show
+	@echo '$$ tynda evaluate whisper-tiny.en demo/manifest.jsonl --show'
+	@$(BIN)/tynda evaluate whisper-tiny.en demo/manifest.jsonl --show
 
 test: lint  ## Run linter, type checker and all tests except the slow ones
 	@$(BIN)/python -m pytest
@@ -55,7 +55,7 @@ NATIVE := $(wildcard native/CMakeLists.txt native/src/*)
 
 $(VENV)/.demo: pyproject.toml $(NATIVE) $(VENV)/.made
 	@echo 'compiling and installing tynda into $(VENV) ...' >&2
-	@$(INSTALL) -e '.[lm]'
+	@$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.test: pyproject.toml requirements-dev.txt $(NATIVE) $(VENV)/.made

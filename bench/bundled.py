@@ -70,8 +70,8 @@ def main() -> None:
         | {
             "weights": "OpenAI Whisper tiny.en (Radford et al. 2022)",
             "command": "python bench/bundled.py whisper-tiny.en DATA OUTPUT",
-            "calibration": f"{UTTERANCES} utterances of LibriSpeech train-clean, speechocean762, "
-            "kathleen and Philipp Matthes, without their texts",
+            "calibration": f"{UTTERANCES} utterances of LibriSpeech train-clean, speechocean762 "
+            "and kathleen, without their texts",
         },
         scores={name: {"wer": rates.wer, "cer": rates.cer} for name, rates in scores.items()},
     )
