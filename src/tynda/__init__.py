@@ -1,7 +1,7 @@
 """tynda: speech recognition made small, fast and private.
 
 >>> import tynda
->>> model = tynda.load()                            # the bundled English model
+>>> model = tynda.load()                            # the bundled whisper-tiny.en
 >>> model.transcribe("meeting.m4a").save("meeting.srt")
 """
 
