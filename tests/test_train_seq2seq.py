@@ -222,6 +222,7 @@ def test_a_run_learns_its_texts_and_the_file_hears_them(folder, tmp_path):
         assert [w.text for w in words] == text.split()
 
 
+@pytest.mark.usefixtures("all_is_speech")
 def test_a_file_with_wrong_alignment_heads_is_refused(folder, tmp_path):
     settings = ["optimizer.epochs=1", "data.dev=[]", "data.train=[{manifest='m.jsonl'}]"]
     run = CliRunner().invoke(

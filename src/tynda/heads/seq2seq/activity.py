@@ -35,7 +35,7 @@ _REPETITIONS = 3
 
 
 class Evidence(Enum):
-    """What the detector finds in a stretch of a recording."""
+    """The evidence of speech in a stretch of a recording."""
 
     NONE = 0
     """Every probability is below half of the threshold."""
