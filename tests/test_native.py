@@ -218,6 +218,19 @@ def test_norms(seed, batch, time, channels):
                 )
 
 
+@given(SEEDS, WIDTHS, st.sampled_from([0.0, 1e-6, 1e-5, 1e-4, 1e-3]))
+@quick
+def test_norms_of_nearly_equal_numbers(seed, channels, deviation):
+    """The error of a mean in float32 is not divided by the root of eps."""
+    draw = Draw(seed)
+    x = (5 * draw(1, 3, 1) + np.float32(deviation) * draw(1, 3, channels)).astype(np.float32)
+    scale, shift = draw(channels), draw(channels)
+    same("layer_norm", x, scale, shift, tolerance=2e-5)
+    for frames, groups in ((1, 1), (1, channels)):
+        lengths = np.array([frames])
+        same("group_norm", x[:, :1], scale, shift, groups=groups, lengths=lengths, tolerance=2e-5)
+
+
 @pytest.mark.parametrize(
     "name", ["relu", "gelu", "silu", "tanh", "asinh", "glu", "swiglu", "log_softmax"]
 )

@@ -95,9 +95,9 @@ struct Kernels {
                  float* y);
   void (*add)(const float* x, const float* y, int64_t size, float* sum);
   void (*scale)(const float* x, int64_t size, float factor, float* y);
-  // y = activation(x * weight + bias), both [width].
-  void (*affine)(const float* x, int64_t rows, int64_t width, const float* weight,
-                 const float* bias, Activation, float* y);
+  // y = activation((x - mean) * weight + bias), all [width]; `mean` may be null.
+  void (*affine)(const float* x, int64_t rows, int64_t width, const float* mean,
+                 const float* weight, const float* bias, Activation, float* y);
   // Adds the rows of x to sums [width] and their squares to squares [width].
   void (*moments)(const float* x, int64_t rows, int64_t width, double* sums, double* squares);
   // Computes one frame y [width] of a depthwise convolution: taps [first, last) of weight

@@ -22,6 +22,7 @@ void Affine::check(const Check& c) const {
   c.require(period > 0, "a period is 0");
   const int64_t factors = rows ? (rows - 1) / period + 1 : 0;
   c.floats(x, rows, width);
+  if (mean) c.floats(mean, factors, width);
   c.floats(weight, factors, width);
   c.floats(bias, factors, width);
   c.floats(y, rows, width);
@@ -29,8 +30,9 @@ void Affine::check(const Check& c) const {
 
 void Affine::run(const Run& run) const {
   for (int64_t r = run.first; r < run.first + run.count; r++)
-    run.kernels->affine(run.floats(x, r), 1, width, run.floats(weight, r / period),
-                        run.floats(bias, r / period), activation, run.at<float>(y, r));
+    run.kernels->affine(run.floats(x, r), 1, width, mean ? run.floats(mean, r / period) : nullptr,
+                        run.floats(weight, r / period), run.floats(bias, r / period), activation,
+                        run.at<float>(y, r));
 }
 
 void Activate::check(const Check& c) const {

@@ -32,17 +32,18 @@ struct LayerNorm : Fusible {
   void run(const Run& run) const;
 };
 
-// y = activation(x * weight + bias), where weight and bias have a row for each `period` rows of x.
+// y = activation((x - mean) * weight + bias), where mean (default: 0), weight and bias have a row
+// for each `period` rows of x.
 struct Affine : Fusible {
   static constexpr const char* kName = "affine";
-  View x, weight, bias, y;
+  View x, mean, weight, bias, y;
   int64_t width, period;
   Activation activation;
 
   template <class F>
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("period", period);
-    f.view("x", x, Use::rows);
+    f.view("x", x, Use::rows), f.optional_view("mean", mean, Use::whole);
     f.view("weight", weight, Use::whole), f.view("bias", bias, Use::whole);
     f.activation("activation", activation), f.view("y", y, Use::result);
   }

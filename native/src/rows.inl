@@ -11,22 +11,25 @@ void layer_norm(const float* x, int64_t rows, int64_t width, const float* weight
     F total = set1(0);
     vectors(width, [&](int64_t i, int n) { total = total + load_some(x + i, n); });
     const float mean = reduce_sum(total) / float(width);
-    float squares = 0;
-    F whole = set1(0);
+    float sum = 0, squares = 0;
+    F sums = set1(0), whole = set1(0);
     vectors(width, [&](int64_t i, int n) {
       const F d = load_some(x + i, n) - set1(mean);
       if (n == kLanes) {
+        sums = sums + d;
         whole = fma(d, d, whole);
       } else {  // lanes past the end must not count
         float part[kLanes];
-        store(part, d * d);
-        for (int j = 0; j < n; j++) squares += part[j];
+        store(part, d);
+        for (int j = 0; j < n; j++) sum += part[j], squares += part[j] * part[j];
       }
     });
-    squares += reduce_sum(whole);
-    const F scale = set1(1 / std::sqrt(squares / float(width) + eps));
+    // The rounding error of the mean counts where all numbers of a row are nearly equal.
+    const float error = (sum + reduce_sum(sums)) / float(width);
+    const float variance = (squares + reduce_sum(whole)) / float(width) - error * error;
+    const F scale = set1(1 / std::sqrt(std::max(variance, 0.0f) + eps));
     vectors(width, [&](int64_t i, int n) {
-      const F normal = (load_some(x + i, n) - set1(mean)) * scale;
+      const F normal = (load_some(x + i, n) - set1(mean) - set1(error)) * scale;
       const F shift = bias ? load_some(bias + i, n) : set1(0);
       store_some(y + i, fma(normal, load_some(weight + i, n), shift), n);
     });
@@ -95,11 +98,12 @@ void scale(const float* x, int64_t size, float factor, float* y) {
   vectors(size, [&](int64_t i, int n) { store_some(y + i, load_some(x + i, n) * set1(factor), n); });
 }
 
-void affine(const float* x, int64_t rows, int64_t width, const float* weight, const float* bias,
-            Activation kind, float* y) {
+void affine(const float* x, int64_t rows, int64_t width, const float* mean, const float* weight,
+            const float* bias, Activation kind, float* y) {
   for (int64_t r = 0; r < rows; r++, x += width, y += width)
     vectors(width, [&](int64_t i, int n) {
-      const F product = load_some(x + i, n) * load_some(weight + i, n);
+      const F centred = mean ? load_some(x + i, n) - load_some(mean + i, n) : load_some(x + i, n);
+      const F product = centred * load_some(weight + i, n);
       store_some(y + i, activated(product + load_some(bias + i, n), kind), n);
     });
 }

@@ -199,8 +199,7 @@ void Moments::check(const Check& c) const {
   c.integers(lengths, batch);
   c.floats(weight, 1, channels);
   c.floats(bias, 1, channels);
-  c.floats(scale, batch, channels);
-  c.floats(shift, batch, channels);
+  for (const View* view : {&mean, &scale, &shift}) c.floats(*view, batch, channels);
 }
 
 void Moments::settle(const Kernels&, int) {
@@ -231,14 +230,15 @@ void Moments::run(const Run& run) const {
         double(std::max<int64_t>(1, run.length(lengths, item, time) * group_channels));
     for (int64_t from = 0; from < channels; from += group_channels) {
       const double* const squares = total + channels + from;
-      const double mean = std::accumulate(total + from, total + from + group_channels, 0.0) / count;
+      const double exact = std::accumulate(total + from, total + from + group_channels, 0.0) / count;
       const double square = std::accumulate(squares, squares + group_channels, 0.0) / count;
       // In double precision, the difference is accurate even where the mean is far from zero.
-      const float variance = float(std::max(0.0, square - mean * mean));
-      const float factor = 1 / std::sqrt(variance + eps);
+      const float variance = float(std::max(0.0, square - exact * exact));
+      const float factor = 1 / std::sqrt(variance + eps), rounded = float(exact);
       for (int64_t c = from; c < from + group_channels; c++) {
+        run.at<float>(mean, item)[c] = rounded;
         run.at<float>(scale, item)[c] = factor * factors[c];
-        run.at<float>(shift, item)[c] = offsets[c] - float(mean) * factor * factors[c];
+        run.at<float>(shift, item)[c] = offsets[c] - float(exact - rounded) * factor * factors[c];
       }
     }
   }

@@ -144,11 +144,12 @@ struct PackKV : Standalone {
   void run(const Run& run) const;
 };
 
-// The statistics of a group norm of x [batch, time, channels], as scale = weight / sqrt(variance +
-// eps) and shift = bias - mean * scale, both [batch, channels].
+// The statistics of a group norm of x [batch, time, channels]: its result is (x - mean) * scale +
+// shift, all [batch, channels], with scale = weight / sqrt(variance + eps). The shift is the bias,
+// corrected by the rounding error of the mean.
 struct Moments : Standalone {
   static constexpr const char* kName = "moments";
-  View x, lengths, weight, bias, scale, shift, work;
+  View x, lengths, weight, bias, mean, scale, shift, work;
   int64_t batch, time, channels, groups;
   int64_t work_bytes = 0;
   float eps;
@@ -158,8 +159,9 @@ struct Moments : Standalone {
     f.number("batch", batch), f.number("time", time), f.number("channels", channels);
     f.number("groups", groups), f.real("eps", eps), f.view("x", x, Use::whole);
     f.view("lengths", lengths, Use::whole), f.view("weight", weight, Use::whole);
-    f.view("bias", bias, Use::whole), f.view("scale", scale, Use::result);
-    f.view("shift", shift, Use::result), f.work(work, work_bytes);
+    f.view("bias", bias, Use::whole), f.view("mean", mean, Use::result);
+    f.view("scale", scale, Use::result), f.view("shift", shift, Use::result);
+    f.work(work, work_bytes);
   }
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);

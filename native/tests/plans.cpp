@@ -54,10 +54,11 @@ pack_kv batch=1 heads=2 keys=37 channels=20 values=1 integer=1 x=z lengths=count
 attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=1 packed=1 q=mixed k=kept v=held lengths=count y=z
 buffer weighed 74 148
 attention_weights batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=z k=z lengths=count y=weighed
+buffer middle 1 80
 buffer factor 1 80
 buffer moved 1 80
-moments batch=1 time=37 channels=20 groups=20 eps=1e-05 x=mixed lengths=count weight=bias bias=bias scale=factor shift=moved
-affine rows=37 width=20 period=37 x=mixed weight=factor bias=moved activation=relu y=z
+moments batch=1 time=37 channels=20 groups=20 eps=1e-05 x=mixed lengths=count weight=bias bias=bias mean=middle scale=factor shift=moved
+affine rows=37 width=20 period=37 x=mixed mean=middle weight=factor bias=moved activation=relu y=z
 buffer swept 37 80
 depthwise rows=37 time=37 bins=1 channels=20 first_channel=0 used_channels=20 frames=37 frame_bins=1 taps=3 taps_bins=1 stride=1 stride_bins=1 padding=1 padding_bins=0 x=z weight=taps bias=bias y=swept
 buffer away 73 80

@@ -147,15 +147,17 @@ void rotary(const Kernels& kernels, Random& random) {
 void simple(const Kernels& kernels, Random& random) {
   const int64_t rows = random.one_of(kRows), width = random.one_of(kSizes), size = rows * width;
   const Floats x = row_of(size, random), other = row_of(size, random);
-  const Floats weight(width, random), bias(width, random);
+  const Floats mean(width, random), weight(width, random), bias(width, random);
   const float factor = random.number(3);
   at("%s add, scale, affine and moments [%d, %d]", kernels.name, int(rows), int(width));
-  Floats sum(size), scaled(size), moved(size), y(size), z(x);
+  Floats sum(size), scaled(size), moved(size), centred(size), y(size), z(x);
   for (int64_t i = 0; i < size; i++) {
     sum[i] = x[i] + other[i];
     scaled[i] = x[i] * factor;
     const float product = x[i] * weight[i % width];
     moved[i] = product + bias[i % width];
+    const float centred_product = (x[i] - mean[i % width]) * weight[i % width];
+    centred[i] = centred_product + bias[i % width];
   }
   kernels.add(x.begin(), other.begin(), size, y.begin());
   same(y, sum);
@@ -166,13 +168,18 @@ void simple(const Kernels& kernels, Random& random) {
   Floats in_place(x), moved_in_place(x);
   kernels.scale(in_place.begin(), size, factor, in_place.begin());
   same(in_place, scaled);
-  kernels.affine(x.begin(), rows, width, weight.begin(), bias.begin(), Activation::none, y.begin());
+  const auto affine = [&](const Floats& from, const float* middle, Activation kind, Floats& to) {
+    kernels.affine(from.begin(), rows, width, middle, weight.begin(), bias.begin(), kind,
+                   to.begin());
+  };
+  affine(x, nullptr, Activation::none, y);
   same(y, moved);
-  kernels.affine(moved_in_place.begin(), rows, width, weight.begin(), bias.begin(),
-                 Activation::none, moved_in_place.begin());
+  affine(moved_in_place, nullptr, Activation::none, moved_in_place);
   same(moved_in_place, moved);
+  affine(x, mean.begin(), Activation::none, y);
+  same(y, centred);
   for (int64_t i = 0; i < size; i++) moved[i] = std::max(moved[i], 0.0f);
-  kernels.affine(x.begin(), rows, width, weight.begin(), bias.begin(), Activation::relu, y.begin());
+  affine(x, nullptr, Activation::relu, y);
   same(y, moved);
   std::vector<double> sums(2 * width, 1.0), expected(2 * width, 1.0);  // added to what is there
   for (int64_t i = 0; i < size; i++) {

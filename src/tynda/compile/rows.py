@@ -39,19 +39,22 @@ def group_norm(lower: Lowering, step: Step) -> None:
     views = lower.views(step, "x", "lengths", "weight", "bias")
     batch, time, channels = step.result.shape
     name = step.result.name
-    scale, shift = (
-        lower.buffer(f"{name}.{part}", batch, channels * FLOAT) for part in ("scale", "shift")
+    mean, scale, shift = (
+        lower.buffer(f"{name}.{kind}", batch, channels * FLOAT)
+        for kind in ("mean", "scale", "shift")
     )
     sizes = {"batch": batch, "time": time, "channels": channels, "groups": step.settings["groups"]}
     eps = float(step.settings["eps"])
-    lower.emit("moments", **sizes, eps=eps, **views, scale=scale, shift=shift)
-    affine(lower, step, scale, shift, time)
+    lower.emit("moments", **sizes, eps=eps, **views, mean=mean, scale=scale, shift=shift)
+    affine(lower, step, scale, shift, time, mean)
 
 
-def affine(lower: Lowering, step: Step, scale: View, shift: View, period: int) -> None:
-    """Emit ``activation(x * scale + shift)``, with the activation that follows the step, if any.
+def affine(
+    lower: Lowering, step: Step, scale: View, shift: View, period: int, mean: View | None = None
+) -> None:
+    """Emit ``activation((x - mean) * scale + shift)``, with the activation that follows, if any.
 
-    ``scale`` and ``shift`` have a row for each ``period`` rows of ``x``.
+    ``mean`` (default: 0), ``scale`` and ``shift`` have a row for each ``period`` rows of ``x``.
     """
     result, activation = step.result, "none"
     if (user := lower.only_user(result)) is not None:

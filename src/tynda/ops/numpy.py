@@ -141,6 +141,8 @@ class NumpyOps:
         self, x: Array, weight: Array, bias: Array | None = None, eps: float = 1e-5
     ) -> Array:
         centred = x - x.mean(-1, keepdims=True)
+        # The rounding error of the mean counts where all numbers of a row are nearly equal.
+        centred -= centred.mean(-1, keepdims=True)
         variance = np.square(centred).mean(-1, keepdims=True)
         return _shift(centred / np.sqrt(variance + eps) * weight, bias)
 
@@ -158,10 +160,12 @@ class NumpyOps:
         parts = x.reshape(batch, frames, groups, channels // groups)
         count = np.maximum(lengths * (channels // groups), 1).astype(np.float32)
         count = count[:, None, None, None]
-        mean = self.mask(parts, lengths).sum((1, 3), keepdims=True) / count
-        squares = np.square(self.mask(parts - mean, lengths))
+        centred = parts
+        for _ in range(2):  # As in `layer_norm`, the second mean is a rounding error.
+            centred = centred - self.mask(centred, lengths).sum((1, 3), keepdims=True) / count
+        squares = np.square(self.mask(centred, lengths))
         variance = squares.sum((1, 3), keepdims=True) / count
-        normal = ((parts - mean) / np.sqrt(variance + eps)).reshape(x.shape)
+        normal = (centred / np.sqrt(variance + eps)).reshape(x.shape)
         return cast(Array, normal * weight + bias)
 
     def batch_norm(
