@@ -24,7 +24,7 @@ from typing import Any
 import tynda
 from tynda import manifest as manifests
 from tynda.quantization.mixed import Mixer
-from tynda.quantization.run import products, quantize
+from tynda.quantization.run import matrix_names, quantize
 from tynda.score import change, score
 from tynda.store import library
 from tynda.weights.grid import Grid
@@ -73,7 +73,7 @@ def written(args: argparse.Namespace, way: tuple[str, ...], bits: float, output:
         mixer = Mixer(args.model, **calibrated)
         quantize(args.model, output, mixer.for_size(size), calibration=mixer.calibration)
     elif kind:
-        names = products(library.load(args.model))
+        names = matrix_names(library.load(args.model))
         mine = [n for n in names if any(fnmatch.fnmatch(n, p) for p in KINDS[kind[0]])]
         plan = dict.fromkeys(mine, Grid(bits, 32))
         quantize(args.model, output, plan, method=method, **calibrated)

@@ -195,7 +195,7 @@ def test_weights_that_are_rounded_when_they_are_read_are_rounded(tmp_path):
             rf"^matrix {re.escape(name)} (\S+) (\d+) (\d+) (\d+) 8 0$", plan, re.M
         ).groups()
         rows = slice(int(first), int(first) + int(count))
-        expected = Weight.unrounded(model.weights[weight])[rows].by_tap().integers()
+        expected = Weight.lazy_int8(model.weights[weight])[rows].by_tap().integers()
         found = blob(tmp_path / "m", codes, np.int8, int(count), int(inputs))
         np.testing.assert_array_equal(found, expected[0])
         np.testing.assert_array_equal(blob(tmp_path / "m", scale, "<f4", int(count)), expected[1])

@@ -26,7 +26,7 @@ from tynda.ops.numpy import NumpyOps
 from tynda.quantization import fit
 from tynda.weights.attention import MIN_QUERIES
 from tynda.weights.grid import NF4, Grid
-from tynda.weights.rounding import to_grid
+from tynda.weights.rounding import round_to_nearest
 from tynda.weights.weight import Weight, by_tap, quantize, quantize_all
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a compiler")
@@ -121,8 +121,8 @@ GRIDS = [
 def few(draw, grid, *shape):
     """A weight whose groups have very different ranges, centred at 0 or not."""
     weight = draw(*shape) + draw(shape[0], *[1] * (len(shape) - 1))
-    find = fit.clipped if grid.table or draw.rng.integers(2) else fit.half_quadratic
-    return to_grid(weight, grid, find(by_tap(weight), grid))
+    find = fit.clipped_scales if grid.table or draw.rng.integers(2) else fit.hqq_scales
+    return round_to_nearest(weight, grid, find(by_tap(weight), grid))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -456,8 +456,8 @@ def test_what_only_moves_or_adds(seed, batch, time, channels, factor):
 
 def test_numbers_that_name_nothing_are_refused():
     with pytest.raises(IndexError):
-        run("embedding", SETS[0], np.array([[9]]), np.zeros((9, 4), np.float32))
-    cache, x = np.zeros((1, 3, 4), np.float32), np.zeros((1, 2, 4), np.float32)
+        run("embedding", SETS[0], np.array([[9]]), np.asymmetric((9, 4), np.float32))
+    cache, x = np.asymmetric((1, 3, 4), np.float32), np.asymmetric((1, 2, 4), np.float32)
     with pytest.raises(IndexError):
         run("write", SETS[0], cache, x, np.array([2]))
 
@@ -635,10 +635,10 @@ def test_whispers_decoder_step_by_step(instructions):
     ours = whisper.cross_kv(NUMPY, weights, config, states, frames)
 
     def empty():
-        zeros = [np.zeros((4, 12, 32), np.float32) for _ in range(4)]
-        return base.KVCache(zeros[:2], zeros[2:])
+        asymmetric = [np.asymmetric((4, 12, 32), np.float32) for _ in range(4)]
+        return base.KVCache(asymmetric[:2], asymmetric[2:])
 
-    cache, expected_cache, starts = empty(), empty(), np.zeros(4, np.int64)
+    cache, expected_cache, starts = empty(), empty(), np.asymmetric(4, np.int64)
     for size in (3, 1, 1, 2):
         tokens = draw.rng.integers(0, 70, (4, size))
         y, cache = one.run(whisper.decode, config, tokens, starts, heard, cache)

@@ -20,15 +20,15 @@ from tynda.heads.seq2seq.head import Seq2SeqHead
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import decode
 from tynda.ops.numpy import NumpyOps
-from tynda.quantization import fold, layerwise, methods, statistics, zeros
+from tynda.quantization import asymmetric, fold, layerwise, methods, statistics
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.mixed import Mixer
 from tynda.quantization.plan import Sensitivity, allocate, read_plan, save_plan, weight_bytes
-from tynda.quantization.run import choose, new_header, products, quantize
+from tynda.quantization.run import matrix_names, new_header, quantize, uniform_plan
 from tynda.store import checkpoint, huggingface, library
 from tynda.weights import stored
 from tynda.weights.grid import BITS, Grid
-from tynda.weights.rounding import to_grid
+from tynda.weights.rounding import round_to_nearest
 from tynda.weights.tensors import MappedRows
 from tynda.weights.weight import by_tap, dequantize_all, floats, is_integer, stored_bits
 from whisper_peer import write_folder
@@ -74,7 +74,7 @@ def test_a_file_in_8_bits_has_the_codes_that_a_folder_is_computed_with(folder, t
     exact, read = huggingface.load(folder).weights, checkpoint.load(path).weights
     for name, weight in read.items():
         if is_integer(weight):
-            steps = (dequantize_all(read)[name] - exact[name]) / weight.scale.reshape(
+            steps = (dequantize_all(read)[name] - exact[name]) / weight.row_scales.reshape(
                 -1, *[1] * (weight.codes.ndim - 1)
             )
             assert np.abs(steps).max() < 0.51
@@ -155,15 +155,15 @@ def test_few_bits_come_back_from_their_file(folder, tmp_path, bits):
     quantize(folder, path, bits, group=32)
     model = huggingface.load(folder)
     read = checkpoint.load(path).weights
-    for name in products(model):
+    for name in matrix_names(model):
         exact = dequantize_all(model.weights)[name]
         if "embed_positions" in name:
             assert stored_bits(read[name]) == 8
             continue
         grid = Grid(bits, 32)
-        expected = to_grid(exact, grid, zeros.fitted(by_tap(exact), grid))
+        expected = round_to_nearest(exact, grid, asymmetric.fit_scales(by_tap(exact), grid))
         np.testing.assert_array_equal(read[name].codes, expected.codes)
-        np.testing.assert_array_equal(read[name].scale, expected.scale)
+        np.testing.assert_array_equal(read[name].row_scales, expected.row_scales)
         assert read[name].shape == exact.shape
     # Results in float32 are the same as with these weights in any other format.
     one = tynda.load(path, bits=32, backend="numpy")
@@ -184,7 +184,9 @@ def test_few_bits_take_few_bytes(folder, tmp_path):
     for bits in (*FEW, 32):
         quantize(folder, tmp_path / f"{bits}", bits, group=0 if bits == 1.58 else 32)
         weights, _ = read_raw(tmp_path / f"{bits}")
-        parts = [t for name, t in weights.items() if name.startswith("model.decoder.embed_tokens")]
+        parts = [
+            t for name, t in weights.items() if name.startswith("model.decoder.embed_tokens")
+        ]
         sizes[bits] = sum(t.nbytes for t in parts)
     assert all(a < b for a, b in zip(sizes.values(), list(sizes.values())[1:], strict=False))
     assert sizes[4] <= 0.15 * sizes[32]
@@ -199,10 +201,10 @@ def test_the_step_of_whole_rows_is_not_stored(folder, tmp_path, bits):
     # A file may also store these steps, and a reader then uses them.
     name = next(iter(header["grids"]))
     read = checkpoint.load(tmp_path / "m").weights[name]
-    assert (read.steps.step == 254 // (Grid(bits).levels - 1)).all()
-    smaller = dict(tensors) | {f"{name}.step": read.steps.step - 1}
+    assert (read.scales.group == 254 // (Grid(bits).levels - 1)).all()
+    smaller = dict(tensors) | {f"{name}.step": read.scales.group - 1}
     path = write_raw(tmp_path / "n.safetensors", smaller, header)
-    assert (checkpoint.load(path).weights[name].steps.step == read.steps.step - 1).all()
+    assert (checkpoint.load(path).weights[name].scales.group == read.scales.group - 1).all()
 
 
 def test_the_reader_in_the_docs_reads_all_of_it(folder, tmp_path):
@@ -293,7 +295,7 @@ def test_calibrated_methods_keep_more_of_the_model(folder, tmp_path, speech, fam
 def test_a_model_is_learnt_in_parts(folder, speech):
     """Each hands a single tensor on; a decoder, whose steps read several, is one."""
     run = Calibration(huggingface.load(folder), speech).layerwise()
-    names = {part.name for part in run.parts(products(huggingface.load(folder)))}
+    names = {part.name for part in run.weight_slices(matrix_names(huggingface.load(folder)))}
     blocks = run.blocks(names, rows=64)
     assert [stop for _, stop in blocks[:-1]] == [start for start, _ in blocks[1:]]
     assert (blocks[0][0], blocks[-1][1]) == (0, len(run.steps))
@@ -316,8 +318,8 @@ def test_a_model_is_learnt_in_parts(folder, speech):
 def test_scales_that_move_leave_the_model_as_it_is(folder, speech, method):
     model = huggingface.load(folder)
     heard = Calibration(model, speech)
-    plan = choose(model, 4)
-    changed = fold.moved(model.weights, plan, method, heard)
+    plan = uniform_plan(model, 4)
+    changed = fold.fold_factors(model.weights, plan, method, heard)
     assert {"model.encoder.layers.0.self_attn.q_proj.weight"} < changed.keys()
     assert "model.decoder.embed_tokens.weight" not in changed
     before, after = (
@@ -332,9 +334,9 @@ def test_scales_that_move_leave_the_model_as_it_is(folder, speech, method):
 def test_what_comes_to_a_weight_is_seen(folder, speech):
     model = huggingface.load(folder)
     heard = Calibration(model, speech)
-    parts = heard.layerwise().parts(products(model))
-    assert parts[0] == ("model.encoder.conv1.weight", 0, model.config.channels)
-    assert parts[-1].name == "model.decoder.embed_tokens.weight"
+    weight_slices = heard.layerwise().weight_slices(matrix_names(model))
+    assert weight_slices[0] == ("model.encoder.conv1.weight", 0, model.config.channels)
+    assert weight_slices[-1].name == "model.decoder.embed_tokens.weight"
     seen = heard.statistics(dequantize_all(model.weights), ["model.encoder.conv2.weight"])
     (found,) = seen.values()
     frames = sum(len(features) // 2 for features in heard.inputs)
@@ -382,12 +384,12 @@ def test_a_run_in_pieces_observes_the_same(tmp_path, speech, monkeypatch, room):
     model = library.load(save_tiny(tmp_path / "tiny.safetensors"))
     weights = dequantize_all(model.weights)
     heard = Calibration(model, speech)
-    whole = heard.statistics(weights, products(model))
+    whole = heard.statistics(weights, matrix_names(model))
     run, at = heard.layerwise(), []
-    for part in run.parts(products(model)):
+    for part in run.weight_slices(matrix_names(model)):
         run.advance(weights, [part.name])
-        at.append(run._at)
-        found = methods._observed(run, weights, [part])[part]
+        at.append(run._position)
+        found = methods.input_statistics(run, weights, [part])[part]
         np.testing.assert_allclose(found.hessians, whole[part.name].hessians, rtol=1e-4, atol=1e-5)
     assert (at[-1] > 0) == (room > 0)
 
@@ -398,9 +400,9 @@ def test_groups_of_a_convolution_are_heard_each_by_itself(tmp_path, speech, monk
     model = library.load(source)
     name = "wav2vec2.encoder.pos_conv_embed.conv.weight"
     heard, weights = Calibration(model, speech), dequantize_all(model.weights)
-    parts = heard.layerwise().parts([name])
-    assert [(p.start, p.stop) for p in parts] == [(24 * i, 24 * i + 24) for i in range(8)]
-    seen = methods._observed(heard.layerwise(), weights, parts)
+    weight_slices = heard.layerwise().weight_slices([name])
+    assert [(p.start, p.stop) for p in weight_slices] == [(24 * i, 24 * i + 24) for i in range(8)]
+    seen = methods.input_statistics(heard.layerwise(), weights, weight_slices)
     merged = heard.statistics(weights, [name])[name]
     assert [len(b) for b in merged.hessians] == [384, 384]  # 24 channels, 32 taps
     np.testing.assert_allclose(
@@ -409,7 +411,7 @@ def test_groups_of_a_convolution_are_heard_each_by_itself(tmp_path, speech, monk
     monkeypatch.setattr(methods, "_MAX_STATISTICS", 1)
     few = methods.quantize(model, {name: Grid(4, 32)}, "gptq", heard)[name]
     assert few.shape == weights[name].shape
-    rows = methods._round(weights[name][24:48], Grid(4, 32), "gptq", seen[parts[1]])
+    rows = methods.round_weight(weights[name][24:48], Grid(4, 32), "gptq", seen[weight_slices[1]])
     np.testing.assert_array_equal(few[24:48].rows, rows.rows)
 
 
@@ -429,7 +431,13 @@ def test_an_interrupted_call_goes_on(folder, tmp_path, speech, monkeypatch):
     assert (tmp_path / "parts.partial").exists()
     assert not parts.exists()
     counts.clear()
-    quantize(folder, parts, 3, calibration=speech, on_progress=lambda done, _: counts.append(done))
+    quantize(
+        folder,
+        parts,
+        3,
+        calibration=speech,
+        on_progress=lambda done, _: counts.append(done),
+    )
     assert counts[0] == 6
     assert parts.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "parts.partial").exists()

@@ -16,7 +16,7 @@ from tynda.store import checkpoint, library
 from tynda.weights.grid import Grid
 from tynda.weights.integers import quantize_rows
 from tynda.weights.kernels import kernel_format
-from tynda.weights.rounding import to_grid
+from tynda.weights.rounding import round_to_nearest
 from tynda.weights.tensors import MappedRows
 from tynda.weights.weight import (
     Weight,
@@ -81,7 +81,7 @@ def test_a_saved_model_has_the_same_bytes_as_ever(tmp_path, bits):
 
 
 def three_bits(weight):
-    return to_grid(weight, Grid(3, 32), fit.absmax(by_tap(weight), Grid(3, 32)))
+    return round_to_nearest(weight, Grid(3, 32), fit.max_scales(by_tap(weight), Grid(3, 32)))
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
@@ -98,22 +98,22 @@ def test_products_are_the_same_as_ever(name):
     assert digest(np.ascontiguousarray(y).tobytes()) == PRODUCTS[name]
 
 
-FORMATS = ["unrounded", "int8", "mapped", "1.58", "3", "6", "table"]
+FORMATS = ["lazy_int8", "int8", "mapped", "1.58", "3", "6", "table"]
 
 
 def weight_in(form, values, folder=None):
     """Return the numbers ``[out, ...]`` in a format."""
-    if form == "unrounded":
-        return Weight.unrounded(values)
+    if form == "lazy_int8":
+        return Weight.lazy_int8(values)
     if form == "int8":
         return to_8_bits(values)
     if form == "mapped":
         known, path = to_8_bits(values), folder / "rows"
         path.write_bytes(b"head" + known.codes.tobytes())
-        return Weight.int8(MappedRows(path.open("rb"), 4, values.shape, np.int8), known.scale)
+        return Weight.int8(MappedRows(path.open("rb"), 4, values.shape, np.int8), known.row_scales)
     rows = by_tap(values)
-    grid = fit.kmeans(rows, 3) if form == "table" else Grid(float(form), 32)
-    return to_grid(values, grid, fit.absmax(rows, grid))
+    grid = fit.kmeans_table(rows, 3) if form == "table" else Grid(float(form), 32)
+    return round_to_nearest(values, grid, fit.max_scales(rows, grid))
 
 
 SHAPES = [(9, 40), (6, 5, 3), (4, 3, 2, 5), (1, 1), (3, 64, 1)]
@@ -135,7 +135,7 @@ def test_all_formats_answer_alike(tmp_path, form, shape):
     np.testing.assert_array_equal(weight[1:3][1:].dequantize(), values[1:3][1:])
     ids = np.array([[0, len(values) - 1], [0, 0]])
     np.testing.assert_array_equal(lookup(weight, ids), lookup(values, ids))
-    if form != "unrounded":
+    if form != "lazy_int8":
         parts = concatenate([weight[: len(values) // 2], weight[len(values) // 2 :]])
         np.testing.assert_array_equal(parts.dequantize(), values)
 
@@ -146,7 +146,7 @@ def test_products_are_in_8_bits_or_of_the_same_values_in_floats(tmp_path, form):
     x = numbers(2, 3, 40)[:, ::-1]
     codes, scale = quantize_rows(x)
     whole = codes.astype(int) @ weight.codes.astype(int).T
-    expected = whole.astype(np.float32) * (scale[..., None] * weight.scale)
+    expected = whole.astype(np.float32) * (scale[..., None] * weight.row_scales)
     assert is_integer(weight)
     np.testing.assert_array_equal(product(x, weight), expected)
     exact = weight.with_float_products()
@@ -159,13 +159,13 @@ def test_products_are_in_8_bits_or_of_the_same_values_in_floats(tmp_path, form):
 def test_how_the_kernels_hold_a_weight(tmp_path):
     held = {form: kernel_format(weight_in(form, numbers(4, 64), tmp_path)) for form in FORMATS}
     assert held == {
-        **{"unrounded": (8, 0), "int8": (8, 0), "mapped": (8, 0)},
+        **{"lazy_int8": (8, 0), "int8": (8, 0), "mapped": (8, 0)},
         **{"1.58": (2, 32), "3": (3, 32), "6": (8, 0), "table": (8, 0)},
     }
     assert kernel_format(numbers(4, 64)) == (32, 0)
     bits = {form: stored_bits(weight_in(form, numbers(4, 64), tmp_path)) for form in FORMATS}
     assert bits == {
-        **{"unrounded": 32, "int8": 8, "mapped": 8},
+        **{"lazy_int8": 32, "int8": 8, "mapped": 8},
         **{"1.58": 1.58, "3": 3, "6": 6, "table": 3},
     }
     assert stored_bits(numbers(4, 64)) == 32
@@ -177,7 +177,7 @@ def test_weights_are_rounded_when_they_are_read():
     now, lazy = quantize_all(weights, learnt), quantize_all(weights, learnt, lazy=True)
     assert lazy["a"].rows is weights["a"]
     np.testing.assert_array_equal(lazy["a"].codes, now["a"].codes)
-    np.testing.assert_array_equal(lazy["a"].scale, now["a"].scale)
+    np.testing.assert_array_equal(lazy["a"].row_scales, now["a"].row_scales)
     for name in ("b", "positions"):
         assert now[name] is lazy[name] is weights[name]
     assert is_integer(now["a"])

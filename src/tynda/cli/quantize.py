@@ -106,7 +106,7 @@ def quantize(
     used: Any = None if bits == "mixed" else _number(bits or "8")
     with progress("quantizing", "tensors") as advance:
         if plan:
-            used = read_plan(plan, quantizing.products(library.load(model)))
+            used = read_plan(plan, quantizing.matrix_names(library.load(model)))
         elif bits == "mixed":
             settings = {key: how[key] for key in how if key != "method"}
             mixer = Mixer(model, overrides=changes, on_progress=advance, **settings)
@@ -117,9 +117,9 @@ def quantize(
             how["calibration"] = mixer.calibration
             _report_bits(used)
         elif save_plan and used < 16:
-            used = quantizing.choose(library.load(model), used, group)
+            used = quantizing.uniform_plan(library.load(model), used, group)
         if save_plan:
-            _keep(save_plan, used, quantizing.overridden(library.load(model), group, changes))
+            _keep(save_plan, used, quantizing.override_plan(library.load(model), group, changes))
         quantizing.quantize(model, output, used, overrides=changes, on_progress=advance, **how)
     print_written(output)
 

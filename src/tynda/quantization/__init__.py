@@ -1,1 +1,1 @@
-"""Rounding a model to fewer bits: methods, calibration, mixed precision."""
+"""Quantisation of a model to few bits: methods, calibration, mixed precision."""

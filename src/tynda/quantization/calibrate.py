@@ -1,4 +1,4 @@
-"""The calibration set: utterances that a model's weights are fitted to."""
+"""The calibration set: utterances on which a model's weights are fitted."""
 
 from __future__ import annotations
 
@@ -28,23 +28,22 @@ __all__ = ["Calibration"]
 
 Weights = Mapping[str, Any]
 
-# Seconds of each utterance that are used: more of one tells less than another utterance.
+# Maximum seconds of each utterance: another utterance has more information than a longer one.
 _MAX_SECONDS = 12.0
-# Seconds of speech below which the user is warned.
+# Minimum seconds of the whole set; with less, the user is warned.
 _MIN_SECONDS = 30.0
-# Tokens that a decoder may write for each second of sound, and beyond; one that repeats itself
-# would write on to the end of its context.
+# Maximum tokens that a decoder generates for each second of audio, and in addition. One that
+# repeats itself would otherwise continue to the end of its context.
 _TOKENS_PER_SECOND = 8
-_BEYOND = 8
+_EXTRA_TOKENS = 8
 
 
 class Calibration:
-    """Utterances of a manifest, evenly taken, and the model that they calibrate.
+    """Utterances of a manifest, at regular intervals, and the model that they calibrate.
 
-    All runs as it does when the model is used: an encoder over whole windows where it has any, a
-    decoder over what it writes itself in full precision, with its capitals, stops and time
-    stamps. The texts of the manifest play no part. Raises `TyndaError` for a manifest without a
-    recording that can be read.
+    The model runs as in use: its encoder on whole windows if it has windows, its decoder on the
+    tokens that it generates itself in full precision, with capitals, punctuation and timestamps.
+    The texts of the manifest are not used. Raises `TyndaError` for a manifest without audio.
     """
 
     def __init__(self, model: Checkpoint, path: Path, utterances: int = 128) -> None:
@@ -63,7 +62,7 @@ class Calibration:
                 self.utterances.append(utterance)
                 self._seconds.append(len(samples) / SAMPLE_RATE)
         if not self.inputs:
-            raise TyndaError(f"{path} has no sound in it to calibrate with")
+            raise TyndaError(f"{path} has no audio for calibration")
         seconds = sum(self._seconds)
         if seconds < _MIN_SECONDS:
             warnings.warn(
@@ -73,11 +72,12 @@ class Calibration:
             )
 
     def outputs(self, engine: Engine, index: int) -> Floats:
-        """Run the model on an utterance: log-probabilities or logits, float32 ``[n, vocab]``.
+        """Return the model's outputs for an utterance, float32 ``[n, vocab]``.
 
-        Those of a decoder are behind what the model itself writes.
+        They are log-probabilities of frames, or logits of a decoder that is forced to generate
+        `generated`.
         """
-        inputs, _ = forced_inputs(self.inputs[index], self.texts[index])
+        inputs, _ = forced_inputs(self.inputs[index], self.generated[index])
         scores: Floats = engine.array(engine.run(self._head.forced, self._settings, *inputs))[0]
         return scores
 
@@ -86,20 +86,22 @@ class Calibration:
         return self.model.family, self.model.config
 
     @cached_property
-    def texts(self) -> list[list[list[int]]]:
-        """The tokens that the model itself writes of each utterance: a row, or none by CTC."""
+    def generated(self) -> list[list[list[int]]]:
+        """The tokens that the model generates for each utterance: one row; none for CTC."""
         if not self._head.has_decoder:
             return [[] for _ in self.inputs]
-        writer = Model(self.model, bits=32).head
-        most = [_BEYOND + round(_TOKENS_PER_SECOND * seconds) for seconds in self._seconds]
-        return [writer.generated_tokens(x, n) for x, n in zip(self.inputs, most, strict=True)]
+        head = Model(self.model, bits=32).head
+        return [
+            head.generated_tokens(features, _EXTRA_TOKENS + round(_TOKENS_PER_SECOND * seconds))
+            for features, seconds in zip(self.inputs, self._seconds, strict=True)
+        ]
 
     def layerwise(self) -> LayerwiseRun:
-        """All utterances on their way through the model, before the first step."""
+        """Return all utterances before the first step of the model."""
         shapes = {name: tuple(weight.shape) for name, weight in self.model.weights.items()}
         runs = []
-        for features, texts in zip(self.inputs, self.texts, strict=True):
-            inputs, _ = forced_inputs(features, texts)
+        for features, tokens in zip(self.inputs, self.generated, strict=True):
+            inputs, _ = forced_inputs(features, tokens)
             values = [Value(x.shape, is_integer=x.dtype.kind == "i") for x in inputs]
             program, _ = trace_call(self._head.forced, shapes, self._settings, *values)
             runs.append(UtteranceRun(program, dict(zip(values, inputs, strict=True))))
@@ -108,11 +110,10 @@ class Calibration:
     def statistics(
         self, weights: Weights, names: Collection[str], *, diagonal: bool = False
     ) -> dict[str, InputStatistics]:
-        """Observe what the weights of these ``names`` are multiplied with.
+        """Return the statistics of the inputs of the weights ``names``.
 
-        Names of weights that no product uses are left out.
-        The groups of a convolution count as one: its statistics are over the inputs of all.
-        ``diagonal``: as of `InputStatistics`.
+        Weights that no product uses are omitted. The groups of a convolution have common
+        statistics, over the inputs of all. ``diagonal`` as in `InputStatistics`.
         """
         found: dict[str, InputStatistics] = {}
 

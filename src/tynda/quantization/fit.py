@@ -1,133 +1,152 @@
-"""Steps for a weight, from its values and from what it is multiplied with.
+"""Group scales for a weight, fitted to its values and to the importance of its inputs.
 
-All work on rows ``[out, in]`` (`tynda.weights.weight.by_tap`) and give what `to_grid` rounds to.
-``weight``, where there is one, says how much an input counts: the mean of its squares.
+All functions accept rows float32 ``[out, in]`` (`tynda.weights.weight.by_tap`). ``importance``,
+float32 ``[in]``, weights the squared error of each input; with the mean square of each input, the
+sum is the squared error of the products if inputs are uncorrelated. The default is 1 for all.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tynda.weights.grid import Grid
-from tynda.weights.steps import Steps, nearest, settle
+from tynda.weights.scales import Scales, nearest_codes, round_scales
 from tynda.weights.weight import Floats
 
-__all__ = ["absmax", "absmean", "clipped", "group_rows", "half_quadratic", "kmeans", "shares"]
+__all__ = [
+    "clipped_scales",
+    "group_importance",
+    "group_rows",
+    "hqq_scales",
+    "kmeans_table",
+    "max_scales",
+    "mean_scales",
+    "row_blocks",
+]
 
-# Shares of the largest value that are tried as the end of a grid.
+# Shares of a group's maximum absolute value that are tried as the largest value of its grid.
 _CLIPS = np.linspace(0.35, 1.0, 40, dtype=np.float32)
-# Numbers at a time, in whole rows, so that what is tried stays near the processor.
-_NUMBERS = 1 << 16
+# Number of values that are fitted at a time, in whole rows, so that they stay in the processor's
+# cache.
+_MAX_VALUES = 1 << 16
 
 
-def absmax(rows: Floats, grid: Grid) -> Steps:
-    """The largest value of a group is the end of its grid: rounding to nearest, as it is."""
-    parts = group_rows(rows, grid)
-    return settle(grid, np.abs(parts).max(2) * _reach(grid))
+def max_scales(rows: Floats, grid: Grid) -> Scales:
+    """Return scales with which the largest value of a grid is the group's maximum absolute value.
+
+    This is round-to-nearest (RTN), as most engines do it.
+    """
+    return round_scales(grid, np.abs(group_rows(rows, grid)).max(2) * _scale_per_max(grid))
 
 
-def absmean(rows: Floats, grid: Grid) -> Steps:
-    """Steps from the mean size, as BitNet b1.58 does (Ma et al. 2024, equation 3)."""
-    parts = group_rows(rows, grid)
-    return settle(
-        grid, np.nanmean(np.where(_real(rows, grid), np.abs(parts), np.nan), 2) * grid.gaussian
-    )
+def mean_scales(rows: Floats, grid: Grid) -> Scales:
+    """Return scales in proportion to the mean absolute value of each group.
+
+    Source: Ma et al. 2024, "The era of 1-bit LLMs" (BitNet b1.58), equation 3; for other widths,
+    the factor is that of the minimum error for Gaussian numbers (`Grid.gaussian_scale`).
+    """
+    sizes = np.where(_not_padding(rows, grid), np.abs(group_rows(rows, grid)), np.nan)
+    return round_scales(grid, np.nanmean(sizes, 2) * grid.gaussian_scale)
 
 
-def clipped(rows: Floats, grid: Grid, weight: Floats | None = None) -> Steps:
-    """The end of each group's grid that gives the least error, out of forty."""
-    count, inputs = max(1, _NUMBERS // max(1, rows.shape[1])), shares(rows, grid, weight)
-    step = np.concatenate(
-        [
-            _clipped(group_rows(rows[i : i + count], grid), grid, inputs)
-            for i in range(0, len(rows), count)
-        ]
-    )
-    return settle(grid, step)
+def clipped_scales(rows: Floats, grid: Grid, importance: Floats | None = None) -> Scales:
+    """Return the scales with the minimum squared error, of 40 that clip each group differently.
+
+    Values beyond the largest value of the grid are clipped to it.
+    """
+    inputs = group_importance(rows, grid, importance)
+    blocks = [_clipped(group_rows(rows[i], grid), grid, inputs) for i in row_blocks(rows)]
+    return round_scales(grid, np.concatenate(blocks))
 
 
-def _clipped(parts: Floats, grid: Grid, weight: Floats) -> Floats:
-    most = np.abs(parts).max(2)
-    least = np.full(most.shape, np.inf, np.float32)
-    best: Floats = most.copy()
+def _clipped(groups: Floats, grid: Grid, importance: Floats) -> Floats:
+    max_abs = np.abs(groups).max(2)
+    min_error = np.full(max_abs.shape, np.inf, np.float32)
+    best: Floats = max_abs.copy()
     half = np.float32((grid.levels - 1) / 2)
+    table = np.array(grid.table, np.float32)
     for clip in _CLIPS:
-        step = np.maximum(most * clip * _reach(grid), np.float32(1e-12))
-        unit = step / 127 if grid.table else step
-        scale, one = unit[..., None], np.float32(1)
-        codes = nearest(parts, grid, scale, one, -half)
-        values = _table(grid)[codes] if grid.table else codes - half
-        error: Floats = np.einsum("ogi,gi->og", np.square(values * scale - parts), weight)
-        better = error < least
-        least, best = np.where(better, error, least), np.where(better, step, best)
+        tried = np.maximum(max_abs * clip * _scale_per_max(grid), np.float32(1e-12))
+        scale = (tried / 127 if grid.table else tried)[..., None]
+        codes = nearest_codes(groups, grid, scale, np.float32(1), -half)
+        values = table[codes] if grid.table else codes - half
+        error: Floats = np.einsum("ogi,gi->og", np.square(values * scale - groups), importance)
+        better = error < min_error
+        min_error, best = np.where(better, error, min_error), np.where(better, tried, best)
     return best
 
 
-def half_quadratic(rows: Floats, grid: Grid, rounds: int = 20) -> Steps:
-    """Steps and offsets for which few values are far off (Badri & Shaji 2023, "HQQ").
+def hqq_scales(rows: Floats, grid: Grid, rounds: int = 20) -> Scales:
+    """Return scales and offsets by half-quadratic splitting (Badri & Shaji 2023, "HQQ").
 
-    Half-quadratic splitting with the l_0.7 norm, which forgives outliers; without any data.
+    The zero point of each group minimises the l_0.7 norm of the rounding error, which counts
+    outliers less than a squared error does. No calibration set is needed.
     """
-    parts = group_rows(rows, grid)
-    real = _real(rows, grid)
-    low, high = (f(np.where(real, parts, 0), axis=2, keepdims=True) for f in (np.min, np.max))
-    step = np.maximum((high - low) / (grid.levels - 1), 1e-12)
-    zero, beta = -low / step, 10.0  # a value is (code - zero) * step
-    best, least = zero, np.full(step.shape, np.inf)
+    groups, used = group_rows(rows, grid), _not_padding(rows, grid)
+    low, high = (f(np.where(used, groups, 0), axis=2, keepdims=True) for f in (np.min, np.max))
+    scale = np.maximum((high - low) / (grid.levels - 1), 1e-12)
+    zero_point, beta = -low / scale, 10.0  # A value is (code - zero point) * scale.
+    best, min_error = zero_point, np.full(scale.shape, np.inf)
     for _ in range(rounds):
-        codes = np.clip(np.rint(parts / step + zero), 0, grid.levels - 1)
-        error = parts - (codes - zero) * step
-        size = np.abs(error).mean(2, keepdims=True, where=real)
-        best, least = np.where(size < least, zero, best), np.minimum(size, least)
+        codes = np.clip(np.rint(groups / scale + zero_point), 0, grid.levels - 1)
+        error = groups - (codes - zero_point) * scale
+        mean = np.abs(error).mean(2, keepdims=True, where=used)
+        best, min_error = np.where(mean < min_error, zero_point, best), np.minimum(mean, min_error)
         power = np.power(np.abs(error) + 1e-8, 0.7 - 1)
-        kept = np.sign(error) * np.maximum(np.abs(error) - power / beta, 0)
-        zero = (codes - (parts - kept) / step).mean(2, keepdims=True, where=real)
+        shrunk = np.sign(error) * np.maximum(np.abs(error) - power / beta, 0)
+        zero_point = (codes - (groups - shrunk) / scale).mean(2, keepdims=True, where=used)
         beta *= 1.01
-    middle = ((grid.levels - 1) / 2 - best) * step
-    return settle(grid, step[..., 0].astype(np.float32), middle[..., 0].astype(np.float32))
+    centre = ((grid.levels - 1) / 2 - best) * scale
+    return round_scales(grid, scale[..., 0].astype(np.float32), centre[..., 0].astype(np.float32))
 
 
-def kmeans(rows: Floats, bits: float, rounds: int = 30) -> Grid:
-    """A table for a whole weight, its rows brought to the same largest value (Lloyd 1982)."""
-    grid = Grid(bits)
+def kmeans_table(rows: Floats, bits: float, rounds: int = 30) -> Grid:
+    """Return a grid with a table for a weight: the centres of k-means (Lloyd 1982) of its values.
+
+    The values of each row are divided by their maximum absolute value, and counted in a histogram
+    of 4096 bins.
+    """
+    levels = Grid(bits).levels
     values = (rows / np.maximum(np.abs(rows).max(1, keepdims=True), 1e-12)).ravel()
     counts, edges = np.histogram(values, 4096, (-1, 1))
-    places = (edges[1:] + edges[:-1]) / 2
-    passed = np.cumsum(counts) / max(counts.sum(), 1e-12)
-    centres = np.interp((np.arange(grid.levels) + 0.5) / grid.levels, passed, places)
+    bins = (edges[1:] + edges[:-1]) / 2
+    cumulative = np.cumsum(counts) / max(counts.sum(), 1e-12)
+    centres = np.interp((np.arange(levels) + 0.5) / levels, cumulative, bins)
     for _ in range(rounds):
-        owner = np.searchsorted((centres[1:] + centres[:-1]) / 2, places)
-        total = np.bincount(owner, counts, grid.levels)
-        moved = np.bincount(owner, counts * places, grid.levels) / np.maximum(total, 1e-12)
-        centres = np.where(total > 0, moved, centres)
-    whole = np.clip(np.rint(np.sort(centres) * 127), -127, 127).astype(int)
-    return Grid(bits, table=tuple(whole.tolist()))
+        nearest = np.searchsorted((centres[1:] + centres[:-1]) / 2, bins)
+        total = np.bincount(nearest, counts, levels)
+        means = np.bincount(nearest, counts * bins, levels) / np.maximum(total, 1e-12)
+        centres = np.where(total > 0, means, centres)
+    integers = np.clip(np.rint(np.sort(centres) * 127), -127, 127).astype(int)
+    return Grid(bits, table=tuple(integers.tolist()))
 
 
-def _reach(grid: Grid) -> np.float32:
-    """A step, as a share of the distance from 0 to the end of the grid."""
-    return np.float32(1 if grid.table else 2 / (grid.levels - 1))
-
-
-def _table(grid: Grid) -> Floats:
-    return np.array(grid.table, np.float32)
+def row_blocks(rows: Floats) -> Iterator[slice]:
+    """Yield slices of consecutive rows that are small enough to be fitted in the cache."""
+    count = max(1, _MAX_VALUES // max(1, rows.shape[1]))
+    return (slice(i, i + count) for i in range(0, len(rows), count))
 
 
 def group_rows(rows: Floats, grid: Grid) -> Floats:
-    """``[out, groups, size]``, zeros behind the last."""
+    """Return rows as groups ``[out, groups, size]``, with zeros after the last input."""
     size = max(1, grid.group_size(rows.shape[1]))
-    short = -rows.shape[1] % size
-    return np.pad(rows, ((0, 0), (0, short))).reshape(len(rows), -1, size)
+    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % size))).reshape(len(rows), -1, size)
 
 
-def _real(rows: Floats, grid: Grid) -> NDArray[np.bool_]:
-    """Which of `_groups` are no filling: ``[1, groups, size]``."""
-    return group_rows(np.ones((1, rows.shape[1]), np.float32), grid) > 0
-
-
-def shares(rows: Floats, grid: Grid, weight: Floats | None) -> Floats:
-    """How much each of a row's inputs counts ``[groups, size]``."""
+def group_importance(rows: Floats, grid: Grid, importance: Floats | None) -> Floats:
+    """Return the importance of the inputs of each group, ``[groups, size]``; padding has 0."""
     ones = np.ones(rows.shape[1], np.float32)
-    found: Floats = group_rows((ones if weight is None else weight)[None], grid)[0]
-    return found
+    return group_rows((ones if importance is None else importance)[None], grid)[0]
+
+
+def _scale_per_max(grid: Grid) -> np.float32:
+    """Return the quotient of a scale and the largest value of the grid."""
+    return np.float32(1 if grid.table else 2 / (grid.levels - 1))
+
+
+def _not_padding(rows: Floats, grid: Grid) -> NDArray[np.bool_]:
+    """Return which numbers of `group_rows` are not padding: ``[1, groups, size]``."""
+    return group_rows(np.ones((1, rows.shape[1]), np.float32), grid) > 0

@@ -1,8 +1,8 @@
-"""Scales that move from activations into weights, through the norm between them.
+"""Factors that are moved from activations into weights, through the norm before them.
 
-Where a norm's result is only looked at by products, its inputs to them can be divided by any
-factors if the weights are multiplied with them: the model stays the same, and its weights or its
-activations may be easier to round.
+If the result of a norm is read by matrix products only, its channels can be divided by any factors
+and the weights multiplied by them. The model computes the same, but its weights (AWQ) or its
+activations (SmoothQuant) may lose less by rounding.
 """
 
 from __future__ import annotations
@@ -15,27 +15,32 @@ from typing import Any
 import numpy as np
 
 from tynda.compile.trace import Step, Value
+from tynda.quantization.asymmetric import fit_scales
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.statistics import InputStatistics
-from tynda.quantization.zeros import fitted
 from tynda.weights.grid import Grid
-from tynda.weights.rounding import to_grid
+from tynda.weights.rounding import round_to_nearest
 from tynda.weights.weight import Floats, floats
 
-__all__ = ["moved"]
+__all__ = ["fold_factors"]
 
 
-def moved(
+def fold_factors(
     weights: Mapping[str, Any], plan: Mapping[str, Grid], method: str, calibration: Calibration
 ) -> dict[str, Floats]:
-    """The tensors of a model that change, with scales moved by ``awq`` or ``smooth``."""
-    found = [
-        link for link in _links(calibration.layerwise().steps) if plan.keys() >= set(link.weights)
+    """Return the tensors of a model that change by the factors of ``awq`` or ``smooth``.
+
+    Only weights of the ``plan`` have factors.
+    """
+    links = [
+        link
+        for link in _find_links(calibration.layerwise().steps)
+        if plan.keys() >= set(link.weights)
     ]
-    seen = calibration.statistics(weights, {link.weights[0] for link in found})
+    statistics = calibration.statistics(weights, {link.weights[0] for link in links})
     changed: dict[str, Floats] = {}
-    for link in found:
-        inputs = seen[link.weights[0]]
+    for link in links:
+        inputs = statistics[link.weights[0]]
         if method == "awq":
             factors = _awq(weights, link, inputs, plan[link.weights[0]])
         else:
@@ -47,15 +52,15 @@ def moved(
 
 @dataclass(frozen=True)
 class _Link:
-    """A norm's two tensors, and the weights ``[out, channels]`` that see what it gives."""
+    """The two tensors of a norm, and the weights ``[out, channels]`` that multiply its result."""
 
     norm: tuple[str, str]
     weights: tuple[str, ...]
 
 
-def _links(steps: Sequence[Step]) -> list[_Link]:
-    """Find the links in a traced model."""
-    reads = Counter(v.name for step in steps for v in step.weights)
+def _find_links(steps: Sequence[Step]) -> list[_Link]:
+    """Find the norms of a traced model whose results are read by linear layers only."""
+    uses = Counter(v.name for step in steps for v in step.weights)
     users: dict[Value, list[Step]] = {}
     for step in steps:
         for value in step.tensors.values():
@@ -66,7 +71,7 @@ def _links(steps: Sequence[Step]) -> list[_Link]:
         names = [s.tensors["weight"].name for s in after if s.operation == "linear"]
         if step.operation != "layer_norm" or not names or len(names) < len(after):
             continue
-        if all(reads[name] == 1 for name in names):
+        if all(uses[name] == 1 for name in names):
             norm = step.tensors["weight"].name, step.tensors["bias"].name
             found.append(_Link(norm, tuple(names)))
     return found
@@ -75,42 +80,45 @@ def _links(steps: Sequence[Step]) -> list[_Link]:
 def _smooth(
     weights: Mapping[str, Any], link: _Link, inputs: InputStatistics, share: float = 0.5
 ) -> Floats:
-    """Factors that share the outliers of activations with the weights.
+    """Return factors that move a ``share`` of the outliers of activations into the weights.
 
-    Xiao et al. 2023, "SmoothQuant", equation 4.
+    Source: Xiao et al. 2023, "SmoothQuant", equation 4.
     """
-    peaks = np.max([np.abs(floats(weights[name])).max(0) for name in link.weights], axis=0)
-    factors = np.maximum(inputs.peak, 1e-5) ** share / np.maximum(peaks, 1e-5) ** (1 - share)
-    return _centred(factors)
+    max_weights = np.max([np.abs(floats(weights[name])).max(0) for name in link.weights], axis=0)
+    factors = np.maximum(inputs.max_abs, 1e-5) ** share
+    return _normalise(factors / np.maximum(max_weights, 1e-5) ** (1 - share))
 
 
 def _awq(weights: Mapping[str, Any], link: _Link, inputs: InputStatistics, grid: Grid) -> Floats:
-    """Factors with which rounding to the grid harms the products least.
+    """Return the factors with the minimum error of the products after rounding to the grid.
 
-    Lin et al. 2024, "AWQ", equations 4 and 5: powers of the activations' sizes, of 11.
+    Candidates are 11 powers, from 0 to 1, of the root mean squares of the activations. Source: Lin
+    et al. 2024, "AWQ", equations 4 and 5.
     """
     sizes = np.sqrt(np.maximum(inputs.mean_squares, 1e-12))
-    tried = [_centred(sizes**power) for power in np.linspace(0, 1, 11)]
-    return tried[int(np.argmin([_harm(weights, link, inputs, grid, f) for f in tried]))]
+    candidates = [_normalise(sizes**power) for power in np.linspace(0, 1, 11)]
+    errors = [_product_error(weights, link, inputs, grid, factors) for factors in candidates]
+    return candidates[int(np.argmin(errors))]
 
 
-def _harm(
+def _product_error(
     weights: Mapping[str, Any], link: _Link, inputs: InputStatistics, grid: Grid, factors: Floats
 ) -> float:
-    """The mean square of what rounding changes in the products."""
+    """Return the mean squared error of the products, summed over the outputs of all weights."""
     total = 0.0
     for name in link.weights:
         weight = floats(weights[name]) * factors
-        steps = fitted(weight, grid, inputs.mean_squares / factors**2)
-        change = (to_grid(weight, grid, steps).dequantize() - weight) / factors
+        scales = fit_scales(weight, grid, inputs.mean_squares / factors**2)
+        error = (round_to_nearest(weight, grid, scales).dequantize() - weight) / factors
         start = 0
-        for block in inputs.hessians:
-            part = change[:, start : start + len(block)]
-            total += float(np.sum((part @ block) * part))
-            start += len(block)
+        for hessian in inputs.hessians:
+            block = error[:, start : start + len(hessian)]
+            total += float(np.sum((block @ hessian) * block))
+            start += len(hessian)
     return total
 
 
-def _centred(factors: Any) -> Floats:
-    scaled: Floats = (factors / np.exp(np.log(factors).mean())).astype(np.float32)
-    return scaled
+def _normalise(factors: Any) -> Floats:
+    """Divide factors by their geometric mean, so that norms keep their size."""
+    normalised: Floats = (factors / np.exp(np.log(factors).mean())).astype(np.float32)
+    return normalised

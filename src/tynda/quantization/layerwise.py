@@ -1,6 +1,6 @@
-"""Calibration layer by layer: utterances go through a model and wait where weights are rounded.
+"""Calibration layer by layer: all utterances run up to the next weights, which are then rounded.
 
-An engine runs the traced steps between two points, and returns the inputs of the steps that are
+An engine runs the traced steps between two positions, and returns the inputs of the steps that are
 observed. NumPy repeats only those steps, with a backend that reports the inputs of its matrix
 products (`NumpyOps.observe`): no model and no operation needs code for calibration.
 """
@@ -21,19 +21,19 @@ from tynda.compile.trace import Program, Step, Value, replay_step
 from tynda.ops.numpy import NumpyOps
 from tynda.weights.weight import Floats, floats
 
-__all__ = ["LayerwiseRun", "Part", "UtteranceRun"]
+__all__ = ["LayerwiseRun", "UtteranceRun", "WeightSlice"]
 
 Weights = Mapping[str, Any]
-Tell = Callable[[str, int, Floats], None]
+Report = Callable[[str, int, Floats], None]
 """Called with a weight's name, the first of its rows that are used, and inputs ``[n, in]``."""
 
-# Bytes of the tensors that waiting utterances may hold, all together.
-_MAX_KEPT = 512 << 20
-# Products that a part of a model has at least (`LayerwiseRun.blocks`).
-_LEAST = 2
+# Maximum bytes of the tensors that all utterances together hold between two calls.
+_MAX_LIVE_BYTES = 512 << 20
+# Minimum number of products in a block (`LayerwiseRun.blocks`).
+_MIN_PRODUCTS = 2
 
 
-class Part(NamedTuple):
+class WeightSlice(NamedTuple):
     """Rows of a weight that have the same inputs: all of it, or a group of a convolution."""
 
     name: str
@@ -43,132 +43,133 @@ class Part(NamedTuple):
 
 @dataclass
 class UtteranceRun:
-    """One utterance on its way through a model."""
+    """One utterance at some step of a model."""
 
     program: Program
-    known: dict[Value, Any]
+    tensors: dict[Value, Any]
     """The tensors that later steps read; at first the program's inputs."""
 
 
 class LayerwiseRun:
-    """Utterances on their way through a model, all before the same step."""
+    """Utterances that run through a model together, so that all are before the same step."""
 
     def __init__(
-        self, utterances: list[UtteranceRun], trainable: Mapping[str, bool], at: int = 0
+        self, utterances: list[UtteranceRun], trainable: Mapping[str, bool], position: int = 0
     ) -> None:
-        """``at``: the step that all of them are before; ``trainable``: as of `open_engine`."""
-        self._utterances, self._trainable = utterances, trainable
+        """``position`` is the index of the next step; ``trainable`` as in `open_engine`."""
+        self.utterances = utterances
+        """The utterances in the order of the calibration set."""
         self.steps: Sequence[Step] = utterances[0].program.steps
         """The steps of one utterance; those of others differ in shapes only."""
-        self._at = at
-        self._last = [_last_uses(one.program) for one in utterances]
-        held = [_held(one.program, last) for one, last in zip(utterances, self._last, strict=True)]
-        self._held = np.sum(held, axis=0)
+        self._trainable, self._position = trainable, position
+        self._last_uses = [_last_uses(utterance.program) for utterance in utterances]
+        pairs = zip(utterances, self._last_uses, strict=True)
+        self._live_bytes = np.sum([_live_bytes(u.program, last) for u, last in pairs], axis=0)
 
-    @property
-    def utterances(self) -> list[UtteranceRun]:
-        """In the order of the calibration set."""
-        return self._utterances
-
-    def parts(self, names: Collection[str]) -> list[Part]:
-        """The weights of these names that products are made with, in the order of their use."""
-        found: dict[Part, None] = {}
+    def weight_slices(self, names: Collection[str]) -> list[WeightSlice]:
+        """Return the slices of these weights that matrix products use, in the order of use."""
+        found: dict[WeightSlice, None] = {}
         for step in self.steps:
             if (weight := _weight_of_product(step)) and weight.name in names:
                 groups = step.settings.get("groups", 1)
                 size = weight.shape[0] // groups
-                each = (Part(weight.name, i * size, (i + 1) * size) for i in range(groups))
+                each = (WeightSlice(weight.name, i * size, (i + 1) * size) for i in range(groups))
                 found |= dict.fromkeys(each)
         return list(found)
 
-    def observe(self, weights: Weights, names: Collection[str], tell: Tell) -> None:
-        """Run up to the last use of weights of these ``names``, and go back.
+    def observe(self, weights: Weights, names: Collection[str], report: Report) -> None:
+        """Run up to the last use of the weights ``names``, without a change of the position.
 
-        ``tell`` is called for each matrix product with one of them.
+        ``report`` is called for each matrix product with one of these weights.
         """
-        uses = [i for i in self._uses(names) if i >= self._at]
-        engine = self._engine(weights, max(uses, default=-1) + 1)
+        uses = [i for i in self._steps_using(names) if i >= self._position]
+        stop = max(uses, default=-1) + 1
+        engine = self._engine(weights, stop)
         values = {v.name: floats(weights[v.name]) for i in uses for v in self.steps[i].weights}
 
-        def told(name: str, start: int, x: Floats) -> None:
-            tell(name, start, x.reshape(-1, x.shape[-1]))
+        def report_rows(name: str, start: int, x: Floats) -> None:
+            report(name, start, x.reshape(-1, x.shape[-1]))
 
-        observers = {name: NumpyOps(observe=partial(told, name)) for name in names}
-        for one in self._utterances:
-            steps = [one.program.steps[i] for i in uses]
-            known = self._play(engine, one, max(uses, default=-1) + 1, _read(steps))
+        observers = {name: NumpyOps(observe=partial(report_rows, name)) for name in names}
+        for utterance in self.utterances:
+            steps = [utterance.program.steps[i] for i in uses]
+            tensors = self._compute(engine, utterance, stop, _inputs(steps))
             for step in steps:
                 weight = _weight_of_product(step)
                 ops = observers[weight.name] if weight else None
-                replay_step(step, ops, values, dict(known))
+                replay_step(step, ops, values, dict(tensors))
 
     def advance(self, weights: Weights, names: Collection[str]) -> None:
-        """Go on to the first use of ``names``, or as near as memory allows."""
-        until = min(self._uses(names), default=len(self.steps))
-        fit = [i for i in range(self._at, until + 1) if self._held[i] <= _MAX_KEPT]
-        self.advance_to(weights, max(fit, default=self._at))
+        """Advance to the first use of ``names``, or as near to it as memory allows."""
+        stop = min(self._steps_using(names), default=len(self.steps))
+        steps = range(self._position, stop + 1)
+        fitting = [i for i in steps if self._live_bytes[i] <= _MAX_LIVE_BYTES]
+        self.advance_to(weights, max(fitting, default=self._position))
 
-    def advance_to(self, weights: Weights, until: int, bits: int = 32) -> None:
-        """Go on to the step of this number; ``bits``: the precision of matrix products."""
-        engine = self._engine(weights, until, bits)
-        for one, last in zip(self._utterances, self._last, strict=True):
-            alive = {value for value in one.known if last.get(value, -1) >= until}
-            made = [step.result for step in one.program.steps[self._at : until]]
-            alive |= {value for value in made if last.get(value, -1) >= until}
-            one.known = self._play(engine, one, until, alive)
-        self._at = until
+    def advance_to(self, weights: Weights, stop: int, bits: int = 32) -> None:
+        """Advance to the step of this index; ``bits`` is the precision of matrix products."""
+        engine = self._engine(weights, stop, bits)
+        for utterance, last in zip(self.utterances, self._last_uses, strict=True):
+            steps = utterance.program.steps[self._position : stop]
+            values = {*utterance.tensors, *(step.result for step in steps)}
+            live = {value for value in values if last.get(value, -1) >= stop}
+            utterance.tensors = self._compute(engine, utterance, stop, live)
+        self._position = stop
 
-    def blocks(self, names: Collection[str], rows: int) -> list[tuple[int, int]]:
-        """The steps, in parts ``[start, stop)`` that hand a single tensor on, or are the last.
+    def blocks(self, names: Collection[str], min_rows: int) -> list[tuple[int, int]]:
+        """Divide the steps into blocks ``[start, stop)`` for block reconstruction.
 
-        That tensor has at least so many ``rows``: what works on fewer is cheap, and one part. A
-        part has at least two products with weights of these ``names``: of a transformer, each is
-        an attention or a feed-forward layer with what is added to it. What several tensors lead
-        into, such as a decoder and the keys that it attends to, is one part as well.
+        A block has at least two products with weights of these ``names``: in a transformer, it is
+        an attention or a feed-forward layer with its residual connection. All but the last have a
+        single result that later steps read, of at least ``min_rows`` rows: what follows on fewer
+        rows is cheap, and belongs to one block. Steps that read several tensors of earlier ones,
+        such as a decoder and its cross-attention, are one block too.
         """
-        uses = self._uses(names)
+        uses = self._steps_using(names)
         found, start = [], 0
-        for place in _narrow(self._utterances[0].program, self._last[0], rows):
-            if sum(start <= use < place for use in uses) >= _LEAST and max(uses) >= place:
-                found.append((start, place))
-                start = place
+        for cut in _cut_points(self.utterances[0].program, self._last_uses[0], min_rows):
+            if sum(start <= use < cut for use in uses) >= _MIN_PRODUCTS and max(uses) >= cut:
+                found.append((start, cut))
+                start = cut
         return [*found, (start, len(self.steps))]
 
-    def room(self, places: Collection[int]) -> int:
-        """How many of the utterances, at least one, may wait at all of these steps."""
-        held = max(self._held[place] for place in places) / len(self._utterances)
-        return max(1, min(len(self._utterances), int(_MAX_KEPT / max(held, 1))))
+    def max_waiting(self, steps: Collection[int]) -> int:
+        """Return how many utterances, at least one, memory allows before any of these steps."""
+        live_bytes = max(self._live_bytes[step] for step in steps) / len(self.utterances)
+        return max(1, min(len(self.utterances), int(_MAX_LIVE_BYTES / max(live_bytes, 1))))
 
-    def some(self, count: int) -> LayerwiseRun:
-        """A run of its own, from here, of so many utterances, evenly taken."""
-        every = len(self._utterances) / min(count, len(self._utterances))
-        taken = [self._utterances[int(i * every)] for i in range(min(count, len(self._utterances)))]
-        copies = [UtteranceRun(one.program, dict(one.known)) for one in taken]
-        return LayerwiseRun(copies, self._trainable, self._at)
+    def subset(self, count: int) -> LayerwiseRun:
+        """Return a copy with at most ``count`` utterances at regular intervals, at this step."""
+        count = min(count, len(self.utterances))
+        interval = len(self.utterances) / count
+        selected = [self.utterances[int(i * interval)] for i in range(count)]
+        copies = [UtteranceRun(u.program, dict(u.tensors)) for u in selected]
+        return LayerwiseRun(copies, self._trainable, self._position)
 
-    def _uses(self, names: Collection[str]) -> list[int]:
-        """The steps that products with these weights are made in."""
+    def _steps_using(self, names: Collection[str]) -> list[int]:
+        """Return the steps that compute products with these weights."""
         multiplied = [_weight_of_product(step) for step in self.steps]
         return [i for i, weight in enumerate(multiplied) if weight and weight.name in names]
 
-    def _engine(self, weights: Weights, until: int, bits: int = 32) -> Engine:
-        """Open an engine for the steps before ``until``, with the weights that these read."""
-        needed = {v.name for step in self.steps[self._at : until] for v in step.weights}
+    def _engine(self, weights: Weights, stop: int, bits: int = 32) -> Engine:
+        """Open an engine for the steps before ``stop``, with the weights that these read."""
+        needed = {v.name for step in self.steps[self._position : stop] for v in step.weights}
         used = {name: weights[name] for name in needed}
         return open_engine(used, self._trainable, bits=bits)
 
-    def _play(
-        self, engine: Engine, one: UtteranceRun, until: int, wanted: Collection[Value]
+    def _compute(
+        self, engine: Engine, utterance: UtteranceRun, stop: int, wanted: Collection[Value]
     ) -> dict[Value, Any]:
-        """Return the ``wanted`` tensors, which are known or made before the step ``until``."""
-        found = {value: one.known[value] for value in wanted if value in one.known}
-        made = [value for value in wanted if value not in one.known]
-        if made:
-            steps = one.program.steps[self._at : until]
-            inputs = [value for value in one.known if value in _read(steps)]
-            segment = _Segment(steps, tuple(inputs), tuple(made))
-            results = engine.run(_replay, segment, *(one.known[value] for value in inputs))
-            found |= dict(zip(made, results, strict=True))
+        """Return the ``wanted`` tensors, which are known or are computed before step ``stop``."""
+        known = utterance.tensors
+        found = {value: known[value] for value in wanted if value in known}
+        outputs = [value for value in wanted if value not in known]
+        if outputs:
+            steps = utterance.program.steps[self._position : stop]
+            inputs = [value for value in known if value in _inputs(steps)]
+            segment = _Segment(steps, tuple(inputs), tuple(outputs))
+            results = engine.run(_replay, segment, *(known[value] for value in inputs))
+            found |= dict(zip(outputs, results, strict=True))
         return found
 
 
@@ -182,19 +183,19 @@ class _Segment:
 
 
 def _replay(ops: Any, weights: Weights, segment: _Segment, *inputs: Any) -> tuple[Any, ...]:
-    known = dict(zip(segment.inputs, inputs, strict=True))
+    tensors = dict(zip(segment.inputs, inputs, strict=True))
     for step in segment.steps:
-        replay_step(step, ops, weights, known)
-    return tuple(known[value] for value in segment.outputs)
+        replay_step(step, ops, weights, tensors)
+    return tuple(tensors[value] for value in segment.outputs)
 
 
-def _read(steps: Sequence[Step]) -> set[Value]:
-    """The tensors, other than weights, that these steps read."""
+def _inputs(steps: Sequence[Step]) -> set[Value]:
+    """Return the tensors, other than weights, that these steps read."""
     return {v for step in steps for v in step.tensors.values() if not v.is_weight}
 
 
 def _weight_of_product(step: Step) -> Value | None:
-    """The weight that a step makes products with; a channel's own filter is none."""
+    """Return the weight that a step multiplies; a depthwise convolution is no matrix product."""
     if step.operation == "lstm":
         return step.tensors["weight_ih"]
     weight = step.tensors.get("weight")
@@ -204,28 +205,31 @@ def _weight_of_product(step: Step) -> Value | None:
 
 
 def _last_uses(program: Program) -> dict[Value, int]:
-    """The last step that reads each tensor."""
+    """Return the last step that reads each tensor."""
     return {v: i for i, step in enumerate(program.steps) for v in step.tensors.values()}
 
 
-def _narrow(program: Program, last: Mapping[Value, int], rows: int) -> list[int]:
-    """The steps before which later ones read a single tensor, lengths apart, of so many rows."""
-    found, alive = [], {value for value in program.inputs if not value.is_integer}
+def _cut_points(program: Program, last: Mapping[Value, int], min_rows: int) -> list[int]:
+    """Return the steps from which on a single earlier tensor of ``min_rows`` rows is read.
+
+    Tensors of integers, such as lengths, do not count.
+    """
+    found, live = [], {value for value in program.inputs if not value.is_integer}
     for i, step in enumerate(program.steps):
         if not step.result.is_integer:
-            alive.add(step.result)
-        alive = {value for value in alive if last.get(value, -1) > i}
-        if len(alive) == 1 and math.prod(next(iter(alive)).shape[:-1]) >= rows:
+            live.add(step.result)
+        live = {value for value in live if last.get(value, -1) > i}
+        if len(live) == 1 and math.prod(next(iter(live)).shape[:-1]) >= min_rows:
             found.append(i + 1)
     return found
 
 
-def _held(program: Program, last: Mapping[Value, int]) -> NDArray[np.float64]:
-    """Bytes of the tensors that are still needed before each step, and after the last."""
+def _live_bytes(program: Program, last: Mapping[Value, int]) -> NDArray[np.float64]:
+    """Return the bytes of the tensors that are still needed before each step, and at the end."""
     change = np.zeros(len(program.steps) + 2)
-    made = [(0, value) for value in program.inputs]
-    made += [(i + 1, step.result) for i, step in enumerate(program.steps)]
-    for first, value in made:
+    computed = [(0, value) for value in program.inputs]
+    computed += [(i + 1, step.result) for i, step in enumerate(program.steps)]
+    for first, value in computed:
         if not value.is_weight and value in last:
             change[first] += value.size * 4
             change[last[value] + 1] -= value.size * 4

@@ -1,7 +1,7 @@
-"""From weights to few bits: the ways of ``tynda quantize``.
+"""The methods of ``tynda quantize``, which round weights to few bits.
 
-Those that need calibration go through a model in the order in which it runs, so that each weight
-is fitted to what the rounded ones before it give.
+Calibrated methods round the weights of a model in the order in which it uses them, so that each is
+fitted to inputs that were computed with the rounded weights before it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 
 from tynda.errors import TyndaError
-from tynda.quantization import fit, fold, zeros
+from tynda.quantization import asymmetric, fit, fold
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.gptq import gptq
-from tynda.quantization.layerwise import LayerwiseRun, Part
+from tynda.quantization.layerwise import LayerwiseRun, WeightSlice
 from tynda.quantization.settings import CALIBRATED, Method
-from tynda.quantization.statistics import InputStatistics, inputs_bytes
+from tynda.quantization.statistics import InputStatistics, hessian_bytes
 from tynda.store.checkpoint import Checkpoint
 from tynda.weights.grid import NF4, Grid
-from tynda.weights.rounding import to_grid
+from tynda.weights.rounding import round_to_nearest
 from tynda.weights.tensors import release_memory
 from tynda.weights.weight import Floats, Weight, by_tap, concatenate, floats, stored_bits
 
-__all__ = ["quantize"]
+__all__ = ["input_statistics", "quantize", "round_weight"]
 
-# Bytes of input statistics at a time; the model runs again for the next weights.
+# Maximum bytes of input statistics at a time; the model runs again for the next weights.
 _MAX_STATISTICS = 256 << 20
 
 
@@ -38,29 +38,29 @@ def quantize(
     done: Mapping[str, Any] | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """The tensors of ``plan`` in few bits, and those that had to change with them.
+    """Return the tensors of ``plan`` in few bits, and other tensors that had to change with them.
 
-    ``done``: tensors that an earlier run has finished. ``on_progress`` is given all that are
-    finished, whenever there are more. Raises `TyndaError` for a method that lacks its
-    calibration or has no such grid.
+    ``done`` are the tensors that an earlier run finished. ``on_progress`` is called with all
+    finished tensors whenever there are more. Raises `TyndaError` for a method without its
+    calibration set, or one that does not support a grid of the plan.
     """
     if method == "nf4" and any(grid.bits != 4 for grid in plan.values()):
         raise TyndaError("nf4 is a table of 4 bits: --bits 4")
     weights = {name: floats(value) for name, value in model.weights.items()}
     finished = dict(done or {})
     if method not in CALIBRATED:
-        rounds: Iterator[dict[str, Any]] = (
-            {name: _round(weights[name], grid, method)}
+        batches: Iterator[dict[str, Any]] = (
+            {name: round_weight(weights[name], grid, method)}
             for name, grid in plan.items()
             if name not in finished
         )
     elif calibration is None:
         raise TyndaError(f"{method} needs speech for calibration: --calibration MANIFEST")
     else:
-        rounds = _calibrated(weights, plan, method, calibration, finished)
-    for some in rounds:
-        finished |= some
-        for name in some:
+        batches = _calibrated(weights, plan, method, calibration, finished)
+    for tensors in batches:
+        finished |= tensors
+        for name in tensors:
             release_memory(weights[name])
         if on_progress:
             on_progress(finished)
@@ -74,44 +74,48 @@ def _calibrated(
     calibration: Calibration,
     done: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """Tensors as they are finished, in the order in which the model uses them."""
+    """Yield tensors when they are finished, in the order in which the model uses them.
+
+    The caller adds them to ``done`` before it asks for more.
+    """
     if method in ("awq", "smooth") and not done:
-        yield fold.moved(weights, plan, method, calibration)
+        yield fold.fold_factors(weights, plan, method, calibration)
 
     def unrounded() -> set[str]:
         return {name for name in plan if name not in done or stored_bits(done[name]) > 8}
 
     if method == "learnt":
-        yield from _learnt(weights, plan, calibration, done)
+        yield from _reconstructed(weights, plan, calibration, done)
     else:
         run = calibration.layerwise()
-        yield from in_order(weights, plan, method, run, unrounded(), done)
-    # No utterance comes to these.
-    yield {name: _round(floats((weights | done)[name]), plan[name], "clip") for name in unrounded()}
+        yield from round_in_order(weights, plan, method, run, unrounded(), done)
+    # The calibration set does not reach these weights.
+    current = {**weights, **done}
+    yield {name: round_weight(floats(current[name]), plan[name], "clip") for name in unrounded()}
 
 
-def _learnt(
+def _reconstructed(
     weights: dict[str, Floats],
     plan: Mapping[str, Grid],
     calibration: Calibration,
     done: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     try:
-        from tynda.quantization.rebuild import rebuild
+        from tynda.quantization.reconstruct import reconstruct
     except ImportError:
         raise TyndaError("learnt needs torch: pip install 'tynda[train]'") from None
 
-    def begin(
+    def initialise(
         run: LayerwiseRun, names: set[str], known: dict[str, Any]
     ) -> Iterator[dict[str, Weight]]:
-        return in_order(weights, plan, "gptq", run, names, known)
+        return round_in_order(weights, plan, "gptq", run, names, known)
 
     model = calibration.model
-    learns = model.family.trainable(model.config)
-    yield from rebuild(weights, plan, calibration.layerwise(), learns, done, begin)
+    trainable = model.family.trainable(model.config)
+    yield from reconstruct(weights, plan, calibration.layerwise(), trainable, done, initialise)
 
 
-def in_order(
+def round_in_order(
     weights: Mapping[str, Floats],
     plan: Mapping[str, Grid],
     method: Method,
@@ -119,63 +123,65 @@ def in_order(
     names: Collection[str],
     done: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """The weights of these ``names`` that are multiplied with anything, in the order of that.
+    """Round those of the weights ``names`` that products use, in the order of their use.
 
-    Each is fitted to what those before it give once they are ``done``: the caller adds to these
-    what it is given, before it asks for more.
+    Each is fitted to inputs that are computed with the weights in ``done``: the caller adds the
+    yielded weights to it before it asks for more.
     """
-    parts = run.parts(names)
-    pieces: dict[str, list[Weight]] = {}
-    while parts:
-        count = next((i for i in range(1, len(parts)) if not _fits(parts[: i + 1], weights)), None)
-        now, parts = parts[:count], parts[count:] if count else []
-        run.advance({**weights, **done}, {part.name for part in now})
-        seen = _observed(run, {**weights, **done}, now)
-        for part in now:
-            weight = floats({**weights, **done}[part.name])[part.start : part.stop]
-            found = _round(weight, plan[part.name], method, seen.pop(part, None))
-            pieces.setdefault(part.name, []).append(found)
-        whole = {part.name for part in now} - {part.name for part in parts}
-        yield {name: concatenate(pieces.pop(name)) for name in whole}
+    left = run.weight_slices(names)
+    rounded: dict[str, list[Weight]] = {}
+    while left:
+        count = next((i for i in range(1, len(left)) if not _fits(left[: i + 1], weights)), None)
+        batch, left = left[:count], left[count:] if count else []
+        current = {**weights, **done}
+        run.advance(current, {part.name for part in batch})
+        statistics = input_statistics(run, current, batch)
+        for part in batch:
+            weight = floats(current[part.name])[part.start : part.stop]
+            found = round_weight(weight, plan[part.name], method, statistics.pop(part, None))
+            rounded.setdefault(part.name, []).append(found)
+        complete = {part.name for part in batch} - {part.name for part in left}
+        yield {name: concatenate(rounded.pop(name)) for name in complete}
 
 
-def _fits(parts: Sequence[Part], weights: Mapping[str, Floats]) -> bool:
-    inputs = (int(np.prod(weights[part.name].shape[1:])) for part in parts)
-    return sum(map(inputs_bytes, inputs)) <= _MAX_STATISTICS
+def _fits(slices: Sequence[WeightSlice], weights: Mapping[str, Floats]) -> bool:
+    inputs = (int(np.prod(weights[part.name].shape[1:])) for part in slices)
+    return sum(map(hessian_bytes, inputs)) <= _MAX_STATISTICS
 
 
-def _observed(
-    run: LayerwiseRun, weights: Mapping[str, Any], parts: Sequence[Part]
-) -> dict[Part, InputStatistics]:
-    """Collect what these parts are multiplied with."""
-    seen: dict[Part, InputStatistics] = {}
-    wanted = {(part.name, part.start): part for part in parts}
+def input_statistics(
+    run: LayerwiseRun, weights: Mapping[str, Any], slices: Sequence[WeightSlice]
+) -> dict[WeightSlice, InputStatistics]:
+    """Return the statistics of the inputs of these slices over all utterances of a run."""
+    found: dict[WeightSlice, InputStatistics] = {}
+    wanted = {(part.name, part.start): part for part in slices}
 
-    def tell(name: str, start: int, rows: Floats) -> None:
+    def report(name: str, start: int, rows: Floats) -> None:
         if part := wanted.get((name, start)):
-            seen.setdefault(part, InputStatistics(rows.shape[1])).add(rows)
+            found.setdefault(part, InputStatistics(rows.shape[1])).add(rows)
 
-    run.observe(weights, {part.name for part in parts}, tell)
-    return seen
+    run.observe(weights, {part.name for part in slices}, report)
+    return found
 
 
-def _round(
+def round_weight(
     weight: Floats, grid: Grid, method: Method, inputs: InputStatistics | None = None
 ) -> Weight:
+    """Round ``weight [out, ...]`` to ``grid``, or to a table of as many bits."""
     rows = by_tap(weight)
-    counts = None if inputs is None else inputs.mean_squares
     if method == "nf4":
         grid = Grid(4, table=NF4)
     elif method == "kmeans":
-        grid = fit.kmeans(rows, grid.bits)
+        grid = fit.kmeans_table(rows, grid.bits)
     if method == "rtn":
-        steps = fit.absmax(rows, grid)
+        scales = fit.max_scales(rows, grid)
     elif method == "hqq":
-        steps = fit.half_quadratic(rows, grid)
+        scales = fit.hqq_scales(rows, grid)
     elif method == "absmean":
-        steps = fit.absmean(rows, grid)
+        scales = fit.mean_scales(rows, grid)
     else:
-        steps = zeros.fitted(rows, grid, counts)
+        importance = None if inputs is None else inputs.mean_squares
+        scales = asymmetric.fit_scales(rows, grid, importance)
     if method == "gptq" and inputs is not None:
-        return gptq(weight, grid, steps, inputs.hessians)
-    return to_grid(weight, grid, steps)
+        return gptq(weight, grid, scales, inputs.hessians)
+    return round_to_nearest(weight, grid, scales)

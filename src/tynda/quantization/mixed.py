@@ -1,4 +1,4 @@
-"""Bits for each tensor of a model, by a size or by a loss of words that is asked for."""
+"""Bits for each tensor of a model, for a given file size or a given rise of the word error rate."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tynda.quantization.plan import allocate, measure, weight_bytes
 from tynda.quantization.run import (
     Overrides,
     Progress,
-    choose,
+    matrix_names,
     new_header,
-    overridden,
-    products,
+    override_plan,
     quantize,
     trainable,
+    uniform_plan,
 )
 from tynda.quantization.settings import Settings
 from tynda.score import change
@@ -36,12 +36,12 @@ from tynda.weights.grid import Grid
 
 __all__ = ["Mixer"]
 
-# Halvings of the way from 2 to 8 bits in the search for a loss.
-_TRIES = 6
+# Number of bisection steps between 2 and 8 bits in the search for a loss.
+_SEARCH_STEPS = 6
 
 
 class Mixer:
-    """How much a model loses by fewer bits, measured once; arguments as of `tynda.quantize`."""
+    """Plans for a model, whose sensitivity is measured once; arguments as of `tynda.quantize`."""
 
     def __init__(
         self,
@@ -58,45 +58,46 @@ class Mixer:
         Settings(group=group, utterances=utterances)
         self._name, self._manifest, self._group = name, calibration, group
         self._model = library.load(name)
-        self._fixed = overridden(self._model, group, overrides)
+        self._fixed = override_plan(self._model, group, overrides)
         self.calibration = Calibration(self._model, calibration, utterances)
-        """To be given to `quantize`, so that nothing is read twice."""
-        names = [name for name in choose(self._model, 8) if name not in self._fixed]
-        learnt = trainable(self._model)
-        self._found = measure(self._model, names, group, self.calibration, learnt, on_progress)
+        """The calibration set, which callers pass to `quantize` so that it is not read again."""
+        names = [name for name in uniform_plan(self._model, 8) if name not in self._fixed]
+        self._sensitivities = measure(
+            self._model, names, group, self.calibration, trainable(self._model), on_progress
+        )
 
     def for_size(self, size: int) -> dict[str, Grid]:
-        """The plan with which the file has at most ``size`` bytes and loses least.
+        """Return the plan with the minimum loss whose file has at most ``size`` bytes.
 
-        Raises `TyndaError` where there is none.
+        Raises `TyndaError` if there is none.
         """
         shapes = {name: tuple(weight.shape) for name, weight in self._model.weights.items()}
-        taken = sum(weight_bytes(shapes[name], grid) for name, grid in self._fixed.items())
-        others = shapes.keys() - self._fixed.keys() - self._found.keys()
-        taken += sum(2 * math.prod(shapes[name]) for name in others)
-        left = size - taken - _overhead(self._model)
-        return allocate(self._found, self._group, left) | self._fixed
+        used = sum(weight_bytes(shapes[name], grid) for name, grid in self._fixed.items())
+        others = shapes.keys() - self._fixed.keys() - self._sensitivities.keys()
+        used += sum(2 * math.prod(shapes[name]) for name in others)
+        left = size - used - _overhead(self._model)
+        return allocate(self._sensitivities, self._group, left) | self._fixed
 
     def for_loss(self, points: float) -> dict[str, Grid]:
-        """The smallest plan that loses at most so many points of WER.
+        """Return the smallest plan that raises the word error rate by at most ``points``.
 
-        What counts is the rise of the word error rate, in hundredths, on the utterances of the
-        calibration, by the model's default decoding and after GPTQ. Raises `TyndaError` where
-        8 bits lose more.
+        Points are hundredths of the word error rate on the utterances of the calibration set, with
+        the model's default decoding and rounding by GPTQ. Raises `TyndaError` if 8 bits lose more.
         """
-        whole = sum(math.prod(s.shape) for s in self._found.values())
+        count = sum(math.prod(s.shape) for s in self._sensitivities.values())
         base = self._pairs(self._name, 32)
         best: dict[str, Grid] | None = None
-        low, high = 2.0, 8.5  # bits on average; scales and steps are counted
-        for _ in range(_TRIES):
+        low, high = 2.0, 8.5  # Average bits, including those of scales.
+        for _ in range(_SEARCH_STEPS):
             bits = (low + high) / 2
             try:
-                plan = allocate(self._found, self._group, round(bits * whole / 8)) | self._fixed
-            except TyndaError:  # too few to be had
+                plan = allocate(self._sensitivities, self._group, round(bits * count / 8))
+                plan |= self._fixed
+            except TyndaError:  # These bytes are too few for any plan.
                 low = bits
                 continue
             with TemporaryDirectory() as folder:
-                path = Path(folder) / "tried.safetensors"
+                path = Path(folder) / "model.safetensors"
                 quantize(self._name, path, plan, calibration=self.calibration, group=self._group)
                 rise = change(base, self._pairs(path, None), draws=1).wer
             if 100 * rise <= points:
@@ -121,14 +122,14 @@ class Mixer:
 
 
 def _overhead(model: Checkpoint) -> int:
-    """Bytes of a file that are no weights: language model, tokenizer, header."""
+    """Return the bytes of a file that are not weights: language model, tokenizer, header."""
     header = new_header(model)
     arrays = [v for v in header.tokenizer.values() if isinstance(v, np.ndarray)]
     plain: Mapping[str, Any] = {
         k: v for k, v in header.tokenizer.items() if not isinstance(v, np.ndarray)
     }
-    told = json.dumps(asdict(replace(header, tokenizer=dict(plain))))
-    # Names, places and grids of the tensors and of their steps.
+    text = json.dumps(asdict(replace(header, tokenizer=dict(plain))))
+    # Names, offsets and grids of the tensors and of their scales.
     names = sum(2 * len(name) + 100 for name in model.weights)
-    names += sum(4 * len(name) + 350 for name in products(model))
-    return len(told) + names + sum(a.nbytes for a in arrays) + len(model.lm or b"")
+    names += sum(4 * len(name) + 350 for name in matrix_names(model))
+    return len(text) + names + sum(a.nbytes for a in arrays) + len(model.lm or b"")

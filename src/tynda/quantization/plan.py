@@ -1,4 +1,4 @@
-"""Mixed precision: how many bits each tensor gets, by how much the model loses by fewer."""
+"""Mixed precision: the bits of each tensor are chosen by its sensitivity to rounding."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.heads.seq2seq.rules import log_softmax
+from tynda.quantization.asymmetric import fit_scales
 from tynda.quantization.calibrate import Calibration
-from tynda.quantization.zeros import fitted
 from tynda.store.checkpoint import Checkpoint
 from tynda.weights.grid import BITS, Grid
 from tynda.weights.pack import row_bytes
-from tynda.weights.rounding import to_grid
+from tynda.weights.rounding import round_to_nearest
 from tynda.weights.weight import Floats, by_tap, floats
 
 __all__ = ["Sensitivity", "allocate", "measure", "read_plan", "save_plan", "weight_bytes"]
 
 Plan = Mapping[str, Grid]
 
-# The width at which a tensor's harm is measured; for other widths it is computed from this.
-_MEASURED = 3
-# Utterances that the model runs on for each tensor.
+# The width at which the loss of a tensor is measured; those of other widths are estimated.
+_MEASURED_BITS = 3
+# Number of utterances on which the model runs for each tensor.
 _UTTERANCES = 6
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How much a model loses by storing a tensor in fewer bits."""
+    """The loss of a model when one of its tensors is stored in few bits."""
 
     shape: tuple[int, ...]
-    harm: Mapping[float, float]
-    """Bits -> what the model's outputs lose, in nats for each of them."""
+    loss: Mapping[float, float]
+    """The mean Kullback-Leibler divergence of an output, in nats, by bits."""
 
 
 def measure(
@@ -49,14 +49,15 @@ def measure(
     trainable: Mapping[str, bool],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Sensitivity]:
-    """How much a model loses by each of its tensors in fewer bits.
+    """Return the sensitivity of a model to the rounding of each of its tensors ``names``.
 
-    One tensor at a time is rounded to 3 bits, and the outputs held against those of the model as
-    it is (Kullback-Leibler divergence). For other widths this is scaled by the error of the
-    tensor's products, inputs weighted by their mean squares on the calibration data.
+    One tensor at a time is rounded to 3 bits, and the outputs are compared with those of the
+    original model (Kullback-Leibler divergence). For other widths, the loss is assumed to be in
+    proportion to the tensor's squared error, inputs weighted by their mean squares over the
+    calibration set.
     """
     weights = {name: floats(value) for name, value in model.weights.items()}
-    seen = calibration.statistics(weights, names, diagonal=True)
+    statistics = calibration.statistics(weights, names, diagonal=True)
     indices = range(len(calibration.inputs))[:_UTTERANCES]
 
     def outputs(other: Mapping[str, Floats]) -> list[Floats]:
@@ -67,20 +68,22 @@ def measure(
     found = {}
     for done, name in enumerate(names):
         rows = by_tap(weights[name])
-        counts = np.ones(rows.shape[1], np.float32)
-        if name in seen:
-            counts = seen[name].mean_squares
+        ones = np.ones(rows.shape[1], np.float32)
+        importance = statistics[name].mean_squares if name in statistics else ones
         errors = {}
         for bits in BITS:
             grid = Grid(bits, group if bits < 8 else 0)
-            rounded = to_grid(weights[name], grid, fitted(rows, grid, counts)).dequantize()
-            errors[bits] = float(np.sum(np.square(by_tap(rounded) - rows) * counts))
-            if bits == _MEASURED:
+            scales = fit_scales(rows, grid, importance)
+            rounded = round_to_nearest(weights[name], grid, scales).dequantize()
+            errors[bits] = float(np.sum(np.square(by_tap(rounded) - rows) * importance))
+            if bits == _MEASURED_BITS:
                 changed = outputs({name: rounded})
-        lost = float(np.mean([_divergence(a, b) for a, b in zip(expected, changed, strict=True)]))
-        share = lost / max(errors[_MEASURED], 1e-30)
-        harm = {bits: error * share for bits, error in errors.items()}
-        found[name] = Sensitivity(weights[name].shape, harm)
+        pairs = zip(expected, changed, strict=True)
+        ratio = float(np.mean([_divergence(a, b) for a, b in pairs])) / max(
+            errors[_MEASURED_BITS], 1e-30
+        )
+        loss = {bits: error * ratio for bits, error in errors.items()}
+        found[name] = Sensitivity(weights[name].shape, loss)
         if on_progress:
             on_progress(done + 1, len(names))
     return found
@@ -89,16 +92,17 @@ def measure(
 def allocate(
     sensitivities: Mapping[str, Sensitivity], group: int, max_bytes: int, *, min_bits: float = 2
 ) -> dict[str, Grid]:
-    """The grids that do least harm in at most ``max_bytes``, none below ``min_bits``.
+    """Return the grids with the minimum sum of losses in at most ``max_bytes``.
 
-    An integer programme, by ``scipy.optimize.milp``. Raises `TyndaError` where they do not fit.
+    No grid has fewer than ``min_bits``. The integer program is solved by ``scipy.optimize.milp``.
+    Raises `TyndaError` if ``max_bytes`` are too few.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     widths = [bits for bits in BITS if bits >= min_bits]
     grids = [Grid(bits, group if bits < 8 else 0) for bits in widths]
     names = list(sensitivities)
-    harm = np.array([[sensitivities[name].harm[b] for b in widths] for name in names])
+    loss = np.array([[sensitivities[name].loss[b] for b in widths] for name in names])
     size = np.array([[weight_bytes(sensitivities[n].shape, g) for g in grids] for n in names])
     smallest = int(size.min(1).sum())
     if smallest > max_bytes:
@@ -106,16 +110,16 @@ def allocate(
             f"with the fewest bits the file is still {(smallest - max_bytes) / 1e6:.2f} MB too "
             "large: ask for a larger one"
         )
-    count, choices = harm.shape
+    count, choices = loss.shape
     once = np.kron(np.eye(count), np.ones(choices))
     solved = milp(
-        harm.ravel() / max(harm.max(), 1e-30),
+        loss.ravel() / max(loss.max(), 1e-30),
         constraints=[
             LinearConstraint(once, 1, 1),
             LinearConstraint(size.reshape(1, -1) / size.sum(), -np.inf, max_bytes / size.sum()),
         ],
         bounds=Bounds(0, 1),
-        integrality=np.ones(harm.size),
+        integrality=np.ones(loss.size),
         options={"mip_rel_gap": 1e-4, "time_limit": 60},
     )
     chosen = solved.x.reshape(count, choices).argmax(1)
@@ -123,7 +127,7 @@ def allocate(
 
 
 def weight_bytes(shape: tuple[int, ...], grid: Grid) -> int:
-    """The most bytes that a tensor takes in a file: with an offset for each group."""
+    """Return the maximum bytes of a tensor in a file: those with an offset for each group."""
     inputs = int(np.prod(shape[1:]))
     if grid.bits == 8:
         return shape[0] * (inputs + 4)
@@ -131,24 +135,24 @@ def weight_bytes(shape: tuple[int, ...], grid: Grid) -> int:
 
 
 def read_plan(path: Path, names: list[str]) -> dict[str, Grid]:
-    """The plan in a JSON file, as `save_plan` writes it.
+    """Read a plan from a JSON file, as `save_plan` writes it.
 
-    Raises `TyndaError` for any other, or one with tensors that are not among ``names``.
+    Raises `TyndaError` for any other content, and for tensors that are not among ``names``.
     """
     try:
         lines = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise TyndaError(f"{path}: cannot read the plan ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise TyndaError(f"{path} is no JSON: {error}") from None
+        raise TyndaError(f"{path} is not JSON: {error}") from None
     if not isinstance(lines, dict) or not lines:
         raise TyndaError(f"{path} should be a JSON object with a line for each tensor")
     plan = {}
-    for name, about in lines.items():
+    for name, description in lines.items():
         if name not in names:
             raise TyndaError(f"{path}: the model has no weight {name} that can be in few bits")
         try:
-            plan[name] = Grid(**about)
+            plan[name] = Grid(**description)
         except TyndaError as error:
             raise TyndaError(f"{path}: {name}: {error}") from None
         except TypeError:
@@ -158,7 +162,7 @@ def read_plan(path: Path, names: list[str]) -> dict[str, Grid]:
 
 
 def save_plan(path: Path, plan: Plan) -> None:
-    """Write a plan as JSON, a line for each tensor, to be read and edited."""
+    """Write a plan as JSON, with a line for each tensor, so that users can edit it."""
     lines = [
         f" {json.dumps(name)}: {json.dumps({'bits': grid.bits, 'group': grid.group})}"
         for name, grid in plan.items()

@@ -1,4 +1,4 @@
-"""Any model as a file of its own, its weights in fewer bits."""
+"""Quantisation of any model to one model file."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_new",
-    "choose",
+    "matrix_names",
     "new_header",
-    "overridden",
-    "products",
+    "override_plan",
     "quantize",
     "trainable",
+    "uniform_plan",
 ]
 
 Plan = Mapping[str, Grid]
@@ -53,18 +53,21 @@ def quantize(
 ) -> None:
     """Write the model that `library.find` knows by ``name`` as a model file.
 
-    ``bits``: 16 or 32, of all weights; 8, the codes and scales that a model is computed with at
-    ``bits=8``; fewer, or a plan with a grid for some tensors (the others get 8). ``method``: by
-    default gptq with a ``calibration``, else clip, or rtn for 8 bits. ``group``: inputs that share
-    a step. ``calibration``: a manifest, of which so many ``utterances`` are used, or a
-    `Calibration`. ``overrides``: pairs of a pattern and other bits for the tensors whose names
-    match it; the last pattern that matches counts. Tensors that no product is made with stay as
-    they are; where others have fewer than 8 bits, they become f16, and constant positions 8 bits.
-    The file of an MMS model has the language of its own head.
+    - ``bits``: 16 or 32 for floats; 8 for the codes and scales with which the model computes at
+      ``bits=8``; fewer bits; or a plan with a grid for some tensors (others get 8 bits).
+    - ``method``: by default gptq with a ``calibration``, else clip, or rtn for 8 bits.
+    - ``group``: the number of inputs that share a scale, or 0 for a whole row.
+    - ``calibration``: a manifest, of which ``utterances`` are used, or a `Calibration`.
+    - ``overrides``: pairs of a pattern and the bits of the tensors whose names match it; the last
+      matching pattern decides.
 
-    What is finished is kept in ``OUTPUT.partial``, from which the same call goes on. Raises
-    `TyndaError` where `library.load` and `save_model` do, when ``output`` is there, and for what
-    does not go together.
+    Tensors that are not matrices of products are not rounded; if others have fewer than 8 bits,
+    they are stored in f16, and positional embeddings in 8 bits. The file of an MMS model has the
+    language of its own head. Finished tensors of calibrated methods are stored in
+    ``OUTPUT.partial``, from which the same call continues after an interruption.
+
+    Raises `TyndaError` as `library.load` and `save_model` do, if ``output`` exists, and for
+    arguments that contradict each other.
     """
     output = Path(output)
     Settings(method=method, group=group, utterances=utterances)
@@ -77,8 +80,8 @@ def quantize(
             output, new_header(model), dequantize_all(model.weights), bits=int(bits), lm=model.lm
         )
         return
-    plan = dict(bits) if isinstance(bits, Mapping) else choose(model, bits, group)
-    plan |= overridden(model, group, overrides)
+    plan = dict(bits) if isinstance(bits, Mapping) else uniform_plan(model, bits, group)
+    plan |= override_plan(model, group, overrides)
     plain = all(grid.bits == 8 for grid in plan.values())
     if method is None:
         method = "gptq" if calibration else "rtn" if plain else "clip"
@@ -88,15 +91,15 @@ def quantize(
         weights = quantize_all(model.weights, trainable(model))
     else:
         rest = {name: weight for name, weight in model.weights.items() if name not in plan}
-        few = _few(model, plan, method, calibration, utterances, output, on_progress)
-        weights = quantize_all(rest, trainable(model)) | few
+        rounded = _round_by_plan(model, plan, method, calibration, utterances, output, on_progress)
+        weights = quantize_all(rest, trainable(model)) | rounded
         if not plain:
-            places = [name for name in rest if fnmatchcase(name, POSITIONS)]
-            weights |= {name: to_8_bits(floats(rest[name])) for name in places}
-    # Beside weights in few bits, norms and biases in 32 bits would be of no use.
+            positions = [name for name in rest if fnmatchcase(name, POSITIONS)]
+            weights |= {name: to_8_bits(floats(rest[name])) for name in positions}
+    # Where weights have few bits, norms and biases in 32 bits would not make the model better.
     header = new_header(model)
     if not (plain and method == "rtn"):
-        header.scores = {}  # they were another file's
+        header.scores = {}  # The scores are those of the original weights.
         widths = sorted({grid.bits for grid in plan.values()})
         header.training = header.training | {"quantized": {"method": method, "bits": widths}}
     save_model(output, header, weights, bits=32 if plain else 16, lm=model.lm)
@@ -105,7 +108,7 @@ def quantize(
 
 
 def check_new(output: Path) -> None:
-    """Raise `TyndaError` where there is something already, or nothing can be written."""
+    """Raise `TyndaError` if the path exists or cannot be written."""
     if not output.name:
         raise TyndaError("the output has no name: give a file")
     if os.path.lexists(output):
@@ -114,30 +117,30 @@ def check_new(output: Path) -> None:
         raise TyndaError(f"cannot write {output}: its folder is missing or may not be written to")
 
 
-def choose(model: Checkpoint, bits: float, group: int = 32) -> dict[str, Grid]:
-    """A grid for each tensor that products are made with."""
+def uniform_plan(model: Checkpoint, bits: float, group: int = 32) -> dict[str, Grid]:
+    """Return a plan with the same grid for all matrices of products, except positions."""
     grid = Grid(bits, group if bits < 8 else 0)
-    return {name: grid for name in products(model) if not fnmatchcase(name, POSITIONS)}
+    return {name: grid for name in matrix_names(model) if not fnmatchcase(name, POSITIONS)}
 
 
-def products(model: Checkpoint) -> list[str]:
-    """The tensors that products are made with."""
-    learnt = trainable(model)
-    return [name for name, w in model.weights.items() if is_matrix_product(w.shape, learnt[name])]
+def matrix_names(model: Checkpoint) -> list[str]:
+    """Return the names of the matrices that products use (`is_matrix_product`)."""
+    trained = trainable(model)
+    return [name for name, w in model.weights.items() if is_matrix_product(w.shape, trained[name])]
 
 
 def trainable(model: Checkpoint) -> dict[str, bool]:
-    """Whether each tensor is learnt."""
+    """Return whether each tensor is trained."""
     return model.family.trainable(model.config)
 
 
-def overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str, Grid]:
-    """The grids of the tensors that match a pattern, the last that does.
+def override_plan(model: Checkpoint, group: int, overrides: Overrides) -> dict[str, Grid]:
+    """Return the grids of the tensors that match patterns; the last matching one decides.
 
-    Raises `TyndaError` for one that none matches.
+    Raises `TyndaError` for a pattern that no tensor matches.
     """
     plan: dict[str, Grid] = {}
-    names = products(model)
+    names = matrix_names(model)
     for pattern, bits in overrides:
         matched = [name for name in names if fnmatchcase(name, pattern)]
         if not matched:
@@ -147,14 +150,14 @@ def overridden(model: Checkpoint, group: int, overrides: Overrides) -> dict[str,
 
 
 def new_header(model: Checkpoint) -> Header:
-    """Return the header of a file of the model."""
+    """Return the header of a new file of the model."""
     header = replace(model.header, config=asdict(model.config), tokenizer=model.tokenizer.to_dict())
     if getattr(model.config, "adapter", None) is not None:
         header.languages = header.languages[:1]
     return header
 
 
-def _few(
+def _round_by_plan(
     model: Checkpoint,
     plan: Plan,
     method: Method,
@@ -163,7 +166,7 @@ def _few(
     output: Path,
     on_progress: Progress | None,
 ) -> dict[str, Any]:
-    """The tensors of a plan, and those that had to change with them."""
+    """Return the rounded tensors of a plan, and others that had to change with them."""
     from tynda.quantization import methods
     from tynda.quantization.calibrate import Calibration
 
@@ -171,27 +174,27 @@ def _few(
         used = calibration
     else:
         used = Calibration(model, Path(calibration), utterances)
-    partial, settings, done = _partial(output), "", {}
+    partial, digest, done = _partial(output), "", {}
     if used:
-        settings = _settings(model, plan, method, used)
-        done = _read_partial(partial, model, settings)
+        digest = _digest(model, plan, method, used)
+        done = _read_partial(partial, model, digest)
 
-    def finished(tensors: dict[str, Any]) -> None:
+    def save_progress(tensors: dict[str, Any]) -> None:
         if used:
-            header = replace(model.header, training={"quantizing": settings}, tokenizer={})
+            header = replace(model.header, training={"quantizing": digest}, tokenizer={})
             save_model(partial, header, tensors)
         if on_progress:
             on_progress(sum(name in tensors for name in plan), len(plan))
 
-    return methods.quantize(model, plan, method, used, done, finished)
+    return methods.quantize(model, plan, method, used, done, save_progress)
 
 
 def _partial(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def _settings(model: Checkpoint, plan: Plan, method: str, used: Calibration) -> str:
-    """All that the result depends on, as a digest."""
+def _digest(model: Checkpoint, plan: Plan, method: str, used: Calibration) -> str:
+    """Return a digest of all that the result depends on."""
     digest = hashlib.sha256(repr((method, sorted(plan.items()))).encode())
     for name, weight in sorted(model.weights.items()):
         digest.update(name.encode() + np.ascontiguousarray(floats(weight)).tobytes())
@@ -201,10 +204,10 @@ def _settings(model: Checkpoint, plan: Plan, method: str, used: Calibration) -> 
     return digest.hexdigest()
 
 
-def _read_partial(path: Path, model: Checkpoint, settings: str) -> dict[str, Any]:
-    """Read what an earlier run with the same settings finished.
+def _read_partial(path: Path, model: Checkpoint, digest: str) -> dict[str, Any]:
+    """Return the tensors that an earlier run with the same settings finished, if any.
 
-    Raises `TyndaError` where the file is none of ours.
+    Raises `TyndaError` if another program wrote the file.
     """
     if not os.path.lexists(path):
         return {}
@@ -213,4 +216,4 @@ def _read_partial(path: Path, model: Checkpoint, settings: str) -> dict[str, Any
         begun = header.training["quantizing"]
     except (TyndaError, KeyError):
         raise TyndaError(f"{path} is in the way: move it, or choose another output") from None
-    return tensors if begun == settings else {}
+    return tensors if begun == digest else {}

@@ -11,14 +11,15 @@ from tynda.weights.grid import BITS, GroupSize
 __all__ = ["CALIBRATED", "METHODS", "STORED", "Calibrated", "Method", "Settings"]
 
 STORED = (*BITS, 16, 32)
-"""Widths that a file's weights can have."""
+"""Bit widths of a file's weights."""
 
 Method = Literal[
     "rtn", "clip", "hqq", "absmean", "nf4", "kmeans", "gptq", "awq", "smooth", "learnt"
 ]
-"""``rtn``: nearest values; ``clip``: the same on the grid that errs least; ``hqq``, ``absmean``,
-``gptq`` and ``awq`` by their papers; ``nf4`` and ``kmeans``: a table; ``smooth``: SmoothQuant,
-then ``clip``; ``learnt``: `gptq`, then learnt part by part, with torch."""
+"""Methods of rounding. ``rtn`` rounds to nearest; ``clip`` does so on the grid with the minimum
+squared error. ``hqq``, ``absmean`` (BitNet b1.58), ``gptq`` and ``awq`` are those of their papers.
+``nf4`` and ``kmeans`` have a table. ``smooth`` is SmoothQuant, then ``clip``; ``learnt`` is
+``gptq``, then learnt rounding with block reconstruction, which needs torch."""
 Calibrated = Literal["gptq", "awq", "smooth", "learnt"]
 """Methods that need a calibration set."""
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -27,13 +28,13 @@ CALIBRATED: tuple[Calibrated, ...] = get_args(Calibrated)
 
 @dataclass(frozen=True)
 class Settings:
-    """How weights are rounded. Raises `TyndaError` for values that are none of these."""
+    """How weights are rounded. Raises `TyndaError` for invalid values."""
 
     method: Method | None = setting(None, "By default gptq with `calibration`, else clip.")
     group: GroupSize = setting(
-        32, "Inputs that share a step; 0: a row. Below 8 bits.", metavar="INTEGER"
+        32, "Inputs that share a scale; 0: a row. Below 8 bits.", metavar="INTEGER"
     )
-    utterances: Annotated[int, Range(1)] = setting(128, "Of the manifest, evenly taken.")
+    utterances: Annotated[int, Range(1)] = setting(128, "Number of them, at regular intervals.")
 
     def __post_init__(self) -> None:
         check(self)

@@ -18,8 +18,8 @@ from torch import Tensor
 from tynda.models.base import Spec
 from tynda.train.recipe import Rounding
 from tynda.weights.grid import MIN_SCALE, Grid
-from tynda.weights.rounding import to_grid
-from tynda.weights.steps import Steps
+from tynda.weights.rounding import round_to_nearest
+from tynda.weights.scales import Scales
 from tynda.weights.weight import Weight, is_matrix_product
 
 __all__ = ["Rounder", "round_weight"]
@@ -64,13 +64,13 @@ class Rounder:
             weight = weights[name].detach().cpu()
             factors = weights[f"{name}.step{grid.bits:g}"].detach().cpu()
             rows = weight.movedim(1, -1).flatten(1)
-            scale, step, offset, _ = _steps(rows, factors, grid)
-            steps = Steps(
-                scale[:, 0].numpy(),
-                step.numpy().astype(np.uint8),
+            row, group, offset, _ = _scales(rows, factors, grid)
+            scales = Scales(
+                row[:, 0].numpy(),
+                group.numpy().astype(np.uint8),
                 offset.numpy().astype(np.int8),
             )
-            found[name] = to_grid(weight.numpy(), grid, steps)
+            found[name] = round_to_nearest(weight.numpy(), grid, scales)
         return found
 
 
@@ -82,36 +82,38 @@ def round_weight(weight: Tensor, factors: Tensor, grid: Grid) -> Tensor:
     rows = weight.movedim(1, -1).flatten(1)
     inputs = rows.shape[1]
     with torch.no_grad():
-        scale, step, offset, sizes = _steps(rows, factors, grid)
-        whole, zero = (_spread(v, grid, inputs) for v in (step, offset))
-        codes = ((rows / scale - zero) / whole).round().clamp(0, grid.levels - 1)
-        exact = scale * (codes * whole + zero)
+        row, group, offset, sizes = _scales(rows, factors, grid)
+        group, offset = (_repeat_groups(v, grid, inputs) for v in (group, offset))
+        codes = ((rows / row - offset) / group).round().clamp(0, grid.levels - 1)
+        exact = row * (codes * group + offset)
         half = (grid.levels - 1) / 2
     # Compute the same in floating point, only for the gradients.
-    width = _spread(factors * sizes, grid, inputs)
-    place = (rows / width).clamp(-half - 0.5, half + 0.5)
-    smooth = width * (place + (codes - half - place).detach())
+    scale = _repeat_groups(factors * sizes, grid, inputs)
+    quotients = (rows / scale).clamp(-half - 0.5, half + 0.5)
+    smooth = scale * (quotients + (codes - half - quotients).detach())
     rounded = smooth + (exact - smooth).detach()
     return rounded.reshape(len(weight), *weight.shape[2:], weight.shape[1]).movedim(-1, 1)
 
 
-def _steps(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return scale ``[out, 1]``, integer step and offset ``[out, groups]``, and the float size of a
-    step for a factor of 1. The result matches ``tynda.weights.steps.settle``."""
+def _scales(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the scales of rows ``[out, 1]``, integer scales and offsets of groups ``[out,
+    groups]``, and the exact scales of groups for a factor of 1. The result matches
+    ``tynda.weights.scales.round_scales``."""
     inputs = rows.shape[1]
     size = grid.group_size(inputs)
     count = factors.shape[1]
     padded = torch.nn.functional.pad(rows.abs(), (0, count * size - inputs))
     members = torch.full((count,), float(size))
     members[-1] = inputs - (count - 1) * size
-    sizes = grid.gaussian * padded.reshape(-1, count, size).sum(-1) / members.to(rows.device)
+    sizes = grid.gaussian_scale * padded.reshape(-1, count, size).sum(-1) / members.to(rows.device)
     sizes = sizes.clamp(min=MIN_SCALE * 0.1)
     wanted = factors * sizes
-    scale = (wanted.amax(1, keepdim=True) / grid.max_step).clamp(min=MIN_SCALE).half().float()
-    step = (wanted / scale).round().clamp(1, grid.max_step)
-    offset = -torch.floor(step * (grid.levels - 1) / 2)
-    return scale, step, offset, sizes
+    largest = wanted.amax(1, keepdim=True)
+    row = (largest / grid.max_group_scale).clamp(min=MIN_SCALE).half().float()
+    group = (wanted / row).round().clamp(1, grid.max_group_scale)
+    offset = -torch.floor(group * (grid.levels - 1) / 2)
+    return row, group, offset, sizes
 
 
-def _spread(parts: Tensor, grid: Grid, inputs: int) -> Tensor:
-    return parts.repeat_interleave(grid.group_size(inputs), 1)[:, :inputs]
+def _repeat_groups(values: Tensor, grid: Grid, inputs: int) -> Tensor:
+    return values.repeat_interleave(grid.group_size(inputs), 1)[:, :inputs]

@@ -1,10 +1,10 @@
 """Grids: the formats of stored weights, and the values that weights can have in them.
 
 Quantisation is progressive (Lin et al. 2024, "QServe", section 4.1). A row of a weight has a scale,
-as in 8 bits, and each group of its inputs an integer step and offset: code ``u`` of a group becomes
-the integer ``step * u + offset`` from -127 to 127, which is a code in 8 bits. Products are
-therefore bit for bit those of 8 bits, with any grid. Instead of steps, a weight may have a table
-that maps codes to these integers.
+as in 8 bits, and each group of its inputs an integer scale and offset: code ``u`` of a group is the
+integer ``scale * u + offset`` from -127 to 127, which is a code in 8 bits. Products are therefore
+bit for bit those of 8 bits, with any grid. Instead of group scales, a weight may have a table that
+maps codes to these integers.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["BITS", "INT8", "MIN_SCALE", "NF4", "Grid", "GroupSize", "Width"]
 BITS = (1.58, 2, 3, 4, 5, 6, 8)
 """Bit widths of stored weights; 1.58 is log2(3), for three values."""
 
-# The step of a uniform quantizer with the minimum error for Gaussian numbers, relative to their
-# mean absolute value (Max 1960, table II, divided by the square root of 2 / pi). The step for three
+# The scale of a uniform quantizer with the minimum error for Gaussian numbers, relative to their
+# mean absolute value (Max 1960, table II, divided by the square root of 2 / pi). The one for three
 # values is that of BitNet b1.58 (Ma et al. 2024, equation 3).
-_STEPS = {1.58: 1.0, 2: 1.248, 3: 0.734, 4: 0.420, 5: 0.236, 6: 0.130, 8: 0.0386}
+_GAUSSIAN_SCALES = {1.58: 1.0, 2: 1.248, 3: 0.734, 4: 0.420, 5: 0.236, 6: 0.130, 8: 0.0386}
 
 MIN_SCALE = 6.2e-5
 """Minimum scale of a row in a file, so that rows of zeros can be divided by it: about the smallest
@@ -40,7 +40,7 @@ GroupSize = Annotated[
         lambda size: 0 <= size <= _MAX_GROUP and size % 32 == 0,
     ),
 ]
-"""Number of inputs of a row that share a step."""
+"""Number of inputs of a row that share a scale."""
 
 NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)
 """The table of 4-bit NormalFloat (Dettmers et al. 2023, "QLoRA", appendix E), times 127."""
@@ -48,7 +48,7 @@ NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)
 
 @dataclass(frozen=True)
 class Grid:
-    """The number of values that a weight can have, and of inputs that share a step.
+    """The number of values that a weight can have, and of inputs that share a scale.
 
     Raises `TyndaError` for invalid fields.
     """
@@ -78,20 +78,20 @@ class Grid:
         return {1.58: 3, 8: 255}.get(self.bits) or 2 ** int(self.bits)
 
     @property
-    def max_step(self) -> int:
-        """Maximum step whose values are all from -127 to 127."""
+    def max_group_scale(self) -> int:
+        """The maximum integer scale of a group, with which all values are from -127 to 127."""
         return 254 // (self.levels - 1)
 
     @property
-    def row_step(self) -> int:
-        """The step of a row whose inputs all share one; the scale is chosen for this step."""
-        return 1 if self.table else self.max_step
+    def default_group_scale(self) -> int:
+        """The integer scale of a group that is a whole row: the row's scale is chosen for it."""
+        return 1 if self.table else self.max_group_scale
 
     @property
-    def gaussian(self) -> float:
-        """The step with the minimum error for Gaussian numbers, relative to their mean absolute
+    def gaussian_scale(self) -> float:
+        """The scale with the minimum error for Gaussian numbers, relative to their mean absolute
         value."""
-        return _STEPS[self.bits]
+        return _GAUSSIAN_SCALES[self.bits]
 
     def group_size(self, inputs: int) -> int:
         """Return the number of inputs of a group in a row of ``inputs``."""

@@ -54,8 +54,8 @@ def copy_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, b
     elif kind == "int8":
         matrix.pack_int8(at, *arrays)
     else:
-        codes, *steps = arrays
-        matrix.pack_few(at, codes, kind == "ternary", *steps)
+        codes, *scales = arrays
+        matrix.pack_few(at, codes, kind == "ternary", *scales)
 
 
 def kernel_arrays(part: Tensor, bits: int) -> tuple[str, list[NDArray[Any]]]:
@@ -63,14 +63,14 @@ def kernel_arrays(part: Tensor, bits: int) -> tuple[str, list[NDArray[Any]]]:
 
     The arrays of ``float32`` are numbers ``[n, inputs]``, those of ``int8`` codes ``[n, inputs]``
     and scales float32 ``[n]``. Those of ``packed`` and, in 1.58 bits, ``ternary`` are codes uint8
-    ``[n, bytes]``, scales, steps uint8 and offsets int8 ``[n, groups]``. The inputs of a
-    convolution are ordered by tap. ``bits`` are those of `copy_rows`.
+    ``[n, bytes]``, scales of rows, and scales uint8 and offsets int8 of groups ``[n, groups]``.
+    The inputs of a convolution are ordered by tap. ``bits`` are those of `copy_rows`.
     """
     if bits == 32:
         return "float32", [by_tap(floats(part)).astype(np.float32, copy=False)]
     weight: Any = part
     if bits < 8:
         kind = "ternary" if weight.grid.bits == 1.58 else "packed"
-        return kind, [weight.rows, *weight.steps]
+        return kind, [weight.rows, *weight.scales]
     codes, scale = weight.by_tap().integers()
     return "int8", [np.ascontiguousarray(codes), np.ascontiguousarray(scale, np.float32)]

@@ -1,7 +1,8 @@
 """Weights as tensors of a model file; ``docs/format.md`` is the specification.
 
-The tensor ``NAME`` has the codes of a weight, ``NAME.scale`` its scales; in fewer than 8 bits,
-there are ``NAME.step`` and ``NAME.offset``. All data of a file is checked before it is used.
+The tensor ``NAME`` has the codes of a weight, ``NAME.scale`` the scales of its rows; in fewer than
+8 bits, ``NAME.step`` has the integer scales of groups and ``NAME.offset`` their offsets. All data
+of a file is checked before it is used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tynda.errors import TyndaError
 from tynda.weights.grid import Grid
 from tynda.weights.integers import quantize_rows
 from tynda.weights.pack import row_bytes
-from tynda.weights.steps import Steps, symmetric
+from tynda.weights.scales import Scales, symmetric_offset
 from tynda.weights.tensors import MappedRows, tensor_offsets
 from tynda.weights.weight import Tensor, Weight
 
@@ -42,7 +43,7 @@ def to_tensors(
     grids: dict[str, Any] = {}
     for name, weight in weights.items():
         if isinstance(weight, Weight):
-            tensors |= _coded(name, weight)
+            tensors |= _quantized(name, weight)
             if weight.grid is not None and weight.grid.bits < 8:
                 grids[name] = asdict(weight.grid)
             continue
@@ -56,16 +57,16 @@ def to_tensors(
     return tensors, grids
 
 
-def _coded(name: str, weight: Weight) -> dict[str, NDArray[Any]]:
-    grid, steps = weight.grid, weight.steps
-    if grid is None or steps is None or grid.bits == 8:
+def _quantized(name: str, weight: Weight) -> dict[str, NDArray[Any]]:
+    grid, scales = weight.grid, weight.scales
+    if grid is None or scales is None or grid.bits == 8:
         codes, scale = weight.integers()
         return {name: codes, f"{name}.scale": scale}
-    tensors = {name: weight.rows[:], f"{name}.scale": steps.scale.astype(np.float16)}
-    if (steps.step != grid.row_step).any():
-        tensors[f"{name}.step"] = steps.step
-    if (steps.offset != symmetric(grid, steps.step)).any():
-        tensors[f"{name}.offset"] = steps.offset
+    tensors = {name: weight.rows[:], f"{name}.scale": scales.row.astype(np.float16)}
+    if (scales.group != grid.default_group_scale).any():
+        tensors[f"{name}.step"] = scales.group
+    if (scales.offset != symmetric_offset(grid, scales.group)).any():
+        tensors[f"{name}.offset"] = scales.offset
     return tensors
 
 
@@ -119,11 +120,11 @@ class TensorReader:
         grid, inputs = self._grid(name, description), math.prod(shape[1:])
         if len(shape) < 2 or not inputs:
             raise self._error(f"tensor {name} cannot be in few bits")
-        steps = self._steps(name, grid, shape[0], grid.groups(inputs))
+        scales = self._scales(name, grid, shape[0], grid.groups(inputs))
         stored_shape, codes = (shape[0], row_bytes(grid.bits, inputs)), self._file.get_slice(name)
         if codes.get_dtype() != "U8" or tuple(codes.get_shape()) != stored_shape:
             raise self._error(f"tensor {name} should be U8 {stored_shape}; the file is damaged")
-        return Weight.packed(shape, grid, steps, self._rows(name, stored_shape, np.uint8))
+        return Weight.packed(shape, grid, scales, self._rows(name, stored_shape, np.uint8))
 
     def _grid(self, name: str, description: Any) -> Grid:
         try:
@@ -134,22 +135,21 @@ class TensorReader:
         except (TyndaError, TypeError, KeyError):
             raise self._error(f"tensor {name} has an invalid grid; it is damaged") from None
 
-    def _steps(self, name: str, grid: Grid, rows: int, groups: int) -> Steps:
-        """Read the steps of a tensor in few bits; those that the file omits have default values."""
-        scale = self._part(f"{name}.scale", "F16", (rows,))
-        step, offset = np.full((rows, groups), grid.row_step, np.uint8), None
+    def _scales(self, name: str, grid: Grid, rows: int, groups: int) -> Scales:
+        """Read the scales of a tensor in few bits; what the file omits has its default value."""
+        scale = self._sized(f"{name}.scale", "F16", (rows,))
+        group = np.full((rows, groups), grid.default_group_scale, np.uint8)
         if f"{name}.step" in self.names:
-            step = self._part(f"{name}.step", "U8", step.shape)
+            group = self._sized(f"{name}.step", "U8", group.shape)
+        offset = symmetric_offset(grid, group)
         if f"{name}.offset" in self.names:
-            offset = self._part(f"{name}.offset", "I8", step.shape)
-        steps = Steps(
-            scale.astype(np.float32), step, symmetric(grid, step) if offset is None else offset
-        )
-        if not np.isfinite(steps.scale).all() or not steps.within(grid):
+            offset = self._sized(f"{name}.offset", "I8", group.shape)
+        scales = Scales(scale.astype(np.float32), group, offset)
+        if not np.isfinite(scales.row).all() or not scales.are_valid(grid):
             raise self._error(f"tensor {name} has invalid steps; it is damaged")
-        return steps
+        return scales
 
-    def _part(self, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    def _sized(self, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
         part = self.tensor(name, kind)
         if part.shape != shape:
             raise self._error(f"tensor {name} does not fit {name.rpartition('.')[0]}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tynda.weights.grid import INT8, Grid
 from tynda.weights.integers import quantize_rows
 from tynda.weights.pack import unpack
-from tynda.weights.steps import Steps, int8_codes
+from tynda.weights.scales import Scales, int8_codes
 
 __all__ = [
     "POSITIONS",
@@ -64,7 +64,7 @@ class Weight:
     """A quantised weight ``[out, ...]``, whose rows are converted when they are read.
 
     Its values are ``scale[r] * codes[r]``, with a float32 scale for each row and int8 codes from
-    -127 to 127, in any format of the rows. `int8`, `packed` and `unrounded` create weights.
+    -127 to 127, in any format of the rows. `int8`, `packed` and `lazy_int8` create weights.
     """
 
     shape: tuple[int, ...]
@@ -75,8 +75,8 @@ class Weight:
     """The format of ``rows``. With None, they are float32 of the weight's shape, and rounded to 8
     bits when they are read. With `INT8`, they are int8 codes of the weight's shape. With fewer
     bits, they are uint8 ``[out, bytes]``, packed as in ``docs/format.md``."""
-    steps: Steps | None
-    """The parameters of the values of codes; None where rows are float32."""
+    scales: Scales | None
+    """The scales of codes; None where rows are float32."""
     integer: bool = True
     """Whether products are computed in 8 bits, or else in float32 with the same values."""
 
@@ -85,16 +85,16 @@ class Weight:
         """Create a weight from codes int8 ``[out, ...]`` from -127 to 127 and scales float32
         ``[out]``."""
         ones, zeros = np.ones((len(scale), 1), np.uint8), np.zeros((len(scale), 1), np.int8)
-        return cls(tuple(codes.shape), codes, INT8, Steps(scale, ones, zeros))
+        return cls(tuple(codes.shape), codes, INT8, Scales(scale, ones, zeros))
 
     @classmethod
-    def packed(cls, shape: tuple[int, ...], grid: Grid, steps: Steps, rows: Rows) -> Self:
+    def packed(cls, shape: tuple[int, ...], grid: Grid, scales: Scales, rows: Rows) -> Self:
         """Create a weight from packed codes uint8 ``[out, bytes]`` in fewer than 8 bits; the inputs
         of a convolution are ordered by tap."""
-        return cls(shape, rows, grid, steps)
+        return cls(shape, rows, grid, scales)
 
     @classmethod
-    def unrounded(cls, weight: Floats) -> Self:
+    def lazy_int8(cls, weight: Floats) -> Self:
         """Create a weight from float32 numbers that are rounded to 8 bits when they are read."""
         return cls(tuple(weight.shape), weight, None, None)
 
@@ -104,22 +104,22 @@ class Weight:
 
     def __getitem__(self, index: Any) -> Self:
         """Return some of the rows, selected by a slice or an array ``[n]`` of integers."""
-        steps = None if self.steps is None else self.steps.rows(index)
+        scales = None if self.scales is None else self.scales.select(index)
         rows = self.rows[index]
-        return replace(self, shape=(len(rows), *self.shape[1:]), rows=rows, steps=steps)
+        return replace(self, shape=(len(rows), *self.shape[1:]), rows=rows, scales=scales)
 
     def integers(self) -> tuple[NDArray[np.int8], Floats]:
         """Return codes int8 of the weight's shape, read-only, and scales float32 ``[out]``."""
         rows: NDArray[Any] = self.rows[:]
-        if self.grid is None or self.steps is None:
+        if self.grid is None or self.scales is None:
             codes, scale = quantize_rows(rows.reshape(len(rows), self.inputs))
             return codes.reshape(self.shape), scale
         if self.grid.bits == 8:
-            return rows, self.steps.scale
+            return rows, self.scales.row
         out, used, *taps = self.shape
-        levels = unpack(rows, self.grid.bits, self.inputs)
-        codes = int8_codes(levels, self.grid, self.steps).reshape(out, *taps, used)
-        return np.moveaxis(codes, -1, 1), self.steps.scale
+        packed_codes = unpack(rows, self.grid.bits, self.inputs)
+        codes = int8_codes(packed_codes, self.grid, self.scales).reshape(out, *taps, used)
+        return np.moveaxis(codes, -1, 1), self.scales.row
 
     @property
     def inputs(self) -> int:
@@ -132,9 +132,9 @@ class Weight:
         return self.integers()[0]
 
     @property
-    def scale(self) -> Floats:
+    def row_scales(self) -> Floats:
         """The scales of the rows: float32 ``[out]``."""
-        return self.integers()[1] if self.steps is None else self.steps.scale
+        return self.integers()[1] if self.scales is None else self.scales.row
 
     def dequantize(self) -> Floats:
         """Return the values, float32 of the weight's shape."""
@@ -206,11 +206,11 @@ def lookup(weight: Tensor, ids: NDArray[Any]) -> Floats:
 
 def concatenate(parts: Sequence[Weight]) -> Weight:
     """Concatenate parts of a weight's rows, all with codes in the same format."""
-    steps = [part.steps for part in parts if part.steps is not None]
-    together = Steps(*(np.concatenate(part) for part in zip(*steps, strict=True)))
+    scales = [part.scales for part in parts if part.scales is not None]
+    joined = Scales(*(np.concatenate(arrays) for arrays in zip(*scales, strict=True)))
     rows = np.concatenate([part.rows[:] for part in parts])
     shape = (len(rows), *parts[0].shape[1:])
-    return replace(parts[0], shape=shape, rows=rows, steps=together)
+    return replace(parts[0], shape=shape, rows=rows, scales=joined)
 
 
 def quantize(weight: Floats) -> Weight:
@@ -245,7 +245,7 @@ def quantize_all(
     ``trainable`` tells whether a tensor is trained; constants such as positions are not rounded.
     With ``lazy``, weights are rounded when they are read, some rows at a time.
     """
-    make = Weight.unrounded if lazy else quantize
+    make = Weight.lazy_int8 if lazy else quantize
 
     def convert(name: str, weight: Any) -> Tensor:
         if is_matrix_product(weight.shape, trainable[name]):
