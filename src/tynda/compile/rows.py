@@ -65,7 +65,8 @@ def affine(
     value = step.tensors["x"]
     x, y = lower.view(value), lower.reuse_or_new(value, result)
     sizes = {"rows": y.rows, "width": result.shape[-1], "period": max(period, 1)}
-    lower.emit("affine", **sizes, x=x, weight=scale, bias=shift, activation=activation, y=y)
+    views = {"x": x, "mean": mean, "weight": scale, "bias": shift}
+    lower.emit("affine", **sizes, **views, activation=activation, y=y)
 
 
 def activation(lower: Lowering, step: Step) -> None:
