@@ -1,13 +1,13 @@
 """How far files in few bits are from the model that they were made from, token by token.
 
-    python bench/divergence.py MODEL MANIFEST FILE... [--utterances N] [--words]
+    python bench/divergence.py MODEL MANIFEST FILE... [--utterances N]
 
 The model in full precision writes its own text of each utterance, as it does when it is used. It
 and each file are then made to follow that text, and the distributions of the next token held
 against each other: the mean Kullback-Leibler divergence, in nats for each token, and how often
 the likeliest token is another. It is finer than words, and needs no transcripts. Each file is run
-with products in 32 bits (what its weights lose) and in 8 bits (what is lost in use). With --words
-all are heard greedily as well, with the change of the word error rate by a paired bootstrap.
+with products in 32 bits (what its weights lose) and in 8 bits (what is lost in use). Words are
+counted by ``bench/words_of_files.py``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,8 @@ from typing import Any
 
 import numpy as np
 
-import tynda
-from tynda import manifest as manifests
 from tynda.model import Model
 from tynda.quantization.calibrate import Calibration
-from tynda.score import change, score
 from tynda.store import library
 
 
@@ -32,33 +29,18 @@ def log_probabilities(calibration: Calibration, engine: Any, index: int) -> Any:
     return (scores - np.log(np.exp(scores).sum(-1, keepdims=True))).astype(np.float32)
 
 
-def heard(name: str | Path, utterances: list[Any], bits: int | None) -> list[tuple[str, str]]:
-    model = tynda.load(name, bits=bits)
-    options = model.options(temperature=(0.0,)) if model.head.has_decoder else None
-    return [
-        (model.normalize(u.text), model.normalize(model.transcribe(u.audio, options).text))
-        for u in utterances
-    ]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("manifest", type=Path)
     parser.add_argument("files", nargs="+")
     parser.add_argument("--utterances", type=int, default=56)
-    parser.add_argument("--words", action="store_true")
     args = parser.parse_args()
     checkpoint = library.load(args.model)
     calibration = Calibration(checkpoint, args.manifest, args.utterances)
     own = Model(checkpoint, bits=32).head.engine
     count = range(len(calibration.inputs))
     expected = [log_probabilities(calibration, own, i) for i in count]
-    step = max(1, len(manifests.read(args.manifest)) // args.utterances)
-    utterances = manifests.read(args.manifest)[::step][: args.utterances]
-    if args.words:
-        base = heard(args.model, utterances, 32)
-        print(f"full precision: WER {score(base).wer:.4f} of {score(base).words} words")
     print(f"{len(calibration.inputs)} utterances, {sum(map(len, expected))} tokens")
     for name in args.files:
         cells = [f"{Path(name).name} {Path(name).stat().st_size / 1e6:.2f} MB"]
@@ -72,13 +54,6 @@ def main() -> None:
                 tokens += len(found)
             cells.append(
                 f"products in {bits}: {nats / tokens:.4f} nats, {other / tokens:.2%} other"
-            )
-        if args.words:
-            pairs = heard(name, utterances, None)
-            rise = change(base, pairs)
-            cells.append(
-                f"WER {score(pairs).wer:.4f}, {100 * rise.wer:+.2f} points "
-                f"({100 * rise.low:+.2f} to {100 * rise.high:+.2f})"
             )
         print("; ".join(cells), flush=True)
 

@@ -22,7 +22,8 @@ Pairs = list[tuple[str, str]]
 
 def transcribe(name: str, utterances: list[Utterance], bits: int | None) -> Pairs:
     model = tynda.load(name, bits=bits)
-    options = model.options(temperature=(0.0,), speech_threshold=0)
+    fixed = {"temperature": (0.0,), "speech_threshold": 0} if model.head.has_decoder else {}
+    options = model.options(**fixed)
     return [
         (model.normalize(u.text), model.normalize(model.transcribe(u.audio, options).text))
         for u in utterances

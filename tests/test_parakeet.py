@@ -304,7 +304,7 @@ def wide(tmp_path_factory):
 
 
 def greedy(theirs, processor, samples):
-    """What transformers writes."""
+    """Return the text that transformers writes."""
     inputs = processor(samples, sampling_rate=16000)
     tokens = theirs.generate(**inputs)
     return processor.batch_decode(tokens, skip_special_tokens=True)[0]
@@ -493,7 +493,7 @@ def test_multiply_adds_of_the_published_size():
 @pytest.mark.slow
 @pytest.mark.parametrize("layers", [24, 42])
 def test_full_size(layers):
-    """As parakeet-ctc-0.6b and -1.1b."""
+    """The shapes are those of parakeet-ctc-0.6b and -1.1b."""
     theirs = build(1025, num_hidden_layers=layers)
     config = parakeet.FAMILY.configure(parakeet.settings(theirs.config.to_dict()))
     weights = parakeet.convert_tensors(tensors(theirs), config, order(theirs.config))

@@ -48,7 +48,7 @@ def test_a_word_begins_with_a_piece_that_begins_with_a_space():
     assert words([B, SPACE, C, SPACE]) == [("b", 0, 1), ("c", 2, 3)]
     assert words([SPACE, A]) == [("a", 1, 2)]
     assert words([A, SPACE, SPACE, WORD_C]) == [("a", 0, 1), ("c", 3, 4)]
-    # What prints nothing is a letter of its word, and no word by itself.
+    # A piece without visible characters belongs to the word beside it and is no word by itself.
     assert words([UNK, B]) == [("b", 0, 2)]
     assert words([UNK, WORD_C]) == [("c", 1, 2)]
     assert words([]) == []

@@ -17,6 +17,7 @@ from test_huggingface import write_wav2vec2
 from tynda.profiling.case import Case
 from tynda.profiling.engines import ENGINES, base, engine, ggml
 from tynda.profiling.engines.base import Clock
+from tynda.weights.blocks import FORMATS
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 import peer_models
@@ -192,7 +193,7 @@ def test_blocks_of_ggml(kind, error):
     value[1, :32] = 0
     packed = ggml.quantize(value, kind)
     assert packed.shape == (6, {"q8_0": 34, "q5_0": 22, "q4_0": 18}[kind])
-    back = ggml.dequantize(packed, kind).reshape(value.shape)
+    back = FORMATS[ggml.KINDS[kind][0]].floats(packed, value.shape)
     assert (back[1, :32] == 0).all()
     most = np.abs(value.reshape(-1, 32)).max(1).repeat(32).reshape(value.shape)
     assert (np.abs(back - value) <= 1.01 * error * most).all()
@@ -207,7 +208,7 @@ def test_whisper_cpp_computes_with_the_weights_that_it_was_given(opened, whisper
         for name, weight in model.named_parameters():
             if kind != "f16" and weight.ndim == 2 and "positions" not in name:
                 packed = ggml.quantize(weight.numpy(), kind)
-                value = ggml.dequantize(packed, kind).reshape(weight.shape)
+                value = FORMATS[ggml.KINDS[kind][0]].floats(packed, tuple(weight.shape))
                 weight.copy_(torch.from_numpy(value))
         mel = tynda.load(whisper).checkpoint.frontend(noise(30)).T[None]
         tokens = [*session._start, 0, 17, 400]

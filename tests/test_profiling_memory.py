@@ -72,7 +72,7 @@ def test_a_whisper_of_full_size(tmp_path, bits):
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not Linux")
 @pytest.mark.parametrize("bits", ["32", "8"])
 def test_a_turbo_of_full_width(tmp_path, bits):
-    """As whisper-large-v3-turbo, 2 of 32 layers and 1 of 4."""
+    """The shape is that of whisper-large-v3-turbo with 2 of 32 and 1 of 4 layers."""
     turbo = {"channels": 1280, "layers": 2, "heads": 20, "hidden": 5120, "frames": 1500}
     turbo |= {"decoder_layers": 1, "decoder_heads": 20, "decoder_hidden": 5120, "bins": 128}
     write_folder(tmp_path / "turbo", languages=100, **turbo)

@@ -9,7 +9,14 @@ from typing import Any
 from tynda.models.foreign import CTranslate2, Ggml, Part, Translated
 from tynda.text.whisper import spelled
 
-__all__ = ["LANGUAGES", "from_ctranslate2", "from_ggml", "known_heads", "special_tokens"]
+__all__ = [
+    "LANGUAGES",
+    "from_ctranslate2",
+    "from_ggml",
+    "ggml_name",
+    "known_heads",
+    "special_tokens",
+]
 
 _CODES = (
     "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th "
@@ -65,7 +72,6 @@ _GGML = {
     "fc2": "mlp.2",
 }
 
-
 _NAME = re.compile(r"model\.(encoder|decoder)\.(?:layers\.(\d+)\.)?(.*)\.(weight|bias)")
 """A name on the hub: side, layer, what is inside, and weight or bias."""
 
@@ -106,7 +112,7 @@ def from_ggml(file: Ggml) -> Translated:
     names = [spelled(token) for token in file.tokens[:eot]]
     heads_of_words = known_heads(layers, text_layers, vocab)
     return Translated(
-        settings, _files(_tokenizer(names, special), heads_of_words), lambda x: Part(_ggml_name(x))
+        settings, _files(_tokenizer(names, special), heads_of_words), lambda x: Part(ggml_name(x))
     )
 
 
@@ -197,7 +203,8 @@ def _axes(shapes: Mapping[str, tuple[int, ...]], name: str, count: int) -> tuple
     return shapes[name]
 
 
-def _ggml_name(name: str) -> str:
+def ggml_name(name: str) -> str:
+    """Return whisper.cpp's name for a tensor of the hub."""
     name = name.removeprefix("model.")
     for theirs, ours in _GGML.items():
         name = name.replace(theirs, ours)

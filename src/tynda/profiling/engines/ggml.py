@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.models.whisper_foreign import ggml_name
 from tynda.sound.frontend import mel_filters
 from tynda.store import huggingface
 from tynda.weights.weight import dequantize_all
 
-__all__ = ["BLOCK", "KINDS", "dequantize", "quantize", "write"]
+__all__ = ["BLOCK", "KINDS", "quantize", "write"]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -29,22 +30,6 @@ KINDS = {"f32": (0, 0), "f16": (1, 1), "q4_0": (2, 2), "q5_0": (6, 8), "q8_0": (
 """Name -> type number of a tensor, and type number of a file."""
 SECOND_VERSION = 2000
 """The offset of quantisation version 2, which is added to the type number of a file."""
-
-# Part of a name -> whisper.cpp's name for it; the replacements are made in this order.
-_NAMES = {
-    "embed_positions.weight": "positional_embedding",
-    "embed_tokens": "token_embedding",
-    "encoder.layer_norm": "encoder.ln_post",
-    "decoder.layer_norm": "decoder.ln",
-    "layers": "blocks",
-    "self_attn_layer_norm": "attn_ln",
-    "encoder_attn_layer_norm": "cross_attn_ln",
-    "final_layer_norm": "mlp_ln",
-    "encoder_attn": "cross_attn",
-    "self_attn": "attn",
-    **{"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"},
-    **{"fc1": "mlp.0", "fc2": "mlp.2"},
-}
 
 
 def write(folder: Path, path: Path, kind: str) -> None:
@@ -74,9 +59,7 @@ def write(folder: Path, path: Path, kind: str) -> None:
         for token in tokens:
             file.write(struct.pack("<i", len(token)) + token.tobytes())
         for name, value in dequantize_all(model.weights).items():
-            name = name.removeprefix("model.")
-            for theirs, ours in _NAMES.items():
-                name = name.replace(theirs, ours)
+            name = ggml_name(name)
             if name in ("encoder.conv1.bias", "encoder.conv2.bias"):
                 value = value[:, None]
             stored, data = _stored(name, value, kind)
@@ -94,7 +77,7 @@ def _stored(name: str, value: Floats, kind: str) -> tuple[int, bytes]:
 
 
 def quantize(value: Floats, kind: str) -> Bytes:
-    """Quantise weights to blocks ``[blocks, bytes]`` of 32 weights each."""
+    """Quantise weights to blocks ``[blocks, bytes]``, whose layout is in ``weights.blocks``."""
     blocks = np.asarray(value, np.float32).reshape(-1, BLOCK)
     if kind == "q8_0":
         scale: Floats = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
@@ -110,18 +93,6 @@ def quantize(value: Floats, kind: str) -> Bytes:
     if kind == "q5_0":
         packed.insert(1, np.packbits(codes >> 4, axis=1, bitorder="little"))
     return np.concatenate(packed, 1)
-
-
-def dequantize(packed: Bytes, kind: str) -> Floats:
-    """Return the weights ``[blocks, 32]`` of the result of `quantize`."""
-    scale = np.ascontiguousarray(packed[:, :2]).view("<f2").astype(np.float32)
-    if kind == "q8_0":
-        return scale * np.ascontiguousarray(packed[:, 2:]).view(np.int8)
-    halves = packed[:, -BLOCK // 2 :]
-    codes = np.concatenate([halves & 15, halves >> 4], 1).astype(np.int16)
-    if kind == "q5_0":
-        codes |= np.unpackbits(packed[:, 2:6], axis=1, bitorder="little").astype(np.int16) << 4
-    return scale * (codes - {"q4_0": 8, "q5_0": 16}[kind])
 
 
 def _inverse(scale: Floats) -> Floats:
