@@ -10,8 +10,9 @@ import pytest
 import tynda
 from helpers import gather, noise
 from tynda.heads.seq2seq import activity, sliding
-from tynda.heads.seq2seq.activity import Activity, Evidence, cut_repetitions, is_confident
+from tynda.heads.seq2seq.activity import Activity, Evidence, cut_repetitions
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.thresholds import is_confident
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound import audio
 from whisper_peer import features, pair

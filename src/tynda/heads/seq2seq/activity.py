@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import DecodingResult
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.silero import CHUNK, Detector
 
-__all__ = ["MARGIN", "Activity", "Evidence", "cut_repetitions", "is_confident"]
+__all__ = ["MARGIN", "Activity", "Evidence", "cut_repetitions"]
 
 Floats = NDArray[np.float32]
 
@@ -74,17 +72,6 @@ class Activity:
     def includes(self, start: float, end: float) -> bool:
         """Return whether there may be speech from ``start`` to ``end``, in seconds."""
         return self.evidence(start, end) is not Evidence.NONE
-
-
-def is_confident(result: DecodingResult, options: Options) -> bool:
-    """Return whether no threshold for doubtful text speaks against the text of a window."""
-    silence, likely = options.no_speech_threshold, options.logprob_threshold
-    ratio = options.compression_ratio_threshold
-    return not (
-        (silence is not None and result.no_speech_prob > silence)
-        or (likely is not None and result.avg_logprob < likely)
-        or (ratio is not None and result.compression_ratio > ratio)
-    )
 
 
 def cut_repetitions(found: Sequence[TimedSegment], tokenizer: Any) -> list[TimedSegment]:

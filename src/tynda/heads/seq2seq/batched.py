@@ -28,8 +28,8 @@ from tynda.heads.seq2seq.sliding import (
     WindowDecoder,
     clip_ranges,
     encode_windows,
-    is_silence,
 )
+from tynda.heads.seq2seq.thresholds import is_silence
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.models.base import CrossKV
 from tynda.sound.frontend import FrontEnd

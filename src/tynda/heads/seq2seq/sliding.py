@@ -22,7 +22,6 @@ from tynda.heads.seq2seq.activity import (
     Activity,
     Evidence,
     cut_repetitions,
-    is_confident,
 )
 from tynda.heads.seq2seq.align import align
 from tynda.heads.seq2seq.options import Options
@@ -33,6 +32,12 @@ from tynda.heads.seq2seq.search import (
     RandomSource,
     decode,
     detect_language,
+)
+from tynda.heads.seq2seq.thresholds import (
+    is_confident,
+    is_repetitive,
+    is_silence,
+    needs_fallback,
 )
 from tynda.heads.seq2seq.words import (
     TimedSegment,
@@ -49,7 +54,6 @@ __all__ = [
     "WindowDecoder",
     "clip_ranges",
     "encode_windows",
-    "is_silence",
     "transcribe",
 ]
 
@@ -114,7 +118,7 @@ def transcribe(
                 seek += count
                 continue
             found, seek = decoder.split(result)
-            if activity is not None and _is_repetitive(result, options):
+            if activity is not None and is_repetitive(result, options):
                 found = cut_repetitions(found, network.tokenizer)
             if options.word_timestamps:
                 timed, seek = decoder.refine_by_words(found, seek, last_speech_end)
@@ -216,35 +220,6 @@ def encode_windows(network: Network, windows: Sequence[Floats], options: Options
     return network.cross_kv(*network.encode(padded, np.full(len(windows), size)))
 
 
-def is_silence(result: DecodingResult, options: Options) -> bool:
-    """Return whether the window probably has no speech, and no probable text."""
-    if options.no_speech_threshold is None:
-        return False
-    likely = options.logprob_threshold is not None and (
-        result.avg_logprob > options.logprob_threshold
-    )
-    return result.no_speech_prob > options.no_speech_threshold and not likely
-
-
-def _is_repetitive(result: DecodingResult, options: Options) -> bool:
-    """Return whether the compression ratio shows that the text repeats itself."""
-    threshold = options.compression_ratio_threshold
-    return threshold is not None and result.compression_ratio > threshold
-
-
-def _needs_fallback(result: DecodingResult, options: Options) -> bool:
-    """Return whether a window must be decoded again, at a higher temperature."""
-    unlikely = options.logprob_threshold is not None and (
-        result.avg_logprob < options.logprob_threshold
-    )
-    silent = options.no_speech_threshold is not None and (
-        result.no_speech_prob > options.no_speech_threshold
-    )
-    if unlikely and silent:
-        return False
-    return unlikely or _is_repetitive(result, options)
-
-
 @dataclass(eq=False)
 class WindowDecoder:
     """Decodes one window of a recording, and splits its text into segments."""
@@ -297,10 +272,10 @@ class WindowDecoder:
                     prefix=prefix,
                     random=random,
                 )
-            if not _needs_fallback(result, options):
+            if not needs_fallback(result, options):
                 return result
             rejected.append(result)
-        candidates = [result for result in rejected if not _is_repetitive(result, options)]
+        candidates = [result for result in rejected if not is_repetitive(result, options)]
         return max(candidates or rejected, key=lambda result: result.avg_logprob)
 
     def split(self, result: DecodingResult) -> tuple[list[TimedSegment], int]:
