@@ -25,7 +25,7 @@ def main() -> None:
     kernels = spectra._native
     kernels.set_threads(args.threads)
     samples = np.random.default_rng(0).standard_normal(30 * 16_000).astype(np.float32)
-    print("| front end | by | median, ms | least, ms |")
+    print("| front end | by | median, ms | min, ms |")
     print("|---|---|---|---|")
     for front in (LogMel(fft=400, normalize="whisper"), LogMel(), Spectrogram()):
         times: dict[str, list[float]] = {"NumPy": [], "kernel": []}
@@ -38,8 +38,8 @@ def main() -> None:
             front(samples)
             times[name].append(1e3 * (time.perf_counter() - started))
         for name, taken in times.items():
-            least = min(taken[1:])
-            print(f"| {front} | {name} | {statistics.median(taken[1:]):.2f} | {least:.2f} |")
+            minimum = min(taken[1:])
+            print(f"| {front} | {name} | {statistics.median(taken[1:]):.2f} | {minimum:.2f} |")
 
 
 if __name__ == "__main__":

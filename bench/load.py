@@ -38,7 +38,7 @@ def main() -> None:
             started = time.perf_counter()
             load(args.folder)
             times[name].append(time.perf_counter() - started)
-    print("| loaded by | median | least |")
+    print("| loaded by | median | min |")
     print("|---|---|---|")
     for name, taken in times.items():
         print(f"| {name} | {statistics.median(taken[1:]):.3f} s | {min(taken[1:]):.3f} s |")

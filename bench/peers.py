@@ -381,7 +381,7 @@ def main() -> None:
             parser.error(f"no {unknown[0]}: there are {', '.join(known)}")
     args.work.mkdir(parents=True, exist_ok=True)
     set_up(args.work, args.only)
-    columns = ["work", "engine", "median, ms", "least to most"]
+    columns = ["work", "engine", "median, ms", "min to max"]
     columns += [*(f"tynda {kind} / it" for kind in args.kinds), "peak, MB"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for task in args.tasks:

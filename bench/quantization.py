@@ -29,7 +29,7 @@ from tynda.score import change, score
 from tynda.store import library
 from tynda.weights.grid import Grid
 
-WAYS = [
+CASES = [
     ("rtn", 8),
     *((method, 4) for method in ("rtn", "clip", "hqq", "nf4", "kmeans", "awq", "gptq")),
     *((method, 3) for method in ("rtn", "clip", "hqq", "kmeans", "awq", "gptq")),
@@ -37,7 +37,7 @@ WAYS = [
     *((method, 2) for method in ("rtn", "clip", "hqq", "kmeans", "awq", "gptq")),
     *((method, 1.58) for method in ("absmean", "gptq")),
 ]
-KIND_WAYS = [(method, bits) for method in ("rtn", "clip", "gptq") for bits in (4, 3, 2, 1.58)]
+KIND_CASES = [(method, bits) for method in ("rtn", "clip", "gptq") for bits in (4, 3, 2, 1.58)]
 CALIBRATED = ("gptq", "awq", "mixed")
 # Patterns of the tensors of each kind of layer, in any family; the others stay in 8 bits.
 KINDS = {
@@ -48,7 +48,9 @@ KINDS = {
 }
 
 
-def decoded(name: str | Path, manifest: str, each: int, bits: int | None) -> list[tuple[str, str]]:
+def transcribe_all(
+    name: str | Path, manifest: str, each: int, bits: int | None
+) -> list[tuple[str, str]]:
     model = tynda.load(name, bits=bits, threads=1)
     whisper = model.header.family == "whisper"
     greedy = {"temperature": (0.0,), "language": "en"} if whisper else {"beam_size": 1}
@@ -60,10 +62,15 @@ def decoded(name: str | Path, manifest: str, each: int, bits: int | None) -> lis
     return pairs
 
 
-def written(args: argparse.Namespace, way: tuple[str, ...], bits: float, output: Path) -> float:
-    """Return the seconds that it took; a ``way`` is a method and optionally a kind of layer."""
+def quantize_case(
+    args: argparse.Namespace, case: tuple[str, ...], bits: float, output: Path
+) -> float:
+    """Write the quantised model and return the seconds it took.
+
+    A ``case`` is a method and, optionally, a kind of layer.
+    """
     started = time.perf_counter()
-    method, *kind = way
+    method, *kind = case
     calibration = Path(args.calibration) if method in CALIBRATED else None
     calibrated = {"calibration": calibration, "utterances": args.utterances}
     if method == "mixed":
@@ -74,8 +81,8 @@ def written(args: argparse.Namespace, way: tuple[str, ...], bits: float, output:
         quantize(args.model, output, mixer.for_size(size), calibration=mixer.calibration)
     elif kind:
         names = matrix_names(library.load(args.model))
-        mine = [n for n in names if any(fnmatch.fnmatch(n, p) for p in KINDS[kind[0]])]
-        plan = dict.fromkeys(mine, Grid(bits, 32))
+        selected = [n for n in names if any(fnmatch.fnmatch(n, p) for p in KINDS[kind[0]])]
+        plan = dict.fromkeys(selected, Grid(bits, 32))
         quantize(args.model, output, plan, method=method, **calibrated)
     else:
         quantize(args.model, output, bits, method=method, **calibrated)
@@ -83,8 +90,8 @@ def written(args: argparse.Namespace, way: tuple[str, ...], bits: float, output:
 
 
 def measure(args: argparse.Namespace) -> None:
-    kept = Path(args.output)
-    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    store = Path(args.output)
+    found: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
     found.setdefault("model", args.model)
     found.setdefault("rows", {})
     if "pairs" not in found:
@@ -92,22 +99,22 @@ def measure(args: argparse.Namespace) -> None:
             path = Path(folder) / "f32.safetensors"
             quantize(args.model, path, 32)
             found["bytes"] = path.stat().st_size
-            found["pairs"] = decoded(path, args.manifest, args.each, 32)
+            found["pairs"] = transcribe_all(path, args.manifest, args.each, 32)
         found["wer"] = score(found["pairs"]).wer
-        kept.write_text(json.dumps(found))
+        store.write_text(json.dumps(found))
     print(f"f32: WER {found['wer']:.4f}, {found['bytes']:,} bytes")
-    ways = WAYS if not args.kinds else KIND_WAYS
-    if args.ways:
-        ways = [tuple(way.split(":")) for way in args.ways]
+    cases = CASES if not args.kinds else KIND_CASES
+    if args.cases:
+        cases = [tuple(case.split(":")) for case in args.cases]
     kinds = [(kind,) for kind in KINDS] if args.kinds else [()]
-    for kind, (method, width) in itertools.product(kinds, ways):
+    for kind, (method, width) in itertools.product(kinds, cases):
         bits = float(width) if "." in str(width) else int(width)
         key = " ".join([*kind, method, f"{bits:g}"])
         if key not in found["rows"]:
             with TemporaryDirectory() as folder:
                 path = Path(folder) / "few.safetensors"
-                seconds = written(args, (method, *kind), bits, path)
-                pairs = decoded(path, args.manifest, args.each, 8)
+                seconds = quantize_case(args, (method, *kind), bits, path)
+                pairs = transcribe_all(path, args.manifest, args.each, 8)
                 size = path.stat().st_size
             rise = change(found["pairs"], pairs)
             found["rows"][key] = {
@@ -115,7 +122,7 @@ def measure(args: argparse.Namespace) -> None:
                 **{"bytes": size, "seconds": seconds},
                 **{"wer": score(pairs).wer, "rise": rise.wer, "low": rise.low, "high": rise.high},
             }
-            kept.write_text(json.dumps(found))
+            store.write_text(json.dumps(found))
         row = found["rows"][key]
         print(
             f"| {key.removesuffix(f' {bits:g}')} | {bits:g} | {row['bytes']:,} "
@@ -138,12 +145,15 @@ def draw(paths: list[str], output: str) -> None:
         found = json.loads(Path(path).read_text())
         rows = list(found["rows"].values())
         for method in dict.fromkeys(row["method"] for row in rows):
-            mine = sorted((r for r in rows if r["method"] == method), key=lambda r: r["bits"])
-            spread = [[r["rise"] - r["low"] for r in mine], [r["high"] - r["rise"] for r in mine]]
-            rates = [found["wer"] + r["rise"] for r in mine]
-            sizes = [r["bytes"] / found["bytes"] for r in mine]
-            colour = f"C{list(dict.fromkeys(m for m, _ in WAYS)).index(method)}"
-            axis.errorbar(sizes, rates, spread, marker="o", capsize=2, label=method, color=colour)
+            selected = sorted((r for r in rows if r["method"] == method), key=lambda r: r["bits"])
+            errors = [
+                [r["rise"] - r["low"] for r in selected],
+                [r["high"] - r["rise"] for r in selected],
+            ]
+            rates = [found["wer"] + r["rise"] for r in selected]
+            sizes = [r["bytes"] / found["bytes"] for r in selected]
+            colour = f"C{list(dict.fromkeys(m for m, _ in CASES)).index(method)}"
+            axis.errorbar(sizes, rates, errors, marker="o", capsize=2, label=method, color=colour)
         axis.axhline(found["wer"], color="black", linewidth=0.8)
         axis.set_title(library.load(found["model"]).header.name)
         axis.set_xlabel("bytes, as a share of f32")
@@ -170,11 +180,13 @@ def draw_kinds(paths: list[str], output: str) -> None:
         for axis, kind in zip(line, KINDS, strict=True):
             for i, method in enumerate(("rtn", "clip", "gptq")):
                 rows = [r for r in found["rows"].values() if r["method"] == method]
-                mine = sorted((r for r in rows if r["kind"] == kind), key=lambda r: -r["bits"])
-                spread = [[100 * abs(r["rise"] - r[end]) for r in mine] for end in ("low", "high")]
-                places = [widths.index(r["bits"]) + (i - 1) / 15 for r in mine]
-                rises = [100 * r["rise"] for r in mine]
-                axis.errorbar(places, rises, spread, marker=".", capsize=2, label=method)
+                selected = sorted((r for r in rows if r["kind"] == kind), key=lambda r: -r["bits"])
+                errors = [
+                    [100 * abs(r["rise"] - r[end]) for r in selected] for end in ("low", "high")
+                ]
+                places = [widths.index(r["bits"]) + (i - 1) / 15 for r in selected]
+                rises = [100 * r["rise"] for r in selected]
+                axis.errorbar(places, rises, errors, marker=".", capsize=2, label=method)
             axis.axhline(0, color="black", linewidth=0.8)
             axis.set_yscale("symlog", linthresh=3)
             axis.set_yticks([-3, 0, 3, 10, 30], ["-3", "0", "3", "10", "30"])
@@ -194,11 +206,15 @@ def main() -> None:
     parser.add_argument("model", nargs="?")
     parser.add_argument("manifest", nargs="?")
     parser.add_argument("--calibration")
-    parser.add_argument("--utterances", type=int, default=128, help="of the calibration")
-    parser.add_argument("--each", type=int, default=1, help="every so manieth utterance")
-    parser.add_argument("--ways", nargs="*", help="METHOD:BITS, such as gptq:3; all by default")
+    parser.add_argument(
+        "--utterances", type=int, default=128, help="number of utterances to calibrate with"
+    )
+    parser.add_argument("--each", type=int, default=1, help="use every N-th utterance only")
+    parser.add_argument("--cases", nargs="*", help="METHOD:BITS, such as gptq:3; all by default")
     parser.add_argument("--kinds", action="store_true", help="one kind of layer at a time")
-    parser.add_argument("--figure", nargs="+", metavar="FILE", help="draw what was measured")
+    parser.add_argument(
+        "--figure", nargs="+", metavar="FILE", help="draw the figure of these measurements"
+    )
     parser.add_argument("--output", required=True)
     args = parser.parse_args()
     if args.figure:

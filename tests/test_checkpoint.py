@@ -58,7 +58,7 @@ def test_floats_come_back_as_they_were_stored(tmp_path, bits):
         assert model.weights[name].dtype == np.float32
 
 
-def test_eight_bits_are_off_by_half_a_step_of_the_row_at_most(tmp_path):
+def test_eight_bits_err_by_at_most_half_a_scale(tmp_path):
     path = save_tiny(tmp_path / "m.safetensors", bits=8)
     tensors, _ = read_raw(path)
     read = dequantize_all(checkpoint.load(path).weights)

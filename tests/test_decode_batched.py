@@ -71,7 +71,7 @@ def test_side_by_side_is_one_by_one(network, words):
     assert any(p.words for p in many[0]) == words
 
 
-def test_a_window_is_what_the_sliding_decoder_hears(network):
+def test_a_window_equals_that_of_the_sliding_decoder(network):
     samples = noise(5, level=0.1)
     options = Options(temperature=(0.0,), language="en", **OPTIONS)
     ours, _ = gather(batched.transcribe, network, FRONT, samples, [(0.0, 5.0)], options)

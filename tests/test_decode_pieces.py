@@ -161,7 +161,7 @@ def test_a_stream_gives_segments_as_they_are_ready(pair):
 
 
 @pytest.mark.parametrize("samples", [0, 1, 100, 894])
-def test_what_is_too_short_to_be_heard(pair, samples):
+def test_a_recording_too_short_to_encode(pair, samples):
     ours, _ = pair
     transcript = ours.transcribe(noise(1)[:samples])
     if samples == 0 or ours.checkpoint.config.bins == 1:

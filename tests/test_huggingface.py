@@ -261,7 +261,7 @@ def write_mms(folder):
     (folder / "vocab.json").write_text(json.dumps(vocab))
 
 
-def test_mms_hears_another_language_with_its_adapter(tmp_path):
+def test_mms_transcribes_another_language_with_its_adapter(tmp_path):
     write_mms(tmp_path / "mms")
     ours, samples = tynda.load(tmp_path / "mms"), noise(2)
     assert ours.header.languages == ["eng", "kaz"]

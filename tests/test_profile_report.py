@@ -327,7 +327,7 @@ def test_nothing_to_choose_from():
     assert choose.edges(found) == []
 
 
-def test_the_reference_is_the_case_that_most_have():
+def test_the_reference_is_the_most_frequent_case():
     rows = [speed(seconds=5.0), speed(seconds=60.0), speed(bits="8", seconds=60.0)]
     assert choose.reference(choose.candidates(rows)) == (60.0, 1)
 

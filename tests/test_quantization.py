@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("bits", [8, 16, 32])
-def test_a_whisper_of_the_hub_hears_the_same_from_its_file(folder, tmp_path, bits):
+def test_a_published_whisper_transcribes_the_same_from_its_file(folder, tmp_path, bits):
     quantize(folder, tmp_path / "m.safetensors", bits)
     one, other = (
         tynda.load(folder, bits=32 if bits > 8 else 8),
@@ -349,7 +349,7 @@ def test_what_comes_to_a_weight_is_seen(folder, speech):
     )
 
 
-def test_a_model_is_heard_as_it_is_used(folder, speech):
+def test_calibration_runs_the_model_as_it_is_used(folder, speech):
     """A whole window, and behind it what the model itself writes; no text of the manifest."""
     model = huggingface.load(folder)
     heard = Calibration(model, speech)
@@ -393,7 +393,7 @@ def test_a_run_in_pieces_observes_the_same(tmp_path, speech, monkeypatch, room):
     assert (at[-1] > 0) == (room > 0)
 
 
-def test_groups_of_a_convolution_are_heard_each_by_itself(tmp_path, speech, monkeypatch):
+def test_groups_of_a_convolution_are_calibrated_separately(tmp_path, speech, monkeypatch):
     source = Path(__file__).parent / "data/witness-wav2vec2.safetensors"
     monkeypatch.setattr(statistics, "_MAX_INPUTS", 500)
     model = library.load(source)
@@ -490,7 +490,7 @@ def test_what_was_begun_otherwise_is_begun_anew(folder, tmp_path, speech):
     assert (tmp_path / "m").read_bytes() == (tmp_path / "n").read_bytes()
 
 
-def test_mixed_bits_fill_the_size_with_least_harm(folder, tmp_path, speech):
+def test_mixed_bits_fill_the_size_with_the_smallest_error(folder, tmp_path, speech):
     pytest.importorskip("scipy")
     quantize(folder, tmp_path / "3", 3)
     size = (tmp_path / "3").stat().st_size
@@ -528,7 +528,7 @@ def test_the_smallest_plan_within_a_loss_is_found(tmp_path, speech, monkeypatch)
         mixer.for_loss(1)
 
 
-def test_bits_are_given_where_they_help_most_by_hand():
+def test_bits_are_given_to_the_largest_gain_by_hand():
     pytest.importorskip("scipy")
     shape = (8, 64)
     harm = {bits: 4.0**-bits for bits in BITS}

@@ -29,7 +29,7 @@ def recordings():
 
 @compiled
 @pytest.mark.parametrize("name", ["digits-en", "sentences-en", str(WITNESS)])
-def test_eight_threads_hear_what_one_hears(name, recordings):
+def test_eight_threads_write_what_one_writes(name, recordings):
     model = tynda.load(name)
     expected = [model.transcribe(samples) for samples in recordings]
     order = np.random.default_rng(0).permutation(np.tile(np.arange(len(recordings)), 4))

@@ -204,7 +204,7 @@ def test_the_plain_loss_is_that_of_transformers(objective):
 
 
 @pytest.mark.usefixtures("all_is_speech")
-def test_a_run_learns_its_texts_and_the_file_hears_them(folder, tmp_path):
+def test_a_run_learns_its_texts_and_the_file_writes_them(folder, tmp_path):
     run = CliRunner().invoke(
         main,
         ["train", str(folder / "tones.toml"), "--data", str(folder), "--output", str(tmp_path)],

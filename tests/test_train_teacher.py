@@ -79,7 +79,7 @@ def test_the_divergence_is_summed_over_the_frames_that_both_have(tiny_file, tiny
     assert float(both) == pytest.approx(expected, rel=1e-4)  # two views
 
 
-def test_who_hears_what_the_teacher_hears_has_nothing_to_learn(tiny_file, tiny, folder, tmp_path):
+def test_a_copy_of_the_teacher_has_no_distillation_loss(tiny_file, tiny, folder, tmp_path):
     t = trainer(recipe(tiny_file), folder, tmp_path / "run", init=tiny_file)
     sounds = [noise(1.0), noise(0.6, seed=1)]
     features = list(map(front(tiny), sounds))

@@ -94,7 +94,7 @@ def test_a_pause_shorter_than_the_average_is_cut_within():
     assert 12 <= cut <= 12.1
 
 
-def test_a_pause_before_the_least_length_does_not_count():
+def test_a_pause_before_the_minimum_length_does_not_count():
     samples = np.concatenate([noise(5), silence(1), noise(20)])
     assert starts(samples)[1] >= 8
 

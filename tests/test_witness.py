@@ -39,7 +39,7 @@ def recording():
     return np.concatenate(parts)[: 300 * RATE]
 
 
-def test_the_raw_waveform_is_heard(wav2vec2):
+def test_the_raw_waveform_is_transcribed(wav2vec2):
     for most, options in ((0.6, {}), (0.65, {"beam_size": 1})):
         heard = [
             (u.text, wav2vec2.transcribe(u.audio, **options).text) for u in manifest.read(DEMO)
