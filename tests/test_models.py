@@ -49,7 +49,7 @@ def random_weights(name, config, seed=0):
     for key, spec in family(name).specs(config).items():
         value = rng.uniform(-1, 1, spec.shape) * 1.5 / math.sqrt(math.prod(spec.shape[1:]))
         out[key] = (value + (spec.init == "ones")).astype(np.float32)
-        if key.endswith(("variance", "running_var")):
+        if key.endswith("variance"):
             out[key] = np.abs(out[key]) + np.float32(0.1)
     return out
 

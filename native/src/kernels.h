@@ -58,7 +58,7 @@ struct AttentionKernels {
   int64_t (*scratch)(int64_t queries, int64_t capacity, int64_t width, int64_t v_width,
                      bool packed);
   void (*attend)(const Attention&);
-  // Writes the weights to y [queries, columns], 0 for masked keys.
+  // Writes the weights to y [queries, columns], 0 for masked keys; null for relative attention.
   void (*weights)(const Attention&, int64_t columns);
 };
 

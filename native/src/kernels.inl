@@ -137,17 +137,49 @@ namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-constexpr Kernels kKernels = {
-    TYNDA_NAME, kPanel, kZero, kTile, matmul, matmul_codes, quantize,
-    {FloatForm::key_bytes, FloatForm::value_bytes, FloatForm::pack_keys, FloatForm::pack_values,
-     attention_scratch<FloatForm>, attention<FloatForm>, attention_weights<FloatForm>},
-    {CodeForm::key_bytes, CodeForm::value_bytes, CodeForm::pack_keys, CodeForm::pack_values,
-     attention_scratch<CodeForm>, attention<CodeForm>, attention_weights<CodeForm>},
-    {RelativeForm::key_bytes, RelativeForm::value_bytes, RelativeForm::pack_keys,
-     RelativeForm::pack_values, attention_scratch<RelativeForm>, attention<RelativeForm>, nullptr},
-    layer_norm, log_softmax, activate, glu, swiglu, rotary, add, scale, affine, moments, depthwise,
-    lstm, spectra,
-};
+template <class Form>
+constexpr AttentionKernels attention_kernels() {
+  AttentionKernels kernels{};
+  kernels.key_bytes = Form::key_bytes;
+  kernels.value_bytes = Form::value_bytes;
+  kernels.pack_keys = Form::pack_keys;
+  kernels.pack_values = Form::pack_values;
+  kernels.scratch = attention_scratch<Form>;
+  kernels.attend = attention<Form>;
+  return kernels;
+}
+
+constexpr Kernels all_kernels() {
+  Kernels kernels{};
+  kernels.name = TYNDA_NAME;
+  kernels.panel = kPanel;
+  kernels.zero = kZero;
+  kernels.tile = kTile;
+  kernels.matmul = matmul;
+  kernels.matmul_8 = matmul_codes;
+  kernels.quantize = quantize;
+  kernels.attention = attention_kernels<FloatForm>();
+  kernels.attention.weights = attention_weights<FloatForm>;
+  kernels.attention_8 = attention_kernels<CodeForm>();
+  kernels.attention_8.weights = attention_weights<CodeForm>;
+  kernels.relative_attention = attention_kernels<RelativeForm>();
+  kernels.layer_norm = layer_norm;
+  kernels.log_softmax = log_softmax;
+  kernels.activate = activate;
+  kernels.glu = glu;
+  kernels.swiglu = swiglu;
+  kernels.rotary = rotary;
+  kernels.add = add;
+  kernels.scale = scale;
+  kernels.affine = affine;
+  kernels.moments = moments;
+  kernels.depthwise = depthwise;
+  kernels.lstm = lstm;
+  kernels.spectra = spectra;
+  return kernels;
+}
+
+constexpr Kernels kKernels = all_kernels();
 
 }  // namespace
 }  // namespace TYNDA_ISA

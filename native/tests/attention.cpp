@@ -73,10 +73,10 @@ void attend(const Case& c, const Kernels& kernels, Floats& q, Floats& k, Floats&
   }
   double size = 0;
   const std::vector<double> all_scores = scores(a, q, k, size);
-  double most = 0;
-  for (double score : all_scores) most = std::max(most, std::fabs(score));
+  double max_score = 0;
+  for (double score : all_scores) max_score = std::max(max_score, std::fabs(score));
   // In 8 bits a weight at the border of two codes may take either, but sums are exact.
-  const double tolerance = (integer ? 0.02 + 4e-7 * most : 1e-5 + 1e-6 * size) * largest;
+  const double tolerance = (integer ? 0.02 + 4e-7 * max_score : 1e-5 + 1e-6 * size) * largest;
   std::vector<Expected> expected(a.queries ? (a.queries - 1) * a.ldy + a.v_width : 0,
                                  {untouched(), 0});
   for (int64_t i = 0; i < a.queries; i++) {

@@ -33,12 +33,12 @@ inline double activated(double x, Activation kind) {
 }
 // Codes without their zero, and the scale.
 inline float quantize_row(const float* x, int64_t k, int64_t step, int8_t* codes) {
-  float most = 0;
-  for (int64_t i = 0; i < k; i++) most = std::max(most, std::fabs(x[i * step]));
-  const float factor = 127 / most;
+  float max_abs = 0;
+  for (int64_t i = 0; i < k; i++) max_abs = std::max(max_abs, std::fabs(x[i * step]));
+  const float factor = 127 / max_abs;
   for (int64_t i = 0; i < k; i++)
     codes[i] = std::isinf(factor) ? 0 : int8_t(std::nearbyint(x[i * step] * factor));
-  return most / 127;
+  return max_abs / 127;
 }
 
 }  // namespace tynda::test

@@ -148,7 +148,7 @@ void matmul_few(const Kernels& kernels, Random& random) {
   const int64_t group = random.one_of({0, 32, 64});
   if (random.below(8) == 0) s = Shape(s.rows, random.one_of({1000, 8200}), random.below(40));
   if (random.below(8) == 0) s.rows = 131;
-  const int most = ternary ? 2 : (1 << bits) - 1;
+  const int max_code = ternary ? 2 : (1 << bits) - 1;
   Matrix few(kernels, s.n, s.k, bits, group), whole(kernels, s.n, s.k, 8);
   const int64_t row_bytes = ternary ? (s.k + 4) / 5 : (s.k * bits + 7) / 8, groups = few.groups();
   Buffer<uint8_t> packed(s.n * row_bytes), steps(s.n * groups);
@@ -156,13 +156,13 @@ void matmul_few(const Kernels& kernels, Random& random) {
   Floats scale(s.n, random), x_scale(s.rows, random);
   std::fill(packed.begin(), packed.end(), uint8_t(0));
   for (int64_t i = 0; i < s.n * groups; i++) {
-    steps[i] = uint8_t(1 + random.below(254 / most));
-    offsets[i] = int8_t(random.below(255 - most * steps[i]) - 127);
+    steps[i] = uint8_t(1 + random.below(254 / max_code));
+    offsets[i] = int8_t(random.below(255 - max_code * steps[i]) - 127);
   }
   const bool ends = random.coin();  // all codes are the greatest
   for (int64_t i = 0; i < s.n; i++)
     for (int64_t k = 0, power = 1; k < s.k; k++) {
-      const int code = ends ? most : int(random.below(most + 1));
+      const int code = ends ? max_code : int(random.below(max_code + 1));
       const int64_t g = i * groups + k / few.group;
       codes[i * s.k + k] = int8_t(code * steps[g] + offsets[g]);
       uint8_t* to = packed.begin() + i * row_bytes;

@@ -9,7 +9,7 @@ from tynda.models.base import CheckpointFolder, Spec, check_sizes
 from tynda.ops.base import Ops, T, Weights
 from tynda.sound.frontend import FrontEnd
 
-__all__ = ["Specs", "check_ctc", "layer_norm", "linear", "read_feature_extractor"]
+__all__ = ["Specs", "batch_norm", "check_ctc", "layer_norm", "linear", "read_feature_extractor"]
 
 
 class Specs(dict[str, Spec]):
@@ -27,6 +27,12 @@ class Specs(dict[str, Spec]):
         if bias:
             self[f"{name}.bias"] = Spec((width,), "zeros")
 
+    def batch_norm(self, name: str, width: int) -> None:
+        """Add the tensors of `batch_norm`; training keeps the last two as running averages."""
+        self.layer_norm(name, width)
+        self[f"{name}.mean"] = Spec((width,), "zeros", trainable=False)
+        self[f"{name}.variance"] = Spec((width,), "ones", trainable=False)
+
 
 def linear(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
     """Apply a linear layer, ``[..., in]`` to ``[..., out]``, with a bias if there is one."""
@@ -36,6 +42,16 @@ def linear(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
 def layer_norm(ops: Ops[T], weights: Weights[T], name: str, x: T, eps: float = 1e-5) -> T:
     """Apply layer norm over the last axis, with a bias if there is one."""
     return ops.layer_norm(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"), eps)
+
+
+def batch_norm(ops: Ops[T], weights: Weights[T], name: str, x: T, lengths: T) -> T:
+    """Apply batch norm to each channel of ``[batch, frames, ..., channels]``.
+
+    When a model trains, mean and variance are those of the first ``lengths [batch]`` frames.
+    """
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    mean, variance = weights[f"{name}.mean"], weights[f"{name}.variance"]
+    return ops.batch_norm(x, weight, bias, mean, variance, lengths)
 
 
 def check_ctc(config: Any, tokenizer: Sized, front: FrontEnd, decoding: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tynda.models.base import Family, Spec
-from tynda.models.layers import check_ctc
+from tynda.models.layers import Specs, batch_norm, check_ctc, linear
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
 from tynda.text.tokenizer import CharTokenizer
 
@@ -29,7 +29,6 @@ __all__ = ["FAMILY", "Config", "encode", "specs"]
 
 _KERNELS = ((11, 41), (11, 21), (11, 21))
 _STRIDES = ((2, 2), (1, 2), (1, 2))
-_NORM = ("weight", "bias", "mean", "variance")
 _LSTM = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _DIRECTIONS = ("forward", "backward")
 
@@ -58,17 +57,14 @@ class Config:
         return 2 * self.hidden
 
 
-def specs(config: Config) -> dict[str, Spec]:
+def specs(config: Config) -> Specs:
     """Return the `Spec` of every tensor of the model, by name."""
-    out: dict[str, Spec] = {}
+    out = Specs()
     channels, bins = 1, config.bins
     widths = (config.filters, config.filters, 2 * config.filters)
     for i, (width, kernel, stride) in enumerate(zip(widths, _KERNELS, _STRIDES, strict=True)):
         out[f"convs.{i}.weight"] = Spec((width, channels, *kernel))
-        out[f"convs.{i}.norm.weight"] = Spec((width,), "ones")
-        out[f"convs.{i}.norm.bias"] = Spec((width,), "zeros")
-        out[f"convs.{i}.norm.mean"] = Spec((width,), "zeros", trainable=False)
-        out[f"convs.{i}.norm.variance"] = Spec((width,), "ones", trainable=False)
+        out.batch_norm(f"convs.{i}.norm", width)
         channels, bins = width, conv_length(bins, kernel[1], stride[1], kernel[1] // 2)
     width, h = channels * bins, config.hidden
     for i in range(config.layers):
@@ -109,9 +105,9 @@ def encode(
         x = ops.concat(forward, backward)
         if tap is not None:
             tap(i, x)
-    x = ops.relu(ops.linear(x, weights["dense.weight"], weights["dense.bias"]))
+    x = ops.relu(linear(ops, weights, "dense", x))
     x = ops.dropout(x, config.dropout)
-    x = ops.linear(x, weights["head.weight"], weights["head.bias"])
+    x = linear(ops, weights, "head", x)
     return ops.log_softmax(x), lengths
 
 
@@ -122,8 +118,7 @@ def _convolutions(ops: Ops[T], weights: Weights[T], features: T, lengths: T) -> 
         padding = (kernel[0] // 2, kernel[1] // 2)
         x = ops.conv2d(x, weights[f"convs.{i}.weight"], stride=stride, padding=padding)
         lengths = ops.conv_lengths(lengths, kernel[0], stride[0], padding[0])
-        w, b, mean, variance = (weights[f"convs.{i}.norm.{part}"] for part in _NORM)
-        x = ops.relu(ops.batch_norm(x, w, b, mean, variance, lengths))
+        x = ops.relu(batch_norm(ops, weights, f"convs.{i}.norm", x, lengths))
         # Batch norm makes padding non-zero, and the next convolution would read it.
         x = ops.mask(x, lengths)
     batch, frames, bins, channels = ops.shape(x)

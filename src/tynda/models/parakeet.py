@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tynda.models.base import Array, CheckpointFolder, Family, PublishedCheckpoint, Spec
-from tynda.models.layers import Specs, check_ctc, layer_norm, linear, read_feature_extractor
+from tynda.models.layers import (
+    Specs,
+    batch_norm,
+    check_ctc,
+    layer_norm,
+    linear,
+    read_feature_extractor,
+)
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
 from tynda.sound.frontend import NemoLogMel
 from tynda.text.pieces import PieceTokenizer
@@ -26,7 +33,6 @@ __all__ = ["FAMILY", "Config", "convert_tensors", "encode", "settings", "specs"]
 
 _STEM = "encoder.subsampling"
 _HEAD = "ctc_head"
-_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -120,9 +126,7 @@ def specs(config: Config) -> dict[str, Spec]:
         out[f"{name}.self_attn.bias_u"] = out[f"{name}.self_attn.bias_v"] = Spec((c,), "zeros")
         out.linear(f"{name}.conv.pointwise_conv1", 2 * c, c, bias=config.conv_bias)
         out.linear(f"{name}.conv.depthwise_conv", c, 1, config.kernel, bias=config.conv_bias)
-        out.layer_norm(f"{name}.conv.norm", c)
-        out[f"{name}.conv.norm.running_mean"] = Spec((c,), "zeros", trainable=False)
-        out[f"{name}.conv.norm.running_var"] = Spec((c,), "ones", trainable=False)
+        out.batch_norm(f"{name}.conv.norm", c)
         out.linear(f"{name}.conv.pointwise_conv2", c, c, bias=config.conv_bias)
     out.linear(_HEAD, config.vocab, c)
     return out
@@ -145,7 +149,7 @@ def convert_tensors(
     ``[channels, bins]`` in a checkpoint and ``[bins, channels]`` here. ``order`` lists the rows of
     the checkpoint's output layer in the order of the tokenizer's symbols.
     """
-    out = dict(tensors)
+    out: dict[str, Array] = {}
     for name, value in tensors.items():
         if value.ndim > 2 and "depthwise" not in name and set(value.shape[2:]) == {1}:
             value = value.reshape(value.shape[:2])
@@ -155,7 +159,7 @@ def convert_tensors(
             value = value.reshape(-1)
         elif name.startswith(_HEAD) and len(value) == len(order):
             value = value[order]
-        out[name] = value
+        out[name.replace(".running_mean", ".mean").replace(".running_var", ".variance")] = value
     return out
 
 
@@ -227,8 +231,7 @@ def _block(
         padding, groups = config.kernel // 2, config.channels
         x = ops.mask(ops.glu(x), lengths)
         x = ops.conv1d(x, weights[weight], weights.get(bias), padding=padding, groups=groups)
-        scale, shift, mean, variance = (weights[f"{name}.conv.norm.{part}"] for part in _BATCH_NORM)
-        x = ops.batch_norm(x, scale, shift, mean, variance, lengths)
+        x = batch_norm(ops, weights, f"{name}.conv.norm", x, lengths)
         return project("conv.pointwise_conv2", ops.silu(x))
 
     x = ops.add(x, ops.dropout(feed_forward("feed_forward1", x), config.dropout))

@@ -42,7 +42,7 @@ class Scales(NamedTuple):
         """Return whether the integers of all possible codes are from -127 to 127."""
         if grid.table:
             return bool((self.group == 1).all() and (self.offset == 0).all())
-        last = self.offset + (grid.levels - 1) * self.group.astype(np.int32)
+        last = self.offset + np.multiply(self.group, grid.levels - 1, dtype=np.int32)
         return bool((self.group > 0).all() and (self.offset > -128).all() and (last <= 127).all())
 
     def select(self, index: Any) -> Scales:
@@ -59,7 +59,7 @@ def symmetric_offset(grid: Grid, group: NDArray[Any]) -> NDArray[np.int8]:
     """Return offsets int8 with which values are symmetric about 0, for integer scales ``group``."""
     if grid.table:
         return np.zeros(group.shape, np.int8)
-    return (-(group.astype(np.int32) * (grid.levels - 1) // 2)).astype(np.int8)
+    return np.asarray(-(group.astype(np.int32) * (grid.levels - 1) // 2), np.int8)
 
 
 def round_scales(grid: Grid, scale: Floats, centre: Floats | None = None) -> Scales:

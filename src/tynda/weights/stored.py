@@ -141,9 +141,10 @@ class TensorReader:
         group = np.full((rows, groups), grid.default_group_scale, np.uint8)
         if f"{name}.step" in self.names:
             group = self._sized(f"{name}.step", "U8", group.shape)
-        offset = symmetric_offset(grid, group)
         if f"{name}.offset" in self.names:
             offset = self._sized(f"{name}.offset", "I8", group.shape)
+        else:
+            offset = symmetric_offset(grid, group)
         scales = Scales(scale.astype(np.float32), group, offset)
         if not np.isfinite(scales.row).all() or not scales.are_valid(grid):
             raise self._error(f"tensor {name} has invalid steps; it is damaged")
