@@ -54,6 +54,12 @@ class Spec:
     trainable: bool = True
     gain: float = 1.0
 
+    @property
+    def table(self) -> NDArray[np.float32] | None:
+        """The values of a tensor that is a constant table, which a file need not contain."""
+        is_table = self.init == "sinusoids" and not self.trainable
+        return sinusoids(*self.shape) if is_table else None
+
 
 @dataclass(frozen=True)
 class CrossKV(Generic[T]):

@@ -62,8 +62,8 @@ def quantize(
       matching pattern decides.
 
     Tensors that are not matrices of products are not rounded; if others have fewer than 8 bits,
-    they are stored in f16, and positional embeddings in 8 bits. The file of an MMS model has the
-    language of its own head. Finished tensors of calibrated methods are stored in
+    they are stored in f16, and learnt positional embeddings in 8 bits. The file of an MMS model has
+    the language of its own head. Finished tensors of calibrated methods are stored in
     ``OUTPUT.partial``, from which the same call continues after an interruption.
 
     Raises `TyndaError` as `library.load` and `save_model` do, if ``output`` exists, and for
@@ -94,7 +94,8 @@ def quantize(
         rounded = _round_by_plan(model, plan, method, calibration, utterances, output, on_progress)
         weights = quantize_all(rest, trainable(model)) | rounded
         if not plain:
-            positions = [name for name in rest if fnmatchcase(name, POSITIONS)]
+            trained = trainable(model)
+            positions = [name for name in rest if fnmatchcase(name, POSITIONS) and trained[name]]
             weights |= {name: to_8_bits(floats(rest[name])) for name in positions}
     # Where weights have few bits, norms and biases in 32 bits would not make the model better.
     header = new_header(model)

@@ -27,7 +27,7 @@ from tynda.models.base import Family
 from tynda.sound import frontend
 from tynda.sound.frontend import FrontEnd
 from tynda.weights.stored import TensorReader, to_tensors
-from tynda.weights.weight import Tensor
+from tynda.weights.weight import Tensor, floats
 
 __all__ = ["FORMAT", "Checkpoint", "Header", "load", "load_tensors", "read_header", "save_model"]
 
@@ -35,6 +35,9 @@ FORMAT = 2
 """Version of the header's layout; newer versions are rejected."""
 
 _LM = "lm"
+_TABLE_ERROR = 2**-11
+"""Maximum error of a constant table that is computed instead of stored: published tables were
+rounded to f16, with an error of up to 2**-12 for numbers below 1."""
 _TOKENIZER = {"pieces": "U8", "ends": "I32", "merges": "I32"}
 """Arrays that the description of a tokenizer may have, and their types."""
 
@@ -133,11 +136,14 @@ def save_model(
     """Write a model file atomically.
 
     ``bits`` is 8 (rows in 8 bits, the rest in f16), 16 (f16) or 32 (f32); a weight that has 8
-    bits or fewer already is not changed. Raises ValueError for other values; `TyndaError` when a
+    bits or fewer already is not changed. Below 32 bits, constant tables (`Spec.table`) are left
+    out. Raises ValueError for other values; `TyndaError` when a
     weight is not finite, or too large for its format, and when the file cannot be written.
     """
     if bits not in (8, 16, 32):
         raise ValueError(f"weights are stored in 8, 16 or 32 bits, not {bits}")
+    if bits < 32:
+        weights = _without_tables(header, weights)
     tensors, grids = to_tensors(weights, bits)
     if lm is not None:
         tensors[_LM] = np.frombuffer(lm, np.uint8)
@@ -152,6 +158,21 @@ def save_model(
     metadata = {"tynda": json.dumps(stated, ensure_ascii=False, sort_keys=True)}
     # safetensors ignores strides and writes the memory of an array, so it must be contiguous.
     write_whole(path, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
+
+
+def _without_tables(header: Header, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out the tensors that are equal to their constant tables."""
+    family = models.family(header.family)
+    specs = family.specs(family.configure(header.config))
+    found = {name: spec.table for name, spec in specs.items() if name in weights}
+
+    def is_table(name: str) -> bool:
+        table = found.get(name)
+        return table is not None and bool(
+            (np.abs(floats(weights[name]) - table) <= _TABLE_ERROR).all()
+        )
+
+    return {name: weight for name, weight in weights.items() if not is_table(name)}
 
 
 def read_header(path: Path) -> Header:
@@ -187,11 +208,17 @@ def load(path: Path) -> Checkpoint:
         if layers > len(reader.names):  # checked before creating specs for all layers
             raise TyndaError(f"{path}: most of the {layers} layers are missing")
         specs = family.specs(config)
-        if lacking := next((name for name in specs if name not in reader.names), None):
+        tables = {
+            name: table
+            for name, spec in specs.items()
+            if name not in reader.names and (table := spec.table) is not None
+        }
+        if lacking := next((k for k in specs if k not in reader.names and k not in tables), None):
             raise TyndaError(f"{path}: tensor {lacking} is missing; the file is damaged")
         if foreign := next((name for name in header.grids if name not in specs), None):
             raise TyndaError(f"{path}: the header has a grid for {foreign}, which is no tensor")
-        weights = _weights(reader, header, {k: v.shape for k, v in specs.items()})
+        shapes = {name: spec.shape for name, spec in specs.items() if name not in tables}
+        weights = _weights(reader, header, shapes) | tables
         lm = reader.tensor(_LM, "U8").tobytes() if _LM in reader.names else None
     return Checkpoint(header, config, front, tokenizer, weights, lm, path.stat().st_size, path)
 
