@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-__all__ = ["SAMPLE_RATE", "Source", "load", "stream"]
+__all__ = ["MAX_SAMPLE", "SAMPLE_RATE", "Source", "load", "stream"]
 
 SAMPLE_RATE = 16_000
+MAX_SAMPLE = 1e10
+"""The maximum absolute value of a sample: that of 32-bit integers which nobody has scaled, and a
+bit more. The squares of larger ones could overflow in a sum."""
 
 Floats = NDArray[np.float32]
 Source = str | PathLike[str] | bytes | BinaryIO
@@ -86,7 +89,7 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
 
     Raises TyndaError, with the first block, when the source is missing, a directory, not
     readable, empty, not an audio file, truncated in its header, without an audio track, or holds
-    samples that are not finite numbers; ValueError when `block_seconds` is not positive;
+    samples that are not finite numbers or beyond `MAX_SAMPLE`; ValueError when `block_seconds` is not positive;
     TypeError when `source` is of none of the kinds above.
     """
     if not block_seconds > 0:
@@ -96,10 +99,10 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
         waiting: list[Floats] = []
         count = 0
         for samples in decoded:
-            if not np.isfinite(samples).all():
+            if not np.abs(samples).max(initial=0) <= MAX_SAMPLE:  # NaN is not, either
                 raise TyndaError(
-                    f"{name} holds samples that are not finite numbers (NaN or infinity); "
-                    "export it again from the original"
+                    f"{name} holds samples that are not finite numbers (NaN or infinity), or more "
+                    f"than {MAX_SAMPLE:g} times full scale; export it again from the original"
                 )
             waiting.append(samples)
             count += len(samples)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from tynda.errors import TyndaError
+from tynda.extras import install
 
 __all__ = ["NORMALIZERS", "basic", "english_letters", "normalizer_of"]
 
@@ -51,7 +52,7 @@ def _whisper(name: str) -> Callable[[str], str]:
         module = importlib.import_module(f"whisper_normalizer.{name.lower()}")
     except ImportError:
         raise TyndaError(
-            "Whisper's normalisers need whisper-normalizer: pip install 'tynda[normalizers]'"
+            f"Whisper's normalisers need whisper-normalizer: {install('normalizers')}"
         ) from None
     normalize = getattr(module, f"{name}TextNormalizer")()
     return lambda text: " ".join(normalize(text).split())
