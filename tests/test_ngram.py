@@ -204,9 +204,7 @@ def test_load_errors(tmp_path, monkeypatch):
     }.items():
         path = tmp_path / name
         path.write_bytes(text)
-        with pytest.raises(
-            TyndaError, match="not an n-gram in the ARPA format|a binary file of KenLM"
-        ) as error:
+        with pytest.raises(TyndaError, match=r"not an n-gram in|a binary file of KenLM") as error:
             LanguageModel.load(path)
         message = str(error.value)
         assert message.startswith(str(path))

@@ -89,8 +89,8 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
 
     Raises TyndaError, with the first block, when the source is missing, a directory, not
     readable, empty, not an audio file, truncated in its header, without an audio track, or holds
-    samples that are not finite numbers or beyond `MAX_SAMPLE`; ValueError when `block_seconds` is not positive;
-    TypeError when `source` is of none of the kinds above.
+    samples that are not finite numbers or beyond `MAX_SAMPLE`; ValueError when `block_seconds` is
+    not positive; TypeError when `source` is of none of the kinds above.
     """
     if not block_seconds > 0:
         raise ValueError(f"block_seconds must be positive, not {block_seconds}")

@@ -27,6 +27,7 @@ _MAX_FILTERS = 1 << 21
 
 
 def check_fft(fft: int) -> None:
+    """Raise `TyndaError` for a transform that native code does not have."""
     if not is_smooth(fft):
         raise TyndaError(
             f"front end: native code has no transform of {fft} samples, which has factors other "
@@ -35,6 +36,7 @@ def check_fft(fft: int) -> None:
 
 
 def check_integer(name: str, value: object, minimum: int, maximum: int) -> None:
+    """Raise `TyndaError`, naming the setting, unless its value is an integer in a range."""
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         raise TyndaError(
             f"front end: {name} must be a whole number from {minimum} to {maximum}, not {value!r}"
@@ -57,6 +59,7 @@ def check_rate(bins: int, hop: int) -> None:
 
 
 def check_framing(window: int, hop: int, fft: int) -> None:
+    """Check the sizes of a front end's frames, in samples."""
     check_integer("fft", fft, 2, LARGEST_FFT)
     check_integer("window", window, 1, fft)
     check_integer("hop", hop, 1, LARGEST_FFT)

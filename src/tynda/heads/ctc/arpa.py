@@ -59,7 +59,7 @@ class Table:
     levels: list[Level]
 
 
-class _Damaged(Exception):
+class _DamagedError(Exception):
     """The reason why a file cannot be read."""
 
 
@@ -74,7 +74,7 @@ def read(file: BinaryIO, name: str) -> Table:
     lines = iter(partial(file.readline, _MAX_LINE), b"")
     try:
         return _read(lines)
-    except _Damaged as error:
+    except _DamagedError as error:
         raise TyndaError(f"{name} is not an n-gram in the ARPA format: {error}") from None
 
 
@@ -94,7 +94,7 @@ def _read(lines: Iterator[bytes]) -> Table:
             order = np.argsort(key, kind="stable")
             keys.append(key[order])
             if (keys[-1][1:] == keys[-1][:-1]).any():
-                raise _Damaged(f"a {n}-gram is there twice")
+                raise _DamagedError(f"a {n}-gram is there twice")
             before = levels.pop()
             ends = np.arange(len(before.words) + 1, dtype=np.uint64) << np.uint64(32)
             starts = array("I", np.searchsorted(keys[-1], ends).astype(np.uint32).tobytes())
@@ -103,7 +103,7 @@ def _read(lines: Iterator[bytes]) -> Table:
         floats = (array("f", x[order].astype(np.float32).tobytes()) for x in (log_probs, backoffs))
         levels.append(Level(last, *floats, array("I")))
     if next(lines, b"").strip() != b"\\end\\":
-        raise _Damaged(f"it has no \\end\\ after its {len(counts)}-grams")
+        raise _DamagedError(f"it has no \\end\\ after its {len(counts)}-grams")
     return Table({word.decode(): number for word, number in names.items()}, levels)
 
 
@@ -111,17 +111,17 @@ def _counts(lines: Iterator[bytes]) -> list[int]:
     """Read the header: the number of n-grams of each length, shortest first."""
     first = next((line for line in lines if line.strip()), b"")
     if first.strip() != b"\\data\\":
-        raise _Damaged("it does not begin with \\data\\")
+        raise _DamagedError("it does not begin with \\data\\")
     counts: list[int] = []
     for line in lines:
         if not line.strip():
             break
         found = _COUNT.fullmatch(line)
         if found is None or int(found[1]) != len(counts) + 1:
-            raise _Damaged("its header is not a list of counts (ngram 1=...)")
+            raise _DamagedError("its header is not a list of counts (ngram 1=...)")
         counts.append(int(found[2]))
     if not 2 <= len(counts) <= _MAX_ORDER:
-        raise _Damaged(f"its order is {len(counts)}, not from 2 to {_MAX_ORDER}")
+        raise _DamagedError(f"its order is {len(counts)}, not from 2 to {_MAX_ORDER}")
     return counts
 
 
@@ -131,7 +131,7 @@ def _section(
     """Read the n-grams of one length: numbers of words ``[count, n]``, log-probabilities and
     back-off weights ``[count]``. Unigrams are added to ``names``."""
     if next(lines, b"").strip() != b"\\%d-grams:" % n:
-        raise _Damaged(f"it has no section \\{n}-grams: where its counts need one")
+        raise _DamagedError(f"it has no section \\{n}-grams: where its counts need one")
     numbers, floats = [array("I") for _ in range(n)], (array("d"), array("d"))
     done = 0
     while rows := [line.split() for line in islice(lines, min(count - done, _LINES_AT_ONCE))]:
@@ -139,7 +139,9 @@ def _section(
             if len(row) == n + 1:  # There is no back-off weight.
                 row.append(b"0")
             elif len(row) != n + 2:
-                raise _Damaged(f"line {done + rows.index(row) + 1} of its {n}-grams is not one")
+                raise _DamagedError(
+                    f"line {done + rows.index(row) + 1} of its {n}-grams is not one"
+                )
         log_probs, *words, backoffs = zip(*rows, strict=True)
         if n == 1:
             _add(words[0], names)
@@ -149,19 +151,19 @@ def _section(
             for column, to in zip(words, numbers, strict=True):
                 to.extend(map(names.__getitem__, column))
         except KeyError:
-            raise _Damaged(f"a {n}-gram has a word that is no unigram") from None
+            raise _DamagedError(f"a {n}-gram has a word that is no unigram") from None
         except ValueError:
-            raise _Damaged(f"a {n}-gram has something else than a number beside it") from None
+            raise _DamagedError(f"a {n}-gram has something else than a number beside it") from None
         done += len(rows)
     if done != count or next(lines, b"").strip():
-        raise _Damaged(f"it states {count} {n}-grams, and has another number of them")
+        raise _DamagedError(f"it states {count} {n}-grams, and has another number of them")
     if n == 1 and not {b"<s>", b"</s>"} <= names.keys():
-        raise _Damaged("it lacks <s> or </s>")
+        raise _DamagedError("it lacks <s> or </s>")
     probs, weights = map(np.array, floats)
     if not ((probs >= _LOWEST) & (probs <= 0)).all():
-        raise _Damaged(f"a log-probability of its {n}-grams is not from {_LOWEST:g} to 0")
+        raise _DamagedError(f"a log-probability of its {n}-grams is not from {_LOWEST:g} to 0")
     if not (np.abs(weights) <= -_LOWEST).all():
-        raise _Damaged(
+        raise _DamagedError(
             f"a back-off weight of its {n}-grams is not from {_LOWEST:g} to {-_LOWEST:g}"
         )
     return np.array(numbers, np.uint64).T, probs, weights
@@ -170,15 +172,15 @@ def _section(
 def _add(words: Sequence[bytes], names: dict[bytes, int]) -> None:
     """Give unigrams the next numbers."""
     if max(map(len, words)) > MAX_WORD:
-        raise _Damaged(f"it has a word of more than {MAX_WORD} bytes")
+        raise _DamagedError(f"it has a word of more than {MAX_WORD} bytes")
     try:
         b" ".join(words).decode()
     except UnicodeDecodeError:
-        raise _Damaged("it is not in UTF-8: convert it") from None
+        raise _DamagedError("it is not in UTF-8: convert it") from None
     numbers = range(len(names), len(names) + len(words))
     names.update(zip(words, numbers, strict=True))
     if len(names) < numbers.stop:
-        raise _Damaged("a word is there twice")
+        raise _DamagedError("a word is there twice")
 
 
 def _contexts(words: NDArray[np.uint64], keys: list[Any]) -> NDArray[np.uint64]:
@@ -190,5 +192,5 @@ def _contexts(words: NDArray[np.uint64], keys: list[Any]) -> NDArray[np.uint64]:
         if not len(level) or (level[np.minimum(found, len(level) - 1)] != key).any():
             if not len(key):
                 continue
-            raise _Damaged(f"a {words.shape[1]}-gram's context is missing")
+            raise _DamagedError(f"a {words.shape[1]}-gram's context is missing")
     return found
