@@ -20,6 +20,7 @@ __all__ = [
     "FileName",
     "NotNegative",
     "Number",
+    "Prompt",
     "Words",
 ]
 
@@ -38,5 +39,24 @@ AboveZero = Annotated[float, Range(0, MAX_NUMBER, above=True)]
 FileName = Annotated[
     str | PathLike[str], Rule("the name of a file, or 'none'", lambda x: str(x) != "")
 ]
-Words = Annotated[str | Sequence[str], Rule("words", lambda _: True)]
+_MAX_TEXT = 100_000
+_MAX_WORD = 256
+
+
+def _are_words(words: str | Sequence[str]) -> bool:
+    """Return whether hot words are few and short enough for a search that stays fast."""
+    several = words.split(",") if isinstance(words, str) else words
+    return (
+        sum(map(len, several)) <= _MAX_TEXT
+        and len(several) <= _MAX_TEXT
+        and max(map(len, several), default=0) <= _MAX_WORD
+    )
+
+
+Words = Annotated[
+    str | Sequence[str],
+    Rule(f"words of up to {_MAX_WORD} characters, {_MAX_TEXT} in all", _are_words),
+]
 """A list of words, or one text with commas between them."""
+Prompt = Annotated[str, Rule(f"at most {_MAX_TEXT} characters", lambda x: len(x) <= _MAX_TEXT)]
+"""A text that precedes the recording's; a model reads its end only."""

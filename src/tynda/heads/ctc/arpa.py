@@ -100,8 +100,8 @@ def _read(lines: Iterator[bytes]) -> Table:
             starts = array("I", np.searchsorted(keys[-1], ends).astype(np.uint32).tobytes())
             levels.append(Level(before.words, before.log_probs, before.backoffs, starts))
         last = array("I", words[order, -1].astype(np.uint32).tobytes())
-        floats = (array("f", x[order].astype(np.float32).tobytes()) for x in (log_probs, backoffs))
-        levels.append(Level(last, *floats, array("I")))
+        probs, weights = (_floats(values[order]) for values in (log_probs, backoffs))
+        levels.append(Level(last, probs, weights, array("I")))
     if next(lines, b"").strip() != b"\\end\\":
         raise _DamagedError(f"it has no \\end\\ after its {len(counts)}-grams")
     return Table({word.decode(): number for word, number in names.items()}, levels)
@@ -134,14 +134,13 @@ def _section(
         raise _DamagedError(f"it has no section \\{n}-grams: where its counts need one")
     numbers, floats = [array("I") for _ in range(n)], (array("d"), array("d"))
     done = 0
-    while rows := [line.split() for line in islice(lines, min(count - done, _LINES_AT_ONCE))]:
+    while rows := [text.split() for text in islice(lines, min(count - done, _LINES_AT_ONCE))]:
         for row in rows:
             if len(row) == n + 1:  # There is no back-off weight.
                 row.append(b"0")
             elif len(row) != n + 2:
-                raise _DamagedError(
-                    f"line {done + rows.index(row) + 1} of its {n}-grams is not one"
-                )
+                line = done + rows.index(row) + 1
+                raise _DamagedError(f"line {line} of its {n}-grams is not one")
         log_probs, *words, backoffs = zip(*rows, strict=True)
         if n == 1:
             _add(words[0], names)
@@ -181,6 +180,10 @@ def _add(words: Sequence[bytes], names: dict[bytes, int]) -> None:
     names.update(zip(words, numbers, strict=True))
     if len(names) < numbers.stop:
         raise _DamagedError("a word is there twice")
+
+
+def _floats(values: NDArray[np.float64]) -> array[float]:
+    return array("f", values.astype(np.float32).tobytes())
 
 
 def _contexts(words: NDArray[np.uint64], keys: list[Any]) -> NDArray[np.uint64]:

@@ -18,6 +18,7 @@ from tynda.heads.settings import (
     Count,
     NotNegative,
     Number,
+    Prompt,
     Words,
 )
 
@@ -108,10 +109,10 @@ class Options:
     no_repeat_ngram_size: Annotated[int, Range(0, MAX_COUNT)] = setting(
         0, "Do not repeat sequences of this number of tokens; 0 for no limit.", heading=SEARCH
     )
-    prefix: str = setting(
+    prefix: Prompt = setting(
         "", "Beginning of the text of the first window.", heading=EXPECTED, metavar="TEXT"
     )
-    initial_prompt: str = setting(
+    initial_prompt: Prompt = setting(
         "",
         "Text that is treated as previous speech: names, spelling, style.",
         heading=EXPECTED,
@@ -152,13 +153,13 @@ class Options:
     """Text in a window where less than 0.13 s reach it must pass all thresholds for doubtful text;
     where nothing reaches half of it, there is none."""
     word_timestamps: bool = setting(False, "Find the time of each word.", heading=TIMES)
-    prepend_punctuations: str = setting(
+    prepend_punctuations: Prompt = setting(
         "\"'“¿([{-",
         "Punctuation that belongs to the next word, with `word_timestamps`.",
         heading=TIMES,
         metavar="MARKS",
     )
-    append_punctuations: str = setting(
+    append_punctuations: Prompt = setting(
         "\"'.。,，!！?？:：”)]}、",
         "Punctuation that belongs to the previous word, with `word_timestamps`.",
         heading=TIMES,
@@ -202,7 +203,7 @@ class Options:
     batch_size: Count = setting(
         8, "Number of windows that are decoded together, with `vad_filter`.", heading=LONG
     )
-    seed: Annotated[int, Range(0)] = setting(
+    seed: Annotated[int, Range(0, 1 << 63)] = setting(
         0, "Seed of the random numbers with which tokens are sampled.", heading=SEARCH
     )
 
