@@ -62,13 +62,13 @@ def large(tmp_path):
     return tmp_path / "large.safetensors"
 
 
-@pytest.fixture
-def recording(tmp_path):
-    return write_wav(tmp_path / "a.wav", noise(8))
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    return write_wav(tmp_path_factory.mktemp("sound") / "a.wav", noise(45))
 
 
 def test_a_run_that_needs_too_much_memory_is_refused_before_it_starts(large, recording):
-    line = refused("transcribe", recording, "--model", large, "--chunk-length", 30)
+    line = refused("transcribe", recording, "--model", large, "--chunk-length", 45)
     assert "encode needs" in line
     assert "--max-memory" in line
     assert limits.ENVIRONMENT in line
@@ -79,7 +79,7 @@ def test_the_limit_can_be_raised(large, recording, monkeypatch, raised):
     extra = ["--max-memory", str(raised["option"])] if "option" in raised else []
     if "environment" in raised:
         monkeypatch.setenv(limits.ENVIRONMENT, raised["environment"])
-    command = ["transcribe", str(recording), "--model", str(large), *extra]
+    command = ["transcribe", str(recording), "--model", str(large), "--chunk-length", "45", *extra]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     assert limits._chosen is None
@@ -250,7 +250,7 @@ def test_a_header_that_is_not_padded_leaves_tensors_unaligned_and_changes_nothin
 )
 @pytest.mark.parametrize("kind", [CTCOptions, Options])
 def test_hot_words_have_limits(kind, words):
-    with pytest.raises(TyndaError, match="^hotwords must be words of up to 256 char") as error:
+    with pytest.raises(TyndaError, match=r"^hotwords must be words of up to 256 char") as error:
         kind(hotwords=words)
     assert len(str(error.value)) < 300
 
@@ -262,7 +262,7 @@ def test_prompts_have_limits(name):
 
 
 def test_as_many_hot_words_as_allowed_are_fast():
-    words = [f"word{i} " * 40 for i in range(400)]
+    words = [f"word{i} " * 40 for i in range(390)]
     start = time.process_time()
     CTCOptions(hotwords=[word[:256].strip() for word in words])
     automaton = HotWords([word[:250].strip() for word in words], " ")
@@ -329,20 +329,36 @@ def test_environment_variables_of_the_hub_are_checked(monkeypatch, name, value):
 
 @pytest.mark.parametrize(
     "heads",
-    ["[[Infinity, 0]]", "[[NaN, 0]]", "[[1e400, 1]]", "[[-1, 0]]", "[[0.5, 0]]", '[["0", 0]]']
-    + ["[[0]]", "[0]", "[[0, 0, 0]]", "{}", "3", '"x"', "[[99, 0]]", "[[0, 99]]", "[null]"]
-    + ["[[1" + "0" * 400 + ", 0]]", "[[true, 0]]"],
+    [
+        *("[[Infinity, 0]]", "[[NaN, 0]]", "[[1e400, 1]]", "[[-1, 0]]", "[[0.5, 0]]"),
+        *('[["0", 0]]', "[[0]]", "[0]", "[[0, 0, 0]]", "{}", "3", '"x"', "[[99, 0]]"),
+        *("[[0, 99]]", "[null]", "[[1" + "0" * 400 + ", 0]]", "[[true, 0]]"),
+    ],
 )
-def test_alignment_heads_of_published_files_are_checked(folder, tmp_path, heads):
+def test_alignment_heads_of_published_files_are_within_the_decoder(folder, tmp_path, heads):
     copy = tmp_path / "small"
     copy.mkdir()
     for file in folder.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     (copy / "generation_config.json").write_text(f'{{"alignment_heads": {heads}}}')
-    with pytest.raises(TyndaError):
-        tynda.load(copy).transcribe(noise(0.2), word_timestamps=True, speech_threshold=0.0)
+    found = library.load(copy)
+    assert all(
+        0 <= layer < found.config.decoder_layers and 0 <= head < found.config.decoder_heads
+        for layer, head in found.header.decoding["alignment_heads"]
+    )
 
 
 def test_long_values_are_cut_in_messages(tiny_file):
     line = refused("transcribe", "x" * 5000, "--model", tiny_file)
     assert len(line) < 2100
+
+
+@pytest.mark.parametrize("options", [{}, {"speech_threshold": 0.0}, {"word_timestamps": True}])
+def test_windows_always_advance(folder, options):
+    """The windows of this model are shorter than the margin by which they overlap in silence."""
+    model = tynda.load(folder, threads=1)
+    for samples in (np.zeros(16_000, np.float32), noise(1)):
+        start = time.process_time()
+        transcript = model.transcribe(samples, temperature=0.0, max_new_tokens=5, **options)
+        assert time.process_time() - start < 5
+        assert transcript.duration == 1

@@ -1,8 +1,8 @@
 """A warm process that runs command lines, each in a fork of its own with limits.
 
 ``python fuzz_server.py`` imports the commands, and then reads a line of JSON for each case: the
-``arguments`` of ``tynda``, its ``environment`` and the ``folder`` to run in. The answer is a line of
-JSON with the fields of `Outcome`. Nothing is computed in this process itself: it has no threads.
+``arguments`` of ``tynda``, its ``environment`` and the ``folder`` to run in. The answer is a line
+of JSON with the fields of `Outcome`. Nothing is computed in this process itself: it has no threads.
 """
 
 from __future__ import annotations
@@ -108,11 +108,8 @@ def _child(case: dict, out: int, err: int) -> int:
     os.dup2(err, 2)
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(0, closefd=False),
-        open(1, "w", closefd=False),
-        open(2, "w", closefd=False),
-    )
+    sys.stdin = os.fdopen(0)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
     try:
         import_module("tynda.cli").main(case["arguments"], prog_name="tynda")
         code = 0

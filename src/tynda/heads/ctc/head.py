@@ -61,7 +61,7 @@ class Network:
         encode, lengths = self.model.family.programs["encode"], np.array([len(features)])
         log_probs, frames = self.engine.run(encode, config, padded[None], lengths)
         result: Floats = self.engine.array(log_probs)[0, : int(self.engine.array(frames)[0])]
-        if np.isnan(result).any():
+        if not np.isfinite(result.max(1)).all():
             raise TyndaError(
                 f"{self.model.path or self.model.header.name}: the model computes no numbers (NaN) "
                 "from this recording: its weights are damaged, or too large for float32"
