@@ -374,7 +374,6 @@ VERBS = {
     "models plan": ["models", "plan", "tiny"],
     "models pull": ["models", "pull", "nobody/nothing"],
     "models remove": ["models", "remove", "nobody/nothing"],
-    "profile run": ["profile", "tiny", "--durations", "0.1", "--repeats", "1", "--budget", "0"],
 }
 VARIABLES = (
     *("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "HF_ENDPOINT", "HF_HOME", "HF_TOKEN"),

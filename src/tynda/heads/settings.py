@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Annotated
 
 from tynda.checks import MAX_COUNT, MAX_NUMBER, Range, Rule
+from tynda.errors import TyndaError
 
 __all__ = [
     "DOUBT",
@@ -20,8 +21,8 @@ __all__ = [
     "FileName",
     "NotNegative",
     "Number",
-    "Prompt",
     "Words",
+    "check_text",
 ]
 
 SEARCH = "Search"
@@ -58,5 +59,9 @@ Words = Annotated[
     Rule(f"words of up to {_MAX_WORD} characters, {_MAX_TEXT} in all", _are_words),
 ]
 """A list of words, or one text with commas between them."""
-Prompt = Annotated[str, Rule(f"at most {_MAX_TEXT} characters", lambda x: len(x) <= _MAX_TEXT)]
-"""A text that precedes the recording's; a model reads its end only."""
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise `TyndaError` for a text that no model could read to its end."""
+    if len(text) > _MAX_TEXT:
+        raise TyndaError(f"{name} must be text of up to {_MAX_TEXT} characters, not {len(text)}")

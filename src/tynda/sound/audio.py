@@ -129,6 +129,25 @@ class _Pipe:
         return given
 
 
+class _Seekable:
+    """A file that reports a seek to an impossible place as FFmpeg expects it: by -1.
+
+    PyAV would print a traceback of its exception. Damaged files state such places.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.read, self.tell, self._seek = file.read, file.tell, file.seek
+        if hasattr(file, "name"):
+            self.name = file.name
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            position: int = self._seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+        return position
+
+
 @contextmanager
 def _reader(source: Source) -> Iterator[tuple[_Readable, str, bytes]]:
     """Yield the readable source, its name for messages, and a copy of its first bytes."""
@@ -235,7 +254,7 @@ def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, Aud
     try:
         # Tags in old encodings are common and not needed here.
         container = av.open(
-            file,
+            _Seekable(file) if hasattr(file, "seek") else file,
             "r",
             metadata_errors="ignore",
             container_options={"protocol_whitelist": "none"},

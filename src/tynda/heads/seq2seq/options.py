@@ -18,8 +18,8 @@ from tynda.heads.settings import (
     Count,
     NotNegative,
     Number,
-    Prompt,
     Words,
+    check_text,
 )
 
 __all__ = ["Options"]
@@ -109,10 +109,10 @@ class Options:
     no_repeat_ngram_size: Annotated[int, Range(0, MAX_COUNT)] = setting(
         0, "Do not repeat sequences of this number of tokens; 0 for no limit.", heading=SEARCH
     )
-    prefix: Prompt = setting(
+    prefix: str = setting(
         "", "Beginning of the text of the first window.", heading=EXPECTED, metavar="TEXT"
     )
-    initial_prompt: Prompt = setting(
+    initial_prompt: str = setting(
         "",
         "Text that is treated as previous speech: names, spelling, style.",
         heading=EXPECTED,
@@ -153,13 +153,13 @@ class Options:
     """Text in a window where less than 0.13 s reach it must pass all thresholds for doubtful text;
     where nothing reaches half of it, there is none."""
     word_timestamps: bool = setting(False, "Find the time of each word.", heading=TIMES)
-    prepend_punctuations: Prompt = setting(
+    prepend_punctuations: str = setting(
         "\"'“¿([{-",
         "Punctuation that belongs to the next word, with `word_timestamps`.",
         heading=TIMES,
         metavar="MARKS",
     )
-    append_punctuations: Prompt = setting(
+    append_punctuations: str = setting(
         "\"'.。,，!！?？:：”)]}、",
         "Punctuation that belongs to the previous word, with `word_timestamps`.",
         heading=TIMES,
@@ -210,6 +210,8 @@ class Options:
     def __post_init__(self) -> None:
         self._normalize_values()
         check(self)
+        for name in ("prefix", "initial_prompt", "prepend_punctuations", "append_punctuations"):
+            check_text(name, getattr(self, name))
         if not self.temperature:
             raise TyndaError("temperature must have at least one number")
         clips = self.clip_timestamps
