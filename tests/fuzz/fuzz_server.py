@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from tynda.models import FAMILIES
+
 SECONDS = 5.0
 """The maximum time of the processor for a case."""
 HANG_SECONDS = 40.0
@@ -163,9 +165,12 @@ def main() -> None:
     modules = [f"tynda.cli.{name}" for name in warm]
     modules += ["tynda.heads.ctc.head", "tynda.heads.seq2seq.head", "tynda.store.huggingface"]
     modules += ["tynda.store.ctranslate2", "tynda.store.ggml", "tynda.quantization.run"]
-    modules += ["av", "soxr", "num2words", "threadpoolctl", "rich.table", "numpy.random"]
-    for name in modules:
+    modules += ["tynda.text.whisper", "tynda.text.bytepairs", "tynda.quantization.methods"]
+    modules += ["av", "soxr", "num2words", "threadpoolctl", "rich.console", "rich.table"]
+    for name in (*modules, "numpy.random", "tokenizers", "difflib", "lzma", "av.subtitles.stream"):
         import_module(name)
+    for name in FAMILIES:
+        import_module(f"tynda.models.{name}")
     for line in sys.stdin:
         print(json.dumps(_forked(json.loads(line)).__dict__), flush=True)
 

@@ -337,7 +337,7 @@ def folders_and_files_of_other_programs(cases, drawn):
         path.write_text(json.dumps(changed(json.loads(data), of_json)))
     elif whole:
         path.write_bytes(edited(data[:4000], of_bytes) + data[4000:])
-    elif how % 10:
+    elif len(files) == 1 or how % 10:
         path.write_bytes(edited(data, of_bytes))
     model = "model/ggml.bin" if len(files) == 1 else "model"
     command(cases, model, CTC if folder.name == "wav2vec2" else SEQ2SEQ, how)
