@@ -117,6 +117,7 @@ def changed(value, steps):
     """Return a JSON value after some `changes` at any of its places."""
     value = json.loads(json.dumps(value))
     for spot, kind, new, factor in steps:
+        new = json.loads(json.dumps(new))  # a copy: no value may get into itself
         places = list(_places(value))
         if not places:
             return new

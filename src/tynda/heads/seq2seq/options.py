@@ -203,7 +203,7 @@ class Options:
     batch_size: Count = setting(
         8, "Number of windows that are decoded together, with `vad_filter`.", heading=LONG
     )
-    seed: Annotated[int, Range(0, 1 << 63)] = setting(
+    seed: Annotated[int, Range(0)] = setting(
         0, "Seed of the random numbers with which tokens are sampled.", heading=SEARCH
     )
 
