@@ -37,14 +37,13 @@ __all__ = [
 C = TypeVar("C")
 
 
-_MAX_COUNT = 1 << 32
 Positive = Annotated[float, Range(0, above=True)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 BelowOne = Annotated[float, Range(0, 1, below=True)]
 Speed = Annotated[float, Range(0.5, 2)]
-Count = Annotated[int, Range(0, _MAX_COUNT)]
-AtLeastOne = Annotated[int, Range(1, _MAX_COUNT)]
+Count = Annotated[int, Range(0)]
+AtLeastOne = Annotated[int, Range(1)]
 BeamSize = Annotated[int, Range(1, MAX_COUNT)]
 Order = Annotated[int, Range(2, 6)]
 Tokens = Annotated[int, Range(256, 50000)]
