@@ -212,20 +212,6 @@ def test_unknown_words_cost():
     assert hot.score == pytest.approx(without.score, abs=1e-4)
 
 
-def test_language_model_that_does_not_tell_its_words(tmp_path):
-    """As from a KenLM binary: the penalty waits for the word's end, the score is the same."""
-    path = tmp_path / "model.arpa"
-    path.write_text(train(["cat", "dog"], 2))
-    silent, open_ = LanguageModel(path, None, "test"), LanguageModel.load(path)
-    assert silent.prefixes is None
-    log_probs = spelled("a cab")
-    one, two = (
-        beam_search(log_probs, ENGLISH, lm=lm, unknown_penalty=1.0)[0] for lm in (silent, open_)
-    )
-    assert one.text == two.text == "a cab"
-    assert one.score == pytest.approx(two.score, abs=0.05)
-
-
 def test_word_bonus_splits():
     log_probs = mix(spelled("a b", tokenizer=ABC), spelled("ab", 3, tokenizer=ABC))
     lm = LanguageModel.from_arpa(train(["a b ab"], 2))

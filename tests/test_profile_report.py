@@ -16,6 +16,7 @@ pytest.importorskip("pyarrow")
 
 from tynda.cli import main  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
+from tynda.extras import install  # noqa: E402
 from tynda.profiling import report as reports  # noqa: E402
 from tynda.profiling.case import Case, Row  # noqa: E402
 from tynda.profiling.report import choose, network, tables  # noqa: E402
@@ -570,7 +571,7 @@ def test_what_is_no_report_is_one_line(tmp_path, command):
 
 def test_what_is_missing_has_a_name_in_pip(tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "find_spec", lambda name: None if name == "pandas" else name)
-    with pytest.raises(TyndaError, match=r"needs pandas: pip install 'tynda\[profile\]'"):
+    with pytest.raises(TyndaError, match=re.escape(f"needs pandas: {install('profile')}")):
         reports.write(put(tmp_path, [speed()]))
 
 

@@ -1,5 +1,6 @@
 """A loaded model: audio is transcribed to words with their times."""
 
+import re
 import subprocess
 import sys
 from itertools import product
@@ -10,6 +11,7 @@ import pytest
 import tynda
 from helpers import RATE, header, noise, save_tiny, weights, write_wav
 from tynda.errors import TyndaError
+from tynda.extras import install
 from tynda.heads.ctc import ngram
 from tynda.heads.ctc.options import CTCOptions
 from tynda.sound import vad
@@ -46,7 +48,7 @@ def test_numpy_and_torch_hear_the_same(tiny_file, tiny, seconds):
 
 def test_without_torch_its_backend_is_asked_for_in_one_line(tiny_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(TyndaError, match=r"tynda\[train\]"):
+    with pytest.raises(TyndaError, match=re.escape(install("train"))):
         tynda.load(tiny_file, backend="torch")
 
 
@@ -153,7 +155,6 @@ def test_hot_words_that_are_no_words_change_nothing(tiny):
 
 
 def test_a_beam_of_one_is_greedy_and_takes_no_language_model(with_lm, tiny):
-    pytest.importorskip("kenlm")
     samples = noise(2, seed=5)
     searched = with_lm.transcribe(samples).text
     greedy = with_lm.transcribe(samples, CTCOptions(beam_size=1)).text
@@ -167,7 +168,6 @@ def test_what_greedy_decoding_cannot_do_is_refused(tiny, asked):
 
 
 def test_a_language_model_of_ones_own_is_used_and_none_is_not(with_lm, tmp_path):
-    pytest.importorskip("kenlm")
     samples = noise(2, seed=5)
     arpa = tmp_path / "my.arpa"
     arpa.write_text(ngram.train(["ab ba", "ba ba ab"], 2))
@@ -180,7 +180,6 @@ def test_a_language_model_of_ones_own_is_used_and_none_is_not(with_lm, tmp_path)
 
 
 def test_prepare_reports_a_bad_language_model_before_the_first_recording(tiny, tmp_path):
-    pytest.importorskip("kenlm")
     (tmp_path / "bad.arpa").write_text("nonsense")
     for lm in (tmp_path / "absent.arpa", tmp_path / "bad.arpa"):
         with pytest.raises(TyndaError, match=str(lm)):
@@ -223,17 +222,6 @@ def test_a_bundled_or_cached_name_a_path_and_nothing_else(tiny_file, tmp_path, m
             tynda.load(name)
 
 
-def test_without_kenlm_the_models_own_n_gram_is_left_out_with_a_warning(
-    with_lm, tmp_path, monkeypatch
-):
-    monkeypatch.setitem(sys.modules, "kenlm", None)  # as if it were not installed
-    save_tiny(tmp_path / "m.safetensors", lm=with_lm.checkpoint.lm, decoding=DECODING)
-    model = tynda.load(tmp_path / "m.safetensors")
-    with pytest.warns(UserWarning, match=r"tynda\[lm\]"):
-        transcript = model.transcribe(noise(2))
-    assert transcript == with_lm.transcribe(noise(2), CTCOptions(lm="none"))
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -260,7 +248,6 @@ def test_numpys_numbers_are_numbers():
 
 
 def test_weights_without_an_n_gram_are_refused(with_lm, tiny):
-    pytest.importorskip("kenlm")
     for model, given in product([with_lm, tiny], [{"alpha": 3.0}, {"beta": 0.0}]):
         with pytest.raises(TyndaError, match="greedy"):
             model.prepare(CTCOptions(beam_size=1, **given))

@@ -444,14 +444,6 @@ def test_what_is_wrong_is_said_in_one_line(folder, tmp_path, args, words):
     assert not list((tmp_path / "run").glob("*.*"))
 
 
-def test_a_missing_kenlm_is_found_before_the_training(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("tynda.heads.ctc.ngram.available", lambda: False)
-    result = invoke(folder, "--output", tmp_path / "run", "--set", "lm.order=2")
-    assert result.exit_code == 1
-    assert "kenlm" in result.stderr
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_run_folder_that_cannot_be_made(folder, tmp_path):
     (tmp_path / "file").write_text("")
     result = invoke(folder, "--output", tmp_path / "file" / "run")

@@ -45,6 +45,8 @@ MAX_COUNT = 1024
 """The maximum beam size or number of hypotheses: more only fills the memory."""
 MAX_NUMBER: float = 1000
 """The maximum weight, bonus or threshold: larger values are meaningless."""
+_MAX_SHOWN = 100
+"""The maximum number of characters of a value in a message."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ def check(settings: Any) -> None:
     for name, hint in schema(type(settings)).items():
         value = getattr(settings, name)
         if not fits(value, hint):
-            raise TyndaError(f"{name} must be {describe(hint)}, not {value!r}")
+            shown = repr(value)
+            shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
+            raise TyndaError(f"{name} must be {describe(hint)}, not {shown}")
 
 
 def is_whole(value: Any, min: float, max: float = MAX_COUNT) -> bool:

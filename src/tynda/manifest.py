@@ -9,7 +9,10 @@ from typing import Any
 
 from tynda.errors import TyndaError
 
-__all__ = ["Utterance", "read"]
+__all__ = ["MAX_TEXT", "Utterance", "read"]
+
+MAX_TEXT = 200_000
+"""The maximum number of characters of a text: those of about four hours of speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ def _utterance(path: Path, line: bytes) -> Utterance:
         raise _LineError('"offset" is not supported, cut the recording into one file for each line')
     if not audio or "\0" in audio:
         raise _LineError('"audio_filepath" is not a file name, give one')
+    if len(text) > MAX_TEXT:
+        raise _LineError(f'"text" has more than {MAX_TEXT:,} characters, cut the recording')
     return Utterance(
         audio=path.parent / audio,
         text=text,

@@ -53,6 +53,9 @@ def errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
     The distance is the minimum; of the alignments that reach it, the one with the fewest
     substitutions, and therefore the most correct words, is counted.
     """
+    if len(hypothesis) < len(reference):  # Fewer rows are faster, and the counts are symmetric.
+        swapped = errors(hypothesis, reference)
+        return Errors(swapped.substitutions, swapped.deletions, swapped.insertions)
     codes: dict[str, int] = {}
     ref, hyp = (
         np.array([codes.setdefault(unit, len(codes)) for unit in units], dtype=np.int64)

@@ -32,6 +32,7 @@ __all__ = [
 
 # Rich is imported only where it draws: importing it takes as long as the rest of the command line.
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
+_MAX_LINE = 2000
 _VERBS = ("transcribe", "evaluate", "quantize", "export", "profile", "train", "models")
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 # Control characters are escaped as in JSON, since they could change the terminal's state.
@@ -93,9 +94,12 @@ class _Closed(io.TextIOBase):
 
 
 def say(line: str) -> None:
-    """Print one line to standard error."""
+    """Print one line to standard error; one that holds a long text of somebody's file is cut."""
+    line = " ".join(line.split())
+    if len(line) > _MAX_LINE:
+        line = f"{line[: _MAX_LINE // 2]} ... {line[-_MAX_LINE // 2 :]}"
     with suppress(OSError):  # nobody reads standard error any more
-        print(visible(" ".join(line.split())), file=sys.stderr, flush=True)
+        print(visible(line), file=sys.stderr, flush=True)
 
 
 def print_text(text: str, *, more: bool = False) -> None:

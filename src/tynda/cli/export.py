@@ -23,7 +23,7 @@ __all__ = ["export"]
     help="Length of the longest recording: 30 by default, or the window of a model that has one, "
     "which is also the most that it takes.",
 )
-@engine_options(without=["backend", "threads"])
+@engine_options(without=["backend", "threads", "max_memory"])
 def export(model: str, folder: Path, seconds: float | None, bits: int | None) -> None:
     """Write weights and plans of MODEL to FOLDER, for native code that runs without Python.
 

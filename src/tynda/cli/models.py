@@ -78,7 +78,7 @@ def show_model(name: str, format_: str) -> None:
     show_default=True,
     help="Length of the recording.",
 )
-@engine_options(without=["backend"])
+@engine_options(without=["backend", "max_memory"])
 def plan_model(name: str, seconds: float, bits: int | None, threads: int | None) -> None:
     """Print the native engine's plans for a recording with the model NAME.
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from tynda.checks import Range, Setting, schema, simple
+from tynda.checks import MAX_COUNT, Range, Setting, schema, simple
 from tynda.compile.engine import BITS, Backend, processors
+from tynda.compile.limits import ENVIRONMENT, MAX_GIGABYTES, set_limit
 from tynda.heads.ctc.options import CTCOptions
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.settings import HEADINGS
@@ -104,12 +105,27 @@ def engine_options(*, without: Collection[str] = ()) -> Callable[[Any], Any]:
         ),
         "threads": option(
             "--threads",
-            type=click.IntRange(1),
+            type=click.IntRange(1, MAX_COUNT),
             metavar="NUMBER",
             help="Number of threads. Default: one for each processor.",
         ),
+        "max_memory": option(
+            "--max-memory",
+            type=Number(0.001, MAX_GIGABYTES),
+            metavar="GB",
+            expose_value=False,
+            callback=_limit_memory,
+            help="Maximum memory of a run in gigabytes. Default: 16 bytes for each weight of the "
+            f"model, at least 0.256, or the environment variable {ENVIRONMENT}.",
+        ),
     }
     return _all_of([option for name, option in options.items() if name not in without])
+
+
+def _limit_memory(ctx: click.Context, param: click.Parameter, gigabytes: float | None) -> None:
+    """Set the limit of memory until the command ends."""
+    set_limit(gigabytes)
+    ctx.call_on_close(lambda: set_limit(None))
 
 
 def model_options(*, without: Collection[str] = ()) -> Callable[[Any], Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from tynda.checks import MAX_COUNT
 from tynda.cli.console import print_table, print_text, rate, say
 from tynda.cli.options import Number, table_or_json
 from tynda.errors import TyndaError
@@ -104,7 +105,9 @@ tynda profile diff A B     compare two reports, case by case"""
 )
 @click.option("--batches", callback=_WHOLE, default="1", show_default=True, help="Batch sizes.")
 @click.option(
-    "--threads", type=click.IntRange(1), help="Number of threads; all processors by default."
+    "--threads",
+    type=click.IntRange(1, MAX_COUNT),
+    help="Number of threads; all processors by default.",
 )
 @click.option(
     "--manifest",
@@ -115,7 +118,7 @@ tynda profile diff A B     compare two reports, case by case"""
 @click.option("--words-only", is_flag=True, help="Measure error rates only, no speed.")
 @click.option(
     "--repeats",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1_000_000),
     default=10,
     show_default=True,
     help="Number of timed runs within --budget; very short runs are repeated more often.",

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from tynda.checks import MAX_COUNT
 from tynda.cli.console import print_text
 from tynda.errors import TyndaError
+from tynda.extras import install
 
 __all__ = ["train"]
 
@@ -20,10 +22,12 @@ __all__ = ["train"]
 @click.option("--init", type=click.Path(path_type=Path), help="Model file to start from.")
 @click.option("--resume", is_flag=True, help="Resume the run in --output.")
 @click.option("--device", default="cpu", show_default=True, help="Device: cpu, cuda, cuda:1 ...")
-@click.option("--threads", type=click.IntRange(1), help="Number of threads; all by default.")
+@click.option(
+    "--threads", type=click.IntRange(1, MAX_COUNT), help="Number of threads; all by default."
+)
 @click.option(
     "--workers",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_COUNT),
     default=1,
     show_default=True,
     help="Threads that prepare data.",
@@ -50,7 +54,7 @@ def train(
     try:
         from tynda.train.run import train as run
     except ImportError as error:
-        raise TyndaError(f"training needs {error.name}: pip install 'tynda[train]'") from None
+        raise TyndaError(f"training needs {error.name}: {install('train')}") from None
     path = run(
         recipe,
         data,

@@ -10,9 +10,11 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.checks import MAX_COUNT, is_whole
 from tynda.compile import native
 from tynda.compile.native import Native
 from tynda.errors import TyndaError
+from tynda.extras import install
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import map_tree
 from tynda.weights.weight import Tensor, dequantize_all, quantize_all, stored_bits
@@ -79,6 +81,8 @@ def open_engine(
         raise TyndaError(f"no backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
     if bits not in (None, *BITS):
         raise TyndaError(f"products are computed in 8 or 32 bits, not {bits!r}")
+    if threads is not None and not is_whole(threads, 1):
+        raise TyndaError(f"threads must be a whole number from 1 to {MAX_COUNT}, not {threads!r}")
     if backend == "native" and not native.available():
         raise TyndaError(
             "tynda was installed without its kernels, where there was no C++ compiler: install "
@@ -100,7 +104,7 @@ def open_engine(
     try:
         import torch
     except ImportError:
-        raise TyndaError("the torch backend needs torch: pip install 'tynda[train]'") from None
+        raise TyndaError(f"the torch backend needs torch: {install('train')}") from None
     from tynda.ops.torch import TorchOps
 
     def tensor(x: Any) -> Any:

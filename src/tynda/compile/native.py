@@ -7,6 +7,7 @@ and is held only in that layout.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.compile.limits import check_memory
 from tynda.compile.lower import Lowering
 from tynda.compile.plan import Constant, Matrix, Plan
 from tynda.compile.trace import Program, Value, trace_call
@@ -156,6 +158,8 @@ class Native:
         self._lock = threading.Lock()  # held while plans or packed weights are created
         self._weights = dict(weights)
         self._shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        self.parameters = sum(map(math.prod, self._shapes.values()))
+        """Number of all weights."""
         self._matrices: dict[Matrix, Any] = {}
         self._constants: dict[Constant, NDArray[np.float32]] = {}
         self._plans: dict[Any, Compiled] = {}
@@ -264,6 +268,7 @@ class Compiled:
         lowered, self._result = native.compile(function, config, inputs)
         plan, layout = lowered.plan, lowered.layout
         self.bytes = lowered.arena_bytes
+        check_memory(function.__name__, self.bytes + lowered.output_bytes, native.parameters)
         index = {buffer: i for i, buffer in enumerate(plan.arguments)}
         self._outputs = [index[buffer] for buffer in plan.results]
         count = len(lowered.program.inputs)

@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Annotated
 
 from tynda.checks import MAX_COUNT, MAX_NUMBER, Range, Rule
+from tynda.errors import TyndaError
 
 __all__ = [
     "DOUBT",
@@ -21,6 +22,7 @@ __all__ = [
     "NotNegative",
     "Number",
     "Words",
+    "check_text",
 ]
 
 SEARCH = "Search"
@@ -38,5 +40,28 @@ AboveZero = Annotated[float, Range(0, MAX_NUMBER, above=True)]
 FileName = Annotated[
     str | PathLike[str], Rule("the name of a file, or 'none'", lambda x: str(x) != "")
 ]
-Words = Annotated[str | Sequence[str], Rule("words", lambda _: True)]
+_MAX_TEXT = 100_000
+_MAX_WORD = 256
+
+
+def _are_words(words: str | Sequence[str]) -> bool:
+    """Return whether hot words are few and short enough for a search that stays fast."""
+    several = words.split(",") if isinstance(words, str) else words
+    return (
+        sum(map(len, several)) <= _MAX_TEXT
+        and len(several) <= _MAX_TEXT
+        and max(map(len, several), default=0) <= _MAX_WORD
+    )
+
+
+Words = Annotated[
+    str | Sequence[str],
+    Rule(f"words of up to {_MAX_WORD} characters, {_MAX_TEXT} in all", _are_words),
+]
 """A list of words, or one text with commas between them."""
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise `TyndaError` for a text that no model could read to its end."""
+    if len(text) > _MAX_TEXT:
+        raise TyndaError(f"{name} must be text of up to {_MAX_TEXT} characters, not {len(text)}")

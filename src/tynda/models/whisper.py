@@ -297,7 +297,7 @@ def _alignment_heads(generation: Mapping[str, Any], config: Config) -> list[tupl
     layers, count = config.decoder_layers, config.decoder_heads
     try:
         pairs = [(int(layer), int(head)) for layer, head in heads] if heads else []
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # JSON as Python reads it has Infinity
         pairs = []
     known = [(i, head) for i, head in pairs if 0 <= i < layers and 0 <= head < count]
     return known or [(i, head) for i in range(layers // 2, layers) for head in range(count)]

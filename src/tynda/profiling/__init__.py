@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tynda.errors import TyndaError
+from tynda.extras import install
 
 if TYPE_CHECKING:
     from tynda.profiling.case import Row
@@ -63,4 +64,4 @@ def check() -> None:
     try:
         import psutil  # noqa: F401
     except ImportError:
-        raise TyndaError("profiling needs psutil: pip install 'tynda[profile]'") from None
+        raise TyndaError(f"profiling needs psutil: {install('profile')}") from None

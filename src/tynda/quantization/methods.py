@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tynda.errors import TyndaError
+from tynda.extras import install
 from tynda.quantization import asymmetric, fit, fold
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.gptq import gptq
@@ -103,7 +104,7 @@ def _reconstructed(
     try:
         from tynda.quantization.reconstruct import reconstruct
     except ImportError:
-        raise TyndaError("learnt needs torch: pip install 'tynda[train]'") from None
+        raise TyndaError(f"learnt needs torch: {install('train')}") from None
 
     def initialise(
         run: LayerwiseRun, names: set[str], known: dict[str, Any]

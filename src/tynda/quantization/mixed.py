@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tynda.errors import TyndaError
+from tynda.extras import install
 from tynda.model import load
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.plan import allocate, measure, weight_bytes
@@ -54,7 +55,7 @@ class Mixer:
         on_progress: Progress | None = None,
     ) -> None:
         if find_spec("scipy") is None:
-            raise TyndaError("mixed bits need scipy: pip install scipy")
+            raise TyndaError(f"mixed bits need scipy: {install('quantize')}")
         Settings(group=group, utterances=utterances)
         self._name, self._manifest, self._group = name, calibration, group
         self._model = library.load(name)

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-__all__ = ["SAMPLE_RATE", "Source", "load", "stream"]
+__all__ = ["MAX_SAMPLE", "SAMPLE_RATE", "Source", "load", "stream"]
 
 SAMPLE_RATE = 16_000
+MAX_SAMPLE = 1e10
+"""The maximum absolute value of a sample: that of 32-bit integers which nobody has scaled, and a
+bit more. The squares of larger ones could overflow in a sum."""
 
 Floats = NDArray[np.float32]
 Source = str | PathLike[str] | bytes | BinaryIO
@@ -86,8 +89,8 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
 
     Raises TyndaError, with the first block, when the source is missing, a directory, not
     readable, empty, not an audio file, truncated in its header, without an audio track, or holds
-    samples that are not finite numbers; ValueError when `block_seconds` is not positive;
-    TypeError when `source` is of none of the kinds above.
+    samples that are not finite numbers or beyond `MAX_SAMPLE`; ValueError when `block_seconds` is
+    not positive; TypeError when `source` is of none of the kinds above.
     """
     if not block_seconds > 0:
         raise ValueError(f"block_seconds must be positive, not {block_seconds}")
@@ -96,10 +99,10 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
         waiting: list[Floats] = []
         count = 0
         for samples in decoded:
-            if not np.isfinite(samples).all():
+            if not np.abs(samples).max(initial=0) <= MAX_SAMPLE:  # NaN is not, either
                 raise TyndaError(
-                    f"{name} holds samples that are not finite numbers (NaN or infinity); "
-                    "export it again from the original"
+                    f"{name} holds samples that are not finite numbers (NaN or infinity), or more "
+                    f"than {MAX_SAMPLE:g} times full scale; export it again from the original"
                 )
             waiting.append(samples)
             count += len(samples)
@@ -124,6 +127,25 @@ class _Pipe:
             return self._file.read(size)
         given, self._head = self._head[:size], self._head[size:]
         return given
+
+
+class _Seekable:
+    """A file that reports a seek to an impossible place as FFmpeg expects it: by -1.
+
+    PyAV would print a traceback of its exception. Damaged files state such places.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.read, self.tell, self._seek = file.read, file.tell, file.seek
+        if hasattr(file, "name"):
+            self.name = file.name
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            position: int = self._seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+        return position
 
 
 @contextmanager
@@ -232,7 +254,7 @@ def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, Aud
     try:
         # Tags in old encodings are common and not needed here.
         container = av.open(
-            file,
+            _Seekable(file) if hasattr(file, "seek") else file,
             "r",
             metadata_errors="ignore",
             container_options={"protocol_whitelist": "none"},

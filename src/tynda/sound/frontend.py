@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
-from tynda.sound.spectra import Spectra, is_smooth
+from tynda.sound.bounds import (
+    LARGEST_FFT,
+    check_fft,
+    check_framing,
+    check_integer,
+    check_mel,
+    check_rate,
+)
+from tynda.sound.spectra import Spectra
 
 __all__ = [
     "Frames",
@@ -33,8 +41,6 @@ __all__ = [
 Floats = NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
-# A model file is untrusted: no field of it may make us allocate gigabytes.
-_LARGEST_FFT = 16_384
 # Maximum number of values that are held in double precision at a time.
 _AT_ONCE = 1 << 15
 
@@ -106,7 +112,8 @@ class Spectrogram(FrontEnd):
     fft: int = 384
 
     def __post_init__(self) -> None:
-        _check_framing(self.window, self.hop, self.fft)
+        check_framing(self.window, self.hop, self.fft)
+        check_rate(self.bins, self.hop)
 
     @property
     def bins(self) -> int:
@@ -119,7 +126,7 @@ class Spectrogram(FrontEnd):
 
     def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
         """See `FrontEnd.exported`."""
-        _check_fft(self.fft)
+        check_fft(self.fft)
         return _sizes(self) | {"normalize": "none"}, {"curve": _hann(self.window)}
 
     def _features(self, samples: Floats) -> Floats:
@@ -154,8 +161,8 @@ class LogMel(FrontEnd):
     normalize: str = "utterance"
 
     def __post_init__(self) -> None:
-        _check_framing(self.window, self.hop, self.fft)
-        _check_integer("bins", self.bins, 1, self.fft // 2 + 1)
+        check_framing(self.window, self.hop, self.fft)
+        check_mel(self.bins, self.hop, self.fft)
         for name in ("fmin", "fmax"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -176,7 +183,7 @@ class LogMel(FrontEnd):
 
     def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
         """See `FrontEnd.exported`."""
-        _check_fft(self.fft)
+        check_fft(self.fft)
         filters = mel_filters(self.bins, self.fft, self.fmin, self.fmax)
         tables = {"curve": _hann(self.window), "filters": filters}
         return _sizes(self) | {"normalize": self.normalize}, tables
@@ -227,8 +234,8 @@ class NemoLogMel(FrontEnd):
     preemphasis: float = 0.97
 
     def __post_init__(self) -> None:
-        _check_framing(self.window, self.hop, self.fft)
-        _check_integer("bins", self.bins, 1, self.fft // 2 + 1)
+        check_framing(self.window, self.hop, self.fft)
+        check_mel(self.bins, self.hop, self.fft)
         factor = self.preemphasis
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < 1:
             raise TyndaError(f"front end: preemphasis must be from 0 to below 1, not {factor!r}")
@@ -307,7 +314,7 @@ class Frames(FrontEnd):
     size: int = 80
 
     def __post_init__(self) -> None:
-        _check_integer("size", self.size, 1, _LARGEST_FFT)
+        check_integer("size", self.size, 1, LARGEST_FFT)
 
     @property
     def bins(self) -> int:
@@ -423,24 +430,3 @@ def mel_filters(bins: int, fft: int, fmin: float, fmax: float) -> Floats:
 
 def _sizes(front: LogMel | Spectrogram) -> dict[str, int | str]:
     return {name: getattr(front, name) for name in ("hop", "bins", "fft", "window")}
-
-
-def _check_fft(fft: int) -> None:
-    if not is_smooth(fft):
-        raise TyndaError(
-            f"front end: native code has no transform of {fft} samples, which has factors other "
-            "than 2, 3 and 5, so it cannot be exported"
-        )
-
-
-def _check_integer(name: str, value: object, minimum: int, maximum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        raise TyndaError(
-            f"front end: {name} must be a whole number from {minimum} to {maximum}, not {value!r}"
-        )
-
-
-def _check_framing(window: int, hop: int, fft: int) -> None:
-    _check_integer("fft", fft, 2, _LARGEST_FFT)
-    _check_integer("window", window, 1, fft)
-    _check_integer("hop", hop, 1, _LARGEST_FFT)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
-from tynda.sound.audio import SAMPLE_RATE
+from tynda.sound.audio import MAX_SAMPLE, SAMPLE_RATE
 
 __all__ = ["as_samples", "is_samples"]
 
@@ -42,8 +42,10 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
             f"sample_rate must be a whole number from 1 to {_MAX_RATE}, not {sample_rate!r}"
         )
     floats = _mono(_as_floats(samples))
-    if not np.isfinite(floats).all():
-        raise TyndaError("samples must be finite: some are NaN or infinite")
+    if not np.abs(floats).max(initial=0) <= MAX_SAMPLE:  # NaN is not, either
+        raise TyndaError(
+            f"samples must be finite, with full scale at ±1: some are NaN or above {MAX_SAMPLE:g}"
+        )
     # Mixing may leave floats above full scale, but integer values mean that nobody scaled them.
     if np.abs(floats).max(initial=0) > 1 and (floats == np.rint(floats)).all():
         raise TyndaError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -62,6 +63,7 @@ def pull(name: str, languages: Sequence[str] = ()) -> Path:
     space is insufficient, or a file arrived damaged.
     """
     repo, revision = _parse(name)
+    _check_environment()
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its client
 
@@ -95,6 +97,7 @@ def remove(name: str) -> None:
         raise TyndaError(f"{name} has not been pulled")
     import shutil
 
+    _check_environment()
     from huggingface_hub import scan_cache_dir
 
     store = folder.parents[1]
@@ -107,6 +110,18 @@ def remove(name: str) -> None:
     except OSError as error:
         raise _explain(name, error) from None
     _note_path(name).unlink(missing_ok=True)
+
+
+def _check_environment() -> None:
+    """Raise `TyndaError` where ``huggingface_hub`` cannot read an environment variable of its own.
+
+    It reads them all when it is imported, its error does not name the variable, and it cannot be
+    imported a second time after one.
+    """
+    for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+        text = os.environ.get(name, "1")
+        if not re.fullmatch(r"\s*[0-9]{1,6}\s*", text, re.ASCII):
+            raise TyndaError(f"{name} must be a whole number of seconds, not {text!r}: unset it")
 
 
 def _parse(name: str) -> tuple[str, str | None]:

@@ -21,7 +21,7 @@ from tynda.errors import TyndaError
 from tynda.files import read_json
 from tynda.models.base import Family, PublishedCheckpoint, Spec
 from tynda.store.checkpoint import Checkpoint, Header
-from tynda.weights.tensors import map_tensors
+from tynda.weights.tensors import is_finite, map_tensors, release_memory
 from tynda.weights.weight import Tensor, dequantize_all
 
 __all__ = [
@@ -153,13 +153,15 @@ def adapt(model: Checkpoint, language: str) -> Checkpoint:
         name = model.header.name
         how = f": `tynda models pull {name} --language {language}`" if "/" in name else ""
         raise TyndaError(f"{path} is missing: {name} needs it for {language}{how}")
+    adapter = map_tensors(path)
+    _check_finite(path, adapter)
     try:
         config, tokenizer, weights = model.family.adapt(
             _CheckpointFolder(model.path),
             language,
             model.config,
             dequantize_all(model.weights),
-            map_tensors(path),
+            adapter,
         )
     except ValueError as error:
         raise TyndaError(f"{path}: {error}") from None
@@ -240,4 +242,15 @@ def _fit(
                 f"{folder}: tensor {name} is {tensors[name].shape}, but config.json requires "
                 f"{spec.shape}: one of the files belongs to another model"
             )
-    return {name: tensors[name] for name in specs}
+    found = {name: tensors[name] for name in specs}
+    _check_finite(folder, found)
+    return found
+
+
+def _check_finite(where: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    for name, tensor in tensors.items():
+        if not is_finite(tensor):
+            raise TyndaError(
+                f"{where}: tensor {name} has values that are not finite; the checkpoint is damaged"
+            )
+        release_memory(tensor)  # The tensors of a large model are read again one by one.

@@ -4,10 +4,11 @@ import importlib
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from tynda.errors import TyndaError
+from tynda.extras import install
 
 __all__ = ["NORMALIZERS", "basic", "english_letters", "normalizer_of"]
 
@@ -39,6 +40,8 @@ def english_letters(text: str) -> str:
     text = "".join(c for c in text if not unicodedata.combining(c))
     for pattern, spoken in ABBREVIATIONS:
         text = pattern.sub(spoken, text)
+    # The patterns below would take time that grows with the square of a run's length.
+    text = LONG_FIGURES.sub(lambda match: f" {_digits(match[0])} ", text)
     text = _spell_figures(text)
     for sign, spoken in SIGNS.items():
         text = text.replace(sign, f" {spoken} ")
@@ -51,7 +54,7 @@ def _whisper(name: str) -> Callable[[str], str]:
         module = importlib.import_module(f"whisper_normalizer.{name.lower()}")
     except ImportError:
         raise TyndaError(
-            "Whisper's normalisers need whisper-normalizer: pip install 'tynda[normalizers]'"
+            f"Whisper's normalisers need whisper-normalizer: {install('normalizers')}"
         ) from None
     normalize = getattr(module, f"{name}TextNormalizer")()
     return lambda text: " ".join(normalize(text).split())
@@ -74,6 +77,7 @@ The last two are those of Radford et al. 2022, appendix C, from the package ``wh
 """
 
 
+@lru_cache(1 << 12)
 def _words(number: int, to: str = "cardinal") -> str:
     from num2words import num2words  # slow to import, and few texts have digits
 
@@ -124,6 +128,7 @@ WORDS: Final = {
 
 Speller = Callable[[re.Match[str]], str]
 
+LONG_FIGURES: Final = re.compile(r"[0-9][0-9,]{99,}")
 NUMBER: Final = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
 CURRENCIES: Final = {
     "$": ("dollar", "dollars", "cent", "cents"),

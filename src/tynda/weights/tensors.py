@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from tynda.errors import TyndaError
 
-__all__ = ["MappedRows", "map_tensors", "release_memory", "tensor_offsets"]
+__all__ = ["MappedRows", "is_finite", "map_tensors", "release_memory", "tensor_offsets"]
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -86,6 +86,14 @@ def map_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
         for name, entry in header.items()
         if entry["shape"] or entry["dtype"] != "I64"
     }
+
+
+def is_finite(values: NDArray[np.float32]) -> bool:
+    """Return whether all values are finite, in one fast pass over their memory."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.add.reduce(values, axis=None)
+    # Only a sum that overflows or has NaN is looked at value by value.
+    return bool(np.isfinite(total)) or bool(np.isfinite(values).all())
 
 
 def release_memory(tensor: Any) -> None:

@@ -10,7 +10,7 @@ from heapq import nlargest
 import numpy as np
 
 from tynda.heads.ctc.hotwords import HotWords
-from tynda.heads.ctc.ngram import LanguageModel, State
+from tynda.heads.ctc.ngram import LanguageModel, Prefixes, State
 from tynda.heads.ctc.paths import Hypothesis, LogProbs, check_log_probs, hypothesis, spell
 from tynda.text.tokenizer import CTCTokenizer
 
@@ -249,10 +249,7 @@ class _Scorer:
             tokenizer.encode(phrase)  # Raises for characters that the tokenizer does not have.
         self.automaton = HotWords(phrases, " ")
         self.hot_words = {word for phrase in hotwords for word in phrase.split()}
-        # All prefixes of known words; None if the words of the language model are not listed.
-        self.prefixes = lm.prefixes if lm else None
-        if self.prefixes is not None and self.hot_words:
-            self.prefixes |= {w[:n] for w in self.hot_words for n in range(1, len(w) + 1)}
+        self.hot_prefixes = Prefixes(self.hot_words)
         # This is the maximum that a label adds to `bonus`, since it ends at most one word.
         longest = max(map(len, self.symbols[1:]), default=0)
         hotword_gain = hotword_boost * self.automaton.max_gain * longest
@@ -260,7 +257,7 @@ class _Scorer:
         self.cache: dict[tuple[State, str], tuple[float, State]] = {}
 
     def root(self) -> _Prefix:
-        state = self.lm.start() if self.lm else None
+        state = self.lm.start() if self.lm else ()
         root = _Prefix(None, -1, "", 0.0, False, state, self.automaton.start)
         root.blank = 1.0
         return root
@@ -282,7 +279,7 @@ class _Scorer:
                 word, unknown = "", False
             else:
                 word += character
-                if self.prefixes is not None and not unknown and word not in self.prefixes:
+                if self.lm is not None and not unknown and not self._begins_word(word):
                     bonus -= self.unknown_penalty
                     unknown = True
             if self.hot_words:
@@ -300,10 +297,15 @@ class _Scorer:
         gain += self.boost * (characters - self.automaton.pending[hotword_state])
         return gain + (self.alpha * self.lm.end(state) if self.lm else 0.0)
 
+    def _begins_word(self, text: str) -> bool:
+        """Return whether some word of the language model or hot word begins with a text."""
+        assert self.lm is not None
+        return text in self.lm.prefixes or text in self.hot_prefixes
+
     def _word(self, state: State, word: str, unknown: bool) -> tuple[float, State]:
         """Return the score of a complete word, and the language model's state after it."""
         if self.lm is None:
-            return 0.0, None
+            return 0.0, ()
         key = state, word
         if (found := self.cache.get(key)) is None:
             log_prob, state = self.lm.score(*key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,8 @@ __all__ = ["CTCHead", "Network"]
 Floats = NDArray[np.float32]
 # The default of the maximum duration, in seconds, of an exported model's recordings.
 _EXPORTED_SECONDS = 30.0
+# The maximum number of outputs for each second of audio; published models have up to 50.
+_MAX_FRAME_RATE = 1000
 # The width of a beam search that options require where neither they nor the model file set it.
 _BEAM_SIZE = 32
 
@@ -60,6 +61,11 @@ class Network:
         encode, lengths = self.model.family.programs["encode"], np.array([len(features)])
         log_probs, frames = self.engine.run(encode, config, padded[None], lengths)
         result: Floats = self.engine.array(log_probs)[0, : int(self.engine.array(frames)[0])]
+        if not np.isfinite(result.max(1)).all():
+            raise TyndaError(
+                f"{self.model.path or self.model.header.name}: the model computes no numbers (NaN) "
+                "from this recording: its weights are damaged, or too large for float32"
+            )
         return result
 
     def is_silent(self, log_probs: Floats) -> NDArray[np.bool_]:
@@ -79,6 +85,11 @@ class CTCHead(Head[CTCOptions]):
     forced = staticmethod(programs.forced)
 
     def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
+        if _MAX_FRAME_RATE * model.frontend.hop * model.config.stride < SAMPLE_RATE:
+            raise TyndaError(
+                f"{model.path or model.header.name}: front end and strides make more than "
+                f"{_MAX_FRAME_RATE} outputs for each second of audio; the model is damaged"
+            )
         super().__init__(model, open_engine)
         self._open_engine = open_engine
         self._lock = threading.RLock()
@@ -227,12 +238,6 @@ class CTCHead(Head[CTCOptions]):
 
     def _own_lm(self) -> LanguageModel | None:
         if self.model.lm is None:
-            return None
-        if not ngram.available():
-            warnings.warn(
-                'decoding without the n-gram, with more errors: pip install "tynda[lm]"',
-                stacklevel=2,
-            )
             return None
         try:
             return LanguageModel.from_arpa(ngram.unpack(self.model.lm))

@@ -1,33 +1,36 @@
 """Word n-gram language models: training, compression and scoring.
 
 `train` returns the ARPA text of an interpolated, modified Kneser-Ney model; `LanguageModel` scores
-words with `kenlm`, by this text or by any other ARPA or KenLM binary file.
+words by this text or by any other ARPA file.
 """
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
-import tempfile
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from tynda.errors import TyndaError
 from tynda.files import check_readable
+from tynda.heads.ctc import arpa
+from tynda.heads.ctc.arpa import Table
 
-__all__ = ["LanguageModel", "State", "available", "pack", "train", "unpack"]
+__all__ = ["LanguageModel", "Prefixes", "State", "pack", "train", "unpack"]
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 RESERVED = frozenset({START, END, UNKNOWN})
 
 Gram: TypeAlias = tuple[str, ...]
-State: TypeAlias = Any
-"""The state of a `LanguageModel` after some words; it is hashable and compared by value."""
+State: TypeAlias = tuple[int, ...]
+"""The state of a `LanguageModel` after some words: the indices of the n-grams that these words end
+with, shortest first, -1 for one that has no influence on what follows."""
 
 
 def train(
@@ -149,8 +152,9 @@ def unpack(packed: bytes) -> str:
     """Return the text that `pack` compressed. Raises `TyndaError` if the bytes are damaged."""
     try:
         # A model file may come from anywhere: a few bytes could decompress to gigabytes.
+        limit = min(_MAX_UNPACKED_BYTES, _MIN_UNPACKED_BYTES + _MAX_RATIO * len(packed))
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_UNPACKED_BYTES)
-        text = stream.decompress(packed, _MAX_UNPACKED_BYTES)
+        text = stream.decompress(packed, limit)
         if not stream.eof:
             raise EOFError
         return text.decode()
@@ -158,105 +162,119 @@ def unpack(packed: bytes) -> str:
         raise TyndaError("the packed language model is damaged") from None
 
 
-def available() -> bool:
-    """Return whether `kenlm`, which scores n-grams, is installed; it needs a C++ compiler."""
-    return find_spec("kenlm") is not None
-
-
 class LanguageModel:
-    """A word n-gram, scored by `kenlm` and created by `load` or `from_arpa`.
+    """A word n-gram, created by `load` or `from_arpa`; it never changes.
 
-    `order` is its n; `words` has its words without <s>, </s> and <unk>, or is None for a KenLM
-    binary file, which does not list them.
+    `order` is its n; `words` has its words without <s>, </s> and <unk>.
     """
 
-    def __init__(self, path: Path, words: frozenset[str] | None, name: str) -> None:
-        try:
-            import kenlm
-        except ImportError:
-            raise TyndaError(
-                'a language model needs kenlm: pip install "tynda[lm]", or decode without one'
-            ) from None
-        config = kenlm.Config()
-        config.show_progress = False  # Otherwise kenlm writes to stderr.
-        config.arpa_complain = kenlm.ARPALoadComplain.NONE
-        try:
-            self._model = kenlm.Model(str(path), config)
-        except (OSError, RuntimeError):  # kenlm's own message refers to its source code.
-            raise TyndaError(
-                f"{name} is not a language model that kenlm can read: "
-                "give an ARPA or KenLM binary file of order 2 or more"
-            ) from None
-        self._new_state = kenlm.State
-        self.words = words
-        self.order: int = self._model.order
+    def __init__(self, table: Table) -> None:
+        self._numbers, self._levels = table.numbers, table.levels
+        self.order = len(table.levels)
+        self.words = frozenset(self._numbers.keys() - RESERVED)
+        self._unknown = self._numbers.get(UNKNOWN)
 
     @classmethod
     def load(cls, path: str | Path) -> LanguageModel:
-        """Read an ARPA or KenLM binary file.
+        """Read an ARPA file.
 
-        Raises `TyndaError` if it is missing, no language model, or kenlm is not installed.
+        Raises `TyndaError` if it is missing or not a sound ARPA file; see `arpa.read`.
         """
         path = Path(path)
         check_readable(path, "language model file")
         with path.open("rb") as file:
-            binary = file.read(len(_BINARY)) == _BINARY
-        return cls(path, None if binary else _vocabulary(path), str(path))
+            if file.read(len(_BINARY)) == _BINARY:
+                raise TyndaError(
+                    f"{path} is a binary file of KenLM, whose numbers cannot be checked: give the "
+                    "ARPA file from which it was built"
+                )
+            file.seek(0)
+            return cls(arpa.read(file, str(path)))
 
     @classmethod
     def from_arpa(cls, text: str) -> LanguageModel:
         """Return the model of an ARPA text; raises as `load` does."""
-        # kenlm would also accept its binary format, without checking the numbers in it.
-        if not text.startswith("\\data\\"):
-            raise TyndaError("the ARPA text is invalid: it does not begin with \\data\\")
-        with tempfile.TemporaryDirectory() as folder:  # kenlm reads files only, immediately.
-            path = Path(folder) / "model.arpa"
-            path.write_text(text, encoding="utf-8", newline="\n")
-            return cls(path, _vocabulary(path), "the ARPA text")
+        return cls(arpa.read(io.BytesIO(text.encode()), "the ARPA text"))
 
     def start(self) -> State:
         """Return the state before the first word."""
-        state = self._new_state()
-        self._model.BeginSentenceWrite(state)
-        return state
+        return self._relevant([self._numbers[START]])
 
     def score(self, state: State, word: str) -> tuple[float, State]:
-        """Return the natural log of p(word | state), and the state after the word."""
-        after = self._new_state()
-        return self._model.BaseScore(state, word, after) * _LN10, after
+        """Return the natural log of p(word | state), and the state after the word.
+
+        p(w | h) is the probability of the n-gram hw, or where there is none, the back-off weight of
+        h times p(w | h without its first word) (Katz 1987).
+        """
+        number = self._numbers.get(word, self._unknown)
+        if number is None:
+            return sum(self._backoff(state)) * _LN10 + _UNKNOWN_LOG_PROB, ()
+        log_prob, ending = self._levels[0].log_probs[number], [number]
+        for context, level, longer in zip(state, self._levels, self._levels[1:], strict=False):
+            found = -1
+            if context >= 0:
+                stop = level.starts[context + 1]
+                at = bisect_left(longer.words, number, level.starts[context], stop)
+                if at < stop and longer.words[at] == number:
+                    found, log_prob = at, longer.log_probs[at]
+                else:
+                    log_prob += level.backoffs[context]
+            ending.append(found)
+        return log_prob * _LN10, self._relevant(ending[: self.order - 1])
 
     def end(self, state: State) -> float:
         """Return the natural log of the probability that the sentence ends here."""
         return self.score(state, END)[0]
 
     def __contains__(self, word: str) -> bool:
-        return word in self._model
+        return word != UNKNOWN and word in self._numbers
 
     @cached_property
-    def prefixes(self) -> frozenset[str] | None:
-        """All prefixes of known words, including whole words and ""; None as for `words`."""
-        if self.words is None:
-            return None
-        return frozenset(word[:n] for word in self.words for n in range(len(word) + 1))
+    def prefixes(self) -> Prefixes:
+        """All prefixes of known words, including whole words and ""."""
+        return Prefixes(self.words)
+
+    def _backoff(self, state: State) -> Iterable[float]:
+        return (
+            level.backoffs[index]
+            for index, level in zip(state, self._levels, strict=False)
+            if index >= 0
+        )
+
+    def _relevant(self, ending: list[int]) -> State:
+        """Return the state of these n-grams: those that are no context, and without back-off weight
+        become -1 or are left out, so that equal futures are equal states."""
+        for n, (index, level) in enumerate(zip(ending, self._levels, strict=False)):
+            if index < 0:
+                continue
+            if level.starts[index] == level.starts[index + 1] and not level.backoffs[index]:
+                ending[n] = -1
+        while ending and ending[-1] < 0:
+            ending.pop()
+        return tuple(ending)
+
+
+class Prefixes:
+    """All prefixes of some words, including whole words and "" if there are any words.
+
+    They are found among the sorted words, since a set of all of them would need memory that grows
+    with the square of a word's length.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._words = sorted(words)
+
+    def __contains__(self, text: str) -> bool:
+        at = bisect_left(self._words, text)
+        return at < len(self._words) and self._words[at].startswith(text)
 
 
 _BINARY = b"mmap lm http://kheafield.com/code"
 _LN10 = math.log(10)
+_UNKNOWN_LOG_PROB = -100 * _LN10
+"""The natural log of the probability of an unknown word where there is no <unk>, as in KenLM."""
 _MAX_UNPACKED_BYTES = 1 << 27
 """Maximum size of a language model in bytes, after decompression."""
-
-
-def _vocabulary(path: Path) -> frozenset[str]:
-    """Return the unigrams of an ARPA file. A damaged file is not an error here: kenlm reports
-    it."""
-    words = set()
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        inside = False
-        for line in lines:
-            if line.startswith("\\"):
-                if inside:
-                    break
-                inside = line.strip() == "\\1-grams:"
-            elif inside and len(fields := line.split()) >= 2:
-                words.add(fields[1])
-    return frozenset(words - RESERVED)
+_MIN_UNPACKED_BYTES, _MAX_RATIO = 1 << 20, 50
+"""Language models above 1 MiB may be at most 50 times as large as they are packed: real ones are 3
+to 10 times as large, and a few bytes of repeated lines could take minutes to read."""

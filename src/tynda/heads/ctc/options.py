@@ -36,8 +36,7 @@ class CTCOptions:
     )
     lm: FileName | None = setting(
         None,
-        "N-gram language model in place of the model's own, an ARPA or KenLM file; 'none' for "
-        "none.",
+        "N-gram language model in place of the model's own, an ARPA file; 'none' for none.",
         heading=EXPECTED,
         metavar="FILE",
     )

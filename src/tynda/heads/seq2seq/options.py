@@ -19,6 +19,7 @@ from tynda.heads.settings import (
     NotNegative,
     Number,
     Words,
+    check_text,
 )
 
 __all__ = ["Options"]
@@ -209,6 +210,8 @@ class Options:
     def __post_init__(self) -> None:
         self._normalize_values()
         check(self)
+        for name in ("prefix", "initial_prompt", "prepend_punctuations", "append_punctuations"):
+            check_text(name, getattr(self, name))
         if not self.temperature:
             raise TyndaError("temperature must have at least one number")
         clips = self.clip_timestamps

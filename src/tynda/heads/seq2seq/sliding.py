@@ -90,11 +90,14 @@ def transcribe(
     history, random = PromptHistory(network, options), RandomSource(options.seed)
     last_speech_end = 0.0
     for begin, end in clip_ranges(options.clip_timestamps, content_frames):
-        seek = begin
+        seek, reached, count = begin, begin - 1, 0
         cross: CrossKV[Any] | None = None
         decoder: WindowDecoder | None = None
         while seek < end:
-            count = min(size, end - seek)
+            if seek <= reached:  # A damaged model's timestamps, or tiny windows, do not advance.
+                seek = reached + count
+                continue
+            reached, count = seek, min(size, end - seek)
             evidence = Evidence.SPEECH
             if activity is not None:
                 start, stop = seek / _FRAMES_PER_SECOND, (seek + count) / _FRAMES_PER_SECOND

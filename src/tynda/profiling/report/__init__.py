@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tynda.errors import TyndaError
+from tynda.extras import install
 
 __all__ = ["check", "write"]
 
@@ -18,7 +19,7 @@ def check() -> None:
     """Raise `TyndaError` where a library for tables or figures is missing."""
     wanted = [name for name in ("pandas", "pyarrow", "matplotlib") if find_spec(name) is None]
     if wanted:
-        raise TyndaError(f"a report needs {', '.join(wanted)}: pip install 'tynda[profile]'")
+        raise TyndaError(f"a report needs {', '.join(wanted)}: {install('profile')}")
 
 
 def write(folder: Path, edge: float | None = None) -> Path:
