@@ -42,10 +42,12 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
             f"sample_rate must be a whole number from 1 to {_MAX_RATE}, not {sample_rate!r}"
         )
     floats = _mono(_as_floats(samples))
-    if not np.isfinite(floats).all():
+    # An array of hours is not copied to be checked; NaN is neither above nor below a number.
+    lowest, highest = floats.min(initial=0), floats.max(initial=0)
+    if not (lowest > -np.inf and highest < np.inf):
         raise TyndaError("samples must be finite: some are NaN or infinite")
     # Mixing may leave floats above full scale, but integer values mean that nobody scaled them.
-    if np.abs(floats).max(initial=0) > 1 and (floats == np.rint(floats)).all():
+    if max(-lowest, highest) > 1 and (floats == np.rint(floats)).all():
         raise TyndaError(
             "samples must be floats with full scale at ±1, but these are whole numbers: divide "
             "16-bit samples by 32768, or give them as int16"
@@ -63,9 +65,14 @@ def _as_floats(samples: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(over="ignore"):
             return samples.astype(np.float32, copy=False)
     if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - 128) / 128
+        floats = samples.astype(np.float32)
+        floats -= 128
+        floats /= 128
+        return floats
     if samples.dtype in (np.int16, np.int32):
-        return samples.astype(np.float32) / np.float32(-float(np.iinfo(samples.dtype).min))
+        floats = samples.astype(np.float32)
+        floats /= np.float32(-float(np.iinfo(samples.dtype).min))
+        return floats
     raise TyndaError(
         f"samples must be floats, int16, int32 or uint8, not {samples.dtype}: convert them"
     )

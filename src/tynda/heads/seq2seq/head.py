@@ -16,7 +16,8 @@ from tynda.heads.base import Exported, Head, Session
 from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.activity import Activity
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.rules import suppressed_tokens
+from tynda.heads.seq2seq.recording import Recording
+from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, suppressed_tokens
 from tynda.heads.seq2seq.search import Network, decode, start_tokens
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound import vad
@@ -154,11 +155,7 @@ class Seq2SeqHead(Head[Options]):
 
 
 class _Session(Session):
-    """A session of a model with a window.
-
-    Memory holds the features of the whole recording (32 kB for a second), since the published
-    algorithm clips them relative to the maximum of the whole recording.
-    """
+    """A session of a model with a window, in bounded memory."""
 
     def __init__(self, head: Seq2SeqHead, options: Options) -> None:
         super().__init__()
@@ -186,21 +183,27 @@ class _Session(Session):
     ) -> Iterator[TimedSegment]:
         head, options = self._head, self._options
         front, config = head.model.frontend, head.model.config
-        samples = np.concatenate([np.zeros(0, np.float32), *blocks])
-        self.seconds = len(samples) / SAMPLE_RATE
+        counted = self._counted(blocks)
         if options.vad_filter:
-            speech = vad.speech(samples)
+            speech = vad.SpeechDetector(config.frames * SECONDS_PER_FRAME)
             return batched.transcribe(
-                head.network, front, samples, speech, options, self._set_language, on_progress
+                head.network, front, counted, speech, options, self._set_language, on_progress
             )
-        window = config.stride * config.frames
-        features = front(np.pad(samples, (0, window * front.hop)))
-        activity = None
-        if options.speech_threshold:
-            activity = Activity(samples, options.speech_threshold)
+        listens = options.speech_threshold > 0
+        size = config.stride * config.frames
+        recording = Recording(counted, front, size, holds_samples=listens)
+        activity = Activity(recording.samples, options.speech_threshold) if listens else None
         return sliding.transcribe(
-            head.network, features, options, self._set_language, on_progress, activity
+            head.network, recording, options, self._set_language, on_progress, activity
         )
+
+    def _counted(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
+        """Yield the blocks, and count their seconds."""
+        samples = 0
+        for block in blocks:
+            samples += len(block)
+            self.seconds = samples / SAMPLE_RATE
+            yield block
 
     def _set_language(self, language: str | None) -> None:
         self.language = language if self._head.network.tokenizer.multilingual else "en"
