@@ -11,10 +11,11 @@ import io
 import struct
 import sys
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
+from shutil import copyfileobj
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
@@ -113,17 +114,35 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
 
 
 class _Pipe:
-    """A stream that cannot seek, preceded by the bytes that were already read from it."""
+    """A stream that cannot seek, preceded by the bytes that were already read from it.
 
-    def __init__(self, head: bytes, file: _Readable) -> None:
+    FFmpeg's callbacks would print and forget an exception, such as an interrupt. Therefore one in
+    `read` ends the stream, and `check` raises it.
+    """
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
         self._head = head
-        self._file = file
+        # A pipe may stay open for hours: data is decoded when it comes, and not only when it fills
+        # a buffer.
+        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
+        self._error: BaseException | None = None
 
     def read(self, size: int = -1, /) -> bytes:
-        if not self._head:
-            return self._file.read(size)
-        given, self._head = self._head[:size], self._head[size:]
-        return given
+        try:
+            if self._error is not None:
+                return b""
+            if not self._head:
+                return self._read(size)
+            given, self._head = self._head[:size], self._head[size:]
+            return given
+        except BaseException as error:
+            self._error = error
+            return b""
+
+    def check(self) -> None:
+        """Raise the exception that ended the stream, if there was one."""
+        if self._error is not None:
+            raise self._error
 
 
 @contextmanager
@@ -183,7 +202,11 @@ def _rewound(file: BinaryIO, name: str) -> tuple[_Readable, bytes]:
         file.seek(0)
         return file, head
     if head[4:8] in _MP4_BOXES:
-        return io.BytesIO(head + file.read()), head
+        whole = io.BytesIO(head)
+        whole.seek(0, io.SEEK_END)
+        copyfileobj(file, whole)  # in parts, so that memory holds the file only once
+        whole.seek(0)
+        return whole, head
     return _Pipe(head, file), head
 
 
@@ -193,7 +216,8 @@ def _samples(file: _Readable, name: str, head: bytes) -> Generator[Floats, None,
         yield from _read_plain_wav(file, *channels)
         return
     with _container(file, name) as (container, track):
-        yield from _resampled(_frames(container, track, name, _stated(container, track, head)))
+        stated = _stated(container, track, head)
+        yield from _resampled(_frames(file, container, track, name, stated))
 
 
 def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
@@ -238,6 +262,7 @@ def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, Aud
             container_options={"protocol_whitelist": "none"},
         )
     except av.FFmpegError as error:
+        _check_pipe(file)
         raise TyndaError(
             f"{name} is not an audio file, or is truncated in its header ({error.strerror}); "
             "give a WAV, FLAC, MP3, Ogg, Opus, M4A, WebM or video file"
@@ -291,8 +316,14 @@ def _chunks(head: bytes) -> Iterator[tuple[bytes, int, int]]:
         at += size + size % 2 + 8
 
 
+def _check_pipe(file: _Readable) -> None:
+    """Raise what interrupted reading from a pipe."""
+    if isinstance(file, _Pipe):
+        file.check()
+
+
 def _frames(
-    container: InputContainer, track: AudioStream, name: str, stated: float
+    file: _Readable, container: InputContainer, track: AudioStream, name: str, stated: float
 ) -> Iterator[tuple[int, Floats]]:
     """Yield sample rate and mono samples of each decoded frame; warn where audio is lost.
 
@@ -305,6 +336,7 @@ def _frames(
     seconds = 0.0
     try:
         for packet in container.demux(track):
+            _check_pipe(file)
             try:
                 frames = packet.decode()
             except av.FFmpegError:
@@ -322,6 +354,7 @@ def _frames(
                 yield frame.sample_rate, samples
     except av.FFmpegError:
         damaged = True
+    _check_pipe(file)
     if damaged and seconds == 0:
         raise TyndaError(f"{name} is damaged: nothing in it can be decoded; create it again")
     if damaged:
