@@ -143,6 +143,8 @@ def kill(name, arguments, folder, delay, number):
     if number == signal.SIGKILL:
         assert code in (0, -number), where
         return
+    if "init_import_site" in said:  # Python itself has not started, and says so
+        return
     # A signal that comes before or after Python runs ends the process as the system does.
     assert code in (0, 128 + number, -number), where
     assert "Exception ignored" not in said, where
@@ -156,6 +158,7 @@ def kill(name, arguments, folder, delay, number):
 def finish(arguments, folder):
     """Run an interrupted command again, to its end."""
     arguments = [*arguments]
+    (folder / "few.safetensors").unlink(missing_ok=True)
     if arguments[0] == "train" and (folder / "run" / "log.json").exists():
         arguments.append("--resume")
     code, said = ended(start(*arguments, folder=folder))
@@ -173,7 +176,8 @@ def killed_at_random(folder, name, count, whole, seed=0):
     arguments = commands(folder)[name]
     rng, numbers = np.random.default_rng(seed), (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
     for i in range(count):
-        for path in ("texts", "few.safetensors", "few.safetensors.partial", "run", "report"):
+        (folder / "few.safetensors").unlink(missing_ok=True)  # it would be refused
+        for path in ("texts", "few.safetensors.partial", "run", "report"):
             if rng.random() < 0.5:  # half of them go on with what the one before has left
                 subprocess.run(["rm", "-rf", str(folder / path)], check=True)
         resume = ["--resume"] if name == "train" and (folder / "run").exists() else []
