@@ -1,6 +1,6 @@
 """Transcribe files of some hours of speech and print the peak memory of each process.
 
-    python bench/long_recording.py MANIFEST [--model NAME] [--hours 0.0167 2]
+    python bench/long_recording.py MANIFEST [--model NAME] [--hours 0.0167 2] [--pause 0.5]
 
 A file is an MP3 of the manifest's recordings, one after another, with pauses.
 """
@@ -26,9 +26,9 @@ from tynda.sound import audio
 from tynda.store import library
 
 
-def write(path: Path, recordings: list[Path], seconds: float) -> float:
+def write(path: Path, recordings: list[Path], seconds: float, pause_seconds: float) -> float:
     """Write recordings in turn until ``seconds`` are reached; return the exact length."""
-    pause = np.zeros(audio.SAMPLE_RATE // 2, np.float32)
+    pause = np.zeros(round(pause_seconds * audio.SAMPLE_RATE), np.float32)
     written = 0
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mp3", rate=audio.SAMPLE_RATE, layout="mono")
@@ -64,12 +64,13 @@ def main() -> None:
     parser.add_argument("manifest")
     parser.add_argument("--model", default=library.DEFAULT)
     parser.add_argument("--hours", type=float, nargs="+", default=[1 / 60, 2.0])
+    parser.add_argument("--pause", type=float, default=0.5, help="seconds between recordings")
     args = parser.parse_args()
     recordings = [Path(u.audio) for u in manifest.read(args.manifest)]
     for hours in args.hours:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "long.mp3"
-            seconds = write(path, recordings, hours * 3600)
+            seconds = write(path, recordings, hours * 3600, args.pause)
             started = time.perf_counter()
             transcript, peak = transcribe(path, args.model)
             spent = time.perf_counter() - started

@@ -48,7 +48,7 @@ def test_the_loudest_energy_is_that_up_to_now():
     quiet, loud = noise(1, level=1e-3), noise(1, level=1.0)
     stream = WHISPER.stream()
     raw = stream.add(quiet)
-    before = stream.scaled(raw)
+    before = stream.scaled(raw.copy())
     np.testing.assert_array_equal(before[:90], WHISPER(quiet)[:90])
     stream.add(loud)
     after = stream.scaled(raw)

@@ -16,12 +16,14 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from os import PathLike
 from pathlib import Path
 from shutil import copyfileobj
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.sound.channels import Mixer
+from tynda.sound.timeline import Timeline
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -42,8 +44,6 @@ class _Readable(Protocol):
 
 # A sample rate outside these limits is invalid, and resampling from it could fill the memory.
 _SLOWEST, _FASTEST = 1_000, 1_000_000
-# Full scale of FFmpeg's integer samples (24-bit samples arrive in the upper part of 32 bits).
-_FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**31}
 # Types of the first box in MP4 and QuickTime files, whose index may be at the end.
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _READ = 1 << 18  # bytes read from a plain WAV at a time; always whole samples
@@ -70,7 +70,9 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
 
     All formats that the FFmpeg inside PyAV decodes are read: WAV (8 to 64 bits, float, mu-law,
     A-law), FLAC, MP3, Ogg Vorbis, Opus, M4A/AAC, WebM, and the audio of video files (of several
-    tracks, the one that FFmpeg ranks best). Channels are averaged. Nothing but `source` is
+    tracks, the one that FFmpeg ranks best). Channels are averaged; of two that cancel each other,
+    the first is used, with a `UserWarning`. Silence stands where a container's times leave a gap of
+    0.2 s or more, also before the sound of a video begins. Nothing but `source` is
     opened: playlists that point elsewhere are not followed.
 
     A seekable file object is read from its beginning and left open. Pipes (including standard
@@ -213,7 +215,7 @@ def _rewound(file: BinaryIO, name: str) -> tuple[_Readable, bytes]:
 def _samples(file: _Readable, name: str, head: bytes) -> Generator[Floats, None, None]:
     """Yield all samples of a recording, at 16 kHz."""
     if channels := _seek_plain_wav(file, head):
-        yield from _read_plain_wav(file, *channels)
+        yield from _read_plain_wav(file, *channels, Mixer(name))
         return
     with _container(file, name) as (container, track):
         stated = _stated(container, track, head)
@@ -241,10 +243,10 @@ def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _read_plain_wav(file: _Readable, channels: int, size: int) -> Iterator[Floats]:
+def _read_plain_wav(file: _Readable, channels: int, size: int, mixer: Mixer) -> Iterator[Floats]:
     while size and (data := file.read(min(size, _READ))):
         size -= len(data)
-        yield _mixed(np.frombuffer(data, "<i2").reshape(-1, channels).T)
+        yield mixer(np.frombuffer(data, "<i2").reshape(-1, channels).T)
 
 
 @contextmanager
@@ -332,8 +334,8 @@ def _frames(
     import av
     from av.audio.frame import AudioFrame
 
-    damaged = False
-    seconds = 0.0
+    damaged, seconds = False, 0.0
+    timeline, mixer = Timeline((container.start_time or 0) / av.time_base), Mixer(name)
     try:
         for packet in container.demux(track):
             _check_pipe(file)
@@ -349,8 +351,11 @@ def _frames(
                         f"{name} has a sample rate of {frame.sample_rate} Hz, which is not valid "
                         "audio; create the file again"
                     )
-                samples = _mono(frame, name)
-                seconds += len(samples) / frame.sample_rate
+                samples = _mono(frame, name, mixer)
+                lasts = len(samples) / frame.sample_rate
+                for block in _silence(timeline.silence(frame.time, lasts), frame.sample_rate):
+                    yield frame.sample_rate, block
+                seconds += lasts
                 yield frame.sample_rate, samples
     except av.FFmpegError:
         damaged = True
@@ -369,7 +374,15 @@ def _frames(
         )
 
 
-def _mono(frame: AudioFrame, name: str) -> Floats:
+def _silence(seconds: float, rate: int) -> Iterator[Floats]:
+    """Yield so many seconds of silence, in blocks of at most ten."""
+    left = round(seconds * rate)
+    while left > 0:
+        yield np.zeros(min(left, 10 * rate), np.float32)
+        left -= 10 * rate
+
+
+def _mono(frame: AudioFrame, name: str, mixer: Mixer) -> Floats:
     """Average the channels of a frame to float32 `[samples]`, full scale at ±1."""
     try:
         array = frame.to_ndarray()
@@ -378,21 +391,8 @@ def _mono(frame: AudioFrame, name: str) -> Floats:
             f"{name} has samples of type {frame.format.name}; convert it to 16-bit WAV"
         ) from None
     if frame.format.is_planar:
-        return _mixed(array)
-    return _mixed(array.reshape(-1, frame.layout.nb_channels).T)
-
-
-def _mixed(channels: NDArray[Any]) -> Floats:
-    """Average ``channels [channels, n]`` of any type to float32 `[n]`, full scale at ±1."""
-    # Values that overflow become infinite and are reported as such.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if channels.dtype.kind == "u":
-            mono = (channels.mean(axis=0, dtype=np.float32) - 128) / 128
-        else:
-            mono = channels.mean(axis=0, dtype=np.float64)
-            mono /= _FULL_SCALE.get(channels.dtype.str[1:], 1.0)
-        samples: Floats = mono.astype(np.float32)
-    return samples
+        return mixer(array)
+    return mixer(array.reshape(-1, frame.layout.nb_channels).T)
 
 
 def _resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:

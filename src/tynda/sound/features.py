@@ -38,7 +38,7 @@ class FeatureStream(ABC):
 
     @abstractmethod
     def scaled(self, raw: Floats) -> Floats:
-        """Return the features ``[frames, bins]`` of consecutive ``raw`` frames.
+        """Turn consecutive ``raw`` frames into features ``[frames, bins]``, in place; return them.
 
         Statistics of a recording are those of the samples up to now.
         """

@@ -220,11 +220,11 @@ class LogMel(FrontEnd):
 
     @staticmethod
     def clipped(energies: Floats, loudest: np.float32) -> Floats:
-        """Return Whisper's features from log energies ``[frames, bins]`` and their maximum."""
-        features = np.maximum(energies, loudest - 8)
-        features += 4
-        features /= 4
-        return features
+        """Turn log energies ``[frames, bins]`` into Whisper's features, in place; return them."""
+        np.maximum(energies, loudest - 8, out=energies)
+        energies += 4
+        energies /= 4
+        return energies
 
 
 @dataclass(frozen=True)

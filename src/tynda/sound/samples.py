@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 from tynda.sound.audio import SAMPLE_RATE
+from tynda.sound.channels import is_cancelled, warn_cancelled
 
 __all__ = ["as_samples", "is_samples"]
 
@@ -28,8 +29,9 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
 
     ``given`` is an array or a tensor, ``[n]``, ``[n, channels]`` or ``[channels, n]``; the shorter
     axis holds the channels, at most 64. Floats have full scale at ±1; integers (int16, int32, or
-    uint8 centred at 128) have the full scale of their type. Channels are averaged. ``sample_rate``
-    is the rate of ``given`` in hertz.
+    uint8 centred at 128) have the full scale of their type. Channels are averaged; of two that
+    cancel each other, the first is used, with a `UserWarning`. ``sample_rate`` is the rate of
+    ``given`` in hertz.
 
     Raises `TyndaError` for another type, shape or rate, for samples that are not finite, and for
     floats that are integers beyond full scale.
@@ -81,7 +83,12 @@ def _as_floats(samples: NDArray[Any]) -> NDArray[Any]:
 def _mono(samples: NDArray[Any]) -> Floats:
     if samples.ndim == 2 and min(samples.shape) <= _MAX_CHANNELS:
         axis = int(np.argmin(samples.shape))
-        return np.ascontiguousarray(samples.mean(axis, dtype=np.float32))
+        mono = np.ascontiguousarray(samples.mean(axis, dtype=np.float32))
+        first = samples.take(0, axis) if samples.shape[axis] == 2 else mono
+        if not is_cancelled(mono, first):
+            return mono
+        warn_cancelled("the array")
+        return first
     if samples.ndim != 1:
         raise TyndaError(
             f"samples must have one axis, [n], or two, [n, channels], not {list(samples.shape)}"

@@ -169,12 +169,16 @@ class _Session(Session):
         for found in self._timed_segments(blocks, on_progress):
             text += found.text
             self.text = text.strip()
+            end = self.seconds  # Times that the decoder writes may lie in the silence after it.
             yield found.result.segment(
-                found.start,
-                found.end,
+                min(found.start, end),
+                min(found.end, end),
                 found.text.strip(),
                 found.tokens,
-                [Word(w.word.strip(), w.start, w.end, w.probability) for w in found.words],
+                [
+                    Word(w.word.strip(), min(w.start, end), min(w.end, end), w.probability)
+                    for w in found.words
+                ],
                 no_speech_prob=round(found.result.no_speech_prob, 4),
             )
 
