@@ -143,7 +143,7 @@ def map_file(path: Path, offset: int = 0) -> NDArray[np.uint8]:
     """
     stamp = _Stamp.of(path)
     # Copy-on-write, since PyTorch warns about read-only arrays.
-    data = _MappedFile(path, np.uint8, "c", offset=offset)  # type: ignore[call-overload]
+    data = _MappedFile(path, np.uint8, "c", offset=offset)
     data.stamp = stamp
     return data
 
