@@ -1,5 +1,6 @@
 """Recordings split at silences and decoded in a batch."""
 
+import tracemalloc
 import weakref
 from dataclasses import replace
 
@@ -171,3 +172,63 @@ def test_batches_make_room_for_each_other(network, monkeypatch):
     transcribed(network, noise(70, level=0.1), SPEECH, options)
     assert len(calls) >= 3
     assert set(calls) == {1}
+
+
+class Revealed(Spoken):
+    """A detector that knows each span half a second after its end."""
+
+    def __init__(self, spans):
+        super().__init__(list(spans))
+        self.seconds = 0.0
+
+    def add(self, samples):
+        self.seconds += len(samples) / RATE
+        known = [span for span in self.spans if span[1] + 0.5 <= self.seconds]
+        self.spans = self.spans[len(known) :]
+        self.settled = min([self.seconds, *(start for start, _ in self.spans)])
+        return known
+
+
+@pytest.mark.parametrize("clips", [((0, 10**12),), ((300, 4000), (4000, 9000), (20_000, 10**12))])
+@pytest.mark.parametrize("size", [800, 16_000, 700_000])
+def test_windows_of_a_stream_are_those_of_the_whole(clips, size):
+    rng = np.random.default_rng(0)
+    times = np.cumsum(rng.exponential(4.0, 160)).round(2)
+    spans = [(float(a), float(b)) for a, b in zip(times[::2], times[1::2], strict=True)]
+    samples = np.arange(int((times[-1] + 3) * RATE), dtype=np.float32)
+    blocks = [samples[i : i + size] for i in range(0, len(samples), size)]
+    found = list(batched.speech_windows(blocks, Revealed(spans), clips, 3000, 160))
+    content = len(samples) // 160
+    ends = [(begin, min(end, content)) for begin, end in clips]
+    expected = batched.pack_windows(spans, ends, 3000, 100)
+    assert [(begin, begin + len(part) // 160) for begin, part in found] == expected
+    for begin, part in found:
+        np.testing.assert_array_equal(part, samples[begin * 160 : begin * 160 + len(part)])
+    assert len(expected) > 5
+
+
+def test_clips_out_of_order_are_windows_in_their_order():
+    samples = np.arange(60 * RATE, dtype=np.float32)
+    spans, clips = [(1.0, 9.0), (20.0, 29.0)], [(2000, 3000), (0, 500)]
+    found = batched.speech_windows([samples], Revealed(spans), clips, 3000, 160)
+    assert [(begin, len(part) // 160) for begin, part in found] == [(2000, 900), (100, 400)]
+
+
+def test_a_window_does_not_wait_for_hours_and_they_are_not_held():
+    samples, read = np.zeros(RATE, np.float32), []
+
+    def blocks():
+        for i in range(7200):
+            read.append(i)
+            yield samples
+
+    spans = [(1.0, 3.0), (7000.0, 7001.0)]
+    tracemalloc.start()
+    try:
+        windows = batched.speech_windows(blocks(), Revealed(spans), [(0, 10**12)], 3000, 160)
+        assert next(windows)[0] == 100
+        assert len(read) < 40
+        assert [begin for begin, _ in windows] == [700_000]
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()

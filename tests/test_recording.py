@@ -1,15 +1,22 @@
 """Recordings that are read as far as needed, and forgotten behind."""
 
 import tracemalloc
+from itertools import chain, repeat
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tynda
 from helpers import RATE, noise
+from tynda.heads.seq2seq import activity
 from tynda.heads.seq2seq.recording import AHEAD, Recording
+from tynda.sound import audio, silero
 from tynda.sound.frontend import LogMel
 from tynda.sound.tape import Tape
 
+DEMO = Path(__file__).parents[1] / "demo"
+WITNESS = Path(__file__).parent / "data" / "witness-whisper.safetensors"
 FRONT = LogMel(fft=400, normalize="whisper")
 
 
@@ -68,10 +75,10 @@ def test_what_was_forgotten_cannot_be_read():
 @pytest.mark.parametrize("holds_samples", [True, False])
 def test_memory_does_not_grow_with_the_recording(holds_samples):
     """Samples and features of ten minutes are 58 MB."""
-    recording = Recording(blocks(7200), FRONT, 3000, holds_samples=holds_samples)
+    recording = Recording(blocks(2400), FRONT, 3000, holds_samples=holds_samples)
     tracemalloc.start()
     try:
-        for seek in range(0, 720_000, 3000):
+        for seek in range(0, 240_000, 3000):
             recording.forget(seek)
             stop = recording.end(seek + 3000)
             if holds_samples:
@@ -84,12 +91,51 @@ def test_memory_does_not_grow_with_the_recording(holds_samples):
     assert peak < 75e6
 
 
-def test_a_later_part_is_reached_without_holding_what_is_before_it():
-    recording = Recording(blocks(7200), FRONT, 3000, holds_samples=False, ahead=0)
-    recording.forget(700_000)
+def session_peak(minutes, **options):
+    """Return the peak of memory while a model with a window reads speech and much silence."""
+    model = tynda.load(WITNESS)
+    speech, silence = audio.load(DEMO / "jfk.flac"), np.zeros(RATE, np.float32)
+    sound = chain([speech], repeat(silence, 60 * minutes), [speech])
     tracemalloc.start()
     try:
-        recording.window(700_000, 703_000)
+        segments = list(model.session(**options).segments(sound))
+        assert segments[-1].end > 60 * minutes
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+class Loud:
+    """A detector that takes what is loud for speech."""
+
+    def add(self, samples):
+        whole = samples[: len(samples) // 512 * 512].reshape(-1, 512)
+        return (np.abs(whole).max(axis=1, initial=0) > 0.01).astype(np.float32)
+
+    def finish(self):
+        return np.zeros(0, np.float32)
+
+
+@pytest.mark.parametrize("options", [{}, {"vad_filter": True}], ids=str)
+def test_a_session_needs_no_more_memory_for_half_an_hour(monkeypatch, options):
+    """Half an hour of samples alone is 115 MB."""
+    monkeypatch.setattr(activity, "Detector", Loud)
+    monkeypatch.setattr(silero, "Detector", Loud)
+    assert session_peak(31, **options) < session_peak(1, **options) + 65e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"vad_filter": True}], ids=str)
+def test_a_session_needs_no_more_memory_for_ten_hours(options):
+    assert session_peak(600, **options) < session_peak(1, **options) + 75e6
+
+
+def test_a_later_part_is_reached_without_holding_what_is_before_it():
+    recording = Recording(blocks(2400), FRONT, 3000, holds_samples=False, ahead=0)
+    recording.forget(230_000)
+    tracemalloc.start()
+    try:
+        recording.window(230_000, 233_000)
         assert tracemalloc.get_traced_memory()[1] < 5e6
     finally:
         tracemalloc.stop()

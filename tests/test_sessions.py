@@ -43,9 +43,9 @@ def test_eight_threads_write_what_one_writes(name, recordings):
 @pytest.mark.slow
 @compiled
 @pytest.mark.parametrize("name", ["digits-en", "sentences-en", "whisper-tiny.en"])
-def test_a_thousand_transcriptions_in_eight_threads_need_no_more_memory(name, recordings):
+def test_many_transcriptions_in_eight_threads_need_no_more_memory(name, recordings):
     """The arena grows to one piece for each thread, and plans to their maximum number."""
-    model, count = tynda.load(name), 1000
+    model, count = tynda.load(name), 200 if name.startswith("whisper") else 1000
     expected = [model.transcribe(samples) for samples in recordings]
     order = np.random.default_rng(1).permutation(np.resize(np.arange(len(recordings)), count))
     used = []

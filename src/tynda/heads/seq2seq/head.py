@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -145,6 +146,12 @@ class Seq2SeqHead(Head[Options]):
         self.model.check_language(options.language)
         if self.model.config.frames is None:
             pieces.check_options(self.model, options)
+        elif options.window == "fit" and not _is_trained_for_short_windows(self.model):
+            warnings.warn(
+                f"{self.model.header.name} was trained on full windows only: with the window fit "
+                "it may lose or invent words",
+                stacklevel=3,
+            )
 
     def session(self, options: Options) -> Session:
         """See `Head.session`."""
@@ -211,6 +218,13 @@ class _Session(Session):
 
     def _set_language(self, language: str | None) -> None:
         self.language = language if self._head.network.tokenizer.multilingual else "en"
+
+
+def _is_trained_for_short_windows(model: Checkpoint) -> bool:
+    """Return whether the recipe in the header of a model file pads to the longest utterance."""
+    recipe = model.header.training.get("recipe")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    return isinstance(data, dict) and data.get("window") == "fit"
 
 
 def first_language(tokenizer: Any) -> str | None:
