@@ -9,10 +9,12 @@ import pytest
 
 import tynda
 from helpers import RATE, noise
+from tynda.errors import TyndaError
 from tynda.heads.seq2seq import activity
 from tynda.heads.seq2seq.recording import AHEAD, Recording
 from tynda.sound import audio, silero
 from tynda.sound.frontend import LogMel
+from tynda.sound.samples import as_samples
 from tynda.sound.tape import Tape
 
 DEMO = Path(__file__).parents[1] / "demo"
@@ -153,3 +155,22 @@ def test_a_tape_is_the_end_of_an_array():
         stop = int(rng.integers(first, end + 10))
         np.testing.assert_array_equal(tape.read(first, stop), rows[first:end][: stop - first])
     assert len(tape._blocks) < 20
+
+
+def test_an_array_of_half_an_hour_is_not_copied():
+    samples = np.full(1800 * RATE, 0.5, np.float32)
+    tracemalloc.start()
+    try:
+        assert np.shares_memory(as_samples(samples), samples)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_refused_wherever_they_are(bad):
+    for at in (0, 7, 15):
+        samples = noise(1)[:16]
+        samples[at] = bad
+        with pytest.raises(TyndaError, match="finite"):
+            as_samples(samples)
