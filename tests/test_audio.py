@@ -233,8 +233,8 @@ def test_stereo_is_averaged(tmp_path, codec):
     path = tmp_path / ("a.flac" if codec == "flac" else "a.wav")
     write(path, np.stack([tone(level=0.6), tone(level=0.2)]), codec, layout="stereo")
     assert_tone(load(path), level=0.4)
-    write(path, np.stack([tone(), -tone()]), codec, layout="stereo")
-    assert np.abs(load(path)).max() < 1e-4
+    write(path, np.stack([tone(), -0.9 * tone()]), codec, layout="stereo")
+    assert_tone(load(path), level=0.025)
 
 
 def test_damaged_tags_in_old_encodings_do_not_matter(tmp_path):

@@ -48,9 +48,13 @@ def level(*parts):
     return np.concatenate([np.full(round(s * RATE), x, np.float32) for x, s in parts])
 
 
+def listen(samples, threshold):
+    return Activity(lambda start, stop: samples[start:stop], threshold)
+
+
 @pytest.mark.usefixtures("scripted")
 def test_evidence():
-    found = Activity(level((0, 3.2), (1, 0.128), (0, 1.6), (0.9, 0.096), (0, 1), (0.3, 1)), 0.6)
+    found = listen(level((0, 3.2), (1, 0.128), (0, 1.6), (0.9, 0.096), (0, 1), (0.3, 1)), 0.6)
     assert found.evidence(0, 3.2) is Evidence.NONE
     assert found.evidence(0, 3.36) is Evidence.SPEECH  # four chunks
     assert found.evidence(3.4, 6) is Evidence.DOUBTFUL  # three
@@ -58,13 +62,13 @@ def test_evidence():
     assert found.evidence(5.9, 9) is Evidence.DOUBTFUL  # half of the threshold
     assert found.evidence(-1, 0) is Evidence.NONE
     assert found.evidence(100, 130) is Evidence.NONE
-    assert Activity(np.zeros(0, np.float32), 0.5).evidence(0, 30) is Evidence.NONE
+    assert listen(np.zeros(0, np.float32), 0.5).evidence(0, 30) is Evidence.NONE
 
 
 def test_it_looks_no_further_than_it_is_asked(monkeypatch):
     made = []
     monkeypatch.setattr(activity, "Detector", lambda: made.append(Script()) or made[-1])
-    found = Activity(np.zeros(3600 * RATE, np.float32), 0.5)
+    found = listen(np.zeros(3600 * RATE, np.float32), 0.5)
     found.evidence(0, 30)
     assert made[0].asked <= 30.1 * RATE
     found.evidence(5, 10)
@@ -73,7 +77,7 @@ def test_it_looks_no_further_than_it_is_asked(monkeypatch):
 
 def test_probabilities_do_not_depend_on_what_was_asked():
     samples = audio.load(DEMO / "jfk.flac")
-    one, many = Activity(samples, 0.5), Activity(samples, 0.5)
+    one, many = listen(samples, 0.5), listen(samples, 0.5)
     one.evidence(0, 60)
     for end in np.arange(0.1, 12, 0.37):
         many.evidence(0, end)
@@ -95,7 +99,7 @@ def decoded(network, samples, monkeypatch, **changes):
         return encode(network, given, options)
 
     monkeypatch.setattr(sliding, "encode_windows", spy)
-    transcribe = partial(sliding.transcribe, activity=Activity(samples, 0.5))
+    transcribe = partial(sliding.transcribe, activity=listen(samples, 0.5))
     found, language = gather(transcribe, network, features(samples), Options(**OPTIONS | changes))
     return found, language, windows
 

@@ -1,5 +1,6 @@
 """Recordings split at silences and decoded in a batch."""
 
+import tracemalloc
 import weakref
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 from helpers import RATE, gather, noise
 from tynda.heads.seq2seq import batched, sliding
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.recording import Recording
 from tynda.ops.tree import leaves
 from tynda.sound.frontend import LogMel
 from whisper_peer import pair
@@ -21,6 +23,25 @@ OPTIONS = {"max_new_tokens": 16, "no_speech_threshold": None}
 @pytest.fixture(scope="module")
 def network():
     return pair(0, ends=1.3, frames=1500, layers=1)[1]
+
+
+class Spoken:
+    """A detector of speech that knows the spans, and says so at the end."""
+
+    settled = 0.0
+
+    def __init__(self, spans):
+        self.spans = spans
+
+    def add(self, samples):
+        return []
+
+    def finish(self):
+        return self.spans
+
+
+def transcribed(network, samples, spans, options, **watched):
+    return gather(batched.transcribe, network, FRONT, [samples], Spoken(spans), options, **watched)
 
 
 def said(pieces):
@@ -46,7 +67,7 @@ def test_clips_and_prompt_hold_beside_the_speech(network):
 
     def texts(speech, **options):
         options = Options(**plain, **options)
-        return said(gather(batched.transcribe, network, FRONT, samples, speech, options)[0])
+        return said(transcribed(network, samples, speech, options)[0])
 
     clipped = texts(speech, clip_timestamps=(1.0, 8.0))
     assert clipped == texts([(1.0, 5.0), (6.0, 8.0)]) != texts(speech)
@@ -61,10 +82,7 @@ def test_side_by_side_is_one_by_one(network, words):
     samples = noise(70, level=0.1)
     options = {"temperature": (0.0,), "word_timestamps": words, **OPTIONS}
     one, many = (
-        gather(
-            batched.transcribe, network, FRONT, samples, SPEECH, Options(batch_size=n, **options)
-        )
-        for n in (1, 3)
+        transcribed(network, samples, SPEECH, Options(batch_size=n, **options)) for n in (1, 3)
     )
     assert said(one[0]) == said(many[0]) != []
     assert one[1] == many[1]
@@ -74,18 +92,17 @@ def test_side_by_side_is_one_by_one(network, words):
 def test_a_window_equals_that_of_the_sliding_decoder(network):
     samples = noise(5, level=0.1)
     options = Options(temperature=(0.0,), language="en", **OPTIONS)
-    ours, _ = gather(batched.transcribe, network, FRONT, samples, [(0.0, 5.0)], options)
-    features = FRONT(samples)
-    silent = np.zeros((3000, 80), np.float32)
-    expected, _ = gather(sliding.transcribe, network, np.concatenate([features, silent]), options)
+    ours, _ = transcribed(network, samples, [(0.0, 5.0)], options)
+    recording = Recording([samples], FRONT, 3000)
+    features, silent = FRONT(samples), np.zeros((3000, 80), np.float32)
+    recording.window = lambda start, stop: np.concatenate([features, silent])[start:stop]
+    expected, _ = gather(sliding.transcribe, network, recording, options)
     assert ours[0].tokens == expected[0].tokens
 
 
 def test_failing_windows_are_decoded_again(network):
     samples = noise(70, level=0.1)
-    plain, _ = gather(
-        batched.transcribe, network, FRONT, samples, SPEECH, Options(temperature=(0.0,), **OPTIONS)
-    )
+    plain, _ = transcribed(network, samples, SPEECH, Options(temperature=(0.0,), **OPTIONS))
     middle = float(np.mean(sorted({p.result.compression_ratio for p in plain})[-2:]))
     options = Options(
         temperature=(0.0, 1.0),
@@ -93,7 +110,7 @@ def test_failing_windows_are_decoded_again(network):
         logprob_threshold=None,
         **OPTIONS,
     )
-    pieces, _ = gather(batched.transcribe, network, FRONT, samples, SPEECH, options)
+    pieces, _ = transcribed(network, samples, SPEECH, options)
     assert {p.result.temperature for p in pieces} == {0.0, 1.0}
 
 
@@ -101,9 +118,7 @@ def test_times_and_progress_are_those_of_the_recording(network):
     seen = []
     options = Options(temperature=(0.0,), batch_size=2, **OPTIONS)
     samples = noise(70, level=0.1)
-    pieces, _ = gather(
-        batched.transcribe, network, FRONT, samples, SPEECH, options, on_progress=seen.append
-    )
+    pieces, _ = transcribed(network, samples, SPEECH, options, on_progress=seen.append)
     assert seen == [66.0, 68.0]
     assert all(0.5 <= p.start <= p.end <= 68 + 30 for p in pieces)
     assert pieces[-1].start >= 66
@@ -131,15 +146,13 @@ def test_what_a_text_leaves_out_is_a_window_of_its_own(network, monkeypatch):
     monkeypatch.setattr(sliding, "decode", early)
     monkeypatch.setattr(batched, "encode_windows", encode)
     options = Options(temperature=(0.0,), language="en", **OPTIONS)
-    pieces, _ = gather(
-        batched.transcribe, network, FRONT, noise(20, level=0.1), [(0.0, 12.0)], options
-    )
+    pieces, _ = transcribed(network, noise(20, level=0.1), [(0.0, 12.0)], options)
     assert begun == [[1200], [700], [200]]
     assert [p.start for p in pieces] == [0.0, 5.0, 10.0]
 
 
 def test_no_speech(network):
-    assert gather(batched.transcribe, network, FRONT, noise(1), [], Options()) == ([], None)
+    assert transcribed(network, noise(1), [], Options()) == ([], None)
 
 
 def test_batches_make_room_for_each_other(network, monkeypatch):
@@ -156,6 +169,66 @@ def test_batches_make_room_for_each_other(network, monkeypatch):
 
     monkeypatch.setattr(batched, "encode_windows", spy)
     options = Options(temperature=(0.0,), language="en", batch_size=1, **OPTIONS)
-    gather(batched.transcribe, network, FRONT, noise(70, level=0.1), SPEECH, options)
+    transcribed(network, noise(70, level=0.1), SPEECH, options)
     assert len(calls) >= 3
     assert set(calls) == {1}
+
+
+class Revealed(Spoken):
+    """A detector that knows each span half a second after its end."""
+
+    def __init__(self, spans):
+        super().__init__(list(spans))
+        self.seconds = 0.0
+
+    def add(self, samples):
+        self.seconds += len(samples) / RATE
+        known = [span for span in self.spans if span[1] + 0.5 <= self.seconds]
+        self.spans = self.spans[len(known) :]
+        self.settled = min([self.seconds, *(start for start, _ in self.spans)])
+        return known
+
+
+@pytest.mark.parametrize("clips", [((0, 10**12),), ((300, 4000), (4000, 9000), (20_000, 10**12))])
+@pytest.mark.parametrize("size", [800, 16_000, 700_000])
+def test_windows_of_a_stream_are_those_of_the_whole(clips, size):
+    rng = np.random.default_rng(0)
+    times = np.cumsum(rng.exponential(4.0, 160)).round(2)
+    spans = [(float(a), float(b)) for a, b in zip(times[::2], times[1::2], strict=True)]
+    samples = np.arange(int((times[-1] + 3) * RATE), dtype=np.float32)
+    blocks = [samples[i : i + size] for i in range(0, len(samples), size)]
+    found = list(batched.speech_windows(blocks, Revealed(spans), clips, 3000, 160))
+    content = len(samples) // 160
+    ends = [(begin, min(end, content)) for begin, end in clips]
+    expected = batched.pack_windows(spans, ends, 3000, 100)
+    assert [(begin, begin + len(part) // 160) for begin, part in found] == expected
+    for begin, part in found:
+        np.testing.assert_array_equal(part, samples[begin * 160 : begin * 160 + len(part)])
+    assert len(expected) > 5
+
+
+def test_clips_out_of_order_are_windows_in_their_order():
+    samples = np.arange(60 * RATE, dtype=np.float32)
+    spans, clips = [(1.0, 9.0), (20.0, 29.0)], [(2000, 3000), (0, 500)]
+    found = batched.speech_windows([samples], Revealed(spans), clips, 3000, 160)
+    assert [(begin, len(part) // 160) for begin, part in found] == [(2000, 900), (100, 400)]
+
+
+def test_a_window_does_not_wait_for_hours_and_they_are_not_held():
+    samples, read = np.zeros(RATE, np.float32), []
+
+    def blocks():
+        for i in range(7200):
+            read.append(i)
+            yield samples
+
+    spans = [(1.0, 3.0), (7000.0, 7001.0)]
+    tracemalloc.start()
+    try:
+        windows = batched.speech_windows(blocks(), Revealed(spans), [(0, 10**12)], 3000, 160)
+        assert next(windows)[0] == 100
+        assert len(read) < 40
+        assert [begin for begin, _ in windows] == [700_000]
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()

@@ -1,16 +1,23 @@
 """One window of Whisper's decoder, compared with openai-whisper; some rules by hand."""
 
 import re
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import tynda
+from tynda import manifest
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import search as decoding
 from tynda.heads.seq2seq.options import Options
+from tynda.score import score
+from tynda.sound import audio
 from whisper_peer import openai, pair
 
+DEMO = Path(__file__).parents[1] / "demo"
 CASES = {
     "greedy": {},
     "until_the_context_ends": {"max_new_tokens": None, "prompt": list(range(1000, 1300))},
@@ -190,3 +197,40 @@ def test_a_penalty_on_repetition_spreads_the_tokens():
 def test_bad_options(options, says):
     with pytest.raises(TyndaError, match=says):
         Options(**options)
+
+
+@pytest.mark.parametrize(
+    ("training", "warns"),
+    [
+        ({}, True),
+        ({"recipe": {"data": {"window": "exact"}}}, True),
+        ({"recipe": {"data": {"window": "fit"}}}, False),
+        ({"recipe": ["a", "damaged", "header"]}, True),
+    ],
+)
+def test_a_short_window_is_not_chosen_silently(training, warns):
+    """Only a model that was trained on short windows has its usual words with them."""
+    model = tynda.load(Path(__file__).parent / "data" / "witness-whisper.safetensors")
+    model.header.training = training
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model.prepare(model.options(window="fit"))
+        model.prepare(model.options())
+    assert [str(x.message).partition(":")[0] for x in said] == [
+        "witness-whisper was trained on full windows only"
+    ] * warns
+
+
+@pytest.mark.filterwarnings("ignore:.*full windows")
+def test_a_fitting_window_loses_no_words_of_the_demo():
+    """From 5 s on, whisper-base lost a whole text."""
+    model, rows = tynda.load("whisper-tiny.en"), manifest.read(DEMO / "manifest.jsonl")
+    sound = [audio.load(row.audio) for row in rows]
+
+    def wer(**options):
+        texts = [model.transcribe(samples, **options).text for samples in sound]
+        assert all(texts)
+        pairs = zip((row.text for row in rows), texts, strict=True)
+        return score([(model.normalize(a), model.normalize(b)) for a, b in pairs]).wer
+
+    assert wer(window="fit") <= wer()

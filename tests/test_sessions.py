@@ -13,6 +13,7 @@ import pytest
 import tynda
 from helpers import noise
 from tynda.compile import native
+from tynda.profiling.memory import resident
 from tynda.sound import audio
 
 DEMO = Path(__file__).parents[1] / "demo"
@@ -37,6 +38,28 @@ def test_eight_threads_write_what_one_writes(name, recordings):
         found = pool.map(lambda i: model.transcribe(recordings[i]), order)
     for i, transcript in zip(order, found, strict=True):
         assert transcript == expected[i]
+
+
+@pytest.mark.slow
+@compiled
+@pytest.mark.parametrize("name", ["digits-en", "sentences-en", "whisper-tiny.en"])
+def test_many_transcriptions_in_eight_threads_need_no_more_memory(name, recordings):
+    """The arena grows to one piece for each thread, and plans to their maximum number."""
+    model, count = tynda.load(name), 200 if name.startswith("whisper") else 1000
+    expected = [model.transcribe(samples) for samples in recordings]
+    order = np.random.default_rng(1).permutation(np.resize(np.arange(len(recordings)), count))
+    used = []
+
+    def transcribe(i):
+        found = model.transcribe(recordings[i])
+        used.append(resident())
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        for i, transcript in zip(order, pool.map(transcribe, order), strict=True):
+            assert transcript == expected[i]
+    first, last = np.median(used[count // 5 : count // 3]), np.median(used[-count // 10 :])
+    assert last - first < 20e6
 
 
 @compiled
@@ -73,10 +96,15 @@ def test_a_model_with_fewer_threads_leaves_the_others_theirs():
 
 @compiled
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_process_goes_on_with_the_model():
+@pytest.mark.parametrize("name", ["digits-en", "whisper-tiny.en"])
+def test_a_forked_process_goes_on_with_the_model(name):
     code = """
 import os, sys, tynda
-model = tynda.load("digits-en", threads=2)
+model = tynda.load(sys.argv[2], threads=2)
+idle = os.fork()
+if idle == 0:
+    sys.exit(0)
+assert os.waitpid(idle, 0)[1] == 0
 text = model.transcribe(sys.argv[1]).text
 child = os.fork()
 if child == 0:
@@ -85,6 +113,6 @@ if child == 0:
 _, status = os.waitpid(child, 0)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-    command = [sys.executable, "-c", code, DEMO / "020070039.opus"]
+    command = [sys.executable, "-c", code, DEMO / "020070039.opus", name]
     done = subprocess.run(command, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -178,3 +178,44 @@ def test_real_speech_between_silences():
     assert 1.2 * length < heard <= 2 * length
     gap = (3 + length, 3 + length + 4)
     assert not any(a > gap[0] + 0.5 and b < gap[1] - 0.5 for a, b in stretches)
+
+
+def random_probabilities(seed, chunks=4000):
+    """Return probabilities that stay high or low for a while."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    while sum(map(len, parts)) < chunks:
+        parts.append(
+            np.clip(rng.normal(rng.choice([0.1, 0.4, 0.9]), 0.1, rng.integers(1, 80)), 0, 1)
+        )
+    return np.concatenate(parts)[:chunks]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("options", [{}, {"pad": 0.5, "min_silence": 0.1}, {"min_speech": 2.0}])
+def test_spans_come_as_soon_as_they_are_known(seed, options):
+    p, rng, spans = random_probabilities(seed), np.random.default_rng(seed), vad.Spans(**options)
+    whole = vad.Spans(**options)
+    duration = len(p) * CHUNKS
+    expected = whole.add(p) + whole.finish(duration)
+    found, settled = [], 0.0
+    while len(p):
+        size = int(rng.integers(1, 200))
+        new = spans.add(p[:size])
+        assert all(start >= settled - 1e-9 for start, _ in new)
+        found, settled, p = found + new, spans.settled, p[size:]
+    assert found + spans.finish(duration) == expected
+    assert len(expected) > 5
+
+
+def test_a_span_without_an_end_comes_in_parts():
+    spans = vad.Spans(max_seconds=30.0)
+    assert spans.add([0.0] * 100) == []
+    found = spans.add([0.9] * 10_000)
+    start = 100 * CHUNKS - 0.2
+    assert len(found) == 10
+    np.testing.assert_allclose(found, [(start + 30 * i, start + 30 * (i + 1)) for i in range(10)])
+    assert spans.settled == pytest.approx(start + 300)
+    ((last, end),) = spans.add([0.0] * 100)
+    assert last == pytest.approx(start + 300)
+    assert end == pytest.approx(10_100 * CHUNKS + 0.2)

@@ -13,6 +13,7 @@ from helpers import gather
 from tynda.compile.engine import open_engine
 from tynda.heads.seq2seq import sliding
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.recording import Recording
 from tynda.heads.seq2seq.search import Network
 from tynda.models.base import sinusoids
 from tynda.models.whisper import FAMILY, Config
@@ -164,8 +165,8 @@ FRONT = LogMel(fft=400, normalize="whisper")
 
 
 def features(samples, seconds=30.0):
-    """Return features followed by a window of silence."""
-    return FRONT(np.pad(samples, (0, round(seconds * 16000))))
+    """Return a recording that is followed by a window of silence."""
+    return Recording([samples], FRONT, round(seconds * 100))
 
 
 @pytest.fixture

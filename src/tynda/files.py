@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tynda.errors import TyndaError
 
-__all__ = ["check_readable", "read_json", "whole_folder", "write_whole"]
+__all__ = ["check_readable", "read_json", "temporary_folder", "whole_folder", "write_whole"]
+
+_TEMPORARY = "tynda-"
+"""Prefix of temporary folders; the number of the process that made one follows."""
 
 
 def check_readable(path: Path, kind: str) -> None:
@@ -100,3 +104,31 @@ def whole_folder(path: Path, replaces: Callable[[Path], bool]) -> Iterator[Path]
         raise TyndaError(
             f"cannot write {path} ({error.strerror}): choose another place or make room"
         ) from None
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Return a new folder among the system's temporary files, which is removed when the block ends.
+
+    Folders that a process has left behind when it was killed are removed as well.
+    """
+    import tempfile
+
+    _remove_stale(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove the temporary folders of this user whose process no longer exists."""
+    if os.name != "posix":  # elsewhere os.kill would end the process
+        return
+    for path in folder.glob(f"{_TEMPORARY}*-*"):
+        number = path.name.removeprefix(_TEMPORARY).partition("-")[0]
+        with suppress(OSError):
+            about = path.lstat()
+            if number.isdecimal() and stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid():
+                try:
+                    os.kill(int(number), 0)
+                except (ProcessLookupError, OverflowError):
+                    shutil.rmtree(path, ignore_errors=True)

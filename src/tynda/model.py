@@ -28,6 +28,9 @@ __all__ = ["Model", "load"]
 Floats = NDArray[np.float32]
 Progress = Callable[[float], None]
 
+_BLOCK = 30 * SAMPLE_RATE
+"""Samples of a block of an array."""
+
 
 def load(
     name: str | Path = library.DEFAULT,
@@ -195,4 +198,8 @@ class Model:
 
 
 def _blocks(source: Any, sample_rate: int) -> Iterable[Floats]:
-    return [as_samples(source, sample_rate)] if is_samples(source) else audio.stream(source)
+    """Return the sound of a source in blocks; those of an array are views of it."""
+    if not is_samples(source):
+        return audio.stream(source)
+    samples = as_samples(source, sample_rate)
+    return (samples[i : i + _BLOCK] for i in range(0, len(samples), _BLOCK))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +66,8 @@ class Commands(click.Group):
         if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that cannot be encoded
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
+            with suppress(ValueError):  # only the main thread may set handlers
+                signal.signal(signal.SIGTERM, _terminate)
             return super().main(*args, **extra)
         except TyndaError as error:
             say(f"error: {error}")
@@ -86,6 +89,12 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             say("interrupted")
             ctx.exit(130)
+
+
+def _terminate(*_: object) -> None:
+    """End as an exception does, so that temporary files are removed and children stopped."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
 
 
 class _Closed(io.TextIOBase):

@@ -27,6 +27,7 @@ from tynda.compile.trace import Program, Value, trace_call
 from tynda.errors import TyndaError
 from tynda.ops.tree import leaves, map_tree
 from tynda.weights.kernels import copy_rows
+from tynda.weights.tensors import unmapped
 from tynda.weights.weight import floats
 
 try:
@@ -308,8 +309,8 @@ class Compiled:
 
 
 def build_constant(constant: Constant, weights: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Compute the array of a plan's constant from the weights."""
-    arrays = [floats(weights[name]) for name in constant.weights]
+    """Compute the array of a plan's constant from the weights, without a map of their file."""
+    arrays = [unmapped(floats(weights[name])) for name in constant.weights]
     match constant.kind:
         case "weight":
             result = arrays[0]

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from tynda import manifest
-from tynda.files import check_readable
+from tynda.files import check_readable, temporary_folder
 from tynda.profiling.case import Case, Row
 from tynda.profiling.engines import engine
 from tynda.profiling.engines.base import Engine
@@ -48,8 +48,8 @@ def measure(
     if folder is not None:
         with alone(folder):
             return _measure_all(plan, Store(folder), retry, on_row)
-    with tempfile.TemporaryDirectory(prefix="tynda-profile-") as temporary:
-        return _measure_all(plan, Store(Path(temporary), kept=False), retry, on_row)
+    with temporary_folder() as temporary:
+        return _measure_all(plan, Store(temporary, kept=False), retry, on_row)
 
 
 def _measure_all(
@@ -133,8 +133,8 @@ def run(job: Job, limit: float, log: Path) -> tuple[dict[str, Any], str]:
     quiet = {f"{name}_NUM_THREADS": threads for name in names}
     quiet |= {"OPENBLAS_THREAD_TIMEOUT": "20", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "0"}
     quiet |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # the order of NVML
-    with tempfile.TemporaryDirectory() as folder, log.open("ab") as said:
-        out = Path(folder) / "values.json"
+    with temporary_folder() as folder, log.open("ab") as said:
+        out = folder / "values.json"
         process = subprocess.Popen(
             [sys.executable, "-m", "tynda.profiling.worker", out],
             stdin=subprocess.PIPE,

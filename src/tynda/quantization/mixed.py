@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from tynda.errors import TyndaError
 from tynda.extras import install
+from tynda.files import temporary_folder
 from tynda.model import load
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.plan import allocate, measure, weight_bytes
@@ -97,8 +97,8 @@ class Mixer:
             except TyndaError:  # These bytes are too few for any plan.
                 low = bits
                 continue
-            with TemporaryDirectory() as folder:
-                path = Path(folder) / "model.safetensors"
+            with temporary_folder() as folder:
+                path = folder / "model.safetensors"
                 quantize(self._name, path, plan, calibration=self.calibration, group=self._group)
                 rise = change(base, self._pairs(path, None), draws=1).wer
             if 100 * rise <= points:

@@ -11,16 +11,19 @@ import io
 import struct
 import sys
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
+from shutil import copyfileobj
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.sound.channels import Mixer
+from tynda.sound.timeline import Timeline
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -44,8 +47,6 @@ class _Readable(Protocol):
 
 # A sample rate outside these limits is invalid, and resampling from it could fill the memory.
 _SLOWEST, _FASTEST = 1_000, 1_000_000
-# Full scale of FFmpeg's integer samples (24-bit samples arrive in the upper part of 32 bits).
-_FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**31}
 # Types of the first box in MP4 and QuickTime files, whose index may be at the end.
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _READ = 1 << 18  # bytes read from a plain WAV at a time; always whole samples
@@ -72,7 +73,9 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
 
     All formats that the FFmpeg inside PyAV decodes are read: WAV (8 to 64 bits, float, mu-law,
     A-law), FLAC, MP3, Ogg Vorbis, Opus, M4A/AAC, WebM, and the audio of video files (of several
-    tracks, the one that FFmpeg ranks best). Channels are averaged. Nothing but `source` is
+    tracks, the one that FFmpeg ranks best). Channels are averaged; of two that cancel each other,
+    the first is used, with a `UserWarning`. Silence stands where a container's times leave a gap of
+    0.2 s or more, also before the sound of a video begins. Nothing but `source` is
     opened: playlists that point elsewhere are not followed.
 
     A seekable file object is read from its beginning and left open. Pipes (including standard
@@ -116,17 +119,35 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
 
 
 class _Pipe:
-    """A stream that cannot seek, preceded by the bytes that were already read from it."""
+    """A stream that cannot seek, preceded by the bytes that were already read from it.
 
-    def __init__(self, head: bytes, file: _Readable) -> None:
+    FFmpeg's callbacks would print and forget an exception, such as an interrupt. Therefore one in
+    `read` ends the stream, and `check` raises it.
+    """
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
         self._head = head
-        self._file = file
+        # A pipe may stay open for hours: data is decoded when it comes, and not only when it fills
+        # a buffer.
+        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
+        self._error: BaseException | None = None
 
     def read(self, size: int = -1, /) -> bytes:
-        if not self._head:
-            return self._file.read(size)
-        given, self._head = self._head[:size], self._head[size:]
-        return given
+        try:
+            if self._error is not None:
+                return b""
+            if not self._head:
+                return self._read(size)
+            given, self._head = self._head[:size], self._head[size:]
+            return given
+        except BaseException as error:
+            self._error = error
+            return b""
+
+    def check(self) -> None:
+        """Raise the exception that ended the stream, if there was one."""
+        if self._error is not None:
+            raise self._error
 
 
 class _Seekable:
@@ -205,17 +226,22 @@ def _rewound(file: BinaryIO, name: str) -> tuple[_Readable, bytes]:
         file.seek(0)
         return file, head
     if head[4:8] in _MP4_BOXES:
-        return io.BytesIO(head + file.read()), head
+        whole = io.BytesIO(head)
+        whole.seek(0, io.SEEK_END)
+        copyfileobj(file, whole)  # in parts, so that memory holds the file only once
+        whole.seek(0)
+        return whole, head
     return _Pipe(head, file), head
 
 
 def _samples(file: _Readable, name: str, head: bytes) -> Generator[Floats, None, None]:
     """Yield all samples of a recording, at 16 kHz."""
     if channels := _seek_plain_wav(file, head):
-        yield from _read_plain_wav(file, *channels)
+        yield from _read_plain_wav(file, *channels, Mixer(name))
         return
     with _container(file, name) as (container, track):
-        yield from _resampled(_frames(container, track, name, _stated(container, track, head)))
+        stated = _stated(container, track, head)
+        yield from _resampled(_frames(file, container, track, name, stated))
 
 
 def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
@@ -239,10 +265,10 @@ def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _read_plain_wav(file: _Readable, channels: int, size: int) -> Iterator[Floats]:
+def _read_plain_wav(file: _Readable, channels: int, size: int, mixer: Mixer) -> Iterator[Floats]:
     while size and (data := file.read(min(size, _READ))):
         size -= len(data)
-        yield _mixed(np.frombuffer(data, "<i2").reshape(-1, channels).T)
+        yield mixer(np.frombuffer(data, "<i2").reshape(-1, channels).T)
 
 
 @contextmanager
@@ -260,6 +286,7 @@ def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, Aud
             container_options={"protocol_whitelist": "none"},
         )
     except av.FFmpegError as error:
+        _check_pipe(file)
         raise TyndaError(
             f"{name} is not an audio file, or is truncated in its header ({error.strerror}); "
             "give a WAV, FLAC, MP3, Ogg, Opus, M4A, WebM or video file"
@@ -313,8 +340,14 @@ def _chunks(head: bytes) -> Iterator[tuple[bytes, int, int]]:
         at += size + size % 2 + 8
 
 
+def _check_pipe(file: _Readable) -> None:
+    """Raise what interrupted reading from a pipe."""
+    if isinstance(file, _Pipe):
+        file.check()
+
+
 def _frames(
-    container: InputContainer, track: AudioStream, name: str, stated: float
+    file: _Readable, container: InputContainer, track: AudioStream, name: str, stated: float
 ) -> Iterator[tuple[int, Floats]]:
     """Yield sample rate and mono samples of each decoded frame; warn where audio is lost.
 
@@ -323,10 +356,11 @@ def _frames(
     import av
     from av.audio.frame import AudioFrame
 
-    damaged = False
-    seconds = 0.0
+    damaged, seconds = False, 0.0
+    timeline, mixer = Timeline((container.start_time or 0) / av.time_base), Mixer(name)
     try:
         for packet in container.demux(track):
+            _check_pipe(file)
             try:
                 frames = packet.decode()
             except av.FFmpegError:
@@ -339,11 +373,15 @@ def _frames(
                         f"{name} has a sample rate of {frame.sample_rate} Hz, which is not valid "
                         "audio; create the file again"
                     )
-                samples = _mono(frame, name)
-                seconds += len(samples) / frame.sample_rate
+                samples = _mono(frame, name, mixer)
+                lasts = len(samples) / frame.sample_rate
+                for block in _silence(timeline.silence(frame.time, lasts), frame.sample_rate):
+                    yield frame.sample_rate, block
+                seconds += lasts
                 yield frame.sample_rate, samples
     except av.FFmpegError:
         damaged = True
+    _check_pipe(file)
     if damaged and seconds == 0:
         raise TyndaError(f"{name} is damaged: nothing in it can be decoded; create it again")
     if damaged:
@@ -358,7 +396,15 @@ def _frames(
         )
 
 
-def _mono(frame: AudioFrame, name: str) -> Floats:
+def _silence(seconds: float, rate: int) -> Iterator[Floats]:
+    """Yield so many seconds of silence, in blocks of at most ten."""
+    left = round(seconds * rate)
+    while left > 0:
+        yield np.zeros(min(left, 10 * rate), np.float32)
+        left -= 10 * rate
+
+
+def _mono(frame: AudioFrame, name: str, mixer: Mixer) -> Floats:
     """Average the channels of a frame to float32 `[samples]`, full scale at ±1."""
     try:
         array = frame.to_ndarray()
@@ -367,21 +413,8 @@ def _mono(frame: AudioFrame, name: str) -> Floats:
             f"{name} has samples of type {frame.format.name}; convert it to 16-bit WAV"
         ) from None
     if frame.format.is_planar:
-        return _mixed(array)
-    return _mixed(array.reshape(-1, frame.layout.nb_channels).T)
-
-
-def _mixed(channels: NDArray[Any]) -> Floats:
-    """Average ``channels [channels, n]`` of any type to float32 `[n]`, full scale at ±1."""
-    # Values that overflow become infinite and are reported as such.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if channels.dtype.kind == "u":
-            mono = (channels.mean(axis=0, dtype=np.float32) - 128) / 128
-        else:
-            mono = channels.mean(axis=0, dtype=np.float64)
-            mono /= _FULL_SCALE.get(channels.dtype.str[1:], 1.0)
-        samples: Floats = mono.astype(np.float32)
-    return samples
+        return mixer(array)
+    return mixer(array.reshape(-1, frame.layout.nb_channels).T)
 
 
 def _resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:

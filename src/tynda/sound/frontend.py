@@ -25,6 +25,8 @@ from tynda.sound.bounds import (
     check_mel,
     check_rate,
 )
+from tynda.sound.features import FeatureStream, WhisperStream, WholeStream
+from tynda.sound.moments import moments, standardised
 from tynda.sound.spectra import Spectra
 
 __all__ = [
@@ -41,8 +43,6 @@ __all__ = [
 Floats = NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
-# Maximum number of values that are held in double precision at a time.
-_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,10 @@ class FrontEnd(ABC):
         if samples.ndim != 1:
             raise ValueError(f"samples must be one channel, shape [n], not {samples.shape}")
         return self._features(samples)
+
+    def stream(self) -> FeatureStream:
+        """Return a stream of the features of one recording that comes piece by piece."""
+        return WholeStream(self)
 
     @abstractmethod
     def _features(self, samples: Floats) -> Floats: ...
@@ -189,27 +193,45 @@ class LogMel(FrontEnd):
         return _sizes(self) | {"normalize": self.normalize}, tables
 
     def _features(self, samples: Floats) -> Floats:
-        frames = self.frames(len(samples))
+        features = self.log_energies(self.with_edges(samples), self.frames(len(samples)))
+        if len(features) == 0:
+            return features
+        if self.normalize == "whisper":
+            return self.clipped(features, features.max())
+        # Double precision is needed: the rounding error in the mean of a constant bin (digital
+        # silence) would be amplified by the division by its tiny deviation.
+        mean, variance = moments(features)
+        return standardised(features, mean, np.sqrt(variance) + 1e-5)
+
+    def stream(self) -> FeatureStream:
+        """See `FrontEnd.stream`: Whisper's needs no more than the loudest energy up to now."""
+        return WhisperStream(self) if self.normalize == "whisper" else WholeStream(self)
+
+    def with_edges(self, samples: Floats) -> Floats:
+        """Return ``samples [n]`` with a reflection of ``fft // 2`` samples at both ends."""
         edge = self.fft // 2
         if len(samples) <= edge:  # a reflection needs one sample more than it adds
             samples = np.pad(samples, (0, edge + 1 - len(samples)))
-        samples = np.pad(samples, edge, mode="reflect")
+        return np.pad(samples, edge, mode="reflect")
+
+    def log_energies(self, samples: Floats, frames: int) -> Floats:
+        """Return the logarithms ``[frames, bins]`` of the first frames' energies.
+
+        The first frame is centred at sample ``fft // 2``.
+        """
         # A window shorter than the FFT is centred in it; the power does not depend on where it is.
         samples = samples[(self.fft - self.window) // 2 :]
         log = "log" if self.normalize == "utterance" else "log10"
         mel = (self.bins, self.fft, self.fmin, self.fmax)
-        features = _mel_spectra(self.window, log, *mel)(samples, self.hop, frames)
-        if frames == 0:
-            return features
-        if self.normalize == "whisper":
-            np.maximum(features, features.max() - 8, out=features)
-            features += 4
-            features /= 4
-            return features
-        # Double precision is needed: the rounding error in the mean of a constant bin (digital
-        # silence) would be amplified by the division by its tiny deviation.
-        mean, variance = _moments(features)
-        return _standardised(features, mean, np.sqrt(variance) + 1e-5)
+        return _mel_spectra(self.window, log, *mel)(samples, self.hop, frames)
+
+    @staticmethod
+    def clipped(energies: Floats, loudest: np.float32) -> Floats:
+        """Turn log energies ``[frames, bins]`` into Whisper's features, in place; return them."""
+        np.maximum(energies, loudest - 8, out=energies)
+        energies += 4
+        energies /= 4
+        return energies
 
 
 @dataclass(frozen=True)
@@ -255,9 +277,9 @@ class NemoLogMel(FrontEnd):
             return features
         features += np.float32(2**-24)
         np.log(features, out=features)
-        mean, variance = _moments(features)
+        mean, variance = moments(features)
         deviation = np.sqrt(variance * (frames / max(1, frames - 1)))
-        return _standardised(features, mean, deviation + 1e-5)
+        return standardised(features, mean, deviation + 1e-5)
 
 
 @dataclass(frozen=True)
@@ -298,8 +320,8 @@ class Raw(FrontEnd):
     def _features(self, samples: Floats) -> Floats:
         if len(samples) == 0 or not self.normalize:
             return samples[:, None]
-        mean, variance = _moments(samples[:, None])
-        return _standardised(samples[:, None], mean, np.sqrt(variance + 1e-7))
+        mean, variance = moments(samples[:, None])
+        return standardised(samples[:, None], mean, np.sqrt(variance + 1e-7))
 
 
 @dataclass(frozen=True)
@@ -377,27 +399,6 @@ def _mel_spectra(window: int, log: str, bins: int, fft: int, fmin: float, fmax: 
 def _mel_powers(window: int, bins: int, fft: int) -> Spectra:
     symmetric = np.hanning(window).astype(np.float32)
     return Spectra(symmetric, fft, mel_filters(bins, fft, 0, SAMPLE_RATE / 2))
-
-
-def _moments(x: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and variance of each column of `x` `[n, bins]`, n > 0, in double precision."""
-    mean: NDArray[np.float64] = x.mean(axis=0, dtype=np.float64)
-    squares = [np.square(part - mean).sum(axis=0) for part in _parts(x)]
-    return mean, np.sum(squares, axis=0) / len(x)
-
-
-def _standardised(x: Floats, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Floats:
-    """(x - mean) / scale in double precision, as float32."""
-    result = np.empty_like(x)
-    for part, to in zip(_parts(x), _parts(result), strict=True):
-        to[:] = (part - mean) / scale
-    return result
-
-
-def _parts(x: Floats) -> list[Floats]:
-    """Split into blocks of rows, so that not all are in double precision at once."""
-    rows = max(1, _AT_ONCE // x.shape[1])
-    return [x[start : start + rows] for start in range(0, len(x), rows)]
 
 
 def _hann(length: int) -> Floats:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 from tynda.sound.audio import MAX_SAMPLE, SAMPLE_RATE
+from tynda.sound.channels import is_cancelled, warn_cancelled
 
 __all__ = ["as_samples", "is_samples"]
 
@@ -28,8 +29,9 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
 
     ``given`` is an array or a tensor, ``[n]``, ``[n, channels]`` or ``[channels, n]``; the shorter
     axis holds the channels, at most 64. Floats have full scale at ±1; integers (int16, int32, or
-    uint8 centred at 128) have the full scale of their type. Channels are averaged. ``sample_rate``
-    is the rate of ``given`` in hertz.
+    uint8 centred at 128) have the full scale of their type. Channels are averaged; of two that
+    cancel each other, the first is used, with a `UserWarning`. ``sample_rate`` is the rate of
+    ``given`` in hertz.
 
     Raises `TyndaError` for another type, shape or rate, for samples that are not finite, and for
     floats that are integers beyond full scale.
@@ -42,12 +44,14 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
             f"sample_rate must be a whole number from 1 to {_MAX_RATE}, not {sample_rate!r}"
         )
     floats = _mono(_as_floats(samples))
-    if not np.abs(floats).max(initial=0) <= MAX_SAMPLE:  # NaN is not, either
+    # An array of hours is not copied to be checked; NaN is neither above nor below a number.
+    lowest, highest = floats.min(initial=0), floats.max(initial=0)
+    if not (lowest >= -MAX_SAMPLE and highest <= MAX_SAMPLE):
         raise TyndaError(
             f"samples must be finite, with full scale at ±1: some are NaN or above {MAX_SAMPLE:g}"
         )
     # Mixing may leave floats above full scale, but integer values mean that nobody scaled them.
-    if np.abs(floats).max(initial=0) > 1 and (floats == np.rint(floats)).all():
+    if max(-lowest, highest) > 1 and (floats == np.rint(floats)).all():
         raise TyndaError(
             "samples must be floats with full scale at ±1, but these are whole numbers: divide "
             "16-bit samples by 32768, or give them as int16"
@@ -65,9 +69,14 @@ def _as_floats(samples: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(over="ignore"):
             return samples.astype(np.float32, copy=False)
     if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - 128) / 128
+        floats = samples.astype(np.float32)
+        floats -= 128
+        floats /= 128
+        return floats
     if samples.dtype in (np.int16, np.int32):
-        return samples.astype(np.float32) / np.float32(-float(np.iinfo(samples.dtype).min))
+        floats = samples.astype(np.float32)
+        floats /= np.float32(-float(np.iinfo(samples.dtype).min))
+        return floats
     raise TyndaError(
         f"samples must be floats, int16, int32 or uint8, not {samples.dtype}: convert them"
     )
@@ -76,7 +85,12 @@ def _as_floats(samples: NDArray[Any]) -> NDArray[Any]:
 def _mono(samples: NDArray[Any]) -> Floats:
     if samples.ndim == 2 and min(samples.shape) <= _MAX_CHANNELS:
         axis = int(np.argmin(samples.shape))
-        return np.ascontiguousarray(samples.mean(axis, dtype=np.float32))
+        mono = np.ascontiguousarray(samples.mean(axis, dtype=np.float32))
+        first = samples.take(0, axis) if samples.shape[axis] == 2 else mono
+        if not is_cancelled(mono, first):
+            return mono
+        warn_cancelled("the array")
+        return first
     if samples.ndim != 1:
         raise TyndaError(
             f"samples must have one axis, [n], or two, [n, channels], not {list(samples.shape)}"

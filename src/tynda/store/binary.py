@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 from tynda.files import check_readable
+from tynda.weights.tensors import map_file
 
 __all__ = ["MAX_TENSORS", "Binary"]
 
@@ -33,7 +34,7 @@ class Binary:
         self.path, self.kind, self.offset = path, kind, 0
         self.size = path.stat().st_size
         try:
-            self.data: NDArray[np.uint8] = np.memmap(path, np.uint8, "c")  # torch wants to write
+            self.data: NDArray[np.uint8] = map_file(path)
         except (OSError, ValueError):
             raise self.error("it is empty or cannot be mapped to memory") from None
         self._view = self.data.data  # its slices are faster than those of an array

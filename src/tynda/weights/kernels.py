@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.weights.tensors import release_memory
+from tynda.weights.tensors import check_unchanged, release_memory
 from tynda.weights.weight import Tensor, Weight, by_tap, floats, is_integer
 
 __all__ = ["copy_rows", "is_integer", "kernel_arrays", "kernel_format"]
@@ -40,9 +40,11 @@ def copy_rows(matrix: Any, kernels: Any, weight: Tensor, rows: slice, at: int, b
     """Copy ``rows`` of a weight to a ``_native.Matrix``, whose first row for them is ``at``.
 
     ``bits`` are those of the matrix: the result of `kernel_format`, or 32 for any weight. The
-    memory of rows of a mapped file is released immediately.
+    memory of rows of a mapped file is released immediately. Raises `TyndaError` where the file has
+    changed.
     """
     part: Any = weight[rows]
+    check_unchanged(part.rows if isinstance(part, Weight) else part)
     if bits == 8 and part.grid is None:  # The kernels round faster than NumPy.
         matrix.pack_rounded(kernels, at, by_tap(part.rows))
         release_memory(part.rows)

@@ -8,7 +8,7 @@ and over is written once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -28,6 +28,8 @@ MARGIN = 0.5
 """Seconds by which a segment's times may be wrong, and by which skipped windows overlap."""
 _MIN_SPEECH = 4
 """Chunks of 32 ms at or above the threshold without which speech is doubtful."""
+_CHUNKS_AT_ONCE = 1000
+"""Chunks in which a part that is skipped is read: half a minute."""
 _REPETITIONS = 3
 """Number of times from which on a phrase in a row is a repetition."""
 
@@ -45,29 +47,46 @@ class Evidence(Enum):
 class Activity:
     """Detects speech in a recording, only as far as it is asked for."""
 
-    def __init__(self, samples: Floats, threshold: float) -> None:
-        """``samples [n]`` are at 16 kHz; ``threshold`` is a probability above 0."""
+    def __init__(self, samples: Callable[[int, int], Floats], threshold: float) -> None:
+        """``samples(start, stop)`` returns samples ``[stop - start]`` at 16 kHz, or fewer at the
+        end of the recording; no sample is asked for twice. ``threshold`` is a probability above
+        0."""
         self._samples, self._threshold = samples, threshold
         self._detector = Detector()
-        self._probabilities = np.zeros(-(-len(samples) // CHUNK), np.float32)
-        self._done = 0  # chunks whose probability is known
+        self._probabilities = np.zeros(0, np.float32)
+        self._is_complete = False
 
     def evidence(self, start: float, end: float) -> Evidence:
         """Return what is found from ``start`` to ``end``, in seconds of the recording."""
-        first = max(0, int(start * SAMPLE_RATE) // CHUNK)
-        last = min(len(self._probabilities), -(-int(end * SAMPLE_RATE) // CHUNK))
-        if last > self._done:
-            samples = self._samples[self._done * CHUNK : last * CHUNK]
-            found = self._detector.add(samples)
-            if len(found) < last - self._done:
-                found = np.concatenate([found, self._detector.finish()])
-            self._probabilities[self._done : last] = found
-            self._done = last
-        found = self._probabilities[first:last]
+        first, last = max(0, int(start * SAMPLE_RATE) // CHUNK), self._chunks(end)
+        self._detect(last)
+        found = self._probabilities[first : max(first, last)]
         if not (found >= self._threshold / 2).any():
             return Evidence.NONE
         enough = (found >= self._threshold).sum() >= _MIN_SPEECH
         return Evidence.SPEECH if enough else Evidence.DOUBTFUL
+
+    def skip(self, end: float) -> None:
+        """Detect speech up to ``end``, in seconds, without holding more than a few samples."""
+        last = self._chunks(end)
+        while not self._is_complete and (done := len(self._probabilities)) < last:
+            self._detect(min(done + _CHUNKS_AT_ONCE, last))
+
+    def _chunks(self, end: float) -> int:
+        """Return the number of chunks up to ``end`` seconds."""
+        return max(0, -(-int(end * SAMPLE_RATE) // CHUNK))
+
+    def _detect(self, last: int) -> None:
+        """Find the probabilities of the chunks before ``last``, as far as there are any."""
+        done = len(self._probabilities)
+        if self._is_complete or last <= done:
+            return
+        samples = self._samples(done * CHUNK, last * CHUNK)
+        found = self._detector.add(samples)
+        self._is_complete = len(samples) < (last - done) * CHUNK
+        if len(found) < -(-len(samples) // CHUNK):
+            found = np.concatenate([found, self._detector.finish()])
+        self._probabilities = np.concatenate([self._probabilities, found])
 
     def includes(self, start: float, end: float) -> bool:
         """Return whether there may be speech from ``start`` to ``end``, in seconds."""

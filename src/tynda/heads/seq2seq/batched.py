@@ -8,8 +8,9 @@ a window ends early, another window begins where its last complete segment ended
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,17 @@ from tynda.heads.seq2seq.sliding import (
     WindowDecoder,
     clip_ranges,
     encode_windows,
+    warn_beyond_end,
 )
 from tynda.heads.seq2seq.thresholds import is_silence
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.models.base import CrossKV
+from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.frontend import FrontEnd
+from tynda.sound.tape import Tape
+from tynda.sound.vad import SpeechDetector
 
-__all__ = ["pack_windows", "transcribe"]
+__all__ = ["Windows", "pack_windows", "speech_windows", "transcribe"]
 
 Floats = NDArray[np.float32]
 
@@ -42,23 +47,22 @@ Floats = NDArray[np.float32]
 def transcribe(
     network: Network,
     front: FrontEnd,
-    samples: Floats,
-    speech: Sequence[tuple[float, float]],
+    blocks: Iterable[Floats],
+    speech: SpeechDetector,
     options: Options,
     on_language: Callable[[str | None], None],
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[TimedSegment]:
     """Yield the segments of a recording, those of a batch as soon as it is decoded.
 
-    ``samples [n]`` are float32 at 16 kHz; ``speech`` has begin and end of each stretch of speech in
-    seconds, in order. ``on_language`` is called with the language before the first segment,
-    ``on_progress`` with the number of seconds that have been processed. Raises `TyndaError` for
-    options that the model does not support.
+    ``blocks`` are consecutive samples ``[n]`` at 16 kHz, of any lengths, in which ``speech`` is
+    detected; memory holds the windows of a batch. ``on_language`` is called with the language
+    before the first segment, ``on_progress`` with the number of seconds that have been processed.
+    Raises `TyndaError` for options that the model does not support.
     """
     rate = front.sample_rate // front.hop
-    max_frames = 2 * network.config.frames
-    ranges = list(clip_ranges(options.clip_timestamps, len(samples) // front.hop))
-    chunks = pack_windows(speech, ranges, max_frames, rate)
+    ranges = clip_ranges(options.clip_timestamps)
+    windows = speech_windows(blocks, speech, ranges, 2 * network.config.frames, front.hop)
     language, prompt = options.language, PromptHistory(network, options).prompt()
     on_language(language)
     random = RandomSource(options.seed)
@@ -66,12 +70,10 @@ def transcribe(
     cross: CrossKV[Any] | None = None
     item_cross: CrossKV[Any] | None = None
     decoder: WindowDecoder | None = None
-    for at in range(0, len(chunks), options.batch_size):
-        group = chunks[at : at + options.batch_size]
-        windows = [front(samples[a * front.hop : b * front.hop]) for a, b in group]
+    while group := list(islice(windows, options.batch_size)):
         # Memory holds the keys and values of one batch only.
         cross = item_cross = decoder = None
-        cross = encode_windows(network, windows, options)
+        cross = encode_windows(network, [front(samples) for _, samples in group], options)
         if network.tokenizer.multilingual and language is None:
             (probabilities,) = detect_language(network, _select_item(network, cross, 0))
             language = max(probabilities, key=lambda code: probabilities[code])
@@ -85,15 +87,16 @@ def transcribe(
             prompt=prompt,
             random=random,
         )
-        for i, ((begin, end), first) in enumerate(zip(group, results, strict=True)):
+        for i, ((begin, samples), first) in enumerate(zip(group, results, strict=True)):
+            end = begin + len(samples) // front.hop
             item_cross = _select_item(network, cross, i)
             result: DecodingResult | None = first
             seek = begin
             while seek < end:
                 if seek > begin:  # The audio that the text does not cover becomes a new window.
                     item_cross = decoder = None
-                    rest = front(samples[seek * front.hop : end * front.hop])
-                    item_cross = encode_windows(network, [rest], options)
+                    rest = samples[(seek - begin) * front.hop :]
+                    item_cross = encode_windows(network, [front(rest)], options)
                     result = None
                 decoder = WindowDecoder(
                     network, options, language, item_cross, seek, end - seek, end
@@ -108,7 +111,49 @@ def transcribe(
                 yield from found
                 last_end = found[-1].end if found else last_end
         if on_progress:
-            on_progress(group[-1][1] / rate)
+            on_progress(end / rate)
+
+
+def speech_windows(
+    blocks: Iterable[Floats],
+    speech: SpeechDetector,
+    ranges: Sequence[tuple[int, int]],
+    max_frames: int,
+    hop: int,
+) -> Iterator[tuple[int, Floats]]:
+    """Yield the first frame and the samples of each window, as soon as it is known.
+
+    The arguments are those of `transcribe` and `pack_windows`. Warns about a range that begins
+    after the end of the recording.
+    """
+    in_order = all(before <= begin for (_, before), (begin, _) in pairwise(ranges))
+    windows, tape, rate = (
+        Windows(ranges, max_frames, SAMPLE_RATE // hop),
+        Tape(),
+        SAMPLE_RATE // hop,
+    )
+    tape.append(np.zeros(0, np.float32))
+    spans: list[tuple[float, float]] = []
+    for block in blocks:
+        tape.append(block)
+        spans += speech.add(block)
+        if in_order:  # A range that begins before the end of another is packed after all blocks.
+            settled = int(speech.settled * rate) - 1
+            for begin, end in windows.add(spans, settled):
+                yield begin, tape.read(begin * hop, end * hop)
+            spans = []
+            tape.forget(min(settled, windows.begin) * hop)
+    spans += speech.finish()
+    content = len(tape) // hop
+    for begin, _ in ranges:
+        warn_beyond_end(begin, content)
+    ends = [(begin, min(end, content)) for begin, end in ranges]
+    last = (
+        windows.add(spans, sys.maxsize) if in_order else pack_windows(spans, ends, max_frames, rate)
+    )
+    for begin, end in last:
+        if begin < (end := min(end, content)):
+            yield begin, tape.read(begin * hop, end * hop)
 
 
 def pack_windows(
@@ -123,18 +168,51 @@ def pack_windows(
     stretches of speech in one range share a window of at most ``max_frames``; a longer stretch is
     cut.
     """
-    windows: list[tuple[int, int]] = []
-    for first, last in ranges:
-        shared = len(windows)
+    packed = [Windows([wanted], max_frames, rate).add(speech, sys.maxsize) for wanted in ranges]
+    return [window for windows in packed for window in windows]
+
+
+class Windows:
+    """Packs stretches of speech as they come; see `pack_windows`.
+
+    No range begins before the end of the one before it.
+    """
+
+    def __init__(self, ranges: Sequence[tuple[int, int]], max_frames: int, rate: int) -> None:
+        self._ranges, self._max_frames, self._rate = ranges, max_frames, rate
+        self._open: tuple[int, int, int] | None = None  # begin, end, and index of the range
+
+    @property
+    def begin(self) -> int:
+        """The first frame of a window to which more may be added."""
+        return sys.maxsize if self._open is None else self._open[0]
+
+    def add(self, speech: Sequence[tuple[float, float]], settled: int) -> list[tuple[int, int]]:
+        """Return the windows that are complete after ``speech``.
+
+        The stretches to come begin at frame ``settled`` or later; `sys.maxsize`: there are none.
+        """
+        found: list[tuple[int, int]] = []
         for seconds in speech:
-            begin, end = (min(max(round(t * rate), first), last) for t in seconds)
-            if begin >= end:
-                continue
-            if len(windows) > shared and end - windows[-1][0] <= max_frames:
-                windows[-1] = windows[-1][0], end
-                continue
-            windows += pairwise([*range(begin, end, max_frames), end])
-    return windows
+            for at, (first, last) in enumerate(self._ranges):
+                begin, end = (min(max(round(t * self._rate), first), last) for t in seconds)
+                if begin < end:
+                    found += self._pack(begin, end, at)
+        if self._open is not None and settled - self._open[0] > self._max_frames:
+            found, self._open = [*found, self._open[:2]], None
+        return found
+
+    def _pack(self, begin: int, end: int, at: int) -> list[tuple[int, int]]:
+        """Extend the open window or open another; return those that are complete."""
+        found: list[tuple[int, int]] = []
+        if self._open is not None:
+            if at == self._open[2] and end - self._open[0] <= self._max_frames:
+                self._open = self._open[0], end, at
+                return found
+            found.append(self._open[:2])
+        *whole, (begin, end) = pairwise([*range(begin, end, self._max_frames), end])
+        self._open = begin, end, at
+        return found + whole
 
 
 def _select_item(network: Network, cross: CrossKV[Any], item: int) -> CrossKV[Any]:

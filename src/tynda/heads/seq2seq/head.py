@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,7 +17,8 @@ from tynda.heads.base import Exported, Head, Session
 from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.activity import Activity
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.rules import suppressed_tokens
+from tynda.heads.seq2seq.recording import Recording
+from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, suppressed_tokens
 from tynda.heads.seq2seq.search import Network, decode, start_tokens
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound import vad
@@ -144,6 +146,12 @@ class Seq2SeqHead(Head[Options]):
         self.model.check_language(options.language)
         if self.model.config.frames is None:
             pieces.check_options(self.model, options)
+        elif options.window == "fit" and not _is_trained_for_short_windows(self.model):
+            warnings.warn(
+                f"{self.model.header.name} was trained on full windows only: with the window fit "
+                "it may lose or invent words",
+                stacklevel=3,
+            )
 
     def session(self, options: Options) -> Session:
         """See `Head.session`."""
@@ -154,11 +162,7 @@ class Seq2SeqHead(Head[Options]):
 
 
 class _Session(Session):
-    """A session of a model with a window.
-
-    Memory holds the features of the whole recording (32 kB for a second), since the published
-    algorithm clips them relative to the maximum of the whole recording.
-    """
+    """A session of a model with a window, in bounded memory."""
 
     def __init__(self, head: Seq2SeqHead, options: Options) -> None:
         super().__init__()
@@ -172,12 +176,16 @@ class _Session(Session):
         for found in self._timed_segments(blocks, on_progress):
             text += found.text
             self.text = text.strip()
+            end = self.seconds  # Times that the decoder writes may lie in the silence after it.
             yield found.result.segment(
-                found.start,
-                found.end,
+                min(found.start, end),
+                min(found.end, end),
                 found.text.strip(),
                 found.tokens,
-                [Word(w.word.strip(), w.start, w.end, w.probability) for w in found.words],
+                [
+                    Word(w.word.strip(), min(w.start, end), min(w.end, end), w.probability)
+                    for w in found.words
+                ],
                 no_speech_prob=round(found.result.no_speech_prob, 4),
             )
 
@@ -186,24 +194,37 @@ class _Session(Session):
     ) -> Iterator[TimedSegment]:
         head, options = self._head, self._options
         front, config = head.model.frontend, head.model.config
-        samples = np.concatenate([np.zeros(0, np.float32), *blocks])
-        self.seconds = len(samples) / SAMPLE_RATE
+        counted = self._counted(blocks)
         if options.vad_filter:
-            speech = vad.speech(samples)
+            speech = vad.SpeechDetector(config.frames * SECONDS_PER_FRAME)
             return batched.transcribe(
-                head.network, front, samples, speech, options, self._set_language, on_progress
+                head.network, front, counted, speech, options, self._set_language, on_progress
             )
-        window = config.stride * config.frames
-        features = front(np.pad(samples, (0, window * front.hop)))
-        activity = None
-        if options.speech_threshold:
-            activity = Activity(samples, options.speech_threshold)
+        listens = options.speech_threshold > 0
+        size = config.stride * config.frames
+        recording = Recording(counted, front, size, holds_samples=listens)
+        activity = Activity(recording.samples, options.speech_threshold) if listens else None
         return sliding.transcribe(
-            head.network, features, options, self._set_language, on_progress, activity
+            head.network, recording, options, self._set_language, on_progress, activity
         )
+
+    def _counted(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
+        """Yield the blocks, and count their seconds."""
+        samples = 0
+        for block in blocks:
+            samples += len(block)
+            self.seconds = samples / SAMPLE_RATE
+            yield block
 
     def _set_language(self, language: str | None) -> None:
         self.language = language if self._head.network.tokenizer.multilingual else "en"
+
+
+def _is_trained_for_short_windows(model: Checkpoint) -> bool:
+    """Return whether the recipe in the header of a model file pads to the longest utterance."""
+    recipe = model.header.training.get("recipe")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    return isinstance(data, dict) and data.get("window") == "fit"
 
 
 def first_language(tokenizer: Any) -> str | None:

@@ -178,7 +178,7 @@ class Options:
         "which is faster, ends with the speech, and may change words.",
         heading=LONG,
     )
-    """Published weights were trained on full windows only."""
+    """Published weights were trained on full windows only: with them, fit gives a warning."""
     window_margin: NotNegative = setting(
         1.0,
         "Silence after the speech, with `window` fit.",
@@ -186,8 +186,9 @@ class Options:
         metavar="SECONDS",
     )
     window_floor: AboveZero = setting(
-        5.0, "Minimum length of a window, with `window` fit.", heading=LONG, metavar="SECONDS"
+        15.0, "Minimum length of a window, with `window` fit.", heading=LONG, metavar="SECONDS"
     )
+    """In shorter windows, published weights lose whole texts."""
     hallucination_silence_threshold: NotNegative | None = setting(
         None,
         "Skip longer silences around a doubtful text, with `word_timestamps`.",

@@ -9,6 +9,7 @@ threshold. The rules for doubtful words and long pauses, and their constants, ar
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tynda.heads.seq2seq.activity import (
 )
 from tynda.heads.seq2seq.align import align
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.recording import Recording
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME
 from tynda.heads.seq2seq.search import (
     DecodingResult,
@@ -55,6 +57,7 @@ __all__ = [
     "clip_ranges",
     "encode_windows",
     "transcribe",
+    "warn_beyond_end",
 ]
 
 Floats = NDArray[np.float32]
@@ -65,7 +68,7 @@ _FRAMES_PER_SECOND = 100
 
 def transcribe(
     network: Network,
-    features: Floats,
+    recording: Recording,
     options: Options,
     on_language: Callable[[str | None], None],
     on_progress: Callable[[float], None] | None = None,
@@ -73,48 +76,58 @@ def transcribe(
 ) -> Iterator[TimedSegment]:
     """Yield the segments of a recording, those of a window as soon as it is decoded.
 
-    ``features [frames, bins]`` end in one additional window of silence, as in the reference.
-    ``on_language`` is called with the language before the first segment, ``on_progress`` with the
-    number of seconds that have been processed. ``activity`` says where somebody speaks: there is
-    no text elsewhere, and the language is that of the first window with speech. Raises
-    `TyndaError` for options that the model does not support.
+    The ``recording`` ends in one additional window of silence, as in the reference. ``on_language``
+    is called with the language before the first segment, ``on_progress`` with the number of seconds
+    that have been processed. ``activity`` says where somebody speaks: there is no text elsewhere,
+    and the language is that of the first window with speech. Raises `TyndaError` for options that
+    the model does not support.
     """
     size = 2 * network.config.frames
-    content_frames = len(features) - size
-
     language = options.language
     is_unknown = network.tokenizer.multilingual and language is None
     if is_unknown and activity is None:
-        language, is_unknown = _language(network, features, 0, options), False
+        language, is_unknown = _language(network, recording, 0, options), False
     on_language(language)
     history, random = PromptHistory(network, options), RandomSource(options.seed)
     last_speech_end = 0.0
-    for begin, end in clip_ranges(options.clip_timestamps, content_frames):
+    ranges = clip_ranges(options.clip_timestamps)
+    for at, (begin, end) in enumerate(ranges):
+        # Later ranges may begin earlier.
+        later = min((first for first, _ in ranges[at + 1 :]), default=sys.maxsize)
+        recording.forget(min(begin, later))
+        if activity is not None:
+            activity.skip(begin / _FRAMES_PER_SECOND)
+        warn_beyond_end(begin, recording.end(begin + 1))
         seek, reached, count = begin, begin - 1, 0
         cross: CrossKV[Any] | None = None
         decoder: WindowDecoder | None = None
-        while seek < end:
+        while seek < (stop := recording.end(min(end, seek + size))):
             if seek <= reached:  # A damaged model's timestamps, or tiny windows, do not advance.
                 seek = reached + count
                 continue
-            reached, count = seek, min(size, end - seek)
+            recording.forget(min(seek, later))
+            reached, count = seek, stop - seek
+            is_last = stop == recording.end(min(end, stop + 1))
             evidence = Evidence.SPEECH
             if activity is not None:
-                start, stop = seek / _FRAMES_PER_SECOND, (seek + count) / _FRAMES_PER_SECOND
-                evidence = activity.evidence(start, stop)
+                times = seek / _FRAMES_PER_SECOND, stop / _FRAMES_PER_SECOND
+                evidence = activity.evidence(*times)
             if evidence is Evidence.NONE:
                 # The next window begins a little earlier than this one ends, so that it has the
                 # beginning of a word at the boundary.
-                seek += count if seek + count == end else count - round(MARGIN * _FRAMES_PER_SECOND)
+                seek = stop if is_last else stop - round(MARGIN * _FRAMES_PER_SECOND)
                 if on_progress:
-                    on_progress(min(seek, content_frames) / _FRAMES_PER_SECOND)
+                    on_progress(seek / _FRAMES_PER_SECOND)
                 continue
             if is_unknown:
-                language, is_unknown = _language(network, features, seek, options), False
+                language, is_unknown = _language(network, recording, seek, options), False
                 on_language(language)
             cross = decoder = None  # Memory holds the keys and values of one window only.
-            cross = encode_windows(network, [features[seek : seek + count]], options)
-            decoder = WindowDecoder(network, options, language, cross, seek, count, content_frames)
+            cross = encode_windows(network, [recording.window(seek, stop)], options)
+            # Whether the recording ends within a silence that counts as long is known then.
+            silence = math.ceil((options.hallucination_silence_threshold or 0) * _FRAMES_PER_SECOND)
+            known_frames = recording.end(seek + size + silence)
+            decoder = WindowDecoder(network, options, language, cross, seek, count, known_frames)
             result = decoder.decode(random, history.prompt(), history.prefix())
             doubtful = evidence is Evidence.DOUBTFUL and not is_confident(result, options)
             if doubtful or is_silence(result, options):
@@ -135,39 +148,42 @@ def transcribe(
             yield from found
             history.add([t for p in found for t in p.tokens], decoder.last_temperature)
             if on_progress:
-                on_progress(min(seek, content_frames) / _FRAMES_PER_SECOND)
+                on_progress(recording.end(seek) / _FRAMES_PER_SECOND)
+    recording.drain()
 
 
-def _language(network: Network, features: Floats, begin: int, options: Options) -> str:
+def _language(network: Network, recording: Recording, begin: int, options: Options) -> str:
     """Detect the language of the window from frame ``begin`` on; see `transcribe`."""
     size = 2 * network.config.frames
     # A short recording is followed by features of silence here, not by zeros, as in the reference.
     end = begin + size
     if options.window != "exact":
-        end = min(end, len(features) - size)
-    cross = encode_windows(network, [features[begin:end]], options)
+        end = recording.end(end)
+    cross = encode_windows(network, [recording.window(begin, end)], options)
     (probabilities,) = detect_language(network, cross)
     return max(probabilities, key=lambda code: probabilities[code])
 
 
-def clip_ranges(times: Sequence[float], content_frames: int) -> Iterator[tuple[int, int]]:
-    """Yield begin and end, in frames, of each part of the recording that is transcribed.
+def clip_ranges(times: Sequence[float]) -> list[tuple[int, int]]:
+    """Return begin and end, in frames, of each part of the recording that is transcribed.
 
-    ``times`` are the option ``clip_timestamps``. Warns about a part that begins after the end of
-    the recording.
+    ``times`` are the option ``clip_timestamps``. A part without an end has `sys.maxsize` as such.
     """
     frames = [round(t * _FRAMES_PER_SECOND) for t in times] or [0]
     if len(frames) % 2:
-        frames.append(content_frames)
-    for begin, end in zip(frames[::2], frames[1::2], strict=True):
-        if begin >= max(1, content_frames):
-            start, length = begin / _FRAMES_PER_SECOND, content_frames / _FRAMES_PER_SECOND
-            warnings.warn(
-                f"nothing to transcribe from {start:g} s on (clip_timestamps): the recording lasts "
-                f"{length:g} s",
-                stacklevel=2,
-            )
-        yield begin, min(end, content_frames)
+        frames.append(sys.maxsize)
+    return list(zip(frames[::2], frames[1::2], strict=True))
+
+
+def warn_beyond_end(begin: int, content_frames: int) -> None:
+    """Warn about a part that begins after the end of a recording of ``content_frames``."""
+    if begin >= max(1, content_frames):
+        start, length = begin / _FRAMES_PER_SECOND, content_frames / _FRAMES_PER_SECOND
+        warnings.warn(
+            f"nothing to transcribe from {start:g} s on (clip_timestamps): the recording lasts "
+            f"{length:g} s",
+            stacklevel=2,
+        )
 
 
 class PromptHistory:
@@ -237,7 +253,8 @@ class WindowDecoder:
     frames: int
     """The window's number of frames, without padding."""
     content_frames: int
-    """The recording's number of frames."""
+    """The recording's number of frames, or those that are known, where more than
+    ``hallucination_silence_threshold`` follow the window."""
     last_temperature: float = 0.0
     """The last temperature at which the text was decoded."""
 

@@ -1,0 +1,205 @@
+"""Commands that are killed at any moment: no half file, nothing left behind, and they go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tynda
+from helpers import write_manifest, write_tones
+from tynda.files import temporary_folder
+
+DEMO = Path(__file__).parents[1] / "demo"
+RECIPE = """
+family = "conformer"
+model = {channels = 16, layers = 1, heads = 2, hidden = 16, kernel = 5, stem = 4}
+frontend = {kind = "log_mel", bins = 8}
+[data]
+dev = ["m.jsonl"]
+train = [{manifest = "m.jsonl"}]
+[optimizer]
+epochs = 3
+warmup_steps = 2
+precision = "f32"
+"""
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX's")
+
+
+def start(*arguments, folder, **settings):
+    """Start a command whose temporary files are in ``folder``/temporary."""
+    (folder / "temporary").mkdir(exist_ok=True)
+    settings = {"stdin": subprocess.DEVNULL} | settings
+    return subprocess.Popen(
+        [sys.executable, "-m", "tynda", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=os.environ | {"TMPDIR": str(folder / "temporary"), "OMP_NUM_THREADS": "1"},
+        **settings,
+    )
+
+
+def ended(process):
+    """Return exit code and standard error; a command that was told to end does so soon."""
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")],
+)
+@pytest.mark.parametrize("name", ["jfk.flac", "028920012.opus"])
+def test_a_command_that_waits_for_a_pipe_ends_at_once(tmp_path, name, number, code, said):
+    import fcntl
+    import termios
+
+    data, (reading, writing) = (DEMO / name).read_bytes(), os.pipe()
+    process = start("transcribe", "-", folder=tmp_path, stdin=reading)
+    os.write(writing, data[: min(len(data) // 2, 60_000)])
+    waiting = bytearray(4)
+    while fcntl.ioctl(reading, termios.FIONREAD, waiting) == 0 and any(waiting):
+        time.sleep(0.01)
+    time.sleep(0.5)
+    asked = time.monotonic()
+    process.send_signal(number)
+    try:
+        assert ended(process) == (code, said)
+        assert time.monotonic() - asked < 5
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_folders_that_a_killed_process_left_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    stale, huge = (tmp_path / f"tynda-{n}-x" for n in (gone.pid, 10**30))
+    kept = [tmp_path / name for name in (f"tynda-{os.getpid()}-x", "tynda-x-y", "other-1-x")]
+    for path in (stale, huge, *kept):
+        path.mkdir()
+        (path / "file").write_text("")
+    (tmp_path / f"tynda-{gone.pid}-link").symlink_to(kept[2])
+    with temporary_folder() as folder:
+        assert folder.parent == tmp_path
+        assert not stale.exists()
+        assert not huge.exists()
+        assert all((path / "file").exists() for path in kept)
+    assert not folder.exists()
+
+
+NAMES = ["transcribe", "quantize", "train", "profile", "profile_without_report"]
+
+
+def commands(folder):
+    """Return the commands to kill, by name: arguments, and what each writes."""
+    write_tones(folder, ["do mi so", "so do", "mi mi do"], pause=0.15)
+    (folder / "tones.toml").write_text(RECIPE)
+    write_manifest(folder / "speech.jsonl", [(DEMO / "028920012.opus", "")])
+    quantize = ("quantize", "digits-en", "-o", "few.safetensors", "--bits", "4")
+    profile = ("profile", "digits-en", "--durations", "1,2", "--repeats", "1", "--threads", "1")
+    return {
+        "transcribe": (
+            "transcribe",
+            DEMO / "jfk.flac",
+            "--format",
+            "json",
+            "--output-dir",
+            "texts",
+        ),
+        "quantize": (*quantize, "--calibration", "speech.jsonl"),
+        "train": ("train", "tones.toml", "--output", "run"),
+        "profile": (*profile, "--report", "report"),
+        "profile_without_report": profile,
+    }
+
+
+def check_files(folder):
+    """Check that each file that is there is whole."""
+    for path in folder.rglob("*"):
+        if path.suffix == ".safetensors":
+            assert len(tynda.load(path).encode(np.zeros(16000, np.float32)))
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.name == "rows.jsonl":
+            assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def kill(name, arguments, folder, delay, number):
+    """Start a command and kill it after ``delay`` seconds."""
+    process = start(*arguments, folder=folder)
+    time.sleep(delay)
+    process.send_signal(number)
+    code, said = ended(process)
+    where = f"{name} {signal.Signals(number).name} after {delay:.2f} s: {code} {said}"
+    check_files(folder)
+    if number == signal.SIGKILL:
+        assert code in (0, -number), where
+        return
+    if "init_import_site" in said:  # Python itself has not started, and says so
+        return
+    # A signal that comes before or after Python runs ends the process as the system does.
+    assert code in (0, 128 + number, -number), where
+    assert "Exception ignored" not in said, where
+    if code == 128 + number:
+        assert "Traceback" not in said, where
+    # The cache of torch's compiler stays on purpose; torch creates it even where it is not used.
+    left = [p for p in (folder / "temporary").iterdir() if not p.name.startswith("torchinductor_")]
+    assert left + list(folder.rglob("*.part")) == [], where
+
+
+def finish(arguments, folder):
+    """Run an interrupted command again, to its end."""
+    arguments = [*arguments]
+    (folder / "few.safetensors").unlink(missing_ok=True)
+    if arguments[0] == "train" and (folder / "run" / "log.json").exists():
+        arguments.append("--resume")
+    code, said = ended(start(*arguments, folder=folder))
+    if arguments[0] == "train" and code == 1 and "--resume" in said:
+        code, said = ended(start(*arguments, "--resume", folder=folder))
+    assert code == 0, said
+    check_files(folder)
+
+
+def killed_at_random(folder, name, count, whole, seed=0):
+    """Kill a command ``count`` times in its first ``whole`` seconds."""
+    if name == "train":
+        pytest.importorskip("torch")
+        pytest.importorskip("matplotlib")
+    arguments = commands(folder)[name]
+    rng, numbers = np.random.default_rng(seed), (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+    for i in range(count):
+        (folder / "few.safetensors").unlink(missing_ok=True)  # it would be refused
+        for path in ("texts", "few.safetensors.partial", "run", "report"):
+            if rng.random() < 0.5:  # half of them go on with what the one before has left
+                subprocess.run(["rm", "-rf", str(folder / path)], check=True)
+        resume = ["--resume"] if name == "train" and (folder / "run").exists() else []
+        delay = float(rng.uniform(0.1, whole))
+        kill(name, (*arguments, *resume), folder, delay, numbers[i % 3])
+
+
+@pytest.mark.parametrize("name", ["transcribe", "quantize", "train", "profile"])
+def test_a_killed_command_leaves_nothing_half(tmp_path, name):
+    killed_at_random(tmp_path, name, 2, whole=3)
+
+
+@pytest.mark.parametrize("name", ["quantize", "train"])
+def test_a_killed_command_goes_on(tmp_path, name):
+    killed_at_random(tmp_path, name, 1, whole=3)
+    finish(commands(tmp_path)[name], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_killed_at_many_moments_leaves_nothing_half(tmp_path, name):
+    started, arguments = time.monotonic(), commands(tmp_path)[name]
+    finish(arguments, tmp_path)
+    killed_at_random(tmp_path, name, 25, whole=time.monotonic() - started, seed=1)
+    finish(arguments, tmp_path)
