@@ -46,7 +46,7 @@ _SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "…")
 
 @dataclass(frozen=True)
 class LiveSegment:
-    """What is known of an utterance; a later one of the same utterance replaces it."""
+    """The words of an utterance so far; a later segment of the same utterance replaces it."""
 
     segment: Segment
     """The words so far; ``start`` and ``end`` are seconds since the beginning of the session."""
@@ -150,16 +150,24 @@ class LiveSession:
         if endpointer.has_ended(ends_sentence=self._ends_sentence):
             return self._end_utterance()
         seconds = len(self._audio) / SAMPLE_RATE
-        if seconds >= self._decoder.max_seconds:
-            return self._cut()
+        if seconds + _TICK / SAMPLE_RATE > self._decoder.max_seconds:
+            return self._cut()  # The next tick would be too much.
         quiet = endpointer.silence
         # While it is quiet, one decoding is enough: with a little of the silence, and no more.
         due = seconds - self._decoded_at >= settings.step and quiet < _EARLY_SILENCE
         early = quiet >= _EARLY_SILENCE and self._silence_at_decoding(seconds) < _EARLY_SILENCE
         if endpointer.is_speech and (due or early):
             self._decode()
-            return self._segments(len(self._words), is_final=False)
+            return self._segments(self._shown_count(seconds), is_final=False)
         return []
+
+    def _shown_count(self, seconds: float) -> int:
+        """Return the number of words to show: not those at the very end, which are guesses."""
+        limit = seconds - self.settings.hold
+        shown = self._final_count
+        while shown < len(self._words) and self._words[shown].end <= limit:
+            shown += 1
+        return shown
 
     def _silence_at_decoding(self, seconds: float) -> float:
         """Return the seconds of silence with which the last decoded audio ended."""
@@ -182,7 +190,7 @@ class LiveSession:
         for i in range(self._final_count, len(words) - 1):
             follows = seconds - words[i].end
             agreed = i < len(before) and before[i].text == words[i].text
-            if follows < settings.patience and not (agreed and follows >= settings.hold):
+            if follows < settings.max_hold and not (agreed and follows >= settings.hold):
                 break
             self._final_count = i + 1
         ends = [[w.text for w in each[self._ended_count :]][-1:] for each in (before, words)]

@@ -31,9 +31,9 @@ class LiveSettings:
         heading=LIVE,
         metavar="SECONDS",
     )
-    patience: Annotated[float, Range(0, 60)] = setting(
-        1.0,
-        "Any word is final when this much audio follows it.",
+    max_hold: Annotated[float, Range(0, 60)] = setting(
+        0.6,
+        "Any word but the last is final when this much audio follows it.",
         heading=LIVE,
         metavar="SECONDS",
     )

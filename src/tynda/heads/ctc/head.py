@@ -262,16 +262,19 @@ class _LiveDecoder(LiveDecoder):
         self._head, self._network, self._options = head, network, options
 
     def words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
-        """See `LiveDecoder.words`: new words are those whose middle is after the final ones."""
-        network = self._network
-        log_probs = network.log_probs(samples)
+        """See `LiveDecoder.words`: the frames after the final words are searched."""
+        network, frame = self._network, self._network.samples_per_frame / SAMPLE_RATE
+        first = round(final[-1].end / frame) if final else 0
+        log_probs = network.log_probs(samples)[first:]
         best, *_ = self._head.decode(log_probs, self._options, network.model)
-        frame = network.samples_per_frame / SAMPLE_RATE
-        known = final[-1].end if final else 0.0
-        new = [w for w in best.words if (w.start + w.end) / 2 * frame > known]
         return [
             *final,
-            *(LiveWord(f" {w.text}", w.start * frame, w.end * frame, w.confidence) for w in new),
+            *(
+                LiveWord(
+                    f" {w.text}", (first + w.start) * frame, (first + w.end) * frame, w.confidence
+                )
+                for w in best.words
+            ),
         ]
 
 

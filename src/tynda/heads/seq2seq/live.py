@@ -30,9 +30,6 @@ __all__ = ["PieceLiveDecoder", "WindowLiveDecoder"]
 
 Floats = NDArray[np.float32]
 
-_MARGIN = 4.0
-"""Seconds of a window that stay free, so that a step never exceeds it."""
-
 
 class WindowLiveDecoder(LiveDecoder):
     """Decodes with a model that has windows, whose cross-attention gives the words' times."""
@@ -43,7 +40,7 @@ class WindowLiveDecoder(LiveDecoder):
         self._network, self._front = network, model.frontend
         self._options = replace(options, without_timestamps=True)
         self._window = model.config.stride * model.config.frames
-        self.max_seconds = self._window * model.frontend.hop / SAMPLE_RATE - _MARGIN
+        self.max_seconds = self._window * model.frontend.hop / SAMPLE_RATE
         self.language = options.language if network.tokenizer.multilingual else "en"
 
     def words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
