@@ -586,4 +586,4 @@ def test_live_words_share_the_audio_and_continue_what_is_final(folder):
     assert again[:2] == words[:2]
     if len(words) > 2:  # a text that ended because it was too long goes on
         assert [word.tokens for word in again[2:]] == [word.tokens for word in words[2:]]
-    assert decoder.words(samples[:10], words[:1]) == words[:1]  # shorter than a frame
+    assert decoder.words(samples[:0], words[:1]) == words[:1]
