@@ -562,3 +562,28 @@ def test_what_the_definition_does_not_cover_is_refused(kind, changes, says):
     values = given(**SMALL[kind]).to_dict() | changes
     with pytest.raises((ValueError, TyndaError), match=says):
         family.configure(family.settings(values))
+
+
+def test_live_words_share_the_audio_and_continue_what_is_final(folder):
+    _, _, path = folder
+    words = (f"\u2581a{i}" if i % 3 else f"b{i}" for i in range(57))
+    vocab = {name: i for i, name in enumerate(["<unk>", "<s>", "</s>", *words])}
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] = vocab
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    model = tynda.load(path, backend="numpy")
+    decoder = model.head.live(model.options())
+    seconds = min(2.5, decoder.max_seconds)
+    samples = noise(seconds)
+    words = decoder.words(samples, [])
+    tokens = [token for word in words for token in word.tokens]
+    text = model.checkpoint.tokenizer.decode(tokens)
+    assert [word.text.strip() for word in words] == text.split()
+    times = [t for word in words for t in (word.start, word.end)]
+    assert times == sorted(times)
+    assert (times[0], times[-1]) == (0, seconds)
+    again = decoder.words(samples, words[:2])
+    assert again[:2] == words[:2]
+    if len(words) > 2:  # a text that ended because it was too long goes on
+        assert [word.tokens for word in again[2:]] == [word.tokens for word in words[2:]]
+    assert decoder.words(samples[:0], words[:1]) == words[:1]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ from tynda.store import library
 from tynda.store.checkpoint import Checkpoint
 from tynda.text.normalize import normalizer_of
 from tynda.transcript import Segment, Transcript
+
+if TYPE_CHECKING:
+    from tynda.live.session import LiveSession
+    from tynda.live.settings import LiveSettings
 
 __all__ = ["Model", "load"]
 
@@ -106,12 +110,35 @@ class Model:
 
         Raises `TyndaError` for options that do not fit the model.
         """
+        return self.head.session(self._checked(options, given))
+
+    def _checked(self, options: Any, given: dict[str, Any]) -> Any:
         if options is None:
-            options = self.options(**given)
-        elif not isinstance(options, self.head.options_type):
+            return self.options(**given)
+        if not isinstance(options, self.head.options_type):
             kind = self.head.options_type.__name__
             raise TyndaError(f"{self.header.name} accepts options of type {kind}, not {options!r}")
-        return self.head.session(options)
+        return options
+
+    def live(
+        self,
+        options: Any = None,
+        *,
+        settings: LiveSettings | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        **given: Any,
+    ) -> LiveSession:
+        """Return a session that is fed while somebody speaks.
+
+        ``settings`` say when words are decoded and final; ``options``, which may also be ``given``
+        one by one, are those of `transcribe`. ``sample_rate``, in hertz, is that of the samples
+        that will be fed. Raises `TyndaError` for options that do not fit the model.
+        """
+        from tynda.live.session import LiveSession  # Files are transcribed without it.
+        from tynda.live.settings import LiveSettings
+
+        decoder = self.head.live(self._checked(options, given))
+        return LiveSession(decoder, settings or LiveSettings(), sample_rate)
 
     @overload
     def transcribe(

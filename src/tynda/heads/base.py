@@ -17,7 +17,7 @@ from tynda.models.base import Family
 from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript
 
-__all__ = ["Exported", "Head", "Session", "forced_inputs"]
+__all__ = ["Exported", "Head", "LiveDecoder", "LiveWord", "Session", "forced_inputs"]
 
 Floats = NDArray[np.float32]
 O = TypeVar("O")  # noqa: E741 - the options of a head
@@ -74,6 +74,36 @@ class Session(ABC):
         """Return all segments and their text; the arguments are those of `segments`."""
         segments = list(self.segments(blocks, on_progress))
         return Transcript(self.text, segments, self.language, self.seconds)
+
+
+@dataclass(frozen=True)
+class LiveWord:
+    """A word of an utterance that has not ended."""
+
+    text: str
+    """The word as the text has it, with the space before it where there is one."""
+    start: float
+    """Seconds from the beginning of the utterance's audio."""
+    end: float
+    confidence: float | None
+    tokens: Sequence[int] = ()
+    """The word's tokens, with which a decoder continues."""
+
+
+class LiveDecoder(ABC):
+    """Decodes one utterance of a live recording again and again, while it grows."""
+
+    max_seconds: float
+    """Maximum duration of the audio."""
+    uses_context: ClassVar[bool]
+    """Whether the audio and words of utterances that have ended help with the next one."""
+    language: str | None = None
+    """Code of the language; None until it is known."""
+
+    @abstractmethod
+    def words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
+        """Return the words of ``samples [n]``, float32 at 16 kHz, of which the first are
+        ``final``."""
 
 
 class Head(ABC, Generic[O]):
@@ -177,6 +207,10 @@ class Head(ABC, Generic[O]):
     @abstractmethod
     def session(self, options: O) -> Session:
         """Return a session for one recording. Raises `TyndaError` as `prepare` does."""
+
+    @abstractmethod
+    def live(self, options: O) -> LiveDecoder:
+        """Return a decoder for a live recording. Raises `TyndaError` as `prepare` does."""
 
 
 def forced_inputs(features: Floats, texts: list[list[int]]) -> tuple[list[NDArray[Any]], list[int]]:

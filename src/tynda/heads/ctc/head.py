@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
 from tynda.errors import TyndaError
-from tynda.heads.base import Exported, Head, Session
+from tynda.heads.base import Exported, Head, LiveDecoder, LiveWord, Session
 from tynda.heads.ctc import chunks, ngram, paths, programs
 from tynda.heads.ctc.beam import beam_search
 from tynda.heads.ctc.ngram import LanguageModel
@@ -175,6 +175,12 @@ class CTCHead(Head[CTCOptions]):
         network, language = self.network(options.language)
         return _Session(self, network, language, options)
 
+    def live(self, options: CTCOptions) -> LiveDecoder:
+        """See `Head.live`."""
+        self.prepare(options)
+        network, language = self.network(options.language)
+        return _LiveDecoder(self, network, language, options)
+
     def decode(
         self, log_probs: Floats, options: CTCOptions, model: Checkpoint | None = None
     ) -> Sequence[paths.Hypothesis]:
@@ -246,6 +252,35 @@ class CTCHead(Head[CTCOptions]):
                 f"{self.model.path or self.model.header.name}: its n-gram is damaged: get the "
                 "model again, or decode without the n-gram (--lm none)"
             ) from None
+
+
+class _LiveDecoder(LiveDecoder):
+    """Encodes and searches the whole utterance each time."""
+
+    max_seconds = chunks.MAX_SECONDS
+    uses_context = False
+
+    def __init__(
+        self, head: CTCHead, network: Network, language: str | None, options: CTCOptions
+    ) -> None:
+        self.language = language
+        self._head, self._network, self._options = head, network, options
+
+    def words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
+        """See `LiveDecoder.words`: the frames after the final words are searched."""
+        network, frame = self._network, self._network.samples_per_frame / SAMPLE_RATE
+        first = round(final[-1].end / frame) if final else 0
+        log_probs = network.log_probs(samples)[first:]
+        best, *_ = self._head.decode(log_probs, self._options, network.model)
+        return [
+            *final,
+            *(
+                LiveWord(
+                    f" {w.text}", (first + w.start) * frame, (first + w.end) * frame, w.confidence
+                )
+                for w in best.words
+            ),
+        ]
 
 
 class _Session(Session):

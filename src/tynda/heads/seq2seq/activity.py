@@ -20,7 +20,7 @@ from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.silero import CHUNK, Detector
 
-__all__ = ["MARGIN", "Activity", "Evidence", "cut_repetitions"]
+__all__ = ["MARGIN", "Activity", "Evidence", "cut_repetitions", "without_repetitions"]
 
 Floats = NDArray[np.float32]
 
@@ -102,7 +102,7 @@ def cut_repetitions(found: Sequence[TimedSegment], tokenizer: Any) -> list[Timed
     segments = list[TimedSegment]()
     for segment in found:
         inner = [t for t in segment.tokens if t < tokenizer.eot]
-        once = _without_repetitions(inner)
+        once = without_repetitions(inner)
         if once != inner:
             begin = segment.tokens[: segment.tokens.index(inner[0])]
             stamps = [t for t in segment.tokens[len(begin) :] if t >= tokenizer.eot]
@@ -120,7 +120,7 @@ def cut_repetitions(found: Sequence[TimedSegment], tokenizer: Any) -> list[Timed
     ]
 
 
-def _without_repetitions(tokens: list[int]) -> list[int]:
+def without_repetitions(tokens: list[int]) -> list[int]:
     """Return ``tokens`` where each sequence that comes three times or more in a row comes once."""
     for size in range(1, len(tokens) // _REPETITIONS + 1):
         i = 0

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
 from tynda.errors import TyndaError
-from tynda.heads.base import Exported, Head, Session
+from tynda.heads.base import Exported, Head, LiveDecoder, Session
 from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.activity import Activity
+from tynda.heads.seq2seq.live import PieceLiveDecoder, WindowLiveDecoder
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.recording import Recording
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, suppressed_tokens
@@ -159,6 +160,12 @@ class Seq2SeqHead(Head[Options]):
         if self.model.config.frames is None:
             return pieces.Session(self.model, self.network, options)
         return _Session(self, options)
+
+    def live(self, options: Options) -> LiveDecoder:
+        """See `Head.live`."""
+        self.prepare(options)
+        decoder = WindowLiveDecoder if self.model.config.frames else PieceLiveDecoder
+        return decoder(self.model, self.network, options)
 
 
 class _Session(Session):

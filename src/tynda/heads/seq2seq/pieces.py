@@ -8,7 +8,7 @@ repeats itself. A segment is a whole piece, since there are no times within it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment
 
-__all__ = ["Session", "check_options", "max_samples", "max_tokens", "work"]
+__all__ = ["Session", "check_options", "decode_piece", "max_samples", "max_tokens", "work"]
 
 Floats = NDArray[np.float32]
 
@@ -99,7 +99,7 @@ class Session(base.Session):
         """See `Session.segments`: each piece with text is a segment."""
         seconds = max_samples(self._model) / SAMPLE_RATE
         for start, samples in vad.split(blocks, seconds, seconds * _MIN_FRACTION):
-            result = self._decode(samples)
+            result = decode_piece(self._model, self._network, samples, self._options, self._random)
             self.seconds = start + len(samples) / SAMPLE_RATE
             if result is not None and result.text:
                 self.text += f" {result.text}" if self.text else result.text
@@ -107,19 +107,25 @@ class Session(base.Session):
             if on_progress:
                 on_progress(self.seconds)
 
-    def _decode(self, samples: Floats) -> DecodingResult | None:
-        """Decode a piece ``[n]``; return None where it is shorter than one frame of the encoder."""
-        network, config = self._network, self._model.config
-        features = self._model.frontend(samples)
-        states, lengths = network.encode(features[None], np.array([len(features)]))
-        if not network.engine.array(lengths)[0]:
-            return None
-        count = max_tokens(config, len(samples))
-        options = replace(
-            self._options, max_new_tokens=min(count, self._options.max_new_tokens or count)
-        )
-        cross = network.cross_kv(states, lengths)
-        (result,) = decode(
-            network, cross, options, [None], temperature=options.temperature[0], random=self._random
-        )
-        return result
+
+def decode_piece(
+    model: Checkpoint,
+    network: Network,
+    samples: Floats,
+    options: Options,
+    random: RandomSource,
+    prefix: Sequence[int] = (),
+) -> DecodingResult | None:
+    """Decode one piece ``[n]`` whose text begins with ``prefix``; return None where it is shorter
+    than one frame of the encoder."""
+    features = model.frontend(samples)
+    states, lengths = network.encode(features[None], np.array([len(features)]))
+    if not network.engine.array(lengths)[0]:
+        return None
+    count = max(1, max_tokens(model.config, len(samples)) - len(prefix))
+    options = replace(options, max_new_tokens=min(count, options.max_new_tokens or count))
+    cross, temperature = network.cross_kv(states, lengths), options.temperature[0]
+    (result,) = decode(
+        network, cross, options, [None], temperature=temperature, prefix=prefix, random=random
+    )
+    return result

@@ -187,7 +187,7 @@ def decode(
     beams = options.beam_size if temperature == 0 else None
     rows_per_window = beams or (options.best_of if temperature > 0 else None) or 1
     max_tokens = options.max_new_tokens or network.config.context // 2
-    prompts = [_initial_tokens(network, options, x, prompt, prefix, max_tokens) for x in languages]
+    prompts = [_initial_tokens(network, options, x, prompt, prefix) for x in languages]
     prompt_length = len(prompts[0])
     if prompt_length >= network.config.context:
         raise TyndaError(
@@ -249,16 +249,15 @@ def _initial_tokens(
     language: str | None,
     prompt: Sequence[int],
     prefix: Sequence[int],
-    max_tokens: int,
 ) -> list[int]:
     """Return the tokens that precede the generated text (section 2.3, figure 1)."""
-    tokenizer, half = network.tokenizer, network.config.context // 2
+    tokenizer = network.tokenizer
     tokens = start_tokens(tokenizer, language, options.task)
     if options.without_timestamps and tokenizer.timestamp_begin is not None:
         tokens.append(tokenizer.no_timestamps)
-    tokens += list(prefix)[-max(half - max_tokens, 0) :]  # With -0, this is the whole prefix.
+    tokens += prefix
     if prompt:
-        tokens = [tokenizer.sot_prev, *prompt[-(half - 1) :], *tokens]
+        tokens = [tokenizer.sot_prev, *prompt[1 - network.config.context // 2 :], *tokens]
     return tokens
 
 

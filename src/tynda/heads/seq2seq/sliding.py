@@ -215,7 +215,9 @@ class PromptHistory:
     def prefix(self) -> list[int]:
         """Return the first tokens of the next window's text, which only the first window has."""
         prefix, self._prefix = self._prefix, []
-        return prefix
+        # With the maximum number of new tokens, it fills half of the context at most.
+        room = self._half - (self._options.max_new_tokens or self._half)
+        return prefix[-room:] if room > 0 else prefix
 
     def add(self, tokens: Sequence[int], temperature: float) -> None:
         """Append a window's text, which is only used as prompt if its ``temperature`` is low."""

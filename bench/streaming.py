@@ -1,0 +1,128 @@
+"""Words, latency and processor of live recognition, beside the same model's text of whole files.
+
+    python bench/streaming.py MODEL MANIFEST [--each 4] [--step 0.6] [--hold 0.3] [--histogram]
+
+Each recording is fed in blocks of 0.1 s, with a second of silence after it, as fast as it goes; the
+time that a block takes is added to the audio's own. A word's latency is the time from its end in
+the whole recording's text (by cross-attention, or by CTC) until it is final. A final word is
+unchanged if the first partial text with a word at its place had this word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from difflib import SequenceMatcher
+from typing import Any
+
+import numpy as np
+
+import tynda
+from tynda import manifest
+from tynda.live.settings import LiveSettings
+from tynda.score import change, score
+from tynda.sound import audio
+
+BLOCK = audio.SAMPLE_RATE // 10
+
+
+@dataclass
+class Live:
+    """What was seen of one recording."""
+
+    words: list[str] = field(default_factory=list)
+    final_at: list[float] = field(default_factory=list)
+    """The second of audio at which each word was final."""
+    took: list[float] = field(default_factory=list)
+    """Seconds of computing until it was."""
+    first_seen: list[str] = field(default_factory=list)
+    """The word that was first shown at the place of each final one."""
+
+
+def blocks(samples: Any) -> Iterator[Any]:
+    silent = np.zeros(audio.SAMPLE_RATE, np.float32)
+    padded = np.concatenate([samples, silent])
+    for i in range(0, len(padded), BLOCK):
+        yield padded[i : i + BLOCK]
+
+
+def listen(model: tynda.Model, samples: Any, settings: LiveSettings, options: Any) -> Live:
+    session, live, seen = model.live(options, settings=settings), Live(), dict[int, str]()
+    done = 0  # words of utterances that have ended
+    for number, block in enumerate([*blocks(samples), None]):
+        started = time.perf_counter()
+        found = session.finish() if block is None else session.feed(block)
+        took = time.perf_counter() - started
+        now = min(number + 1, len(samples) / BLOCK + 10) * BLOCK / audio.SAMPLE_RATE
+        for each in found:
+            words = [word.text for word in each.segment.words]
+            for i, word in enumerate(words):
+                seen.setdefault(done + i, word)
+            for word in words[len(live.words) - done : each.final_words]:
+                live.words.append(word)
+                live.final_at.append(now)
+                live.took.append(took)
+            if each.is_final:
+                done = len(live.words)
+    live.first_seen = [seen[i] for i in range(len(live.words))]
+    return live
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("manifest")
+    parser.add_argument("--each", type=int, default=1)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--histogram", action="store_true")
+    for each in fields(LiveSettings):
+        parser.add_argument(f"--{each.name.replace('_', '-')}", type=float, default=each.default)
+    args = parser.parse_args()
+    settings = LiveSettings(**{f.name: getattr(args, f.name) for f in fields(LiveSettings)})
+    model = tynda.load(args.model, threads=args.threads)
+    with_times = {"word_timestamps": True} if model.head.has_decoder else {}
+    whole, live_pairs, waits, latencies = [], [], list[float](), list[float]()
+    same, seconds, spent = 0, 0.0, 0.0
+    for utterance in manifest.read(args.manifest)[:: args.each]:
+        samples = audio.load(utterance.audio)
+        offline = model.transcribe(samples, model.options(**with_times))
+        started = time.process_time()
+        live = listen(model, samples, settings, model.options())
+        spent += time.process_time() - started
+        seconds += len(samples) / audio.SAMPLE_RATE + 1
+        reference = model.normalize(utterance.text)
+        whole.append((reference, model.normalize(offline.text)))
+        live_pairs.append((reference, model.normalize(" ".join(live.words))))
+        same += sum(a == b for a, b in zip(live.words, live.first_seen, strict=True))
+        words = [word for segment in offline.segments for word in segment.words]
+        ours = [model.normalize(word) for word in live.words]
+        theirs = [model.normalize(word.text) for word in words]
+        for i, j, count in SequenceMatcher(a=ours, b=theirs, autojunk=False).get_matching_blocks():
+            for k in range(count):
+                waits.append(live.final_at[i + k] - words[j + k].end)
+                latencies.append(waits[-1] + live.took[i + k])
+    rise = change(whole, live_pairs)
+    count = sum(len(hypothesis.split()) for _, hypothesis in live_pairs)
+    print(
+        f"{args.model}: WER {score(whole).wer:.4f} of whole files, {score(live_pairs).wer:.4f} "
+        f"live ({100 * rise.wer:+.2f} points, {100 * rise.low:+.2f} to {100 * rise.high:+.2f}); "
+        f"{same / max(count, 1):.1%} of {count} final words as first shown; "
+        f"{spent / seconds:.1%} of one core"
+    )
+    for name, times in (("with computing", latencies), ("without", waits)):
+        times.sort()
+        print(
+            f"latency of {len(times)} words, {name}: median {statistics.median(times):.2f} s, "
+            f"95 % {times[int(0.95 * len(times))]:.2f} s"
+        )
+    if args.histogram:
+        for low in np.arange(0, 3, 0.2):
+            n = sum(low <= x < low + 0.2 for x in latencies)
+            print(f"{low:.1f} s {'#' * round(100 * n / len(latencies))} {n}")
+
+
+if __name__ == "__main__":
+    main()

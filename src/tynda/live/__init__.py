@@ -1,0 +1,1 @@
+"""Live recognition: text while somebody speaks."""

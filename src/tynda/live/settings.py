@@ -1,0 +1,57 @@
+"""Settings of live recognition, declared once for programs and for the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tynda.checks import Range, check, setting
+
+__all__ = ["LiveSettings"]
+
+LIVE = "Live recognition"
+
+Seconds = Annotated[float, Range(0.05, 60)]
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """When audio is decoded, and when words are final. Raises `TyndaError` for invalid values."""
+
+    step: Seconds = setting(
+        0.6,
+        "Time between two decodings while somebody speaks. A smaller step shows words sooner and "
+        "needs more of the processor.",
+        heading=LIVE,
+        metavar="SECONDS",
+    )
+    hold: Annotated[float, Range(0, 10)] = setting(
+        0.3,
+        "A word that two decodings agree on is final when this much audio follows it.",
+        heading=LIVE,
+        metavar="SECONDS",
+    )
+    max_hold: Annotated[float, Range(0, 60)] = setting(
+        0.6,
+        "Any word but the last is final when this much audio follows it.",
+        heading=LIVE,
+        metavar="SECONDS",
+    )
+    silence: Seconds = setting(
+        0.6, "Silence that ends an utterance.", heading=LIVE, metavar="SECONDS"
+    )
+    sentence_silence: Seconds = setting(
+        0.35,
+        "Silence that ends an utterance whose text ends a sentence.",
+        heading=LIVE,
+        metavar="SECONDS",
+    )
+    speech: Annotated[float, Range(0, 1, above=True)] = setting(
+        0.4,
+        "Probability of speech, of Silero's detector, from which on somebody speaks.",
+        heading=LIVE,
+        metavar="PROBABILITY",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
