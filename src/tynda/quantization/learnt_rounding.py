@@ -35,7 +35,9 @@ _INITIAL_SHARE = 0.4
 class LearntWeight:
     """A weight in few bits whose rounding is being learnt."""
 
-    def __init__(self, exact: Floats, rounded: Weight, grid: Grid) -> None:
+    def __init__(
+        self, exact: Floats, rounded: Weight, grid: Grid, device: torch.device | str = "cpu"
+    ) -> None:
         """``exact``, float32 ``[out, ...]``, is the original weight; ``rounded`` is its initial
         rounding to ``grid``."""
         self.shape, self.grid = rounded.shape, grid
@@ -48,8 +50,10 @@ class LearntWeight:
         integers = torch.from_numpy(codes.astype(np.float32))
         unrounded = (torch.from_numpy(by_tap(exact)) / self._row.exp() - offset) / group
         self._codes = integers + _INITIAL_SHARE * (unrounded - integers).clamp(-1, 1)
-        for tensor in (self._row, self._group, self._offset, self._codes):
-            tensor.requires_grad_()
+        self._row, self._group, self._offset, self._codes = (
+            tensor.to(device).requires_grad_()
+            for tensor in (self._row, self._group, self._offset, self._codes)
+        )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the parameters with their learning rates, for an optimizer of torch."""
@@ -77,11 +81,11 @@ class LearntWeight:
             row = self._row.exp().clamp(min=MIN_SCALE).half().float()
             codes = self._codes.round().clamp(0, self.grid.levels - 1)
         scales = Scales(
-            row[:, 0].numpy(),
-            group.round().numpy().astype(np.uint8),
-            offset.round().numpy().astype(np.int8),
+            row[:, 0].cpu().numpy(),
+            group.round().cpu().numpy().astype(np.uint8),
+            offset.round().cpu().numpy().astype(np.int8),
         )
-        return from_codes(self.shape, self.grid, scales, codes.numpy().astype(np.uint8))
+        return from_codes(self.shape, self.grid, scales, codes.cpu().numpy().astype(np.uint8))
 
     def _integers(self) -> tuple[Tensor, Tensor]:
         """Return integer group scales and offsets, with which all values are from -127 to 127."""

@@ -30,8 +30,10 @@ __all__ = [
     "Recipe",
     "Rounding",
     "Source",
+    "build",
     "bundled",
     "load",
+    "read_table",
 ]
 
 C = TypeVar("C")
@@ -270,6 +272,11 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
 
     Raises `TyndaError` for a missing file, invalid TOML, and unknown or missing settings.
     """
+    return build(Recipe, name, read_table(name, overrides), _SECTIONS)
+
+
+def read_table(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a recipe as TOML has it; arguments and errors are those of `load`."""
     if name in bundled():
         text = (resources.files("tynda.train") / "recipes" / f"{name}.toml").read_text("utf-8")
     else:
@@ -294,14 +301,22 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
                 raise TyndaError(f"cannot set {key}: {part} is not a section of the recipe")
         section[last] = value
     table.setdefault("name", Path(name).stem)
+    return table
+
+
+def build(kind: type[C], name: str, table: dict[str, Any], sections: Mapping[str, type]) -> C:
+    """Return the recipe of a ``kind`` from its table; ``sections`` are the kinds of its sections.
+
+    Raises `TyndaError` for unknown, missing or invalid settings.
+    """
     try:
         data = table.get("data")
         if isinstance(data, dict) and isinstance(data.get("train"), list):
             data["train"] = [_fill(Source, s, "data.train") for s in data["train"]]
-        for key, kind in _SECTIONS.items():
+        for key, section in sections.items():
             if key in table:
-                table[key] = _fill(kind, table[key], key)
-        return _fill(Recipe, table, "the recipe")
+                table[key] = _fill(section, table[key], key)
+        return _fill(kind, table, "the recipe")
     except TyndaError as error:
         raise TyndaError(f"recipe {name}: {error}") from None
 
