@@ -78,7 +78,7 @@ def folder(tmp_path_factory):
         licence="MIT",
         decoding={"alignment_heads": [(0, 0)]},
     )
-    weights = {k: 3 * v.numpy() for k, v in initial_weights(family.specs(config), 0).items()}
+    weights = {k: 1.5 * v.numpy() for k, v in initial_weights(family.specs(config), 0).items()}
     teacher = folder / "teacher.safetensors"
     checkpoint.save_model(teacher, header, weights)
     tynda.quantize(teacher, folder / "small.safetensors", 3)
@@ -115,12 +115,17 @@ def test_only_the_part_that_learns_changes(folder, tmp_path, part):
 
 
 def test_the_divergence_falls_and_the_file_has_the_weights_that_learnt(folder, tmp_path):
-    path = run(folder, tmp_path / "run", "updates=60", "report=30")
+    path = run(folder, tmp_path / "run", "updates=60", "report=30", "rate=6.0", "samples=3")
     entries = log(tmp_path / "run")
-    assert [entry["update"] for entry in entries] == [30, 60]
+    assert [(e["part"], e["update"]) for e in entries] == [
+        ("encoder", 30),
+        ("encoder", 60),
+        ("decoder", 30),
+        ("decoder", 60),
+    ]
     start = divergence(folder, folder / "small.safetensors", tmp_path)
     found = divergence(folder, path, tmp_path)
-    assert found < 0.7 * start
+    assert found < 0.8 * start
     assert found == pytest.approx(entries[-1]["dev"], rel=1e-2)  # norms are stored in f16
     widths = {stored_bits(w) for w in checkpoint.load(path).weights.values()}
     assert widths == {3, 8, 32}
@@ -129,17 +134,18 @@ def test_the_divergence_falls_and_the_file_has_the_weights_that_learnt(folder, t
 def divergence(folder, init, tmp_path):
     recipe = load("d", read_table(str(folder / "d.toml")))
     distiller = Distiller(recipe, folder, tmp_path / init.stem, init=init)
-    return distiller.divergence()
+    return distiller.divergence(distiller._items("dev", distiller.dev))
 
 
-def test_a_run_goes_on_where_it_was(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_run_goes_on_where_it_was(folder, tmp_path, monkeypatch, part):
     whole = run(folder, tmp_path / "whole")
     kept = Distiller._update
 
-    def interrupted(self):
-        if self.at == 4:
+    def interrupted(self, items):
+        if (self.part, self.at) == (part, 4):
             raise KeyboardInterrupt
-        return kept(self)
+        return kept(self, items)
 
     monkeypatch.setattr(Distiller, "_update", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -160,16 +166,16 @@ def test_windows_are_computed_once(folder, tmp_path, capfd):
     run(folder, tmp_path / "run")
     index = tmp_path / "run" / "cache" / "train" / "texts.jsonl"
     lines = index.read_text().splitlines()
-    states = index.with_name("states.f16").read_bytes()
+    states = index.with_name("teacher.f16").read_bytes()
     assert all(len(json.loads(line)) == 2 for line in lines)
     # The last window was interrupted: its line is incomplete.
     index.write_text("\n".join(lines)[:-3])
-    index.with_name("states.f16").write_bytes(states[:-5])
+    index.with_name("teacher.f16").write_bytes(states[:-5])
     capfd.readouterr()
     run(folder, tmp_path / "run", "updates=7", resume=True)
-    assert f"train: {len(lines)} of {len(lines)} windows" in capfd.readouterr().err
+    assert f"train: texts of {len(lines)} of {len(lines)} windows" in capfd.readouterr().err
     assert index.read_text().splitlines() == lines
-    assert index.with_name("states.f16").read_bytes() == states
+    assert index.with_name("teacher.f16").read_bytes() == states
 
 
 def test_tensors_without_evidence_stay_where_they_are():
@@ -180,9 +186,9 @@ def test_tensors_without_evidence_stay_where_they_are():
         for tensor, optimizer in ((weight, damped), (other, adam)):
             tensor.grad = torch.tensor([1.0, 1e-4])
             optimizer.step()
-    assert other[1] == pytest.approx(-0.5, rel=1e-2)
-    assert abs(weight[1]) < 1e-4
-    assert weight[0] == pytest.approx(-0.5 / (1 + 0.5**0.5), rel=1e-2)
+    assert other.detach()[1] == pytest.approx(-0.5, rel=1e-2)
+    assert abs(float(weight.detach()[1])) < 1e-4
+    assert weight.detach()[0] == pytest.approx(-0.5 / (1 + 0.5**0.5), rel=1e-2)
 
 
 def test_without_damping_it_is_adam():

@@ -1,18 +1,20 @@
 """Label-free distillation: a model in few bits learns from its own full precision.
 
-The student follows the teacher's texts; the Kullback-Leibler divergence of its distributions of the
-next token from the teacher's is minimised (Hinton et al. 2015, "Distilling the knowledge in a
-neural network"; Liu et al. 2023, "LLM-QAT", for rounded weights and generated texts). Where the
-encoder learns, the squared error of its states is minimised as well.
+The student is forced to follow texts that the teacher generated, and the Kullback-Leibler
+divergence of its distributions of the next token from the teacher's is minimised (Hinton et al.
+2015, "Distilling the knowledge in a neural network"; Liu et al. 2023, "LLM-QAT", with generated
+texts and rounded weights). Where the encoder learns, so is the squared error of its states.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from tynda.compile.trace import Value, trace_call
 from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.heads import head_of
+from tynda.heads.seq2seq.search import Network
 from tynda.ops.torch import RoundActivations, TorchOps, retain_freed_memory
 from tynda.store import checkpoint, library
 from tynda.train.damped import DampedAdam
@@ -34,17 +37,27 @@ from tynda.train.data import Corpus, Sounds, plan_epoch
 from tynda.train.distil_recipe import Distillation
 from tynda.train.recipe import Augment
 from tynda.train.student import Student
-from tynda.train.windows import Teacher, Window, Windows
+from tynda.train.windows import Encoded, Teacher, Windows, pad_tokens
 from tynda.weights.weight import dequantize_all
 
 __all__ = ["Distiller"]
 
-# Updates over which the rate rises from 0: Adam's averages are noise at first.
+# Updates over which the rate rises from 0: the averages of Adam are noise at first.
 _WARMUP = 20
+# A report for the user while windows are prepared, after this number of windows.
+_WINDOWS_REPORTED = 48
+
+Item = tuple[Windows, Encoded | None, int]
+"""A window: where it is, the states of the student's encoder if that is fixed, and its index."""
 
 
 class Distiller:
-    """A run of ``recipe`` on the manifests under ``folder``, stored in ``output``."""
+    """A run of ``recipe`` on the manifests under ``folder``, stored in ``output``.
+
+    ``init`` is a model file in few bits. ``output`` holds ``NAME.safetensors``, the model so far;
+    ``last.pt``, to resume; ``start-N.safetensors``, the model with which a later part began;
+    ``log.json``; and ``cache``, the sound and the windows.
+    """
 
     def __init__(
         self,
@@ -61,69 +74,69 @@ class Distiller:
         self.recipe, self.output, self.command = recipe, output, command
         self.device, self.threads = torch.device(device), threads
         self.console = Console(stderr=True)
-        self.teacher, self.start = library.load(recipe.teacher), checkpoint.load(init)
-        self._check_models(init)
-        encoder = self._encoder_names()
-        self.learns_encoder = "encoder" in recipe.learn
-        learning = encoder if self.learns_encoder else set[str]()
-        if "decoder" in recipe.learn:
-            learning = learning | (set(self.start.weights) - encoder)
-        exact = dequantize_all(self.teacher.weights)
-        self.student = Student(self.start, exact, learning, self.device)
-        # The teacher's output layer: all that is needed of it once the windows are prepared.
-        self.exact = {
-            name: torch.from_numpy(exact[name]).to(self.device) for name in self._logits_names()
-        }
-        self.optimizer = DampedAdam(self.student.parameter_groups(), recipe.damping)
-        self.rates = [group["lr"] * recipe.rate for group in self.optimizer.param_groups]
-        self.at, self.history = 0, list[dict[str, float]]()
+        self.teacher = library.load(recipe.teacher)
+        self.exact = dequantize_all(self.teacher.weights)
+        self.history = list[dict[str, Any]]()
         last = output / "last.pt"
-        if resume:
-            self._resume(last)
-        elif last.exists():
+        if not resume and last.exists():
             raise TyndaError(f"{output} has a run already: --resume it or choose another")
+        state = self._read_state(last) if resume else None
+        self.part = int(state["part"]) if state else 0
+        self._open_part(init if self.part == 0 else self._start(self.part))
+        if state:
+            self._restore(last, state)
         self._open_data(folder)
 
-    def _check_models(self, init: Path) -> None:
-        teacher, start = self.teacher, self.start
-        if not head_of(start.family).has_decoder or start.config.frames is None:
-            raise TyndaError(f"{init} has no decoder with windows: only such models are distilled")
-        if teacher.family is not start.family or teacher.config != start.config:
-            raise TyndaError(f"{self.recipe.teacher} is not the model that {init} was made from")
+    def _start(self, part: int) -> Path:
+        return self.output / f"start-{part}.safetensors"
 
-    def _encoder_names(self) -> set[str]:
-        """Return the names of the weights that the encoder uses."""
-        config = self.start.config
+    def _open_part(self, path: Path) -> None:
+        """Begin with the next part of the model that learns, from the model file at ``path``."""
+        self.model = checkpoint.load(path)
+        self._check_model(path)
+        config = self.model.config
+        self.learns_encoder = self.recipe.learn[self.part] == "encoder"
         features = Value((1, config.frames * config.stride, config.bins))
-        return self._names("encode", features, Value((1,), is_integer=True))
+        encoder = self._names("encode", features, Value((1,), is_integer=True))
+        names = encoder if self.learns_encoder else set(self.model.weights) - encoder
+        self.student = Student(self.model, self.exact, names, self.device)
+        # This is all that is needed of the teacher once the windows are prepared.
+        self.output_layer = {
+            name: torch.from_numpy(self.exact[name]).to(self.device)
+            for name in self._names("logits", Value((1, config.channels)))
+        }
+        self.optimizer = DampedAdam(self.student.parameter_groups(), self.recipe.damping)
+        self.rates = [group["lr"] * self.recipe.rate for group in self.optimizer.param_groups]
+        self.at = 0
 
-    def _logits_names(self) -> set[str]:
-        return self._names("logits", Value((1, self.start.config.channels)))
+    def _check_model(self, path: Path) -> None:
+        teacher, model = self.teacher, self.model
+        if not head_of(model.family).has_decoder or model.config.frames is None:
+            raise TyndaError(f"{path} has no decoder with windows: only such models are distilled")
+        if teacher.family is not model.family or teacher.config != model.config:
+            raise TyndaError(f"{self.recipe.teacher} is not the model that {path} was made from")
 
     def _names(self, program: str, *inputs: Value) -> set[str]:
-        family, config = self.start.family, self.start.config
+        """Return the names of the weights that a program of the family uses."""
+        family, config = self.model.family, self.model.config
         traced, _ = trace_call(family.programs[program], family.shapes(config), config, *inputs)
         return {value.name for step in traced.steps for value in step.weights}
 
     def _open_data(self, folder: Path) -> None:
         d, recipe, cache = self.recipe.data, self.recipe, self.output / "cache"
-        utterances, members = [], []
-        for source in d.train:
-            found = manifest.read(folder / source.manifest)
-            members.append(list(range(len(utterances), len(utterances) + len(found))))
-            utterances += found
-        corpus = Corpus(utterances, cache)
+        utterances = [manifest.read(folder / source.manifest) for source in d.train]
+        ends = np.cumsum([0, *map(len, utterances)])
+        members = [list(range(a, b)) for a, b in pairwise(ends)]
+        corpus = Corpus([u for part in utterances for u in part], cache)
         rng = np.random.default_rng(recipe.seed)
         examples = plan_epoch(corpus, d.train, members, d.max_seconds, rng)
         rng.shuffle(examples)
-        noises: Sequence[Any] = ()
-        if d.noise:
-            noises = Sounds(Corpus(manifest.read(folder / d.noise), cache))
-        self.windows = self._windows("train", corpus, examples, recipe.augment, noises)
+        noises = Sounds(Corpus(manifest.read(folder / d.noise), cache) if d.noise else None)
+        self.train = self._windows("train", corpus, examples, recipe.augment, noises)
         dev = [u for m in d.dev for u in manifest.read(folder / m)]
         count = min(d.dev_utterances or len(dev), len(dev))
         dev = [dev[i * len(dev) // count] for i in range(count)]
-        singles = [(i,) for i in range(len(dev))]
+        singles = [(i,) for i in range(count)]
         self.dev = self._windows("dev", Corpus(dev, cache), singles, Augment(), ()) if dev else None
 
     def _windows(
@@ -135,65 +148,72 @@ class Distiller:
         noises: Sequence[Any],
     ) -> Windows:
         """Open the windows of a part of the data, and prepare those that are missing."""
-        recipe = self.recipe
+        recipe, folder = self.recipe, self.output / "cache" / name
         audio = [str(u.audio) for u in corpus.utterances]
-        identity = repr((recipe.teacher, recipe.samples, self.learns_encoder, audio))
+        identity = repr((recipe.teacher, recipe.samples, audio))
         windows = Windows(
-            corpus,
-            examples,
-            augment,
-            noises,
-            recipe.seed,
-            self.teacher,
-            self.output / "cache" / name,
-            identity,
+            corpus, examples, augment, noises, recipe.seed, self.teacher, folder, identity
         )
-        if len(windows.texts) == len(windows):
-            return windows
-        trainable = self.start.family.trainable(self.start.config)
-        student = None
-        if not self.learns_encoder:
-            student = open_engine(self.start.weights, trainable, bits=8, threads=self.threads)
-        teacher = Teacher(self.teacher, recipe.samples if name == "train" else 0, self.threads)
-        started, begun = time.monotonic(), len(windows.texts)
-
-        def report(done: int) -> None:
-            if done % 50 == 0 or done == len(windows):
-                seconds = (time.monotonic() - started) / (done - begun)
-                self._say(f"{name}: {done} of {len(windows)} windows, {seconds:.2f} s each")
-
-        windows.prepare(teacher, student, report)
+        if len(windows.texts) < len(windows):
+            teacher = Teacher(self.teacher, recipe.samples if name == "train" else 0, self.threads)
+            windows.prepare(teacher, self._report_windows(f"{name}: texts of", len(windows)))
         return windows
+
+    def _report_windows(self, title: str, count: int) -> Callable[[int], None]:
+        def report(done: int) -> None:
+            if done % _WINDOWS_REPORTED == 0 or done == count:
+                self._say(f"{title} {done} of {count} windows")
+
+        return report
+
+    def _items(self, name: str, windows: Windows | None) -> list[Item]:
+        """Return the windows of a part of the data, with states of the student's encoder."""
+        if windows is None:
+            return []
+        if self.learns_encoder:
+            return [(windows, None, i) for i in range(len(windows))]
+        model = self.model
+        trainable = model.family.trainable(model.config)
+        engine = open_engine(model.weights, trainable, bits=8, threads=self.threads)
+        network = Network(engine, model.family, model.config, model.tokenizer, ())
+        report = self._report_windows(f"{name}: states of", len(windows))
+        encoded = windows.encode(network, f"student-{self.part}", report)
+        return [(windows, encoded, i) for i in range(len(windows))]
 
     def run(self) -> Path:
         """Learn to the end of the recipe; return the path of the model file."""
         retain_freed_memory()
         path = self.output / f"{self.recipe.name}.safetensors"
-        recipe = self.recipe
-        if self.dev and not self.at:
-            self._say(f"before: dev {self.divergence():.4f} nats per token")
-        started, losses = time.monotonic(), list[tuple[float, float]]()
+        while True:
+            self._run_part(path)
+            if self.part + 1 == len(self.recipe.learn):
+                return path
+            self.part += 1
+            self.export(self._start(self.part))
+            self._open_part(self._start(self.part))
+
+    def _run_part(self, path: Path) -> None:
+        recipe, losses = self.recipe, list[tuple[float, float]]()
+        train, dev = self._items("train", self.train), self._items("dev", self.dev)
+        if dev and not self.at:
+            self._say(f"{recipe.learn[self.part]}: dev {self.divergence(dev):.4f} nats per token")
+        started = time.monotonic()
         while self.at < recipe.updates:
-            losses.append(self._update())
+            losses.append(self._update(train))
             self.at += 1
             if self.at % recipe.report == 0 or self.at == recipe.updates:
-                seconds = (time.monotonic() - started) / len(losses)
                 loss, error = (float(x) for x in np.mean(losses, axis=0))
-                entry: dict[str, float] = {"update": self.at, "loss": loss}
-                if self.learns_encoder:
-                    entry["states"] = error
-                if self.dev:
-                    entry["dev"] = self.divergence()
-                self.history.append({**entry, "seconds": seconds})
-                self._say("  ".join(f"{k} {v:.4g}" for k, v in self.history[-1].items()))
+                entry: dict[str, Any] = {"part": recipe.learn[self.part], "update": self.at}
+                entry |= {"loss": loss} | ({"states": error} if self.learns_encoder else {})
+                entry |= {"dev": self.divergence(dev)} if dev else {}
+                seconds = (time.monotonic() - started) / len(losses)
+                self.history.append({**entry, "seconds": round(seconds, 2)})
+                self._say("  ".join(f"{k} {_short(v)}" for k, v in self.history[-1].items()))
                 self._save()
                 self.export(path)
                 started, losses = time.monotonic(), []
-        if not path.exists():
-            self.export(path)
-        return path
 
-    def _update(self) -> tuple[float, float]:
+    def _update(self, items: Sequence[Item]) -> tuple[float, float]:
         """Make one update; return the divergence per token, and the relative error of states."""
         recipe = self.recipe
         warm, left = min(1.0, (self.at + 1) / _WARMUP), 1 - self.at / recipe.updates
@@ -202,90 +222,86 @@ class Distiller:
         values, rounded = self.student.values()
         # The gradients of several windows are summed before they reach the parameters.
         leaves = {name: value.detach().requires_grad_() for name, value in rounded.items()}
-        weights = {**values, **leaves}
-        chosen = self._chosen(self.at)
-        tokens = sum(sum(map(len, self.windows.texts[i])) for i in chosen)
+        chosen = [items[i] for i in self._chosen(len(items))]
+        tokens = sum(len(windows[i].decoded) for windows, _, i in chosen)
         divergence, error = 0.0, 0.0
-        for index in chosen:
-            window = self.windows.get(index, features=self.learns_encoder)
-            one, other = self._losses(window, weights)
-            loss = one / tokens + recipe.states * other / len(chosen)
-            loss.backward()  # type: ignore[no-untyped-call]
-            divergence += float(one.detach()) / tokens
-            error += float(other.detach()) / len(chosen)
-        used = [(v, leaves[n].grad) for n, v in rounded.items() if leaves[n].grad is not None]
-        torch.autograd.backward([v for v, _ in used], [g for _, g in used])
-        if not np.isfinite(divergence):
+        for item in chosen:
+            one, other = self._losses(item, {**values, **leaves})
+            one, other = one / tokens, other / len(chosen)
+            (one + recipe.states * other).backward()  # type: ignore[no-untyped-call]
+            divergence, error = divergence + float(one.detach()), error + float(other.detach())
+        if not math.isfinite(divergence + error):
             raise TyndaError(f"the distillation diverged at update {self.at + 1}: lower rate")
+        used = [(v, leaf.grad) for n, v in rounded.items() if (leaf := leaves[n]).grad is not None]
+        torch.autograd.backward([v for v, _ in used], [g for _, g in used])
         self.optimizer.step()
         self.optimizer.zero_grad()
         return divergence, error
 
-    def _chosen(self, update: int) -> list[int]:
-        """Return the windows of an update: each pass has all windows in another order."""
-        size, count = self.recipe.batch, len(self.windows)
-        chosen = []
-        for i in range(update * size, (update + 1) * size):
+    def _chosen(self, count: int) -> list[int]:
+        """Return the windows of an update; each pass has all of them in another order."""
+        size, chosen = self.recipe.batch, list[int]()
+        for i in range(self.at * size, (self.at + 1) * size):
             order = np.random.default_rng([self.recipe.seed, i // count]).permutation(count)
             chosen.append(int(order[i % count]))
         return chosen
 
-    def _losses(self, window: Window, weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _losses(self, item: Item, weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the divergence, summed over tokens, and the relative squared error of states."""
-        family, config = self.start.family, self.start.config
-        ops = RoundActivations()
-        target = torch.tensor(window.states, device=self.device).float()[None]
-        lengths = torch.tensor([target.shape[1]], device=self.device)
+        windows, encoded, index = item
+        window, (programs, config) = windows[index], self._settings
+        ops, device = RoundActivations(), self.device
+
+        def tensor(x: Any) -> Tensor:
+            return torch.tensor(x, device=device)
+
+        target = tensor(window.states if encoded is None else encoded[index]).float()[None]
         states, error = target, target.new_zeros(())
-        if window.features is not None:
-            features = torch.from_numpy(window.features)[None].to(self.device)
-            size = torch.tensor([features.shape[1]], device=self.device)
-            states, _ = family.programs["encode"](ops, weights, config, features, size)
+        if encoded is None:
+            features = tensor(windows.features(index))[None]
+            length = tensor([features.shape[1]])
+            states, _ = programs["encode"](ops, weights, config, features, length)
             error = (states - target).square().mean() / target.square().mean()
-        cross = family.programs["cross_kv"](ops, weights, config, states, lengths)
-        longest = max(map(len, window.texts))
-        tokens = torch.tensor([t + t[-1:] * (longest - len(t)) for t in window.texts])
-        starts = torch.zeros(len(tokens), dtype=torch.long)
-        tokens, starts = tokens.to(self.device), starts.to(self.device)
-        decoded, _ = family.programs["decode"](ops, weights, config, tokens, starts, cross)
+        cross = programs["cross_kv"](ops, weights, config, states, tensor([states.shape[1]]))
+        tokens, starts = tensor(pad_tokens(window.texts)), tensor([0] * len(window.texts))
+        decoded, _ = programs["decode"](ops, weights, config, tokens, starts, cross)
         rows = torch.cat([x[: len(t)] for x, t in zip(decoded, window.texts, strict=True)])
-        found = family.programs["logits"](ops, weights, config, rows).log_softmax(-1)
+        found = programs["logits"](ops, weights, config, rows).log_softmax(-1)
         with torch.no_grad():
-            expected = torch.tensor(window.decoded, device=self.device).float()
-            logits = family.programs["logits"](TorchOps(), self.exact, config, expected)
+            exact = tensor(window.decoded).float()
+            logits = programs["logits"](TorchOps(), self.output_layer, config, exact)
             expected = logits.log_softmax(-1)
         divergence = torch.nn.functional.kl_div(found, expected, reduction="sum", log_target=True)
         return divergence, error
 
+    @property
+    def _settings(self) -> tuple[Any, Any]:
+        return self.model.family.programs, self.model.config
+
     @torch.no_grad()
-    def divergence(self) -> float:
-        """Return the divergence from the teacher on the dev windows, in nats for each token."""
-        assert self.dev is not None
+    def divergence(self, items: Sequence[Item]) -> float:
+        """Return the divergence from the teacher, in nats for each token."""
         weights, _ = self.student.values()
-        total, tokens = 0.0, 0
-        for index in range(len(self.dev)):
-            window = self.dev.get(index, features=self.learns_encoder)
-            total += float(self._losses(window, weights)[0])
-            tokens += len(window.decoded)
-        return total / tokens
+        total = sum(float(self._losses(item, weights)[0]) for item in items)
+        return total / sum(len(windows[i].decoded) for windows, _, i in items)
 
     def export(self, path: Path) -> None:
         """Write the student as a model file."""
-        start = self.start
+        model = self.model
+        about = {"command": self.command, **asdict(self.recipe)}
         header = replace(
-            start.header,
-            tokenizer=start.tokenizer.to_dict(),
+            model.header,
+            tokenizer=model.tokenizer.to_dict(),
             scores={},
-            training=start.header.training
-            | {"distilled": {"command": self.command, **asdict(self.recipe)}},
+            training=model.header.training | {"distilled": about},
         )
         checkpoint.save_model(path, header, self.student.weights(), bits=16)
 
     def _save(self) -> None:
-        parameters = [p.detach() for g in self.optimizer.param_groups for p in g["params"]]
         state = {
-            "parameters": parameters,
+            "parameters": [p.detach() for p in self._parameters],
             "optimizer": self.optimizer.state_dict(),
+            "part": self.part,
             "at": self.at,
             "history": self.history,
         }
@@ -295,23 +311,37 @@ class Distiller:
         log = {"command": self.command, "recipe": asdict(self.recipe), "updates": self.history}
         write_whole(self.output / "log.json", json.dumps(log, indent=1).encode())
 
-    def _resume(self, last: Path) -> None:
+    @property
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _read_state(self, last: Path) -> dict[str, Any]:
         if not last.exists():
             raise TyndaError(f"nothing to resume: {last} does not exist")
-        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         try:
-            state = torch.load(last, map_location=self.device, weights_only=True)
+            state: dict[str, Any] = torch.load(last, map_location=self.device, weights_only=True)
+            if not 0 <= state["part"] < len(self.recipe.learn):
+                raise ValueError
+            return state
+        except Exception:  # a damaged file may raise any exception
+            raise TyndaError(f"{last} is damaged: start again in another folder") from None
+
+    def _restore(self, last: Path, state: dict[str, Any]) -> None:
+        try:
             with torch.no_grad():
-                for mine, stored in zip(parameters, state["parameters"], strict=True):
+                for mine, stored in zip(self._parameters, state["parameters"], strict=True):
                     mine.copy_(stored)
             self.optimizer.load_state_dict(state["optimizer"])
             self.at, self.history = int(state["at"]), list(state["history"])
-        except Exception:  # a damaged file may raise any exception
+        except Exception:
             raise TyndaError(
-                f"{last} is damaged, or the run began with another model: start again in another "
-                "folder"
+                f"{last} does not fit: resume with the recipe and the --init of its first call"
             ) from None
 
     def _say(self, line: str) -> None:
         """Print one line without wrapping or markup."""
         self.console.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

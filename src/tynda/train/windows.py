@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.compile.engine import Engine
 from tynda.errors import TyndaError
 from tynda.heads import head_of
 from tynda.heads.seq2seq.head import first_language
@@ -33,27 +33,28 @@ from tynda.train.augment import distort
 from tynda.train.data import Corpus, join
 from tynda.train.recipe import Augment
 
-__all__ = ["Teacher", "Window", "Windows", "forced_states"]
+__all__ = ["Teacher", "Window", "Windows", "forced_states", "pad_tokens"]
 
 Floats = NDArray[np.float32]
+Encoded = NDArray[np.float16]
 
 # Maximum tokens that the teacher generates for each second of audio, and in addition. One that
 # repeats itself would otherwise continue to the end of its context.
 _TOKENS_PER_SECOND = 8
 _EXTRA_TOKENS = 8
+# Number of windows that are computed together: a step of a decoder reads all of its weights.
+_TOGETHER = 8
 
 
 @dataclass(frozen=True)
 class Window:
     """A window, and the targets that the teacher gives for it."""
 
-    features: Floats | None
-    """``[frames, bins]``; None where the encoder does not learn."""
-    states: NDArray[np.float16]
-    """States ``[frames, channels]`` of the student's encoder; where that learns, the teacher's."""
+    states: Encoded
+    """States ``[frames, channels]`` of the teacher's encoder."""
     texts: list[list[int]]
     """Tokens of the teacher's texts: the most likely one, then sampled ones."""
-    decoded: NDArray[np.float16]
+    decoded: Encoded
     """States ``[n, channels]`` of the teacher's decoder after all tokens of all texts."""
 
 
@@ -66,6 +67,13 @@ def forced_states(
     return states
 
 
+def pad_tokens(texts: Sequence[list[int]]) -> list[list[int]]:
+    """Return the texts with the length of the longest: the last token of shorter ones is
+    repeated."""
+    longest = max(map(len, texts))
+    return [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in texts]
+
+
 class Teacher:
     """A model in full precision that generates texts and targets."""
 
@@ -76,34 +84,48 @@ class Teacher:
         self._samples, self._model = samples, model
 
     def __call__(
-        self, features: Floats, seconds: float, seed: int
-    ) -> tuple[Floats, list[list[int]], Floats]:
-        """Return the encoder's states, the texts, and the decoder's states after their tokens."""
-        network = self.network
-        states, lengths = network.encode(features[None], np.array([len(features)]))
+        self, features: Floats, seconds: Sequence[float], seed: int
+    ) -> list[tuple[Floats, list[list[int]], Floats]]:
+        """Return, for each window of ``features [windows, frames, bins]``, the encoder's states,
+        the texts, and the decoder's states after their tokens."""
+        network, array = self.network, self.network.engine.array
+        count = len(features)
+        states, lengths = network.encode(features, np.full(count, features.shape[1]))
         cross = network.cross_kv(states, lengths)
         language = first_language(network.tokenizer)
         start = start_tokens(network.tokenizer, language, "transcribe")
-        limit = network.config.context // 2
-        count = min(limit, _EXTRA_TOKENS + round(_TOKENS_PER_SECOND * seconds))
-        options, random = Options(max_new_tokens=count, best_of=1), RandomSource(seed)
-        texts, decoded = [], []
+        limits = [
+            min(network.config.context // 2, _EXTRA_TOKENS + round(_TOKENS_PER_SECOND * duration))
+            for duration in seconds
+        ]
+        options, random = Options(max_new_tokens=max(limits), best_of=1), RandomSource(seed)
+        texts: list[list[list[int]]] = [[] for _ in range(count)]
+        decoded: list[list[Floats]] = [[] for _ in range(count)]
         for index in range(1 + self._samples):
-            (result,) = decode(
-                network, cross, options, [language], temperature=float(index > 0), random=random
+            results = decode(
+                network,
+                cross,
+                options,
+                [language] * count,
+                temperature=float(index > 0),
+                random=random,
             )
-            tokens = (start + result.tokens)[: network.config.context]
+            tokens = [
+                (start + result.tokens[:limit])[: network.config.context]
+                for result, limit in zip(results, limits, strict=True)
+            ]
             settings = network.family, network.config
-            found = network.engine.run(
-                forced_states, settings, cross, np.array([tokens]), np.zeros(1, np.int64)
-            )
-            texts.append(tokens)
-            decoded.append(network.engine.array(found)[0].copy())
-        return network.engine.array(states)[0].copy(), texts, np.concatenate(decoded)
+            inputs = np.array(pad_tokens(tokens)), np.zeros(count, np.int64)
+            found = array(network.engine.run(forced_states, settings, cross, *inputs))
+            for i, mine in enumerate(tokens):
+                texts[i].append(mine)
+                decoded[i].append(found[i, : len(mine)].copy())
+        encoded = array(states)
+        return [(encoded[i], texts[i], np.concatenate(decoded[i])) for i in range(count)]
 
 
 class Windows:
-    """Windows, stored in a folder as soon as each is computed."""
+    """Windows, whose targets are stored in a folder as soon as they are computed."""
 
     def __init__(
         self,
@@ -120,99 +142,115 @@ class Windows:
         the targets depend on. Raises `TyndaError` if the folder has other windows."""
         self._corpus, self._examples, self._augment = corpus, list(examples), augment
         self._noises, self._seed, self._model = noises, seed, model
-        config = model.config
-        self._shape = config.frames, config.channels
+        self._window_features = head_of(model.family).window_features
+        self._shape = model.config.frames, model.config.channels
+        self._folder = folder
+        self._index, self._states, self._decoded = (
+            folder / name for name in ("texts.jsonl", "teacher.f16", "decoded.f16")
+        )
         key = repr((identity, self._examples, augment, seed))
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._index, self._states = folder / "texts.jsonl", folder / "states.f16"
-        self._decoded = folder / "decoded.f16"
-        name = folder / "windows.json"
-        try:
-            known = json.loads(name.read_text())["digest"] if name.exists() else None
-        except (OSError, ValueError, KeyError, TypeError):
-            known = ""
-        if known not in (None, digest):
-            raise TyndaError(
-                f"{folder} has windows of other data, settings or models: remove it, or choose "
-                "another --output"
-            )
-        name.write_text(json.dumps({"digest": digest}))
+        self._check_folder(hashlib.sha256(key.encode()).hexdigest())
         self.texts: list[list[list[int]]] = self._read_index()
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def prepare(
-        self, teacher: Teacher, student: Engine | None, on_window: Callable[[int], None]
-    ) -> None:
-        """Compute the windows that are missing. ``student`` encodes where its encoder is fixed."""
-        done = len(self.texts)
-        if done == len(self):
-            return
-        network = teacher.network
-        size = int(np.prod(self._shape)) * 2
-        tokens = sum(len(t) for texts in self.texts for t in texts)
-        for path, used in ((self._states, done * size), (self._decoded, tokens * self._width)):
-            with path.open("ab") as file:
-                file.truncate(used)
-        index = self._index.open("a")
-        states_file, decoded_file = self._states.open("ab"), self._decoded.open("ab")
-        with index, states_file, decoded_file:
-            for i in range(done, len(self)):
-                samples = self.samples(i)
-                features = head_of(self._model.family).window_features(self._model, samples)
-                seconds = len(samples) / SAMPLE_RATE
-                states, texts, decoded = teacher(features, seconds, self._seed + i)
-                if student is not None:
-                    encode = network.family.programs["encode"]
-                    inputs = features[None], np.array([len(features)])
-                    found, _ = student.run(encode, network.config, *inputs)
-                    states = student.array(found)[0]
-                states_file.write(states.astype(np.float16).tobytes())
-                decoded_file.write(decoded.astype(np.float16).tobytes())
-                states_file.flush()
-                decoded_file.flush()
-                index.write(json.dumps(texts) + "\n")
-                index.flush()
-                self.texts.append(texts)
-                on_window(i + 1)
-
-    @property
-    def _width(self) -> int:
-        return int(self._shape[1]) * 2
+    def _check_folder(self, digest: str) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        mark = self._folder / "digest"
+        if not mark.exists():
+            mark.write_text(digest)
+        elif mark.read_text("utf-8", "replace") != digest:
+            raise TyndaError(
+                f"{self._folder} has windows of other data, settings or models: remove it, or "
+                "choose another --output"
+            )
 
     def _read_index(self) -> list[list[list[int]]]:
         if not self._index.exists():
             return []
         text = self._index.read_text()
-        complete = text[: text.rfind("\n") + 1]
-        if complete != text:
-            self._index.write_text(complete)
         try:
-            return [json.loads(line) for line in complete.splitlines()]
+            return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         except ValueError:
             raise TyndaError(f"{self._index} is damaged: remove its folder") from None
 
-    def samples(self, index: int) -> Floats:
+    def prepare(self, teacher: Teacher, on_progress: Callable[[int], None]) -> None:
+        """Compute the targets that are missing."""
+        # A block that was interrupted is computed again as a whole, with the same random numbers.
+        done = len(self.texts)
+        done -= done % _TOGETHER if done < len(self) else 0
+        del self.texts[done:]
+        self._index.write_text("".join(json.dumps(texts) + "\n" for texts in self.texts))
+        tokens = sum(len(t) for texts in self.texts for t in texts)
+        _truncate(self._states, done * self._shape[0] * self._shape[1])
+        _truncate(self._decoded, tokens * self._shape[1])
+        with (
+            self._index.open("a") as index,
+            self._states.open("ab") as states_file,
+            self._decoded.open("ab") as decoded_file,
+        ):
+            for block in self._blocks(done):
+                sounds = [self._samples(i) for i in block]
+                features = np.stack([self._window_features(self._model, x) for x in sounds])
+                seconds = [len(x) / SAMPLE_RATE for x in sounds]
+                for states, texts, decoded in teacher(features, seconds, self._seed + block[0]):
+                    _append(states_file, states)
+                    _append(decoded_file, decoded)
+                    index.write(json.dumps(texts) + "\n")
+                    index.flush()
+                    self.texts.append(texts)
+                on_progress(len(self.texts))
+
+    def encode(self, network: Network, name: str, on_progress: Callable[[int], None]) -> Encoded:
+        """Return the states of another encoder, which are stored in a file of this ``name``."""
+        path, size = self._folder / f"{name}.f16", self._shape[0] * self._shape[1]
+        done = path.stat().st_size // (2 * size) if path.exists() else 0
+        _truncate(path, done * size)
+        with path.open("ab") as file:
+            for block in self._blocks(done):
+                features = np.stack([self.features(i) for i in block])
+                lengths = np.full(len(features), features.shape[1])
+                states, _ = network.encode(features, lengths)
+                for row in network.engine.array(states):
+                    _append(file, row)
+                on_progress(block[-1] + 1)
+        return np.memmap(path, np.float16, "r").reshape(-1, *self._shape)
+
+    def _blocks(self, done: int) -> Iterator[range]:
+        for first in range(done, len(self), _TOGETHER):
+            yield range(first, min(first + _TOGETHER, len(self)))
+
+    def _samples(self, index: int) -> Floats:
         """Return the samples of a window: recordings, joined and distorted."""
         rng = np.random.default_rng([self._seed, index])
         sounds = [self._corpus.samples(i) for i in self._examples[index]]
         return distort(join(sounds, rng)[0], self._augment, self._noises, (), rng)
 
-    def get(self, index: int, *, features: bool) -> Window:
-        """Return a window, with its ``features`` or without."""
-        if not hasattr(self, "_ends"):
-            counts = (sum(map(len, texts)) for texts in self.texts)
-            self._ends = [0, *accumulate(counts)]
-            self._all_states = np.memmap(self._states, np.float16, "r").reshape(-1, *self._shape)
-            self._all_decoded = np.memmap(self._decoded, np.float16, "r").reshape(
-                -1, self._shape[1]
-            )
-        found = None
-        if features:
-            found = head_of(self._model.family).window_features(self._model, self.samples(index))
-        first, last = self._ends[index : index + 2]
-        return Window(
-            found, self._all_states[index], self.texts[index], self._all_decoded[first:last]
-        )
+    def features(self, index: int) -> Floats:
+        """Return the features ``[frames, bins]`` of a window."""
+        found: Floats = self._window_features(self._model, self._samples(index))
+        return found
+
+    @cached_property
+    def _targets(self) -> tuple[Encoded, Encoded, list[int]]:
+        """The states of encoder and decoder, and the ends of the windows in the latter."""
+        counts = (sum(map(len, texts)) for texts in self.texts)
+        states = np.memmap(self._states, np.float16, "r").reshape(-1, *self._shape)
+        decoded = np.memmap(self._decoded, np.float16, "r").reshape(-1, self._shape[1])
+        return states, decoded, [0, *accumulate(counts)]
+
+    def __getitem__(self, index: int) -> Window:
+        states, decoded, ends = self._targets
+        return Window(states[index], self.texts[index], decoded[ends[index] : ends[index + 1]])
+
+
+def _truncate(path: Path, numbers: int) -> None:
+    """Shorten a file to this many numbers in f16, which have two bytes."""
+    with path.open("ab") as file:
+        file.truncate(2 * numbers)
+
+
+def _append(file: BinaryIO, states: Floats) -> None:
+    file.write(states.astype(np.float16).tobytes())
+    file.flush()
