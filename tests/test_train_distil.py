@@ -19,8 +19,8 @@ from tynda.sound.frontend import LogMel  # noqa: E402
 from tynda.store import checkpoint  # noqa: E402
 from tynda.train.damped import DampedAdam  # noqa: E402
 from tynda.train.distil import Distiller  # noqa: E402
-from tynda.train.distil_recipe import load  # noqa: E402
-from tynda.train.recipe import read_table  # noqa: E402
+from tynda.train.distil_recipe import is_distillation, load  # noqa: E402
+from tynda.train.recipe import bundled, read_table  # noqa: E402
 from tynda.train.run import train  # noqa: E402
 from tynda.train.start import initial_weights  # noqa: E402
 from tynda.train.tokens import learn_tokens  # noqa: E402
@@ -101,6 +101,13 @@ def changed(folder, path):
     before = checkpoint.load(folder / "small.safetensors").weights
     after = checkpoint.load(path).weights
     return {n for n in before if not np.array_equal(floats(before[n]), floats(after[n]))}
+
+
+@pytest.mark.parametrize("name", bundled("distillations"))
+def test_every_bundled_distillation_loads(name):
+    table = read_table(name)
+    assert is_distillation(table)
+    assert load(name, table).name == name
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

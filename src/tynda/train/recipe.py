@@ -261,9 +261,10 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def bundled() -> list[str]:
-    """Return the names of the recipes that are installed with tynda."""
-    folder = resources.files("tynda.train") / "recipes"
+def bundled(kind: str = "recipes") -> list[str]:
+    """Return the names of the recipes that are installed with tynda; ``kind`` is their folder:
+    ``recipes``, or ``distillations`` of finished models."""
+    folder = resources.files("tynda.train") / kind
     return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith("toml"))
 
 
@@ -277,8 +278,9 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
 
 def read_table(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a recipe as TOML has it; arguments and errors are those of `load`."""
-    if name in bundled():
-        text = (resources.files("tynda.train") / "recipes" / f"{name}.toml").read_text("utf-8")
+    known = {known: kind for kind in ("recipes", "distillations") for known in bundled(kind)}
+    if name in known:
+        text = (resources.files("tynda.train") / known[name] / f"{name}.toml").read_text("utf-8")
     else:
         try:
             text = Path(name).read_text("utf-8")
@@ -286,7 +288,7 @@ def read_table(name: str, overrides: Mapping[str, Any] | None = None) -> dict[st
             raise TyndaError(f"recipe {name} is not UTF-8 text: save it in UTF-8") from None
         except (OSError, ValueError):  # a name with a NUL raises ValueError
             raise TyndaError(
-                f"no recipe {name!r}: give a TOML file or one of {', '.join(bundled())}"
+                f"no recipe {name!r}: give a TOML file or one of {', '.join(known)}"
             ) from None
     try:
         table = tomllib.loads(text)
