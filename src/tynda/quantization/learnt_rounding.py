@@ -115,33 +115,32 @@ class _Dequantize(torch.autograd.Function):
         levels: int,
         size: int,
     ) -> Tensor:
-        inputs = codes.shape[1]
         integers = codes.round().clamp_(0, levels - 1)
         ctx.save_for_backward(codes, integers, group, offset, row)
         ctx.levels, ctx.size = levels, size
-        wide = _repeat_groups(group, size, inputs)
-        return (integers * wide + _repeat_groups(offset, size, inputs)) * row
+        values = (_by_group(integers, size) * group[..., None]).add_(offset[..., None])
+        return values.flatten(1)[:, : codes.shape[1]] * row
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         codes, integers, group, offset, row = ctx.saved_tensors
-        inputs, size = codes.shape[1], ctx.size
-        repeated = _repeat_groups(group, size, inputs)
-        scaled = gradient * row
-        values = integers * repeated + _repeat_groups(offset, size, inputs)
-        to_row = (gradient * values).sum(1, keepdim=True)
-        to_group, to_offset = _sum_groups(scaled * integers, size), _sum_groups(scaled, size)
+        by_group = _by_group(gradient, ctx.size)
+        # All other gradients follow from two sums over each group.
+        to_group, to_offset = (by_group * _by_group(integers, ctx.size)).sum(2), by_group.sum(2)
+        to_row = (group * to_group + offset * to_offset).sum(1, keepdim=True)
+        to_codes = (by_group * (row * group)[..., None]).flatten(1)[:, : codes.shape[1]]
         inside = (codes > -0.5) & (codes < ctx.levels - 0.5)  # Clamped codes have no gradient.
-        return scaled.mul_(repeated).mul_(inside), to_group, to_offset, to_row, None, None
+        return to_codes * inside, row * to_group, row * to_offset, to_row, None, None
+
+
+def _by_group(values: Tensor, size: int) -> Tensor:
+    """Reshape ``[out, inputs]`` to ``[out, groups, size]``, with zeros after the last input."""
+    padded = torch.nn.functional.pad(values, (0, -values.shape[1] % size))
+    return padded.reshape(len(values), -1, size)
 
 
 def _repeat_groups(values: Tensor, size: int, inputs: int) -> Tensor:
     return values.repeat_interleave(size, 1)[:, :inputs]
-
-
-def _sum_groups(values: Tensor, size: int) -> Tensor:
-    padded = torch.nn.functional.pad(values, (0, -values.shape[1] % size))
-    return padded.reshape(len(values), -1, size).sum(2)
 
 
 def _straight_through(exact: Tensor, rounded: Tensor) -> Tensor:
