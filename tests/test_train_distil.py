@@ -15,15 +15,19 @@ from helpers import noise, save_tiny, write_manifest, write_tones, write_wav  # 
 from tynda import models  # noqa: E402
 from tynda.cli import main  # noqa: E402
 from tynda.errors import TyndaError  # noqa: E402
+from tynda.quantization.descent import Descent  # noqa: E402
+from tynda.quantization.methods import round_weight  # noqa: E402
 from tynda.sound.frontend import LogMel  # noqa: E402
 from tynda.store import checkpoint  # noqa: E402
 from tynda.train.damped import DampedAdam  # noqa: E402
 from tynda.train.distil import Distiller  # noqa: E402
 from tynda.train.distil_recipe import is_distillation, load  # noqa: E402
+from tynda.train.output_layer import fit_output_layer, output_divergence  # noqa: E402
 from tynda.train.recipe import bundled, read_table  # noqa: E402
 from tynda.train.run import train  # noqa: E402
 from tynda.train.start import initial_weights  # noqa: E402
 from tynda.train.tokens import learn_tokens  # noqa: E402
+from tynda.weights.grid import Grid  # noqa: E402
 from tynda.weights.weight import floats, stored_bits  # noqa: E402
 
 TEXTS = ["do mi so", "so do", "mi mi do", "so so mi"]
@@ -124,7 +128,8 @@ def test_only_the_part_that_learns_changes(folder, tmp_path, part):
 def test_the_divergence_falls_and_the_file_has_the_weights_that_learnt(folder, tmp_path):
     path = run(folder, tmp_path / "run", "updates=60", "report=30", "rate=6.0", "samples=3")
     entries = log(tmp_path / "run")
-    assert [(e["part"], e["update"]) for e in entries] == [
+    assert [(e["part"], e.get("update")) for e in entries] == [
+        ("output", None),
         ("encoder", 30),
         ("encoder", 60),
         ("decoder", 30),
@@ -144,7 +149,7 @@ def divergence(folder, init, tmp_path):
     return distiller.divergence(distiller._items("dev", distiller.dev))
 
 
-@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("part", [1, 2])
 def test_a_run_goes_on_where_it_was(folder, tmp_path, monkeypatch, part):
     whole = run(folder, tmp_path / "whole")
     kept = Distiller._update
@@ -183,6 +188,52 @@ def test_windows_are_computed_once(folder, tmp_path, capfd):
     assert f"train: texts of {len(lines)} of {len(lines)} windows" in capfd.readouterr().err
     assert index.read_text().splitlines() == lines
     assert index.with_name("teacher.f16").read_bytes() == states
+
+
+@pytest.mark.parametrize("inputs", [64, 80])
+@pytest.mark.parametrize("alone", [True, False])
+def test_descent_reduces_the_error_and_the_weight_can_be_stored(inputs, alone):
+    torch.manual_seed(0)
+    exact = torch.randn(12, inputs) + 0.5
+    rounded = round_weight(exact.numpy(), Grid(3, 32), "clip")
+    x = torch.randn(12 if alone else 1, 200, inputs) @ torch.randn(inputs, inputs)
+    hessians = x.transpose(1, 2) @ x
+    descent = Descent(exact, rounded)
+    np.testing.assert_array_equal(descent.values().numpy(), rounded.dequantize())
+    before = error(exact, descent.values(), hessians)
+    rows = torch.tensor([7, 2, 3])
+    descent.improve(rows, hessians[rows] if alone else hessians)
+    stored = descent.rounded()
+    assert stored.scales.are_valid(stored.grid)
+    np.testing.assert_array_equal(stored.dequantize(), descent.values().numpy())
+    after = error(exact, descent.values(), hessians)
+    others = torch.ones(12, dtype=bool)
+    others[rows] = False
+    assert (after[rows] < 0.8 * before[rows]).all()
+    torch.testing.assert_close(after[others], before[others])
+
+
+def error(exact, values, hessians):
+    lost = (values - exact)[:, None]
+    return (lost @ hessians @ lost.transpose(1, 2))[:, 0, 0]
+
+
+def test_an_output_layer_is_fitted_to_its_decisions():
+    torch.manual_seed(0)
+    exact = torch.randn(300, 64)
+    mixing = torch.randn(64, 64) / 4
+    states, others = torch.randn(2000, 64) @ mixing, torch.randn(500, 64) @ mixing
+    rounded = round_weight(exact.numpy(), Grid(3, 32), "clip")
+    calls = []
+    fitted = fit_output_layer(exact, rounded, states, lambda *x: calls.append(x))
+    assert calls[-1] == (300, 300)
+    assert fitted.grid == rounded.grid
+    before, after = (
+        output_divergence(exact, torch.from_numpy(w.dequantize()), others)
+        for w in (rounded, fitted)
+    )
+    assert after < 0.7 * before
+    assert output_divergence(exact, exact, others) == pytest.approx(0, abs=1e-6)
 
 
 def test_tensors_without_evidence_stay_where_they_are():

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -35,10 +35,11 @@ from tynda.store import checkpoint, library
 from tynda.train.damped import DampedAdam
 from tynda.train.data import Corpus, Sounds, plan_epoch
 from tynda.train.distil_recipe import Distillation
+from tynda.train.output_layer import MAX_STATES, fit_output_layer, output_divergence
 from tynda.train.recipe import Augment
 from tynda.train.student import Student
 from tynda.train.windows import Encoded, Teacher, Windows, pad_tokens
-from tynda.weights.weight import dequantize_all
+from tynda.weights.weight import dequantize_all, stored_bits
 
 __all__ = ["Distiller"]
 
@@ -46,6 +47,8 @@ __all__ = ["Distiller"]
 _WARMUP = 20
 # A report for the user while windows are prepared, after this number of windows.
 _WINDOWS_REPORTED = 48
+# The same while rows of the output layer are rounded.
+_ROWS_REPORTED = 8192
 
 Item = tuple[Windows, Encoded | None, int]
 """A window: where it is, the states of the student's encoder if that is fixed, and its index."""
@@ -95,19 +98,23 @@ class Distiller:
         self.model = checkpoint.load(path)
         self._check_model(path)
         config = self.model.config
-        self.learns_encoder = self.recipe.learn[self.part] == "encoder"
         features = Value((1, config.frames * config.stride, config.bins))
         encoder = self._names("encode", features, Value((1,), is_integer=True))
-        names = encoder if self.learns_encoder else set(self.model.weights) - encoder
-        self.student = Student(self.model, self.exact, names, self.device)
+        names = encoder if self._learns == "encoder" else set(self.model.weights) - encoder
         # This is all that is needed of the teacher once the windows are prepared.
-        self.output_layer = {
+        self._output_layer = {
             name: torch.from_numpy(self.exact[name]).to(self.device)
             for name in self._names("logits", Value((1, config.channels)))
         }
+        self.student = Student(self.model, self.exact, names, self.device)
         self.optimizer = DampedAdam(self.student.parameter_groups(), self.recipe.damping)
         self.rates = [group["lr"] * self.recipe.rate for group in self.optimizer.param_groups]
         self.at = 0
+
+    @property
+    def _learns(self) -> str:
+        """The part of the model that learns now."""
+        return self.recipe.learn[self.part]
 
     def _check_model(self, path: Path) -> None:
         teacher, model = self.teacher, self.model
@@ -170,7 +177,7 @@ class Distiller:
         """Return the windows of a part of the data, with states of the student's encoder."""
         if windows is None:
             return []
-        if self.learns_encoder:
+        if self._learns == "encoder":
             return [(windows, None, i) for i in range(len(windows))]
         model = self.model
         trainable = model.family.trainable(model.config)
@@ -185,12 +192,47 @@ class Distiller:
         retain_freed_memory()
         path = self.output / f"{self.recipe.name}.safetensors"
         while True:
-            self._run_part(path)
+            if self._learns == "output":
+                weights = self._fit_output()
+            else:
+                self._run_part(path)
+                weights = self.student.weights()
             if self.part + 1 == len(self.recipe.learn):
+                self.export(path, weights)
                 return path
             self.part += 1
-            self.export(self._start(self.part))
+            self.export(self._start(self.part), weights)
             self._open_part(self._start(self.part))
+            self._save()
+
+    def _fit_output(self) -> dict[str, Any]:
+        """Round the matrices of the output layer again; return all weights as they are stored."""
+        weights = dict(self.model.weights)
+        states, dev = (self._decoded(x) for x in (self.train, self.dev))
+        for name, exact in self._output_layer.items():
+            rounded = weights[name]
+            if exact.ndim < 2 or stored_bits(rounded) >= 8 or rounded.grid.table:
+                continue
+            weights[name] = fit_output_layer(exact, rounded, states, self._report_rows)
+            if dev is not None:
+                before, after = (
+                    output_divergence(exact, torch.from_numpy(x.dequantize()).to(exact), dev)
+                    for x in (rounded, weights[name])
+                )
+                self.history.append({"part": "output", "before": before, "dev": after})
+                self._say(f"output: dev {after:.4f} nats per token, {before:.4f} before")
+        return weights
+
+    def _decoded(self, windows: Windows | None) -> Tensor | None:
+        """Return the states of the teacher's decoder, evenly spaced where there are many."""
+        if windows is None:
+            return None
+        step = -(-len(windows.decoded) // MAX_STATES)
+        return torch.from_numpy(windows.decoded[::step].astype(np.float32)).to(self.device)
+
+    def _report_rows(self, done: int, count: int) -> None:
+        if done == count or done % _ROWS_REPORTED == 0:
+            self._say(f"output: {done} of {count} rows")
 
     def _run_part(self, path: Path) -> None:
         recipe, losses = self.recipe, list[tuple[float, float]]()
@@ -204,13 +246,13 @@ class Distiller:
             if self.at % recipe.report == 0 or self.at == recipe.updates:
                 loss, error = (float(x) for x in np.mean(losses, axis=0))
                 entry: dict[str, Any] = {"part": recipe.learn[self.part], "update": self.at}
-                entry |= {"loss": loss} | ({"states": error} if self.learns_encoder else {})
+                entry |= {"loss": loss} | ({"states": error} if self._learns == "encoder" else {})
                 entry |= {"dev": self.divergence(dev)} if dev else {}
                 seconds = (time.monotonic() - started) / len(losses)
                 self.history.append({**entry, "seconds": round(seconds, 2)})
                 self._say("  ".join(f"{k} {_short(v)}" for k, v in self.history[-1].items()))
                 self._save()
-                self.export(path)
+                self.export(path, self.student.weights())
                 started, losses = time.monotonic(), []
 
     def _update(self, items: Sequence[Item]) -> tuple[float, float]:
@@ -269,7 +311,7 @@ class Distiller:
         found = programs["logits"](ops, weights, config, rows).log_softmax(-1)
         with torch.no_grad():
             exact = tensor(window.decoded).float()
-            logits = programs["logits"](TorchOps(), self.output_layer, config, exact)
+            logits = programs["logits"](TorchOps(), self._output_layer, config, exact)
             expected = logits.log_softmax(-1)
         divergence = torch.nn.functional.kl_div(found, expected, reduction="sum", log_target=True)
         return divergence, error
@@ -285,8 +327,8 @@ class Distiller:
         total = sum(float(self._losses(item, weights)[0]) for item in items)
         return total / sum(len(windows[i].decoded) for windows, _, i in items)
 
-    def export(self, path: Path) -> None:
-        """Write the student as a model file."""
+    def export(self, path: Path, weights: Mapping[str, Any]) -> None:
+        """Write a model file with the ``weights``."""
         model = self.model
         about = {"command": self.command, **asdict(self.recipe)}
         header = replace(
@@ -295,7 +337,7 @@ class Distiller:
             scores={},
             training=model.header.training | {"distilled": about},
         )
-        checkpoint.save_model(path, header, self.student.weights(), bits=16)
+        checkpoint.save_model(path, header, weights, bits=16)
 
     def _save(self) -> None:
         state = {

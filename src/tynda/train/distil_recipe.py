@@ -43,9 +43,10 @@ class Distillation:
     teacher: str
     """Name, file or folder of the model in full precision."""
     data: Speech
-    learn: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
-    """The parts that learn. The embedding belongs to the decoder, whose steps are cheap: the states
-    of an encoder that does not learn are computed only once."""
+    learn: tuple[Literal["output", "encoder", "decoder"], ...] = ("output", "encoder", "decoder")
+    """The parts that learn, in this order. ``output`` is the output layer, which is rounded again
+    at once (`fit_output_layer`); it belongs to the decoder too, whose updates are cheap, since the
+    states of an encoder that does not learn are computed only once."""
     augment: Augment = field(default_factory=Augment)
     """Distortions of the sound; each window is distorted once."""
     samples: Count = 1
@@ -67,7 +68,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         if not self.learn:
-            raise TyndaError("learn must name a part of the model: encoder, decoder, or both")
+            raise TyndaError("learn must name a part of the model: output, encoder or decoder")
         if self.augment.noise and not self.data.noise:
             raise TyndaError("augment.noise needs data.noise, a manifest of background sounds")
         for name in ("splice", "freq_masks", "time_masks"):

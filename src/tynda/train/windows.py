@@ -240,6 +240,11 @@ class Windows:
         decoded = np.memmap(self._decoded, np.float16, "r").reshape(-1, self._shape[1])
         return states, decoded, [0, *accumulate(counts)]
 
+    @property
+    def decoded(self) -> Encoded:
+        """The states ``[n, channels]`` of the teacher's decoder for all windows."""
+        return self._targets[1]
+
     def __getitem__(self, index: int) -> Window:
         states, decoded, ends = self._targets
         return Window(states[index], self.texts[index], decoded[ends[index] : ends[index + 1]])
