@@ -39,7 +39,7 @@ from tynda.train.output_layer import MAX_STATES, fit_output_layer, output_diverg
 from tynda.train.recipe import Augment
 from tynda.train.student import Student
 from tynda.train.windows import Encoded, Teacher, Windows, pad_tokens
-from tynda.weights.weight import dequantize_all, stored_bits
+from tynda.weights.weight import dequantize_all, floats, in_few_bits
 
 __all__ = ["Distiller"]
 
@@ -208,25 +208,23 @@ class Distiller:
     def _fit_output(self) -> dict[str, Any]:
         """Round the matrices of the output layer again; return all weights as they are stored."""
         weights = dict(self.model.weights)
-        states, dev = (self._decoded(x) for x in (self.train, self.dev))
+        states = self._decoded(self.train)
+        dev = None if self.dev is None else self._decoded(self.dev)
         for name, exact in self._output_layer.items():
-            rounded = weights[name]
-            if exact.ndim < 2 or stored_bits(rounded) >= 8 or rounded.grid.table:
+            if (few := in_few_bits(weights[name])) is None:
                 continue
-            weights[name] = fit_output_layer(exact, rounded, states, self._report_rows)
+            weights[name] = fit_output_layer(exact, few[0], states, self._report_rows)
             if dev is not None:
                 before, after = (
-                    output_divergence(exact, torch.from_numpy(x.dequantize()).to(exact), dev)
-                    for x in (rounded, weights[name])
+                    output_divergence(exact, torch.from_numpy(floats(x)).to(exact), dev)
+                    for x in (few[0], weights[name])
                 )
                 self.history.append({"part": "output", "before": before, "dev": after})
                 self._say(f"output: dev {after:.4f} nats per token, {before:.4f} before")
         return weights
 
-    def _decoded(self, windows: Windows | None) -> Tensor | None:
+    def _decoded(self, windows: Windows) -> Tensor:
         """Return the states of the teacher's decoder, evenly spaced where there are many."""
-        if windows is None:
-            return None
         step = -(-len(windows.decoded) // MAX_STATES)
         return torch.from_numpy(windows.decoded[::step].astype(np.float32)).to(self.device)
 

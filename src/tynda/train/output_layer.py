@@ -56,10 +56,10 @@ def fit_output_layer(
     own = (evidence >= _MIN_EVIDENCE).nonzero()[:, 0]
     others = (evidence < _MIN_EVIDENCE).nonzero()[:, 0]
     done = 0
-    for rows in others.split(_ROWS_AT_ONCE):
+    for rows in torch.split(others, _ROWS_AT_ONCE):
         descent.improve(rows, everywhere[None])
         on_progress(done := done + len(rows), len(exact))
-    for rows in own.split(max(1, _HESSIAN_BYTES // (4 * everywhere.numel()))):
+    for rows in torch.split(own, max(1, _HESSIAN_BYTES // (4 * everywhere.numel()))):
         hessians = []
         for row in rows.tolist():
             part = slice(int(ends[row]), int(ends[row + 1]))
@@ -76,7 +76,7 @@ def output_divergence(exact: Tensor, found: Tensor, states: Tensor) -> float:
     """Return the mean divergence of the distributions of ``found`` from those of ``exact``, in
     nats, with the same ``states [n, channels]``."""
     total = 0.0
-    for some in states.split(_STATES_AT_ONCE):
+    for some in torch.split(states, _STATES_AT_ONCE):
         expected = (some @ exact.T).log_softmax(-1)
         log_probs = (some @ found.T).log_softmax(-1)
         total += float((expected.exp() * (expected - log_probs)).sum())

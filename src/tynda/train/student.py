@@ -11,7 +11,7 @@ from torch import Tensor
 from tynda.errors import TyndaError
 from tynda.quantization.learnt_rounding import LearntWeight
 from tynda.store.checkpoint import Checkpoint
-from tynda.weights.weight import floats, stored_bits
+from tynda.weights.weight import floats, in_few_bits
 
 __all__ = ["Student"]
 
@@ -40,8 +40,8 @@ class Student:
         self._fixed: dict[str, Tensor] = {}
         self._learnt: dict[str, LearntWeight] = {}
         for name, weight in weights.items():
-            if name in learning and stored_bits(weight) < 8 and not weight.grid.table:
-                self._learnt[name] = LearntWeight(floats(exact[name]), weight, weight.grid, device)
+            if name in learning and (few := in_few_bits(weight)):
+                self._learnt[name] = LearntWeight(floats(exact[name]), *few, device)
             else:
                 self._fixed[name] = torch.tensor(floats(weight), device=device)
         if not self._learnt:

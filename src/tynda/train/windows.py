@@ -20,12 +20,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.heads import head_of
 from tynda.heads.seq2seq.head import first_language
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import Network, RandomSource, decode, start_tokens
-from tynda.model import Model
 from tynda.models.base import CrossKV
 from tynda.sound.frontend import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
@@ -79,9 +79,10 @@ class Teacher:
 
     def __init__(self, model: Checkpoint, samples: int, threads: int | None) -> None:
         """``samples`` is the number of texts in addition to the most likely one."""
-        head = Model(model, bits=32, threads=threads).head
-        self.network: Network = head.network
-        self._samples, self._model = samples, model
+        trainable = model.family.trainable(model.config)
+        engine = open_engine(model.weights, trainable, bits=32, threads=threads)
+        self.network = Network(engine, model.family, model.config, model.tokenizer, ())
+        self._samples = samples
 
     def __call__(
         self, features: Floats, seconds: Sequence[float], seed: int
