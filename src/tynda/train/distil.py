@@ -8,6 +8,7 @@ texts and rounded weights). Where the encoder learns, so is the squared error of
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -96,6 +97,7 @@ class Distiller:
     def _open_part(self, path: Path) -> None:
         """Begin with the next part of the model that learns, from the model file at ``path``."""
         self.model = checkpoint.load(path)
+        self._digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self._check_model(path)
         config = self.model.config
         features = Value((1, config.frames * config.stride, config.bins))
@@ -184,7 +186,7 @@ class Distiller:
         engine = open_engine(model.weights, trainable, bits=8, threads=self.threads)
         network = Network(engine, model.family, model.config, model.tokenizer, ())
         report = self._report_windows(f"{name}: states of", len(windows))
-        encoded = windows.encode(network, f"student-{self.part}", report)
+        encoded = windows.encode(network, f"student-{self._digest}", report)
         return [(windows, encoded, i) for i in range(len(windows))]
 
     def run(self) -> Path:
@@ -199,6 +201,7 @@ class Distiller:
                 weights = self.student.weights()
             if self.part + 1 == len(self.recipe.learn):
                 self.export(path, weights)
+                self._save()
                 return path
             self.part += 1
             self.export(self._start(self.part), weights)
