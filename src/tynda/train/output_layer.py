@@ -4,8 +4,8 @@ The divergence of the rounded model's distribution of the next token from the ex
 small errors, half of the errors' variance under that distribution: an error of the logit of a token
 counts by ``p (1 - p)`` of the token's probability, the diagonal of the Fisher information (Amari
 1998; Singh & Alistarh 2020, "WoodFisher"). Each row of the layer, a token, therefore has a Hessian
-of its own, that of the states in which it competes with others. GPTQ has one for all, in which the
-many states count that never lead to this token. Rows are improved by coordinate descent.
+of its own, that of the states in which it competes with others; GPTQ has one for all rows, in which
+all states count equally, even those that leave no doubt. Rows are improved by coordinate descent.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["MAX_STATES", "fit_output_layer", "output_divergence"]
 MAX_STATES = 1 << 16
 """Maximum number of states that should be used, since memory grows with it."""
 # The weight of the Hessian of all states, in terms of the sum of p (1 - p) of a row's own: a token
-# that hardly occurs is fitted to all states.
-_PRIOR = 10.0
+# that hardly occurs is fitted to all states in which the next token is in doubt.
+_PRIOR = 40.0
 # Minimum sum of p (1 - p) for a Hessian of its own.
 _MIN_EVIDENCE = 0.1
 # Minimum p (1 - p) of a state that counts for a row.
@@ -34,6 +34,7 @@ _MIN_WEIGHT = 2e-4
 _DAMPING = 0.01
 # Bytes of the Hessians of some rows.
 _HESSIAN_BYTES = 64 << 20
+_TINY = 1e-20
 _STATES_AT_ONCE = 256
 _ROWS_AT_ONCE = 1024
 
@@ -47,10 +48,11 @@ def fit_output_layer(
     ``exact`` is float32 in full precision; ``states [n, channels]`` are the inputs of the layer in
     full precision. ``on_progress`` is called with the number of finished rows, and of all.
     """
-    everywhere = states.T @ states / len(states)
-    everywhere.diagonal().add_(_DAMPING * everywhere.diagonal().mean())
     descent = Descent(exact, rounded)
     tokens, places, counts = _competitions(exact, states)
+    doubt = torch.zeros(len(states), device=exact.device).index_add_(0, places, counts)
+    everywhere = (states * doubt[:, None]).T @ states / doubt.sum().clamp(min=_TINY)
+    everywhere.diagonal().add_(_DAMPING * everywhere.diagonal().mean())
     ends = torch.searchsorted(tokens, torch.arange(len(exact) + 1, device=exact.device))
     evidence = torch.zeros(len(exact), device=exact.device).index_add_(0, tokens, counts)
     own = (evidence >= _MIN_EVIDENCE).nonzero()[:, 0]
