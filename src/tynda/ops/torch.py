@@ -15,7 +15,7 @@ from torch import Tensor
 from tynda.ops.base import conv_length, rotary_frequencies
 from tynda.ops.numpy import relative_sinusoids
 
-__all__ = ["TorchOps", "has_bfloat16", "retain_freed_memory"]
+__all__ = ["RoundActivations", "TorchOps", "has_bfloat16", "retain_freed_memory"]
 
 # Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -304,6 +304,19 @@ class TorchOps:
         dropped = min(round(rate * 256), 255)
         keep = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
         return x * (keep.to(x.dtype) * (256 / (256 - dropped)))
+
+
+class RoundActivations(TorchOps):
+    """Linear layers whose inputs are rounded to 8 bits row by row, as by the native engine.
+
+    Gradients ignore the rounding.
+    """
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
+            change = (x / scale).round() * scale - x
+        return super().linear(x + change, weight, bias)
 
 
 @cache

@@ -35,7 +35,9 @@ _INITIAL_SHARE = 0.4
 class LearntWeight:
     """A weight in few bits whose rounding is being learnt."""
 
-    def __init__(self, exact: Floats, rounded: Weight, grid: Grid) -> None:
+    def __init__(
+        self, exact: Floats, rounded: Weight, grid: Grid, device: torch.device | str = "cpu"
+    ) -> None:
         """``exact``, float32 ``[out, ...]``, is the original weight; ``rounded`` is its initial
         rounding to ``grid``."""
         self.shape, self.grid = rounded.shape, grid
@@ -48,8 +50,10 @@ class LearntWeight:
         integers = torch.from_numpy(codes.astype(np.float32))
         unrounded = (torch.from_numpy(by_tap(exact)) / self._row.exp() - offset) / group
         self._codes = integers + _INITIAL_SHARE * (unrounded - integers).clamp(-1, 1)
-        for tensor in (self._row, self._group, self._offset, self._codes):
-            tensor.requires_grad_()
+        self._row, self._group, self._offset, self._codes = (
+            tensor.to(device).requires_grad_()
+            for tensor in (self._row, self._group, self._offset, self._codes)
+        )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the parameters with their learning rates, for an optimizer of torch."""
@@ -77,11 +81,11 @@ class LearntWeight:
             row = self._row.exp().clamp(min=MIN_SCALE).half().float()
             codes = self._codes.round().clamp(0, self.grid.levels - 1)
         scales = Scales(
-            row[:, 0].numpy(),
-            group.round().numpy().astype(np.uint8),
-            offset.round().numpy().astype(np.int8),
+            row[:, 0].cpu().numpy(),
+            group.round().cpu().numpy().astype(np.uint8),
+            offset.round().cpu().numpy().astype(np.int8),
         )
-        return from_codes(self.shape, self.grid, scales, codes.numpy().astype(np.uint8))
+        return from_codes(self.shape, self.grid, scales, codes.cpu().numpy().astype(np.uint8))
 
     def _integers(self) -> tuple[Tensor, Tensor]:
         """Return integer group scales and offsets, with which all values are from -127 to 127."""
@@ -111,33 +115,32 @@ class _Dequantize(torch.autograd.Function):
         levels: int,
         size: int,
     ) -> Tensor:
-        inputs = codes.shape[1]
         integers = codes.round().clamp_(0, levels - 1)
         ctx.save_for_backward(codes, integers, group, offset, row)
         ctx.levels, ctx.size = levels, size
-        wide = _repeat_groups(group, size, inputs)
-        return (integers * wide + _repeat_groups(offset, size, inputs)) * row
+        values = (_by_group(integers, size) * group[..., None]).add_(offset[..., None])
+        return values.flatten(1)[:, : codes.shape[1]] * row
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         codes, integers, group, offset, row = ctx.saved_tensors
-        inputs, size = codes.shape[1], ctx.size
-        repeated = _repeat_groups(group, size, inputs)
-        scaled = gradient * row
-        values = integers * repeated + _repeat_groups(offset, size, inputs)
-        to_row = (gradient * values).sum(1, keepdim=True)
-        to_group, to_offset = _sum_groups(scaled * integers, size), _sum_groups(scaled, size)
+        by_group = _by_group(gradient, ctx.size)
+        # All other gradients follow from two sums over each group.
+        to_group, to_offset = (by_group * _by_group(integers, ctx.size)).sum(2), by_group.sum(2)
+        to_row = (group * to_group + offset * to_offset).sum(1, keepdim=True)
+        to_codes = (by_group * (row * group)[..., None]).flatten(1)[:, : codes.shape[1]]
         inside = (codes > -0.5) & (codes < ctx.levels - 0.5)  # Clamped codes have no gradient.
-        return scaled.mul_(repeated).mul_(inside), to_group, to_offset, to_row, None, None
+        return to_codes * inside, row * to_group, row * to_offset, to_row, None, None
+
+
+def _by_group(values: Tensor, size: int) -> Tensor:
+    """Reshape ``[out, inputs]`` to ``[out, groups, size]``, with zeros after the last input."""
+    padded = torch.nn.functional.pad(values, (0, -values.shape[1] % size))
+    return padded.reshape(len(values), -1, size)
 
 
 def _repeat_groups(values: Tensor, size: int, inputs: int) -> Tensor:
     return values.repeat_interleave(size, 1)[:, :inputs]
-
-
-def _sum_groups(values: Tensor, size: int) -> Tensor:
-    padded = torch.nn.functional.pad(values, (0, -values.shape[1] % size))
-    return padded.reshape(len(values), -1, size).sum(2)
 
 
 def _straight_through(exact: Tensor, rounded: Tensor) -> Tensor:

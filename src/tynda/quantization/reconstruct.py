@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tynda.compile.trace import Step, Value, replay_step
-from tynda.ops.torch import TorchOps, retain_freed_memory
+from tynda.ops.torch import RoundActivations, TorchOps, retain_freed_memory
 from tynda.quantization.layerwise import LayerwiseRun, UtteranceRun
 from tynda.quantization.learnt_rounding import LearntWeight
 from tynda.weights.grid import Grid
@@ -136,7 +136,7 @@ class _Block:
                 queue = queue or order.permutation(len(exact)).tolist()
                 index = queue.pop()
                 target = targets(index)
-                found = self._run(rounded[index], {**self._others, **leaves}, _RoundActivations())
+                found = self._run(rounded[index], {**self._others, **leaves}, RoundActivations())
                 loss = _divergence(target, found) if last else _squared_error(target, found)
                 loss.backward()  # type: ignore[no-untyped-call]
                 rows += target.shape[:-1].numel()
@@ -186,19 +186,6 @@ class _Targets:
             self._bytes_left -= target.nbytes
             self._cached[index] = target
         return target
-
-
-class _RoundActivations(TorchOps):
-    """Linear layers whose inputs are rounded to 8 bits row by row, as by the engine.
-
-    Gradients ignore the rounding.
-    """
-
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        with torch.no_grad():
-            scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
-            change = (x / scale).round() * scale - x
-        return super().linear(x + change, weight, bias)
 
 
 def _squared_error(target: Tensor, found: Tensor) -> Tensor:

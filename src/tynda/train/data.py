@@ -36,9 +36,11 @@ __all__ = [
     "Corpus",
     "Examples",
     "Said",
+    "Sounds",
     "buckets",
     "collate",
     "iterate",
+    "join",
     "pack",
     "plan_epoch",
     "read_sources",
@@ -319,11 +321,11 @@ class Examples:
 
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([*self.seed, index])
-        noises, rooms = _Sounds(self.noises), _Sounds(self.rooms)
+        noises, rooms = Sounds(self.noises), Sounds(self.rooms)
         features, labels, phones, teacher_features = [], [], [], []
         for example in self.batches[index]:
             sounds, texts = zip(*(self._utterance(i, rng) for i in example), strict=True)
-            joined, bounds = _join(sounds, rng)
+            joined, bounds = join(sounds, rng)
             samples = distort(joined, self.augment, noises, rooms, rng)
             # A change of tempo scales all bounds equally.
             scale = samples.size / max(1, joined.size) / SAMPLE_RATE
@@ -346,7 +348,7 @@ class Examples:
         return self.corpus.samples(index), english_letters(self.corpus.utterances[index].text)
 
 
-def _join(
+def join(
     sounds: Sequence[Floats], rng: np.random.Generator
 ) -> tuple[Floats, list[tuple[int, int]]]:
     """Concatenate with pauses of 0.05 to 0.4 s; return start and end of each sound as well."""
@@ -359,7 +361,7 @@ def _join(
     return np.concatenate(parts), bounds
 
 
-class _Sounds(Sequence[Floats]):
+class Sounds(Sequence[Floats]):
     """A corpus seen as a sequence of sounds."""
 
     def __init__(self, corpus: Corpus | None) -> None:

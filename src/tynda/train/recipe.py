@@ -30,8 +30,10 @@ __all__ = [
     "Recipe",
     "Rounding",
     "Source",
+    "build",
     "bundled",
     "load",
+    "read_table",
 ]
 
 C = TypeVar("C")
@@ -260,9 +262,10 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def bundled() -> list[str]:
-    """Return the names of the recipes that are installed with tynda."""
-    folder = resources.files("tynda.train") / "recipes"
+def bundled(kind: str = "recipes") -> list[str]:
+    """Return the names of the recipes that are installed with tynda; ``kind`` is their folder:
+    ``recipes``, or ``distillations`` of finished models."""
+    folder = resources.files("tynda.train") / kind
     return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith("toml"))
 
 
@@ -271,8 +274,14 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
 
     Raises `TyndaError` for a missing file, invalid TOML, and unknown or missing settings.
     """
-    if name in bundled():
-        text = (resources.files("tynda.train") / "recipes" / f"{name}.toml").read_text("utf-8")
+    return build(Recipe, name, read_table(name, overrides), _SECTIONS)
+
+
+def read_table(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a recipe as TOML has it; arguments and errors are those of `load`."""
+    known = {known: kind for kind in ("recipes", "distillations") for known in bundled(kind)}
+    if name in known:
+        text = (resources.files("tynda.train") / known[name] / f"{name}.toml").read_text("utf-8")
     else:
         try:
             text = Path(name).read_text("utf-8")
@@ -280,7 +289,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
             raise TyndaError(f"recipe {name} is not UTF-8 text: save it in UTF-8") from None
         except (OSError, ValueError):  # a name with a NUL raises ValueError
             raise TyndaError(
-                f"no recipe {name!r}: give a TOML file or one of {', '.join(bundled())}"
+                f"no recipe {name!r}: give a TOML file or one of {', '.join(known)}"
             ) from None
     try:
         table = tomllib.loads(text)
@@ -295,14 +304,22 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
                 raise TyndaError(f"cannot set {key}: {part} is not a section of the recipe")
         section[last] = value
     table.setdefault("name", Path(name).stem)
+    return table
+
+
+def build(kind: type[C], name: str, table: dict[str, Any], sections: Mapping[str, type]) -> C:
+    """Return the recipe of a ``kind`` from its table; ``sections`` are the kinds of its sections.
+
+    Raises `TyndaError` for unknown, missing or invalid settings.
+    """
     try:
         data = table.get("data")
         if isinstance(data, dict) and isinstance(data.get("train"), list):
             data["train"] = [_fill(Source, s, "data.train") for s in data["train"]]
-        for key, kind in _SECTIONS.items():
+        for key, section in sections.items():
             if key in table:
-                table[key] = _fill(kind, table[key], key)
-        return _fill(Recipe, table, "the recipe")
+                table[key] = _fill(section, table[key], key)
+        return _fill(kind, table, "the recipe")
     except TyndaError as error:
         raise TyndaError(f"recipe {name}: {error}") from None
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tynda.errors import TyndaError
+from tynda.train import distil_recipe
 from tynda.train import recipe as recipes
+from tynda.train.distil import Distiller
 from tynda.train.finish import check, finish
 from tynda.train.loop import Trainer
 
@@ -39,36 +42,69 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     _check_device(device)
-    loaded = recipes.load(recipe, dict(_setting(s) for s in settings))
-    check(loaded, data)
-    output = output or Path("runs") / loaded.name
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TyndaError(f"cannot create the folder {output} ({error.strerror})") from None
+    overrides = dict(_setting(s) for s in settings)
+    table = recipes.read_table(recipe, overrides)
     # The command leaves out folders: they are private, and the model file stores the command.
     command = shlex.join(["tynda", "train", recipe, *(f"--set={s}" for s in settings)])
+    if distil_recipe.is_distillation(table):
+        distillation = distil_recipe.load(recipe, table)
+        folder = _folder(output, distillation.name)
+        if init is None:
+            raise TyndaError(f"{recipe} begins with a model in few bits: --init FILE")
+        distiller = Distiller(
+            distillation,
+            data,
+            folder,
+            init=init,
+            device=device,
+            threads=threads,
+            command=command,
+            resume=resume,
+        )
+        with _without_denormals():
+            return distiller.run()
+    loaded = recipes.load(recipe, overrides)
+    check(loaded, data)
+    folder = _folder(output, loaded.name)
     trainer = Trainer(
         loaded,
         data,
-        output,
+        folder,
         device=device,
         workers=workers,
         command=command,
         init=init,
         resume=resume,
     )
-    # Denormal numbers are slow on a CPU and not needed here. The mode applies to the whole
-    # process, so it is reset afterwards.
+    with _without_denormals():
+        trained = trainer.run()
+    path = finish(loaded, data, trained, folder)
+    for grid in trainer.grids[1:]:
+        finish(loaded, data, trainer.best(grid), folder)
+    return path
+
+
+def _folder(output: Path | None, name: str) -> Path:
+    """Create the folder of a run, and return it."""
+    output = output or Path("runs") / name
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TyndaError(f"cannot create the folder {output} ({error.strerror})") from None
+    return output
+
+
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Compute with zeros instead of denormal numbers, which are slow on a CPU and not needed.
+
+    The mode applies to the whole process, so it is reset afterwards.
+    """
     torch.set_flush_denormal(True)
     try:
-        trained = trainer.run()
+        yield
     finally:
         torch.set_flush_denormal(False)
-    path = finish(loaded, data, trained, output)
-    for grid in trainer.grids[1:]:
-        finish(loaded, data, trainer.best(grid), output)
-    return path
 
 
 def _check_device(device: str) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "concatenate",
     "dequantize_all",
     "floats",
+    "in_few_bits",
     "is_integer",
     "is_matrix_product",
     "lookup",
@@ -175,6 +176,13 @@ def is_integer(weight: Tensor) -> bool:
 def stored_bits(weight: Tensor) -> float:
     """Return the number of bits of a weight's stored codes, or 32 where it has none."""
     return weight.grid.bits if isinstance(weight, Weight) and weight.grid else 32
+
+
+def in_few_bits(weight: Tensor) -> tuple[Weight, Grid] | None:
+    """Return a weight and its grid if it has codes in fewer than 8 bits and no table, else None."""
+    if not isinstance(weight, Weight) or weight.grid is None or weight.scales is None:
+        return None
+    return None if weight.grid.bits == 8 or weight.grid.table else (weight, weight.grid)
 
 
 def floats(weight: Any) -> Floats:
