@@ -145,3 +145,10 @@ def gather(transcribe, *arguments, on_progress=None):
     languages = []
     pieces = list(transcribe(*arguments, languages.append, on_progress))
     return pieces, languages[-1]
+
+
+def norm_rounding(x, eps):
+    """Return the error of a norm over the last axis of nearly equal numbers: that of their mean,
+    a few units in the last place, over their deviation."""
+    deviation = np.sqrt(x.astype(np.float64).var(-1) + eps)
+    return 3e-7 * float((np.abs(x).max(-1, initial=0) / deviation).max(initial=0))

@@ -47,7 +47,7 @@ def start(*arguments, folder, **settings):
 
 def ended(process):
     """Return exit code and standard error; a command that was told to end does so soon."""
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     return process.returncode, stderr.decode()
 
 

@@ -15,6 +15,7 @@ from helpers import CONFIG, header, noise, read_raw, save_tiny, weights, write_r
 from tynda.cli import main
 from tynda.compile import limits
 from tynda.errors import TyndaError
+from tynda.heads.ctc import head
 from tynda.heads.ctc.hotwords import HotWords
 from tynda.heads.ctc.ngram import Prefixes
 from tynda.heads.ctc.options import CTCOptions
@@ -120,9 +121,10 @@ def test_front_ends_that_fill_the_memory_are_refused(settings):
         from_config(settings)
 
 
-def test_too_many_outputs_for_each_second_are_refused(tmp_path):
+def test_too_many_outputs_for_each_second_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(head, "_MAX_RATE", 10_000)
     path = save_tiny(tmp_path / "m.safetensors", frontend={"kind": "log_mel", "hop": 3, "bins": 8})
-    with pytest.raises(TyndaError, match="more than 1000 outputs for each second"):
+    with pytest.raises(TyndaError, match="more than 10000 log-probabilities for each second"):
         tynda.load(path)
 
 

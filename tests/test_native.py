@@ -4,9 +4,10 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from helpers import norm_rounding
 from test_ops import SIZES, Draw
 from tynda.compile import native
 from tynda.compile.count import count
@@ -196,14 +197,16 @@ def test_conv2d_of_one_bin_with_zeros_beside_it():
 
 
 @given(SEEDS, SIZES, ROWS, WIDTHS)
+@example(seed=1, batch=1, time=1, channels=2)  # two numbers that are nearly equal
 @quick
 def test_norms(seed, batch, time, channels):
     draw = Draw(seed)
     x, scale, shift = 3 * draw(batch, time, channels) + 1, draw(channels), draw(channels)
     # A constant row becomes zero, except for rounding errors.
     wide = x if channels > 1 else 0 * x
-    same("layer_norm", wide, scale, shift)
-    same("layer_norm", wide, scale)
+    tolerance = 1e-4 + norm_rounding(wide, 1e-5)
+    same("layer_norm", wide, scale, shift, tolerance=tolerance)
+    same("layer_norm", wide, scale, tolerance=tolerance)
     lengths = draw.lengths(batch, time)
     same("batch_norm", x, scale, shift, draw(channels), np.square(draw(channels)), lengths)
     groups = 1 if channels % 2 else 2

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from helpers import norm_rounding
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
@@ -24,7 +25,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=40, deadline=None)
 
 
-def both(name, *args, **options):
+def both(name, *args, rounding=0.0, **options):
     """Return the result of one operation in NumPy, after checking that torch's is the same."""
 
     def tensor(value):
@@ -43,7 +44,7 @@ def both(name, *args, **options):
     assert ours.dtype == theirs.dtype
     # The tolerance is relative to the maximum of the result: single elements may nearly cancel.
     size = np.abs(theirs).max(initial=1e-3)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * size)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=(1e-5 + rounding) * size)
     return ours
 
 
@@ -96,14 +97,17 @@ def test_conv2d(seed, batch, time, bins, inner, outer, groups, data):
 
 
 @given(SEEDS, SIZES, TIMES, SIZES)
+@example(seed=49691, batch=8, time=11, channels=2)  # two numbers that are nearly equal
 @quick
 def test_layer_norm(seed, batch, time, channels):
     draw = Draw(seed)
     # A single channel has no variance: the result is the bias, except for the effect of eps.
-    both("layer_norm", 3 * draw(batch, time, channels) + 1, draw(channels), draw(channels))
+    x = 3 * draw(batch, time, channels) + 1
+    both("layer_norm", x, draw(channels), draw(channels), rounding=norm_rounding(x, 1e-5))
     # Without a bias nothing is left of one channel but what eps lets through.
     assume(channels > 1)
-    both("layer_norm", 3 * draw(batch, time, channels) + 1, draw(channels), eps=1e-6)
+    x = 3 * draw(batch, time, channels) + 1
+    both("layer_norm", x, draw(channels), eps=1e-6, rounding=norm_rounding(x, 1e-6))
 
 
 @given(SEEDS, SIZES, TIMES, st.none() | SIZES, SIZES)

@@ -7,7 +7,9 @@ numbers are not finite is an error. N-grams are stored as sorted arrays, 16 byte
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ MAX_WORD = 256
 _MAX_ORDER = 8
 _MAX_LINE = 1 << 12
 """The maximum number of bytes of a line: more than `_MAX_ORDER` words, and two numbers."""
-_LINES_AT_ONCE = 1 << 12
+_LINES_AT_ONCE = 1 << 8
 _LOWEST = -1e4
 """The lowest log10 of a probability or a back-off weight; -99 is common for zero."""
 _COUNT = re.compile(rb"ngram\s+([0-9])\s*=\s*([0-9]{1,12})\s*")
@@ -73,9 +75,18 @@ def read(file: BinaryIO, name: str) -> Table:
     """
     lines = iter(partial(file.readline, _MAX_LINE), b"")
     try:
-        return _read(lines)
+        table = _read(lines)
+        _return_freed_memory()
+        return table
     except _DamagedError as error:
         raise TyndaError(f"{name} is not an n-gram in the ARPA format: {error}") from None
+
+
+def _return_freed_memory() -> None:
+    """Let glibc return freed memory to the system: lines and numbers took more than the table."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _read(lines: Iterator[bytes]) -> Table:

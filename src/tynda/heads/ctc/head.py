@@ -31,8 +31,9 @@ __all__ = ["CTCHead", "Network"]
 Floats = NDArray[np.float32]
 # The default of the maximum duration, in seconds, of an exported model's recordings.
 _EXPORTED_SECONDS = 30.0
-# The maximum number of outputs for each second of audio; published models have up to 50.
-_MAX_FRAME_RATE = 1000
+# The maximum number of log-probabilities for each second of audio: outputs times symbols. Published
+# models have up to 13,000.
+_MAX_RATE = 10_000_000
 # The width of a beam search that options require where neither they nor the model file set it.
 _BEAM_SIZE = 32
 
@@ -85,10 +86,11 @@ class CTCHead(Head[CTCOptions]):
     forced = staticmethod(programs.forced)
 
     def __init__(self, model: Checkpoint, open_engine: Callable[[Checkpoint], Engine]) -> None:
-        if _MAX_FRAME_RATE * model.frontend.hop * model.config.stride < SAMPLE_RATE:
+        frame = model.frontend.hop * model.config.stride
+        if _MAX_RATE * frame < SAMPLE_RATE * model.config.vocab:
             raise TyndaError(
-                f"{model.path or model.header.name}: front end and strides make more than "
-                f"{_MAX_FRAME_RATE} outputs for each second of audio; the model is damaged"
+                f"{model.path or model.header.name}: front end, strides and symbols make more than "
+                f"{_MAX_RATE} log-probabilities for each second of audio; the model is damaged"
             )
         super().__init__(model, open_engine)
         self._open_engine = open_engine
