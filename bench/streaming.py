@@ -1,6 +1,6 @@
 """Words, latency and processor of live recognition, beside the same model's text of whole files.
 
-    python bench/streaming.py MODEL MANIFEST [--each 4] [--step 0.6] [--hold 0.3] [--histogram]
+    python bench/streaming.py MODEL MANIFEST [--each 4] [--step 0.6] [--hold 0.6] [--histogram]
 
 Each recording is fed in blocks of 0.1 s, with a second of silence after it, as fast as it goes; the
 time that a block takes is added to the audio's own. A word's latency is the time from its end in

@@ -26,13 +26,13 @@ class LiveSettings:
         metavar="SECONDS",
     )
     hold: Annotated[float, Range(0, 10)] = setting(
-        0.3,
+        0.6,
         "A word that two decodings agree on is final when this much audio follows it.",
         heading=LIVE,
         metavar="SECONDS",
     )
     max_hold: Annotated[float, Range(0, 60)] = setting(
-        0.6,
+        1.2,
         "Any word but the last is final when this much audio follows it.",
         heading=LIVE,
         metavar="SECONDS",
