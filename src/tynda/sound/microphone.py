@@ -36,8 +36,8 @@ def microphone(device: str | None = None) -> Iterator[Floats]:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: the library PortAudio is missing
         raise TyndaError(
-            f"the microphone needs sounddevice and PortAudio ({error}): {install('mic')}; or pipe "
-            "raw audio to tynda listen -"
+            f"the microphone needs sounddevice and PortAudio ({error}): {install('mic')}, and the "
+            "system's PortAudio (Debian: libportaudio2); or pipe raw audio to tynda listen -"
         ) from None
     blocks: queue.Queue[Floats] = queue.Queue(_MAX_BLOCKS)
 
