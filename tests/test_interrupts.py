@@ -41,6 +41,8 @@ def start(*arguments, folder, **settings):
         stderr=subprocess.PIPE,
         cwd=folder,
         env=os.environ | {"TMPDIR": str(folder / "temporary"), "OMP_NUM_THREADS": "1"},
+        # A shell starts its background jobs with interrupts ignored, and they would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **settings,
     )
 
