@@ -187,7 +187,7 @@ def killed_at_random(folder, name, count, whole, seed=0):
         kill(name, (*arguments, *resume), folder, delay, numbers[i % 3])
 
 
-@pytest.mark.parametrize("name", ["transcribe", "quantize", "train", "profile"])
+@pytest.mark.parametrize("name", ["transcribe", "profile"])  # the others go on, below
 def test_a_killed_command_leaves_nothing_half(tmp_path, name):
     killed_at_random(tmp_path, name, 2, whole=3)
 
