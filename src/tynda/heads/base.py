@@ -17,7 +17,7 @@ from tynda.models.base import Family
 from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript
 
-__all__ = ["Exported", "Head", "LiveDecoder", "LiveWord", "Session", "forced_inputs"]
+__all__ = ["Exported", "Head", "LiveDecoder", "LiveWord", "Session", "forced_inputs", "pad_tokens"]
 
 Floats = NDArray[np.float32]
 O = TypeVar("O")  # noqa: E741 - the options of a head
@@ -221,7 +221,12 @@ def forced_inputs(features: Floats, texts: list[list[int]]) -> tuple[list[NDArra
     """
     inputs: list[NDArray[Any]] = [features[None], np.array([len(features)])]
     if texts:
-        longest = max(map(len, texts))
-        ids = [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in texts]
-        inputs += [np.array(ids, np.int64), np.zeros(len(ids), np.int64)]
+        inputs += [np.array(pad_tokens(texts), np.int64), np.zeros(len(texts), np.int64)]
     return inputs, [*map(len, texts)]
+
+
+def pad_tokens(texts: Sequence[list[int]]) -> list[list[int]]:
+    """Return the texts with the length of the longest: the last token of shorter ones is
+    repeated."""
+    longest = max(map(len, texts))
+    return [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in texts]

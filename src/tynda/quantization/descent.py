@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tynda.quantization.learnt_rounding import repeat_groups
 from tynda.weights.pack import unpack
 from tynda.weights.rounding import from_codes
 from tynda.weights.scales import Scales
@@ -40,7 +41,10 @@ class Descent:
 
     def values(self, rows: Tensor | slice = slice(None)) -> Tensor:
         """Return the values ``[n, in]`` of some rows, given by their indices."""
-        group, offset = (self._per_input(x[rows]) for x in (self._group, self._offset))
+        inputs = self._codes.shape[1]
+        group, offset = (
+            repeat_groups(x[rows], self.grid, inputs) for x in (self._group, self._offset)
+        )
         return self._row[rows, None] * (group * self._codes[rows] + offset)
 
     def rounded(self) -> Weight:
@@ -90,10 +94,6 @@ class Descent:
                     gradient.addcmul_((found - integers[:, i])[:, None], along)
                     integers[:, i] = found
         self._codes[rows], self._group[rows], self._offset[rows] = codes, group, offset
-
-    def _per_input(self, values: Tensor) -> Tensor:
-        size = self.grid.group_size(self._codes.shape[1])
-        return values.repeat_interleave(size, 1)[:, : self._codes.shape[1]]
 
 
 def _times(x: Tensor, matrices: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ class LearntWeight:
         self._row = torch.from_numpy(scales.row.copy()).clamp(min=MIN_SCALE).log()[:, None]
         self._group = torch.from_numpy(scales.group.astype(np.float32))
         self._offset = torch.from_numpy(scales.offset.astype(np.float32))
-        size, inputs = grid.group_size(codes.shape[1]), codes.shape[1]
-        group, offset = (_repeat_groups(x, size, inputs) for x in (self._group, self._offset))
+        inputs = codes.shape[1]
+        group, offset = (repeat_groups(x, grid, inputs) for x in (self._group, self._offset))
         integers = torch.from_numpy(codes.astype(np.float32))
         unrounded = (torch.from_numpy(by_tap(exact)) / self._row.exp() - offset) / group
         self._codes = integers + _INITIAL_SHARE * (unrounded - integers).clamp(-1, 1)
@@ -139,8 +139,9 @@ def _by_group(values: Tensor, size: int) -> Tensor:
     return padded.reshape(len(values), -1, size)
 
 
-def _repeat_groups(values: Tensor, size: int, inputs: int) -> Tensor:
-    return values.repeat_interleave(size, 1)[:, :inputs]
+def repeat_groups(values: Tensor, grid: Grid, inputs: int) -> Tensor:
+    """Repeat values of groups ``[out, groups]`` for their inputs: ``[out, inputs]``."""
+    return values.repeat_interleave(grid.group_size(inputs), 1)[:, :inputs]
 
 
 def _straight_through(exact: Tensor, rounded: Tensor) -> Tensor:

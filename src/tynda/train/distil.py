@@ -30,6 +30,7 @@ from tynda.compile.trace import Value, trace_call
 from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.heads import head_of
+from tynda.heads.base import pad_tokens
 from tynda.heads.seq2seq.search import Network
 from tynda.ops.torch import RoundActivations, TorchOps, retain_freed_memory
 from tynda.store import checkpoint, library
@@ -39,7 +40,7 @@ from tynda.train.distil_recipe import Distillation
 from tynda.train.output_layer import MAX_STATES, fit_output_layer, output_divergence
 from tynda.train.recipe import Augment
 from tynda.train.student import Student
-from tynda.train.windows import Encoded, Teacher, Windows, pad_tokens
+from tynda.train.windows import Encoded, Teacher, Windows
 from tynda.weights.weight import dequantize_all, floats, in_few_bits
 
 __all__ = ["Distiller"]

@@ -32,6 +32,7 @@ __all__ = [
     "Source",
     "build",
     "bundled",
+    "from_table",
     "load",
     "read_table",
 ]
@@ -274,7 +275,12 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
 
     Raises `TyndaError` for a missing file, invalid TOML, and unknown or missing settings.
     """
-    return build(Recipe, name, read_table(name, overrides), _SECTIONS)
+    return from_table(name, read_table(name, overrides))
+
+
+def from_table(name: str, table: dict[str, Any]) -> Recipe:
+    """Return the recipe of a table of `read_table`; errors are those of `build`."""
+    return build(Recipe, name, table, _SECTIONS)
 
 
 def read_table(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

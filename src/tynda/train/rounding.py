@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tynda.models.base import Spec
+from tynda.quantization.learnt_rounding import repeat_groups
 from tynda.train.recipe import Rounding
 from tynda.weights.grid import MIN_SCALE, Grid
 from tynda.weights.rounding import round_to_nearest
@@ -83,12 +84,12 @@ def round_weight(weight: Tensor, factors: Tensor, grid: Grid) -> Tensor:
     inputs = rows.shape[1]
     with torch.no_grad():
         row, group, offset, sizes = _scales(rows, factors, grid)
-        group, offset = (_repeat_groups(v, grid, inputs) for v in (group, offset))
+        group, offset = (repeat_groups(v, grid, inputs) for v in (group, offset))
         codes = ((rows / row - offset) / group).round().clamp(0, grid.levels - 1)
         exact = row * (codes * group + offset)
         half = (grid.levels - 1) / 2
     # Compute the same in floating point, only for the gradients.
-    scale = _repeat_groups(factors * sizes, grid, inputs)
+    scale = repeat_groups(factors * sizes, grid, inputs)
     quotients = (rows / scale).clamp(-half - 0.5, half + 0.5)
     smooth = scale * (quotients + (codes - half - quotients).detach())
     rounded = smooth + (exact - smooth).detach()
@@ -113,7 +114,3 @@ def _scales(rows: Tensor, factors: Tensor, grid: Grid) -> tuple[Tensor, Tensor, 
     group = (wanted / row).round().clamp(1, grid.max_group_scale)
     offset = -torch.floor(group * (grid.levels - 1) / 2)
     return row, group, offset, sizes
-
-
-def _repeat_groups(values: Tensor, grid: Grid, inputs: int) -> Tensor:
-    return values.repeat_interleave(grid.group_size(inputs), 1)[:, :inputs]

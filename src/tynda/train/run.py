@@ -42,8 +42,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     _check_device(device)
-    overrides = dict(_setting(s) for s in settings)
-    table = recipes.read_table(recipe, overrides)
+    table = recipes.read_table(recipe, dict(_setting(s) for s in settings))
     # The command leaves out folders: they are private, and the model file stores the command.
     command = shlex.join(["tynda", "train", recipe, *(f"--set={s}" for s in settings)])
     if distil_recipe.is_distillation(table):
@@ -63,7 +62,7 @@ def train(
         )
         with _without_denormals():
             return distiller.run()
-    loaded = recipes.load(recipe, overrides)
+    loaded = recipes.from_table(recipe, table)
     check(loaded, data)
     folder = _folder(output, loaded.name)
     trainer = Trainer(

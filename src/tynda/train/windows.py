@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.heads import head_of
+from tynda.heads.base import pad_tokens
 from tynda.heads.seq2seq.head import first_language
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import Network, RandomSource, decode, start_tokens
@@ -33,7 +34,7 @@ from tynda.train.augment import distort
 from tynda.train.data import Corpus, join
 from tynda.train.recipe import Augment
 
-__all__ = ["Teacher", "Window", "Windows", "forced_states", "pad_tokens"]
+__all__ = ["Teacher", "Window", "Windows", "forced_states"]
 
 Floats = NDArray[np.float32]
 Encoded = NDArray[np.float16]
@@ -65,13 +66,6 @@ def forced_states(
     family, config = settings
     states, _ = family.programs["decode"](ops, weights, config, tokens, starts, cross)
     return states
-
-
-def pad_tokens(texts: Sequence[list[int]]) -> list[list[int]]:
-    """Return the texts with the length of the longest: the last token of shorter ones is
-    repeated."""
-    longest = max(map(len, texts))
-    return [tokens + tokens[-1:] * (longest - len(tokens)) for tokens in texts]
 
 
 class Teacher:
