@@ -31,7 +31,7 @@ BLOCK = audio.SAMPLE_RATE // 10
 
 @dataclass
 class Live:
-    """What was seen of one recording."""
+    """The words of one recording, and when they came."""
 
     words: list[str] = field(default_factory=list)
     final_at: list[float] = field(default_factory=list)

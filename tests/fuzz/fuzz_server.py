@@ -31,7 +31,7 @@ _ADDRESS_SPACE = 6 << 30  # The machine's own protection; the peak is measured.
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one command line did."""
+    """The exit code and the output of one command line."""
 
     code: int | None
     """The exit code; None where a signal ended it."""

@@ -7,14 +7,9 @@ from numpy.typing import NDArray
 
 from tynda.live.settings import LiveSettings
 from tynda.sound.audio import SAMPLE_RATE
-from tynda.sound.silero import CHUNK
+from tynda.sound.silero import CHUNK, HYSTERESIS, MIN_SPEECH
 
 __all__ = ["Endpointer"]
-
-_HYSTERESIS = 0.15
-"""Speech goes on until the probability is this much below the threshold (Silero's own value)."""
-_MIN_SPEECH = 4
-"""Chunks at or above the threshold without which there was a noise and no speech."""
 
 
 class Endpointer:
@@ -32,7 +27,7 @@ class Endpointer:
     @property
     def is_speech(self) -> bool:
         """Whether the utterance has enough speech to be decoded."""
-        return self._speech_chunks >= _MIN_SPEECH
+        return self._speech_chunks >= MIN_SPEECH
 
     @property
     def silence(self) -> float:
@@ -48,7 +43,7 @@ class Endpointer:
                 self._silent_chunks = 0
             elif self.is_open:
                 # Below half of a low threshold is silence, whatever the hysteresis.
-                is_silent = probability < max(threshold - _HYSTERESIS, threshold / 2)
+                is_silent = probability < max(threshold - HYSTERESIS, threshold / 2)
                 self._silent_chunks = self._silent_chunks + 1 if is_silent else 0
 
     def has_ended(self, *, ends_sentence: bool) -> bool:

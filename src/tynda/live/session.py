@@ -23,8 +23,8 @@ from tynda.errors import TyndaError
 from tynda.heads.base import LiveDecoder, LiveWord
 from tynda.live.endpoint import Endpointer
 from tynda.live.settings import LiveSettings
-from tynda.sound.audio import SAMPLE_RATE
-from tynda.sound.samples import as_samples
+from tynda.sound.audio import SAMPLE_RATE, resampler_from
+from tynda.sound.samples import as_samples, check_sample_rate
 from tynda.sound.silero import CHUNK, Detector
 from tynda.transcript import Segment, Word
 
@@ -75,9 +75,8 @@ class LiveSession:
         Raises `TyndaError` for a rate that is out of range.
         """
         self.settings = settings
-        self._decoder, self._rate = decoder, sample_rate
-        as_samples(np.zeros(0, np.float32), sample_rate)  # checks the rate
-        self._resampler = _resampler(sample_rate)
+        check_sample_rate(sample_rate)
+        self._decoder, self._resampler = decoder, resampler_from(sample_rate)
         self._detector, self._endpointer = Detector(), Endpointer(settings)
         self._pending = np.zeros(0, np.float32)  # less than a tick
         self._audio = np.zeros(0, np.float32)  # the utterance, or the last moments of silence
@@ -193,8 +192,8 @@ class LiveSession:
             if follows < settings.max_hold and not (agreed and follows >= settings.hold):
                 break
             self._final_count = i + 1
-        ends = [[w.text for w in each[self._ended_count :]][-1:] for each in (before, words)]
-        self._agreed_on_end = ends[0] == ends[1]
+        last, now = before[self._ended_count :][-1:], words[self._ended_count :][-1:]
+        self._agreed_on_end = [w.text for w in last] == [w.text for w in now]
         self._words = words
 
     def _end_utterance(self) -> list[LiveSegment]:
@@ -253,12 +252,3 @@ class LiveSession:
         if is_final:
             self._ended_count = self._final_count = stop
         return [LiveSegment(segment, count, is_final)]
-
-
-def _resampler(rate: int) -> Any:
-    """Return a resampler to 16 kHz, or None where none is needed."""
-    if rate == SAMPLE_RATE:
-        return None
-    import soxr  # not needed for samples at 16 kHz
-
-    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-__all__ = ["MAX_SAMPLE", "SAMPLE_RATE", "Source", "load", "stream"]
+__all__ = ["MAX_SAMPLE", "SAMPLE_RATE", "Source", "load", "resampler_from", "stream"]
 
 SAMPLE_RATE = 16_000
 MAX_SAMPLE = 1e10
@@ -419,18 +419,23 @@ def _mono(frame: AudioFrame, name: str, mixer: Mixer) -> Floats:
 
 def _resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:
     """Resample frames to 16 kHz; their sample rate may change from frame to frame."""
-    rate = SAMPLE_RATE
-    resampler = None
+    rate, resampler = SAMPLE_RATE, resampler_from(SAMPLE_RATE)
     nothing = np.zeros(0, np.float32)
     for next_rate, samples in frames:
         if next_rate != rate:
             if resampler is not None:
                 yield resampler.resample_chunk(nothing, last=True)
-            rate, resampler = next_rate, None
-            if rate != SAMPLE_RATE:
-                import soxr
-
-                resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+            rate, resampler = next_rate, resampler_from(next_rate)
         yield samples if resampler is None else resampler.resample_chunk(samples)
     if resampler is not None:
         yield resampler.resample_chunk(nothing, last=True)
+
+
+def resampler_from(rate: int) -> Any:
+    """Return a stream of soxr that resamples mono float32 from ``rate`` hertz to 16 kHz, or None
+    where none is needed."""
+    if rate == SAMPLE_RATE:
+        return None
+    import soxr
+
+    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")

@@ -11,7 +11,7 @@ from tynda.errors import TyndaError
 from tynda.sound.audio import MAX_SAMPLE, SAMPLE_RATE
 from tynda.sound.channels import is_cancelled, warn_cancelled
 
-__all__ = ["as_samples", "is_samples"]
+__all__ = ["as_samples", "check_sample_rate", "is_samples"]
 
 Floats = NDArray[np.float32]
 
@@ -39,10 +39,7 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
     if hasattr(given, "detach"):  # a tensor, perhaps with a gradient or on a device
         given = given.detach().cpu()
     samples = np.asarray(given)
-    if not (isinstance(sample_rate, int | np.integer) and 1 <= sample_rate <= _MAX_RATE):
-        raise TyndaError(
-            f"sample_rate must be a whole number from 1 to {_MAX_RATE}, not {sample_rate!r}"
-        )
+    check_sample_rate(sample_rate)
     floats = _mono(_as_floats(samples))
     # An array of hours is not copied to be checked; NaN is neither above nor below a number.
     lowest, highest = floats.min(initial=0), floats.max(initial=0)
@@ -62,6 +59,14 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
 
     resampled: Floats = soxr.resample(floats, sample_rate, SAMPLE_RATE)
     return resampled
+
+
+def check_sample_rate(sample_rate: Any) -> None:
+    """Raise `TyndaError` unless a rate is a whole number of hertz that can be resampled."""
+    if not (isinstance(sample_rate, int | np.integer) and 1 <= sample_rate <= _MAX_RATE):
+        raise TyndaError(
+            f"sample_rate must be a whole number from 1 to {_MAX_RATE}, not {sample_rate!r}"
+        )
 
 
 def _as_floats(samples: NDArray[Any]) -> NDArray[Any]:

@@ -22,13 +22,17 @@ from tynda.compile.engine import Backend, Engine, open_engine
 from tynda.ops.base import Ops, Weights
 from tynda.sound.spectra import Spectra
 
-__all__ = ["CHUNK", "WEIGHTS", "Detector", "logits", "probabilities"]
+__all__ = ["CHUNK", "HYSTERESIS", "MIN_SPEECH", "WEIGHTS", "Detector", "logits", "probabilities"]
 
 T = TypeVar("T")
 Floats = NDArray[np.float32]
 
 CHUNK = 512
 """Samples for which there is one probability: 32 ms at 16 kHz."""
+HYSTERESIS = 0.15
+"""Speech goes on until the probability is this much below the threshold (Silero's own value)."""
+MIN_SPEECH = 4
+"""Chunks at or above the threshold without which a noise may have reached it."""
 WEIGHTS = Path(__file__).with_name("silero.safetensors")
 
 _CONTEXT = 64

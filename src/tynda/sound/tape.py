@@ -18,8 +18,9 @@ class Tape:
     Positions count from the first row that was ever appended.
     """
 
-    def __init__(self) -> None:
-        self._blocks: deque[tuple[int, Floats]] = deque()
+    def __init__(self, *row: int) -> None:
+        """``row`` is the shape of a row."""
+        self._blocks: deque[tuple[int, Floats]] = deque([(0, np.zeros((0, *row), np.float32))])
         self._first = 0
         self._end = 0
 
@@ -42,7 +43,7 @@ class Tape:
     def read(self, start: int, stop: int) -> Floats:
         """Return a copy of the rows from ``start``, which must not be forgotten, to ``stop``.
 
-        There are fewer where the tape ends earlier. At least one block must have been appended.
+        There are fewer where the tape ends earlier.
         """
         if start < self._first:
             raise ValueError(f"row {start} is forgotten; the first one is {self._first}")

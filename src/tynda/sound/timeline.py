@@ -1,4 +1,4 @@
-"""When the frames of a container are to be heard: where their times leave a gap, silence fills it.
+"""The times at which the frames of a container play: silence fills a gap that they leave.
 
 A video's sound may begin after its picture, and packets may be missing in the middle of a recording
 of a call. Without the silence, all later times would be too early.

@@ -127,7 +127,7 @@ class Spans:
                 self._begin, self._quiet = (i if self._begin < 0 else self._begin), -1
                 if (i + 1 - self._begin) * _SECONDS > self._max_seconds:
                     found += self._parts((i + 1) * _SECONDS)
-            elif self._begin >= 0 and p < self._threshold - 0.15:
+            elif self._begin >= 0 and p < self._threshold - silero.HYSTERESIS:
                 self._quiet = i if self._quiet < 0 else self._quiet
                 if (i - self._quiet) * CHUNK >= self._min_silence * SAMPLE_RATE:
                     found += self._end()

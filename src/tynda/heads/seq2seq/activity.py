@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound.audio import SAMPLE_RATE
-from tynda.sound.silero import CHUNK, Detector
+from tynda.sound.silero import CHUNK, MIN_SPEECH, Detector
 
 __all__ = ["MARGIN", "Activity", "Evidence", "cut_repetitions", "without_repetitions"]
 
@@ -26,8 +26,6 @@ Floats = NDArray[np.float32]
 
 MARGIN = 0.5
 """Seconds by which a segment's times may be wrong, and by which skipped windows overlap."""
-_MIN_SPEECH = 4
-"""Chunks of 32 ms at or above the threshold without which speech is doubtful."""
 _CHUNKS_AT_ONCE = 1000
 """Chunks in which a part that is skipped is read: half a minute."""
 _REPETITIONS = 3
@@ -63,7 +61,7 @@ class Activity:
         found = self._probabilities[first : max(first, last)]
         if not (found >= self._threshold / 2).any():
             return Evidence.NONE
-        enough = (found >= self._threshold).sum() >= _MIN_SPEECH
+        enough = (found >= self._threshold).sum() >= MIN_SPEECH
         return Evidence.SPEECH if enough else Evidence.DOUBTFUL
 
     def skip(self, end: float) -> None:

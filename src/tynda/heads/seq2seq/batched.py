@@ -127,12 +127,8 @@ def speech_windows(
     after the end of the recording.
     """
     in_order = all(before <= begin for (_, before), (begin, _) in pairwise(ranges))
-    windows, tape, rate = (
-        Windows(ranges, max_frames, SAMPLE_RATE // hop),
-        Tape(),
-        SAMPLE_RATE // hop,
-    )
-    tape.append(np.zeros(0, np.float32))
+    rate = SAMPLE_RATE // hop
+    windows, tape = Windows(ranges, max_frames, rate), Tape()
     spans: list[tuple[float, float]] = []
     for block in blocks:
         tape.append(block)

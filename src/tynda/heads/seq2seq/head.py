@@ -18,7 +18,7 @@ from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.activity import Activity
 from tynda.heads.seq2seq.live import PieceLiveDecoder, WindowLiveDecoder
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.recording import Recording
+from tynda.heads.seq2seq.recording import Recording, padded_features
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, suppressed_tokens
 from tynda.heads.seq2seq.search import Network, decode, start_tokens
 from tynda.heads.seq2seq.words import TimedSegment
@@ -109,8 +109,7 @@ class Seq2SeqHead(Head[Options]):
     def window_features(model: Checkpoint, samples: Floats) -> Floats:
         """See `Head.window_features`: published weights were trained on full windows only."""
         size = model.config.stride * model.config.frames
-        features: Floats = model.frontend(np.pad(samples, (0, size * model.frontend.hop)))
-        return features[:size]
+        return padded_features(model.frontend, samples, size)
 
     @staticmethod
     def reference_tokens(model: Checkpoint, text: str) -> list[list[int]]:

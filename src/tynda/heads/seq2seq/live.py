@@ -13,6 +13,7 @@ from tynda.heads.seq2seq import pieces
 from tynda.heads.seq2seq.activity import without_repetitions
 from tynda.heads.seq2seq.align import align
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.recording import padded_features
 from tynda.heads.seq2seq.search import (
     DecodingResult,
     Network,
@@ -23,7 +24,6 @@ from tynda.heads.seq2seq.search import (
 from tynda.heads.seq2seq.thresholds import is_repetitive, is_silence
 from tynda.heads.seq2seq.words import merge_punctuations
 from tynda.sound.audio import SAMPLE_RATE
-from tynda.sound.frontend import FrontEnd
 from tynda.store.checkpoint import Checkpoint
 
 __all__ = ["PieceLiveDecoder", "WindowLiveDecoder"]
@@ -46,7 +46,7 @@ class WindowLiveDecoder(LiveDecoder):
     def words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
         """See `LiveDecoder.words`."""
         network, options = self._network, self._options
-        features = _padded_features(self._front, samples, self._window)
+        features = padded_features(self._front, samples, self._window)
         cross = network.cross_kv(*network.encode(features[None], np.array([self._window])))
         if self.language is None:
             (found,) = detect_language(network, cross)
@@ -109,12 +109,6 @@ class PieceLiveDecoder(LiveDecoder):
                 for i, (text, tokens) in enumerate(zip(texts, groups, strict=True))
             ),
         ]
-
-
-def _padded_features(front: FrontEnd, samples: Floats, frames: int) -> Floats:
-    """Return the features ``[frames, bins]`` of samples with silence after them."""
-    features: Floats = front(np.pad(samples, (0, frames * front.hop)))
-    return features[:frames]
 
 
 def _continuing(options: Options, prefix: Sequence[int]) -> Options:

@@ -11,7 +11,7 @@ from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.frontend import FrontEnd
 from tynda.sound.tape import Tape
 
-__all__ = ["AHEAD", "Recording"]
+__all__ = ["AHEAD", "Recording", "padded_features"]
 
 Floats = NDArray[np.float32]
 
@@ -21,6 +21,12 @@ _NONE = np.zeros(1, np.float32)
 AHEAD = 600.0
 """Seconds that are read beyond the window. In a shorter recording, every window knows the loudest
 energy of the whole recording, as the published algorithm does."""
+
+
+def padded_features(front: FrontEnd, samples: Floats, frames: int) -> Floats:
+    """Return the first ``frames`` features of samples ``[n]`` with silence after them."""
+    features: Floats = front(np.pad(samples, (0, frames * front.hop)))
+    return features[:frames]
 
 
 class Recording:
@@ -48,9 +54,7 @@ class Recording:
         self._blocks, self._hop = iter(blocks), front.hop
         self._stream, self._silence = front.stream(), silence * front.hop
         self._ahead, self._holds_samples = round(ahead * SAMPLE_RATE), holds_samples
-        self._samples, self._features = Tape(), Tape()
-        self._features.append(np.zeros((0, front.bins), np.float32))
-        self._samples.append(np.zeros(0, np.float32))
+        self._samples, self._features = Tape(), Tape(front.bins)
         self._is_complete = False
 
     def end(self, frame: int) -> int:
