@@ -403,8 +403,7 @@ def test_n2_in_torch_modules():
 @pytest.mark.slow
 @families
 def test_full_size(name):
-    module = family(name)
-    config = module.Config()
+    config = family(name).config()
     weights = random_weights(name, config)
     frames = max(200, 25 * config.stride)
     x = features(2, frames, config.bins)
