@@ -1,10 +1,11 @@
 """Words that model files lose against the model that they were made from.
 
     python bench/words_of_files.py MODEL FILE... --manifests test.jsonl dev.jsonl [--each 8]
-        [--noise noise.jsonl [--snr 10]] [--language uk] [--output RESULTS.json]
+        [--noise noise.jsonl [--snr 10]] [--language uk] [--window merged] [--output RESULTS.json]
 
 MODEL runs in full precision, each FILE as it is used. Decoding is at temperature 0, and a text of
-nobody's speech is not left out, so that only the weights differ. ``--each`` selects every n-th
+nobody's speech is not left out, so that only the weights differ. With ``--window``, the windows of
+the FILEs are another kind than MODEL's, which are exact. ``--each`` selects every n-th
 recording of the manifests after the first. With ``--noise``, each recording has a section of one of
 the manifest's sounds, the same for all models, at ``--snr`` decibels below the speech's power.
 Intervals are of 95 %, by a paired bootstrap. Texts are kept in ``--output``, so that a later call
@@ -47,13 +48,19 @@ def recordings(
 
 
 def transcribe(
-    name: str, bits: int | None, utterances: list[Utterance], args: argparse.Namespace
+    name: str,
+    bits: int | None,
+    window: str,
+    utterances: list[Utterance],
+    args: argparse.Namespace,
 ) -> Pairs:
     """Return normalised (reference, hypothesis) pairs."""
     model = tynda.load(name, bits=bits, threads=args.threads)
     fixed: dict[str, Any] = {}
     if model.head.has_decoder:
         fixed |= {"temperature": (0.0,), "speech_threshold": 0}
+        if model.checkpoint.config.frames:
+            fixed["window"] = window
     if args.language:
         fixed["language"] = args.language
     options = model.options(**fixed)
@@ -78,6 +85,7 @@ def main() -> None:
     parser.add_argument("--noise", type=Path)
     parser.add_argument("--snr", type=float, default=10)
     parser.add_argument("--language")
+    parser.add_argument("--window", default="exact", choices=["exact", "merged", "fit"])
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
@@ -87,20 +95,20 @@ def main() -> None:
     if args.output and args.output.exists():
         found = json.loads(args.output.read_text())
 
-    def pairs_of(name: str, bits: int | None) -> Pairs:
+    def pairs_of(name: str, bits: int | None, window: str) -> Pairs:
         condition = f"{args.snr:g} dB" if args.noise else "clean"
-        key = " ".join([Path(name).name, *args.manifests, str(args.each), condition])
+        key = " ".join([Path(name).name, *args.manifests, str(args.each), condition, window])
         if key not in found:
-            found[key] = transcribe(name, bits, utterances, args)
+            found[key] = transcribe(name, bits, window, utterances, args)
             if args.output:
                 args.output.write_text(json.dumps(found))
         return [(reference, hypothesis) for reference, hypothesis in found[key]]
 
-    base = pairs_of(args.model, 32)
+    base = pairs_of(args.model, 32, "exact")
     print("| file | MB | WER | CER | first manifest | others | points more | relative |")
     print("|---|---|---|---|---|---|---|---|")
-    for name in [args.model, *args.files]:
-        pairs = base if name == args.model else pairs_of(name, None)
+    for i, name in enumerate([args.model, *args.files]):
+        pairs = pairs_of(name, None, args.window) if i else base
         whole, rise = score(pairs), change(base, pairs)
         parts = [score(part).wer for part in (pairs[: len(first)], pairs[len(first) :])]
         rates = [whole.wer, whole.cer, *parts]

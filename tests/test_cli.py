@@ -323,6 +323,25 @@ def test_wrong_usage_ends_with_two(args):
     assert "Usage:" in result.output
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["a\rb"],
+        ["--a\rb"],
+        ["transcribe", "--a\x1bb"],
+        ["transcribe", "a.wav", "--format", "a\x85b"],
+        ["transcribe", "a.wav", "--beam-size", "a\rb"],
+        ["quantize", "digits-en", "-o", "x", "--override", "a\rb"],
+        ["profile", "digits-en", "--bits", "a\rb"],
+    ],
+)
+def test_wrong_usage_is_quoted_without_control_characters(args):
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 2
+    assert not set("\r\x1b\x85") & set(result.stderr)
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+
+
 @pytest.mark.parametrize("args", [[], *([name] for name in main.list_commands(None))])
 def test_every_command_has_help(args):
     assert "Usage:" in ended(CliRunner().invoke(main, [*args, "--help"]), 0).stdout
@@ -580,7 +599,7 @@ def test_show_as_json_lists_every_utterance(tynda_, folder, tiny_file, tiny):
     rows = json.loads(result.stdout)["utterances"]
     assert [row["audio"] for row in rows] == ["a.wav", "b.wav"]
     assert rows[0]["hypothesis"] == text
-    assert result.stderr.startswith("not scored: no.wav: no such file")
+    assert result.stderr.startswith("error: not scored: no.wav: no such file")
     assert "utterances" not in json.loads(tynda_("evaluate", *args).stdout)
 
 

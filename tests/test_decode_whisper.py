@@ -172,7 +172,7 @@ def test_a_penalty_on_repetition_spreads_the_tokens():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"window": "wide"}, "exact or fit"),
+        ({"window": "wide"}, "exact or merged or fit"),
         ({"window_margin": -1}, "window_margin"),
         ({"window_margin": float("nan")}, "window_margin"),
         ({"window_floor": "x"}, "window_floor"),

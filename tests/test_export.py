@@ -72,7 +72,7 @@ def heard(recognise, folder, wav, timeout=120):
 def greedy(model, wav):
     """The greedy text of a recording as Python finds it."""
     if model.head.has_decoder:
-        plain = {"temperature": (0.0,), "without_timestamps": True}
+        plain = {"temperature": (0.0,), "without_timestamps": True, "window": "exact"}
         plain |= {"no_speech_threshold": None, "speech_threshold": 0.0}
         language = "en" if model.checkpoint.tokenizer.multilingual else None
         return model.transcribe(wav, language=language, **plain).text

@@ -247,6 +247,8 @@ def test_attention(seed, batch, queries, keys, heads, width, values):
     v, lengths = draw(batch, keys, heads * values), draw.lengths(batch, keys)
     same("attention", q, k, v, heads=heads, lengths=lengths)
     same("attention_weights", q, k, heads=heads, lengths=lengths)
+    counts = np.log(draw.rng.integers(1, 99, (batch, keys))).astype(np.float32)
+    same("attention", q, k, v, heads=heads, lengths=lengths, log_counts=counts)
 
 
 @pytest.mark.parametrize("queries", [1, 30])
@@ -287,8 +289,36 @@ def test_relative_attention_over_many_blocks_of_keys(threads):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def attend(ops, weights, config, q, k, v, lengths):
-    return ops.attention(q, k, v, heads=config, lengths=lengths)
+def attend(ops, weights, config, q, k, v, lengths, log_counts=None):
+    return ops.attention(q, k, v, heads=config, lengths=lengths, log_counts=log_counts)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("bits", [8, 32])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("queries", [1, 3, 40])
+def test_keys_that_count_several_times(instructions, bits, packed, queries):
+    """Counts of 1 to 1000 in blocks of the online softmax, with a query of zeros, in two items."""
+    draw, n = Draw(0), np.array([700, 41])
+    q, k, v = 3 * draw(2, queries, 64), draw(2, 777, 64), draw(2, 777, 64) + 2
+    q[:, -1] = 0
+    counts = np.log(draw.rng.integers(1, 1000, (2, 777))).astype(np.float32)
+    one, twin = engine({}, instructions, bits=bits), NumpyOps(bits)
+    if packed:
+
+        def pack(ops, weights, config, k, v, lengths):
+            about = {"heads": 2, "lengths": lengths}
+            return ops.pack_keys(k, **about), ops.pack_values(v, **about)
+
+        y = one.run(attend, 2, q, *one.run(pack, None, k, v, n), n, counts)
+        expected = attend(twin, {}, 2, q, *pack(twin, {}, None, k, v, n), n, counts)
+    else:
+        y = one.run(attend, 2, q, k, v, n, counts)
+        expected = attend(twin, {}, 2, q, k, v, n, counts)
+    np.testing.assert_allclose(y, expected, atol=1e-4 if bits == 32 else 0.03)
+    exact = NUMPY.attention(q, k, v, heads=2, lengths=n, log_counts=counts)
+    assert np.abs(y - exact).mean() < 0.02
+    assert np.abs(y - NUMPY.attention(q, k, v, heads=2, lengths=n)).mean() > 0.05
 
 
 @pytest.mark.parametrize("instructions", SETS)

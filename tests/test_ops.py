@@ -174,6 +174,24 @@ def test_attention(seed, batch, queries, keys, heads, width, values):
             assert not y[i].any()
 
 
+@given(SEEDS, SIZES, TIMES, TIMES, SIZES, SIZES, SIZES)
+@quick
+def test_a_key_that_counts_several_times_is_several_keys(
+    seed, batch, queries, keys, heads, width, values
+):
+    draw = Draw(seed)
+    q, k = draw(batch, queries, heads * width), draw(batch, keys, heads * width)
+    v, lengths = draw(batch, keys, heads * values), draw.lengths(batch, keys)
+    counts = np.random.default_rng(seed).integers(1, 5, (batch, keys))
+    logs = np.log(counts).astype(np.float32)
+    y = both("attention", q, k, v, heads=heads, lengths=lengths, log_counts=logs)
+    for i, n in enumerate(lengths):
+        repeated = (np.repeat(x[i : i + 1, :n], counts[i, :n], axis=1) for x in (k, v))
+        count = counts[i : i + 1, :n].sum(1)
+        alone = NUMPY.attention(q[i : i + 1], *repeated, heads=heads, lengths=count)
+        np.testing.assert_allclose(y[i], alone[0], atol=1e-5)
+
+
 @given(SEEDS, SIZES, st.integers(0, 5), st.integers(0, 5), SIZES, SIZES)
 @quick
 def test_causal_attention(seed, batch, queries, before, heads, width):

@@ -213,7 +213,7 @@ def same_as_openai(models, samples, options):
     theirs, network = models
     seconds = network.config.frames / 50
     pieces, language = gather(
-        sliding.transcribe, network, features(samples, seconds), Options(**options)
+        sliding.transcribe, network, features(samples, seconds), Options(window="exact", **options)
     )
     renamed = {"max_new_tokens": "sample_len"}
     options = {renamed.get(k, k): v for k, v in options.items()}

@@ -63,6 +63,7 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
     for (int64_t p = out; p < keys; p += kPanel)
       Form::template score<Rows>(a, q, from + p, scores + p);
     Form::template add_scores<Rows>(a, a.scratch + at.extra, r, from, keys, scores);
+    if (a.log_counts) add_log_counts<Rows>(a.log_counts + from, keys, unit, scores, kKeys);
     const auto count = [&](int i) {
       const int64_t stop = std::clamp<int64_t>(end_key(a, r + i) - from, out, keys);
       return begin_key(a, r + i) < from + stop ? stop : out;
@@ -125,8 +126,10 @@ inline void attend_few(const Attention& a) {
   for (int64_t i = 0; i < a.queries; i++) {
     const int64_t begin = begin_key(a, i), count = end_key(a, i) - begin;
     unpacked_scores(a, i, begin, begin + count, weights);
+    const float unit = score_unit(a);
+    if (a.log_counts) add_log_counts<1>(a.log_counts + begin, count, &unit, weights, count);
     const float* const v = a.v + begin * a.ldv;
-    const float total = exp2_row(weights, count, row_max(weights, count, -FLT_MAX), score_unit(a));
+    const float total = exp2_row(weights, count, row_max(weights, count, -FLT_MAX), unit);
     const F inverse = set1(count ? 1 / total : 0);
     vectors(a.v_width, [&](int64_t c, int n) {
       F s[2] = {set1(0), set1(0)};

@@ -15,6 +15,7 @@ constexpr int64_t kSkippedKeys = 64;
 static_assert(kSkippedKeys % kPanel == 0 && kSkippedKeys % (4 * kLanes) == 0);
 // With fewer queries than this, packing keys and values takes longer than it saves.
 constexpr int64_t kFewQueries = 4;
+constexpr float kLog2E = 1.44269504f;
 constexpr int64_t kPrefetchKeys = 12;  // how many keys ahead are prefetched
 
 // A query attends to the keys [begin_key, end_key).
@@ -28,7 +29,7 @@ inline int64_t begin_key(const Attention& a, int64_t query) {
 
 // The factor from the product of a query and a key to an exponent of 2. It is applied to
 // differences of scores, which are exact where they are small, however large the scores are.
-inline float score_unit(const Attention& a) { return 1.44269504f / std::sqrt(float(a.width)); }
+inline float score_unit(const Attention& a) { return kLog2E / std::sqrt(float(a.width)); }
 
 // Prefetches `count` rows. Rows of one head are far apart in memory, so that the processor's own
 // prefetcher does not detect them.
@@ -64,6 +65,20 @@ inline I exp2_codes(F x) {
   F y = fma(set1(127 * 7.706705481e-2f), r, set1(127 * 2.2764498e-1f));
   y = fma(y, r, set1(127 * 6.95116818e-1f));
   return round_to_int(times_exp2_floor(fma(y, r, set1(127)), x));
+}
+
+// Adds the logarithms of counts to the scores of a block's keys, for which the unit of each row is
+// the factor from a score to an exponent of 2.
+template <int Rows>
+inline void add_log_counts(const float* log_counts, int64_t keys, const float* units, float* y,
+                           int64_t ldy) {
+  for (int i = 0; i < Rows; i++) {
+    const F factor = set1(kLog2E / units[i]);
+    vectors(keys, [&](int64_t j, int n) {
+      float* const to = y + i * ldy + j;
+      store_some(to, fma(load_some(log_counts + j, n), factor, load_some(to, n)), n);
+    });
+  }
 }
 
 // The defaults that forms share. A form that adds to the scores overrides the last three functions.

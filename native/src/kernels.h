@@ -34,6 +34,7 @@ struct Attention {
   int64_t ldq, ldk, ldv, ldy;
   int64_t queries, keys, capacity;  // capacity: the maximum number of keys
   int64_t width, v_width;           // channels of one head
+  const float* log_counts;          // null, or numbers that are added to the scores of the keys
   bool causal;
   int64_t first;  // if causal, query i attends to keys 0 to first + i, otherwise to all
   uint8_t* scratch;

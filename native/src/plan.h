@@ -17,7 +17,7 @@ namespace tynda {
 using Operation =
     std::variant<Im2col, Quantize, MatMul, MatMul8, Depthwise, Lookup, LayerNorm, Affine,
                  Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask,
-                 RelativeEncoding, Copy, LookupRows, Attend, WindowAttend, RelativeAttend,
+                 RelativeEncoding, Copy, LookupRows, Attend, CountedAttend, WindowAttend, RelativeAttend,
                  AttentionWeights, PackKV, Moments, Lstm, Write, Lengths, Positions>;
 
 struct Plan {

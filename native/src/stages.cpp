@@ -98,12 +98,18 @@ void Attend::each_chunk(const Run& run, Each attend) const {
     if (from >= to) return;
     const Run own = run.for_thread(thread);
     Attention a = attention_of_head(own, h, q, k, &v, lengths, item, head, from, to);
+    if (log_counts) a.log_counts = own.floats(log_counts, item);
     if (window) a.window = true, a.first = from, a.before = before, a.after = after;
     a.y = own.at<float>(y, item * h.queries + from) + head * a.v_width;
     a.ldy = y.row / 4;
     attend(a, head, from);
   };
   Pool::shared().run(h.batch * h.heads * chunks, part, run.threads);
+}
+
+void CountedAttend::check(const Check& c) const {
+  c.floats(log_counts, shape.batch, shape.keys);
+  Attend::check(c);
 }
 
 void WindowAttend::check(const Check& c) const {

@@ -42,6 +42,7 @@ struct AttentionShape {
 struct Attend : Standalone {
   static constexpr const char* kName = "attention";
   View q, k, v, lengths, y;
+  View log_counts;      // see `CountedAttend`
   AttentionShape shape;
   bool window = false;  // see `WindowAttend`
   int64_t before = 0, after = 0;
@@ -61,6 +62,17 @@ struct Attend : Standalone {
   void check(const Check& c) const;
   void settle(const Kernels& kernels, int threads);
   void run(const Run& run) const;
+};
+
+// Attention to keys that each stand for several: `log_counts` [batch, keys] are added to the scores.
+struct CountedAttend : Attend {
+  static constexpr const char* kName = "counted_attention";
+
+  template <class F>
+  void fields(F& f) {
+    f.view("log_counts", log_counts, Use::whole), Attend::fields(f);
+  }
+  void check(const Check& c) const;
 };
 
 // Self-attention of query i to keys i - before to i + after.

@@ -82,13 +82,29 @@ class Commands(click.Group):
             say("error: out of memory: use a smaller model or shorter recordings")
         sys.exit(1)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the arguments as ``click.Group`` does; messages have no control characters."""
+        with _visible_message():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run one command; an interrupt ends it with exit code 130."""
         try:
-            return super().invoke(ctx)
+            with _visible_message():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             say("interrupted")
             ctx.exit(130)
+
+
+@contextmanager
+def _visible_message() -> Iterator[None]:
+    """Escape the control characters of a usage error, which quotes what somebody passed."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = visible(error.message)
+        raise
 
 
 def _terminate(*_: object) -> None:

@@ -56,7 +56,7 @@ def evaluate(
             recognizer, manifests, options, normalizer=normalizer, on_progress=advance
         )
     for path, why in report.failed:
-        say(f"not scored: {why if str(path) in why else f'{path}: {why}'}")
+        say(f"error: not scored: {why if str(path) in why else f'{path}: {why}'}")
     if format_ == "json":
         print_text(json.dumps(report.to_dict(worst, every=show), indent=2, ensure_ascii=False))
     else:

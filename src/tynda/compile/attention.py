@@ -16,7 +16,10 @@ __all__ = ["RULES"]
 def attention(lower: Lowering, step: Step) -> None:
     """See `Ops.attention`."""
     views = lower.views(step, "q", "k", "v", "lengths")
-    lower.emit("attention", **_sizes(lower, step), **views, y=lower.new_view(step.result))
+    name = "attention"
+    if "log_counts" in step.tensors:
+        name, views = "counted_attention", views | lower.views(step, "log_counts")
+    lower.emit(name, **_sizes(lower, step), **views, y=lower.new_view(step.result))
 
 
 def causal_attention(lower: Lowering, step: Step) -> None:

@@ -262,9 +262,21 @@ class TraceOps:
     def log_softmax(self, x: Value) -> Value:
         return self._step("log_softmax", x.shape, x=x)
 
-    def attention(self, q: Value, k: Value, v: Value, *, heads: int, lengths: Value) -> Value:
+    def attention(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        *,
+        heads: int,
+        lengths: Value,
+        log_counts: Value | None = None,
+    ) -> Value:
         shape = attended(q, k, v, heads)
-        return self._step("attention", shape, {"heads": heads}, q=q, k=k, v=v, lengths=lengths)
+        if log_counts is not None:
+            expect(log_counts.shape == k.shape[:2], k, log_counts)
+        tensors = {"q": q, "k": k, "v": v, "lengths": lengths, "log_counts": log_counts}
+        return self._step("attention", shape, {"heads": heads}, **tensors)
 
     def causal_attention(self, q: Value, k: Value, v: Value, *, heads: int, starts: Value) -> Value:
         shape = attended(q, k, v, heads)

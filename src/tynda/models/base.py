@@ -24,6 +24,7 @@ __all__ = [
     "Family",
     "KVCache",
     "LoadAdapter",
+    "MergedFrames",
     "Program",
     "PublishedCheckpoint",
     "Spec",
@@ -70,6 +71,26 @@ class CrossKV(Generic[T]):
     values: Sequence[T]
     lengths: T
     """``[items]``: the number of frames of each item, without padding."""
+    log_counts: T | None = None
+    """``[items, frames]``: the ``log_counts`` of `MergedFrames`; None without merged frames."""
+
+
+@dataclass(frozen=True)
+class MergedFrames(Generic[T]):
+    """Frames that represent a window of which most is padding.
+
+    An encoder computes only these; each stands for one or several frames of the window.
+    """
+
+    rows: T
+    """``[batch * frames]``: the frame that each one equals, of those that the convolutions compute
+    of all items, before positions are added."""
+    positions: T
+    """``[batch, frames]``: the position of each frame in the window."""
+    log_counts: T
+    """``[batch, frames]``: the logarithm of the number of frames that each one stands for."""
+    lengths: T
+    """``[batch]``: the number of frames, for each item."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,14 @@ class DecoderAttention(Generic[T]):
         keys, values = cross.keys[layer], cross.values[layer]
         if self.on_cross_attention is not None:
             self.on_cross_attention(layer, q, keys)
-        y = ops.attention(q, keys, values, heads=self.heads, lengths=cross.lengths)
+        y = ops.attention(
+            q,
+            keys,
+            values,
+            heads=self.heads,
+            lengths=cross.lengths,
+            log_counts=cross.log_counts,
+        )
         return ops.reshape(y, batch, count, channels)
 
     def next_cache(self) -> KVCache[T] | None:
@@ -56,8 +63,18 @@ class DecoderAttention(Generic[T]):
         return None if self.cache is None else KVCache(self.keys, self.values)
 
 
-def cross_kv(ops: Ops[T], weights: Weights[T], config: Any, states: T, lengths: T) -> CrossKV[T]:
-    """Return keys and values of the cross-attention, for all steps of the decoder."""
+def cross_kv(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Any,
+    states: T,
+    lengths: T,
+    log_counts: T | None = None,
+) -> CrossKV[T]:
+    """Return keys and values of the cross-attention, for all steps of the decoder.
+
+    ``log_counts [batch, frames]`` are those of the `MergedFrames` whose ``states`` are given.
+    """
     keys, values = (
         [
             pack(
@@ -69,4 +86,4 @@ def cross_kv(ops: Ops[T], weights: Weights[T], config: Any, states: T, lengths: 
         ]
         for part, pack in (("k_proj", ops.pack_keys), ("v_proj", ops.pack_values))
     )
-    return CrossKV(keys, values, lengths)
+    return CrossKV(keys, values, lengths, log_counts)

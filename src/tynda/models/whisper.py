@@ -22,6 +22,7 @@ from tynda.models.base import (
     CrossKV,
     Family,
     KVCache,
+    MergedFrames,
     PublishedCheckpoint,
     Spec,
     check_sizes,
@@ -149,6 +150,7 @@ def encode(
     config: Config,
     features: T,
     lengths: T,
+    merged: MergedFrames[T] | None = None,
     tap: Tap[T] | None = None,
 ) -> tuple[T, T]:
     """Encode log-mel features ``[batch, frames, bins]`` to ``[batch, frames / 2, channels]``.
@@ -156,6 +158,9 @@ def encode(
     ``lengths [batch]``, integers, are the numbers of frames; the second result has those of states.
     There may be at most ``2 * config.frames`` frames. The published models always have this number,
     including silence after the speech; with fewer frames, states differ from the published ones.
+
+    With ``merged`` frames, ``features`` are the beginning of a window, which ends in a little of
+    the silence that pads it; the states are those of the merged frames.
     """
     x = ops.mask(features, lengths)
     for name, stride in (("conv1", 1), ("conv2", 2)):
@@ -164,14 +169,21 @@ def encode(
         lengths = ops.conv_lengths(lengths, kernel=3, stride=stride, padding=1)
         # The bias makes padding non-zero, and the next convolution would read it.
         x = ops.mask(x, lengths)
-    positions = weights["model.encoder.embed_positions.weight"]
-    x = ops.add(x, ops.slice(positions, 0, ops.shape(x)[1]))
+    positions, log_counts = weights["model.encoder.embed_positions.weight"], None
+    batch, time, channels = ops.shape(x)
+    if merged is None:
+        x = ops.add(x, ops.slice(positions, 0, time))
+    else:
+        x = ops.index_select(ops.reshape(x, batch * time, channels), merged.rows)
+        x = ops.reshape(x, batch, -1, channels)
+        x = ops.add(x, ops.embedding(merged.positions, positions))
+        lengths, log_counts = merged.lengths, merged.log_counts
     x = ops.dropout(x, config.dropout)
     for i in range(config.layers):
         name = f"model.encoder.layers.{i}"
         y = layer_norm(ops, weights, f"{name}.self_attn_layer_norm", x)
         q, k, v = (linear(ops, weights, f"{name}.self_attn.{p}_proj", y) for p in "qkv")
-        y = ops.attention(q, k, v, heads=config.heads, lengths=lengths)
+        y = ops.attention(q, k, v, heads=config.heads, lengths=lengths, log_counts=log_counts)
         x = _residual(ops, weights, config, f"{name}.self_attn.out_proj", x, y)
         x = _feed_forward(ops, weights, config, name, x)
         if tap is not None:

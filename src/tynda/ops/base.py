@@ -160,13 +160,19 @@ class Ops(Protocol[T]):
         """Return the logarithm of the softmax over the last axis."""
         ...
 
-    def attention(self, q: T, k: T, v: T, *, heads: int, lengths: T) -> T:
+    def attention(
+        self, q: T, k: T, v: T, *, heads: int, lengths: T, log_counts: T | None = None
+    ) -> T:
         """Return multi-head scaled dot-product attention: ``[batch, queries, v channels]``.
 
         ``q [batch, queries, channels]``, ``k [batch, keys, channels]``, ``v [batch, keys,
         v channels]``. The channels are split evenly between ``heads``. Keys at or past ``lengths``
         have weight 0, and an item without any key gets zeros. Source: Vaswani et al. 2017,
         section 3.2.
+
+        A key that stands for several equal ones has the logarithm of their number in ``log_counts
+        [batch, keys]``, which is added to its scores. Source: Bolya et al. 2022, "Token Merging",
+        section 3.2, proportional attention.
         """
         ...
 

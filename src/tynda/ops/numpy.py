@@ -204,14 +204,26 @@ class NumpyOps:
         x = x - x.max(-1, keepdims=True)
         return cast(Array, x - np.log(np.exp(x).sum(-1, keepdims=True)))
 
-    def attention(self, q: Array, k: Array, v: Array, *, heads: int, lengths: Array) -> Array:
+    def attention(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        heads: int,
+        lengths: Array,
+        log_counts: Array | None = None,
+    ) -> Array:
         if self._bits == 8 and (q.shape[1] >= MIN_QUERIES or isinstance(k, _Packed)):
-            return attention_8(q, np.asarray(k), np.asarray(v), heads, lengths)
+            return attention_8(q, np.asarray(k), np.asarray(v), heads, lengths, None, log_counts)
         k, v = np.asarray(k), np.asarray(v)
         valid = np.arange(k.shape[1]) < lengths[:, None]
         # An item without a key averages all its values, which the mask sets to zero.
         v = np.where(valid[..., None], v, np.float32(0))
-        return _weighted(_softmax(_scores(q, k, heads), valid[:, None, None]), v)
+        scores = _scores(q, k, heads)
+        if log_counts is not None:
+            scores = scores + log_counts[:, None, None]
+        return _weighted(_softmax(scores, valid[:, None, None]), v)
 
     def causal_attention(self, q: Array, k: Array, v: Array, *, heads: int, starts: Array) -> Array:
         seen = self.positions(starts, q.shape[1])[..., None] >= np.arange(k.shape[1])

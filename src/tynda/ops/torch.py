@@ -148,10 +148,22 @@ class TorchOps:
     def log_softmax(self, x: Tensor) -> Tensor:
         return F.log_softmax(x.float(), -1)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, heads: int, lengths: Tensor) -> Tensor:
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        heads: int,
+        lengths: Tensor,
+        log_counts: Tensor | None = None,
+    ) -> Tensor:
         # An item without a key attends to its first one, whose value the mask sets to zero.
-        v = self.mask(v, lengths)
-        return _attend(q, k, v, heads, _within(k, lengths.clamp(min=1))[:, None, None])
+        v, seen = self.mask(v, lengths), _within(k, lengths.clamp(min=1))[:, None, None]
+        if log_counts is None:
+            return _attend(q, k, v, heads, seen)
+        scores = _scores(q, k, heads) + log_counts[:, None, None]
+        return (_softmax(scores, seen).to(v.dtype) @ _split(v, heads)).transpose(1, 2).flatten(2)
 
     def causal_attention(
         self, q: Tensor, k: Tensor, v: Tensor, *, heads: int, starts: Tensor

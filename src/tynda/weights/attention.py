@@ -35,6 +35,7 @@ def attention(
     heads: int,
     lengths: NDArray[Any],
     visible: NDArray[np.bool_] | None = None,
+    log_counts: Floats | None = None,
 ) -> Floats:
     """Compute ``tynda.ops.base.Ops.attention``, with arguments of the same shapes.
 
@@ -53,16 +54,23 @@ def attention(
                 k[item, :keys, part],
                 v[item, :keys, v_part],
                 True if visible is None else visible[item, :, :keys],
+                0.0 if log_counts is None else log_counts[item, :keys],
             )
     return y
 
 
-def _head(q: Floats, k: Floats, v: Floats, visible: NDArray[np.bool_] | bool) -> Floats:
+def _head(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    visible: NDArray[np.bool_] | bool,
+    log_counts: Floats | float,
+) -> Floats:
     """Compute one head: ``[queries, width]``, ``[keys, width]`` and ``[keys, v_width]``."""
     q_codes, q_scale = quantize_rows(q)
     k_codes, k_scale = quantize_rows(k)
     products = q_codes.astype(np.float64) @ k_codes.astype(np.float64).T
-    scores = products * np.outer(q_scale, k_scale) / np.sqrt(q.shape[1])
+    scores = products * np.outer(q_scale, k_scale) / np.sqrt(q.shape[1]) + log_counts
     scores = np.where(visible, scores, _MASKED)
     tops, totals, sums = [], [], []
     for start in range(0, len(k), KEYS_PER_BLOCK):

@@ -28,10 +28,10 @@ from tynda.heads.seq2seq.sliding import (
     PromptHistory,
     WindowDecoder,
     clip_ranges,
-    encode_windows,
     warn_beyond_end,
 )
 from tynda.heads.seq2seq.thresholds import is_silence
+from tynda.heads.seq2seq.windows import encode_windows
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.models.base import CrossKV
 from tynda.sound.audio import SAMPLE_RATE

@@ -13,7 +13,6 @@ from tynda.heads.seq2seq import pieces
 from tynda.heads.seq2seq.activity import without_repetitions
 from tynda.heads.seq2seq.align import align
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.recording import padded_features
 from tynda.heads.seq2seq.search import (
     DecodingResult,
     Network,
@@ -22,6 +21,7 @@ from tynda.heads.seq2seq.search import (
     detect_language,
 )
 from tynda.heads.seq2seq.thresholds import is_repetitive, is_silence
+from tynda.heads.seq2seq.windows import encode_windows
 from tynda.heads.seq2seq.words import merge_punctuations
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
@@ -46,8 +46,8 @@ class WindowLiveDecoder(LiveDecoder):
     def words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
         """See `LiveDecoder.words`."""
         network, options = self._network, self._options
-        features = padded_features(self._front, samples, self._window)
-        cross = network.cross_kv(*network.encode(features[None], np.array([self._window])))
+        features = self._front(samples)[: self._window]
+        cross = encode_windows(network, [features], options)
         if self.language is None:
             (found,) = detect_language(network, cross)
             self.language = max(found, key=lambda code: found[code])

@@ -172,10 +172,11 @@ class Options:
         heading=LONG,
         metavar="SECONDS",
     )
-    window: Literal["exact", "fit"] = setting(
-        "exact",
-        "Window that is encoded: exact pads it with silence to its full length, as published; fit, "
-        "which is faster, ends with the speech, and may change words.",
+    window: Literal["exact", "merged", "fit"] = setting(
+        "merged",
+        "Window that is encoded: exact pads it with silence to its full length, as published; "
+        "merged, which is faster, represents the silence by a few frames; fit ends with the "
+        "speech, for models that were trained so.",
         heading=LONG,
     )
     """Published weights were trained on full windows only: with them, fit gives a warning."""

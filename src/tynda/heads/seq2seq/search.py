@@ -21,7 +21,7 @@ from tynda.errors import TyndaError
 from tynda.heads.seq2seq import programs
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import Rules, log_softmax
-from tynda.models.base import CrossKV, Family, KVCache
+from tynda.models.base import CrossKV, Family, KVCache, MergedFrames
 from tynda.transcript import Segment, Word
 
 __all__ = [
@@ -109,19 +109,23 @@ class Network:
     alignment_heads: Sequence[tuple[int, int]]
     """Layer and index of the heads whose cross-attention follows the audio."""
 
-    def encode(self, features: Floats, lengths: NDArray[np.int64]) -> tuple[Any, Any]:
+    def encode(
+        self, features: Floats, lengths: NDArray[np.int64], *merged: MergedFrames[Any]
+    ) -> tuple[Any, Any]:
         """Run the encoder on features ``[batch, frames, bins]`` with ``lengths [batch]``.
 
-        Returns states and their lengths, both as the backend's tensors.
+        Returns states and their lengths, both as the backend's tensors. They are those of the
+        ``merged`` frames of a window, where these are given.
         """
         encode = self.family.programs["encode"]
-        encoded: tuple[Any, Any] = self.engine.run(encode, self.config, features, lengths)
+        encoded: tuple[Any, Any] = self.engine.run(encode, self.config, features, lengths, *merged)
         return encoded
 
-    def cross_kv(self, states: Any, lengths: Any) -> CrossKV[Any]:
-        """Return the cross-attention's keys and values of the encoder's states."""
+    def cross_kv(self, states: Any, lengths: Any, *log_counts: Any) -> CrossKV[Any]:
+        """Return the cross-attention's keys and values of the encoder's states; ``log_counts`` are
+        those of the frames, where they are merged."""
         program = self.family.programs["cross_kv"]
-        cross: CrossKV[Any] = self.engine.run(program, self.config, states, lengths)
+        cross: CrossKV[Any] = self.engine.run(program, self.config, states, lengths, *log_counts)
         return cross
 
     def step(

@@ -41,6 +41,7 @@ from tynda.heads.seq2seq.thresholds import (
     is_silence,
     needs_fallback,
 )
+from tynda.heads.seq2seq.windows import FRAMES_PER_SECOND, encode_windows
 from tynda.heads.seq2seq.words import (
     TimedSegment,
     fit_to_segment,
@@ -55,15 +56,11 @@ __all__ = [
     "PromptHistory",
     "WindowDecoder",
     "clip_ranges",
-    "encode_windows",
     "transcribe",
     "warn_beyond_end",
 ]
 
 Floats = NDArray[np.float32]
-
-_FRAMES_PER_SECOND = 100
-"""Number of front end frames in a second; the encoder has half this number."""
 
 
 def transcribe(
@@ -96,7 +93,7 @@ def transcribe(
         later = min((first for first, _ in ranges[at + 1 :]), default=sys.maxsize)
         recording.forget(min(begin, later))
         if activity is not None:
-            activity.skip(begin / _FRAMES_PER_SECOND)
+            activity.skip(begin / FRAMES_PER_SECOND)
         warn_beyond_end(begin, recording.end(begin + 1))
         seek, reached, count = begin, begin - 1, 0
         cross: CrossKV[Any] | None = None
@@ -110,14 +107,14 @@ def transcribe(
             is_last = stop == recording.end(min(end, stop + 1))
             evidence = Evidence.SPEECH
             if activity is not None:
-                times = seek / _FRAMES_PER_SECOND, stop / _FRAMES_PER_SECOND
+                times = seek / FRAMES_PER_SECOND, stop / FRAMES_PER_SECOND
                 evidence = activity.evidence(*times)
             if evidence is Evidence.NONE:
                 # The next window begins a little earlier than this one ends, so that it has the
                 # beginning of a word at the boundary.
-                seek = stop if is_last else stop - round(MARGIN * _FRAMES_PER_SECOND)
+                seek = stop if is_last else stop - round(MARGIN * FRAMES_PER_SECOND)
                 if on_progress:
-                    on_progress(seek / _FRAMES_PER_SECOND)
+                    on_progress(seek / FRAMES_PER_SECOND)
                 continue
             if is_unknown:
                 language, is_unknown = _language(network, recording, seek, options), False
@@ -125,7 +122,7 @@ def transcribe(
             cross = decoder = None  # Memory holds the keys and values of one window only.
             cross = encode_windows(network, [recording.window(seek, stop)], options)
             # Whether the recording ends within a silence that counts as long is known then.
-            silence = math.ceil((options.hallucination_silence_threshold or 0) * _FRAMES_PER_SECOND)
+            silence = math.ceil((options.hallucination_silence_threshold or 0) * FRAMES_PER_SECOND)
             known_frames = recording.end(seek + size + silence)
             decoder = WindowDecoder(network, options, language, cross, seek, count, known_frames)
             result = decoder.decode(random, history.prompt(), history.prefix())
@@ -148,7 +145,7 @@ def transcribe(
             yield from found
             history.add([t for p in found for t in p.tokens], decoder.last_temperature)
             if on_progress:
-                on_progress(recording.end(seek) / _FRAMES_PER_SECOND)
+                on_progress(recording.end(seek) / FRAMES_PER_SECOND)
     recording.drain()
 
 
@@ -169,7 +166,7 @@ def clip_ranges(times: Sequence[float]) -> list[tuple[int, int]]:
 
     ``times`` are the option ``clip_timestamps``. A part without an end has `sys.maxsize` as such.
     """
-    frames = [round(t * _FRAMES_PER_SECOND) for t in times] or [0]
+    frames = [round(t * FRAMES_PER_SECOND) for t in times] or [0]
     if len(frames) % 2:
         frames.append(sys.maxsize)
     return list(zip(frames[::2], frames[1::2], strict=True))
@@ -178,7 +175,7 @@ def clip_ranges(times: Sequence[float]) -> list[tuple[int, int]]:
 def warn_beyond_end(begin: int, content_frames: int) -> None:
     """Warn about a part that begins after the end of a recording of ``content_frames``."""
     if begin >= max(1, content_frames):
-        start, length = begin / _FRAMES_PER_SECOND, content_frames / _FRAMES_PER_SECOND
+        start, length = begin / FRAMES_PER_SECOND, content_frames / FRAMES_PER_SECOND
         warnings.warn(
             f"nothing to transcribe from {start:g} s on (clip_timestamps): the recording lasts "
             f"{length:g} s",
@@ -226,21 +223,6 @@ class PromptHistory:
             self._since = len(self._tokens)
 
 
-def encode_windows(network: Network, windows: Sequence[Floats], options: Options) -> CrossKV[Any]:
-    """Pad windows ``[frames, bins]`` with zeros, encode them and compute keys and values."""
-    size = 2 * network.config.frames
-    longest = max(map(len, windows))
-    if options.window == "fit":
-        min_seconds = max(
-            longest / _FRAMES_PER_SECOND + options.window_margin, options.window_floor
-        )
-        size = min(size, math.ceil(min_seconds * _FRAMES_PER_SECOND))
-    padded = np.zeros((len(windows), size, windows[0].shape[1]), np.float32)
-    for row, window in zip(padded, windows, strict=True):
-        row[: len(window)] = window
-    return network.cross_kv(*network.encode(padded, np.full(len(windows), size)))
-
-
 @dataclass(eq=False)
 class WindowDecoder:
     """Decodes one window of a recording, and splits its text into segments."""
@@ -263,7 +245,7 @@ class WindowDecoder:
     @property
     def start(self) -> float:
         """The window's begin in seconds of the recording."""
-        return self.seek / _FRAMES_PER_SECOND
+        return self.seek / FRAMES_PER_SECOND
 
     def decode(
         self,
@@ -318,7 +300,7 @@ class WindowDecoder:
                 return found, self.seek + self.frames
             # The segment after the last cut is incomplete: the next window begins with it.
             return found, self.seek + 2 * (tokens[cuts[-1] - 1] - zero)
-        end = self.start + self.frames / _FRAMES_PER_SECOND
+        end = self.start + self.frames / FRAMES_PER_SECOND
         last = max((i for i, stamp in enumerate(stamps) if stamp), default=None)
         if last is not None and tokens[last] != zero:
             end = self._seconds(tokens[last])
@@ -343,21 +325,21 @@ class WindowDecoder:
         """
         self.add_words(found, last_speech_end)
         threshold = self.options.hallucination_silence_threshold
-        window_end = self.start + 2 * self.network.config.frames / _FRAMES_PER_SECOND
+        window_end = self.start + 2 * self.network.config.frames / FRAMES_PER_SECOND
         last = last_word_end(found)
         if (
             not self._ends_with_one_timestamp(found[0].result.tokens)
             and last is not None
             and last > self.start
         ):
-            seek = round(last * _FRAMES_PER_SECOND)
+            seek = round(last * FRAMES_PER_SECOND)
             if threshold is not None and window_end - last <= threshold:
                 seek = self.seek + self.frames
         if threshold is None:
             return found, seek
         first = next((p for p in found if p.words), None)
         if first and is_anomalous(first) and first.start - self.start > threshold:
-            return None, self.seek + max(1, round((first.start - self.start) * _FRAMES_PER_SECOND))
+            return None, self.seek + max(1, round((first.start - self.start) * FRAMES_PER_SECOND))
         # A doubtful segment between silences, or between other doubtful ones, is a hallucination.
         for i, segment in enumerate(found):
             if not segment.words:
@@ -365,7 +347,7 @@ class WindowDecoder:
             if is_anomalous(segment):
                 after = next((p for p in found[i + 1 :] if p.words), None)
                 following = (
-                    after.words[0].start if after else self.start + self.frames / _FRAMES_PER_SECOND
+                    after.words[0].start if after else self.start + self.frames / FRAMES_PER_SECOND
                 )
                 silence_before = (
                     segment.start - last_speech_end > threshold
@@ -378,8 +360,8 @@ class WindowDecoder:
                     or window_end - segment.end < 2.0
                 )
                 if silence_before and silence_after:
-                    seek = round(max(self.start + 1, segment.start) * _FRAMES_PER_SECOND)
-                    if self.content_frames / _FRAMES_PER_SECOND - segment.end < threshold:
+                    seek = round(max(self.start + 1, segment.start) * FRAMES_PER_SECOND)
+                    if self.content_frames / FRAMES_PER_SECOND - segment.end < threshold:
                         seek = self.content_frames
                     return found[:i], seek
             last_speech_end = segment.end
