@@ -2,10 +2,17 @@
 
 import platform
 import subprocess
+from pathlib import Path
 
 import pytest
 
+import tynda
 from building import build, program, sanitized
+from helpers import write_wav
+from tynda.export import export_model
+from tynda.sound import audio
+
+JFK = Path(__file__).parents[1] / "demo" / "jfk.flac"
 
 pytestmark = pytest.mark.slow
 
@@ -23,19 +30,36 @@ def test_sanitizers_find_nothing(tmp_path, kind):
     run(build(tmp_path / "build", *sanitized(tmp_path, kind)))
 
 
-def test_arm(tmp_path):
-    emulator, compiler = program("qemu-aarch64"), program("aarch64-linux-gnu-g++")
-    binary = build(
-        tmp_path / "build",
+def build_for_arm(folder, target):
+    """The program, statically linked."""
+    return build(
+        folder,
         [],
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
-        f"-DCMAKE_CXX_COMPILER={compiler}",
+        f"-DCMAKE_CXX_COMPILER={program('aarch64-linux-gnu-g++')}",
         "-DCMAKE_EXE_LINKER_FLAGS=-static",
+        target=target,
     )
+
+
+def test_arm(tmp_path):
+    emulator, binary = program("qemu-aarch64"), build_for_arm(tmp_path, "tynda_tests")
     assert run(emulator, binary).startswith("neon, scalar, ")
     # A processor without dot products, where no instruction may come from the NEON build.
     assert run(emulator, "-cpu", "cortex-a53", binary).startswith("scalar, ")
+
+
+def test_arm_writes_the_text_that_this_processor_writes(tmp_path):
+    emulator, binary = program("qemu-aarch64"), build_for_arm(tmp_path, "tynda_recognise")
+    wav = write_wav(tmp_path / "a.wav", audio.load(JFK))
+    model = tynda.load("whisper-tiny.en")
+    export_model(model.checkpoint, tmp_path / "model")
+    done = subprocess.run([emulator, binary, tmp_path / "model", wav], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    plain = {"temperature": (0.0,), "without_timestamps": True, "window": "exact"}
+    plain |= {"no_speech_threshold": None, "speech_threshold": 0.0}
+    assert done.stdout.decode().strip() == model.transcribe(wav, **plain).text
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86-64 compiler")

@@ -607,12 +607,14 @@ def test_bad_input_is_told_in_a_line(tiny_file, tmp_path):
     failed(run(tiny_file, "--report", tmp_path / "file" / "sub"), 1, "cannot write to")
 
 
+@pytest.mark.slow
 def test_from_python(tiny_file, tmp_path):
     rows = tynda.profile(tiny_file, tmp_path, bits=(32, 8), durations=(0.5,), repeats=1, threads=1)
     assert [row.case.bits for row in rows] == ["32", "8"]
     assert "tiny" in (tmp_path / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_python_takes_one_or_several(tiny_file):
     (row,) = tynda.profile(tiny_file, bits=8, engines="tynda", durations=1, repeats=1, threads=1)
     assert (row.status, row.case.bits, row.case.seconds) == ("ok", "8", 1.0)

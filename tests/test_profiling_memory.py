@@ -40,18 +40,21 @@ def test_a_small_model():
     check(measured("sentences-en", durations=(5.0, 30.0), batches=(1, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not Linux")
 def test_what_reads_sound_is_not_the_models():
     manifest = Path(__file__).parents[1] / "demo" / "manifest.jsonl"
     check(measured("sentences-en", manifest=str(manifest)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not Linux")
 def test_raw_sound_is_not_copied():
     witness = Path(__file__).parent / "data" / "witness-wav2vec2.safetensors"
     check(measured(witness, bits=("stored", "8"), durations=(30.0,)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not Linux")
 def test_windows_make_room_for_each_other():
     witness = Path(__file__).parent / "data" / "witness-whisper.safetensors"

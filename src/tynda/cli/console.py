@@ -103,7 +103,7 @@ def _visible_message() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        error.message = visible(error.message)
+        setattr(error, "message", visible(error.message))  # noqa: B010 (declared final)
         raise
 
 

@@ -150,8 +150,8 @@ def encode(
     config: Config,
     features: T,
     lengths: T,
-    merged: MergedFrames[T] | None = None,
     tap: Tap[T] | None = None,
+    merged: MergedFrames[T] | None = None,
 ) -> tuple[T, T]:
     """Encode log-mel features ``[batch, frames, bins]`` to ``[batch, frames / 2, channels]``.
 

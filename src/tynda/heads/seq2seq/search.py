@@ -117,8 +117,9 @@ class Network:
         Returns states and their lengths, both as the backend's tensors. They are those of the
         ``merged`` frames of a window, where these are given.
         """
-        encode = self.family.programs["encode"]
-        encoded: tuple[Any, Any] = self.engine.run(encode, self.config, features, lengths, *merged)
+        encode, tap = self.family.programs["encode"], None
+        inputs = (features, lengths, tap, *merged) if merged else (features, lengths)
+        encoded: tuple[Any, Any] = self.engine.run(encode, self.config, *inputs)
         return encoded
 
     def cross_kv(self, states: Any, lengths: Any, *log_counts: Any) -> CrossKV[Any]:

@@ -29,7 +29,7 @@ FRAMES_PER_SECOND = 100
 """Number of front end frames in a second; the encoder has half this number."""
 
 # Numbers of frames of the encoder. The frames next to the audio are not merged.
-_MARGIN = 25
+_MARGIN = 50
 # The number of frames that are not merged is a multiple of this, so that there are few plans.
 _STEP = 25
 # The last frames of a window are not merged: models keep numbers there that all frames read, which
@@ -37,7 +37,7 @@ _STEP = 25
 _END = 32
 # A run of adjacent frames represents each part of the padding, since some heads attend to
 # neighbours.
-_PART, _RUN = 512, 32
+_PART, _RUN = 256, 32
 
 
 def encode_windows(network: Network, windows: Sequence[Floats], options: Options) -> CrossKV[Any]:
