@@ -1,6 +1,7 @@
 """Words, latency and processor of live recognition, beside the same model's text of whole files.
 
-    python bench/streaming.py MODEL MANIFEST [--each 4] [--step 0.6] [--hold 0.6] [--histogram]
+    python bench/streaming.py MODEL MANIFEST [--each 4] [--step 0.6] [--hold 0.6] [--window exact]
+        [--histogram]
 
 Each recording is fed in blocks of 0.1 s, with a second of silence after it, as fast as it goes; the
 time that a block takes is added to the audio's own. A word's latency is the time from its end in
@@ -77,20 +78,22 @@ def main() -> None:
     parser.add_argument("manifest")
     parser.add_argument("--each", type=int, default=1)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--window", choices=["exact", "merged"], help="of a Whisper model")
     parser.add_argument("--histogram", action="store_true")
     for each in fields(LiveSettings):
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=float, default=each.default)
     args = parser.parse_args()
     settings = LiveSettings(**{f.name: getattr(args, f.name) for f in fields(LiveSettings)})
     model = tynda.load(args.model, threads=args.threads)
+    fixed = {"window": args.window} if args.window else {}
     with_times = {"word_timestamps": True} if model.head.has_decoder else {}
     whole, live_pairs, waits, latencies = [], [], list[float](), list[float]()
     same, seconds, spent = 0, 0.0, 0.0
     for utterance in manifest.read(args.manifest)[:: args.each]:
         samples = audio.load(utterance.audio)
-        offline = model.transcribe(samples, model.options(**with_times))
+        offline = model.transcribe(samples, model.options(**with_times, **fixed))
         started = time.process_time()
-        live = listen(model, samples, settings, model.options())
+        live = listen(model, samples, settings, model.options(**fixed))
         spent += time.process_time() - started
         seconds += len(samples) / audio.SAMPLE_RATE + 1
         reference = model.normalize(utterance.text)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tynda
+from tynda import manifest
 from tynda.cli import main
 from tynda.errors import TyndaError
 from tynda.heads.base import LiveDecoder, LiveWord
@@ -23,6 +24,7 @@ from tynda.live import session as sessions
 from tynda.live.endpoint import Endpointer
 from tynda.live.session import LiveSession
 from tynda.live.settings import LiveSettings
+from tynda.profiling.memory import resident
 from tynda.sound import audio
 from tynda.sound.microphone import microphone
 
@@ -196,6 +198,23 @@ def test_hours_are_heard_in_bounded_memory():
     tracemalloc.stop()
     assert peak < before + 1e6
     assert session.seconds == pytest.approx(24 * 60, abs=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_three_hours_of_speech_and_silence_need_no_more_memory():
+    """A real model hears its recordings and pauses; the process's memory does not grow."""
+    session = tynda.load("digits-en").live()
+    recordings = [audio.load(row.audio) for row in manifest.read(DEMO / "manifest.jsonl")]
+    rng, seconds, count, used = np.random.default_rng(0), 0.0, 0, list[int]()
+    while seconds < 3 * 3600:
+        pause = np.zeros(int(RATE * rng.uniform(0.2, 20)), np.float32)
+        for samples in (recordings[rng.integers(len(recordings))], pause):
+            seconds += len(samples) / RATE
+            count += sum(each.is_final for each in session.feed(samples))
+        used.append(resident())
+    assert count > 500
+    assert max(used[len(used) // 6 :]) < used[len(used) // 6] + 5e6
 
 
 def test_samples_of_another_rate_are_resampled_block_by_block():
