@@ -20,6 +20,7 @@ from tynda import manifest
 from tynda.cli import main
 from tynda.errors import TyndaError
 from tynda.heads.base import LiveDecoder, LiveWord
+from tynda.heads.seq2seq.live import count_again
 from tynda.live import session as sessions
 from tynda.live.endpoint import Endpointer
 from tynda.live.session import LiveSession
@@ -261,6 +262,33 @@ def test_the_endpoint_waits_for_the_silence():
     assert endpointer.has_ended(ends_sentence=False)
     endpointer.close()
     assert not endpointer.is_open
+
+
+def live_words(text, start=0.0):
+    """Words of 0.4 s each, one after the other."""
+    return [
+        LiveWord(f" {word}", start + 0.4 * i, start + 0.4 * (i + 1), None)
+        for i, word in enumerate(text.split())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("final", "again", "new"),
+    [
+        ("", "so it is", "so it is"),
+        ("so it", "So it, is", "is"),
+        ("so it", "so it", ""),
+        ("so it", "so", ""),
+        ("mister hal", "Mister Hale. as he", "as he"),
+        ("so mister hal", "So mister Hale as he", "as he"),
+        ("the the", "the the the man", "the man"),
+        ("a b c the", "a b c the cat and the dog", "cat and the dog"),
+        ("a b the", "a b a cat and the dog", "cat and the dog"),
+    ],
+)
+def test_final_words_are_left_out_where_they_are_written_again(final, again, new):
+    found = live_words(again)
+    assert found[count_again(found, live_words(final)) :] == found[len(found) - len(new.split()) :]
 
 
 @pytest.mark.real

@@ -1,8 +1,8 @@
 """A live session: audio comes in, partial and final segments come out.
 
 Speech is found by Silero's detector. While somebody speaks, the utterance so far is decoded again
-and again, beginning with the words that are final already. A word becomes final where two decodings
-in a row agree on it (local agreement: Liu et al. 2020, "Low-latency sequence-to-sequence speech
+and again; the words that are final stay as they are. A word becomes final where two decodings in a
+row agree on it (local agreement: Liu et al. 2020, "Low-latency sequence-to-sequence speech
 recognition and translation by partial hypothesis selection"; Macháček et al. 2023, "Turning Whisper
 into real-time transcription system") and some audio follows it, since what a decoder writes for the
 very end of the audio is a guess (AlignAtt: Papi et al. 2023). An utterance ends with a pause.

@@ -19,7 +19,7 @@ class LiveSettings:
     """When audio is decoded, and when words are final. Raises `TyndaError` for invalid values."""
 
     step: Seconds = setting(
-        0.6,
+        0.38,
         "Time between two decodings while somebody speaks. A smaller step shows words sooner and "
         "needs more of the processor.",
         heading=LIVE,

@@ -1,4 +1,4 @@
-"""Live decoding: an utterance that grows is decoded again, beginning with its final words."""
+"""Live decoding: an utterance that grows is decoded again and again."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ from tynda.heads.seq2seq.words import merge_punctuations
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
 
-__all__ = ["PieceLiveDecoder", "WindowLiveDecoder"]
+__all__ = ["PieceLiveDecoder", "WindowLiveDecoder", "count_again"]
 
 Floats = NDArray[np.float32]
+
+_SAME_WORD_SECONDS = 0.7
+"""The maximum difference of the times that two decodings give the same word."""
 
 
 class WindowLiveDecoder(LiveDecoder):
@@ -49,23 +52,20 @@ class WindowLiveDecoder(LiveDecoder):
         features = self._front(samples)[: self._window]
         cross = encode_windows(network, [features], options)
         if self.language is None:
-            (found,) = detect_language(network, cross)
-            self.language = max(found, key=lambda code: found[code])
+            (known,) = detect_language(network, cross)
+            self.language = max(known, key=lambda code: known[code])
         language = self.language if network.tokenizer.multilingual else None
-        prefix = [token for word in final for token in word.tokens]
-        (result,) = decode(network, cross, _continuing(options, prefix), [language], prefix=prefix)
+        # The decoder writes all words again: where it is forced to begin with words that it would
+        # now write in another way, what it writes next is worse.
+        (result,) = decode(network, cross, options, [language])
         if not final and is_silence(result, options):
             return []
         new = _new_tokens(result, options)
         frames = min(len(samples) // self._front.hop, self._window) // 2
-        words = align(network, cross, prefix + new, language, options.task, frames)
-        while words and prefix:  # The final words keep their times.
-            del prefix[: len(words.pop(0).tokens)]
+        words = align(network, cross, new, language, options.task, frames)
         merge_punctuations(words, options.prepend_punctuations, options.append_punctuations)
-        return [
-            *final,
-            *(LiveWord(w.word, w.start, w.end, w.probability, w.tokens) for w in words if w.word),
-        ]
+        found = [LiveWord(w.word, w.start, w.end, w.probability, w.tokens) for w in words if w.word]
+        return [*final, *found[count_again(found, final) :]]
 
 
 class PieceLiveDecoder(LiveDecoder):
@@ -114,6 +114,23 @@ class PieceLiveDecoder(LiveDecoder):
 def _continuing(options: Options, prefix: Sequence[int]) -> Options:
     """Return options with which a text that begins with ``prefix`` may end at once."""
     return replace(options, suppress_blank=False) if prefix else options
+
+
+def count_again(found: Sequence[LiveWord], final: Sequence[LiveWord]) -> int:
+    """Return how many of the words ``found`` are the ``final`` ones, which may be others now."""
+    if not final:
+        return 0
+    last, end = _plain(final[-1]), final[-1].end
+    same = [i for i, word in enumerate(found) if _plain(word) == last]
+    nearest = min(same, key=lambda i: abs(found[i].end - end), default=-1)
+    if nearest >= 0 and abs(found[nearest].end - end) < _SAME_WORD_SECONDS:
+        return nearest + 1
+    return sum((word.start + word.end) / 2 < end for word in found)
+
+
+def _plain(word: LiveWord) -> str:
+    """Return the letters and digits of a word, in lower case."""
+    return "".join(filter(str.isalnum, word.text.lower()))
 
 
 def _new_tokens(result: DecodingResult, options: Options) -> list[int]:
