@@ -97,6 +97,25 @@ def test_folders_that_a_killed_process_left_are_removed(tmp_path, monkeypatch):
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_waits_for_the_import_of_a_module(tmp_path, number, code):
+    """A module of nanobind would abort the process, like the one that this one stands for."""
+    (tmp_path / "fragile.py").write_text(
+        f"import os, signal\ntry:\n    os.kill(os.getpid(), {int(number)})\n"
+        "    list(range(10_000))\nexcept BaseException:\n    os.abort()\n"
+    )
+    script = (
+        "import signal, sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from tynda.interrupts import import_whole\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\n"
+        "try:\n    import_whole('fragile')\nfinally:\n    print('cleaned')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "cleaned\n")
+
+
 NAMES = ["transcribe", "quantize", "train", "profile", "profile_without_report"]
 
 
@@ -182,6 +201,8 @@ def killed_at_random(folder, name, count, whole, seed=0):
         for path in ("texts", "few.safetensors.partial", "run", "report"):
             if rng.random() < 0.5:  # half of them go on with what the one before has left
                 subprocess.run(["rm", "-rf", str(folder / path)], check=True)
+        if not (folder / "run" / "last.pt").exists():  # There is nothing to resume.
+            subprocess.run(["rm", "-rf", str(folder / "run")], check=True)
         resume = ["--resume"] if name == "train" and (folder / "run").exists() else []
         delay = float(rng.uniform(0.1, whole))
         kill(name, (*arguments, *resume), folder, delay, numbers[i % 3])

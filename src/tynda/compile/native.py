@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from typing import Any
 from weakref import WeakSet
 
@@ -25,13 +24,14 @@ from tynda.compile.lower import Lowering
 from tynda.compile.plan import Constant, Matrix, Plan
 from tynda.compile.trace import Program, Value, trace_call
 from tynda.errors import TyndaError
+from tynda.interrupts import import_whole
 from tynda.ops.tree import leaves, map_tree
 from tynda.weights.kernels import copy_rows
 from tynda.weights.tensors import unmapped
 from tynda.weights.weight import floats
 
 try:
-    _native: Any = import_module("tynda._native")
+    _native: Any = import_whole("tynda._native")
 except ImportError:  # installed where there was no compiler
     _native = None
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.interrupts import import_whole
 from tynda.sound.channels import Mixer
 from tynda.sound.timeline import Timeline
 
@@ -436,6 +437,5 @@ def resampler_from(rate: int) -> Any:
     where none is needed."""
     if rate == SAMPLE_RATE:
         return None
-    import soxr
-
+    soxr = import_whole("soxr")
     return soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")

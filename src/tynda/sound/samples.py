@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.interrupts import import_whole
 from tynda.sound.audio import MAX_SAMPLE, SAMPLE_RATE
 from tynda.sound.channels import is_cancelled, warn_cancelled
 
@@ -55,8 +56,7 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
         )
     if sample_rate == SAMPLE_RATE:
         return floats
-    import soxr  # not needed for samples at 16 kHz
-
+    soxr = import_whole("soxr")  # not needed for samples at 16 kHz
     resampled: Floats = soxr.resample(floats, sample_rate, SAMPLE_RATE)
     return resampled
 

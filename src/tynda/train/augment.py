@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from tynda.interrupts import import_whole
 from tynda.sound.frontend import SAMPLE_RATE
 from tynda.train.recipe import Augment
 
@@ -52,6 +52,7 @@ def speed(samples: Floats, factor: float) -> Floats:
     """Play ``factor`` times as fast; tempo and pitch change together (Ko et al. 2015)."""
     if factor == 1.0 or not samples.size:
         return samples
+    soxr = import_whole("soxr")
     return np.asarray(soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ"))
 
 
