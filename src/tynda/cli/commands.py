@@ -28,6 +28,9 @@ from tynda.store import library
 
 __all__ = ["commands"]
 
+_MAX_PAIRS = 40
+"""The maximum number of pairs of sentences that are listed."""
+
 
 @click.command(cls=Sections)
 @click.argument("grammar")
@@ -54,7 +57,7 @@ __all__ = ["commands"]
 @click.option("--check", is_flag=True, help="List sentences that sound alike and doubtful words.")
 @click.option(
     "--calibrate",
-    "speech",
+    "manifest_",
     metavar="MANIFEST",
     help="Find the threshold with recordings that have no commands.",
 )
@@ -77,7 +80,7 @@ def commands(
     rate: int,
     device: str | None,
     check: bool,
-    speech: str | None,
+    manifest_: str | None,
     false_accepts: float,
     backend: Any,
     bits: int | None,
@@ -102,8 +105,8 @@ def commands(
     options = recognizer.options() if language is None else recognizer.options(language=language)
     obeyed = recognizer.commands(grammar, options, **settings)
     with limited(threads):
-        if speech is not None:
-            _calibrate(obeyed, speech, false_accepts)
+        if manifest_ is not None:
+            _calibrate(obeyed, manifest_, false_accepts)
         elif recordings and recordings != ("-",):
             _recognize_all(obeyed, recordings, format_)
         else:
@@ -164,9 +167,11 @@ def _print_feedback(graph: WordGraph, recognizer: tynda.Model) -> None:
     for reason in found:
         print_text(f"spelling: {reason}")
     pairs = confusable(graph)
-    for pair in pairs:
+    for pair in pairs[:_MAX_PAIRS]:
         letters = "letter" if pair.edits == 1 else "letters"
         print_text(f"alike: {pair.first!r} and {pair.second!r} differ in {pair.edits} {letters}")
+    if len(pairs) > _MAX_PAIRS:
+        print_text(f"alike: {len(pairs) - _MAX_PAIRS} more pairs")
     if not found and not pairs:
         print_text("no doubtful words, and no sentences that sound alike")
 

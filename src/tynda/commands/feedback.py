@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+
+import numpy as np
 
 from tynda.commands.graph import Meaning, WordGraph
 
@@ -36,17 +37,17 @@ def confusable(graph: WordGraph) -> list[Confusable]:
         meaning = graph.meaning(text)
         if meaning is not None:
             meanings.setdefault(text, meaning)
-    found = []
-    for (a, first), (b, second) in combinations(meanings.items(), 2):
-        if _is_same(graph, first, second):
-            continue
-        limit = max(_MIN_EDITS, int(_SHARE * max(len(a), len(b))))
-        if abs(len(a) - len(b)) <= limit and (count := edits(a, b)) <= limit:
-            found.append(Confusable(a, b, count))
+    texts, found = list(meanings), []
+    for i, text in enumerate(texts):
+        others = texts[i + 1 :]
+        for other, count in zip(others, edits(text, others), strict=True):
+            limit = max(_MIN_EDITS, int(_SHARE * max(len(text), len(other))))
+            if count <= limit and not _is_same(meanings[text], meanings[other]):
+                found.append(Confusable(text, other, count))
     return sorted(found, key=lambda pair: pair.edits / max(len(pair.first), len(pair.second)))
 
 
-def _is_same(graph: WordGraph, first: Meaning, second: Meaning) -> bool:
+def _is_same(first: Meaning, second: Meaning) -> bool:
     """Return whether two sentences mean the same: those without an intent mean their words."""
     if first.intent is None or second.intent is None:
         return False
@@ -61,12 +62,21 @@ def doubts(graph: WordGraph, doubt: Callable[[str], str | None]) -> Iterator[str
             yield reason
 
 
-def edits(a: Sequence[str], b: Sequence[str]) -> int:
-    """Return the number of insertions, deletions and substitutions from one text to the other
-    (Levenshtein 1966)."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        before, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
-    return row[-1]
+def edits(text: str, others: Sequence[str]) -> list[int]:
+    """Return the number of insertions, deletions and substitutions from a text to each of the
+    others (Levenshtein 1966)."""
+    lengths = np.array([len(other) for other in others], np.int64)
+    columns = np.arange(max(lengths, default=0) + 1)
+    letters = np.zeros((len(others), len(columns) - 1), np.uint32)
+    for row, other in zip(letters, others, strict=True):
+        row[: len(other)] = [ord(letter) for letter in other]
+    # The distances from the first letters of the text to the first letters of all others.
+    distances = np.tile(columns, (len(others), 1))
+    for letter in text:
+        changed = distances + 1
+        np.minimum(
+            changed[:, 1:], distances[:, :-1] + (letters != ord(letter)), out=changed[:, 1:]
+        )
+        # An insertion adds one to the distance on the left.
+        distances = np.minimum.accumulate(changed - columns, axis=1) + columns
+    return [int(x) for x in distances[np.arange(len(others)), lengths]]

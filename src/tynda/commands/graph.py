@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from tynda.commands.templates import Choice, Grammar, Series, Slot, Template, Text
@@ -17,7 +17,7 @@ from tynda.errors import TyndaError
 
 __all__ = ["MAX_STATES", "Arc", "Meaning", "WordGraph"]
 
-MAX_STATES = 100_000
+MAX_STATES = 50_000
 """The maximum number of states and of arcs, as well as of texts between two spaces."""
 _MAX_WORD = 100
 """The maximum number of characters between two spaces."""
@@ -58,7 +58,8 @@ class WordGraph:
 
         Raises `TyndaError` for a grammar that is too large, or has a sentence without words.
         """
-        self.grammar, self._normalize = grammar, normalize
+        self.grammar = grammar
+        self._normalize = cache(normalize)  # Words come again and again.
         fragments = _Fragments()
         starts, ends = [], []
         for sentence in grammar.sentences:
@@ -240,7 +241,7 @@ def _until_space(
             raise _too_large()
         text, tags, state = pending.pop()
         if len(text) > _MAX_WORD:
-            raise TyndaError(f"a word of the grammar has more than {_MAX_WORD} letters: {text!r}")
+            raise TyndaError(f"a word of the grammar has more than {_MAX_WORD} letters: {text[:40]!r}")
         if state == end:
             yield text, tags, end
         for label, target in reversed(arcs[state]):

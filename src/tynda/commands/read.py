@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tynda.commands.templates import Grammar, Sentence
 from tynda.errors import TyndaError
-from tynda.extras import install
 
 __all__ = ["MAX_BYTES", "read"]
 
@@ -36,6 +36,8 @@ def read(path: str | PathLike[str], language: str | None = None) -> Grammar:
     is English. Raises `TyndaError` for a file that cannot be read or is no grammar, and where
     ``hassil`` is not installed.
     """
+    from tynda.commands import convert  # It needs hassil.
+
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -50,7 +52,7 @@ def read(path: str | PathLike[str], language: str | None = None) -> Grammar:
         raise TyndaError(f"{path}: the grammar is not in UTF-8: convert it") from None
     try:
         is_yaml = path.suffix.lower() in (".yaml", ".yml")
-        grammar = _intents(text, language) if is_yaml else _list(text, language)
+        grammar = (_intents if is_yaml else _list)(convert, text, language)
     except TyndaError as error:
         raise TyndaError(f"{path}: {error}") from None
     if not grammar.sentences:
@@ -58,10 +60,8 @@ def read(path: str | PathLike[str], language: str | None = None) -> Grammar:
     return grammar
 
 
-def _list(text: str, language: str | None) -> Grammar:
+def _list(convert: ModuleType, text: str, language: str | None) -> Grammar:
     """Read a plain list: a sentence, or ``{name} = one|other``, on each line."""
-    from tynda.commands.convert import Converter  # It needs hassil.
-
     lines, lists = list[tuple[int, str]](), dict[str, str]()
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
@@ -72,7 +72,7 @@ def _list(text: str, language: str | None) -> Grammar:
             lists[found[1]] = found[2].strip()
         else:
             lines.append((number, line))
-    converter = Converter.of_list(lists, language or "en")
+    converter = convert.Converter.of_list(lists, language or "en")
     sentences = []
     for number, line in lines:
         try:
@@ -82,14 +82,10 @@ def _list(text: str, language: str | None) -> Grammar:
     return Grammar(tuple(sentences), language)
 
 
-def _intents(text: str, language: str | None) -> Grammar:
+def _intents(convert: ModuleType, text: str, language: str | None) -> Grammar:
     """Read the intents of Home Assistant."""
-    from tynda.commands.convert import Converter, intents_of
+    import yaml  # hassil requires it.
 
-    try:
-        import yaml
-    except ImportError:
-        raise TyndaError(f"a grammar in YAML needs PyYAML: {install('commands')}") from None
     try:
         # The loader in C reads a megabyte in a fraction of the time; both make plain data alone.
         data = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -99,11 +95,11 @@ def _intents(text: str, language: str | None) -> Grammar:
     for value in _values(data):
         if isinstance(value, str):
             _check_template(value, f"{value[:40]!r}")
-    intents = intents_of(data)
+    intents = convert.intents_of(data)
     sentences = []
     for name, intent in intents.intents.items():
         for block in intent.data:
-            converter = Converter.of_intents(intents, block, language)
+            converter = convert.Converter.of_intents(intents, block, language)
             for source in block.sentence_texts:
                 try:
                     template = converter.sentence(source)

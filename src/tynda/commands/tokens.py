@@ -19,9 +19,9 @@ __all__ = ["MAX_STATES", "Spell", "TokenGraph", "compile_tokens"]
 
 MAX_STATES = 20_000
 """The maximum number of states and of arcs of the result."""
-_MAX_SPELLED = 500_000
+_MAX_SPELLED = 200_000
 """The maximum number of arcs before determinisation, which has each spelling of each word."""
-_MAX_WORK = 5_000_000
+_MAX_WORK = 1_000_000
 """The maximum number of states in all sets of states that determinisation forms. The sets of a
 grammar can be many in number and large, whatever the size of the result."""
 
