@@ -5,9 +5,10 @@
 The grammars are the words of ``commands.jsonl`` (wake phrases among them), the ten digits, the
 English words of ``speakers.jsonl``, and forty sentences of ``dev.jsonl``. Each recording is one
 utterance, quiet and with noise at 10 dB. False accepts are counted by live sessions that are fed
-with sentences of ``dev.jsonl`` that have none of the grammar's in them, and with noise; an utterance is accepted where its highest
-confidence reaches the threshold. Half of ``noise.jsonl`` is mixed in and judged; the other half is
-for calibration. MODEL may be ``pocketsphinx``, which has a grammar in JSGF and no confidence.
+with noise, and with sentences of ``dev.jsonl`` in which nobody says a sentence of the grammar. An
+utterance is accepted where its highest confidence reaches the threshold. Half of ``noise.jsonl`` is
+mixed in and judged; the other half is for calibration. MODEL may be ``pocketsphinx``, which has a
+grammar in JSGF and no confidence.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def sphinx(texts: Sequence[str]) -> Heard:
 
     decoder = pocketsphinx.Decoder(samprate=RATE, loglevel="FATAL", lm=None)
     sentences = " | ".join(texts)
-    decoder.add_jsgf_string("commands", f"#JSGF V1.0; grammar g; public <s> = {sentences};")
+    decoder.add_jsgf_string("commands", f"#JSGF V1.0;\ngrammar g;\npublic <s> = {sentences};\n")
     decoder.activate_search("commands")
 
     def heard(samples: Any) -> tuple[str | None, float]:
@@ -172,8 +173,9 @@ def main() -> None:
         right = np.array(rows)
         quiet, noisy = (right >= 0).mean(0)
         print(
-            f"{args.model}, {name}: {len(texts)} sentences, {len(spoken)} recordings: best sentence "
-            f"right {quiet:.1%} quiet, {noisy:.1%} at 10 dB; {statistics.median(took):.3f} s each",
+            f"{args.model}, {name}: {len(texts)} sentences, {len(spoken)} recordings: best "
+            f"sentence right {quiet:.1%} quiet, {noisy:.1%} at 10 dB; "
+            f"{statistics.median(took):.3f} s each",
             flush=True,
         )
         if obeyed is None:

@@ -331,7 +331,8 @@ def test_a_missing_library_is_one_line(tmp_path):
     path.write_text("stop")
     code = (
         "import sys; sys.modules['hassil'] = None\n"
-        "from tynda.__main__ import main; sys.argv[1:] = ['commands', sys.argv[1], '--check']; main()"
+        "sys.argv[1:] = ['commands', sys.argv[1], '--check']\n"
+        "from tynda.__main__ import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert done.returncode == 1

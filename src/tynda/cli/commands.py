@@ -120,9 +120,7 @@ def commands(
                 raise
 
 
-def _recognize_all(
-    obeyed: CommandRecognizer, recordings: Sequence[str], format_: str
-) -> None:
+def _recognize_all(obeyed: CommandRecognizer, recordings: Sequence[str], format_: str) -> None:
     """Print the answers to recordings; one that cannot be read does not stop the others."""
     failed = 0
     for path in recordings:

@@ -126,7 +126,9 @@ class Converter:
         name, key = part.list_name, f"{{{part.list_name}}}"
         if part.is_inline_range:
             start, stop, step = part.get_inline_range() or (0, 0, 1)
-            return Choice(tuple(self._numbers(part.slot_name, start, stop, step, 1, self._language)))
+            return Choice(
+                tuple(self._numbers(part.slot_name, start, stop, step, 1, self._language))
+            )
         if key in self._converted:
             return _renamed(self._converted[key], part.slot_name)
         match self._lists.get(name):

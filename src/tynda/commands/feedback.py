@@ -74,9 +74,7 @@ def edits(text: str, others: Sequence[str]) -> list[int]:
     distances = np.tile(columns, (len(others), 1))
     for letter in text:
         changed = distances + 1
-        np.minimum(
-            changed[:, 1:], distances[:, :-1] + (letters != ord(letter)), out=changed[:, 1:]
-        )
+        np.minimum(changed[:, 1:], distances[:, :-1] + (letters != ord(letter)), out=changed[:, 1:])
         # An insertion adds one to the distance on the left.
         distances = np.minimum.accumulate(changed - columns, axis=1) + columns
     return [int(x) for x in distances[np.arange(len(others)), lengths]]

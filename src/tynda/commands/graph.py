@@ -122,7 +122,9 @@ class WordGraph:
             seen.add((state, position))
             for arc in self.arcs[state]:
                 end = position + len(arc.words)
-                if end > len(words) and arc.words[: len(words) - position] == tuple(words[position:]):
+                if end > len(words) and arc.words[: len(words) - position] == tuple(
+                    words[position:]
+                ):
                     return True
                 if tuple(words[position:end]) == arc.words:
                     pending.append((arc.target, end))
@@ -241,7 +243,9 @@ def _until_space(
             raise _too_large()
         text, tags, state = pending.pop()
         if len(text) > _MAX_WORD:
-            raise TyndaError(f"a word of the grammar has more than {_MAX_WORD} letters: {text[:40]!r}")
+            raise TyndaError(
+                f"a word of the grammar has more than {_MAX_WORD} letters: {text[:40]!r}"
+            )
         if state == end:
             yield text, tags, end
         for label, target in reversed(arcs[state]):

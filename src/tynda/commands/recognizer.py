@@ -84,6 +84,4 @@ class CommandRecognizer:
         meaning = self.graph.meaning(match.text)
         if meaning is None or match.confidence < self.threshold:
             return Answer(None, confidence=match.confidence, end=seconds)
-        return Answer(
-            meaning.words, meaning.intent, meaning.slots, match.confidence, end=seconds
-        )
+        return Answer(meaning.words, meaning.intent, meaning.slots, match.confidence, end=seconds)

@@ -24,7 +24,7 @@ class CommandSettings:
         metavar="CONFIDENCE",
     )
     pause: Annotated[float, Range(0.03, 10)] = setting(
-        0.1,
+        0.06,
         "Silence after which a sentence is answered that no longer one begins with.",
         heading=COMMANDS,
         metavar="SECONDS",

@@ -87,7 +87,9 @@ class Paths:
                 continue
             arcs = slice(*np.searchsorted(self._targets, [state, state + 1]))
             sources = self._sources[arcs]
-            found = np.stack([np.where(self._repeats[arcs], -np.inf, token[sources]), blank[sources]])
+            found = np.stack(
+                [np.where(self._repeats[arcs], -np.inf, token[sources]), blank[sources]]
+            )
             if token[state] < found.max():
                 tokens.append(int(self._tokens[state]))
                 after_blank, at = divmod(int(found.argmax()), len(sources))
