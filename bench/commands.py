@@ -108,7 +108,10 @@ def sphinx(texts: Sequence[str]) -> Heard:
     import pocketsphinx
 
     decoder = pocketsphinx.Decoder(samprate=RATE, loglevel="FATAL", lm=None)
-    sentences = " | ".join(texts)
+    known = [t for t in texts if all(decoder.lookup_word(word) for word in t.split())]
+    if missing := sorted(set(texts) - set(known)):
+        print(f"pocketsphinx has no pronunciation for {', '.join(missing)}")
+    sentences = " | ".join(known)
     decoder.add_jsgf_string("commands", f"#JSGF V1.0;\ngrammar g;\npublic <s> = {sentences};\n")
     decoder.activate_search("commands")
 

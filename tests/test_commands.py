@@ -411,10 +411,20 @@ def test_a_command_is_answered_after_a_pause_unless_a_longer_one_may_follow():
     (early,) = answers(listener("stop"), samples)
     (late,) = answers(listener("stop", "stop now"), samples)
     assert early.sentence == late.sentence == "stop"
-    assert 1.1 <= early.end <= 1.2
+    assert 1.05 <= early.end <= 1.15
     assert 1.5 <= late.end <= 1.6
     (longer,) = answers(listener("stop", "stop now"), sound((1.2, 0.9), (1, 0)))
     assert longer.sentence == "stop now"
+
+
+@pytest.mark.usefixtures("simple_detector")
+def test_a_pause_needs_a_certain_command():
+    """A decoder that may only write whole sentences completes what is still being said."""
+    (sure,) = answers(listener("stop"), sound((0.5, 0.76), (1, 0)))
+    (doubtful,) = answers(listener("stop"), sound((0.5, 0.74), (1, 0)))
+    assert sure.sentence == doubtful.sentence == "stop"
+    assert sure.end < 0.7
+    assert doubtful.end > 0.9
 
 
 @pytest.mark.usefixtures("simple_detector")

@@ -1,7 +1,8 @@
 """A live session of commands: audio comes in, an answer comes out for each utterance.
 
 Speech is found by Silero's detector, as for live text. A command is answered after a short pause if
-no longer sentence of the grammar begins with it, and else at the end of the utterance.
+no longer sentence of the grammar begins with it and it is certain, and else at the end of the
+utterance.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class CommandSession:
         self._audio = np.zeros(0, np.float32)  # the utterance, or the last moments of silence
         self._samples = 0
         self._best = 0.0
-        """The highest confidence of the utterance so far."""
+        """The highest threshold at which a pause of the utterance would have given a command."""
         self._has_tried = self._is_finished = False
 
     def feed(self, samples: Any) -> list[Answer]:
@@ -106,8 +107,12 @@ class CommandSession:
             self._has_tried = False
         elif endpointer.is_speech and not self._has_tried:
             self._has_tried = True
-            answer = self._recognize()
-            if answer.sentence is not None and not self._recognizer.graph.goes_on(answer.sentence):
+            answer = self._recognizer.recognize(self._audio)
+            # A model that may only write whole sentences completes one that is still being said:
+            # doubts count twice.
+            certainty = 2 * answer.confidence - 1
+            self._best = max(self._best, certainty)
+            if certainty >= self._recognizer.threshold and self._is_complete(answer):
                 return self._close(answer)
         return []
 
@@ -115,19 +120,19 @@ class CommandSession:
     def _max_samples(self) -> int:
         return int(self._recognizer.max_seconds * SAMPLE_RATE)
 
-    def _recognize(self) -> Answer:
-        answer = self._recognizer.recognize(self._audio)
-        self._best = max(self._best, answer.confidence)
-        return answer
+    def _is_complete(self, answer: Answer) -> bool:
+        """Return whether an answer is a command that no longer one begins with."""
+        sentence = answer.sentence
+        return sentence is not None and not self._recognizer.graph.goes_on(sentence)
 
     def _end(self) -> list[Answer]:
         """Return the answer to an utterance that has ended, and nothing for a noise."""
         if not self._endpointer.is_speech:
             self._close(Answer(None))
             return []
-        answer = self._recognize()
+        answer = self._recognizer.recognize(self._audio)
         if not answer.is_command:
-            answer = replace(answer, confidence=self._best)
+            answer = replace(answer, confidence=max(self._best, answer.confidence))
         return self._close(answer)
 
     def _close(self, answer: Answer) -> list[Answer]:

@@ -25,7 +25,7 @@ class CommandSettings:
     )
     pause: Annotated[float, Range(0.03, 10)] = setting(
         0.06,
-        "Silence after which a sentence is answered that no longer one begins with.",
+        "Silence after which a certain command is answered, if no longer one begins with it.",
         heading=COMMANDS,
         metavar="SECONDS",
     )

@@ -85,11 +85,9 @@ class Paths:
             if after_blank:
                 after_blank = int(blank[state] >= token[state])
                 continue
-            arcs = slice(*np.searchsorted(self._targets, [state, state + 1]))
-            sources = self._sources[arcs]
-            found = np.stack(
-                [np.where(self._repeats[arcs], -np.inf, token[sources]), blank[sources]]
-            )
+            begin, stop = np.searchsorted(self._targets, [state, state + 1])
+            sources, repeats = self._sources[begin:stop], self._repeats[begin:stop]
+            found = np.stack([np.where(repeats, -np.inf, token[sources]), blank[sources]])
             if token[state] < found.max():
                 tokens.append(int(self._tokens[state]))
                 after_blank, at = divmod(int(found.argmax()), len(sources))
