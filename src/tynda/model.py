@@ -24,6 +24,8 @@ from tynda.text.normalize import normalizer_of
 from tynda.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
+    from tynda.commands.recognizer import CommandRecognizer
+    from tynda.commands.templates import Grammar
     from tynda.live.session import LiveSession
     from tynda.live.settings import LiveSettings
 
@@ -139,6 +141,30 @@ class Model:
 
         decoder = self.head.live(self._checked(options, given))
         return LiveSession(decoder, settings or LiveSettings(), sample_rate)
+
+    def commands(
+        self, grammar: str | PathLike[str] | Grammar, options: Any = None, **settings: Any
+    ) -> CommandRecognizer:
+        """Return a recogniser of the sentences of a grammar, which refuses everything else.
+
+        ``grammar`` is a file, as for `tynda.commands.read.read`, or already read. ``options`` are
+        those of `transcribe`, of which commands use few, such as the language; ``settings`` are
+        the fields of `CommandSettings`. Raises `TyndaError` for a grammar that is not valid or too
+        large, and for words that the model cannot spell.
+        """
+        from tynda.commands.graph import WordGraph  # Text is transcribed without it.
+        from tynda.commands.read import read
+        from tynda.commands.recognizer import CommandRecognizer
+        from tynda.commands.settings import CommandSettings
+        from tynda.commands.templates import Grammar
+
+        chosen = CommandSettings(**settings)
+        if not isinstance(grammar, Grammar):
+            languages = self.header.languages
+            grammar = read(grammar, languages[0] if len(languages) == 1 else None)
+        graph = WordGraph(grammar, self.normalize)
+        decoder = self.head.commands(graph, self._checked(options, {}))
+        return CommandRecognizer(graph, decoder, chosen)
 
     @overload
     def transcribe(

@@ -34,7 +34,10 @@ __all__ = [
 # Rich is imported only where it draws: importing it takes as long as the rest of the command line.
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 _MAX_LINE = 2000
-_VERBS = ("transcribe", "listen", "evaluate", "quantize", "export", "profile", "train", "models")
+_VERBS = (
+    *("transcribe", "listen", "commands", "evaluate", "quantize", "export", "profile", "train"),
+    "models",
+)
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 # Control characters are escaped as in JSON, since they could change the terminal's state.
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160))}

@@ -11,13 +11,24 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.commands.graph import WordGraph
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Runs, Work
 from tynda.models.base import Family
 from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript
 
-__all__ = ["Exported", "Head", "LiveDecoder", "LiveWord", "Session", "forced_inputs", "pad_tokens"]
+__all__ = [
+    "CommandDecoder",
+    "CommandMatch",
+    "Exported",
+    "Head",
+    "LiveDecoder",
+    "LiveWord",
+    "Session",
+    "forced_inputs",
+    "pad_tokens",
+]
 
 Floats = NDArray[np.float32]
 O = TypeVar("O")  # noqa: E741 - the options of a head
@@ -104,6 +115,30 @@ class LiveDecoder(ABC):
     def words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
         """Return the words of ``samples [n]``, float32 at 16 kHz, of which the first are
         ``final``."""
+
+
+@dataclass(frozen=True)
+class CommandMatch:
+    """The sentence of a grammar that is most like an utterance."""
+
+    text: str
+    """The sentence as the model writes it."""
+    confidence: float
+    """From 0 to 1, where 1 means that the model would write the sentence without a grammar too."""
+
+
+class CommandDecoder(ABC):
+    """Finds the sentence of a grammar that was spoken; it may be shared between threads."""
+
+    max_seconds: float
+    """Maximum duration of the audio."""
+    threshold: ClassVar[float]
+    """The default of the confidence below which nothing of the grammar was spoken."""
+
+    @abstractmethod
+    def find(self, samples: Floats) -> CommandMatch | None:
+        """Return the most probable sentence of ``samples [n]``, float32 at 16 kHz, or None where
+        the audio is too short for any."""
 
 
 class Head(ABC, Generic[O]):
@@ -211,6 +246,15 @@ class Head(ABC, Generic[O]):
     @abstractmethod
     def live(self, options: O) -> LiveDecoder:
         """Return a decoder for a live recording. Raises `TyndaError` as `prepare` does."""
+
+    @abstractmethod
+    def commands(self, graph: WordGraph, options: O) -> CommandDecoder:
+        """Return a decoder for the sentences of a grammar. Raises `TyndaError` as `prepare` does,
+        for a word that the model cannot spell, and for a grammar with too many tokens."""
+
+    @abstractmethod
+    def spelling_doubt(self, word: str) -> str | None:
+        """Return why the model may not recognise a normalised ``word`` by its spelling, or None."""
 
 
 def forced_inputs(features: Floats, texts: list[list[int]]) -> tuple[list[NDArray[Any]], list[int]]:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.commands.graph import WordGraph
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
 from tynda.errors import TyndaError
-from tynda.heads.base import Exported, Head, LiveDecoder, LiveWord, Session
+from tynda.heads.base import CommandDecoder, Exported, Head, LiveDecoder, LiveWord, Session
 from tynda.heads.ctc import chunks, ngram, paths, programs
 from tynda.heads.ctc.beam import beam_search
+from tynda.heads.ctc.commands import CTCCommands
 from tynda.heads.ctc.ngram import LanguageModel
 from tynda.heads.ctc.options import CTCOptions
 from tynda.sound.audio import SAMPLE_RATE
@@ -183,6 +185,25 @@ class CTCHead(Head[CTCOptions]):
         network, language = self.network(options.language)
         return _LiveDecoder(self, network, language, options)
 
+    def commands(self, graph: WordGraph, options: CTCOptions) -> CommandDecoder:
+        """See `Head.commands`."""
+        network, _ = self.network(options.language)
+        tokenizer = network.model.tokenizer
+
+        def encode(text: str) -> list[int]:
+            tokens: list[int] = tokenizer.encode(self._in_case(text, tokenizer))
+            return tokens
+
+        return CTCCommands(graph, tokenizer, encode, network.log_probs)
+
+    def spelling_doubt(self, word: str) -> str | None:
+        """See `Head.spelling_doubt`: a word needs the model's letters."""
+        try:
+            self.model.tokenizer.encode(self._in_case(word, self.model.tokenizer))
+        except TyndaError as error:
+            return str(error)
+        return None
+
     def decode(
         self, log_probs: Floats, options: CTCOptions, model: Checkpoint | None = None
     ) -> Sequence[paths.Hypothesis]:
@@ -232,7 +253,11 @@ class CTCHead(Head[CTCOptions]):
 
     def _spelling(self, text: str, tokenizer: Any) -> str:
         """Normalise a text to the symbols of the model."""
-        text = normalizer_of(self.model.header.languages)(text)
+        return self._in_case(normalizer_of(self.model.header.languages)(text), tokenizer)
+
+    @staticmethod
+    def _in_case(text: str, tokenizer: Any) -> str:
+        """Write a text in capitals where the model has no other letters."""
         uppercase = not any(symbol.islower() for symbol in tokenizer.symbols[1:])
         return text.upper() if uppercase else text
 

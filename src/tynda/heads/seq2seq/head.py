@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.commands.graph import WordGraph
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
 from tynda.errors import TyndaError
-from tynda.heads.base import Exported, Head, LiveDecoder, Session
+from tynda.heads.base import CommandDecoder, Exported, Head, LiveDecoder, Session
 from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.activity import Activity
+from tynda.heads.seq2seq.commands import Seq2SeqCommands
 from tynda.heads.seq2seq.live import PieceLiveDecoder, WindowLiveDecoder
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.recording import Recording, padded_features
@@ -25,6 +28,7 @@ from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
+from tynda.text.normalize import normalizer_of
 from tynda.transcript import Segment, Word
 
 __all__ = ["Seq2SeqHead"]
@@ -165,6 +169,27 @@ class Seq2SeqHead(Head[Options]):
         self.prepare(options)
         decoder = WindowLiveDecoder if self.model.config.frames else PieceLiveDecoder
         return decoder(self.model, self.network, options)
+
+    def commands(self, graph: WordGraph, options: Options) -> CommandDecoder:
+        """See `Head.commands`."""
+        self.prepare(options)
+        tokenizer = self.network.tokenizer
+        language = options.language or graph.grammar.language
+        if not tokenizer.multilingual:
+            language = None
+        elif language is None:
+            language = first_language(tokenizer)
+        normalize = normalizer_of(self.model.header.languages)
+        if self.model.config.frames:  # Others do not have this option.
+            options = replace(options, without_timestamps=True)
+        return Seq2SeqCommands(graph, self.model, self.network, options, language, normalize)
+
+    def spelling_doubt(self, word: str) -> str | None:
+        """See `Head.spelling_doubt`: a known word has few tokens, and any other one many."""
+        count = len(self.network.tokenizer.encode(f" {word}"))
+        if count > 2 and 2 * count > len(word):
+            return f"{word!r} is spelled with {count} tokens: it is probably not a word"
+        return None
 
 
 class _Session(Session):

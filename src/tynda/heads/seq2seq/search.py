@@ -25,6 +25,7 @@ from tynda.models.base import CrossKV, Family, KVCache, MergedFrames
 from tynda.transcript import Segment, Word
 
 __all__ = [
+    "Decoder",
     "DecodingResult",
     "Network",
     "RandomSource",
@@ -162,7 +163,7 @@ def detect_language(network: Network, cross: CrossKV[Any]) -> list[dict[str, flo
     if not tokenizer.multilingual:
         raise TyndaError("this model has one language: it cannot detect languages")
     items = len(network.engine.array(cross.lengths))
-    decoder = _Decoder(network, cross, items, 1)
+    decoder = Decoder(network, cross, items, 1)
     logits = decoder.step([[tokenizer.sot]] * items)
     codes, tokens = list(tokenizer.languages), list(tokenizer.languages.values())
     probs = np.exp(log_softmax(logits[:, tokens]))
@@ -199,7 +200,7 @@ def decode(
             f"prompt, hot words and prefix have {prompt_length} tokens, but the model's maximum is "
             f"{network.config.context - 1}: shorten them"
         )
-    decoder = _Decoder(network, cross, len(prompts), prompt_length + max_tokens)
+    decoder = Decoder(network, cross, len(prompts), prompt_length + max_tokens)
     logits = decoder.step(prompts)
     no_speech = np.zeros(len(prompts), np.float32)
     if tokenizer.no_speech is not None:
@@ -280,7 +281,7 @@ def start_tokens(tokenizer: Any, language: str | None, task: str) -> list[int]:
     return [tokenizer.sot, tokenizer.languages[language], task_token]
 
 
-class _Decoder:
+class Decoder:
     """The state of the decoder network between steps: its KV cache and positions."""
 
     def __init__(self, network: Network, cross: CrossKV[Any], rows: int, length: int) -> None:

@@ -1,0 +1,1 @@
+"""Commands: the sentences of a grammar are recognised, and everything else is refused."""

@@ -1,0 +1,145 @@
+"""A live session of commands: audio comes in, an answer comes out for each utterance.
+
+Speech is found by Silero's detector, as for live text. A command is answered after a short pause if
+no longer sentence of the grammar begins with it and it is certain, and else at the end of the
+utterance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.commands.recognizer import Answer, CommandRecognizer
+from tynda.errors import TyndaError
+from tynda.live.endpoint import Endpointer
+from tynda.live.settings import LiveSettings
+from tynda.sound.audio import SAMPLE_RATE, resampler_from
+from tynda.sound.samples import as_samples, check_sample_rate
+from tynda.sound.silero import CHUNK, Detector
+
+__all__ = ["CommandSession"]
+
+Floats = NDArray[np.float32]
+
+_TICK = 2 * CHUNK
+"""Samples between two decisions: 64 ms."""
+_BEFORE = 8 * _TICK
+"""Samples before the first speech that belong to an utterance, since a word may begin softly."""
+
+
+class CommandSession:
+    """The state of one live recording; only one thread at a time may use it."""
+
+    def __init__(self, recognizer: CommandRecognizer, sample_rate: int = SAMPLE_RATE) -> None:
+        """``sample_rate`` is the rate in hertz of the samples that will come.
+
+        Raises `TyndaError` for a rate that is out of range.
+        """
+        check_sample_rate(sample_rate)
+        self._recognizer, self._resampler = recognizer, resampler_from(sample_rate)
+        settings = recognizer.settings
+        self._pause = settings.pause
+        endings = LiveSettings(
+            silence=settings.silence, sentence_silence=settings.silence, speech=settings.speech
+        )
+        self._detector, self._endpointer = Detector(), Endpointer(endings)
+        self._pending = np.zeros(0, np.float32)  # less than a tick
+        self._audio = np.zeros(0, np.float32)  # the utterance, or the last moments of silence
+        self._samples = 0
+        self._best = 0.0
+        """The highest threshold at which a pause of the utterance would have given a command."""
+        self._has_tried = self._is_finished = False
+
+    def feed(self, samples: Any) -> list[Answer]:
+        """Take the next samples; return the answers to the utterances that ended, oldest first.
+
+        ``samples`` are an array or a tensor, as for `as_samples`, of any length. Raises
+        `TyndaError` for other samples, and after `finish`.
+        """
+        if self._is_finished:
+            raise TyndaError("this session is finished: open a new one")
+        floats = as_samples(samples)
+        if self._resampler is not None:
+            floats = self._resampler.resample_chunk(floats)
+        return self._advance(floats)
+
+    def finish(self) -> list[Answer]:
+        """End the recording; return the answer to the last utterance if it had not ended."""
+        if self._is_finished:
+            return []
+        rest = np.zeros(0, np.float32)
+        if self._resampler is not None:
+            rest = self._resampler.resample_chunk(rest, last=True)
+        found = self._advance(rest)
+        self._is_finished = True
+        self._endpointer.add(self._detector.add(self._pending))
+        self._endpointer.add(self._detector.finish())
+        self._samples += len(self._pending)
+        self._audio = np.concatenate([self._audio, self._pending])
+        return found + (self._end() if self._endpointer.is_open else [])
+
+    def _advance(self, samples: Floats) -> list[Answer]:
+        self._pending = np.concatenate([self._pending, samples])
+        found: list[Answer] = []
+        while len(self._pending) >= _TICK:
+            tick, self._pending = self._pending[:_TICK], self._pending[_TICK:]
+            found += self._tick(tick)
+        self._pending = self._pending.copy()  # without the memory of what came before
+        return found
+
+    def _tick(self, samples: Floats) -> list[Answer]:
+        endpointer = self._endpointer
+        endpointer.add(self._detector.add(samples))
+        self._samples += len(samples)
+        self._audio = np.concatenate([self._audio, samples])
+        if not endpointer.is_open:
+            self._audio = self._audio[-_BEFORE:].copy()
+            return []
+        # The audio of an utterance that is too long is no command; a part of it is enough to know.
+        self._audio = self._audio[-self._max_samples - _TICK :]
+        if endpointer.has_ended(ends_sentence=False):
+            return self._end()
+        if endpointer.silence < self._pause:
+            self._has_tried = False
+        elif endpointer.is_speech and not self._has_tried:
+            self._has_tried = True
+            answer = self._recognizer.recognize(self._audio)
+            # A model that may only write whole sentences completes one that is still being said:
+            # doubts count twice.
+            certainty = 2 * answer.confidence - 1
+            self._best = max(self._best, certainty)
+            if certainty >= self._recognizer.threshold and self._is_complete(answer):
+                return self._close(answer)
+        return []
+
+    @property
+    def _max_samples(self) -> int:
+        return int(self._recognizer.max_seconds * SAMPLE_RATE)
+
+    def _is_complete(self, answer: Answer) -> bool:
+        """Return whether an answer is a command that no longer one begins with."""
+        sentence = answer.sentence
+        return sentence is not None and not self._recognizer.graph.goes_on(sentence)
+
+    def _end(self) -> list[Answer]:
+        """Return the answer to an utterance that has ended, and nothing for a noise."""
+        if not self._endpointer.is_speech:
+            self._close(Answer(None))
+            return []
+        answer = self._recognizer.recognize(self._audio)
+        if not answer.is_command:
+            answer = replace(answer, confidence=max(self._best, answer.confidence))
+        return self._close(answer)
+
+    def _close(self, answer: Answer) -> list[Answer]:
+        """Begin to wait for the next utterance."""
+        end = self._samples / SAMPLE_RATE
+        start = end - len(self._audio) / SAMPLE_RATE
+        self._endpointer.close()
+        self._audio = self._audio[-_BEFORE:].copy()
+        self._best, self._has_tried = 0.0, False
+        return [replace(answer, start=start, end=end)]
