@@ -322,6 +322,16 @@ def test_threads_of_the_api_have_bounds(tiny_file, threads):
         tynda.load(tiny_file, threads=threads)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["", "x", "ftp://a", "http://", "http://a\x04", "http://a b", "http://a:b", "http://[a"],
+)
+def test_a_hub_of_no_address_is_refused(monkeypatch, address):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(TyndaError, match=r"^HF_ENDPOINT must be an address, https://HOST, not .*$"):
+        hub.pull("nobody/nothing")
+
+
 @pytest.mark.parametrize("name", ["HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"])
 @pytest.mark.parametrize("value", ["x", "", "-1", "1e3", "9" * 30])
 def test_environment_variables_of_the_hub_are_checked(monkeypatch, name, value):

@@ -122,6 +122,22 @@ def _check_environment() -> None:
         text = os.environ.get(name, "1")
         if not re.fullmatch(r"\s*[0-9]{1,6}\s*", text, re.ASCII):
             raise TyndaError(f"{name} must be a whole number of seconds, not {text!r}: unset it")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if not _is_address(endpoint):
+        raise TyndaError(
+            f"HF_ENDPOINT must be an address, https://HOST, not {endpoint!r}: unset it"
+        )
+
+
+def _is_address(text: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or a bad host in brackets
+        return False
+    return has_host and re.fullmatch(r"https?://[!-~]+", text) is not None
 
 
 def _parse(name: str) -> tuple[str, str | None]:
