@@ -328,8 +328,8 @@ def test_threads_of_the_api_have_bounds(tiny_file, threads):
 )
 def test_a_hub_of_no_address_is_refused(monkeypatch, address):
     monkeypatch.setenv("HF_ENDPOINT", address)
-    with pytest.raises(TyndaError, match=r"^HF_ENDPOINT must be an address, https://HOST, not .*$"):
-        hub.pull("nobody/nothing")
+    message = refused("models", "pull", "nobody/nothing")
+    assert "HF_ENDPOINT must be an address, https://HOST, not" in message
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"])
