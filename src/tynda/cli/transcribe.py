@@ -6,12 +6,14 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 import tynda
 from tynda import writers
@@ -22,6 +24,8 @@ from tynda.sound import audio
 from tynda.store import library
 
 __all__ = ["transcribe"]
+
+Floats = NDArray[np.float32]
 
 
 @click.command(cls=Sections)
@@ -46,12 +50,20 @@ __all__ = ["transcribe"]
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for one text file per FILE, instead of stdout; existing ones are replaced.",
 )
+@click.option(
+    "--audio-track",
+    type=click.IntRange(1, 1000),
+    metavar="NUMBER",
+    help="Audio track of a video, counted from 1. Default: the one that the file marks as such, or "
+    "else the best.",
+)
 @model_options()
 def transcribe(
     files: Sequence[str],
     model: str,
     format_: str,
     output_dir: Path | None,
+    audio_track: int | None,
     backend: Any,
     bits: int | None,
     threads: int | None,
@@ -76,12 +88,13 @@ def transcribe(
     failed = 0
     with limited(threads):
         for path in paths:
+            blocks = audio.stream(path, track=audio_track)
             try:
                 if live:
-                    _print_as_it_comes(recognizer, path, options)
+                    _print_as_it_comes(recognizer, path, blocks, options)
                     continue
                 with progress(path) as advance:
-                    transcript = recognizer.transcribe(path, options, on_progress=advance)
+                    transcript = recognizer.session(options).transcribe(blocks, advance)
                 if output_dir:
                     transcript.save(targets[path])
                 else:
@@ -140,14 +153,16 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def _print_as_it_comes(model: tynda.Model, path: str, options: Any) -> None:
+def _print_as_it_comes(
+    model: tynda.Model, path: str, blocks: Iterator[Floats], options: Any
+) -> None:
     """Print the text of one recording, each segment as soon as it is ready."""
     session, shown = model.session(options), 0
     # On a terminal the text itself shows the progress, and a progress line would overwrite it.
     quiet = nullcontext(None) if sys.stdout.isatty() else progress(path)
     try:
         with quiet as advance:
-            for _ in session.segments(audio.stream(path), advance):
+            for _ in session.segments(blocks, advance):
                 print_text(session.text[shown:], more=True)
                 shown = len(session.text)
     except TyndaError:
