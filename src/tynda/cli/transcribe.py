@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 import tynda
 from tynda import writers
 from tynda.cli.console import print_text, progress, say, visible
-from tynda.cli.options import Sections, decoder_options, limited, model_options
+from tynda.cli.options import Sections, decoder_options, limited, model_options, raw_rate
 from tynda.errors import TyndaError
 from tynda.sound import audio
+from tynda.sound.microphone import raw_stream
+from tynda.sound.sources import standard_input
 from tynda.store import library
 
 __all__ = ["transcribe"]
@@ -57,6 +59,13 @@ Floats = NDArray[np.float32]
     help="Audio track of a video, counted from 1. Default: the one that the file marks as such, or "
     "else the best.",
 )
+@click.option(
+    "--raw",
+    "rate",
+    type=raw_rate,
+    metavar="HERTZ",
+    help='The FILE "-" is raw audio at this rate, without a header: 16-bit little-endian, mono.',
+)
 @model_options()
 def transcribe(
     files: Sequence[str],
@@ -64,6 +73,7 @@ def transcribe(
     format_: str,
     output_dir: Path | None,
     audio_track: int | None,
+    rate: int | None,
     backend: Any,
     bits: int | None,
     threads: int | None,
@@ -78,6 +88,10 @@ def transcribe(
     paths = _expand(files)
     if len(paths) > 1 and output_dir is None and format_ in ("srt", "vtt", "tsv"):
         raise click.UsageError(f"several files as {format_} need --output-dir")
+    if rate is not None and paths != ["-"]:
+        raise click.UsageError('--raw is for raw audio on standard input: the only FILE is "-"')
+    if rate is not None and audio_track is not None:
+        raise click.UsageError("--raw does not go with --audio-track: raw audio has no tracks")
     if decoding["n_best"] is not None and format_ != "json":
         raise click.UsageError(f"--n-best needs --format json: {format_} has a single text")
     targets = _targets(paths, output_dir, format_) if output_dir else {}
@@ -88,8 +102,12 @@ def transcribe(
     failed = 0
     with limited(threads):
         for path in paths:
-            blocks = audio.stream(path, track=audio_track)
             try:
+                blocks = (
+                    audio.stream(path, track=audio_track)
+                    if rate is None
+                    else raw_stream(standard_input().fileno(), rate)
+                )
                 if live:
                     _print_as_it_comes(recognizer, path, blocks, options)
                     continue

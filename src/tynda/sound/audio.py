@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-__all__ = ["MAX_SAMPLE", "SAMPLE_RATE", "Source", "load", "resampler_from", "stream"]
+__all__ = ["MAX_SAMPLE", "SAMPLE_RATE", "Source", "load", "resampled", "resampler_from", "stream"]
 
 SAMPLE_RATE = 16_000
 MAX_SAMPLE = 1e10
@@ -125,7 +125,7 @@ def _samples(
         return
     with _container(file, name, number) as (container, track):
         stated = _stated(container, track, head)
-        yield from _resampled(_frames(file, container, track, name, stated))
+        yield from resampled(_frames(file, container, track, name, stated))
 
 
 def _seek_plain_wav(file: Readable, head: bytes) -> tuple[int, int] | None:
@@ -303,8 +303,9 @@ def _mono(frame: AudioFrame, name: str, mixer: Mixer) -> Floats:
     return mixer(array.reshape(-1, frame.layout.nb_channels).T)
 
 
-def _resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:
-    """Resample frames to 16 kHz; their sample rate may change from frame to frame."""
+def resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:
+    """Resample frames, rate and samples ``[n]``, to 16 kHz; the rate may change from frame to
+    frame."""
     rate, resampler = SAMPLE_RATE, resampler_from(SAMPLE_RATE)
     nothing = np.zeros(0, np.float32)
     for next_rate, samples in frames:

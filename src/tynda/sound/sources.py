@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol
 
 from tynda.errors import TyndaError
 
-__all__ = ["Readable", "Seekable", "Source", "check_pipe", "reader"]
+__all__ = ["Readable", "Seekable", "Source", "check_pipe", "reader", "standard_input"]
 
 Source = str | PathLike[str] | bytes | BinaryIO
 
@@ -97,14 +97,19 @@ def reader(source: Source) -> Iterator[tuple[Readable, str, bytes]]:
             raise TyndaError(f"{name} cannot be read: {error.strerror or error}") from None
 
 
+def standard_input() -> BinaryIO:
+    """Return standard input. Raises `TyndaError` where the shell has closed it."""
+    if sys.stdin is None:
+        raise TyndaError("standard input is closed: give a file, or a pipe")
+    return sys.stdin.buffer
+
+
 def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
     """Return a source as a file, closed afterwards only if opened here, and its name."""
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source), "the sound"
     if source == "-":
-        if sys.stdin is None:  # closed by the shell
-            raise TyndaError("standard input is closed: give a file, or a pipe")
-        return nullcontext(sys.stdin.buffer), "standard input"
+        return nullcontext(standard_input()), "standard input"
     if source == "":
         raise TyndaError("the name of the recording is empty: give a file")
     if not isinstance(source, str | PathLike):
