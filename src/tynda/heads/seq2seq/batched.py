@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.prompt import PromptHistory
 from tynda.heads.seq2seq.search import (
     DecodingResult,
     Network,
@@ -25,7 +26,6 @@ from tynda.heads.seq2seq.search import (
     detect_language,
 )
 from tynda.heads.seq2seq.sliding import (
-    PromptHistory,
     WindowDecoder,
     clip_ranges,
     warn_beyond_end,

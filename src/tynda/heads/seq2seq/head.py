@@ -18,6 +18,7 @@ from tynda.heads.seq2seq import batched, pieces, programs, sliding
 from tynda.heads.seq2seq.activity import Activity
 from tynda.heads.seq2seq.live import PieceLiveDecoder, WindowLiveDecoder
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.prompt import warn_of_cuts
 from tynda.heads.seq2seq.recording import Recording, padded_features
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, suppressed_tokens
 from tynda.heads.seq2seq.search import Network, decode, start_tokens
@@ -146,7 +147,9 @@ class Seq2SeqHead(Head[Options]):
         self.model.check_language(options.language)
         if self.model.config.frames is None:
             pieces.check_options(self.model, options)
-        elif options.window == "fit" and not _is_trained_for_short_windows(self.model):
+            return
+        warn_of_cuts(self.network.tokenizer, self.model.config.context, options)
+        if options.window == "fit" and not _is_trained_for_short_windows(self.model):
             warnings.warn(
                 f"{self.model.header.name} was trained on full windows only: with the window fit "
                 "it may lose or invent words",

@@ -26,6 +26,7 @@ from tynda.heads.seq2seq.activity import (
 )
 from tynda.heads.seq2seq.align import align
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.prompt import PromptHistory
 from tynda.heads.seq2seq.recording import Recording
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME
 from tynda.heads.seq2seq.search import (
@@ -53,7 +54,6 @@ from tynda.heads.seq2seq.words import (
 from tynda.models.base import CrossKV
 
 __all__ = [
-    "PromptHistory",
     "WindowDecoder",
     "clip_ranges",
     "transcribe",
@@ -181,46 +181,6 @@ def warn_beyond_end(begin: int, content_frames: int) -> None:
             f"{length:g} s",
             stacklevel=2,
         )
-
-
-class PromptHistory:
-    """The previous text, as prompt of the next window."""
-
-    def __init__(self, network: Network, options: Options) -> None:
-        def encode(text: str) -> list[int]:
-            return network.tokenizer.encode(" " + text.strip()) if text.strip() else []
-
-        self._options, self._half = options, network.config.context // 2
-        self._initial, self._prefix = encode(options.initial_prompt), encode(options.prefix)
-        hotwords = options.hotwords
-        hotwords = hotwords if isinstance(hotwords, str) else ", ".join(hotwords)
-        self._hotwords = encode(hotwords)[: self._half // 2]
-        self._tokens, self._since = list(self._initial), 0
-
-    def prompt(self) -> list[int]:
-        """Return the prompt of the next window."""
-        tokens = self._tokens[self._since :]
-        capacity = self._half - 1
-        if self._options.carry_initial_prompt:
-            tokens = self._tokens[max(len(self._initial), self._since) :]
-            left = capacity - len(self._initial)
-            tokens = self._initial + (tokens[-left:] if left > 0 else [])
-        if self._hotwords and not self._prefix:
-            tokens = self._hotwords + tokens[-(capacity - len(self._hotwords)) :]
-        return tokens
-
-    def prefix(self) -> list[int]:
-        """Return the first tokens of the next window's text, which only the first window has."""
-        prefix, self._prefix = self._prefix, []
-        # With the maximum number of new tokens, it fills half of the context at most.
-        room = self._half - (self._options.max_new_tokens or self._half)
-        return prefix[-room:] if room > 0 else prefix
-
-    def add(self, tokens: Sequence[int], temperature: float) -> None:
-        """Append a window's text, which is only used as prompt if its ``temperature`` is low."""
-        self._tokens += tokens
-        if not self._options.condition_on_previous_text or temperature > 0.5:
-            self._since = len(self._tokens)
 
 
 @dataclass(eq=False)
