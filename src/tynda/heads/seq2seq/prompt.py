@@ -22,7 +22,7 @@ def warn_of_cuts(tokenizer: Any, context: int, options: Options) -> None:
             part = "last" if name == "initial_prompt" else "first"
             warnings.warn(
                 f"{name} has {given} tokens, of which the {part} {used} are used: shorten it",
-                stacklevel=4,
+                stacklevel=2,
             )
 
 
@@ -65,10 +65,8 @@ class _Expected:
     """The tokens of hot words and initial prompt, and their maximum numbers."""
 
     def __init__(self, tokenizer: Any, context: int, options: Options) -> None:
-        hotwords = options.hotwords
-        self._all = _encode(
-            tokenizer, hotwords if isinstance(hotwords, str) else ", ".join(hotwords)
-        )
+        words = options.hotwords
+        self._all = _encode(tokenizer, words if isinstance(words, str) else ", ".join(words))
         self.initial = _encode(tokenizer, options.initial_prompt)
         self.hotwords = self._all[: context // 4]
         self.capacity = context // 2 - 1
