@@ -207,6 +207,39 @@ def test_a_prompt_that_is_cut_says_so(models):
     assert f"{count} tokens, of which the last {half - 1 - half // 2} are used" in both[1]
 
 
+def test_every_window_may_have_its_language(models, monkeypatch):
+    spoken = iter(["kk", "kk", "en"])
+    monkeypatch.setattr(sliding, "likeliest_languages", lambda *_: [next(spoken)])
+    used = []
+
+    def watch(*arguments, **given):
+        used.append((arguments[3], list(given["prompt"])))
+        return decode(*arguments, **given)
+
+    monkeypatch.setattr(sliding, "decode", watch)
+    options = Options(
+        multilingual=True,
+        temperature=(0.0,),
+        max_new_tokens=12,
+        no_speech_threshold=None,
+        without_timestamps=True,
+        initial_prompt="so",
+    )
+    pieces, language = gather(sliding.transcribe, models[1], features(sound(70)), options)
+    assert language == "kk"
+    assert [piece.language for piece in pieces] == ["kk", "kk", "en"]
+    assert [languages for languages, _ in used] == [["kk"], ["kk"], ["en"]]
+    prompts = [prompt for _, prompt in used]
+    assert prompts[0] == models[1].tokenizer.encode(" so")
+    assert len(prompts[1]) > len(prompts[0])
+    assert prompts[2] == []
+
+
+def test_multilingual_excludes_a_language():
+    with pytest.raises(TyndaError, match="multilingual detects the language of every window"):
+        Options(multilingual=True, language="kk")
+
+
 def brute_warp(cost):
     """Return the minimum sum over all monotonic paths."""
     n, m = cost.shape

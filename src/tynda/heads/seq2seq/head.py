@@ -148,6 +148,10 @@ class Seq2SeqHead(Head[Options]):
         if self.model.config.frames is None:
             pieces.check_options(self.model, options)
             return
+        if options.multilingual and not self.network.tokenizer.multilingual:
+            raise TyndaError(
+                f"{self.model.header.name} has one language: multilingual needs a model of several"
+            )
         warn_of_cuts(self.network.tokenizer, self.model.config.context, options)
         if options.window == "fit" and not _is_trained_for_short_windows(self.model):
             warnings.warn(
@@ -166,6 +170,8 @@ class Seq2SeqHead(Head[Options]):
     def live(self, options: Options) -> LiveDecoder:
         """See `Head.live`."""
         self.prepare(options)
+        if options.multilingual:
+            raise TyndaError("multilingual is for recordings: a live session has one language")
         decoder = WindowLiveDecoder if self.model.config.frames else PieceLiveDecoder
         return decoder(self.model, self.network, options)
 
@@ -195,6 +201,7 @@ class _Session(Session):
                     Word(w.word.strip(), min(w.start, end), min(w.end, end), w.probability)
                     for w in found.words
                 ],
+                **({"language": found.language} if self._options.multilingual else {}),
                 no_speech_prob=round(found.result.no_speech_prob, 4),
             )
 

@@ -60,6 +60,11 @@ class PromptHistory:
         if not self._options.condition_on_previous_text or temperature > 0.5:
             self._since = len(self._tokens)
 
+    def forget(self) -> None:
+        """Drop the text of the previous windows."""
+        if len(self._tokens) > len(self._expected.initial):
+            self._since = len(self._tokens)
+
 
 class _Expected:
     """The tokens of hot words and initial prompt, and their maximum numbers."""

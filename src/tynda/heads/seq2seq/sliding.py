@@ -34,7 +34,7 @@ from tynda.heads.seq2seq.search import (
     Network,
     RandomSource,
     decode,
-    detect_language,
+    likeliest_languages,
 )
 from tynda.heads.seq2seq.thresholds import (
     is_confident,
@@ -76,12 +76,13 @@ def transcribe(
     The ``recording`` ends in one additional window of silence, as in the reference. ``on_language``
     is called with the language before the first segment, ``on_progress`` with the number of seconds
     that have been processed. ``activity`` says where somebody speaks: there is no text elsewhere,
-    and the language is that of the first window with speech. Raises `TyndaError` for options that
+    and the language is that of the first window with speech; with ``multilingual``, every window
+    has its own. Raises `TyndaError` for options that
     the model does not support.
     """
     size = 2 * network.config.frames
     language = options.language
-    is_unknown = network.tokenizer.multilingual and language is None
+    is_unknown = network.tokenizer.multilingual and language is None and not options.multilingual
     if is_unknown and activity is None:
         language, is_unknown = _language(network, recording, 0, options), False
     on_language(language)
@@ -121,6 +122,12 @@ def transcribe(
                 on_language(language)
             cross = decoder = None  # Memory holds the keys and values of one window only.
             cross = encode_windows(network, [recording.window(seek, stop)], options)
+            if options.multilingual:
+                before, (language,) = language, likeliest_languages(network, cross)
+                if before is None:
+                    on_language(language)
+                elif language != before:  # A prompt in another language would be continued in it.
+                    history.forget()
             # Whether the recording ends within a silence that counts as long is known then.
             silence = math.ceil((options.hallucination_silence_threshold or 0) * FRAMES_PER_SECOND)
             known_frames = recording.end(seek + size + silence)
@@ -157,8 +164,8 @@ def _language(network: Network, recording: Recording, begin: int, options: Optio
     if options.window != "exact":
         end = recording.end(end)
     cross = encode_windows(network, [recording.window(begin, end)], options)
-    (probabilities,) = detect_language(network, cross)
-    return max(probabilities, key=lambda code: probabilities[code])
+    (language,) = likeliest_languages(network, cross)
+    return language
 
 
 def clip_ranges(times: Sequence[float]) -> list[tuple[int, int]]:
@@ -273,7 +280,8 @@ class WindowDecoder:
     def _segment(
         self, tokens: list[int], start: float, end: float, result: DecodingResult
     ) -> TimedSegment:
-        return TimedSegment(start, end, tokens, self.network.tokenizer.decode(tokens), result)
+        text = self.network.tokenizer.decode(tokens)
+        return TimedSegment(start, end, tokens, text, result, language=self.language)
 
     def refine_by_words(
         self, found: list[TimedSegment], seek: int, last_speech_end: float
