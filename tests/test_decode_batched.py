@@ -3,12 +3,15 @@
 import tracemalloc
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from helpers import RATE, gather, noise
+from tynda.errors import TyndaError
 from tynda.heads.seq2seq import batched, sliding
+from tynda.heads.seq2seq.head import Seq2SeqHead
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.recording import Recording
 from tynda.ops.tree import leaves
@@ -232,3 +235,47 @@ def test_a_window_does_not_wait_for_hours_and_they_are_not_held():
         assert tracemalloc.get_traced_memory()[1] < 5e6
     finally:
         tracemalloc.stop()
+
+
+def test_every_window_may_have_its_language(network, monkeypatch):
+    monkeypatch.setattr(batched, "likeliest_languages", lambda *_: ["kk", "en", "kk"])
+    samples = noise(68, level=0.1)
+    options = Options(multilingual=True, temperature=(0.0,), without_timestamps=True, **OPTIONS)
+    found, language = transcribed(network, samples, SPEECH, options)
+    assert (language, [piece.language for piece in found]) == ("kk", ["kk", "en", "kk"])
+    for code in ("kk", "en"):
+        options = Options(language=code, temperature=(0.0,), without_timestamps=True, **OPTIONS)
+        alone, _ = transcribed(network, samples, SPEECH, options)
+        for one, other in zip(found, alone, strict=True):
+            assert one.language != code or one.tokens == other.tokens
+
+
+def a_head(network):
+    """Return a head without weights of its own."""
+    head = Seq2SeqHead.__new__(Seq2SeqHead)
+    header = SimpleNamespace(name="nano", decoding={}, training={})
+    head.network = network
+    head.model = SimpleNamespace(
+        frontend=FRONT, config=network.config, header=header, check_language=lambda code: None
+    )
+    return head
+
+
+def test_segments_state_their_languages_where_there_are_several(network, monkeypatch):
+    monkeypatch.setattr(sliding, "likeliest_languages", lambda *_: ["kk"])
+    plain = {"temperature": (0.0,), "speech_threshold": 0.0, **OPTIONS}
+    for several in (True, False):
+        session = a_head(network).session(Options(multilingual=several, **plain))
+        segments = list(session.segments([noise(3, level=0.1)]))
+        assert session.language == "kk"
+        codes = {segment.to_dict().get("language") for segment in segments}
+        assert codes == {"kk" if several else None}
+
+
+def test_several_languages_need_a_model_of_several_and_a_recording(network):
+    options = Options(multilingual=True)
+    with pytest.raises(TyndaError, match="a live session has one language"):
+        a_head(network).live(options)
+    english = SimpleNamespace(config=network.config, tokenizer=SimpleNamespace(multilingual=False))
+    with pytest.raises(TyndaError, match="nano has one language: multilingual needs a model of"):
+        a_head(english).session(options)

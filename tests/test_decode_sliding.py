@@ -1,5 +1,6 @@
 """Whole recordings through Whisper, compared with openai-whisper; some rules by hand."""
 
+import warnings
 import weakref
 from functools import cache
 
@@ -11,6 +12,7 @@ from tynda.errors import TyndaError
 from tynda.heads.seq2seq import sliding
 from tynda.heads.seq2seq.align import WordTiming, align, dynamic_time_warping
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.prompt import PromptHistory, warn_of_cuts
 from tynda.heads.seq2seq.search import DecodingResult, RandomSource, decode
 from tynda.heads.seq2seq.words import TimedSegment, fit_to_segment, merge_punctuations
 from tynda.ops.tree import leaves
@@ -162,15 +164,80 @@ def test_progress_reaches_the_end(models):
 def test_hot_words_stand_before_every_window_but_not_before_a_prefix(models):
     network = models[1]
     encode = network.tokenizer.encode
-    history = sliding.PromptHistory(network, Options(hotwords="tynda", initial_prompt="so"))
+    history = PromptHistory(network, Options(hotwords="tynda", initial_prompt="so"))
     assert history.prompt() == encode(" tynda") + encode(" so")
     history.add(list(range(400)), temperature=0.0)
     assert history.prompt() == encode(" tynda") + list(range(400))[-223 + len(encode(" tynda")) :]
-    history = sliding.PromptHistory(network, Options(hotwords="tynda", prefix="so"))
+    history = PromptHistory(network, Options(hotwords="tynda", prefix="so"))
     assert history.prompt() == []
     assert history.prefix() == encode(" so")
     assert history.prefix() == []
     assert history.prompt() == encode(" tynda")
+
+
+def test_a_carried_prompt_stays_whole_beside_hot_words(models):
+    network = models[1]
+    encode = network.tokenizer.encode
+    history = PromptHistory(
+        network, Options(hotwords="tynda", initial_prompt="so far", carry_initial_prompt=True)
+    )
+    history.add(list(range(400)), temperature=0.0)
+    fixed = encode(" tynda") + encode(" so far")
+    assert history.prompt() == fixed + list(range(400))[len(fixed) - 223 :]
+
+
+def test_a_prompt_that_is_cut_says_so(models):
+    network = models[1]
+    count = len(network.tokenizer.encode(" " + " ".join(["abc"] * 300)))
+    half = network.config.context // 2
+
+    def said(**given):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            warn_of_cuts(network.tokenizer, network.config.context, Options(**given))
+        return [str(each.message) for each in found]
+
+    text = " ".join(["abc"] * 300)
+    assert said(initial_prompt="so", hotwords="tynda") == []
+    assert said(initial_prompt=text) == [
+        f"initial_prompt has {count} tokens, of which the last {half - 1} are used: shorten it"
+    ]
+    both = said(initial_prompt=text, hotwords=text.split())
+    assert f", of which the first {half // 2} are used" in both[0]
+    assert f"{count} tokens, of which the last {half - 1 - half // 2} are used" in both[1]
+
+
+def test_every_window_may_have_its_language(models, monkeypatch):
+    spoken = iter(["kk", "kk", "en"])
+    monkeypatch.setattr(sliding, "likeliest_languages", lambda *_: [next(spoken)])
+    used = []
+
+    def watch(*arguments, **given):
+        used.append((arguments[3], list(given["prompt"])))
+        return decode(*arguments, **given)
+
+    monkeypatch.setattr(sliding, "decode", watch)
+    options = Options(
+        multilingual=True,
+        temperature=(0.0,),
+        max_new_tokens=12,
+        no_speech_threshold=None,
+        without_timestamps=True,
+        initial_prompt="so",
+    )
+    pieces, language = gather(sliding.transcribe, models[1], features(sound(70)), options)
+    assert language == "kk"
+    assert [piece.language for piece in pieces] == ["kk", "kk", "en"]
+    assert [languages for languages, _ in used] == [["kk"], ["kk"], ["en"]]
+    prompts = [prompt for _, prompt in used]
+    assert prompts[0] == models[1].tokenizer.encode(" so")
+    assert len(prompts[1]) > len(prompts[0])
+    assert prompts[2] == []
+
+
+def test_multilingual_excludes_a_language():
+    with pytest.raises(TyndaError, match="multilingual detects the language of every window"):
+        Options(multilingual=True, language="kk")
 
 
 def brute_warp(cost):

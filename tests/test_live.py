@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soxr
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -330,6 +331,31 @@ def test_listen_writes_a_line_for_each_utterance_or_each_change(tmp_path):
     assert rows[-1]["final_words"] == 4
     assert [w["text"] for w in rows[-1]["words"]] == ["six", "eight", "zero", "two"]
     assert not rows[0]["final"]
+
+
+def test_transcribe_reads_raw_audio_at_any_rate(tmp_path):
+    samples = audio.load(DEMO / "020070039.opus")
+    command = [sys.executable, "-m", "tynda", "transcribe", "-", "--model", "digits-en", "--raw"]
+    for rate in (RATE, 24_000):
+        data = soxr.resample(samples, RATE, rate)
+        data = (np.clip(data, -1, 1) * 32767).astype("<i2").tobytes() + b"\0"
+        for options in ([], ["--format", "json"]):
+            done = subprocess.run([*command, str(rate), *options], input=data, capture_output=True)
+            assert (done.returncode, done.stderr) == (0, b"")
+            text = json.loads(done.stdout)["text"] if options else done.stdout.decode().rstrip()
+            assert text == "six eight zero two"
+    assert json.loads(done.stdout)["duration"] == pytest.approx(len(samples) / RATE, abs=0.001)
+    done = subprocess.run([*command, "16000"], input=b"", capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"error: standard input is empty (0 bytes)")
+
+
+@pytest.mark.parametrize("command", [["listen", "-"], ["transcribe", "-", "--raw", "16000"]])
+def test_raw_audio_of_a_closed_standard_input_is_one_line(monkeypatch, command):
+    monkeypatch.setattr("tynda.sound.sources.sys", SimpleNamespace(stdin=None))
+    result = CliRunner().invoke(main, [*command, "--model", "digits-en"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: standard input is closed: give a file, or a pipe\n"
 
 
 def test_what_listen_cannot_do_is_one_line(monkeypatch):

@@ -1,4 +1,4 @@
-"""Times of containers, and channels that cancel each other."""
+"""Times and tracks of containers, and channels that cancel each other."""
 
 import warnings
 from fractions import Fraction
@@ -6,8 +6,11 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from helpers import RATE, noise, tone
+from tynda.cli import main
+from tynda.errors import TyndaError
 from tynda.sound import audio
 from tynda.sound.samples import as_samples
 from tynda.sound.timeline import Timeline
@@ -106,3 +109,60 @@ def test_other_channels_are_averaged(tmp_path):
             expected = (pair[0] + pair[1]) / 2
             np.testing.assert_allclose(audio.load(path), expected, atol=1e-4)
             np.testing.assert_allclose(as_samples(np.stack(pair)), expected, atol=1e-6)
+
+
+def two_tracks(path):
+    """Write a low tone as the first track and a high one as the second, which is the default."""
+    with av.open(str(path), "w") as container:
+        for hz in (440, 3000):
+            track = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+            if hz == 3000:
+                track.disposition = av.stream.Disposition.default
+        for track, hz in zip(container.streams.audio, (440, 3000), strict=True):
+            data = (tone(hz, 1)[None] * 32767).astype("<i2")
+            frame = av.AudioFrame.from_ndarray(data, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+            container.mux(track.encode(frame))
+            container.mux(track.encode(None))
+    return path
+
+
+def loudest(samples):
+    return np.abs(np.fft.rfft(samples)).argmax() * RATE / len(samples)
+
+
+def test_an_audio_track_is_chosen_by_its_number(tmp_path):
+    path = two_tracks(tmp_path / "a.mkv")
+    assert loudest(audio.load(path, 1)) == pytest.approx(440, abs=2)
+    assert loudest(audio.load(path, 2)) == pytest.approx(3000, abs=2)
+    best = av.open(str(path)).streams.best("audio").index
+    np.testing.assert_array_equal(audio.load(path), audio.load(path, best + 1))
+
+
+def test_an_absent_audio_track_is_one_line(tmp_path):
+    path = two_tracks(tmp_path / "a.mkv")
+    with pytest.raises(TyndaError, match=r"a\.mkv has 2 audio tracks: there is no track 3$"):
+        audio.load(path, 3)
+    plain = write(tmp_path / "a.wav", [(0, tone(440, 1))])
+    np.testing.assert_array_equal(audio.load(plain, 1), audio.load(plain))
+    with pytest.raises(TyndaError, match="has one audio track: there is no track 2"):
+        audio.load(plain, 2)
+    for number in (0, -1, 1.5, "1"):
+        with pytest.raises(TyndaError, match="audio track must be a whole number"):
+            audio.load(plain, number)
+
+
+def test_tracks_from_python_and_the_command_line(tmp_path, tiny, tiny_file):
+    path = two_tracks(tmp_path / "a.mkv")
+    texts = [tiny.transcribe(path, audio_track=n).text for n in (1, 2)]
+    assert texts[0] != texts[1]
+    assert [s.text for s in tiny.segments(path, audio_track=2)] == [texts[1]]
+    command = ["transcribe", "--model", str(tiny_file), str(path), "--audio-track"]
+    for number, text in enumerate(texts, 1):
+        for more in ([], ["--format", "tsv"]):
+            assert text in CliRunner().invoke(main, [*command, str(number), *more]).stdout
+    result = CliRunner().invoke(main, [*command, "3"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"error: {path} has 2 audio tracks: there is no track 3\n"
+    with pytest.raises(TyndaError, match="samples have no tracks"):
+        tiny.transcribe(tone(440, 1), audio_track=1)

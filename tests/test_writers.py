@@ -1,5 +1,6 @@
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -109,17 +110,17 @@ def test_a_long_segment_becomes_readable_captions() -> None:
         "makes me harshly feel has got a little too much of steel, anon."
     )
     assert write(Transcript(text, [spoken(text)]), "srt") == (
-        "1\n00:00:00,000 --> 00:00:04,750\n"
-        "there's iron they say in all our blood and\na grain or two perhaps is good but his he\n\n"
-        "2\n00:00:04,750 --> 00:00:08,000\n"
-        "makes me harshly feel has got a little too\nmuch of steel, anon.\n"
+        "1\n00:00:00,000 --> 00:00:04,000\n"
+        "there's iron they say in all our blood\nand a grain or two perhaps is good\n\n"
+        "2\n00:00:04,000 --> 00:00:08,000\n"
+        "but his he makes me harshly feel has\ngot a little too much of steel, anon.\n"
     )
 
 
 def test_captions_go_in_pauses_and_after_seven_seconds() -> None:
     slow = spoken("one two three four five", seconds=3.0)
     assert [end - start for start, end, _ in parse(write(Transcript("", [slow]), "srt"))] == [
-        6000, 6000, 3000
+        6000, 3000, 6000
     ]  # fmt: skip
     paused = Segment(0, 6, "wait for it", [Word("wait", 0, 1), Word("for", 1, 2), Word("it", 5, 6)])
     assert [text for _, _, text in parse(write(Transcript("", [paused]), "vtt"))] == [
@@ -133,6 +134,75 @@ def test_captions_keep_the_punctuation_and_spacing_of_the_segment() -> None:
     assert "".join(text for _, _, text in captions) == "「今日は、良い天気」"
     other = Segment(0, 1, "2 dogs", [Word("two", 0, 0.5), Word(" dogs ", 0.5, 1)])
     assert parse(write(Transcript("", [other]), "srt")) == [(0, 1000, "two dogs")]
+
+
+def test_captions_are_shown_long_enough_to_be_read() -> None:
+    said = [
+        Segment(0.0, 0.2, "Yes."),
+        Segment(3.0, 3.2, "No."),
+        Segment(3.6, 4.0, "Perhaps it is the end of it, who knows that, and who would tell it?"),
+        Segment(8.5, 8.6, "Well!"),
+        Segment(9.1, 9.2, "Go now! " + "And so on, " * 6 + "And on,"),
+        Segment(19.8, 19.9, "Stop."),
+    ]
+    cues = parse(write(Transcript("", said, duration=20.0), "srt"))
+    assert [cue[:2] for cue in cues] == [
+        (0, 700), (3000, 4000), (8500, 9100), (9100, 9800), (19_800, 20_000)
+    ]  # fmt: skip
+    assert cues[1][2].startswith("No. Perhaps")
+    assert parse(write(Transcript("", said), "vtt"))[-1][:2] == (19_800, 19_900)
+    assert "3000\t3200\tNo." in write(Transcript("", said, duration=20.0), "tsv")
+
+
+def test_captions_do_not_overlap() -> None:
+    said = [
+        Segment(0, 5, "One."),
+        Segment(4, 4.1, "Two."),
+        Segment(4, 9, "Three."),
+        Segment(4, 9, "Four."),
+    ]
+    cues = parse(write(Transcript("", said), "srt"))
+    assert [cue[0] for cue in cues] == [0, 4000]
+    assert [cue[2] for cue in cues] == ["One.", "Two. Three. Four."]
+    assert cues[0][1] == 4000
+
+
+def test_captions_do_not_leave_a_word_alone() -> None:
+    text = "And so my fellow Americans, ask not what your country can do for you now and then,"
+    cues = parse(write(Transcript("", [spoken(text + " we say")]), "srt"))
+    assert min(len(cue[2].split()) for cue in cues) >= 5
+    said = [Segment(0, 3, "ask what you can do for"), Segment(3.1, 3.6, "your country.")]
+    (cue,) = parse(write(Transcript("", said), "srt"))
+    assert cue == (0, 3600, "ask what you can do for your country.")
+    apart = [said[0], Segment(4, 4.5, "your country.")]
+    assert len(parse(write(Transcript("", apart), "srt"))) == 2
+    ended = [Segment(0, 3, "She went."), Segment(3.1, 4, "Did you?")]
+    assert len(parse(write(Transcript("", ended), "srt"))) == 2
+
+
+def test_captions_end_with_a_clause_where_they_can() -> None:
+    text = (
+        "And so my fellow Americans, ask not what your country can do for you, "
+        "ask what you can do for your country."
+    )
+    assert [cue[2] for cue in parse(write(Transcript("", [spoken(text)]), "srt"))] == [
+        "And so my fellow Americans, ask not what your country can do for you,",
+        "ask what you can do for your country.",
+    ]
+
+
+def test_a_long_segment_without_word_times_is_divided_by_its_characters() -> None:
+    text = " ".join(f"word{i:02}" for i in range(30))
+    for segment in (Segment(10, 30, text), Segment(10, 30, "言" * 200)):
+        cues = parse(write(Transcript("", [segment]), "srt"))
+        assert len(cues) == 3
+        assert (cues[0][0], cues[-1][1]) == (10_000, 30_000)
+        assert all(a[1] == b[0] for a, b in pairwise(cues))
+        assert all(3000 < end - start < 8500 for start, end, _ in cues)
+    for block in write(Transcript("", [segment]), "srt").split("\n\n"):
+        lines = block.strip().split("\n")[2:]
+        assert len(lines) <= 2
+        assert max(map(len, lines)) <= 42
 
 
 def parse(subtitles: str) -> list[tuple[int, int, str]]:
@@ -176,7 +246,7 @@ def test_subtitles_keep_the_text_in_the_order_of_time(said: list[Segment], forma
     # A word longer than a line is broken: compare without spaces.
     assert kept.replace(" ", "") == text.replace(" ", "")
     assert all(start < end for start, end, _ in cues)
-    assert [cue[0] for cue in cues] == sorted(cue[0] for cue in cues)
+    assert all(before[1] <= after[0] for before, after in pairwise(cues))
 
 
 @pytest.mark.parametrize("format", FORMATS)

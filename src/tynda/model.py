@@ -173,6 +173,7 @@ class Model:
         options: Any = None,
         *,
         sample_rate: int = SAMPLE_RATE,
+        audio_track: int | None = None,
         stream: Literal[False] = False,
         on_progress: Progress | None = None,
         **given: Any,
@@ -185,6 +186,7 @@ class Model:
         options: Any = None,
         *,
         sample_rate: int = SAMPLE_RATE,
+        audio_track: int | None = None,
         stream: Literal[True],
         on_progress: Progress | None = None,
         **given: Any,
@@ -196,18 +198,22 @@ class Model:
         options: Any = None,
         *,
         sample_rate: int = SAMPLE_RATE,
+        audio_track: int | None = None,
         stream: bool = False,
         on_progress: Progress | None = None,
         **given: Any,
     ) -> Transcript | Iterator[Segment]:
         """Transcribe ``source``: a path, bytes, a binary file, ``"-"`` for stdin, or samples.
 
-        Samples are an array or a tensor as for `as_samples`, at ``sample_rate`` hertz. ``options``
-        may also be ``given`` one by one. With ``stream``, the result is an iterator that yields
-        each segment as soon as it is ready. ``on_progress`` is called with the seconds that are
-        done. Raises `TyndaError` where `audio.stream`, `as_samples`, `options` or the decoder does.
+        Samples are an array or a tensor as for `as_samples`, at ``sample_rate`` hertz.
+        ``audio_track`` is the number of the audio track of a file, counted from 1; by default that
+        of `audio.stream`. ``options`` may also be ``given`` one by one. With ``stream``, the result
+        is an iterator that yields each segment as soon as it is ready. ``on_progress`` is called
+        with the seconds that are done. Raises `TyndaError` where `audio.stream`, `as_samples`,
+        `options` or the decoder does.
         """
-        session, blocks = self.session(options, **given), _blocks(source, sample_rate)
+        session = self.session(options, **given)
+        blocks = _blocks(source, sample_rate, audio_track)
         return (session.segments if stream else session.transcribe)(blocks, on_progress)
 
     def segments(
@@ -216,11 +222,12 @@ class Model:
         options: Any = None,
         *,
         sample_rate: int = SAMPLE_RATE,
+        audio_track: int | None = None,
         on_progress: Progress | None = None,
         **given: Any,
     ) -> Iterator[Segment]:
         """Yield the segments of a recording, each as soon as it is ready; see `transcribe`."""
-        blocks = _blocks(source, sample_rate)
+        blocks = _blocks(source, sample_rate, audio_track)
         return self.session(options, **given).segments(blocks, on_progress)
 
     def encode(self, samples: Floats, language: str | None = None) -> Floats:
@@ -250,9 +257,11 @@ class Model:
         return normalizer_of(self.header.languages)
 
 
-def _blocks(source: Any, sample_rate: int) -> Iterable[Floats]:
+def _blocks(source: Any, sample_rate: int, track: int | None) -> Iterable[Floats]:
     """Return the sound of a source in blocks; those of an array are views of it."""
     if not is_samples(source):
-        return audio.stream(source)
+        return audio.stream(source, track=track)
+    if track is not None:
+        raise TyndaError("samples have no tracks: audio_track is for files")
     samples = as_samples(source, sample_rate)
     return (samples[i : i + _BLOCK] for i in range(0, len(samples), _BLOCK))

@@ -17,12 +17,14 @@ from tynda.cli.options import (
     decoder_options,
     limited,
     model_options,
+    raw_rate,
     setting_options,
 )
 from tynda.live.session import LiveSegment
 from tynda.live.settings import LiveSettings
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.microphone import microphone, raw
+from tynda.sound.sources import standard_input
 from tynda.store import library
 
 __all__ = ["listen"]
@@ -41,7 +43,7 @@ __all__ = ["listen"]
 )
 @click.option(
     "--rate",
-    type=click.IntRange(1000, 768_000),
+    type=raw_rate,
     default=SAMPLE_RATE,
     show_default=True,
     metavar="HERTZ",
@@ -80,7 +82,7 @@ def listen(
     show = _print_json if format_ == "jsonl" else _print_line
     with limited(threads):
         try:
-            for block in raw(sys.stdin.fileno()) if is_piped else microphone(device):
+            for block in raw(standard_input().fileno()) if is_piped else microphone(device):
                 _show(session.feed(block), show)
         except KeyboardInterrupt:
             _show(session.finish(), show)

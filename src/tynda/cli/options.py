@@ -29,6 +29,7 @@ __all__ = [
     "engine_options",
     "limited",
     "model_options",
+    "raw_rate",
     "setting_options",
     "table_or_json",
 ]
@@ -77,6 +78,9 @@ class Sections(click.Command):
             with formatter.section(heading):
                 formatter.write_dl(records)
 
+
+raw_rate = click.IntRange(1000, 768_000)
+"""The rate in hertz of raw audio on standard input."""
 
 table_or_json = click.option(
     "--format",

@@ -6,22 +6,28 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 import tynda
 from tynda import writers
 from tynda.cli.console import print_text, progress, say, visible
-from tynda.cli.options import Sections, decoder_options, limited, model_options
+from tynda.cli.options import Sections, decoder_options, limited, model_options, raw_rate
 from tynda.errors import TyndaError
 from tynda.sound import audio
+from tynda.sound.microphone import raw_stream
+from tynda.sound.sources import standard_input
 from tynda.store import library
 
 __all__ = ["transcribe"]
+
+Floats = NDArray[np.float32]
 
 
 @click.command(cls=Sections)
@@ -46,12 +52,28 @@ __all__ = ["transcribe"]
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for one text file per FILE, instead of stdout; existing ones are replaced.",
 )
+@click.option(
+    "--audio-track",
+    type=click.IntRange(1, 1000),
+    metavar="NUMBER",
+    help="Audio track of a video, counted from 1. Default: the one that the file marks as such, or "
+    "else the best.",
+)
+@click.option(
+    "--raw",
+    "rate",
+    type=raw_rate,
+    metavar="HERTZ",
+    help='The FILE "-" is raw audio at this rate, without a header: 16-bit little-endian, mono.',
+)
 @model_options()
 def transcribe(
     files: Sequence[str],
     model: str,
     format_: str,
     output_dir: Path | None,
+    audio_track: int | None,
+    rate: int | None,
     backend: Any,
     bits: int | None,
     threads: int | None,
@@ -66,6 +88,10 @@ def transcribe(
     paths = _expand(files)
     if len(paths) > 1 and output_dir is None and format_ in ("srt", "vtt", "tsv"):
         raise click.UsageError(f"several files as {format_} need --output-dir")
+    if rate is not None and paths != ["-"]:
+        raise click.UsageError('--raw is for raw audio on standard input: the only FILE is "-"')
+    if rate is not None and audio_track is not None:
+        raise click.UsageError("--raw does not go with --audio-track: raw audio has no tracks")
     if decoding["n_best"] is not None and format_ != "json":
         raise click.UsageError(f"--n-best needs --format json: {format_} has a single text")
     targets = _targets(paths, output_dir, format_) if output_dir else {}
@@ -77,11 +103,16 @@ def transcribe(
     with limited(threads):
         for path in paths:
             try:
+                blocks = (
+                    audio.stream(path, track=audio_track)
+                    if rate is None
+                    else raw_stream(standard_input().fileno(), rate)
+                )
                 if live:
-                    _print_as_it_comes(recognizer, path, options)
+                    _print_as_it_comes(recognizer, path, blocks, options)
                     continue
                 with progress(path) as advance:
-                    transcript = recognizer.transcribe(path, options, on_progress=advance)
+                    transcript = recognizer.session(options).transcribe(blocks, advance)
                 if output_dir:
                     transcript.save(targets[path])
                 else:
@@ -140,14 +171,16 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def _print_as_it_comes(model: tynda.Model, path: str, options: Any) -> None:
+def _print_as_it_comes(
+    model: tynda.Model, path: str, blocks: Iterator[Floats], options: Any
+) -> None:
     """Print the text of one recording, each segment as soon as it is ready."""
     session, shown = model.session(options), 0
     # On a terminal the text itself shows the progress, and a progress line would overwrite it.
     quiet = nullcontext(None) if sys.stdout.isatty() else progress(path)
     try:
         with quiet as advance:
-            for _ in session.segments(audio.stream(path), advance):
+            for _ in session.segments(blocks, advance):
                 print_text(session.text[shown:], more=True)
                 shown = len(session.text)
     except TyndaError:

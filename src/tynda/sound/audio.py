@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from os import PathLike
-from pathlib import Path
-from shutil import copyfileobj
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +20,7 @@ from numpy.typing import NDArray
 from tynda.errors import TyndaError
 from tynda.interrupts import import_whole
 from tynda.sound.channels import Mixer
+from tynda.sound.sources import Readable, Seekable, Source, check_pipe, reader
 from tynda.sound.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-__all__ = ["MAX_SAMPLE", "SAMPLE_RATE", "Source", "load", "resampler_from", "stream"]
+__all__ = ["MAX_SAMPLE", "SAMPLE_RATE", "Source", "load", "resampled", "resampler_from", "stream"]
 
 SAMPLE_RATE = 16_000
 MAX_SAMPLE = 1e10
@@ -39,45 +36,39 @@ MAX_SAMPLE = 1e10
 bit more. The squares of larger ones could overflow in a sum."""
 
 Floats = NDArray[np.float32]
-Source = str | PathLike[str] | bytes | BinaryIO
-
-
-class _Readable(Protocol):
-    def read(self, size: int = ..., /) -> bytes: ...
-
 
 # A sample rate outside these limits is invalid, and resampling from it could fill the memory.
 _SLOWEST, _FASTEST = 1_000, 1_000_000
-# Types of the first box in MP4 and QuickTime files, whose index may be at the end.
-_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _READ = 1 << 18  # bytes read from a plain WAV at a time; always whole samples
-_HEAD = 4096  # bytes inspected first; nearly every WAV states its length within them
 # Formats that FFmpeg reports as video although they are pictures or text.
 _PICTURES = ("image2", "gif", "apng", "ico", "tty")
 
 
-def load(source: Source) -> Floats:
+def load(source: Source, track: int | None = None) -> Floats:
     """Read a whole recording as float32 `[n]`, mono, 16 kHz, full scale at ±1.
 
     `source` is a path, the bytes of a file, a binary file object, or `"-"` for standard
-    input. See `stream` for formats, results in unusual cases, and errors.
+    input. See `stream` for `track`, formats, results in unusual cases, and errors.
     """
-    blocks = list(stream(source))
+    blocks = list(stream(source, track=track))
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
-def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
+def stream(
+    source: Source, block_seconds: float = 30.0, track: int | None = None
+) -> Iterator[Floats]:
     """Read a recording as consecutive blocks, float32 `[block_seconds * 16000]`.
 
     The last block may be shorter, but is never empty. The concatenated blocks equal the result
     of `load`, to the last bit.
 
     All formats that the FFmpeg inside PyAV decodes are read: WAV (8 to 64 bits, float, mu-law,
-    A-law), FLAC, MP3, Ogg Vorbis, Opus, M4A/AAC, WebM, and the audio of video files (of several
-    tracks, the one that FFmpeg ranks best). Channels are averaged; of two that cancel each other,
-    the first is used, with a `UserWarning`. Silence stands where a container's times leave a gap of
-    0.2 s or more, also before the sound of a video begins. Nothing but `source` is
-    opened: playlists that point elsewhere are not followed.
+    A-law), FLAC, MP3, Ogg Vorbis, Opus, M4A/AAC, WebM, and the audio of video files. `track` is
+    the number of the audio track, counted from 1; without it, the one that FFmpeg ranks best is
+    read, such as the default of several languages. Channels are averaged; of two that cancel each
+    other, the first is used, with a `UserWarning`. Silence stands where a container's times leave a
+    gap of 0.2 s or more, also before the sound of a video begins. Nothing but `source` is opened:
+    playlists that point elsewhere are not followed.
 
     A seekable file object is read from its beginning and left open. Pipes (including standard
     input) are read as data arrives, except MP4 and QuickTime: their index may be at the end,
@@ -92,14 +83,20 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
     - A recording of zero samples gives no block (`load`: shape `[0]`).
 
     Raises TyndaError, with the first block, when the source is missing, a directory, not
-    readable, empty, not an audio file, truncated in its header, without an audio track, or holds
-    samples that are not finite numbers or beyond `MAX_SAMPLE`; ValueError when `block_seconds` is
-    not positive; TypeError when `source` is of none of the kinds above.
+    readable, empty, not an audio file, truncated in its header, without an audio track (or without
+    that of `track`), or holds samples that are not finite numbers or beyond `MAX_SAMPLE`;
+    ValueError when `block_seconds` is not positive; TypeError when `source` is of none of the kinds
+    above.
     """
     if not block_seconds > 0:
         raise ValueError(f"block_seconds must be positive, not {block_seconds}")
     size = max(1, round(block_seconds * SAMPLE_RATE))
-    with _reader(source) as (file, name, head), closing(_samples(file, name, head)) as decoded:
+    if track is not None and not (isinstance(track, int) and track >= 1):
+        raise TyndaError(f"the audio track must be a whole number from 1 on, not {track!r}")
+    with (
+        reader(source) as (file, name, head),
+        closing(_samples(file, name, head, track)) as decoded,
+    ):
         waiting: list[Floats] = []
         count = 0
         for samples in decoded:
@@ -119,133 +116,19 @@ def stream(source: Source, block_seconds: float = 30.0) -> Iterator[Floats]:
             yield np.concatenate(waiting)
 
 
-class _Pipe:
-    """A stream that cannot seek, preceded by the bytes that were already read from it.
-
-    FFmpeg's callbacks would print and forget an exception, such as an interrupt. Therefore one in
-    `read` ends the stream, and `check` raises it.
-    """
-
-    def __init__(self, head: bytes, file: BinaryIO) -> None:
-        self._head = head
-        # A pipe may stay open for hours: data is decoded when it comes, and not only when it fills
-        # a buffer.
-        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
-        self._error: BaseException | None = None
-
-    def read(self, size: int = -1, /) -> bytes:
-        try:
-            if self._error is not None:
-                return b""
-            if not self._head:
-                return self._read(size)
-            given, self._head = self._head[:size], self._head[size:]
-            return given
-        except BaseException as error:
-            self._error = error
-            return b""
-
-    def check(self) -> None:
-        """Raise the exception that ended the stream, if there was one."""
-        if self._error is not None:
-            raise self._error
-
-
-class _Seekable:
-    """A file that reports a seek to an impossible place as FFmpeg expects it: by -1.
-
-    PyAV would print a traceback of its exception. Damaged files state such places.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self.read, self.tell, self._seek = file.read, file.tell, file.seek
-        if hasattr(file, "name"):
-            self.name = file.name
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        try:
-            position: int = self._seek(offset, whence)
-        except (OSError, ValueError):
-            return -1
-        return position
-
-
-@contextmanager
-def _reader(source: Source) -> Iterator[tuple[_Readable, str, bytes]]:
-    """Yield the readable source, its name for messages, and a copy of its first bytes."""
-    opened, name = _open(source)
-    with opened as file:
-        try:
-            readable, head = _rewound(file, name)
-            yield readable, name, head
-        except OSError as error:
-            raise TyndaError(f"{name} cannot be read: {error.strerror or error}") from None
-
-
-def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
-    """Return a source as a file, closed afterwards only if opened here, and its name."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        return io.BytesIO(source), "the sound"
-    if source == "-":
-        if sys.stdin is None:  # closed by the shell
-            raise TyndaError("standard input is closed: give a file, or a pipe")
-        return nullcontext(sys.stdin.buffer), "standard input"
-    if source == "":
-        raise TyndaError("the name of the recording is empty: give a file")
-    if not isinstance(source, str | PathLike):
-        if not hasattr(source, "read"):
-            raise TypeError(f"not a path, bytes or binary file object: {source!r}")
-        return nullcontext(source), str(getattr(source, "name", "the sound"))
-    # PyAV never gets the path itself: FFmpeg would interpret "http:" or "concat:" in it as a
-    # protocol.
-    try:
-        return open(source, "rb"), str(source)
-    except FileNotFoundError:
-        raise TyndaError(f"{source}: no such file; check the path") from None
-    except (OSError, ValueError) as error:
-        if Path(source).is_dir():
-            raise TyndaError(f"{source} is a directory; name the files in it") from None
-        if isinstance(error, PermissionError):
-            raise TyndaError(f"{source}: no permission to read it; change its mode") from None
-        reason = getattr(error, "strerror", None) or error
-        raise TyndaError(f"{source} cannot be read: {reason}") from None
-
-
-def _rewound(file: BinaryIO, name: str) -> tuple[_Readable, bytes]:
-    """Return the file at its start, seekable where its format requires it, and its first bytes."""
-    seekable = file.seekable()
-    if seekable:
-        file.seek(0)
-    head = b""
-    while len(head) < _HEAD and (more := file.read(_HEAD - len(head))):
-        if not isinstance(more, bytes):
-            raise TypeError(f"{name} must be opened in binary mode")
-        head += more
-    if not head:
-        raise TyndaError(f"{name} is empty (0 bytes); nothing was recorded or copied")
-    if seekable:
-        file.seek(0)
-        return file, head
-    if head[4:8] in _MP4_BOXES:
-        whole = io.BytesIO(head)
-        whole.seek(0, io.SEEK_END)
-        copyfileobj(file, whole)  # in parts, so that memory holds the file only once
-        whole.seek(0)
-        return whole, head
-    return _Pipe(head, file), head
-
-
-def _samples(file: _Readable, name: str, head: bytes) -> Generator[Floats, None, None]:
-    """Yield all samples of a recording, at 16 kHz."""
-    if channels := _seek_plain_wav(file, head):
+def _samples(
+    file: Readable, name: str, head: bytes, number: int | None
+) -> Generator[Floats, None, None]:
+    """Yield all samples of a recording, at 16 kHz; ``number`` is that of the track."""
+    if number in (None, 1) and (channels := _seek_plain_wav(file, head)):
         yield from _read_plain_wav(file, *channels, Mixer(name))
         return
-    with _container(file, name) as (container, track):
+    with _container(file, name, number) as (container, track):
         stated = _stated(container, track, head)
-        yield from _resampled(_frames(file, container, track, name, stated))
+        yield from resampled(_frames(file, container, track, name, stated))
 
 
-def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
+def _seek_plain_wav(file: Readable, head: bytes) -> tuple[int, int] | None:
     """Seek to the samples of a 16-bit WAV at 16 kHz; return its channels and number of bytes.
 
     The result is None for any other file, and for one that is damaged, truncated or empty, since
@@ -266,34 +149,42 @@ def _seek_plain_wav(file: _Readable, head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _read_plain_wav(file: _Readable, channels: int, size: int, mixer: Mixer) -> Iterator[Floats]:
+def _read_plain_wav(file: Readable, channels: int, size: int, mixer: Mixer) -> Iterator[Floats]:
     while size and (data := file.read(min(size, _READ))):
         size -= len(data)
         yield mixer(np.frombuffer(data, "<i2").reshape(-1, channels).T)
 
 
 @contextmanager
-def _container(file: _Readable, name: str) -> Iterator[tuple[InputContainer, AudioStream]]:
-    """Open the container and yield it with its best audio track."""
+def _container(
+    file: Readable, name: str, number: int | None
+) -> Iterator[tuple[InputContainer, AudioStream]]:
+    """Open the container and yield it with the audio track of this number, or else its best."""
     import av
     from av.audio.stream import AudioStream
 
     try:
         # Tags in old encodings are common and not needed here.
         container = av.open(
-            _Seekable(file) if hasattr(file, "seek") else file,
+            Seekable(file) if hasattr(file, "seek") else file,
             "r",
             metadata_errors="ignore",
             container_options={"protocol_whitelist": "none"},
         )
     except av.FFmpegError as error:
-        _check_pipe(file)
+        check_pipe(file)
         raise TyndaError(
             f"{name} is not an audio file, or is truncated in its header ({error.strerror}); "
             "give a WAV, FLAC, MP3, Ogg, Opus, M4A, WebM or video file"
         ) from None
     with container:
         track = container.streams.best("audio")
+        if track is not None and number is not None:
+            tracks = container.streams.audio
+            if number > len(tracks):
+                has = "one audio track" if len(tracks) == 1 else f"{len(tracks)} audio tracks"
+                raise TyndaError(f"{name} has {has}: there is no track {number}")
+            track = tracks[number - 1]
         if isinstance(track, AudioStream) and track.codec_context is not None:
             yield container, track
         elif track is not None:
@@ -341,14 +232,8 @@ def _chunks(head: bytes) -> Iterator[tuple[bytes, int, int]]:
         at += size + size % 2 + 8
 
 
-def _check_pipe(file: _Readable) -> None:
-    """Raise what interrupted reading from a pipe."""
-    if isinstance(file, _Pipe):
-        file.check()
-
-
 def _frames(
-    file: _Readable, container: InputContainer, track: AudioStream, name: str, stated: float
+    file: Readable, container: InputContainer, track: AudioStream, name: str, stated: float
 ) -> Iterator[tuple[int, Floats]]:
     """Yield sample rate and mono samples of each decoded frame; warn where audio is lost.
 
@@ -361,7 +246,7 @@ def _frames(
     timeline, mixer = Timeline((container.start_time or 0) / av.time_base), Mixer(name)
     try:
         for packet in container.demux(track):
-            _check_pipe(file)
+            check_pipe(file)
             try:
                 frames = packet.decode()
             except av.FFmpegError:
@@ -382,7 +267,7 @@ def _frames(
                 yield frame.sample_rate, samples
     except av.FFmpegError:
         damaged = True
-    _check_pipe(file)
+    check_pipe(file)
     if damaged and seconds == 0:
         raise TyndaError(f"{name} is damaged: nothing in it can be decoded; create it again")
     if damaged:
@@ -418,8 +303,9 @@ def _mono(frame: AudioFrame, name: str, mixer: Mixer) -> Floats:
     return mixer(array.reshape(-1, frame.layout.nb_channels).T)
 
 
-def _resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:
-    """Resample frames to 16 kHz; their sample rate may change from frame to frame."""
+def resampled(frames: Iterator[tuple[int, Floats]]) -> Iterator[Floats]:
+    """Resample frames, rate and samples ``[n]``, to 16 kHz; the rate may change from frame to
+    frame."""
     rate, resampler = SAMPLE_RATE, resampler_from(SAMPLE_RATE)
     nothing = np.zeros(0, np.float32)
     for next_rate, samples in frames:

@@ -6,6 +6,7 @@ import os
 import queue
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 from tynda.extras import install
-from tynda.sound.audio import SAMPLE_RATE
+from tynda.sound.audio import SAMPLE_RATE, resampled
+from tynda.sound.samples import as_samples
 
-__all__ = ["microphone", "raw"]
+__all__ = ["microphone", "raw", "raw_stream"]
 
 Floats = NDArray[np.float32]
 
@@ -74,3 +76,14 @@ def raw(descriptor: int) -> Iterator[NDArray[np.int16]]:
         rest = data[whole:]
         if whole:
             yield np.frombuffer(data[:whole], "<i2").astype(np.int16)
+
+
+def raw_stream(descriptor: int, rate: int) -> Iterator[Floats]:
+    """Yield the samples that `raw` reads as a recording, float32 mono ``[n]`` at 16 kHz.
+
+    ``rate`` is that of the raw audio in hertz. Raises `TyndaError` where there is no audio.
+    """
+    blocks = raw(descriptor)
+    if (first := next(blocks, None)) is None:
+        raise TyndaError("standard input is empty (0 bytes); nothing was recorded or copied")
+    yield from resampled((rate, as_samples(block)) for block in chain([first], blocks))

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.prompt import PromptHistory
 from tynda.heads.seq2seq.search import (
     DecodingResult,
     Network,
     RandomSource,
     decode,
-    detect_language,
+    likeliest_languages,
 )
 from tynda.heads.seq2seq.sliding import (
-    PromptHistory,
     WindowDecoder,
     clip_ranges,
     warn_beyond_end,
@@ -58,7 +58,8 @@ def transcribe(
     ``blocks`` are consecutive samples ``[n]`` at 16 kHz, of any lengths, in which ``speech`` is
     detected; memory holds the windows of a batch. ``on_language`` is called with the language
     before the first segment, ``on_progress`` with the number of seconds that have been processed.
-    Raises `TyndaError` for options that the model does not support.
+    With ``multilingual``, every window has its own language. Raises `TyndaError` for options that
+    the model does not support.
     """
     rate = front.sample_rate // front.hop
     ranges = clip_ranges(options.clip_timestamps)
@@ -74,15 +75,20 @@ def transcribe(
         # Memory holds the keys and values of one batch only.
         cross = item_cross = decoder = None
         cross = encode_windows(network, [front(samples) for _, samples in group], options)
-        if network.tokenizer.multilingual and language is None:
-            (probabilities,) = detect_language(network, _select_item(network, cross, 0))
-            language = max(probabilities, key=lambda code: probabilities[code])
+        languages = [language] * len(group)
+        if options.multilingual:
+            languages = [*likeliest_languages(network, cross)]
+        elif network.tokenizer.multilingual and language is None:
+            found_in_first = likeliest_languages(network, _select_item(network, cross, 0))
+            languages = [*found_in_first] * len(group)
+        if language is None and languages[0] is not None:
+            language = languages[0]
             on_language(language)
         results = decode(
             network,
             cross,
             options,
-            [language] * len(group),
+            languages,
             temperature=options.temperature[0],
             prompt=prompt,
             random=random,
@@ -99,7 +105,7 @@ def transcribe(
                     item_cross = encode_windows(network, [front(rest)], options)
                     result = None
                 decoder = WindowDecoder(
-                    network, options, language, item_cross, seek, end - seek, end
+                    network, options, languages[i], item_cross, seek, end - seek, end
                 )
                 result = decoder.decode(random, prompt, first=result)
                 if is_silence(result, options):

@@ -21,6 +21,7 @@ from tynda.heads.seq2seq.activity import Activity
 from tynda.heads.seq2seq.commands import Seq2SeqCommands
 from tynda.heads.seq2seq.live import PieceLiveDecoder, WindowLiveDecoder
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.prompt import warn_of_cuts
 from tynda.heads.seq2seq.recording import Recording, padded_features
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, suppressed_tokens
 from tynda.heads.seq2seq.search import Network, decode, start_tokens
@@ -150,7 +151,13 @@ class Seq2SeqHead(Head[Options]):
         self.model.check_language(options.language)
         if self.model.config.frames is None:
             pieces.check_options(self.model, options)
-        elif options.window == "fit" and not _is_trained_for_short_windows(self.model):
+            return
+        if options.multilingual and not self.network.tokenizer.multilingual:
+            raise TyndaError(
+                f"{self.model.header.name} has one language: multilingual needs a model of several"
+            )
+        warn_of_cuts(self.network.tokenizer, self.model.config.context, options)
+        if options.window == "fit" and not _is_trained_for_short_windows(self.model):
             warnings.warn(
                 f"{self.model.header.name} was trained on full windows only: with the window fit "
                 "it may lose or invent words",
@@ -167,6 +174,8 @@ class Seq2SeqHead(Head[Options]):
     def live(self, options: Options) -> LiveDecoder:
         """See `Head.live`."""
         self.prepare(options)
+        if options.multilingual:
+            raise TyndaError("multilingual is for recordings: a live session has one language")
         decoder = WindowLiveDecoder if self.model.config.frames else PieceLiveDecoder
         return decoder(self.model, self.network, options)
 
@@ -217,6 +226,7 @@ class _Session(Session):
                     Word(w.word.strip(), min(w.start, end), min(w.end, end), w.probability)
                     for w in found.words
                 ],
+                **({"language": found.language} if self._options.multilingual else {}),
                 no_speech_prob=round(found.result.no_speech_prob, 4),
             )
 

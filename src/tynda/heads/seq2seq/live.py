@@ -18,7 +18,7 @@ from tynda.heads.seq2seq.search import (
     Network,
     RandomSource,
     decode,
-    detect_language,
+    likeliest_languages,
 )
 from tynda.heads.seq2seq.thresholds import is_repetitive, is_silence
 from tynda.heads.seq2seq.windows import encode_windows
@@ -52,8 +52,7 @@ class WindowLiveDecoder(LiveDecoder):
         features = self._front(samples)[: self._window]
         cross = encode_windows(network, [features], options)
         if self.language is None:
-            (known,) = detect_language(network, cross)
-            self.language = max(known, key=lambda code: known[code])
+            (self.language,) = likeliest_languages(network, cross)
         language = self.language if network.tokenizer.multilingual else None
         # The decoder writes all words again: where it is forced to begin with words that it would
         # now write in another way, what it writes next is worse.

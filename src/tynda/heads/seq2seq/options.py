@@ -33,8 +33,8 @@ class Options:
     """The decoding options of encoder-decoder models.
 
     Names and defaults are those of openai/whisper's command, except ``beam_size`` (5 there).
-    ``hotwords``, ``max_new_tokens``, ``repetition_penalty`` and ``no_repeat_ngram_size`` are those
-    of faster-whisper.
+    ``hotwords``, ``max_new_tokens``, ``repetition_penalty`` and ``no_repeat_ngram_size`` and
+    ``multilingual`` are those of faster-whisper.
     """
 
     head: ClassVar[str] = "Seq2seq"
@@ -47,6 +47,11 @@ class Options:
         heading=EXPECTED,
     )
     """For example ``"kk"``; None means that the language is detected in the first window."""
+    multilingual: bool = setting(
+        False,
+        "Detect the language of every window, for a recording in several languages.",
+        heading=EXPECTED,
+    )
     task: Literal["transcribe", "translate"] = setting(
         "transcribe", "Transcribe the speech, or translate it into English.", heading=EXPECTED
     )
@@ -229,6 +234,10 @@ class Options:
                     "hallucination_silence_threshold does not apply with vad_filter, which "
                     "removes silences itself: omit one of them"
                 )
+        if self.multilingual and self.language is not None:
+            raise TyndaError(
+                "multilingual detects the language of every window: omit it, or the language"
+            )
         if self.prefix and self.vad_filter:
             raise TyndaError(
                 "prefix applies to the first window, and with vad_filter there is no first one: "

@@ -32,6 +32,7 @@ __all__ = [
     "compression_ratio",
     "decode",
     "detect_language",
+    "likeliest_languages",
     "start_tokens",
 ]
 
@@ -65,7 +66,7 @@ class DecodingResult:
         text: str,
         tokens: Sequence[int],
         words: Sequence[Word] = (),
-        **details: float,
+        **details: Any,
     ) -> Segment:
         """Return a `Segment` for a part of the window, from ``start`` to ``end`` in seconds.
 
@@ -152,6 +153,11 @@ class Network:
     def cache(self, rows: int, capacity: int) -> KVCache[Any]:
         """Return an empty KV cache of float32 zeros."""
         return programs.cache(self.config, rows, capacity, partial(np.zeros, dtype=np.float32))
+
+
+def likeliest_languages(network: Network, cross: CrossKV[Any]) -> list[str]:
+    """Return the code of the most likely language of each window; see `detect_language`."""
+    return [max(found, key=lambda code: found[code]) for found in detect_language(network, cross)]
 
 
 def detect_language(network: Network, cross: CrossKV[Any]) -> list[dict[str, float]]:

@@ -26,6 +26,7 @@ from tynda.heads.seq2seq.activity import (
 )
 from tynda.heads.seq2seq.align import align
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.prompt import PromptHistory
 from tynda.heads.seq2seq.recording import Recording
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME
 from tynda.heads.seq2seq.search import (
@@ -33,7 +34,7 @@ from tynda.heads.seq2seq.search import (
     Network,
     RandomSource,
     decode,
-    detect_language,
+    likeliest_languages,
 )
 from tynda.heads.seq2seq.thresholds import (
     is_confident,
@@ -53,7 +54,6 @@ from tynda.heads.seq2seq.words import (
 from tynda.models.base import CrossKV
 
 __all__ = [
-    "PromptHistory",
     "WindowDecoder",
     "clip_ranges",
     "transcribe",
@@ -76,12 +76,13 @@ def transcribe(
     The ``recording`` ends in one additional window of silence, as in the reference. ``on_language``
     is called with the language before the first segment, ``on_progress`` with the number of seconds
     that have been processed. ``activity`` says where somebody speaks: there is no text elsewhere,
-    and the language is that of the first window with speech. Raises `TyndaError` for options that
+    and the language is that of the first window with speech; with ``multilingual``, every window
+    has its own. Raises `TyndaError` for options that
     the model does not support.
     """
     size = 2 * network.config.frames
     language = options.language
-    is_unknown = network.tokenizer.multilingual and language is None
+    is_unknown = network.tokenizer.multilingual and language is None and not options.multilingual
     if is_unknown and activity is None:
         language, is_unknown = _language(network, recording, 0, options), False
     on_language(language)
@@ -121,6 +122,12 @@ def transcribe(
                 on_language(language)
             cross = decoder = None  # Memory holds the keys and values of one window only.
             cross = encode_windows(network, [recording.window(seek, stop)], options)
+            if options.multilingual:
+                before, (language,) = language, likeliest_languages(network, cross)
+                if before is None:
+                    on_language(language)
+                elif language != before:  # A prompt in another language would be continued in it.
+                    history.forget()
             # Whether the recording ends within a silence that counts as long is known then.
             silence = math.ceil((options.hallucination_silence_threshold or 0) * FRAMES_PER_SECOND)
             known_frames = recording.end(seek + size + silence)
@@ -157,8 +164,8 @@ def _language(network: Network, recording: Recording, begin: int, options: Optio
     if options.window != "exact":
         end = recording.end(end)
     cross = encode_windows(network, [recording.window(begin, end)], options)
-    (probabilities,) = detect_language(network, cross)
-    return max(probabilities, key=lambda code: probabilities[code])
+    (language,) = likeliest_languages(network, cross)
+    return language
 
 
 def clip_ranges(times: Sequence[float]) -> list[tuple[int, int]]:
@@ -181,46 +188,6 @@ def warn_beyond_end(begin: int, content_frames: int) -> None:
             f"{length:g} s",
             stacklevel=2,
         )
-
-
-class PromptHistory:
-    """The previous text, as prompt of the next window."""
-
-    def __init__(self, network: Network, options: Options) -> None:
-        def encode(text: str) -> list[int]:
-            return network.tokenizer.encode(" " + text.strip()) if text.strip() else []
-
-        self._options, self._half = options, network.config.context // 2
-        self._initial, self._prefix = encode(options.initial_prompt), encode(options.prefix)
-        hotwords = options.hotwords
-        hotwords = hotwords if isinstance(hotwords, str) else ", ".join(hotwords)
-        self._hotwords = encode(hotwords)[: self._half // 2]
-        self._tokens, self._since = list(self._initial), 0
-
-    def prompt(self) -> list[int]:
-        """Return the prompt of the next window."""
-        tokens = self._tokens[self._since :]
-        capacity = self._half - 1
-        if self._options.carry_initial_prompt:
-            tokens = self._tokens[max(len(self._initial), self._since) :]
-            left = capacity - len(self._initial)
-            tokens = self._initial + (tokens[-left:] if left > 0 else [])
-        if self._hotwords and not self._prefix:
-            tokens = self._hotwords + tokens[-(capacity - len(self._hotwords)) :]
-        return tokens
-
-    def prefix(self) -> list[int]:
-        """Return the first tokens of the next window's text, which only the first window has."""
-        prefix, self._prefix = self._prefix, []
-        # With the maximum number of new tokens, it fills half of the context at most.
-        room = self._half - (self._options.max_new_tokens or self._half)
-        return prefix[-room:] if room > 0 else prefix
-
-    def add(self, tokens: Sequence[int], temperature: float) -> None:
-        """Append a window's text, which is only used as prompt if its ``temperature`` is low."""
-        self._tokens += tokens
-        if not self._options.condition_on_previous_text or temperature > 0.5:
-            self._since = len(self._tokens)
 
 
 @dataclass(eq=False)
@@ -313,7 +280,8 @@ class WindowDecoder:
     def _segment(
         self, tokens: list[int], start: float, end: float, result: DecodingResult
     ) -> TimedSegment:
-        return TimedSegment(start, end, tokens, self.network.tokenizer.decode(tokens), result)
+        text = self.network.tokenizer.decode(tokens)
+        return TimedSegment(start, end, tokens, text, result, language=self.language)
 
     def refine_by_words(
         self, found: list[TimedSegment], seek: int, last_speech_end: float

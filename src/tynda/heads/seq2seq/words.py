@@ -38,6 +38,8 @@ class TimedSegment:
     result: DecodingResult
     """The result for the window that contains the segment."""
     words: list[WordTiming] = field(default_factory=list)
+    language: str | None = None
+    """Code of the language of the window; None for a model with one language."""
 
 
 def last_word_end(pieces: Sequence[TimedSegment]) -> float | None:
