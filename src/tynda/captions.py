@@ -125,7 +125,8 @@ def _lines(text: str) -> list[str]:
     halves = [(text[:i], text[i + 1 :]) for i in spaces]
     halves = [pair for pair in halves if max(map(len, pair)) <= LINE_CHARACTERS]
     if halves:
-        return list(min(halves, key=lambda pair: abs(len(pair[0]) - len(pair[1]))))
+        first, second = min(halves, key=lambda pair: abs(len(pair[0]) - len(pair[1])))
+        return [first, second]
     return textwrap.wrap(text, LINE_CHARACTERS, break_on_hyphens=False)
 
 
