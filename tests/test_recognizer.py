@@ -189,7 +189,7 @@ def test_prepare_reports_a_bad_language_model_before_the_first_recording(tiny, t
 def test_a_long_stream_is_read_piece_by_piece(tiny, monkeypatch):
     taken = 0
 
-    def blocks(source):
+    def blocks(source, track=None):
         nonlocal taken
         for seed in range(10):
             taken += 1
