@@ -152,3 +152,19 @@ def norm_rounding(x, eps):
     a few units in the last place, over their deviation."""
     deviation = np.sqrt(x.astype(np.float64).var(-1) + eps)
     return 3e-7 * float((np.abs(x).max(-1, initial=0) / deviation).max(initial=0))
+
+
+class LoudDetector:
+    """A detector for which a loud chunk is speech."""
+
+    def __init__(self):
+        self.rest = np.zeros(0, np.float32)
+
+    def add(self, samples):
+        samples = np.concatenate([self.rest, samples])
+        count = len(samples) // 512
+        self.rest = samples[count * 512 :]
+        return (np.abs(samples[: count * 512]).reshape(count, 512).max(1) > 0.01) * np.float32(1)
+
+    def finish(self):
+        return self.add(np.zeros(-len(self.rest) % 512, np.float32))

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tynda
+from helpers import LoudDetector
 from tynda.cli import main
 from tynda.commands import session as sessions
 from tynda.commands import tokens as token_graphs
@@ -355,22 +357,6 @@ def test_feedback_lists_what_sounds_alike_and_what_cannot_be_spelled(tmp_path):
     assert small.spelling_doubt("kitchen") is None
 
 
-class Detector:
-    """A detector for which a loud chunk is speech."""
-
-    def __init__(self):
-        self.rest = np.zeros(0, np.float32)
-
-    def add(self, samples):
-        samples = np.concatenate([self.rest, samples])
-        count = len(samples) // 512
-        self.rest = samples[count * 512 :]
-        return (np.abs(samples[: count * 512]).reshape(count, 512).max(1) > 0.01) * np.float32(1)
-
-    def finish(self):
-        return self.add(np.zeros(-len(self.rest) % 512, np.float32))
-
-
 class Loudness(CommandDecoder):
     """Finds "stop" in short sounds and "stop now" in longer ones, as sure as they are loud."""
 
@@ -402,7 +388,7 @@ def answers(recognizer, samples, sizes=(1600,)):
 
 @pytest.fixture
 def simple_detector(monkeypatch):
-    monkeypatch.setattr(sessions, "Detector", Detector)
+    monkeypatch.setattr(sessions, "Detector", LoudDetector)
 
 
 @pytest.mark.usefixtures("simple_detector")
@@ -558,3 +544,13 @@ def test_what_the_command_line_cannot_do_is_one_line(tmp_path, numbers):
 def test_confidences_are_between_zero_and_one():
     with pytest.raises(TyndaError, match="threshold"):
         CommandSettings(threshold=math.nan)
+
+
+def test_raw_audio_of_a_closed_standard_input_is_one_line(monkeypatch, tmp_path):
+    grammar = tmp_path / "g.txt"
+    grammar.write_text("one\n")
+    monkeypatch.setattr("tynda.sound.sources.sys", SimpleNamespace(stdin=None))
+    arguments = ["commands", str(grammar), "-", "--model", "digits-en"]
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: standard input is closed: give a file, or a pipe\n"

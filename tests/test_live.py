@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tynda
+from helpers import LoudDetector
 from tynda import manifest
 from tynda.cli import main
 from tynda.errors import TyndaError
@@ -32,22 +33,6 @@ from tynda.sound.microphone import microphone
 
 RATE = audio.SAMPLE_RATE
 DEMO, DATA = Path(__file__).parents[1] / "demo", Path(__file__).parent / "data"
-
-
-class Detector:
-    """A detector for which a loud chunk is speech."""
-
-    def __init__(self):
-        self.rest = np.zeros(0, np.float32)
-
-    def add(self, samples):
-        samples = np.concatenate([self.rest, samples])
-        count = len(samples) // 512
-        self.rest = samples[count * 512 :]
-        return (np.abs(samples[: count * 512]).reshape(count, 512).max(1) > 0.01) * np.float32(1)
-
-    def finish(self):
-        return self.add(np.zeros(-len(self.rest) % 512, np.float32))
 
 
 class Counter(LiveDecoder):
@@ -81,7 +66,7 @@ class Counter(LiveDecoder):
 @pytest.fixture(autouse=True)
 def detector(monkeypatch, request):
     if "real" not in request.keywords:
-        monkeypatch.setattr(sessions, "Detector", Detector)
+        monkeypatch.setattr(sessions, "Detector", LoudDetector)
 
 
 def loud(*levels, pause=0.0):

@@ -12,7 +12,14 @@ import click
 import tynda
 from tynda import manifest
 from tynda.cli.console import print_text, progress, say, visible
-from tynda.cli.options import Number, Sections, engine_options, limited, setting_options
+from tynda.cli.options import (
+    Number,
+    Sections,
+    engine_options,
+    limited,
+    setting_options,
+    sound_options,
+)
 from tynda.commands.calibrate import calibrate
 from tynda.commands.feedback import confusable, doubts
 from tynda.commands.graph import WordGraph
@@ -23,7 +30,7 @@ from tynda.commands.settings import CommandSettings
 from tynda.errors import TyndaError
 from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
-from tynda.sound.microphone import microphone, raw
+from tynda.sound.microphone import live_blocks
 from tynda.store import library
 
 __all__ = ["commands"]
@@ -45,15 +52,7 @@ _MAX_PAIRS = 40
     show_default=True,
     help="txt: a line for each utterance; jsonl: a JSON object for each.",
 )
-@click.option(
-    "--rate",
-    type=click.IntRange(1000, 768_000),
-    default=SAMPLE_RATE,
-    show_default=True,
-    metavar="HERTZ",
-    help='Rate of the raw audio of "-".',
-)
-@click.option("--device", metavar="NAME", help="Microphone: a number or a part of its name.")
+@sound_options
 @click.option("--check", is_flag=True, help="List sentences that sound alike and doubtful words.")
 @click.option(
     "--calibrate",
@@ -111,7 +110,7 @@ def commands(
             _recognize_all(obeyed, recordings, format_)
         else:
             is_piped = recordings == ("-",)
-            blocks = raw(sys.stdin.fileno()) if is_piped else microphone(device)
+            blocks = live_blocks(is_piped, device)
             session = CommandSession(obeyed, rate if is_piped else SAMPLE_RATE)
             try:
                 _recognize(session, blocks, format_, None)

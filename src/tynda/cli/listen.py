@@ -17,14 +17,13 @@ from tynda.cli.options import (
     decoder_options,
     limited,
     model_options,
-    raw_rate,
     setting_options,
+    sound_options,
 )
 from tynda.live.session import LiveSegment
 from tynda.live.settings import LiveSettings
 from tynda.sound.audio import SAMPLE_RATE
-from tynda.sound.microphone import microphone, raw
-from tynda.sound.sources import standard_input
+from tynda.sound.microphone import live_blocks
 from tynda.store import library
 
 __all__ = ["listen"]
@@ -41,15 +40,7 @@ __all__ = ["listen"]
     show_default=True,
     help="txt: a line for each utterance; jsonl: one JSON object for each change.",
 )
-@click.option(
-    "--rate",
-    type=raw_rate,
-    default=SAMPLE_RATE,
-    show_default=True,
-    metavar="HERTZ",
-    help='Rate of the raw audio of "-".',
-)
-@click.option("--device", metavar="NAME", help="Microphone: a number or a part of its name.")
+@sound_options
 @setting_options(LiveSettings)
 @model_options()
 def listen(
@@ -82,7 +73,7 @@ def listen(
     show = _print_json if format_ == "jsonl" else _print_line
     with limited(threads):
         try:
-            for block in raw(standard_input().fileno()) if is_piped else microphone(device):
+            for block in live_blocks(is_piped, device):
                 _show(session.feed(block), show)
         except KeyboardInterrupt:
             _show(session.finish(), show)

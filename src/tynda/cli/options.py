@@ -18,6 +18,7 @@ from tynda.compile.limits import ENVIRONMENT, MAX_GIGABYTES, set_limit
 from tynda.heads.ctc.options import CTCOptions
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.settings import HEADINGS
+from tynda.sound.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from tynda.model import Model
@@ -31,6 +32,7 @@ __all__ = [
     "model_options",
     "raw_rate",
     "setting_options",
+    "sound_options",
     "table_or_json",
 ]
 
@@ -81,6 +83,21 @@ class Sections(click.Command):
 
 raw_rate = click.IntRange(1000, 768_000)
 """The rate in hertz of raw audio on standard input."""
+
+
+def sound_options(command: Any) -> Any:
+    """Add the options of audio that comes while it is recorded."""
+    about_device = "Microphone: a number or a part of its name."
+    rate = click.option(
+        "--rate",
+        type=raw_rate,
+        default=SAMPLE_RATE,
+        show_default=True,
+        metavar="HERTZ",
+        help='Rate of the raw audio of "-".',
+    )
+    return rate(click.option("--device", metavar="NAME", help=about_device)(command))
+
 
 table_or_json = click.option(
     "--format",

@@ -1,4 +1,4 @@
-"""The threshold at which a grammar hears so many commands an hour where there are none."""
+"""The threshold at which a grammar finds so many commands an hour in recordings that have none."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def calibrate(
     """
     found, seconds = list[float](), 0.0
     for blocks in recordings:
-        heard, duration = confidences(recognizer, blocks)
-        found += heard
+        some, duration = confidences(recognizer, blocks)
+        found += some
         seconds += duration
     if not seconds:
         raise TyndaError("the recordings to calibrate with are empty: name others")

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.commands.recognizer import Answer, CommandRecognizer
-from tynda.errors import TyndaError
 from tynda.live.endpoint import Endpointer
 from tynda.live.settings import LiveSettings
-from tynda.sound.audio import SAMPLE_RATE, resampler_from
-from tynda.sound.samples import as_samples, check_sample_rate
+from tynda.live.ticks import Ticks
+from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.silero import CHUNK, Detector
 
 __all__ = ["CommandSession"]
@@ -39,20 +38,18 @@ class CommandSession:
 
         Raises `TyndaError` for a rate that is out of range.
         """
-        check_sample_rate(sample_rate)
-        self._recognizer, self._resampler = recognizer, resampler_from(sample_rate)
+        self._recognizer, self._input = recognizer, Ticks(_TICK, sample_rate)
         settings = recognizer.settings
         self._pause = settings.pause
         endings = LiveSettings(
             silence=settings.silence, sentence_silence=settings.silence, speech=settings.speech
         )
         self._detector, self._endpointer = Detector(), Endpointer(endings)
-        self._pending = np.zeros(0, np.float32)  # less than a tick
         self._audio = np.zeros(0, np.float32)  # the utterance, or the last moments of silence
         self._samples = 0
         self._best = 0.0
         """The highest threshold at which a pause of the utterance would have given a command."""
-        self._has_tried = self._is_finished = False
+        self._has_tried = False
 
     def feed(self, samples: Any) -> list[Answer]:
         """Take the next samples; return the answers to the utterances that ended, oldest first.
@@ -60,36 +57,19 @@ class CommandSession:
         ``samples`` are an array or a tensor, as for `as_samples`, of any length. Raises
         `TyndaError` for other samples, and after `finish`.
         """
-        if self._is_finished:
-            raise TyndaError("this session is finished: open a new one")
-        floats = as_samples(samples)
-        if self._resampler is not None:
-            floats = self._resampler.resample_chunk(floats)
-        return self._advance(floats)
+        return [each for tick in self._input.add(samples) for each in self._tick(tick)]
 
     def finish(self) -> list[Answer]:
         """End the recording; return the answer to the last utterance if it had not ended."""
-        if self._is_finished:
+        if self._input.is_finished:
             return []
-        rest = np.zeros(0, np.float32)
-        if self._resampler is not None:
-            rest = self._resampler.resample_chunk(rest, last=True)
-        found = self._advance(rest)
-        self._is_finished = True
-        self._endpointer.add(self._detector.add(self._pending))
+        found = [each for tick in self._input.finish() for each in self._tick(tick)]
+        rest = self._input.rest
+        self._endpointer.add(self._detector.add(rest))
         self._endpointer.add(self._detector.finish())
-        self._samples += len(self._pending)
-        self._audio = np.concatenate([self._audio, self._pending])
+        self._samples += len(rest)
+        self._audio = np.concatenate([self._audio, rest])
         return found + (self._end() if self._endpointer.is_open else [])
-
-    def _advance(self, samples: Floats) -> list[Answer]:
-        self._pending = np.concatenate([self._pending, samples])
-        found: list[Answer] = []
-        while len(self._pending) >= _TICK:
-            tick, self._pending = self._pending[:_TICK], self._pending[_TICK:]
-            found += self._tick(tick)
-        self._pending = self._pending.copy()  # without the memory of what came before
-        return found
 
     def _tick(self, samples: Floats) -> list[Answer]:
         endpointer = self._endpointer

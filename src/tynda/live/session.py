@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.errors import TyndaError
 from tynda.heads.base import LiveDecoder, LiveWord
 from tynda.live.endpoint import Endpointer
 from tynda.live.settings import LiveSettings
-from tynda.sound.audio import SAMPLE_RATE, resampler_from
-from tynda.sound.samples import as_samples, check_sample_rate
+from tynda.live.ticks import Ticks
+from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.silero import CHUNK, Detector
 from tynda.transcript import Segment, Word
 
@@ -75,10 +74,8 @@ class LiveSession:
         Raises `TyndaError` for a rate that is out of range.
         """
         self.settings = settings
-        check_sample_rate(sample_rate)
-        self._decoder, self._resampler = decoder, resampler_from(sample_rate)
+        self._decoder, self._input = decoder, Ticks(_TICK, sample_rate)
         self._detector, self._endpointer = Detector(), Endpointer(settings)
-        self._pending = np.zeros(0, np.float32)  # less than a tick
         self._audio = np.zeros(0, np.float32)  # the utterance, or the last moments of silence
         self._ticks = self._idle = 0
         self._words: list[LiveWord] = []
@@ -86,7 +83,7 @@ class LiveSession:
         self._ended_count = self._final_count = 0
         self._decoded_at = 0.0
         """Seconds of the utterance that the last decoding had."""
-        self._agreed_on_end = self._is_finished = False
+        self._agreed_on_end = False
 
     @property
     def seconds(self) -> float:
@@ -104,40 +101,23 @@ class LiveSession:
         ``samples`` are an array or a tensor, as for `as_samples`, of any length. Raises
         `TyndaError` for other samples, and after `finish`.
         """
-        if self._is_finished:
-            raise TyndaError("this session is finished: open a new one")
-        floats = as_samples(samples)
-        if self._resampler is not None:
-            floats = self._resampler.resample_chunk(floats)
-        return self._advance(floats)
+        return [each for tick in self._input.add(samples) for each in self._tick(tick)]
 
     def finish(self) -> list[LiveSegment]:
         """End the recording; return the last segment if it was not final."""
-        if self._is_finished:
+        if self._input.is_finished:
             return []
-        found = []
-        if self._resampler is not None:
-            rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            found = self._advance(rest)
-        self._is_finished = True
-        if self._endpointer.is_open or len(self._pending):
-            self._endpointer.add(self._detector.add(self._pending))
+        found = [each for tick in self._input.finish() for each in self._tick(tick)]
+        rest = self._input.rest
+        if self._endpointer.is_open or len(rest):
+            self._endpointer.add(self._detector.add(rest))
             self._endpointer.add(self._detector.finish())
-            self._audio = np.concatenate([self._audio, self._pending])
+            self._audio = np.concatenate([self._audio, rest])
         return found + self._end_utterance()
-
-    def _advance(self, samples: Floats) -> list[LiveSegment]:
-        self._pending = np.concatenate([self._pending, samples])
-        found: list[LiveSegment] = []
-        while len(self._pending) >= _TICK:
-            tick, self._pending = self._pending[:_TICK], self._pending[_TICK:]
-            self._ticks += 1
-            found += self._tick(tick)
-        self._pending = self._pending.copy()  # without the memory of what came before
-        return found
 
     def _tick(self, samples: Floats) -> list[LiveSegment]:
         endpointer, settings = self._endpointer, self.settings
+        self._ticks += 1
         endpointer.add(self._detector.add(samples))
         self._audio = np.concatenate([self._audio, samples])
         if not endpointer.is_open:
@@ -237,8 +217,8 @@ class LiveSession:
         if not words:
             return []
         start = self.seconds - len(self._audio) / SAMPLE_RATE
-        if self._is_finished:  # The last samples are less than a tick.
-            start += len(self._pending) / SAMPLE_RATE
+        if self._input.is_finished:  # The last samples are less than a tick.
+            start += len(self._input.rest) / SAMPLE_RATE
         spoken = [Word(w.text.strip(), start + w.start, start + w.end, w.confidence) for w in words]
         known = [w.confidence for w in spoken if w.confidence is not None]
         segment = Segment(

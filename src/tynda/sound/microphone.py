@@ -16,8 +16,9 @@ from tynda.errors import TyndaError
 from tynda.extras import install
 from tynda.sound.audio import SAMPLE_RATE, resampled
 from tynda.sound.samples import as_samples
+from tynda.sound.sources import standard_input
 
-__all__ = ["microphone", "raw", "raw_stream"]
+__all__ = ["live_blocks", "microphone", "raw", "raw_stream"]
 
 Floats = NDArray[np.float32]
 
@@ -25,6 +26,14 @@ _BLOCK = SAMPLE_RATE // 10
 _MAX_BLOCKS = 600
 """Blocks that wait while the model is busy: one minute."""
 _MAX_BYTES = 1 << 16
+
+
+def live_blocks(is_piped: bool, device: str | None = None) -> Iterator[NDArray[Any]]:
+    """Return the blocks of raw audio on standard input, or else those of the `microphone`.
+
+    Raises `TyndaError` where the shell has closed standard input.
+    """
+    return raw(standard_input().fileno()) if is_piped else microphone(device)
 
 
 def microphone(device: str | None = None) -> Iterator[Floats]:
