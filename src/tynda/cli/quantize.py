@@ -17,6 +17,7 @@ from tynda.quantization.mixed import Mixer
 from tynda.quantization.plan import read_plan
 from tynda.quantization.plan import save_plan as write_plan
 from tynda.quantization.settings import CALIBRATED, STORED, Settings
+from tynda.quantization.steps import StepPlanner
 from tynda.store import library
 from tynda.weights.grid import Grid
 
@@ -24,6 +25,7 @@ __all__ = ["quantize"]
 
 _BITS = [f"{bits:g}" for bits in STORED]
 _FEW = _BITS[:-2]
+_PLANNED = ("mixed", "entropy")
 
 
 @click.command()
@@ -33,16 +35,17 @@ _FEW = _BITS[:-2]
 )
 @click.option(
     "--bits",
-    type=click.Choice([*_BITS, "mixed"]),
-    help="Bits of a weight, 8 by default; mixed: chosen for each tensor, with --target-size or "
-    "--max-wer-loss.",
+    type=click.Choice([*_BITS, *_PLANNED]),
+    help="Bits of a weight, 8 by default. mixed: chosen for each tensor, with --target-size or "
+    "--max-wer-loss. entropy: codes in 8 bits, so coarse that an entropy code makes the file as "
+    "small as --target-size says.",
 )
 @setting_options(Settings)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     metavar="MANIFEST",
-    help="Calibration set (speech), for gptq, awq, smooth and mixed bits.",
+    help="Calibration set (speech), for gptq, awq, smooth, learnt and mixed bits.",
 )
 @click.option(
     "--target-size", type=click.FloatRange(0, min_open=True), help="Maximum size of the file in MB."
@@ -82,16 +85,19 @@ def quantize(
     MODEL may also be a Whisper of other programs: whisper.cpp's ggml-*.bin, or a folder of
     CTranslate2 (faster-whisper). The file loads faster than a folder and uses less memory.
     """
-    if (bits == "mixed") != ((target_size is None) != (max_wer_loss is None)):
-        raise click.UsageError(
-            "--bits mixed needs either --target-size or --max-wer-loss, and these need --bits mixed"
-        )
+    if bits == "mixed":
+        if (target_size is None) == (max_wer_loss is None):
+            raise click.UsageError("--bits mixed needs either --target-size or --max-wer-loss")
+        if how["calibration"] is None:
+            raise click.UsageError("mixed bits need a calibration set: --calibration MANIFEST")
+        if how["method"] not in (None, *CALIBRATED):
+            raise click.UsageError(f"mixed bits need a method of {', '.join(CALIBRATED)}")
+    elif max_wer_loss is not None:
+        raise click.UsageError("--max-wer-loss needs --bits mixed")
+    if (bits == "entropy" and target_size is None) or (bits not in _PLANNED and target_size):
+        raise click.UsageError("--bits entropy needs --target-size, which needs it or --bits mixed")
     if plan and bits:
         raise click.UsageError("--plan states all bits: leave out --bits")
-    if bits == "mixed" and how["calibration"] is None:
-        raise click.UsageError("mixed bits need a calibration set: --calibration MANIFEST")
-    if bits == "mixed" and how["method"] not in (None, *CALIBRATED):
-        raise click.UsageError(f"mixed bits need a method of {', '.join(CALIBRATED)}")
     if not all(math.isfinite(x) for x in (target_size, max_wer_loss) if x is not None):
         raise click.UsageError("--target-size and --max-wer-loss must be finite numbers")
     widths = [bits, *(text.rpartition("=")[2] for text in overrides)]
@@ -104,18 +110,20 @@ def quantize(
     group = how.get("group", Settings.group)
     quantizing.check_new(output)
     changes = [_override(text) for text in overrides]
-    used: Any = None if bits == "mixed" else _number(bits or "8")
+    used: Any = None if bits in _PLANNED else _number(bits or "8")
     with progress("quantizing", "tensors") as advance:
         if plan:
             used = read_plan(plan, quantizing.matrix_names(library.load(model)))
-        elif bits == "mixed":
+        elif bits in _PLANNED:
             settings = {key: how[key] for key in how if key != "method"}
-            mixer = Mixer(model, overrides=changes, on_progress=advance, **settings)
+            planner: Any = (Mixer if bits == "mixed" else StepPlanner)(
+                model, overrides=changes, on_progress=advance, **settings
+            )
             if target_size is not None:
-                used = mixer.for_size(round(target_size * 1e6))
+                used = planner.for_size(round(target_size * 1e6))
             else:
-                used = mixer.for_loss(max_wer_loss or 0)
-            how["calibration"] = mixer.calibration
+                used = planner.for_loss(max_wer_loss)
+            how["calibration"] = planner.calibration
             _report_bits(used)
         elif save_plan and used < 16:
             used = quantizing.uniform_plan(library.load(model), used, group)
@@ -126,10 +134,13 @@ def quantize(
 
 
 def _report_bits(plan: dict[str, Grid]) -> None:
-    """Report the bits of each tensor."""
-    for bits in sorted({grid.bits for grid in plan.values()}):
-        names = [name for name, grid in plan.items() if grid.bits == bits]
+    """Report the bits or the relative step of each tensor."""
+    for bits in sorted({grid.bits for grid in plan.values() if not grid.relative_step}):
+        names = [name for name, grid in plan.items() if grid.bits == bits and not grid.relative_step]
         say(f"{bits:g} bits: {', '.join(names)}")
+    for step in sorted({grid.relative_step for grid in plan.values() if grid.relative_step}):
+        names = [name for name, grid in plan.items() if grid.relative_step == step]
+        say(f"relative step {step:g}: {', '.join(names)}")
 
 
 def _keep(path: Path, plan: Any, changes: dict[str, Grid]) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.weights.grid import Grid
-from tynda.weights.scales import Scales, nearest_codes, round_scales
+from tynda.weights.integers import float16_scale
+from tynda.weights.scales import Scales, nearest_codes, round_scales, symmetric_offset
 from tynda.weights.weight import Floats
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "kmeans_table",
     "max_scales",
     "mean_scales",
+    "relative_scales",
     "row_blocks",
 ]
 
@@ -77,6 +79,19 @@ def _clipped(groups: Floats, grid: Grid, importance: Floats) -> Floats:
         better = error < min_error
         min_error, best = np.where(better, error, min_error), np.where(better, tried, best)
     return best
+
+
+def relative_scales(rows: Floats, grid: Grid) -> Scales:
+    """Return scales of rows in proportion to the root mean square of each row, for entropy coding.
+
+    They are larger where the largest value of a row would have a code above 127.
+    """
+    size = np.sqrt(np.square(rows, dtype=np.float64).mean(1)) * grid.relative_step
+    # f16 may round a scale down, by at most a part in 2048.
+    smallest = np.abs(rows).max(1) / np.float32(126.9)
+    row = float16_scale(np.maximum(size, smallest)).astype(np.float32)
+    ones = np.ones((len(rows), 1), np.uint8)
+    return Scales(row, ones, symmetric_offset(grid, ones))
 
 
 def hqq_scales(rows: Floats, grid: Grid, rounds: int = 20) -> Scales:

@@ -174,7 +174,9 @@ def round_weight(
         grid = Grid(4, table=NF4)
     elif method == "kmeans":
         grid = fit.kmeans_table(rows, grid.bits)
-    if method == "rtn":
+    if grid.relative_step:
+        scales = fit.relative_scales(rows, grid)
+    elif method == "rtn":
         scales = fit.max_scales(rows, grid)
     elif method == "hqq":
         scales = fit.hqq_scales(rows, grid)

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-
 from tynda.errors import TyndaError
 from tynda.extras import install
 from tynda.files import temporary_folder
@@ -21,10 +14,9 @@ from tynda.quantization.plan import allocate, measure, weight_bytes
 from tynda.quantization.run import (
     Overrides,
     Progress,
-    matrix_names,
-    new_header,
     override_plan,
     quantize,
+    rest_bytes,
     trainable,
     uniform_plan,
 )
@@ -32,7 +24,6 @@ from tynda.quantization.settings import Settings
 from tynda.score import change
 from tynda.sound import audio
 from tynda.store import library
-from tynda.store.checkpoint import Checkpoint
 from tynda.weights.grid import Grid
 
 __all__ = ["Mixer"]
@@ -72,11 +63,10 @@ class Mixer:
 
         Raises `TyndaError` if there is none.
         """
+        plan = self._fixed | {name: Grid(2) for name in self._sensitivities}
         shapes = {name: tuple(weight.shape) for name, weight in self._model.weights.items()}
         used = sum(weight_bytes(shapes[name], grid) for name, grid in self._fixed.items())
-        others = shapes.keys() - self._fixed.keys() - self._sensitivities.keys()
-        used += sum(2 * math.prod(shapes[name]) for name in others)
-        left = size - used - _overhead(self._model)
+        left = size - used - rest_bytes(self._model, plan)
         return allocate(self._sensitivities, self._group, left) | self._fixed
 
     def for_loss(self, points: float) -> dict[str, Grid]:
@@ -121,16 +111,3 @@ class Mixer:
             for utterance in self.calibration.utterances
         ]
 
-
-def _overhead(model: Checkpoint) -> int:
-    """Return the bytes of a file that are not weights: language model, tokenizer, header."""
-    header = new_header(model)
-    arrays = [v for v in header.tokenizer.values() if isinstance(v, np.ndarray)]
-    plain: Mapping[str, Any] = {
-        k: v for k, v in header.tokenizer.items() if not isinstance(v, np.ndarray)
-    }
-    text = json.dumps(asdict(replace(header, tokenizer=dict(plain))))
-    # Names, offsets and grids of the tensors and of their scales.
-    names = sum(2 * len(name) + 100 for name in model.weights)
-    names += sum(4 * len(name) + 350 for name in matrix_names(model))
-    return len(text) + names + sum(a.nbytes for a in arrays) + len(model.lm or b"")

@@ -22,7 +22,15 @@ from tynda.weights.pack import row_bytes
 from tynda.weights.rounding import round_to_nearest
 from tynda.weights.weight import Floats, by_tap, floats
 
-__all__ = ["Sensitivity", "allocate", "measure", "read_plan", "save_plan", "weight_bytes"]
+__all__ = [
+    "Divergence",
+    "Sensitivity",
+    "allocate",
+    "measure",
+    "read_plan",
+    "save_plan",
+    "weight_bytes",
+]
 
 Plan = Mapping[str, Grid]
 
@@ -39,6 +47,26 @@ class Sensitivity:
     shape: tuple[int, ...]
     loss: Mapping[float, float]
     """The mean Kullback-Leibler divergence of an output, in nats, by bits."""
+
+
+class Divergence:
+    """How far a model's outputs move when one of its tensors is replaced."""
+
+    def __init__(
+        self, weights: Mapping[str, Floats], trainable: Mapping[str, bool], calibration: Calibration
+    ) -> None:
+        self._weights, self._trainable, self._calibration = weights, trainable, calibration
+        self._expected = self._outputs({})
+
+    def of(self, name: str, changed: Floats) -> float:
+        """Return the mean Kullback-Leibler divergence of an output, in nats."""
+        pairs = zip(self._expected, self._outputs({name: changed}), strict=True)
+        return float(np.mean([(np.exp(a) * (a - b)).sum(-1).mean() for a, b in pairs]))
+
+    def _outputs(self, other: Mapping[str, Floats]) -> list[Floats]:
+        engine = open_engine({**self._weights, **other}, self._trainable, bits=32)
+        indices = range(len(self._calibration.inputs))[:_UTTERANCES]
+        return [log_softmax(self._calibration.outputs(engine, i)) for i in indices]
 
 
 def measure(
@@ -58,13 +86,7 @@ def measure(
     """
     weights = {name: floats(value) for name, value in model.weights.items()}
     statistics = calibration.statistics(weights, names, diagonal=True)
-    indices = range(len(calibration.inputs))[:_UTTERANCES]
-
-    def outputs(other: Mapping[str, Floats]) -> list[Floats]:
-        engine = open_engine(weights | dict(other), trainable, bits=32)
-        return [log_softmax(calibration.outputs(engine, i)) for i in indices]
-
-    expected = outputs({})
+    divergence = Divergence(weights, trainable, calibration)
     found = {}
     for done, name in enumerate(names):
         rows = by_tap(weights[name])
@@ -77,11 +99,8 @@ def measure(
             rounded = round_to_nearest(weights[name], grid, scales).dequantize()
             errors[bits] = float(np.sum(np.square(by_tap(rounded) - rows) * importance))
             if bits == _MEASURED_BITS:
-                changed = outputs({name: rounded})
-        pairs = zip(expected, changed, strict=True)
-        ratio = float(np.mean([_divergence(a, b) for a, b in pairs])) / max(
-            errors[_MEASURED_BITS], 1e-30
-        )
+                measured = divergence.of(name, rounded)
+        ratio = measured / max(errors[_MEASURED_BITS], 1e-30)
         loss = {bits: error * ratio for bits, error in errors.items()}
         found[name] = Sensitivity(weights[name].shape, loss)
         if on_progress:
@@ -163,12 +182,11 @@ def read_plan(path: Path, names: list[str]) -> dict[str, Grid]:
 
 def save_plan(path: Path, plan: Plan) -> None:
     """Write a plan as JSON, with a line for each tensor, so that users can edit it."""
-    lines = [
-        f" {json.dumps(name)}: {json.dumps({'bits': grid.bits, 'group': grid.group})}"
-        for name, grid in plan.items()
-    ]
+    lines = [f" {json.dumps(name)}: {json.dumps(_line(grid))}" for name, grid in plan.items()]
     write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
-def _divergence(expected: Floats, found: Any) -> float:
-    return float((np.exp(expected) * (expected - found)).sum(-1).mean())
+def _line(grid: Grid) -> dict[str, float]:
+    if grid.relative_step:
+        return {"bits": grid.bits, "relative_step": grid.relative_step}
+    return {"bits": grid.bits, "group": grid.group}

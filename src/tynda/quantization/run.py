@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tynda.errors import TyndaError
+from tynda.files import temporary_folder
 from tynda.quantization.settings import CALIBRATED, Method, Settings
 from tynda.store import library
 from tynda.store.checkpoint import Checkpoint, Header, load_tensors, save_model
-from tynda.weights.grid import Grid
+from tynda.weights.grid import INT8, Grid
 from tynda.weights.tensors import release_memory
-from tynda.weights.weight import POSITIONS, dequantize_all, floats, is_matrix_product, quantize_all
+from tynda.weights.weight import (
+    POSITIONS,
+    Tensor,
+    dequantize_all,
+    floats,
+    is_matrix_product,
+    quantize_all,
+)
 from tynda.weights.weight import quantize as to_8_bits
 
 if TYPE_CHECKING:
@@ -30,6 +38,7 @@ __all__ = [
     "new_header",
     "override_plan",
     "quantize",
+    "rest_bytes",
     "trainable",
     "uniform_plan",
 ]
@@ -55,7 +64,8 @@ def quantize(
 
     - ``bits``: 16 or 32 for floats; 8 for the codes and scales with which the model computes at
       ``bits=8``; fewer bits; or a plan with a grid for some tensors (others get 8 bits).
-    - ``method``: by default gptq with a ``calibration``, else clip, or rtn for 8 bits.
+    - ``method``: by default gptq with a ``calibration``, else clip, or rtn for 8 bits and relative
+      steps, which only these two support.
     - ``group``: the number of inputs that share a scale, or 0 for a whole row.
     - ``calibration``: a manifest, of which ``utterances`` are used, or a `Calibration`.
     - ``overrides``: pairs of a pattern and the bits of the tensors whose names match it; the last
@@ -82,21 +92,19 @@ def quantize(
         return
     plan = dict(bits) if isinstance(bits, Mapping) else uniform_plan(model, bits, group)
     plan |= override_plan(model, group, overrides)
-    plain = all(grid.bits == 8 for grid in plan.values())
+    plain = all(grid == INT8 for grid in plan.values())
+    coded = any(grid.relative_step for grid in plan.values())
     if method is None:
-        method = "gptq" if calibration else "rtn" if plain else "clip"
+        method = "gptq" if calibration else "rtn" if plain or coded else "clip"
     if calibration is not None and method not in CALIBRATED:
         raise TyndaError(f"{method} uses no calibration set: leave --calibration out")
+    if coded and method not in ("rtn", "gptq"):
+        raise TyndaError(f"steps for entropy coding are not fitted by {method}: use rtn or gptq")
     if method == "rtn" and plain:
         weights = quantize_all(model.weights, trainable(model))
     else:
-        rest = {name: weight for name, weight in model.weights.items() if name not in plan}
         rounded = _round_by_plan(model, plan, method, calibration, utterances, output, on_progress)
-        weights = quantize_all(rest, trainable(model)) | rounded
-        if not plain:
-            trained = trainable(model)
-            positions = [name for name in rest if fnmatchcase(name, POSITIONS) and trained[name]]
-            weights |= {name: to_8_bits(floats(rest[name])) for name in positions}
+        weights = (_rest if plain else _small_rest)(model, plan) | rounded
     # Where weights have few bits, norms and biases in 32 bits would not make the model better.
     header = new_header(model)
     if not (plain and method == "rtn"):
@@ -106,6 +114,29 @@ def quantize(
     save_model(output, header, weights, bits=32 if plain else 16, lm=model.lm)
     if method in CALIBRATED:
         _partial(output).unlink(missing_ok=True)
+
+
+def rest_bytes(model: Checkpoint, plan: Plan) -> int:
+    """Return the bytes of a file of few bits without the codes and scales of a plan's tensors."""
+    with temporary_folder() as folder:
+        path = folder / "rest"
+        save_model(path, new_header(model), _small_rest(model, plan), bits=16, lm=model.lm)
+        # The header describes each tensor, its scales and its grid.
+        return path.stat().st_size + sum(4 * len(name) + 350 for name in plan)
+
+
+def _rest(model: Checkpoint, plan: Plan) -> dict[str, Tensor]:
+    """Return the tensors that a plan does not have, their matrices in 8 bits."""
+    others = {name: weight for name, weight in model.weights.items() if name not in plan}
+    return quantize_all(others, trainable(model))
+
+
+def _small_rest(model: Checkpoint, plan: Plan) -> dict[str, Tensor]:
+    """Return the tensors that a plan does not have, as in files of few bits: learnt positional
+    embeddings are in 8 bits as well."""
+    rest, trained = _rest(model, plan), trainable(model)
+    positions = [name for name in rest if fnmatchcase(name, POSITIONS) and trained[name]]
+    return rest | {name: to_8_bits(floats(rest[name])) for name in positions}
 
 
 def check_new(output: Path) -> None:

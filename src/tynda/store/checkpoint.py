@@ -31,7 +31,7 @@ from tynda.weights.weight import Tensor, floats
 
 __all__ = ["FORMAT", "Checkpoint", "Header", "load", "load_tensors", "read_header", "save_model"]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the header's layout; newer versions are rejected."""
 
 _LM = "lm"
@@ -84,9 +84,9 @@ class Header:
     )
     """Word and character error rates, by manifest."""
     grids: dict[str, Any] = field(default_factory=dict)
-    """The grid of each tensor in few bits, as `save_model` writes it."""
+    """The grid of each tensor in few bits or with an entropy code, as `save_model` writes it."""
     format: int = 1
-    """The version of the format: 2 where there are grids."""
+    """The version of the format: 2 where there are grids, 3 where codes are entropy-coded."""
 
 
 @dataclass
@@ -151,8 +151,10 @@ def save_model(
     for key in _TOKENIZER:
         if isinstance(plain.get(key), np.ndarray):
             tensors[f"tokenizer.{key}"] = plain.pop(key)
-    # A file without grids has format 1, so that older versions can read it.
-    stated = asdict(replace(header, tokenizer=plain, grids=grids, format=2 if grids else 1))
+    # A file has the oldest format that can express it, so that older versions can read it.
+    coded = any("relative_step" in grid for grid in grids.values())
+    version = 3 if coded else 2 if grids else 1
+    stated = asdict(replace(header, tokenizer=plain, grids=grids, format=version))
     if not grids:
         del stated["grids"]
     metadata = {"tynda": json.dumps(stated, ensure_ascii=False, sort_keys=True)}
@@ -241,7 +243,7 @@ def _weights(
     """Read the weights of these names, all of which are in the file."""
     grids = header.grids
     return {
-        name: reader.packed(name, shape, grids[name])
+        name: reader.quantized(name, shape, grids[name])
         if name in grids
         else reader.weight(name, shape)
         for name, shape in shapes.items()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
 
-from tynda.checks import Rule, check, is_whole
+from tynda.checks import Range, Rule, check, is_whole
 from tynda.errors import TyndaError
 
 __all__ = ["BITS", "INT8", "MIN_SCALE", "NF4", "Grid", "GroupSize", "Width"]
@@ -41,6 +41,8 @@ GroupSize = Annotated[
     ),
 ]
 """Number of inputs of a row that share a scale."""
+RelativeStep = Annotated[float, Range(0, 4)]
+"""The distance between adjacent values of a row, relative to the root mean square of the row."""
 
 NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)
 """The table of 4-bit NormalFloat (Dettmers et al. 2023, "QLoRA", appendix E), times 127."""
@@ -58,6 +60,9 @@ class Grid:
     table: tuple[int, ...] = ()
     """The values of a grid that is not uniform: increasing integers from -127 to 127. All inputs of
     a row then share its scale."""
+    relative_step: RelativeStep = 0
+    """In 8 bits, steps that are larger than the largest value of a row requires: most codes are
+    then small, and a file has them entropy-coded. 0: the largest value has the code 127."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -71,6 +76,8 @@ class Grid:
                 f"a table for {self.bits:g} bits has {self.levels} increasing numbers from -127 to "
                 "127, and no groups"
             )
+        if self.relative_step and (self.bits != 8 or self.group):
+            raise TyndaError("codes with a relative step have 8 bits, and no groups")
 
     @property
     def levels(self) -> int:

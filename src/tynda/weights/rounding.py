@@ -31,4 +31,4 @@ def from_codes(
     if grid.bits < 8:
         return Weight.packed(shape, grid, scales, pack(codes, grid.bits))
     codes_8 = int8_codes(codes, grid, scales).reshape(shape[0], *shape[2:], shape[1])
-    return Weight.int8(np.moveaxis(codes_8, -1, 1), scales.row)
+    return Weight.int8(np.moveaxis(codes_8, -1, 1), scales.row, grid)

@@ -1,8 +1,9 @@
 """Weights as tensors of a model file; ``docs/format.md`` is the specification.
 
 The tensor ``NAME`` has the codes of a weight, ``NAME.scale`` the scales of its rows; in fewer than
-8 bits, ``NAME.step`` has the integer scales of groups and ``NAME.offset`` their offsets. All data
-of a file is checked before it is used.
+8 bits, ``NAME.step`` has the integer scales of groups and ``NAME.offset`` their offsets. Where
+codes are entropy-coded, ``NAME.ends`` has the ends of the streams. All data of a file is checked
+before it is used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
-from tynda.weights.grid import Grid
+from tynda.weights.coding import CodedRows, block_count, encode, is_possible
+from tynda.weights.grid import INT8, Grid
 from tynda.weights.integers import quantize_rows
 from tynda.weights.pack import row_bytes
 from tynda.weights.scales import Scales, symmetric_offset
@@ -33,7 +35,8 @@ _MAX_VALUE = {8: 65504.0, 16: 65504.0, 32: float(np.finfo(np.float32).max)}
 def to_tensors(
     weights: Mapping[str, Tensor], bits: int
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return the tensors of these weights for a file, and the grids of those in fewer than 8 bits.
+    """Return the tensors of these weights for a file, and the grids of those with another than
+    `INT8`.
 
     ``bits`` is the width for float32 arrays: 8 (rows in 8 bits; arrays with one axis in f16), 16 or
     32. Weights that have codes already keep them. Raises `TyndaError` for values that are not
@@ -44,8 +47,8 @@ def to_tensors(
     for name, weight in weights.items():
         if isinstance(weight, Weight):
             tensors |= _quantized(name, weight)
-            if weight.grid is not None and weight.grid.bits < 8:
-                grids[name] = asdict(weight.grid)
+            if weight.grid is not None and weight.grid != INT8:
+                grids[name] = _description(weight.grid)
             continue
         if not np.abs(weight).max(initial=0) <= _MAX_VALUE[bits]:
             raise TyndaError(f"tensor {name} has values that {bits} bits cannot hold, or NaN")
@@ -61,13 +64,25 @@ def _quantized(name: str, weight: Weight) -> dict[str, NDArray[Any]]:
     grid, scales = weight.grid, weight.scales
     if grid is None or scales is None or grid.bits == 8:
         codes, scale = weight.integers()
-        return {name: codes, f"{name}.scale": scale}
+        if grid is None or not grid.relative_step:
+            return {name: codes, f"{name}.scale": scale}
+        data, ends = encode(codes)
+        return {name: data, f"{name}.ends": ends, f"{name}.scale": scale.astype(np.float16)}
     tensors = {name: weight.rows[:], f"{name}.scale": scales.row.astype(np.float16)}
     if (scales.group != grid.default_group_scale).any():
         tensors[f"{name}.step"] = scales.group
     if (scales.offset != symmetric_offset(grid, scales.group)).any():
         tensors[f"{name}.offset"] = scales.offset
     return tensors
+
+
+def _description(grid: Grid) -> dict[str, Any]:
+    """Return a grid for the header: a relative step is stated where there is one, since older
+    versions do not know it."""
+    described = asdict(grid)
+    if not grid.relative_step:
+        del described["relative_step"]
+    return described
 
 
 class TensorReader:
@@ -112,27 +127,46 @@ class TensorReader:
             raise self._error(f"tensor {name} has values that are not finite; it is damaged")
         return np.asarray(value, np.float32)
 
-    def packed(self, name: str, shape: tuple[int, ...], description: Any) -> Weight:
-        """Return a weight of this ``shape`` in few bits, whose codes remain in the file.
+    def quantized(self, name: str, shape: tuple[int, ...], description: Any) -> Weight:
+        """Return a weight of this ``shape`` in few bits or with an entropy code, whose codes remain
+        in the file.
 
         ``description`` is the header's description of its grid, which may be damaged.
         """
         grid, inputs = self._grid(name, description), math.prod(shape[1:])
         if len(shape) < 2 or not inputs:
             raise self._error(f"tensor {name} cannot be in few bits")
+        if grid.bits == 8:
+            return self._coded(name, shape, grid)
         scales = self._scales(name, grid, shape[0], grid.groups(inputs))
         stored_shape, codes = (shape[0], row_bytes(grid.bits, inputs)), self._file.get_slice(name)
         if codes.get_dtype() != "U8" or tuple(codes.get_shape()) != stored_shape:
             raise self._error(f"tensor {name} should be U8 {stored_shape}; the file is damaged")
         return Weight.packed(shape, grid, scales, self._rows(name, stored_shape, np.uint8))
 
+    def _coded(self, name: str, shape: tuple[int, ...], grid: Grid) -> Weight:
+        """Return a weight whose codes are entropy-coded."""
+        if not grid.relative_step:
+            raise self._error(f"tensor {name} has an invalid grid; it is damaged")
+        scale = self._sized(f"{name}.scale", "F16", shape[:1]).astype(np.float32)
+        ends = self._sized(f"{name}.ends", "I64", (block_count(shape[0]),))
+        streams = self._file.get_slice(name)
+        if streams.get_dtype() != "U8" or len(size := streams.get_shape()) != 1:
+            raise self._error(f"tensor {name} should be U8 with one axis; the file is damaged")
+        ordered = (np.diff(ends, prepend=0) > 0).all() and ends[-1:].tolist() == size
+        if not (ordered and np.isfinite(scale).all() and is_possible(math.prod(shape), size[0])):
+            raise self._error(f"tensor {name} has invalid streams; it is damaged")
+        data = self._rows(name, tuple(size), np.uint8)
+        return Weight.int8(CodedRows(name, data, ends, shape), scale, grid)
+
     def _grid(self, name: str, description: Any) -> Grid:
         try:
             bits, group, table = (description[key] for key in ("bits", "group", "table"))
-            if len(description) > 3:
+            others = description.keys() - {"bits", "group", "table", "relative_step"}
+            if others:
                 raise KeyError
-            return Grid(bits, group, tuple(table))
-        except (TyndaError, TypeError, KeyError):
+            return Grid(bits, group, tuple(table), description.get("relative_step", 0))
+        except (TyndaError, TypeError, KeyError, AttributeError):
             raise self._error(f"tensor {name} has an invalid grid; it is damaged") from None
 
     def _scales(self, name: str, grid: Grid, rows: int, groups: int) -> Scales:

@@ -74,7 +74,7 @@ class Weight:
     """The numbers or codes, in the format of ``grid``."""
     grid: Grid | None
     """The format of ``rows``. With None, they are float32 of the weight's shape, and rounded to 8
-    bits when they are read. With `INT8`, they are int8 codes of the weight's shape. With fewer
+    bits when they are read. With 8 bits, they are int8 codes of the weight's shape. With fewer
     bits, they are uint8 ``[out, bytes]``, packed as in ``docs/format.md``."""
     scales: Scales | None
     """The scales of codes; None where rows are float32."""
@@ -82,11 +82,11 @@ class Weight:
     """Whether products are computed in 8 bits, or else in float32 with the same values."""
 
     @classmethod
-    def int8(cls, codes: Rows, scale: Floats) -> Self:
+    def int8(cls, codes: Rows, scale: Floats, grid: Grid = INT8) -> Self:
         """Create a weight from codes int8 ``[out, ...]`` from -127 to 127 and scales float32
-        ``[out]``."""
+        ``[out]``; ``grid`` has 8 bits."""
         ones, zeros = np.ones((len(scale), 1), np.uint8), np.zeros((len(scale), 1), np.int8)
-        return cls(tuple(codes.shape), codes, INT8, Scales(scale, ones, zeros))
+        return cls(tuple(codes.shape), codes, grid, Scales(scale, ones, zeros))
 
     @classmethod
     def packed(cls, shape: tuple[int, ...], grid: Grid, scales: Scales, rows: Rows) -> Self:
