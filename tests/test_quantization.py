@@ -246,6 +246,15 @@ def test_the_reader_in_the_docs_reads_all_of_it(folder, tmp_path):
                 expected = by_tap(expected)
                 weights[name] = weights[name][:, : expected.shape[1]]
             np.testing.assert_array_equal(weights[name].astype(np.float32), expected)
+    coded = Grid(8, relative_step=0.3)
+    quantize(
+        folder, tmp_path / "coded", dict.fromkeys(uniform_plan(checkpoint.load(path), 8), coded)
+    )
+    _, weights, _ = space["read"](tmp_path / "coded")
+    for name, weight in checkpoint.load(tmp_path / "coded").weights.items():
+        expected = floats(weight)
+        if name in weights:
+            np.testing.assert_array_equal(weights[name].reshape(expected.shape), expected)
 
 
 @pytest.fixture(scope="module")
@@ -607,9 +616,14 @@ def test_a_few_tensors_may_have_bits_of_their_own(folder, tmp_path):
         ),
         (["--plan", "P", "--bits", "4"], 2, "leave out --bits"),
         (["--bits", "mixed"], 2, "needs either"),
-        (["--max-wer-loss", "1"], 2, "needs either"),
+        (["--max-wer-loss", "1"], 2, "--max-wer-loss needs --bits mixed"),
+        (["--bits", "entropy", "--max-wer-loss", "1"], 2, "--max-wer-loss needs --bits mixed"),
+        (["--bits", "entropy"], 2, "--bits entropy needs --target-size"),
+        (["--bits", "entropy", "--target-size", "3", "--group", "32"], 2, "--group is for"),
+        (["--bits", "entropy", "--target-size", "3", "--method", "clip"], 2, "the method rtn or"),
+        (["--bits", "entropy", "--target-size", "0.01"], 1, "with the largest steps"),
         (["--bits", "mixed", "--max-wer-loss", "1", "--target-size", "3"], 2, "needs either"),
-        (["--target-size", "3"], 2, "needs either"),
+        (["--target-size", "3"], 2, "which needs it or --bits mixed"),
         (["--bits", "mixed", "--target-size", "3"], 2, "mixed bits need a calibration set"),
         (
             ["--bits", "mixed", "--target-size", "0.01", "--calibration", "M"],

@@ -96,6 +96,8 @@ def quantize(
         raise click.UsageError("--max-wer-loss needs --bits mixed")
     if (bits == "entropy" and target_size is None) or (bits not in _PLANNED and target_size):
         raise click.UsageError("--bits entropy needs --target-size, which needs it or --bits mixed")
+    if bits == "entropy" and how["method"] not in (None, "rtn", "gptq"):
+        raise click.UsageError("--bits entropy needs the method rtn or gptq")
     if plan and bits:
         raise click.UsageError("--plan states all bits: leave out --bits")
     if not all(math.isfinite(x) for x in (target_size, max_wer_loss) if x is not None):
@@ -136,7 +138,9 @@ def quantize(
 def _report_bits(plan: dict[str, Grid]) -> None:
     """Report the bits or the relative step of each tensor."""
     for bits in sorted({grid.bits for grid in plan.values() if not grid.relative_step}):
-        names = [name for name, grid in plan.items() if grid.bits == bits and not grid.relative_step]
+        names = [
+            name for name, grid in plan.items() if grid.bits == bits and not grid.relative_step
+        ]
         say(f"{bits:g} bits: {', '.join(names)}")
     for step in sorted({grid.relative_step for grid in plan.values() if grid.relative_step}):
         names = [name for name, grid in plan.items() if grid.relative_step == step]

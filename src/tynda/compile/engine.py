@@ -17,8 +17,7 @@ from tynda.errors import TyndaError
 from tynda.extras import install
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import map_tree
-from tynda.weights.tensors import unmapped
-from tynda.weights.weight import Tensor, dequantize_all, quantize_all, stored_bits
+from tynda.weights.weight import Tensor, dequantize_all, quantize_all, resident, stored_bits
 
 __all__ = ["BITS", "Backend", "Eager", "Engine", "convert_weights", "open_engine", "processors"]
 
@@ -101,7 +100,7 @@ def open_engine(
     if backend == "native":
         return Native(weights, threads or processors(), bits=bits)
     # A file that is cut later must not take the weights away.
-    weights = {name: unmapped(weight) for name, weight in weights.items()}
+    weights = {name: resident(weight) for name, weight in weights.items()}
     if backend == "numpy":
         return Eager(NumpyOps(bits), weights)
     try:

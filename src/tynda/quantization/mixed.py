@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from importlib.util import find_spec
 from pathlib import Path
+
 from tynda.errors import TyndaError
 from tynda.extras import install
 from tynda.files import temporary_folder
@@ -110,4 +111,3 @@ class Mixer:
             )
             for utterance in self.calibration.utterances
         ]
-

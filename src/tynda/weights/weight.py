@@ -17,6 +17,7 @@ from tynda.weights.grid import INT8, Grid
 from tynda.weights.integers import quantize_rows
 from tynda.weights.pack import unpack
 from tynda.weights.scales import Scales, int8_codes
+from tynda.weights.tensors import unmapped
 
 __all__ = [
     "POSITIONS",
@@ -35,6 +36,7 @@ __all__ = [
     "product",
     "quantize",
     "quantize_all",
+    "resident",
     "stored_bits",
 ]
 
@@ -188,6 +190,17 @@ def in_few_bits(weight: Tensor) -> tuple[Weight, Grid] | None:
 def floats(weight: Any) -> Floats:
     """Return a weight as float32; a quantised one is dequantised."""
     return weight.dequantize() if isinstance(weight, Weight) else np.asarray(weight)
+
+
+def resident(weight: Tensor) -> Tensor:
+    """Return a weight whose codes or values are in memory, and not in a file.
+
+    Raises `TyndaError` where the file has changed, or where entropy-coded codes are damaged.
+    """
+    if isinstance(weight, Weight):
+        return replace(weight, rows=weight.rows[:])
+    array: Floats = unmapped(weight)
+    return array
 
 
 def by_tap(weight: Any) -> Any:
