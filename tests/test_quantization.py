@@ -14,19 +14,27 @@ import tynda
 from helpers import noise, read_raw, save_tiny, write_manifest, write_raw, write_wav
 from test_huggingface import write_mms
 from tynda.cli import main
-from tynda.compile.engine import Eager
+from tynda.compile.engine import Eager, open_engine
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import sliding
 from tynda.heads.seq2seq.head import Seq2SeqHead
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.rules import log_softmax
 from tynda.heads.seq2seq.search import decode
 from tynda.models.base import sinusoids
 from tynda.ops.numpy import NumpyOps
 from tynda.quantization import asymmetric, fold, layerwise, methods, statistics
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.mixed import Mixer
-from tynda.quantization.plan import Sensitivity, allocate, read_plan, save_plan, weight_bytes
-from tynda.quantization.run import matrix_names, new_header, quantize, uniform_plan
+from tynda.quantization.plan import (
+    Sensitivity,
+    allocate,
+    divergences,
+    read_plan,
+    save_plan,
+    weight_bytes,
+)
+from tynda.quantization.run import matrix_names, new_header, quantize, trainable, uniform_plan
 from tynda.store import checkpoint, huggingface, library
 from tynda.weights import stored
 from tynda.weights.grid import BITS, Grid
@@ -531,6 +539,31 @@ def test_mixed_bits_fill_the_size_with_the_smallest_error(folder, tmp_path, spee
     assert read_plan(tmp_path / "plan.json", list(plan)) == plan
     with pytest.raises(TyndaError, match="ask for a larger"):
         mixer.for_size(1000)
+
+
+def test_divergences_are_those_of_whole_runs(folder, speech):
+    """They begin at the first use of a tensor: an embedding is read before its last product."""
+    model = library.load(folder)
+    weights = {name: floats(weight) for name, weight in model.weights.items()}
+    names = [
+        "model.decoder.embed_tokens.weight",
+        "model.encoder.conv1.weight",
+        "model.decoder.layers.0.encoder_attn.k_proj.weight",
+        "model.encoder.layers.0.fc2.weight",
+    ]
+    calibration = Calibration(model, speech)
+    found = dict(divergences(weights, names, calibration, lambda name: weights[name] * 1.1))
+
+    def outputs(other):
+        engine = open_engine({**weights, **other}, trainable(model), bits=32)
+        return [log_softmax(calibration.outputs(engine, i)) for i in range(3)]
+
+    assert list(found) == [names[1], names[3], names[2], names[0]]
+    for name, divergence in found.items():
+        pairs = zip(outputs({}), outputs({name: weights[name] * 1.1}), strict=True)
+        expected = np.mean([(np.exp(a) * (a - b)).sum(-1).mean() for a, b in pairs])
+        assert divergence == pytest.approx(float(expected), rel=1e-3)
+        assert divergence > 0
 
 
 def test_the_smallest_plan_within_a_loss_is_found(tmp_path, speech, monkeypatch):

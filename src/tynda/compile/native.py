@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,6 +51,8 @@ __all__ = [
 _MAX_PLANS = 64
 # The number of a weight's rows that are packed at a time, so that no whole copy is needed.
 _ROWS_AT_ONCE = 2048
+# The maximum number of threads that read them: each holds a copy of its rows.
+_MAX_READERS = 4
 
 
 def available() -> bool:
@@ -221,17 +224,33 @@ class Native:
         """See `Engine.array`: the tensors of this engine are arrays already."""
         return tensor
 
-    def matrix(self, matrix: Matrix) -> Any:
-        """Return a weight in the layout of matrix products; it is packed when first asked for."""
-        if matrix not in self._matrices:
-            weight, stop = self._weights[matrix.weight], matrix.first + matrix.count
-            sizes = matrix.count, matrix.inputs, matrix.bits, matrix.group
-            packed = _native.Matrix(self.kernels, *sizes)
-            for row in range(matrix.first, stop, _ROWS_AT_ONCE):
-                rows = slice(row, min(row + _ROWS_AT_ONCE, stop))
-                copy_rows(packed, self.kernels, weight, rows, row - matrix.first, matrix.bits)
-            self._matrices[matrix] = packed
-        return self._matrices[matrix]
+    def matrices(self, wanted: Sequence[Matrix]) -> list[Any]:
+        """Return weights in the layout of matrix products; they are packed when first asked for.
+
+        Entropy-coded weights take a while to decode, so that threads share the rows of all.
+        """
+        new = {
+            matrix: _native.Matrix(
+                self.kernels, matrix.count, matrix.inputs, matrix.bits, matrix.group
+            )
+            for matrix in wanted
+            if matrix not in self._matrices
+        }
+        parts = [
+            (matrix, slice(row, min(row + _ROWS_AT_ONCE, matrix.first + matrix.count)))
+            for matrix in new
+            for row in range(matrix.first, matrix.first + matrix.count, _ROWS_AT_ONCE)
+        ]
+
+        def pack(part: tuple[Matrix, slice]) -> None:
+            matrix, rows = part
+            weight, at = self._weights[matrix.weight], rows.start - matrix.first
+            copy_rows(new[matrix], self.kernels, weight, rows, at, matrix.bits)
+
+        with ThreadPoolExecutor(min(self.machine.threads, _MAX_READERS)) as pool:
+            list(pool.map(pack, parts))
+        self._matrices |= new
+        return [self._matrices[matrix] for matrix in wanted]
 
     def constant(self, constant: Constant) -> NDArray[np.float32]:
         """Return the array of a plan's constant; it is computed when first asked for."""
@@ -283,7 +302,7 @@ class Compiled:
         self._program = _native.Program(
             layout,
             [native.constant(plan.constants[name]) for name in layout.constant_names],
-            [native.matrix(matrices[name]) for name in layout.matrix_names],
+            native.matrices([matrices[name] for name in layout.matrix_names]),
         )
 
     def run(self, arrays: list[NDArray[Any]], seconds: dict[int, float] | None = None) -> Any:

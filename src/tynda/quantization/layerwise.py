@@ -116,6 +116,24 @@ class LayerwiseRun:
             utterance.tensors = self._compute(engine, utterance, stop, live)
         self._position = stop
 
+    def first_use(self, name: str) -> int:
+        """Return the first step that reads a weight, or the number of steps if none does."""
+        uses = (i for i, step in enumerate(self.steps) if any(v.name == name for v in step.weights))
+        return next(uses, len(self.steps))
+
+    def outputs(self, weights: Weights) -> list[Floats]:
+        """Return the result of the last step for each utterance, without a change of the position.
+
+        ``weights`` may differ from those of earlier steps.
+        """
+        stop = len(self.steps)
+        engine = self._engine(weights, stop)
+        found = []
+        for utterance in self.utterances:
+            result = utterance.program.steps[-1].result
+            found.append(self._compute(engine, utterance, stop, {result})[result])
+        return found
+
     def blocks(self, names: Collection[str], min_rows: int) -> list[tuple[int, int]]:
         """Divide the steps into blocks ``[start, stop)`` for block reconstruction.
 

@@ -18,7 +18,6 @@ from tynda.quantization.run import (
     override_plan,
     quantize,
     rest_bytes,
-    trainable,
     uniform_plan,
 )
 from tynda.quantization.settings import Settings
@@ -55,9 +54,7 @@ class Mixer:
         self.calibration = Calibration(self._model, calibration, utterances)
         """The calibration set, which callers pass to `quantize` so that it is not read again."""
         names = [name for name in uniform_plan(self._model, 8) if name not in self._fixed]
-        self._sensitivities = measure(
-            self._model, names, group, self.calibration, trainable(self._model), on_progress
-        )
+        self._sensitivities = measure(self._model, names, group, self.calibration, on_progress)
 
     def for_size(self, size: int) -> dict[str, Grid]:
         """Return the plan with the minimum loss whose file has at most ``size`` bytes.

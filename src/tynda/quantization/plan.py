@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.files import write_whole
 from tynda.heads.seq2seq.rules import log_softmax
@@ -22,9 +21,9 @@ from tynda.weights.rounding import round_to_nearest
 from tynda.weights.weight import Floats, by_tap, floats
 
 __all__ = [
-    "Divergence",
     "Sensitivity",
     "allocate",
+    "divergences",
     "measure",
     "read_plan",
     "save_plan",
@@ -48,32 +47,31 @@ class Sensitivity:
     """The mean Kullback-Leibler divergence of an output, in nats, by bits."""
 
 
-class Divergence:
-    """How far a model's outputs move when one of its tensors is replaced."""
+def divergences(
+    weights: Mapping[str, Floats],
+    names: Collection[str],
+    calibration: Calibration,
+    changed: Callable[[str], Floats],
+) -> Iterator[tuple[str, float]]:
+    """Yield the mean Kullback-Leibler divergence of a model's outputs, in nats, for each tensor.
 
-    def __init__(
-        self, weights: Mapping[str, Floats], trainable: Mapping[str, bool], calibration: Calibration
-    ) -> None:
-        self._weights, self._trainable, self._calibration = weights, trainable, calibration
-        self._expected = self._outputs({})
-
-    def of(self, name: str, changed: Floats) -> float:
-        """Return the mean Kullback-Leibler divergence of an output, in nats."""
-        pairs = zip(self._expected, self._outputs({name: changed}), strict=True)
-        return float(np.mean([(np.exp(a) * (a - b)).sum(-1).mean() for a, b in pairs]))
-
-    def _outputs(self, other: Mapping[str, Floats]) -> list[Floats]:
-        engine = open_engine({**self._weights, **other}, self._trainable, bits=32)
-        indices = range(len(self._calibration.inputs))[:_UTTERANCES]
-        return [log_softmax(self._calibration.outputs(engine, i)) for i in indices]
+    One tensor at a time is replaced by ``changed(name)``. Tensors come in the order in which the
+    model first uses them, since nothing before that is computed again.
+    """
+    run = calibration.layerwise().subset(_UTTERANCES)
+    expected = [log_softmax(x) for x in run.outputs(weights)]
+    for name in sorted(names, key=run.first_use):
+        run.advance_to(weights, run.first_use(name))
+        found = [log_softmax(x) for x in run.outputs({**weights, name: changed(name)})]
+        pairs = zip(expected, found, strict=True)
+        yield name, float(np.mean([(np.exp(a) * (a - b)).sum(-1).mean() for a, b in pairs]))
 
 
 def measure(
     model: Checkpoint,
-    names: list[str],
+    names: Collection[str],
     group: int,
     calibration: Calibration,
-    trainable: Mapping[str, bool],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Sensitivity]:
     """Return the sensitivity of a model to the rounding of each of its tensors ``names``.
@@ -85,26 +83,32 @@ def measure(
     """
     weights = {name: floats(value) for name, value in model.weights.items()}
     statistics = calibration.statistics(weights, names, diagonal=True)
-    divergence = Divergence(weights, trainable, calibration)
+    importance = {
+        name: statistics[name].mean_squares
+        if name in statistics
+        else np.ones(by_tap(weights[name]).shape[1], np.float32)
+        for name in names
+    }
+
+    def rounded(name: str, bits: float) -> Floats:
+        grid = Grid(bits, group if bits < 8 else 0)
+        scales = fit_scales(by_tap(weights[name]), grid, importance[name])
+        return round_to_nearest(weights[name], grid, scales).dequantize()
+
+    def error(name: str, bits: float) -> float:
+        difference = by_tap(rounded(name, bits)) - by_tap(weights[name])
+        return float(np.sum(np.square(difference) * importance[name]))
+
+    measured = divergences(weights, names, calibration, lambda name: rounded(name, _MEASURED_BITS))
     found = {}
-    for done, name in enumerate(names):
-        rows = by_tap(weights[name])
-        ones = np.ones(rows.shape[1], np.float32)
-        importance = statistics[name].mean_squares if name in statistics else ones
-        errors = {}
-        for bits in BITS:
-            grid = Grid(bits, group if bits < 8 else 0)
-            scales = fit_scales(rows, grid, importance)
-            rounded = round_to_nearest(weights[name], grid, scales).dequantize()
-            errors[bits] = float(np.sum(np.square(by_tap(rounded) - rows) * importance))
-            if bits == _MEASURED_BITS:
-                measured = divergence.of(name, rounded)
-        ratio = measured / max(errors[_MEASURED_BITS], 1e-30)
+    for done, (name, divergence) in enumerate(measured, 1):
+        errors = {bits: error(name, bits) for bits in BITS}
+        ratio = divergence / max(errors[_MEASURED_BITS], 1e-30)
         loss = {bits: error * ratio for bits, error in errors.items()}
         found[name] = Sensitivity(weights[name].shape, loss)
         if on_progress:
-            on_progress(done + 1, len(names))
-    return found
+            on_progress(done, len(names))
+    return {name: found[name] for name in names}
 
 
 def allocate(

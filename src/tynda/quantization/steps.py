@@ -14,13 +14,12 @@ from pathlib import Path
 from tynda.errors import TyndaError
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.fit import relative_scales
-from tynda.quantization.plan import Divergence, weight_bytes
+from tynda.quantization.plan import divergences, weight_bytes
 from tynda.quantization.run import (
     Overrides,
     Progress,
     override_plan,
     rest_bytes,
-    trainable,
     uniform_plan,
 )
 from tynda.store import library
@@ -69,12 +68,14 @@ class StepPlanner:
         if calibration is None:
             return
         self.calibration = Calibration(self._model, calibration, utterances)
-        divergence = Divergence(weights, trainable(self._model), self.calibration)
-        for done, name in enumerate(names, 1):
-            rounded = _rounded(weights[name], _grid(_MEASURED_STEP)).dequantize()
-            self._losses[name] = max(divergence.of(name, rounded) / _MEASURED_STEP**2, 1e-12)
+        measured = divergences(weights, names, self.calibration, self._measured)
+        for done, (tensor, divergence) in enumerate(measured, 1):
+            self._losses[tensor] = max(divergence / _MEASURED_STEP**2, 1e-12)
             if on_progress:
                 on_progress(done, len(names))
+
+    def _measured(self, name: str) -> Floats:
+        return _rounded(self._weights[name], _grid(_MEASURED_STEP)).dequantize()
 
     def for_size(self, size: int) -> dict[str, Grid]:
         """Return the plan with the minimum loss whose file has at most ``size`` bytes.

@@ -115,5 +115,7 @@ class CodedRows:
             found = b""
         if len(found) != rows * columns or not decoder.eof or decoder.unused_data:
             raise TyndaError(f"{self._data.file.name}: tensor {self._name} is damaged")
-        codes = np.frombuffer(found, np.int8).reshape(columns, rows).T
-        return np.maximum(codes, np.int8(-127), order="C").reshape(rows, *self.shape[1:])
+        codes = np.ascontiguousarray(np.frombuffer(found, np.int8).reshape(columns, rows).T)
+        if codes.min(initial=0) == -128:
+            codes = np.maximum(codes, np.int8(-127))
+        return codes.reshape(rows, *self.shape[1:])
