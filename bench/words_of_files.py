@@ -1,12 +1,12 @@
 """Words that model files lose against the model that they were made from.
 
     python bench/words_of_files.py MODEL FILE... --manifests test.jsonl dev.jsonl [--each 8]
-        [--noise noise.jsonl [--snr 10]] [--language uk] [--window merged] [--output RESULTS.json]
+        [--noise noise.jsonl [--snr 10]] [--language uk] [--windows exact merged] [--output RESULTS.json]
 
 MODEL runs in full precision, each FILE as it is used. Decoding is at temperature 0, and a text of
-nobody's speech is not left out, so that only the weights differ. With ``--window``, the windows of
-the FILEs are another kind than MODEL's, which are exact. ``--each`` selects every n-th
-recording of the manifests after the first. With ``--noise``, each recording has a section of one of
+nobody's speech is not left out, so that only the weights differ. ``--windows`` are those of MODEL
+and of the FILEs, by default merged, as in use. ``--each`` selects every n-th recording of the
+manifests after the first. With ``--noise``, each recording has a section of one of
 the manifest's sounds, the same for all models, at ``--snr`` decibels below the speech's power.
 Intervals are of 95 %, by a paired bootstrap. Texts are kept in ``--output``, so that a later call
 continues where an earlier one was interrupted.
@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("--noise", type=Path)
     parser.add_argument("--snr", type=float, default=10)
     parser.add_argument("--language")
-    parser.add_argument("--window", default="exact", choices=["exact", "merged", "fit"])
+    parser.add_argument(
+        "--windows", nargs=2, metavar=("MODEL", "FILES"), default=["merged", "merged"]
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
@@ -104,11 +106,11 @@ def main() -> None:
                 args.output.write_text(json.dumps(found))
         return [(reference, hypothesis) for reference, hypothesis in found[key]]
 
-    base = pairs_of(args.model, 32, "exact")
+    base = pairs_of(args.model, 32, args.windows[0])
     print("| file | MB | WER | CER | first manifest | others | points more | relative |")
     print("|---|---|---|---|---|---|---|---|")
     for i, name in enumerate([args.model, *args.files]):
-        pairs = pairs_of(name, None, args.window) if i else base
+        pairs = pairs_of(name, None, args.windows[1]) if i else base
         whole, rise = score(pairs), change(base, pairs)
         parts = [score(part).wer for part in (pairs[: len(first)], pairs[len(first) :])]
         rates = [whole.wer, whole.cer, *parts]
