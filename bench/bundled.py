@@ -18,8 +18,10 @@ from tempfile import TemporaryDirectory
 import tynda
 from tynda.evaluation import evaluate
 from tynda.manifest import read
+from tynda.quantization.steps import StepPlanner
 from tynda.store import checkpoint
 
+SIZE = 18_000_000
 UTTERANCES = 64
 _MIN_SECONDS = 1.5
 
@@ -49,15 +51,9 @@ def main() -> None:
             manifest.write_text(
                 "".join(json.dumps(row) + "\n" for row in calibration_set(args.data))
             )
-            tynda.quantize(
-                args.folder,
-                rounded,
-                4,
-                method="learnt",
-                calibration=manifest,
-                utterances=UTTERANCES,
-                overrides=[("*embed_tokens*", 3)],
-            )
+            planner = StepPlanner(args.folder, manifest, utterances=UTTERANCES)
+            plan = planner.for_size(SIZE)
+            tynda.quantize(args.folder, rounded, plan, calibration=planner.calibration)
     manifests = [args.data / "dev.jsonl", args.data / "test.jsonl"]
     scores = evaluate(tynda.load(rounded), manifests).sources
     model = checkpoint.load(rounded)

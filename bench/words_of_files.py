@@ -1,7 +1,8 @@
 """Words that model files lose against the model that they were made from.
 
     python bench/words_of_files.py MODEL FILE... --manifests test.jsonl dev.jsonl [--each 8]
-        [--noise noise.jsonl [--snr 10]] [--language uk] [--windows exact merged] [--output RESULTS.json]
+        [--noise noise.jsonl [--snr 10]] [--language uk] [--windows exact merged]
+        [--output RESULTS.json]
 
 MODEL runs in full precision, each FILE as it is used. Decoding is at temperature 0, and a text of
 nobody's speech is not left out, so that only the weights differ. ``--windows`` are those of MODEL

@@ -103,7 +103,11 @@ def test_a_file_is_smaller_and_its_texts_are_those_of_the_same_codes(tmp_path):
     quantize(tmp_path / "tiny.safetensors", tmp_path / "coded", plan)
     model = checkpoint.load(tmp_path / "coded")
     assert (model.header.format, model.weights[W].grid) == (3, STEP)
-    assert model.header.training["quantized"] == {"method": "rtn", "bits": [8]}
+    assert model.header.training["quantized"] == {
+        "method": "rtn",
+        "bits": [8],
+        "entropy_coded": True,
+    }
     expected = round_to_nearest(source.weights[W], STEP, relative_scales(source.weights[W], STEP))
     np.testing.assert_array_equal(model.weights[W].codes, expected.codes)
     np.testing.assert_array_equal(model.weights[W].row_scales, expected.row_scales)

@@ -79,10 +79,17 @@ def write_models(folder):
     save_tiny(folder / "lm.safetensors", bits=8, lm=ngram.pack(ARPA), decoding=decoding)
     save_tiny(folder / "tiny.safetensors", frontend=LogMel(bins=8).config)
     hub = write_small_folder(folder / "hub")
-    for bits in ("8", "3"):
-        command = ["quantize", str(hub), "-o", str(folder / f"whisper{bits}.safetensors")]
-        command = [sys.executable, "-m", "tynda", *command, "--bits", bits]
-        subprocess.run(command, check=True, capture_output=True)
+    plan = folder / "coded.json"
+    grid = {"bits": 8, "relative_step": 0.5}
+    names = ["model.decoder.embed_tokens.weight", "model.encoder.conv2.weight"]
+    plan.write_text(json.dumps(dict.fromkeys(names, grid)))
+    for name, how in {
+        "8": ["--bits", "8"],
+        "3": ["--bits", "3"],
+        "-coded": ["--plan", str(plan)],
+    }.items():
+        command = ["quantize", str(hub), "-o", str(folder / f"whisper{name}.safetensors"), *how]
+        subprocess.run([sys.executable, "-m", "tynda", *command], check=True, capture_output=True)
     return sorted(folder.glob("*.safetensors"))
 
 

@@ -110,7 +110,8 @@ def quantize(
     if not (plain and method == "rtn"):
         header.scores = {}  # The scores are those of the original weights.
         widths = sorted({grid.bits for grid in plan.values()})
-        header.training = header.training | {"quantized": {"method": method, "bits": widths}}
+        how = {"method": method, "bits": widths} | ({"entropy_coded": True} if coded else {})
+        header.training = header.training | {"quantized": how}
     save_model(output, header, weights, bits=32 if plain else 16, lm=model.lm)
     if method in CALIBRATED:
         _partial(output).unlink(missing_ok=True)
