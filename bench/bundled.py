@@ -21,7 +21,7 @@ from tynda.manifest import read
 from tynda.quantization.steps import StepPlanner
 from tynda.store import checkpoint
 
-SIZE = 18_000_000
+SIZE = 20_000_000
 UTTERANCES = 64
 _MIN_SECONDS = 1.5
 
