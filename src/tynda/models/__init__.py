@@ -14,6 +14,7 @@ from tynda.models.base import Family
 __all__ = ["FAMILIES", "family", "family_of_format", "family_of_model_type"]
 
 FAMILIES = (
+    "chunked_conformer",
     "conformer",
     "moonshine",
     "moonshine_streaming",

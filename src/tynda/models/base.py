@@ -28,6 +28,7 @@ __all__ = [
     "Program",
     "PublishedCheckpoint",
     "Spec",
+    "Streaming",
     "check_sizes",
     "sinusoids",
 ]
@@ -152,6 +153,24 @@ class LoadAdapter(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Streaming:
+    """The description of an encoder that can continue while audio is recorded.
+
+    Its family has the program ``encode_chunks(ops, weights, config, features, state)``, which maps
+    the features ``[batch, frames, bins]`` of whole chunks, and the state after the chunks before
+    them, to log-probabilities and the state after these chunks. Chunks of any number at a time give
+    the same log-probabilities as ``encode`` for the whole recording, to the last bit.
+    """
+
+    variants: Callable[[Any], Sequence[Any]]
+    """Maps a config to those that the same weights are trained for, with other look-aheads."""
+    frames: Callable[[Any], int]
+    """Maps a config to the number of front end frames in a chunk, which is the look-ahead."""
+    start: Callable[[Any, int], Any]
+    """Maps a config and a batch size to the state before the first chunk, arrays of zeros."""
+
+
+@dataclass(frozen=True, eq=False)
 class Family:
     """The description of a model family, from which all other packages read what they need."""
 
@@ -189,6 +208,10 @@ class Family:
     variant that the family does not support."""
     adapt: LoadAdapter | None = None
     """Switches the language, in families with a small set of tensors for each language."""
+    streaming: Streaming | None = None
+    """How the encoder continues while audio is recorded, in families whose encoder can do so."""
+    same_tensors: tuple[str, ...] = ()
+    """The names of other families with the same tensors, from which training may start."""
 
     def configure(self, values: Mapping[str, Any]) -> Any:
         """Return the family's ``Config`` with these values; the others have their defaults.

@@ -10,6 +10,7 @@ distinguish positions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tynda.models.base import Family, Spec
@@ -17,7 +18,16 @@ from tynda.models.layers import Specs, check_ctc, layer_norm, linear
 from tynda.ops.base import Ops, T, Tap, Weights, conv_length
 from tynda.text.tokenizer import CharTokenizer
 
-__all__ = ["FAMILY", "Config", "encode", "specs"]
+__all__ = [
+    "FAMILY",
+    "Config",
+    "convolution",
+    "encode",
+    "feed_forward",
+    "specs",
+    "stem_convolutions",
+    "upsampled",
+]
 
 
 @dataclass(frozen=True)
@@ -113,10 +123,7 @@ def encode(
         if tap is not None:
             tap(i, x)
     if config.upsample > 1:
-        batch, frames, channels = ops.shape(x)
-        x = linear(ops, weights, "upsample", x)
-        x = ops.reshape(x, batch, frames * config.upsample, channels)
-        x = layer_norm(ops, weights, "upsample.norm", ops.silu(x))
+        x = upsampled(ops, weights, config, x)
         lengths = ops.multiply_lengths(lengths, config.upsample)
         if tap is not None:
             tap(config.layers, x)
@@ -125,32 +132,63 @@ def encode(
 
 def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T) -> tuple[T, T]:
     """Reduce time and bins with strided convolutions."""
+    counts = [lengths]
+
+    def within(x: T, stride: int) -> T:
+        # The bias makes padding non-zero, and the next convolution would read it.
+        counts.append(ops.conv_lengths(counts[-1], kernel=3, stride=stride, padding=1))
+        return ops.mask(x, counts[-1])
+
+    x = stem_convolutions(ops, weights, config, ops.mask(features, lengths), within)
+    return x, counts[-1]
+
+
+def stem_convolutions(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    features: T,
+    within: Callable[[T, int], T] | None = None,
+) -> T:
+    """Reduce time and bins of ``features [batch, frames, bins]`` with strided convolutions.
+
+    Returns ``[batch, frames', channels]``. ``within`` changes the result of each convolution; its
+    second argument is the stride in time.
+    """
     batch, frames, bins = ops.shape(features)
-    x = ops.reshape(ops.mask(features, lengths), batch, frames, bins, 1)
+    x = ops.reshape(features, batch, frames, bins, 1)
     for i, stride in enumerate(_stem_strides(config)):
         name = f"stem.convs.{i}"
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
         x = ops.relu(ops.conv2d(x, weight, bias, stride=(stride, 2), padding=(1, 1)))
-        lengths = ops.conv_lengths(lengths, kernel=3, stride=stride, padding=1)
-        # The bias makes padding non-zero, and the next convolution would read it.
-        x = ops.mask(x, lengths)
+        if within is not None:
+            x = within(x, stride)
     batch, frames, bins, channels = ops.shape(x)
     x = linear(ops, weights, "stem.out", ops.reshape(x, batch, frames, bins * channels))
     x = layer_norm(ops, weights, "stem.norm", x)
-    return ops.dropout(x, config.dropout), lengths
+    return ops.dropout(x, config.dropout)
+
+
+def upsampled(ops: Ops[T], weights: Weights[T], config: Config, x: T) -> T:
+    """Return ``config.upsample`` frames for each frame of ``x [batch, frames, channels]``."""
+    batch, frames, channels = ops.shape(x)
+    x = linear(ops, weights, "upsample", x)
+    x = ops.reshape(x, batch, frames * config.upsample, channels)
+    return layer_norm(ops, weights, "upsample.norm", ops.silu(x))
 
 
 def _block(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
     """Apply one Conformer block (section 2.4): attention and convolution between two feed-forward
     modules, each of which is added with a weight of one half."""
-    x = ops.add(x, ops.scale(_feed_forward(ops, weights, config, f"{name}.ff1", x), 0.5))
+    x = ops.add(x, ops.scale(feed_forward(ops, weights, config, f"{name}.ff1", x), 0.5))
     x = ops.add(x, _attention(ops, weights, config, f"{name}.attention", x, lengths))
     x = ops.add(x, _convolution(ops, weights, config, f"{name}.conv", x, lengths))
-    x = ops.add(x, ops.scale(_feed_forward(ops, weights, config, f"{name}.ff2", x), 0.5))
+    x = ops.add(x, ops.scale(feed_forward(ops, weights, config, f"{name}.ff2", x), 0.5))
     return layer_norm(ops, weights, f"{name}.norm", x)
 
 
-def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
+def feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
+    """Apply a feed-forward module, without its residual connection."""
     x = linear(ops, weights, f"{name}.in", layer_norm(ops, weights, f"{name}.norm", x))
     x = ops.dropout(ops.silu(x), config.dropout)
     return ops.dropout(linear(ops, weights, f"{name}.out", x), config.dropout)
@@ -166,15 +204,29 @@ def _attention(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T
 def _convolution(
     ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T
 ) -> T:
+    def convolve(x: T) -> T:
+        return ops.conv1d(
+            ops.mask(x, lengths),
+            weights[f"{name}.depthwise.weight"],
+            weights[f"{name}.depthwise.bias"],
+            padding=config.kernel // 2,
+            groups=config.channels,
+        )
+
+    return convolution(ops, weights, config, name, x, convolve)
+
+
+def convolution(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    name: str,
+    x: T,
+    convolve: Callable[[T], T],
+) -> T:
+    """Apply a convolution module, without its residual connection, around ``convolve``."""
     x = ops.glu(linear(ops, weights, f"{name}.in", layer_norm(ops, weights, f"{name}.norm", x)))
-    x = ops.conv1d(
-        ops.mask(x, lengths),
-        weights[f"{name}.depthwise.weight"],
-        weights[f"{name}.depthwise.bias"],
-        padding=config.kernel // 2,
-        groups=config.channels,
-    )
-    x = ops.silu(layer_norm(ops, weights, f"{name}.inner_norm", x))
+    x = ops.silu(layer_norm(ops, weights, f"{name}.inner_norm", convolve(x)))
     return ops.dropout(linear(ops, weights, f"{name}.out", x), config.dropout)
 
 
