@@ -108,8 +108,23 @@ class LiveDecoder(ABC):
     """Maximum duration of the audio."""
     uses_context: ClassVar[bool]
     """Whether the audio and words of utterances that have ended help with the next one."""
+    is_incremental: ClassVar[bool] = False
+    """Whether audio is encoded once, when it comes, so that decoding again costs little."""
+    step: ClassVar[float] = 0.38
+    """The default of the seconds between two decodings."""
+    hold: ClassVar[float] = 0.6
+    """The default of the seconds of audio after a word that two decodings agree on."""
+    max_hold: ClassVar[float] = 1.2
+    """The default of the seconds of audio after which any word but the last is final."""
     language: str | None = None
     """Code of the language; None until it is known."""
+
+    def restart(self) -> None:  # noqa: B027 - most decoders have no state of an utterance
+        """Forget the utterance: the next samples are those of another one."""
+
+    def last_words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
+        """Return the words as `words` does, where the utterance has no more samples."""
+        return self.words(samples, final)
 
     @abstractmethod
     def words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:

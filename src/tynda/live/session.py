@@ -74,6 +74,10 @@ class LiveSession:
         Raises `TyndaError` for a rate that is out of range.
         """
         self.settings = settings
+        self._step, self._hold, self._max_hold = (
+            getattr(decoder, name) if (given := getattr(settings, name)) is None else given
+            for name in ("step", "hold", "max_hold")
+        )
         self._decoder, self._input = decoder, Ticks(_TICK, sample_rate)
         self._detector, self._endpointer = Detector(), Endpointer(settings)
         self._audio = np.zeros(0, np.float32)  # the utterance, or the last moments of silence
@@ -116,7 +120,7 @@ class LiveSession:
         return found + self._end_utterance()
 
     def _tick(self, samples: Floats) -> list[LiveSegment]:
-        endpointer, settings = self._endpointer, self.settings
+        endpointer = self._endpointer
         self._ticks += 1
         endpointer.add(self._detector.add(samples))
         self._audio = np.concatenate([self._audio, samples])
@@ -133,7 +137,7 @@ class LiveSession:
             return self._cut()  # The next tick would be too much.
         quiet = endpointer.silence
         # While it is quiet, one decoding is enough: with a little of the silence, and no more.
-        due = seconds - self._decoded_at >= settings.step and quiet < _EARLY_SILENCE
+        due = seconds - self._decoded_at >= self._step and quiet < _EARLY_SILENCE
         early = quiet >= _EARLY_SILENCE and self._silence_at_decoding(seconds) < _EARLY_SILENCE
         if endpointer.is_speech and (due or early):
             self._decode()
@@ -142,7 +146,7 @@ class LiveSession:
 
     def _shown_count(self, seconds: float) -> int:
         """Return the number of words to show: not those at the very end, which are guesses."""
-        limit = seconds - self.settings.hold
+        limit = seconds - self._hold
         shown = self._final_count
         while shown < len(self._words) and self._words[shown].end <= limit:
             shown += 1
@@ -159,17 +163,18 @@ class LiveSession:
         words = self._words[self._ended_count :]
         return bool(words) and words[-1].text.endswith(_SENTENCE_ENDS) and self._agreed_on_end
 
-    def _decode(self) -> None:
+    def _decode(self, *, has_ended: bool = False) -> None:
         """Decode the utterance so far, and find which words are final."""
-        before, settings = self._words, self.settings
+        before = self._words
         final = before[: self._final_count]
-        words = self._decoder.words(self._audio, final)
+        decode = self._decoder.last_words if has_ended else self._decoder.words
+        words = decode(self._audio, final)
         seconds = self._decoded_at = len(self._audio) / SAMPLE_RATE
         # The last word is never final: the next decoding may continue it.
         for i in range(self._final_count, len(words) - 1):
             follows = seconds - words[i].end
             agreed = i < len(before) and before[i].text == words[i].text
-            if follows < settings.max_hold and not (agreed and follows >= settings.hold):
+            if follows < self._max_hold and not (agreed and follows >= self._hold):
                 break
             self._final_count = i + 1
         last, now = before[self._ended_count :][-1:], words[self._ended_count :][-1:]
@@ -179,8 +184,9 @@ class LiveSession:
     def _end_utterance(self) -> list[LiveSegment]:
         """Close the utterance; return its final segment if it has words."""
         seconds = len(self._audio) / SAMPLE_RATE
-        if self._endpointer.is_speech and self._silence_at_decoding(seconds) < _EARLY_SILENCE:
-            self._decode()
+        is_early = self._silence_at_decoding(seconds) < _EARLY_SILENCE
+        if self._endpointer.is_speech and (is_early or self._decoder.is_incremental):
+            self._decode(has_ended=True)
         found = self._segments(len(self._words), is_final=True)
         self._endpointer.close()
         if not self._decoder.uses_context:
@@ -194,7 +200,7 @@ class LiveSession:
             self._decode()
             count = self._final_count
             if not count:  # Nothing was agreed on: all words but those at the very end are taken.
-                limit = len(self._audio) / SAMPLE_RATE - self.settings.hold
+                limit = len(self._audio) / SAMPLE_RATE - self._hold
                 count = sum(w.end < limit for w in self._words) or len(self._words)
             found = self._segments(count, is_final=True)
         count = self._ended_count
@@ -206,6 +212,7 @@ class LiveSession:
         return found
 
     def _restart(self, audio: Floats) -> None:
+        self._decoder.restart()
         self._audio = audio.copy()
         self._words, self._ended_count, self._final_count = [], 0, 0
         self._decoded_at = 0.0

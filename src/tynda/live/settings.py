@@ -18,22 +18,25 @@ Seconds = Annotated[float, Range(0.05, 60)]
 class LiveSettings:
     """When audio is decoded, and when words are final. Raises `TyndaError` for invalid values."""
 
-    step: Seconds = setting(
-        0.38,
-        "Time between two decodings while somebody speaks. A smaller step shows words sooner and "
-        "needs more of the processor.",
+    step: Seconds | None = setting(
+        None,
+        "Time between two decodings while somebody speaks, by default 0.38, and 0.1 for a model "
+        "that encodes audio only once. A smaller step shows words sooner and needs more of the "
+        "processor.",
         heading=LIVE,
         metavar="SECONDS",
     )
-    hold: Annotated[float, Range(0, 10)] = setting(
-        0.6,
-        "A word that two decodings agree on is final when this much audio follows it.",
+    hold: Annotated[float, Range(0, 10)] | None = setting(
+        None,
+        "A word that two decodings agree on is final when this much audio follows it, by default "
+        "0.6, and 0.2 for a model that encodes audio only once.",
         heading=LIVE,
         metavar="SECONDS",
     )
-    max_hold: Annotated[float, Range(0, 60)] = setting(
-        1.2,
-        "Any word but the last is final when this much audio follows it.",
+    max_hold: Annotated[float, Range(0, 60)] | None = setting(
+        None,
+        "Any word but the last is final when this much audio follows it, by default 1.2, and 0.4 "
+        "for a model that encodes audio only once.",
         heading=LIVE,
         metavar="SECONDS",
     )

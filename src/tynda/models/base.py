@@ -166,6 +166,8 @@ class Streaming:
     """Maps a config to those that the same weights are trained for, with other look-aheads."""
     frames: Callable[[Any], int]
     """Maps a config to the number of front end frames in a chunk, which is the look-ahead."""
+    reduction: Callable[[Any], int]
+    """Maps a config to the number of front end frames for each frame of the encoder's blocks."""
     start: Callable[[Any, int], Any]
     """Maps a config and a batch size to the state before the first chunk, arrays of zeros."""
 

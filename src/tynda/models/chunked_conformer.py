@@ -301,7 +301,10 @@ FAMILY = Family(
     tokenizer=CharTokenizer.from_dict,
     check=check_ctc,
     streaming=Streaming(
-        variants=_variants, frames=lambda config: config.chunk * config.reduction, start=start
+        variants=_variants,
+        frames=lambda config: config.chunk * config.reduction,
+        reduction=lambda config: config.reduction,
+        start=start,
     ),
     same_tensors=("conformer",),
 )

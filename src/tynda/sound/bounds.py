@@ -5,6 +5,8 @@ A model file may come from anywhere, so that no setting in it may request gigaby
 
 from __future__ import annotations
 
+import math
+
 from tynda.errors import TyndaError
 from tynda.sound.spectra import is_smooth
 
@@ -14,6 +16,7 @@ __all__ = [
     "check_framing",
     "check_integer",
     "check_mel",
+    "check_numbers",
     "check_rate",
 ]
 
@@ -47,6 +50,20 @@ def check_mel(bins: int, hop: int, fft: int) -> None:
     """Check the bins of a mel scale, before its filters ``[fft // 2 + 1, bins]`` are computed."""
     check_integer("bins", bins, 1, min(fft // 2 + 1, _MAX_FILTERS // (fft // 2 + 1)))
     check_rate(bins, hop)
+
+
+def check_numbers(name: str, values: object, count: int) -> tuple[float, ...]:
+    """Return the numbers of a setting: ``count`` of them, or none. Raises `TyndaError` for others.
+
+    Numbers beyond a million are refused, since features divided by their like are not numbers.
+    """
+    are_numbers = isinstance(values, list | tuple) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 1e6
+        for v in values
+    )
+    if not are_numbers or len(values) not in (0, count):  # type: ignore[arg-type]
+        raise TyndaError(f"front end: {name} must be a list of {count} numbers, one for each bin")
+    return tuple(float(v) for v in values)  # type: ignore[attr-defined]
 
 
 def check_rate(bins: int, hop: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from tynda.sound.frontend import FrontEnd, LogMel
 
-__all__ = ["FeatureStream", "WhisperStream", "WholeStream"]
+__all__ = ["FeatureStream", "LogMelStream", "WholeStream"]
 
 Floats = NDArray[np.float32]
 
@@ -70,11 +70,11 @@ class WholeStream(FeatureStream):
         return raw
 
 
-class WhisperStream(FeatureStream):
-    """Log-mel features that are clipped relative to the loudest energy up to now.
+class LogMelStream(FeatureStream):
+    """Log-mel features that need no statistics of the recording beyond its loudest energy.
 
-    Raw frames are log energies. The published front end knows the loudest energy of the whole
-    recording; here, only what has been added counts.
+    Raw frames are log energies. Whisper's published front end clips them relative to the loudest
+    energy of the whole recording; here, only what has been added counts.
     """
 
     def __init__(self, front: LogMel) -> None:
@@ -116,7 +116,7 @@ class WhisperStream(FeatureStream):
 
     def scaled(self, raw: Floats) -> Floats:
         """See `FeatureStream.scaled`."""
-        return self._front.clipped(raw, self._loudest)
+        return self._front.scaled(raw, self._loudest)
 
     def _energies(self, frames: int) -> Floats:
         """Return the log energies of the next frames; a negative number means 0."""

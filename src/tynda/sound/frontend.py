@@ -8,8 +8,8 @@ The expensive part is in `tynda.sound.spectra`; the rest is NumPy, in float32.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -23,9 +23,10 @@ from tynda.sound.bounds import (
     check_framing,
     check_integer,
     check_mel,
+    check_numbers,
     check_rate,
 )
-from tynda.sound.features import FeatureStream, WhisperStream, WholeStream
+from tynda.sound.features import FeatureStream, LogMelStream, WholeStream
 from tynda.sound.moments import moments, standardised
 from tynda.sound.spectra import Spectra
 
@@ -70,6 +71,10 @@ class FrontEnd(ABC):
     @abstractmethod
     def frames(self, samples: int) -> int:
         """The number of frames for a number of samples."""
+
+    def fitted(self, recordings: Iterable[Floats]) -> "FrontEnd":
+        """Return this front end with statistics of the ``recordings [n]`` where it needs them."""
+        return self
 
     def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
         """Numbers and tables by which native code makes the same features without Python.
@@ -140,7 +145,7 @@ class Spectrogram(FrontEnd):
 
 @dataclass(frozen=True)
 class LogMel(FrontEnd):
-    """Log energies of Slaney's mel filters, normalised over the utterance.
+    """Log energies of Slaney's mel filters, normalised.
 
     The steps are: power spectrum of centred frames (reflected edges, periodic Hann window, as
     `torch.stft`), triangular filters on Slaney's mel scale scaled to equal area (as
@@ -152,6 +157,9 @@ class LogMel(FrontEnd):
       frames, (x - mean) / (std + 1e-5).
     - `"whisper"`: log10, clipped from below at the maximum - 8, then (x + 4) / 4. With
       `fft=400` this is Whisper's own front end without its padding to 30 s.
+    - `"fixed"`: natural logarithm; (x - `mean`) / `deviation`, with a number for each bin, so that
+      a frame does not depend on audio that comes later. Without numbers the logarithm is unchanged;
+      `fitted` finds them.
     """
 
     kind: ClassVar[str] = "log_mel"
@@ -163,10 +171,20 @@ class LogMel(FrontEnd):
     fmin: float = 0.0
     fmax: float = 8000.0
     normalize: str = "utterance"
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_framing(self.window, self.hop, self.fft)
         check_mel(self.bins, self.hop, self.fft)
+        for name in ("mean", "deviation"):
+            # A header and a recipe have lists, which cannot be hashed.
+            values = check_numbers(name, getattr(self, name), self.bins)
+            object.__setattr__(self, name, values)
+        if len(self.mean) != len(self.deviation) or min(self.deviation, default=1) <= 0:
+            raise TyndaError("front end: mean and deviation need numbers for the same bins")
+        if self.mean and self.normalize != "fixed":
+            raise TyndaError("front end: mean and deviation are for normalize 'fixed' only")
         for name in ("fmin", "fmax"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -176,10 +194,16 @@ class LogMel(FrontEnd):
                 "front end: the frequencies must satisfy 0 <= fmin < fmax <= 8000 Hz, "
                 f"not fmin {self.fmin}, fmax {self.fmax}"
             )
-        if self.normalize not in ("utterance", "whisper"):
+        if self.normalize not in ("utterance", "whisper", "fixed"):
             raise TyndaError(
-                f"front end: normalize must be 'utterance' or 'whisper', not {self.normalize!r}"
+                "front end: normalize must be 'utterance', 'whisper' or 'fixed', "
+                f"not {self.normalize!r}"
             )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """See `FrontEnd.config`; numbers that there are not are left out."""
+        return {k: v for k, v in super().config.items() if v != ()}
 
     def frames(self, samples: int) -> int:
         """The number of frames for a number of samples."""
@@ -188,6 +212,10 @@ class LogMel(FrontEnd):
     def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
         """See `FrontEnd.exported`."""
         check_fft(self.fft)
+        if self.normalize == "fixed":
+            raise TyndaError(
+                "front end: native code has no normalize 'fixed', so it cannot be exported"
+            )
         filters = mel_filters(self.bins, self.fft, self.fmin, self.fmax)
         tables = {"curve": _hann(self.window), "filters": filters}
         return _sizes(self) | {"normalize": self.normalize}, tables
@@ -196,16 +224,33 @@ class LogMel(FrontEnd):
         features = self.log_energies(self.with_edges(samples), self.frames(len(samples)))
         if len(features) == 0:
             return features
-        if self.normalize == "whisper":
-            return self.clipped(features, features.max())
+        if self.normalize != "utterance":
+            return self.scaled(features, features.max())
         # Double precision is needed: the rounding error in the mean of a constant bin (digital
         # silence) would be amplified by the division by its tiny deviation.
         mean, variance = moments(features)
         return standardised(features, mean, np.sqrt(variance) + 1e-5)
 
     def stream(self) -> FeatureStream:
-        """See `FrontEnd.stream`: Whisper's needs no more than the loudest energy up to now."""
-        return WhisperStream(self) if self.normalize == "whisper" else WholeStream(self)
+        """See `FrontEnd.stream`: only statistics of the utterance need all of it."""
+        return WholeStream(self) if self.normalize == "utterance" else LogMelStream(self)
+
+    def fitted(self, recordings: Iterable[Floats]) -> "LogMel":
+        """See `FrontEnd.fitted`: mean and deviation of each bin over all frames."""
+        if self.normalize != "fixed" or self.mean:
+            return self
+        count, total, squares = 0, np.zeros(self.bins), np.zeros(self.bins)
+        for samples in recordings:
+            energies = self(samples).astype(np.float64)
+            count += len(energies)
+            total += energies.sum(0)
+            squares += np.square(energies).sum(0)
+        if not count:
+            return self
+        mean = total / count
+        deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0)) + 1e-3
+        # Four digits are enough, and readable in a model's header.
+        return replace(self, mean=tuple(mean.round(4)), deviation=tuple(deviation.round(4)))
 
     def with_edges(self, samples: Floats) -> Floats:
         """Return ``samples [n]`` with a reflection of ``fft // 2`` samples at both ends."""
@@ -221,13 +266,20 @@ class LogMel(FrontEnd):
         """
         # A window shorter than the FFT is centred in it; the power does not depend on where it is.
         samples = samples[(self.fft - self.window) // 2 :]
-        log = "log" if self.normalize == "utterance" else "log10"
+        log = "log10" if self.normalize == "whisper" else "log"
         mel = (self.bins, self.fft, self.fmin, self.fmax)
         return _mel_spectra(self.window, log, *mel)(samples, self.hop, frames)
 
-    @staticmethod
-    def clipped(energies: Floats, loudest: np.float32) -> Floats:
-        """Turn log energies ``[frames, bins]`` into Whisper's features, in place; return them."""
+    def scaled(self, energies: Floats, loudest: np.float32) -> Floats:
+        """Turn log energies ``[frames, bins]`` into features, in place; return them.
+
+        ``loudest`` is the maximum of the recording, for Whisper's features.
+        """
+        if self.normalize == "fixed":
+            if self.mean:
+                energies -= np.array(self.mean, np.float32)
+                energies /= np.array(self.deviation, np.float32)
+            return energies
         np.maximum(energies, loudest - 8, out=energies)
         energies += 4
         energies /= 4

@@ -32,7 +32,7 @@ def distort(
     rooms: Sequence[Floats],
     rng: Generator,
 ) -> Floats:
-    """Distort ``samples [n]`` at random: tempo, microphone, room, background noise."""
+    """Distort ``samples [n]`` at random: tempo, microphone, room, background noise, level."""
     samples = speed(samples, float(rng.choice(augment.speeds)))
     if augment.filter and rng.random() < augment.filter:
         width = augment.filter_db
@@ -45,6 +45,8 @@ def distort(
     if len(noises) and rng.random() < augment.noise:
         noise = noises[int(rng.integers(len(noises)))]
         samples = add_noise(samples, noise, rng.uniform(*augment.snr), rng)
+    if augment.gain_db:
+        samples = samples * np.float32(10 ** (rng.uniform(-augment.gain_db, augment.gain_db) / 20))
     return samples
 
 

@@ -45,6 +45,9 @@ from tynda.weights.weight import dequantize_all
 
 __all__ = ["Trainer"]
 
+_FITTED = 500
+"""Number of recordings, evenly spaced, whose statistics a front end may need."""
+
 OBJECTIVES: dict[str, type[CTC] | type[Seq2Seq]] = {"ctc": CTC, "seq2seq": Seq2Seq}
 """The training objective for each kind of head."""
 
@@ -126,6 +129,9 @@ class Trainer:
                 raise TyndaError(f"no text of {part} has an English letter: check the manifests")
         self._say(f"{len(utterances)} utterances to train on; decoding them")
         self.corpus = train_data.Corpus(utterances, cache)
+        evenly = range(0, len(self.corpus), max(1, len(self.corpus) // _FITTED))
+        self.frontend = self.frontend.fitted(self.corpus.samples(i) for i in evenly)
+        self.objective.frontend = self.frontend
         self.objective.check(self.corpus)
         self.noises = train_data.Corpus(noises, cache) if noises else None
         self.rooms = train_data.Corpus(rooms, cache) if rooms else None
@@ -184,13 +190,13 @@ class Trainer:
         model = checkpoint.load(path)
         # Only dropout may differ, since it has no weights.
         config = self.objective.config
-        shape = replace(model.config, dropout=config.dropout)
-        if model.header.family != self.recipe.family:
+        shape = asdict(replace(model.config, dropout=config.dropout))
+        if model.header.family not in (self.recipe.family, *self.objective.family.same_tensors):
             raise TyndaError(
                 f"{path} is a {model.header.family}, but the recipe's is a {self.recipe.family}"
             )
         for name, mine in asdict(config).items():
-            if (its := asdict(shape)[name]) != mine:
+            if (its := shape.get(name, mine)) != mine:
                 raise TyndaError(f"{path} has a {name} of {its}, the recipe's model one of {mine}")
         return {k: torch.from_numpy(v) for k, v in dequantize_all(model.weights).items()}
 

@@ -140,10 +140,14 @@ class Objective(ABC):
         The outputs of the encoder's layers are appended to ``tapped``.
         """
         tap = None if tapped is None else lambda _, x: tapped.append(x)
-        encode = self.family.programs["encode"]
+        encode, config = self.family.programs["encode"], self.config
+        if ops.training and self.family.streaming:
+            # The weights are to fit all look-aheads, so each batch draws one.
+            variants = self.family.streaming.variants(config)
+            config = variants[int(torch.randint(len(variants), ()))]
         with self.autocast(batch):
             encoded: tuple[Tensor, Tensor] = encode(
-                ops, weights, self.config, batch.features, batch.lengths, tap
+                ops, weights, config, batch.features, batch.lengths, tap
             )
         return encoded
 

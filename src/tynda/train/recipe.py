@@ -116,6 +116,8 @@ class Augment:
     """Range of signal-to-noise ratios of background noise, in decibels."""
     rooms: Share = 0.0
     """Probability of a room's reverberation."""
+    gain_db: NotNegative = 0.0
+    """Maximum change of the level, in decibels, for a front end that depends on it."""
     splice: Share = 0.0
     """Probability that words of a sentence are replaced by other words of the same speaker (see
     ``train/splice.py``). The model that training starts from aligns the words."""

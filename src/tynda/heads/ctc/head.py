@@ -20,6 +20,7 @@ from tynda.heads.base import CommandDecoder, Exported, Head, LiveDecoder, LiveWo
 from tynda.heads.ctc import chunks, ngram, paths, programs
 from tynda.heads.ctc.beam import beam_search
 from tynda.heads.ctc.commands import CTCCommands
+from tynda.heads.ctc.incremental import IncrementalLiveDecoder, with_look_ahead
 from tynda.heads.ctc.ngram import LanguageModel
 from tynda.heads.ctc.options import CTCOptions
 from tynda.sound.audio import SAMPLE_RATE
@@ -168,26 +169,38 @@ class CTCHead(Head[CTCOptions]):
                 self._networks[language] = Network(model, self._open_engine(model))
             return self._networks[language], language
 
+    def _network(self, options: CTCOptions) -> tuple[Network, str | None]:
+        """Return the network for the language and the look-ahead of ``options``; see `network`."""
+        network, language = self.network(options.language)
+        model = with_look_ahead(network.model, options.look_ahead)
+        return Network(model, network.engine), language
+
     def prepare(self, options: CTCOptions) -> None:
         """Load adapters and language model; see `Head.prepare`."""
-        network, _ = self.network(options.language)
+        network, _ = self._network(options)
         vocab = network.model.config.vocab
         self.decode(np.zeros((0, vocab), np.float32), options)
 
     def session(self, options: CTCOptions) -> Session:
         """See `Head.session`."""
-        network, language = self.network(options.language)
+        network, language = self._network(options)
         return _Session(self, network, language, options)
 
     def live(self, options: CTCOptions) -> LiveDecoder:
         """See `Head.live`."""
         self.prepare(options)
-        network, language = self.network(options.language)
-        return _LiveDecoder(self, network, language, options)
+        network, language = self._network(options)
+        if network.model.family.streaming is None:
+            return _LiveDecoder(self, network, language, options)
+
+        def search(log_probs: Floats) -> Sequence[paths.Hypothesis]:
+            return self.decode(log_probs, options, network.model)
+
+        return IncrementalLiveDecoder(network.model, network.engine, language, search)
 
     def commands(self, graph: WordGraph, options: CTCOptions) -> CommandDecoder:
         """See `Head.commands`."""
-        network, _ = self.network(options.language)
+        network, _ = self._network(options)
         tokenizer = network.model.tokenizer
 
         def encode(text: str) -> list[int]:

@@ -77,6 +77,13 @@ class CTCOptions:
         metavar="SECONDS",
     )
     """Both sides of a chunk are only context: their text is not used."""
+    look_ahead: Annotated[float, Range(0, MAX_NUMBER)] | None = setting(
+        None,
+        "Audio that a model for live text waits for before it writes, by default that of the model "
+        "file; the nearest that the model was trained for.",
+        heading=LONG,
+        metavar="SECONDS",
+    )
 
     def __post_init__(self) -> None:
         check(self)
