@@ -8,7 +8,8 @@ from tynda.sound.features import WholeStream
 from tynda.sound.frontend import Frames, LogMel, NemoLogMel, Raw, Spectrogram
 
 WHISPER = LogMel(fft=400, normalize="whisper")
-FRONTS = [WHISPER, LogMel(normalize="whisper"), LogMel(), NemoLogMel(), Spectrogram(), Raw()]
+FIXED = LogMel(bins=3, normalize="fixed", mean=(-8, -9.5, -7), deviation=(3, 2.5, 4))
+FRONTS = [WHISPER, FIXED, LogMel(normalize="whisper"), LogMel(), NemoLogMel(), Spectrogram(), Raw()]
 
 
 def streamed(front, samples, size, silence):
@@ -57,7 +58,15 @@ def test_the_loudest_energy_is_that_up_to_now():
     assert (after != before).any()
 
 
-def test_only_whispers_front_end_knows_frames_before_the_end():
+def test_only_front_ends_without_statistics_know_frames_before_the_end():
     for front in FRONTS:
         is_whole = isinstance(front.stream(), WholeStream)
-        assert is_whole == (getattr(front, "normalize", None) != "whisper")
+        assert is_whole == (getattr(front, "normalize", None) not in ("whisper", "fixed"))
+
+
+def test_frames_with_fixed_statistics_do_not_depend_on_what_follows():
+    quiet, loud = noise(1, level=1e-3), noise(1, level=1.0)
+    stream = FIXED.stream()
+    first = stream.scaled(stream.add(quiet))
+    assert len(first) >= 98
+    np.testing.assert_array_equal(first, FIXED(np.concatenate([quiet, loud]))[: len(first)])

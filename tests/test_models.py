@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tynda.errors import TyndaError
-from tynda.models import FAMILIES, conformer, family, n2, parakeet, wav2vec2
+from tynda.models import FAMILIES, chunked_conformer, conformer, family, n2, parakeet, wav2vec2
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
 
 torch.set_num_threads(1)
 SMALL = {
+    "chunked_conformer": chunked_conformer.Config(
+        **{"bins": 11, "vocab": 5, "channels": 12, "layers": 2, "heads": 3, "hidden": 10},
+        **{"kernel": 5, "stem": 3, "chunk": 1, "chunks": (1, 2), "window": 4},
+    ),
     "conformer": conformer.Config(
         bins=11, vocab=5, channels=12, layers=2, heads=3, hidden=10, kernel=5, stem=3
     ),
@@ -135,6 +139,25 @@ def small_configs(name):
             linear_bias=st.booleans(),
             conv_bias=st.booleans(),
             scale_input=st.booleans(),
+        )
+    if name == "chunked_conformer":
+        return st.builds(
+            lambda width, heads, rates, chunks, **sizes: chunked_conformer.Config(
+                **{"channels": width * heads, "heads": heads},
+                **{"stride": rates[0], "upsample": rates[1]},
+                **{"chunk": chunks[0], "chunks": chunks, "window": 4 * chunks[0]},
+                **sizes,
+            ),
+            rates=st.sampled_from([(4, 1), (2, 2), (8, 1), (4, 2), (2, 4)]),
+            chunks=st.sampled_from([(1,), (2, 1), (3,), (1, 4)]),
+            width=st.integers(2, 5),
+            heads=st.integers(1, 3),
+            bins=st.sampled_from([5, 8, 13]),
+            vocab=st.integers(1, 4),
+            layers=st.integers(0, 2),
+            hidden=st.integers(1, 7),
+            kernel=st.sampled_from([1, 3, 7]),
+            stem=st.integers(2, 3),
         )
     assert name == "conformer", f"no strategy for the configs of {name}"
     return st.builds(

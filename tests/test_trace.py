@@ -12,6 +12,7 @@ from tynda.compile.trace import Program, TraceOps, Value, replay, trace
 from tynda.models import (
     FAMILIES,
     base,
+    chunked_conformer,
     conformer,
     moonshine,
     moonshine_streaming,
@@ -23,6 +24,10 @@ from tynda.models import (
 from tynda.ops.numpy import NumpyOps
 
 SMALL = {
+    chunked_conformer: {
+        **{"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
+        **{"chunk": 2, "chunks": (2,), "window": 8},
+    },
     conformer: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
     n2: {},
     parakeet: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},

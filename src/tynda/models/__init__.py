@@ -14,8 +14,8 @@ from tynda.models.base import Family
 __all__ = ["FAMILIES", "family", "family_of_format", "family_of_model_type"]
 
 FAMILIES = (
-    "chunked_conformer",
     "conformer",
+    "chunked_conformer",
     "moonshine",
     "moonshine_streaming",
     "n2",

@@ -16,12 +16,11 @@ frames of zeros, which are the mean of standardised features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tynda.models import conformer
 from tynda.models.base import Array, Family, Streaming
@@ -89,17 +88,10 @@ class State(Generic[T]):
 def start(config: Config, batch: int) -> State[Array]:
     """Return the state before the first chunk."""
 
-    def zeros(frames: int, channels: int) -> NDArray[np.float32]:
+    def zeros(frames: int, channels: int) -> Array:
         return np.zeros((batch, frames, channels), np.float32)
 
-    attended, convolved = _context(config)
-    return State(
-        np.zeros(batch, np.int64),
-        zeros(config.reduction, config.bins),
-        [zeros(attended, config.channels) for _ in range(config.layers)],
-        [zeros(attended, config.channels) for _ in range(config.layers)],
-        [zeros(convolved, config.channels) for _ in range(config.layers)],
-    )
+    return _zero_state(config, np.zeros(batch, np.int64), zeros)
 
 
 def encode(
@@ -115,22 +107,21 @@ def encode(
     ``lengths [batch]``, integers, are the numbers of frames of the items. Returns
     log-probabilities ``[batch, frames / stride, vocab]`` and their lengths ``[batch]``.
     """
-    batch, frames, bins = ops.shape(features)
+    batch, frames, _ = ops.shape(features)
+    if not frames:  # There is no chunk, and nothing to make zeros of.
+        return conformer.encode(ops, weights, config, features, lengths, tap)
     size = config.chunk * config.reduction
     features = ops.mask(features, lengths)
     none = ops.multiply_lengths(lengths, 0)
     if rest := -frames % size:
         features = _append(ops, features, _zeros(ops, features, rest, none))
-    x = _zeros(ops, ops.reshape(features, batch, -1, 1), config.channels * config.window, none)
-    zeros = ops.reshape(x, batch, config.window, config.channels)
-    attended, convolved = (ops.slice(zeros, 0, count) for count in _context(config))
-    state = State(
-        none,
-        _zeros(ops, features, config.reduction, none),
-        [attended] * config.layers,
-        [attended] * config.layers,
-        [convolved] * config.layers,
-    )
+    values = ops.reshape(features, batch, -1, 1)
+
+    def zeros(frames: int, channels: int) -> T:
+        x = _zeros(ops, values, frames * channels, none)
+        return ops.reshape(x, batch, frames, channels)
+
+    state = _zero_state(config, none, zeros)
     log_probs, _ = encode_chunks(ops, weights, config, features, state, tap)
     for _ in range(config.reduction.bit_length() - 1):
         lengths = ops.conv_lengths(lengths, kernel=3, stride=2, padding=1)
@@ -187,6 +178,21 @@ def encode_chunks(
         convolved,
     )
     return ops.log_softmax(linear(ops, weights, "head", x)), after
+
+
+def _zero_state(config: Config, none: T, zeros: Callable[[int, int], T]) -> State[T]:
+    """Return the state before the first chunk; ``none [batch]`` are integer zeros.
+
+    ``zeros`` makes a tensor ``[batch, frames, channels]``.
+    """
+    attended, convolved = _context(config)
+    return State(
+        none,
+        zeros(config.reduction, config.bins),
+        [zeros(attended, config.channels) for _ in range(config.layers)],
+        [zeros(attended, config.channels) for _ in range(config.layers)],
+        [zeros(convolved, config.channels) for _ in range(config.layers)],
+    )
 
 
 def _context(config: Config) -> tuple[int, int]:
