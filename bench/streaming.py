@@ -1,12 +1,14 @@
 """Words, latency and processor of live recognition, beside the same model's text of whole files.
 
     python bench/streaming.py MODEL MANIFEST [--each 4] [--step 0.6] [--hold 0.6] [--window exact]
-        [--histogram]
+        [--look-ahead 0.5] [--histogram] [--peer FOLDER]
 
 Each recording is fed in blocks of 0.1 s, with a second of silence after it, as fast as it goes; the
 time that a block takes is added to the audio's own. A word's latency is the time from its end in
 the whole recording's text (by cross-attention, or by CTC) until it is final. A final word is
-unchanged if the first partial text with a word at its place had this word.
+unchanged if the first partial text with a word at its place had this word. ``--peer`` is a Whisper
+in CTranslate2's format, with which faster-whisper and local agreement write the same recordings in
+the same run; its latencies are to the same ends of words.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from difflib import SequenceMatcher
 from typing import Any
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 
 import tynda
+from local_agreement import LocalAgreement, open_whisper, whole_text
 from tynda import manifest
 from tynda.live.settings import LiveSettings
 from tynda.score import change, score
@@ -50,8 +53,8 @@ def blocks(samples: Any) -> Iterator[Any]:
         yield padded[i : i + BLOCK]
 
 
-def listen(model: tynda.Model, samples: Any, settings: LiveSettings, options: Any) -> Live:
-    session, live, seen = model.live(options, settings=settings), Live(), dict[int, str]()
+def listen(session: Any, samples: Any) -> Live:
+    live, seen = Live(), dict[int, str]()
     done = 0  # words of utterances that have ended
     for number, block in enumerate([*blocks(samples), None]):
         started = time.perf_counter()
@@ -72,6 +75,55 @@ def listen(model: tynda.Model, samples: Any, settings: LiveSettings, options: An
     return live
 
 
+@dataclass
+class Contender:
+    """A way to write live text, and what it has written."""
+
+    name: str
+    open: Callable[[], Any]
+    """Returns a session for one recording."""
+    transcribe: Callable[[Any], str]
+    """Returns the text of a whole recording."""
+    whole: list[tuple[str, str]] = field(default_factory=list)
+    live: list[tuple[str, str]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    same: int = 0
+    spent: float = 0.0
+
+    def write(
+        self, samples: Any, reference: str, ends: list[tuple[str, float]], normalize: Any
+    ) -> None:
+        """Write one recording; ``ends`` are its normalised words and the seconds of their ends."""
+        self.whole.append((reference, normalize(self.transcribe(samples))))
+        started = time.process_time()
+        live = listen(self.open(), samples)
+        self.spent += time.process_time() - started
+        self.live.append((reference, normalize(" ".join(live.words))))
+        self.same += sum(a == b for a, b in zip(live.words, live.first_seen, strict=True))
+        ours, theirs = [normalize(word) for word in live.words], [word for word, _ in ends]
+        for i, j, count in SequenceMatcher(a=ours, b=theirs, autojunk=False).get_matching_blocks():
+            for k in range(count):
+                self.waits.append(live.final_at[i + k] - ends[j + k][1])
+                self.latencies.append(self.waits[-1] + live.took[i + k])
+
+    def report(self, seconds: float) -> None:
+        rise = change(self.whole, self.live)
+        count = sum(len(hypothesis.split()) for _, hypothesis in self.live)
+        print(
+            f"{self.name}: WER {score(self.whole).wer:.4f} of whole files, "
+            f"{score(self.live).wer:.4f} live ({100 * rise.wer:+.2f} points, {100 * rise.low:+.2f} "
+            f"to {100 * rise.high:+.2f}); {self.same / max(count, 1):.1%} of {count} final words "
+            f"as first shown; {self.spent / seconds:.1%} of one core"
+        )
+        for name, times in (("with computing", self.latencies), ("without", self.waits)):
+            times.sort()
+            print(
+                f"latency of {len(times)} words, {name}: median {statistics.median(times):.2f} s, "
+                f"95 % {times[int(0.95 * len(times))]:.2f} s"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
@@ -79,49 +131,46 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=1)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--window", choices=["exact", "merged"], help="of a Whisper model")
+    parser.add_argument("--look-ahead", type=float, help="of a model for live text")
     parser.add_argument("--histogram", action="store_true")
+    parser.add_argument("--peer", help="folder of a Whisper for faster-whisper")
     for each in fields(LiveSettings):
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=float, default=each.default)
     args = parser.parse_args()
     settings = LiveSettings(**{f.name: getattr(args, f.name) for f in fields(LiveSettings)})
     model = tynda.load(args.model, threads=args.threads)
-    fixed = {"window": args.window} if args.window else {}
+    given = {"window": args.window, "look_ahead": args.look_ahead}
+    fixed = {name: value for name, value in given.items() if value is not None}
     with_times = {"word_timestamps": True} if model.head.has_decoder else {}
-    whole, live_pairs, waits, latencies = [], [], list[float](), list[float]()
-    same, seconds, spent = 0, 0.0, 0.0
+    contenders = [
+        Contender(
+            args.model,
+            lambda: model.live(model.options(**fixed), settings=settings),
+            lambda samples: model.transcribe(samples, model.options(**fixed)).text,
+        )
+    ]
+    if args.peer:
+        peer = open_whisper(args.peer, args.threads or 2)
+        contenders.append(
+            Contender(
+                f"local agreement, {args.peer}",
+                lambda: LocalAgreement(peer),
+                lambda samples: whole_text(peer, samples),
+            )
+        )
+    seconds = 0.0
     for utterance in manifest.read(args.manifest)[:: args.each]:
         samples = audio.load(utterance.audio)
         offline = model.transcribe(samples, model.options(**with_times, **fixed))
-        started = time.process_time()
-        live = listen(model, samples, settings, model.options(**fixed))
-        spent += time.process_time() - started
-        seconds += len(samples) / audio.SAMPLE_RATE + 1
-        reference = model.normalize(utterance.text)
-        whole.append((reference, model.normalize(offline.text)))
-        live_pairs.append((reference, model.normalize(" ".join(live.words))))
-        same += sum(a == b for a, b in zip(live.words, live.first_seen, strict=True))
         words = [word for segment in offline.segments for word in segment.words]
-        ours = [model.normalize(word) for word in live.words]
-        theirs = [model.normalize(word.text) for word in words]
-        for i, j, count in SequenceMatcher(a=ours, b=theirs, autojunk=False).get_matching_blocks():
-            for k in range(count):
-                waits.append(live.final_at[i + k] - words[j + k].end)
-                latencies.append(waits[-1] + live.took[i + k])
-    rise = change(whole, live_pairs)
-    count = sum(len(hypothesis.split()) for _, hypothesis in live_pairs)
-    print(
-        f"{args.model}: WER {score(whole).wer:.4f} of whole files, {score(live_pairs).wer:.4f} "
-        f"live ({100 * rise.wer:+.2f} points, {100 * rise.low:+.2f} to {100 * rise.high:+.2f}); "
-        f"{same / max(count, 1):.1%} of {count} final words as first shown; "
-        f"{spent / seconds:.1%} of one core"
-    )
-    for name, times in (("with computing", latencies), ("without", waits)):
-        times.sort()
-        print(
-            f"latency of {len(times)} words, {name}: median {statistics.median(times):.2f} s, "
-            f"95 % {times[int(0.95 * len(times))]:.2f} s"
-        )
+        ends = [(model.normalize(word.text), word.end) for word in words]
+        seconds += len(samples) / audio.SAMPLE_RATE + 1
+        for each in contenders:
+            each.write(samples, model.normalize(utterance.text), ends, model.normalize)
+    for each in contenders:
+        each.report(seconds)
     if args.histogram:
+        latencies = contenders[0].latencies
         for low in np.arange(0, 3, 0.2):
             n = sum(low <= x < low + 0.2 for x in latencies)
             print(f"{low:.1f} s {'#' * round(100 * n / len(latencies))} {n}")
