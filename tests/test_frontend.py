@@ -189,6 +189,23 @@ def test_config_round_trip(front_end):
     assert (copy.hop, copy.bins, copy.sample_rate) == (front_end.hop, front_end.bins, 16_000)
 
 
+def test_fixed_statistics_are_those_of_recordings():
+    front = LogMel(bins=8, normalize="fixed")
+    quiet, loud = sound(8000), 10 * sound(24_000)
+    plain = np.concatenate([front(quiet), front(loud)])
+    fitted = front.fitted([quiet, loud])
+    np.testing.assert_allclose(fitted.mean, plain.mean(0), atol=1e-3)
+    np.testing.assert_allclose(fitted.deviation, plain.std(0), atol=2e-3)
+    both = np.concatenate([fitted(quiet), fitted(loud)])
+    np.testing.assert_allclose(both, (plain - plain.mean(0)) / plain.std(0), atol=0.01)
+    assert fitted.fitted([loud]) is fitted
+    assert LogMel().fitted([loud]) == LogMel()
+    assert from_config(json.loads(json.dumps(fitted.config))) == fitted
+    assert "mean" not in LogMel().config
+    with pytest.raises(TyndaError, match="native code has no normalize 'fixed'"):
+        fitted.exported()
+
+
 def test_defaults_fill_in():
     assert from_config({"kind": "log_mel", "bins": 40}) == LogMel(bins=40)
 
@@ -210,6 +227,18 @@ def test_defaults_fill_in():
         ({"kind": "log_mel", "fmin": None}, "fmin must be"),
         ({"kind": "log_mel", "fmin": float("nan")}, "fmin < fmax"),
         ({"kind": "log_mel", "normalize": "no"}, "normalize must be"),
+        ({"kind": "log_mel", "normalize": "fixed", "mean": [1.0]}, "mean must be a list of 80"),
+        ({"kind": "log_mel", "normalize": "fixed", "mean": 1.0}, "mean must be a list of 80"),
+        ({"kind": "log_mel", "bins": 1, "mean": ["0"]}, "mean must be a list of 1 numbers"),
+        ({"kind": "log_mel", "bins": 1, "mean": [True]}, "mean must be a list of 1 numbers"),
+        ({"kind": "log_mel", "bins": 1, "mean": [float("nan")]}, "mean must be a list of 1"),
+        ({"kind": "log_mel", "bins": 1, "deviation": [1e9]}, "deviation must be a list of 1"),
+        ({"kind": "log_mel", "bins": 1, "mean": [0]}, "mean and deviation need numbers"),
+        (
+            {"kind": "log_mel", "bins": 1, "normalize": "fixed", "mean": [0], "deviation": [0]},
+            "mean and deviation need numbers",
+        ),
+        ({"kind": "log_mel", "bins": 1, "mean": [0], "deviation": [1]}, "for normalize 'fixed'"),
         ({"kind": "nemo_log_mel", "bins": 258}, "bins must be"),
         ({"kind": "nemo_log_mel", "hop": 0}, "hop must be"),
         ({"kind": "nemo_log_mel", "preemphasis": 1}, "preemphasis must be"),

@@ -189,10 +189,10 @@ def test_other_models_have_no_look_ahead():
 
 def test_configs_that_do_not_fit():
     configure = chunked_conformer.FAMILY.configure
-    for given, problem in (
+    for values, problem in (
         ({"window": 10}, "window 10 is not 3 times a power of two"),
         ({"chunk": 5}, "chunk 5 is not one of the chunks"),
         ({"stride": 2, "upsample": 1}, "is not 4 or 8"),
     ):
         with pytest.raises(TyndaError, match=problem):
-            configure(given)
+            configure(values)

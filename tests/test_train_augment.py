@@ -206,3 +206,14 @@ def test_a_microphone_gives_each_frequency_its_gain():
     assert np.mean(out**2) == pytest.approx(np.mean((low + high) ** 2), rel=1e-4)
     np.testing.assert_allclose(equalize(low, np.zeros(4)), low, atol=1e-6)
     assert equalize(low[:0], np.zeros(4)).size == 0
+
+
+def test_the_level_changes_by_up_to_so_many_decibels():
+    speech, draws = tone(300, 0.1), rng(1)
+    changes = [
+        10 * math.log10(power(distort(speech, Augment(gain_db=9), [], [], draws)) / power(speech))
+        for _ in range(200)
+    ]
+    assert -9 <= min(changes) < -8
+    assert 8 < max(changes) <= 9
+    np.testing.assert_array_equal(distort(speech, Augment(), [], [], rng()), speech)

@@ -211,6 +211,42 @@ def test_a_run_can_start_from_a_model_of_the_same_shape(folder, recipe, tmp_path
         trainer(wider, folder, tmp_path / "third", init=path)
 
 
+def test_a_model_for_live_text_starts_from_one_of_whole_recordings(folder, recipe, tmp_path):
+    path = trainer(recipe, folder, tmp_path / "first").run(max_epochs=1)
+    chunked = replace(
+        recipe,
+        family="chunked_conformer",
+        model={**recipe.model, "chunk": 2, "chunks": [2, 4], "window": 8},
+        frontend={"kind": "log_mel", "bins": 16, "normalize": "fixed"},
+        augment=replace(recipe.augment, gain_db=6.0),
+    )
+    live = trainer(chunked, folder, tmp_path / "live", init=path)
+    for name, value in tynda.load(path).checkpoint.weights.items():
+        np.testing.assert_array_equal(live.weights[name].detach().numpy(), value)
+    # The front end has the statistics of the recordings, also for the dev set and in the file.
+    energies = np.concatenate([live.frontend(live.corpus.samples(i)) for i in range(3)])
+    np.testing.assert_allclose(energies.mean(0), 0, atol=0.01)
+    np.testing.assert_allclose(energies.std(0), 1, atol=0.01)
+    np.testing.assert_allclose(
+        live.dev.features[0], live.frontend(live.corpus.samples(0)), atol=0.01
+    )
+    drawn, encode = set(), live.objective.family.programs["encode"]
+
+    def recorded(ops, weights, config, *inputs):
+        drawn.add((ops.training, config.chunk))
+        return encode(ops, weights, config, *inputs)
+
+    programs = {**live.objective.family.programs, "encode": recorded}
+    live.objective.family = replace(live.objective.family, programs=programs)
+    trained = live.run()
+    assert drawn == {(True, 2), (True, 4), (False, 2)}
+    model = tynda.load(trained)
+    assert model.checkpoint.frontend == live.frontend
+    assert model.transcribe(folder / "0.wav", look_ahead=9).text
+    with pytest.raises(TyndaError, match="is a chunked_conformer, but the recipe's is a conformer"):
+        trainer(recipe, folder, tmp_path / "back", init=trained)
+
+
 def test_phones_consistency_and_bf16_train_too_and_leave_no_trace(folder, recipe, tmp_path):
     pytest.importorskip("pocketsphinx")
     full = replace(changed(recipe, consistency=0.2, precision="bf16"), phones=recipes.Phones())

@@ -146,7 +146,7 @@ def encode_chunks(
     before = _append(ops, state.features, features)
     x = stem_convolutions(ops, weights, config, before)
     # The first frame is centred on the last ones of the chunk before, which has computed it.
-    batch, frames, _ = ops.shape(x)
+    frames = ops.shape(x)[1]
     x = ops.slice(x, 1, frames)
     chunks = (frames - 1) // config.chunk
     lengths = _key_counts(ops, config, state.chunks, chunks)
