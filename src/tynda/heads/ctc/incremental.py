@@ -1,4 +1,4 @@
-"""CTC models that continue while audio is recorded: each chunk is encoded once, when it is whole."""
+"""CTC models that encode audio while it is recorded: each chunk once, when it is whole."""
 
 from __future__ import annotations
 
