@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from tynda.models import whisper
 from tynda.models.whisper_foreign import LANGUAGES
-from tynda.sound.frontend import mel_filters
+from tynda.sound.mel import mel_filters
 from tynda.text.whisper import spelled
 from whisper_peer import openai_name
 

@@ -33,9 +33,9 @@ def backend(request):
     if request.param == "native" and spectra._native is None:
         pytest.skip("installed without a compiler")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frontend, "_mel_spectra", frontend._mel_spectra.__wrapped__)
-        patch.setattr(frontend, "_mel_powers", frontend._mel_powers.__wrapped__)
-        patch.setattr(frontend, "_standard_spectra", frontend._standard_spectra.__wrapped__)
+        patch.setattr(frontend, "mel_spectra", frontend.mel_spectra.__wrapped__)
+        patch.setattr(frontend, "mel_powers", frontend.mel_powers.__wrapped__)
+        patch.setattr(frontend, "standard_spectra", frontend.standard_spectra.__wrapped__)
         if request.param == "numpy":
             patch.setattr(spectra, "_native", None)
         yield

@@ -10,7 +10,6 @@ The expensive part is in `tynda.sound.spectra`; the rest is NumPy, in float32.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,8 +26,8 @@ from tynda.sound.bounds import (
     check_rate,
 )
 from tynda.sound.features import FeatureStream, LogMelStream, WholeStream
+from tynda.sound.mel import hann, mel_filters, mel_powers, mel_spectra, standard_spectra
 from tynda.sound.moments import moments, standardised
-from tynda.sound.spectra import Spectra
 
 __all__ = [
     "Frames",
@@ -38,7 +37,6 @@ __all__ = [
     "Raw",
     "Spectrogram",
     "from_config",
-    "mel_filters",
 ]
 
 Floats = NDArray[np.float32]
@@ -136,11 +134,11 @@ class Spectrogram(FrontEnd):
     def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
         """See `FrontEnd.exported`."""
         check_fft(self.fft)
-        return _sizes(self) | {"normalize": "none"}, {"curve": _hann(self.window)}
+        return _sizes(self) | {"normalize": "none"}, {"curve": hann(self.window)}
 
     def _features(self, samples: Floats) -> Floats:
         frames = self.frames(len(samples))
-        return _standard_spectra(self.window, self.fft)(samples, self.hop, frames)
+        return standard_spectra(self.window, self.fft)(samples, self.hop, frames)
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ class LogMel(FrontEnd):
                 "front end: native code has no normalize 'fixed', so it cannot be exported"
             )
         filters = mel_filters(self.bins, self.fft, self.fmin, self.fmax)
-        tables = {"curve": _hann(self.window), "filters": filters}
+        tables = {"curve": hann(self.window), "filters": filters}
         return _sizes(self) | {"normalize": self.normalize}, tables
 
     def _features(self, samples: Floats) -> Floats:
@@ -268,7 +266,7 @@ class LogMel(FrontEnd):
         samples = samples[(self.fft - self.window) // 2 :]
         log = "log10" if self.normalize == "whisper" else "log"
         mel = (self.bins, self.fft, self.fmin, self.fmax)
-        return _mel_spectra(self.window, log, *mel)(samples, self.hop, frames)
+        return mel_spectra(self.window, log, *mel)(samples, self.hop, frames)
 
     def scaled(self, energies: Floats, loudest: np.float32) -> Floats:
         """Turn log energies ``[frames, bins]`` into features, in place; return them.
@@ -324,7 +322,7 @@ class NemoLogMel(FrontEnd):
         before = self.fft // 2 - (self.fft - self.window) // 2
         padded = np.pad(samples, (before, self.fft))
         padded[before + 1 : before + len(samples)] -= np.float32(self.preemphasis) * samples[:-1]
-        features = _mel_powers(self.window, self.bins, self.fft)(padded, self.hop, frames)
+        features = mel_powers(self.window, self.bins, self.fft)(padded, self.hop, frames)
         if frames == 0:
             return features
         features += np.float32(2**-24)
@@ -435,50 +433,6 @@ def from_config(config: Mapping[str, Any]) -> FrontEnd:
             f"it has {', '.join(known) or 'none'}"
         )
     return front_end(**settings)
-
-
-@lru_cache
-def _standard_spectra(window: int, fft: int) -> Spectra:
-    return Spectra(_hann(window), fft, ending="standard")
-
-
-@lru_cache
-def _mel_spectra(window: int, log: str, bins: int, fft: int, fmin: float, fmax: float) -> Spectra:
-    return Spectra(_hann(window), fft, mel_filters(bins, fft, fmin, fmax), log)
-
-
-@lru_cache
-def _mel_powers(window: int, bins: int, fft: int) -> Spectra:
-    symmetric = np.hanning(window).astype(np.float32)
-    return Spectra(symmetric, fft, mel_filters(bins, fft, 0, SAMPLE_RATE / 2))
-
-
-def _hann(length: int) -> Floats:
-    """Periodic Hann window `[length]`."""
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
-    return window.astype(np.float32)
-
-
-def mel_filters(bins: int, fft: int, fmin: float, fmax: float) -> Floats:
-    """Return Slaney's triangular filters `[fft // 2 + 1, bins]`, each of area 1 over Hz.
-
-    Source: Slaney, Auditory Toolbox, Technical Report 1998-010. The mel scale is linear to 1 kHz
-    (200/3 Hz for a mel), then has 27 steps for a factor of 6.4.
-    """
-    knee, step = 15.0, np.log(6.4) / 27
-
-    def mel(hz: float) -> float:
-        return float(3 * hz / 200 if hz < 1000 else knee + np.log(hz / 1000) / step)
-
-    mels = np.linspace(mel(fmin), mel(fmax), bins + 2)
-    corners = np.where(mels < knee, 200 * mels / 3, 1000 * np.exp(step * (mels - knee)))
-    lower, centre, upper = corners[:-2], corners[1:-1], corners[2:]
-    hz = np.linspace(0, SAMPLE_RATE / 2, fft // 2 + 1)[:, None]
-    rising = (hz - lower) / (centre - lower)
-    falling = (upper - hz) / (upper - centre)
-    triangles = np.maximum(0, np.minimum(rising, falling))
-    filters: Floats = (triangles * (2 / (upper - lower))).astype(np.float32)
-    return filters
 
 
 def _sizes(front: LogMel | Spectrogram) -> dict[str, int | str]:

@@ -50,6 +50,8 @@ Floats = NDArray[np.float32]
 
 SHORTEST = 0.05
 """Minimum duration in seconds; shorter audio has no speech, and too few frames for a model."""
+_FITTED = 500
+"""The number of recordings whose statistics a front end may need."""
 _LOSS = 0.1
 """Maximum share of unreadable recordings in a corpus."""
 _NAMED = 10
@@ -107,6 +109,12 @@ class Corpus:
         """Return the duration of one utterance."""
         start = self._ends[index - 1] if index else 0
         return float(self._ends[index] - start) / SAMPLE_RATE
+
+
+def fitted(front: FrontEnd, corpus: Corpus) -> FrontEnd:
+    """Return the front end with the statistics of recordings of the corpus, evenly spaced."""
+    step = max(1, len(corpus) // _FITTED)
+    return front.fitted(corpus.samples(i) for i in range(0, len(corpus), step))
 
 
 def _decode(path: Path) -> NDArray[np.int16] | str:

@@ -45,9 +45,6 @@ from tynda.weights.weight import dequantize_all
 
 __all__ = ["Trainer"]
 
-_FITTED = 500
-"""Number of recordings, evenly spaced, whose statistics a front end may need."""
-
 OBJECTIVES: dict[str, type[CTC] | type[Seq2Seq]] = {"ctc": CTC, "seq2seq": Seq2Seq}
 """The training objective for each kind of head."""
 
@@ -129,9 +126,7 @@ class Trainer:
                 raise TyndaError(f"no text of {part} has an English letter: check the manifests")
         self._say(f"{len(utterances)} utterances to train on; decoding them")
         self.corpus = train_data.Corpus(utterances, cache)
-        evenly = range(0, len(self.corpus), max(1, len(self.corpus) // _FITTED))
-        self.frontend = self.frontend.fitted(self.corpus.samples(i) for i in evenly)
-        self.objective.frontend = self.frontend
+        self.frontend = self.objective.frontend = train_data.fitted(self.frontend, self.corpus)
         self.objective.check(self.corpus)
         self.noises = train_data.Corpus(noises, cache) if noises else None
         self.rooms = train_data.Corpus(rooms, cache) if rooms else None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 from tynda.models.whisper_foreign import ggml_name
-from tynda.sound.frontend import mel_filters
+from tynda.sound.mel import mel_filters
 from tynda.store import huggingface
 from tynda.weights.weight import dequantize_all
 
