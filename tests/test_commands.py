@@ -414,6 +414,24 @@ def test_a_pause_needs_a_certain_command():
 
 
 @pytest.mark.usefixtures("simple_detector")
+def test_speech_shortly_before_a_command_refuses_it():
+    talk, word = (0.5, 0.3), (0.5, 0.9)
+    for silence, is_command in ((0.7, False), (0.9, True)):
+        talking = sound((1, 0), talk, (silence, 0), word, (1, 0))
+        assert [a.is_command for a in answers(listener("stop"), talking)] == [False, is_command]
+    talking = sound((1, 0), talk, (0.7, 0), word, (0.7, 0), word, (0.9, 0), word, (1, 0))
+    found = answers(listener("stop"), talking)
+    assert [a.is_command for a in found] == [False, False, False, True]
+    assert [a.confidence for a in found[1:3]] == [0, 0]
+    assert [a.is_command for a in answers(listener("stop", apart=0), talking)] == [False] + 3 * [
+        True
+    ]
+    # A command, or a noise that is too short for speech, does not refuse the next one.
+    commands = sound((1, 0), word, (0.6, 0), word, (0.6, 0), (0.05, 0.9), (0.6, 0), word, (1, 0))
+    assert [a.is_command for a in answers(listener("stop"), commands)] == 3 * [True]
+
+
+@pytest.mark.usefixtures("simple_detector")
 def test_what_is_quiet_long_or_too_short_is_no_command():
     recognizer = listener("stop")
     (quiet,) = answers(recognizer, sound((0.5, 0.3), (1, 0)))

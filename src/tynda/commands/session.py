@@ -2,11 +2,13 @@
 
 Speech is found by Silero's detector, as for live text. A command is answered after a short pause if
 no longer sentence of the grammar begins with it and it is certain, and else at the end of the
-utterance.
+utterance. A word between two pauses is not a command where other speech came shortly before it:
+somebody who talks says words of a grammar as well.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +42,7 @@ class CommandSession:
         """
         self._recognizer, self._input = recognizer, Ticks(_TICK, sample_rate)
         settings = recognizer.settings
-        self._pause = settings.pause
+        self._pause, self._apart = settings.pause, settings.apart * SAMPLE_RATE
         endings = LiveSettings(
             silence=settings.silence, sentence_silence=settings.silence, speech=settings.speech
         )
@@ -50,6 +52,10 @@ class CommandSession:
         self._best = 0.0
         """The highest threshold at which a pause of the utterance would have given a command."""
         self._has_tried = False
+        self._began = 0
+        """The sample at which the utterance began."""
+        self._refused = -math.inf
+        """The sample at which the last utterance that is not a command ended."""
 
     def feed(self, samples: Any) -> list[Answer]:
         """Take the next samples; return the answers to the utterances that ended, oldest first.
@@ -73,6 +79,8 @@ class CommandSession:
 
     def _tick(self, samples: Floats) -> list[Answer]:
         endpointer = self._endpointer
+        if not endpointer.is_open:
+            self._began = self._samples
         endpointer.add(self._detector.add(samples))
         self._samples += len(samples)
         self._audio = np.concatenate([self._audio, samples])
@@ -85,7 +93,7 @@ class CommandSession:
             return self._end()
         if endpointer.silence < self._pause:
             self._has_tried = False
-        elif endpointer.is_speech and not self._has_tried:
+        elif endpointer.is_speech and not self._has_tried and self._is_apart:
             self._has_tried = True
             answer = self._recognizer.recognize(self._audio)
             # A model that may only write whole sentences completes one that is still being said:
@@ -100,6 +108,11 @@ class CommandSession:
     def _max_samples(self) -> int:
         return int(self._recognizer.max_seconds * SAMPLE_RATE)
 
+    @property
+    def _is_apart(self) -> bool:
+        """Whether no other speech came shortly before the utterance."""
+        return self._began - self._refused >= self._apart
+
     def _is_complete(self, answer: Answer) -> bool:
         """Return whether an answer is a command that no longer one begins with."""
         sentence = answer.sentence
@@ -110,6 +123,8 @@ class CommandSession:
         if not self._endpointer.is_speech:
             self._close(Answer(None))
             return []
+        if not self._is_apart:
+            return self._close(Answer(None))
         answer = self._recognizer.recognize(self._audio)
         if not answer.is_command:
             answer = replace(answer, confidence=max(self._best, answer.confidence))
@@ -119,6 +134,8 @@ class CommandSession:
         """Begin to wait for the next utterance."""
         end = self._samples / SAMPLE_RATE
         start = end - len(self._audio) / SAMPLE_RATE
+        if self._endpointer.is_speech and not answer.is_command:
+            self._refused = self._samples - round(self._endpointer.silence * SAMPLE_RATE)
         self._endpointer.close()
         self._audio = self._audio[-_BEFORE:].copy()
         self._best, self._has_tried = 0.0, False

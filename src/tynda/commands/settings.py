@@ -32,6 +32,13 @@ class CommandSettings:
     silence: Annotated[float, Range(0.05, 60)] = setting(
         0.5, "Silence that ends an utterance.", heading=COMMANDS, metavar="SECONDS"
     )
+    apart: Annotated[float, Range(0, 60)] = setting(
+        0.8,
+        "Silence that has to come before a command after an utterance that is not one, so that "
+        "speech with pauses is refused as a whole.",
+        heading=COMMANDS,
+        metavar="SECONDS",
+    )
     speech: Annotated[float, Range(0, 1, above=True)] = setting(
         0.4,
         "Probability of speech, of Silero's detector, from which on somebody speaks.",
