@@ -57,13 +57,14 @@ def check_numbers(name: str, values: object, count: int) -> tuple[float, ...]:
 
     Numbers beyond a million are refused, since features divided by their like are not numbers.
     """
-    are_numbers = isinstance(values, list | tuple) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 1e6
-        for v in values
-    )
-    if not are_numbers or len(values) not in (0, count):  # type: ignore[arg-type]
-        raise TyndaError(f"front end: {name} must be a list of {count} numbers, one for each bin")
-    return tuple(float(v) for v in values)  # type: ignore[attr-defined]
+    if (
+        isinstance(values, list | tuple)
+        and len(values) in (0, count)
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        and all(math.isfinite(v) and abs(v) < 1e6 for v in values)
+    ):
+        return tuple(float(v) for v in values)
+    raise TyndaError(f"front end: {name} must be a list of {count} numbers, one for each bin")
 
 
 def check_rate(bins: int, hop: int) -> None:
