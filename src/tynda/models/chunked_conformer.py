@@ -150,7 +150,7 @@ def encode_chunks(
     x = ops.slice(x, 1, frames)
     chunks = (frames - 1) // config.chunk
     lengths = _key_counts(ops, config, state.chunks, chunks)
-    keys, values, convolved = [], [], []
+    keys, values, convolved = list[T](), list[T](), list[T]()
     for i in range(config.layers):
         name = f"blocks.{i}"
         context = state.keys[i], state.values[i], state.convolved[i]
@@ -161,7 +161,9 @@ def encode_chunks(
         x = ops.add(x, y)
         x = ops.add(x, ops.scale(feed_forward(ops, weights, config, f"{name}.ff2", x), 0.5))
         x = layer_norm(ops, weights, f"{name}.norm", x)
-        keys, values, convolved = [*keys, k], [*values, v], [*convolved, c]
+        keys.append(k)
+        values.append(v)
+        convolved.append(c)
         if tap is not None:
             tap(i, x)
     if config.upsample > 1:
