@@ -11,6 +11,7 @@ from tynda.heads.settings import (
     EXPECTED,
     LONG,
     SEARCH,
+    TIMES,
     Count,
     FileName,
     NotNegative,
@@ -77,6 +78,9 @@ class CTCOptions:
         metavar="SECONDS",
     )
     """Both sides of a chunk are only context: their text is not used."""
+    word_timestamps: bool = setting(
+        False, "Nothing changes: words always have their times.", heading=TIMES
+    )
 
     def __post_init__(self) -> None:
         check(self)
