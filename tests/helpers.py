@@ -143,7 +143,7 @@ def close(ours, theirs):
 def gather(transcribe, *arguments, on_progress=None):
     """All pieces of a recording, and its language, from what gives them one by one."""
     languages = []
-    pieces = list(transcribe(*arguments, languages.append, on_progress))
+    pieces = list(transcribe(*arguments, lambda code, _: languages.append(code), on_progress))
     return pieces, languages[-1]
 
 

@@ -579,7 +579,7 @@ def test_texts_beyond_the_encoding_of_stdout(folder, tiny_file, encoding):
     env = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
     done = run("evaluate", tiny_file, "m.jsonl", "--show", env=env)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert "а.wav".encode() in done.stdout or b"\\u0430.wav" in done.stdout
+    assert "а.wav".encode() in done.stdout  # a file has any text, whatever a terminal could show
 
 
 def test_control_characters_in_names_are_spelled_out(tynda_, folder, tiny_file):

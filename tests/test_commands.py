@@ -143,6 +143,22 @@ def test_intents_of_home_assistant_are_read(tmp_path):
     assert graph.meaning("set thirty six in heater") is None
 
 
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ("{sentences: yes}", "sentences of A are not a list of texts"),
+        ("{sentences: go}", "sentences of A are not a list of texts"),
+        ("{sentences: [1]}", "sentences of A are not a list of texts"),
+        ("{sentences: {go: 1}}", "sentences of A are not a list of texts"),
+        ("{sentences: [go], slots: [1]}", "slots of A are not names with values"),
+    ],
+)
+def test_blocks_of_another_form(tmp_path, block, words):
+    text = f"language: en\nintents:\n  A:\n    data:\n      - {block}\n"
+    with pytest.raises(TyndaError, match=words):
+        graph_of(tmp_path, text, ".yaml")
+
+
 def test_the_first_of_two_meanings_counts():
     sentences = (Sentence(Text("stop"), "stop", "First"), Sentence(Text("stop"), "stop", "Second"))
     assert WordGraph(Grammar(sentences), english_letters).meaning("stop").intent == "First"

@@ -238,7 +238,9 @@ def test_a_window_does_not_wait_for_hours_and_they_are_not_held():
 
 
 def test_every_window_may_have_its_language(network, monkeypatch):
-    monkeypatch.setattr(batched, "likeliest_languages", lambda *_: ["kk", "en", "kk"])
+    monkeypatch.setattr(
+        batched, "likeliest_languages", lambda *_: [("kk", 0.9), ("en", 0.8), ("kk", 0.7)]
+    )
     samples = noise(68, level=0.1)
     options = Options(multilingual=True, temperature=(0.0,), without_timestamps=True, **OPTIONS)
     found, language = transcribed(network, samples, SPEECH, options)
@@ -262,7 +264,7 @@ def a_head(network):
 
 
 def test_segments_state_their_languages_where_there_are_several(network, monkeypatch):
-    monkeypatch.setattr(sliding, "likeliest_languages", lambda *_: ["kk"])
+    monkeypatch.setattr(sliding, "likeliest_languages", lambda *_: [("kk", 0.9)])
     plain = {"temperature": (0.0,), "speech_threshold": 0.0, **OPTIONS}
     for several in (True, False):
         session = a_head(network).session(Options(multilingual=several, **plain))

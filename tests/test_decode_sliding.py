@@ -2,6 +2,7 @@
 
 import warnings
 import weakref
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -161,6 +162,50 @@ def test_progress_reaches_the_end(models):
     assert seen[-1] == 3
 
 
+def test_clips_are_transcribed_in_the_order_of_time(models):
+    options = Options(temperature=(0.0,), max_new_tokens=5, no_speech_threshold=None)
+    found = [
+        gather(
+            sliding.transcribe, models[1], features(sound(20)), replace(options, clip_timestamps=t)
+        )
+        for t in ((8, 11, 0, 5), (0, 5, 8, 11))
+    ]
+    assert [(p.start, p.end, p.text) for p in found[0][0]] == [
+        (p.start, p.end, p.text) for p in found[1][0]
+    ]
+    assert found[0][0][0].start < 5
+
+
+def test_progress_goes_on_in_silence(models):
+    seen = []
+    options = Options(
+        temperature=(0.0,), max_new_tokens=5, no_speech_threshold=-1, logprob_threshold=100
+    )
+    samples = np.zeros(100 * 16_000, np.float32)
+    found, _ = gather(
+        sliding.transcribe, models[1], features(samples), options, on_progress=seen.append
+    )
+    assert (found, seen) == ([], [30, 60, 90, 100])
+
+
+def test_the_language_has_a_probability_where_it_is_detected(models):
+    network, given = models[1], []
+    options = Options(temperature=(0.0,), max_new_tokens=5, no_speech_threshold=None)
+    for changed in (options, replace(options, language="en")):
+        found = sliding.transcribe(
+            network, features(sound(40)), changed, lambda *language: given.append(language)
+        )
+        assert next(p.seek for p in found) == 0
+        assert [*found] != []
+    (*_, detected), stated = given[:-1], given[-1]
+    if not network.tokenizer.multilingual:
+        assert given == [(None, None), ("en", None)]
+        return
+    assert stated == ("en", None)
+    assert detected[0] in network.tokenizer.languages
+    assert 0 < detected[1] <= 1
+
+
 def test_hot_words_stand_before_every_window_but_not_before_a_prefix(models):
     network = models[1]
     encode = network.tokenizer.encode
@@ -209,7 +254,7 @@ def test_a_prompt_that_is_cut_says_so(models):
 
 def test_every_window_may_have_its_language(models, monkeypatch):
     spoken = iter(["kk", "kk", "en"])
-    monkeypatch.setattr(sliding, "likeliest_languages", lambda *_: [next(spoken)])
+    monkeypatch.setattr(sliding, "likeliest_languages", lambda *_: [(next(spoken), 0.9)])
     used = []
 
     def watch(*arguments, **given):

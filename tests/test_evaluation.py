@@ -1,6 +1,7 @@
 """Scores of a model over manifests."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from helpers import noise, write_manifest, write_wav
 from tynda.errors import TyndaError
 from tynda.heads.ctc import ngram
 from tynda.heads.ctc.options import CTCOptions
+from tynda.sound import audio
+from whisper_peer import write_folder
 
 
 @pytest.fixture
@@ -152,3 +155,51 @@ def test_the_normaliser_may_be_named(tiny, tmp_path):
     assert basic.results[0].reference == f"{hypothesis} 5"
     with pytest.raises(TyndaError, match="whisper-english"):
         tynda.evaluate(tiny, made, normalizer="none")
+
+
+def test_parts_of_recordings(tiny, tmp_path):
+    samples = noise(3)
+    write_wav(tmp_path / "a.wav", samples)
+    rows = [
+        ("a.wav", "one", {"offset": 1, "duration": 1.5}),
+        ("a.wav", "one", {"duration": 2.0}),
+        ("a.wav", "one", {"duration": 2.95}),  # rounded: the whole recording
+        ("a.wav", "one", {"offset": 1.0}),
+        ("a.wav", "one", {"offset": 3, "duration": 1}),
+        ("a.wav", "one", {}),
+    ]
+    report = tynda.evaluate(tiny, [write_manifest(tmp_path / "m.jsonl", rows)])
+    assert [r.seconds for r in report.results] == [1.5, 2, 3, 2, 3]
+    whole = audio.load(tmp_path / "a.wav")
+    assert report.results[0].hypothesis == tiny.transcribe(whole[16_000:40_000]).text
+    assert report.results[1].hypothesis == tiny.transcribe(whole[:32_000]).text
+    ((_, why),) = report.failed
+    assert "lasts 3 s, and the manifest's offset is 3 s" in why
+
+
+def test_the_language_of_an_utterance(tmp_path, monkeypatch):
+    write_folder(tmp_path / "model", frames=1500)
+    model = tynda.load(tmp_path / "model")
+    write_wav(tmp_path / "a.wav", noise(1))
+    write_wav(tmp_path / "b.wav", noise(1))
+    rows = [
+        ("a.wav", "They've 3 cats.", {"language": "en-US"}),
+        ("b.wav", "They've 3 cats.", {"language": "uk"}),
+        ("a.wav", "They've 3 cats.", {"language": "xx"}),
+    ]
+    given = []
+    transcribe = type(model).transcribe
+
+    def spy(self, samples, options):
+        given.append(options.language)
+        return transcribe(self, samples, options)
+
+    monkeypatch.setattr(type(model), "transcribe", spy)
+    options = model.options(temperature=(0.0,), max_new_tokens=3, window="fit")
+    manifest = write_manifest(tmp_path / "m.jsonl", rows)
+    results = tynda.evaluate(model, manifest, options).results
+    assert given == ["en", "uk", None]
+    assert [r.reference for r in results] == ["they've three cats", *2 * ["they've 3 cats"]]
+    del given[:]
+    tynda.evaluate(model, manifest, replace(options, language="kk"))
+    assert given == ["kk"] * 3

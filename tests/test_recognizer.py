@@ -1,8 +1,12 @@
 """A loaded model: audio is transcribed to words with their times."""
 
+import multiprocessing
+import pickle
 import re
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -55,6 +59,39 @@ def test_without_torch_its_backend_is_asked_for_in_one_line(tiny_file, monkeypat
 def test_the_numpy_backend_needs_no_torch(tiny_file):
     code = f"import sys, tynda; tynda.load({str(tiny_file)!r}); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _in_another_process(model):
+    return model.transcribe(noise(1)).text
+
+
+def test_a_model_goes_to_spawned_processes(tiny_file):
+    model = tynda.load(tiny_file, backend="numpy", bits=8, threads=1)
+    again = pickle.loads(pickle.dumps(model))
+    assert again.transcribe(noise(1)) == model.transcribe(noise(1))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(_in_another_process, [model]) == [model.transcribe(noise(1)).text]
+
+
+def test_a_model_without_a_file_cannot_be_pickled(tiny):
+    model = tynda.Model(replace(tiny.checkpoint, path=None))
+    with pytest.raises(TyndaError, match="in no file cannot be pickled"):
+        pickle.dumps(model)
+
+
+def test_floats_at_the_scale_of_integers(tiny):
+    integers = (noise(1) * 20_000).round()
+    with pytest.raises(TyndaError, match="these are whole numbers"):
+        tiny.transcribe(integers)
+    with pytest.warns(UserWarning, match=r"samples reach \d+ times full scale: divide"):
+        tiny.transcribe(integers * 0.9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny.transcribe(noise(1) * 20)
+
+
+def test_ctc_accepts_word_timestamps(tiny):
+    assert tiny.transcribe(noise(1), word_timestamps=True) == tiny.transcribe(noise(1))
 
 
 def test_word_times_follow_each_other_inside_the_recording(tiny):

@@ -77,8 +77,15 @@ def test_nothing_said(format: str, expected: str) -> None:
 
 def test_nothing_said_in_json() -> None:
     assert json.loads(write(Transcript(""), "json")) == {
-        "text": "", "language": None, "duration": None, "segments": []
+        "text": "", "language": None, "language_probability": None, "duration": None,
+        "segments": [],
     }  # fmt: skip
+
+
+def test_segments_are_numbered_in_json():
+    found = Transcript("a b", [Segment(0, 1, "a"), Segment(1, 2, "b")], "en", 2.0, 0.98765)
+    assert [s["id"] for s in found.to_dict()["segments"]] == [0, 1]
+    assert found.to_dict()["language_probability"] == 0.9877
 
 
 def test_arrows_and_markup_are_escaped() -> None:

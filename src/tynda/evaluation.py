@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tynda import manifest
 from tynda.errors import TyndaError
@@ -16,9 +19,13 @@ from tynda.model import Model, load
 from tynda.score import Scores, errors, score
 from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
-from tynda.text.normalize import NORMALIZERS
+from tynda.text.normalize import NORMALIZERS, normalizer_of
 
 __all__ = ["Report", "Result", "evaluate"]
+
+
+_ROUNDED = 0.1
+"""Seconds by which a stated duration may be shorter than the recording that it means."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Result:
     reference: str
     hypothesis: str
     seconds: float
-    """Duration of the recording."""
+    """Duration of the recording, or of the part of it that the manifest names."""
     processing: float
     """Seconds for front end, model and decoder, without reading the file."""
 
@@ -101,32 +108,39 @@ def evaluate(
 
     ``model`` may be a name or path, as for `load`. ``options`` are those of the model's decoder
     (``model.options()``). References and hypotheses are first normalised by ``normalizer``, one
-    of `NORMALIZERS`; the default is ``letters`` (letters, apostrophe and space) for an English
-    model and ``basic`` for all others. ``on_progress`` is called with the numbers of finished
+    of `NORMALIZERS`; the default is ``letters`` (letters, apostrophe and space) for English and
+    ``basic`` for all others. A model of several languages is given the language of each utterance
+    that it knows, unless ``options`` have one. Lines of a manifest may name parts of recordings by
+    ``offset`` and ``duration``. ``on_progress`` is called with the numbers of finished
     and of all utterances. Warns of references that are empty after normalisation: they may be in
     another language. Raises `TyndaError` for an unreadable manifest, an unknown normaliser, or
     when no recording could be read.
     """
     if not isinstance(model, Model):
         model = load(model)
-    normalize = _normalizer(model, normalizer)
+    if normalizer is not None and normalizer not in NORMALIZERS:
+        raise TyndaError(f"no normalizer {normalizer!r}: choose one of {', '.join(NORMALIZERS)}")
     if isinstance(manifests, str | Path):
         manifests = [manifests]
-    utterances: list[Utterance] = [u for path in manifests for u in manifest.read(path)]
+    utterances = [u for path in manifests for u in manifest.read(path, parts=True)]
     report = Report(model.header.name, model.bytes, [])
+    options = model.options() if options is None else options
     model.prepare(options)  # the time to load a language model is not part of the speed
+    wiped = 0
     for done, utterance in enumerate(utterances, 1):
+        language = options.language or _language(model, utterance)
+        normalize = _normalizer(model, normalizer, language)
+        wiped += bool(utterance.text.strip()) and not normalize(utterance.text)
         try:
-            report.results.append(_transcribe(model, utterance, options, normalize))
+            decoding = replace(options, language=language)
+            report.results.append(_transcribe(model, utterance, decoding, normalize))
         except TyndaError as error:
             report.failed.append((utterance.audio, str(error)))
         if on_progress:
             on_progress(done, len(utterances))
-    spoken = {u.text for u in utterances if u.text.strip()}
-    wiped = {text for text in spoken if not normalize(text)}
-    if count := sum(u.text in wiped for u in utterances):
+    if wiped:
         warnings.warn(
-            f"{count} of {len(utterances)} references have no words that {report.model} could "
+            f"{wiped} of {len(utterances)} references have no words that {report.model} could "
             "write, and count as silence: check their language",
             stacklevel=2,
         )
@@ -136,18 +150,38 @@ def evaluate(
     return report
 
 
-def _normalizer(model: Model, name: str | None) -> Callable[[str], str]:
-    if name is None:
-        return model.normalize
-    if name not in NORMALIZERS:
-        raise TyndaError(f"no normalizer {name!r}: choose one of {', '.join(NORMALIZERS)}")
-    return NORMALIZERS[name]()
+def _language(model: Model, utterance: Utterance) -> str | None:
+    """Return the language that a manifest states, where the model knows it among others."""
+    known = model.header.languages
+    stated = (utterance.language or "").lower().replace("_", "-").split("-")[0]
+    return stated if stated in known and len(known) > 1 else None
+
+
+def _normalizer(model: Model, name: str | None, language: str | None) -> Callable[[str], str]:
+    if name is not None:
+        return NORMALIZERS[name]()
+    return model.normalize if language is None else normalizer_of([language])
+
+
+def _part(utterance: Utterance) -> NDArray[np.float32]:
+    """Return the samples of an utterance: its recording, or the part that the manifest names."""
+    samples = audio.load(utterance.audio)
+    seconds = len(samples) / SAMPLE_RATE
+    if utterance.offset > 0 and utterance.offset >= seconds:
+        raise TyndaError(
+            f"{utterance.audio} lasts {seconds:g} s, and the manifest's offset is "
+            f"{utterance.offset:g} s: correct it"
+        )
+    end = utterance.offset + (utterance.duration or seconds)
+    # Durations of whole recordings are often rounded, or those of the file before a conversion.
+    last = len(samples) if end > seconds - _ROUNDED else round(end * SAMPLE_RATE)
+    return samples[round(utterance.offset * SAMPLE_RATE) : last]
 
 
 def _transcribe(
     model: Model, utterance: Utterance, options: Any, normalize: Callable[[str], str]
 ) -> Result:
-    samples = audio.load(utterance.audio)
+    samples = _part(utterance)
     started = time.perf_counter()
     # `transcribe` splits long recordings: some utterances of manifests last for minutes.
     text = model.transcribe(samples, options).text

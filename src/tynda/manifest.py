@@ -25,15 +25,18 @@ class Utterance:
     speaker: str | None
     language: str | None
     source: str
+    offset: float = 0.0
+    """Where the utterance begins in the recording, in seconds."""
 
 
-def read(path: str | os.PathLike[str]) -> list[Utterance]:
+def read(path: str | os.PathLike[str], *, parts: bool = False) -> list[Utterance]:
     """Read a manifest with one JSON object on each line, in UTF-8.
 
     ``audio_filepath`` (relative to the manifest's folder) and ``text`` are required;
     ``duration``, ``speaker`` and ``language`` are None where absent, and the default of
-    ``source`` is the manifest's stem. ``offset`` must be 0: each line has a whole file. Other
-    keys and blank lines are ignored. The existence of audio files is not checked.
+    ``source`` is the manifest's stem. Each line has a whole file, so that ``offset`` must be 0,
+    unless lines may name ``parts`` of recordings. Other keys and blank lines are ignored. The
+    existence of audio files is not checked.
 
     Raises:
         TyndaError: the file cannot be read, has no utterance, or has an invalid line; the
@@ -50,7 +53,7 @@ def read(path: str | os.PathLike[str]) -> list[Utterance]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                utterances.append(_utterance(path, line))
+                utterances.append(_utterance(path, line, parts))
             except _LineError as error:
                 raise TyndaError(f"{path}:{number}: {error}") from error
     if not utterances:
@@ -62,7 +65,7 @@ class _LineError(Exception):
     """An error in a line of a manifest."""
 
 
-def _utterance(path: Path, line: bytes) -> Utterance:
+def _utterance(path: Path, line: bytes, parts: bool) -> Utterance:
     try:
         entry = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
@@ -74,7 +77,7 @@ def _utterance(path: Path, line: bytes) -> Utterance:
     if audio is None or text is None:
         missing = "audio_filepath" if audio is None else "text"
         raise _LineError(f'no "{missing}", each line needs audio_filepath and text')
-    if entry.get("offset") not in (None, 0):
+    if not parts and entry.get("offset") not in (None, 0):
         raise _LineError('"offset" is not supported, cut the recording into one file for each line')
     if not audio or "\0" in audio:
         raise _LineError('"audio_filepath" is not a file name, give one')
@@ -83,10 +86,11 @@ def _utterance(path: Path, line: bytes) -> Utterance:
     return Utterance(
         audio=path.parent / audio,
         text=text,
-        duration=_duration(entry),
+        duration=_seconds(entry, "duration"),
         speaker=_string(entry, "speaker"),
         language=_string(entry, "language"),
         source=_string(entry, "source") or path.stem,
+        offset=_seconds(entry, "offset") or 0.0,
     )
 
 
@@ -102,12 +106,12 @@ def _string(entry: dict[str, Any], key: str) -> str | None:
     raise _LineError(f'"{key}" is not a string, put it in quotes')
 
 
-def _duration(entry: dict[str, Any]) -> float | None:
-    value = entry.get("duration")
+def _seconds(entry: dict[str, Any], key: str) -> float | None:
+    value = entry.get(key)
     if value is None:
         return None
     # The comparison also rejects NaN, infinity and integers too large for a float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= sys.float_info.max:
-        raise _LineError('"duration" is not a number of seconds, give one or leave it out')
+        raise _LineError(f'"{key}" is not a number of seconds, give one or leave it out')
     return float(value)

@@ -61,6 +61,12 @@ def load(
     return Model(library.load(name), backend=backend, bits=bits, threads=threads)
 
 
+def _load_again(
+    path: Path, backend: Backend | None, bits: int | None, threads: int | None
+) -> Model:
+    return load(path, backend=backend, bits=bits, threads=threads)
+
+
 class Model:
     """A recogniser: weights, front end and decoder, immutable and safe to share between threads.
 
@@ -84,9 +90,18 @@ class Model:
             trainable = model.family.trainable(model.config)
             return open_engine(model.weights, trainable, backend, bits, threads)
 
-        self.checkpoint = checkpoint
+        self.checkpoint, self._arguments = checkpoint, (backend, bits, threads)
         self.header, self.bytes = checkpoint.header, checkpoint.bytes
         self.head = head_of(checkpoint.family)(checkpoint, opened)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a model as its file's path and arguments: another process loads it again.
+
+        Raises `TyndaError` for a model without a file.
+        """
+        if self.checkpoint.path is None:
+            raise TyndaError("a model that is in no file cannot be pickled: save it first")
+        return _load_again, (self.checkpoint.path.absolute(), *self._arguments)
 
     def options(self, **given: Any) -> Any:
         """Return the decoder's options; those that are not ``given`` have their defaults.

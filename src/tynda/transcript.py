@@ -70,14 +70,20 @@ class Transcript:
     segments: Sequence[Segment] = ()
     language: str | None = None
     duration: float | None = None
+    language_probability: float | None = None
+    """Probability of a language that was detected, from 0 to 1; None where none was."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the transcript as JSON-able data, with times rounded to milliseconds."""
+        """Return the transcript as JSON-able data, with times rounded to milliseconds.
+
+        Segments have their number, from 0 on, as ``id``.
+        """
         return {
             "text": self.text,
             "language": self.language,
+            "language_probability": _confidence(self.language_probability),
             "duration": None if self.duration is None else round(float(self.duration), 3),
-            "segments": [segment.to_dict() for segment in self.segments],
+            "segments": [{"id": i} | s.to_dict() for i, s in enumerate(self.segments)],
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -162,10 +162,13 @@ def _forked(case: dict) -> Outcome:
 def main() -> None:
     """Import the commands, then answer until the input ends."""
     warm = ("transcribe", "evaluate", "models", "quantize", "export", "profile", "train")
+    warm += ("commands", "listen")
     modules = [f"tynda.cli.{name}" for name in warm]
     modules += ["tynda.heads.ctc.head", "tynda.heads.seq2seq.head", "tynda.store.huggingface"]
     modules += ["tynda.store.ctranslate2", "tynda.store.ggml", "tynda.quantization.run"]
     modules += ["tynda.text.whisper", "tynda.text.bytepairs", "tynda.quantization.methods"]
+    modules += ["tynda.commands.convert", "tynda.profiling.report", "tynda.profiling.report.diff"]
+    modules += ["tynda.profiling.plan", "tynda.profiling.run", "yaml"]
     modules += ["av", "soxr", "num2words", "threadpoolctl", "rich.console", "rich.table"]
     for name in (*modules, "numpy.random", "tokenizers", "difflib", "lzma", "av.subtitles.stream"):
         import_module(name)

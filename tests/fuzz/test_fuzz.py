@@ -9,142 +9,21 @@ the inputs of all cases that fail.
 import itertools
 import json
 import os
-import re
 import shutil
-from collections import Counter
-from pathlib import Path
 
 import click
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from fuzz_bases import ARPA, model_bytes, read_model, recordings, write_folders, write_models
-from fuzz_server import Server
+from fuzz_bases import ARPA, model_bytes
+from fuzz_cases import both, of
 from fuzz_values import changed, changes, edited, edits, numbers, picks, spots, texts
-from helpers import noise, write_wav
 from tynda.cli import main
 from tynda.heads.ctc import ngram
 
 if not hasattr(os, "fork") or not hasattr(os, "pidfd_open"):
     pytest.skip("needs fork and pidfd_open", allow_module_level=True)
-
-SHORT, LONG = 200, int(os.environ.get("TYNDA_FUZZ_CASES", "20000"))
-KEEP = os.environ.get("TYNDA_FUZZ_KEEP")
-FAST = settings(
-    max_examples=SHORT, deadline=None, database=None, derandomize=True, phases=[Phase.generate]
-)
-SLOW = settings(
-    FAST,
-    max_examples=LONG,
-    derandomize=False,
-    suppress_health_check=list(HealthCheck),
-)
-
-
-class Cases:
-    """Runs cases one after the other, and remembers those that fail."""
-
-    def __init__(self, server, folder):
-        self.server, self.folder, self.bases = server, folder, {}
-        self.failures, self.codes = [], Counter()
-        self.here = folder / "case"
-
-    def fresh(self):
-        """Return an empty folder for the next case."""
-        shutil.rmtree(self.here, ignore_errors=True)
-        self.here.mkdir()
-        return self.here
-
-    def run(self, arguments, written=(), **environment):
-        """Run a command line in the case's folder; an error may leave no file that it writes."""
-        before = {*self.here.iterdir()}
-        outcome = self.server.run([*map(str, arguments)], self.here, **environment)
-        self.codes[outcome.code] += 1
-        complaint = outcome.complaint()
-        left = {path.name for path in {*self.here.iterdir()} - before}
-        if left - {*written} or (outcome.code and left):
-            complaint = complaint or f"left {sorted(left)} behind"
-        if not complaint:
-            return
-        last = (outcome.err.strip().splitlines() or [""])[-1][:300]
-        where = re.findall(r'File "\S*/(\w+\.py)", line (\d+)', outcome.err)[-3:]
-        self.failures.append(f"{complaint}: tynda {' '.join(map(str, arguments))}: {last} {where}")
-        if KEEP:
-            kept = Path(KEEP) / f"{os.getpid()}-{len(os.listdir(KEEP)):05}"
-            shutil.copytree(self.here, kept)
-            about = {"arguments": [*map(str, arguments)], "environment": environment}
-            (kept / "case.json").write_text(json.dumps(about | outcome.__dict__, indent=1))
-
-    def report(self):
-        """Fail if a case did."""
-        shown = "\n".join(sorted({*self.failures})[:20])
-        count = self.codes.total()
-        print(f"{count} cases, by exit code {dict(self.codes)}")
-        assert not self.failures, f"{len(self.failures)} of {count} cases fail:\n{shown}"
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    """Whole inputs: models as (tensors, header, bytes), folders, recordings."""
-    folder = tmp_path_factory.mktemp("bases")
-    for name in ("models", "folders", "sounds"):
-        (folder / name).mkdir()
-    paths = write_models(folder / "models")
-    write_wav(folder / "a.wav", noise(0.4))
-    write_wav(folder / "b.wav", noise(0.3, 1))
-    return {
-        "models": {path.stem: (*read_model(path), path.read_bytes()) for path in paths},
-        "paths": {path.stem: path for path in paths},
-        "folders": write_folders(folder / "folders"),
-        "sounds": recordings(folder / "sounds"),
-        "a.wav": folder / "a.wav",
-        "b.wav": folder / "b.wav",
-    }
-
-
-@pytest.fixture
-def cases(server, bases, tmp_path):
-    cases = Cases(server, tmp_path)
-    cases.bases = bases
-    return cases
-
-
-def both(strategy):
-    """Make a test of a function of cases and a drawn value: a short one and a long one."""
-
-    def decorate(function):
-        def check(cases, each):
-            each(lambda drawn: function(cases, drawn))
-            cases.report()
-
-        def short(cases):
-            check(cases, lambda run: FAST(given(strategy)(lambda drawn: run(drawn)))())
-
-        def long(cases):
-            check(cases, lambda run: SLOW(given(strategy)(lambda drawn: run(drawn)))())
-
-        name = function.__name__
-        globals()[f"test_{name}"] = short
-        globals()[f"test_{name}_many"] = pytest.mark.slow(long)
-        return function
-
-    return decorate
-
-
-def of(items, pick):
-    """Return one of some items."""
-    items = list(items)
-    return items[pick % len(items)]
-
 
 # Model files
 
@@ -370,6 +249,9 @@ VERBS = {
     "evaluate": ["evaluate", "tiny", "m.jsonl"],
     "quantize": ["quantize", "tiny", "-o", "out.safetensors"],
     "export": ["export", "tiny", "out.tynda", "--seconds", "1"],
+    "commands": ["commands", "g.txt", "a.wav", "--model", "tiny"],
+    "profile run": ["profile", "run", "absent.safetensors"],  # nothing is to be measured
+    "listen": ["listen", "-", "--model", "tiny"],
     "models show": ["models", "show", "tiny"],
     "models plan": ["models", "plan", "tiny"],
     "models pull": ["models", "pull", "nobody/nothing"],
@@ -432,12 +314,13 @@ def options_and_environment(cases, drawn):
     os.link(cases.bases["a.wav"], here / "a.wav")
     os.link(cases.bases["paths"][model], here / "tiny")
     (here / "m.jsonl").write_text('{"audio_filepath": "a.wav", "text": "ab"}\n')
+    (here / "g.txt").write_text("ab\nba [ab]\n")
     arguments = list(VERBS[verb])
     if verb == "transcribe":
         arguments += ["--model", "tiny"]
     for pick, value in given_options:
         name, has_value = of(OPTIONS[verb], pick)
-        if name in ("--help", "-h", "--output-dir", "--output", "-o", "--save-plan"):
+        if name in ("--help", "-h", "--output-dir", "--output", "-o", "--save-plan", "--report"):
             continue
         arguments += [name, value.replace("\0", "")] if has_value else [name]
     environment = {

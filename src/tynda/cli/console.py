@@ -66,8 +66,12 @@ class Commands(click.Group):
         # A stream that the shell has closed (>&-) is None, and print would silently do nothing.
         sys.stdout = sys.stdout or _Closed()
         sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-        if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that cannot be encoded
-            sys.stdout.reconfigure(errors="backslashreplace")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal escapes what it cannot show; files and pipes have any text, as UTF-8.
+            is_terminal = sys.stdout.isatty()
+            sys.stdout.reconfigure(
+                encoding=None if is_terminal else "utf-8", errors="backslashreplace"
+            )
         try:
             with suppress(ValueError):  # only the main thread may set handlers
                 signal.signal(signal.SIGTERM, _terminate)

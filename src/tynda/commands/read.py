@@ -100,12 +100,17 @@ def _intents(convert: ModuleType, text: str, language: str | None) -> Grammar:
     for name, intent in intents.intents.items():
         for block in intent.data:
             converter = convert.Converter.of_intents(intents, block, language)
-            for source in block.sentence_texts:
+            texts, slots = block.sentence_texts, block.slots
+            if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+                raise TyndaError(f"the sentences of {name} are not a list of texts: write one")
+            if not isinstance(slots, dict):
+                raise TyndaError(f"the slots of {name} are not names with values: write them so")
+            for source in texts:
                 try:
                     template = converter.sentence(source)
                 except TyndaError as error:
                     raise TyndaError(f"{source[:80]!r} of {name}: {error}") from None
-                sentences.append(Sentence(template, source, str(name), dict(block.slots)))
+                sentences.append(Sentence(template, source, str(name), dict(slots)))
     return Grammar(tuple(sentences), intents.language)
 
 

@@ -64,6 +64,8 @@ class Session(ABC):
     def __init__(self) -> None:
         self.language: str | None = None
         """Code of the recording's language; None until it is known."""
+        self.language_probability: float | None = None
+        """Probability of the language; None where it was not detected."""
         self.seconds = 0.0
         """Duration of the audio that has been read so far."""
         self.text = ""
@@ -84,7 +86,8 @@ class Session(ABC):
     ) -> Transcript:
         """Return all segments and their text; the arguments are those of `segments`."""
         segments = list(self.segments(blocks, on_progress))
-        return Transcript(self.text, segments, self.language, self.seconds)
+        probability = self.language_probability
+        return Transcript(self.text, segments, self.language, self.seconds, probability)
 
 
 @dataclass(frozen=True)

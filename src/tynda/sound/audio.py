@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from tynda.errors import TyndaError
 from tynda.interrupts import import_whole
 from tynda.sound.channels import Mixer
-from tynda.sound.sources import Readable, Seekable, Source, check_pipe, reader
+from tynda.sound.damage import Inspector, inspector
+from tynda.sound.sources import Readable, Seekable, Source, check_pipe, reader, watch_pipe
 from tynda.sound.timeline import Timeline
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
 
 __all__ = ["MAX_SAMPLE", "SAMPLE_RATE", "Source", "load", "resampled", "resampler_from", "stream"]
 
@@ -40,6 +42,8 @@ Floats = NDArray[np.float32]
 # A sample rate outside these limits is invalid, and resampling from it could fill the memory.
 _SLOWEST, _FASTEST = 1_000, 1_000_000
 _READ = 1 << 18  # bytes read from a plain WAV at a time; always whole samples
+# Formats whose header states a duration that FFmpeg reports as it stands.
+_STATE_DURATION = ("flac", "aiff", "au", "wv", "tta")
 # Formats that FFmpeg reports as video although they are pictures or text.
 _PICTURES = ("image2", "gif", "apng", "ico", "tty")
 
@@ -75,9 +79,10 @@ def stream(
     so the whole pipe is first read into memory.
 
     - A damaged or truncated file gives all that can be decoded, as with ffmpeg, and a
-      `UserWarning` where the decoder detects it, or where a WAV, FLAC or MP3 (not through a
-      pipe) is shorter than its header states. A truncated Ogg or WebM cannot be told from a
-      short one.
+      `UserWarning` where the decoder detects it, where the file is shorter than its header states
+      (WAV, FLAC, AIFF, AU, CAF, WavPack, TTA, Matroska, WebM, and MP3 but from a pipe), where
+      pages of an Ogg are damaged, missing, or without the last one, and where elements or
+      checksums of a Matroska or WebM are damaged.
     - The padding at the end of an MP3 (some milliseconds) is removed, but not from a pipe, where
       FFmpeg does not know the length: the text may differ in a letter. Prefer to give the file.
     - A recording of zero samples gives no block (`load`: shape `[0]`).
@@ -123,9 +128,12 @@ def _samples(
     if number in (None, 1) and (channels := _seek_plain_wav(file, head)):
         yield from _read_plain_wav(file, *channels, Mixer(name))
         return
+    checks = inspector(head)
+    if checks is not None:
+        watch_pipe(file, checks.feed)
     with _container(file, name, number) as (container, track):
         stated = _stated(container, track, head)
-        yield from resampled(_frames(file, container, track, name, stated))
+        yield from resampled(_frames(file, container, track, name, stated, checks))
 
 
 def _seek_plain_wav(file: Readable, head: bytes) -> tuple[int, int] | None:
@@ -207,9 +215,13 @@ def _stated(container: InputContainer, track: AudioStream, head: bytes) -> float
     if container.format.name == "wav":  # FFmpeg would correct the duration by the file's size
         return _stated_wav(head)
     # The duration of an MP3 is a guess unless a Xing header gives it and the start time.
-    known = container.format.name == "flac" or (container.format.name == "mp3" and track.start_time)
+    known = container.format.name in _STATE_DURATION or (
+        container.format.name == "mp3" and track.start_time
+    )
     if known and track.duration and track.time_base:
         return float(track.duration * track.time_base)
+    if container.format.name == "caf" and track.codec_context.name.startswith("pcm_"):
+        return track.frames / track.codec_context.sample_rate
     return 0.0
 
 
@@ -233,7 +245,12 @@ def _chunks(head: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _frames(
-    file: Readable, container: InputContainer, track: AudioStream, name: str, stated: float
+    file: Readable,
+    container: InputContainer,
+    track: AudioStream,
+    name: str,
+    stated: float,
+    checks: Inspector | None,
 ) -> Iterator[tuple[int, Floats]]:
     """Yield sample rate and mono samples of each decoded frame; warn where audio is lost.
 
@@ -245,7 +262,7 @@ def _frames(
     damaged, seconds = False, 0.0
     timeline, mixer = Timeline((container.start_time or 0) / av.time_base), Mixer(name)
     try:
-        for packet in container.demux(track):
+        for packet in _packets(container, track):
             check_pipe(file)
             try:
                 frames = packet.decode()
@@ -265,21 +282,57 @@ def _frames(
                     yield frame.sample_rate, block
                 seconds += lasts
                 yield frame.sample_rate, samples
-    except av.FFmpegError:
-        damaged = True
+    except av.FFmpegError:  # a pipe of WavPack ends in an error
+        damaged = not 0 < stated <= seconds + 0.01
     check_pipe(file)
-    if damaged and seconds == 0:
+    broken = checks is not None and _broken(file, checks)
+    # Recorders in web browsers state inexact durations, and those of a video may be the picture's.
+    if checks and len(container.streams) == 1 and timeline.end < checks.stated - 0.5:
+        stated = checks.stated
+    _report(name, seconds, stated, damaged, broken)
+
+
+def _broken(file: Readable, checks: Inspector) -> bool:
+    """Return whether the structure of a file is damaged; the decoder has read it."""
+    if hasattr(file, "seek"):
+        file.seek(0)
+        while data := file.read(_READ):
+            checks.feed(data)
+        return checks.damaged()
+    while file.read(_READ):  # the rest of a pipe, which the container does not need
+        pass
+    check_pipe(file)
+    return checks.damaged()
+
+
+def _report(name: str, seconds: float, stated: float, damaged: bool, broken: bool) -> None:
+    """Warn where less than the ``stated`` seconds were decoded, or the file is damaged.
+
+    ``damaged`` is what the decoder found, and ``broken`` the structure of the file.
+    """
+    if (damaged or broken) and seconds == 0:
         raise TyndaError(f"{name} is damaged: nothing in it can be decoded; create it again")
-    if damaged:
-        warnings.warn(
-            f"{name} is damaged or cut short; {seconds:.1f} s of it could be decoded",
-            stacklevel=2,
-        )
-    elif seconds < stated - max(0.1, 0.01 * stated):
-        warnings.warn(
-            f"{name} is cut short: {seconds:.1f} s of the {stated:.1f} s that its header states",
-            stacklevel=2,
-        )
+    short = seconds < stated - max(0.1, 0.01 * stated)
+    if damaged or (broken and not short):
+        message = f"{name} is damaged or cut short; {seconds:.1f} s of it could be decoded"
+        warnings.warn(message, stacklevel=3)
+    elif short:
+        stands = f"the {stated:.1f} s that its header states"
+        warnings.warn(f"{name} is cut short: {seconds:.1f} s of {stands}", stacklevel=3)
+
+
+def _packets(container: InputContainer, track: AudioStream) -> Iterator[Packet[AudioStream]]:
+    """Yield the packets of a track.
+
+    PyAV raises IndexError for a packet of a stream that begins after the header, as damaged files
+    have them and FLV may; a new demultiplexer continues behind that packet.
+    """
+    while True:
+        try:
+            yield from container.demux(track)
+            return
+        except IndexError:
+            continue
 
 
 def _silence(seconds: float, rate: int) -> Iterator[Floats]:

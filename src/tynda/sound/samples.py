@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ Floats = NDArray[np.float32]
 
 _MAX_RATE = 768_000
 _MAX_CHANNELS = 64
+_LOUD = 100
+"""Times full scale above which nobody has scaled floats: mixing and filters stay far below."""
 
 
 def is_samples(source: Any) -> bool:
@@ -35,7 +38,7 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
     ``given`` in hertz.
 
     Raises `TyndaError` for another type, shape or rate, for samples that are not finite, and for
-    floats that are integers beyond full scale.
+    floats that are integers beyond full scale. Warns of floats that exceed full scale by far.
     """
     if hasattr(given, "detach"):  # a tensor, perhaps with a gradient or on a device
         given = given.detach().cpu()
@@ -53,6 +56,12 @@ def as_samples(given: Any, sample_rate: int = SAMPLE_RATE) -> Floats:
         raise TyndaError(
             "samples must be floats with full scale at ±1, but these are whole numbers: divide "
             "16-bit samples by 32768, or give them as int16"
+        )
+    if (loudest := max(-lowest, highest)) > _LOUD:
+        warnings.warn(
+            f"samples reach {loudest:.0f} times full scale: divide 16-bit samples by 32768, or "
+            "give them as int16",
+            stacklevel=4,
         )
     if sample_rate == SAMPLE_RATE:
         return floats

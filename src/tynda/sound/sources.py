@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol
 
 from tynda.errors import TyndaError
 
-__all__ = ["Readable", "Seekable", "Source", "check_pipe", "reader", "standard_input"]
+__all__ = ["Readable", "Seekable", "Source", "check_pipe", "reader", "standard_input", "watch_pipe"]
 
 Source = str | PathLike[str] | bytes | BinaryIO
 
@@ -46,14 +46,19 @@ class _Pipe:
         # a buffer.
         self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
         self._error: BaseException | None = None
+        self.watch: Callable[[bytes], None] | None = None
+        """A function that gets all bytes that are read, too."""
 
     def read(self, size: int = -1, /) -> bytes:
         try:
             if self._error is not None:
                 return b""
-            if not self._head:
-                return self._read(size)
-            given, self._head = self._head[:size], self._head[size:]
+            if self._head:
+                given, self._head = self._head[:size], self._head[size:]
+            else:
+                given = self._read(size)
+            if self.watch is not None:
+                self.watch(given)
             return given
         except BaseException as error:
             self._error = error
@@ -153,6 +158,12 @@ def _rewound(file: BinaryIO, name: str) -> tuple[Readable, bytes]:
         whole.seek(0)
         return whole, head
     return _Pipe(head, file), head
+
+
+def watch_pipe(file: Readable, watch: Callable[[bytes], None]) -> None:
+    """Have all bytes that are read from a pipe given to a function, too."""
+    if isinstance(file, _Pipe):
+        file.watch = watch
 
 
 def check_pipe(file: Readable) -> None:

@@ -20,7 +20,8 @@ class Timeline:
 
     def __init__(self, start: float) -> None:
         """``start`` is the time at which the container begins, in seconds."""
-        self._end = start
+        self.end = start
+        """The time at which the last frame ends, in seconds."""
         self._left = _MAX_SILENCE
 
     def silence(self, time: float | None, seconds: float) -> float:
@@ -29,9 +30,9 @@ class Timeline:
         The frame's ``time`` is in seconds, None where it has none. It lasts ``seconds``.
         """
         if time is None:
-            self._end += seconds
+            self.end += seconds
             return 0.0
-        gap, self._end = time - self._end, time + seconds
+        gap, self.end = time - self.end, time + seconds
         if not MIN_GAP <= gap <= self._left:
             return 0.0
         self._left -= gap

@@ -11,6 +11,7 @@ from tynda.heads.settings import (
     EXPECTED,
     LONG,
     SEARCH,
+    TIMES,
     Count,
     FileName,
     NotNegative,
@@ -83,6 +84,8 @@ class CTCOptions:
         "file; the nearest that the model was trained for.",
         heading=LONG,
         metavar="SECONDS",
+    word_timestamps: bool = setting(
+        False, "Nothing changes: words always have their times.", heading=TIMES
     )
 
     def __post_init__(self) -> None:

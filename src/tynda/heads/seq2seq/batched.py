@@ -50,14 +50,15 @@ def transcribe(
     blocks: Iterable[Floats],
     speech: SpeechDetector,
     options: Options,
-    on_language: Callable[[str | None], None],
+    on_language: Callable[[str | None, float | None], None],
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[TimedSegment]:
     """Yield the segments of a recording, those of a batch as soon as it is decoded.
 
     ``blocks`` are consecutive samples ``[n]`` at 16 kHz, of any lengths, in which ``speech`` is
-    detected; memory holds the windows of a batch. ``on_language`` is called with the language
-    before the first segment, ``on_progress`` with the number of seconds that have been processed.
+    detected; memory holds the windows of a batch. ``on_language`` is called with the language, and
+    its probability where it was detected, before the first segment, ``on_progress`` with the number
+    of seconds that have been processed.
     With ``multilingual``, every window has its own language. Raises `TyndaError` for options that
     the model does not support.
     """
@@ -65,7 +66,7 @@ def transcribe(
     ranges = clip_ranges(options.clip_timestamps)
     windows = speech_windows(blocks, speech, ranges, 2 * network.config.frames, front.hop)
     language, prompt = options.language, PromptHistory(network, options).prompt()
-    on_language(language)
+    on_language(language, None)
     random = RandomSource(options.seed)
     last_end = 0.0
     cross: CrossKV[Any] | None = None
@@ -75,15 +76,17 @@ def transcribe(
         # Memory holds the keys and values of one batch only.
         cross = item_cross = decoder = None
         cross = encode_windows(network, [front(samples) for _, samples in group], options)
-        languages = [language] * len(group)
+        detected: list[tuple[str, float]] = []
         if options.multilingual:
-            languages = [*likeliest_languages(network, cross)]
+            detected = likeliest_languages(network, cross)
         elif network.tokenizer.multilingual and language is None:
-            found_in_first = likeliest_languages(network, _select_item(network, cross, 0))
-            languages = [*found_in_first] * len(group)
-        if language is None and languages[0] is not None:
+            detected = likeliest_languages(network, _select_item(network, cross, 0)) * len(group)
+        languages = [language] * len(group)
+        if detected:
+            languages = [code for code, _ in detected]
+        if language is None and detected:
             language = languages[0]
-            on_language(language)
+            on_language(*detected[0])
         results = decode(
             network,
             cross,

@@ -227,6 +227,7 @@ class _Session(Session):
                     for w in found.words
                 ],
                 **({"language": found.language} if self._options.multilingual else {}),
+                seek=found.seek,
                 no_speech_prob=round(found.result.no_speech_prob, 4),
             )
 
@@ -257,8 +258,9 @@ class _Session(Session):
             self.seconds = samples / SAMPLE_RATE
             yield block
 
-    def _set_language(self, language: str | None) -> None:
+    def _set_language(self, language: str | None, probability: float | None) -> None:
         self.language = language if self._head.network.tokenizer.multilingual else "en"
+        self.language_probability = probability
 
 
 def _is_trained_for_short_windows(model: Checkpoint) -> bool:

@@ -52,7 +52,7 @@ class WindowLiveDecoder(LiveDecoder):
         features = self._front(samples)[: self._window]
         cross = encode_windows(network, [features], options)
         if self.language is None:
-            (self.language,) = likeliest_languages(network, cross)
+            ((self.language, _),) = likeliest_languages(network, cross)
         language = self.language if network.tokenizer.multilingual else None
         # The decoder writes all words again: where it is forced to begin with words that it would
         # now write in another way, what it writes next is worse.

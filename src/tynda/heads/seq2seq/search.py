@@ -155,9 +155,11 @@ class Network:
         return programs.cache(self.config, rows, capacity, partial(np.zeros, dtype=np.float32))
 
 
-def likeliest_languages(network: Network, cross: CrossKV[Any]) -> list[str]:
-    """Return the code of the most likely language of each window; see `detect_language`."""
-    return [max(found, key=lambda code: found[code]) for found in detect_language(network, cross)]
+def likeliest_languages(network: Network, cross: CrossKV[Any]) -> list[tuple[str, float]]:
+    """Return code and probability of the most likely language of each window; see
+    `detect_language`."""
+    found = detect_language(network, cross)
+    return [max(window.items(), key=lambda item: item[1]) for window in found]
 
 
 def detect_language(network: Network, cross: CrossKV[Any]) -> list[dict[str, float]]:

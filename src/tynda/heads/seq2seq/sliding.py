@@ -67,14 +67,15 @@ def transcribe(
     network: Network,
     recording: Recording,
     options: Options,
-    on_language: Callable[[str | None], None],
+    on_language: Callable[[str | None, float | None], None],
     on_progress: Callable[[float], None] | None = None,
     activity: Activity | None = None,
 ) -> Iterator[TimedSegment]:
     """Yield the segments of a recording, those of a window as soon as it is decoded.
 
     The ``recording`` ends in one additional window of silence, as in the reference. ``on_language``
-    is called with the language before the first segment, ``on_progress`` with the number of seconds
+    is called with the language, and its probability where it was detected, before the first
+    segment, ``on_progress`` with the number of seconds
     that have been processed. ``activity`` says where somebody speaks: there is no text elsewhere,
     and the language is that of the first window with speech; with ``multilingual``, every window
     has its own. Raises `TyndaError` for options that
@@ -83,14 +84,16 @@ def transcribe(
     size = 2 * network.config.frames
     language = options.language
     is_unknown = network.tokenizer.multilingual and language is None and not options.multilingual
+    probability: float | None = None
     if is_unknown and activity is None:
-        language, is_unknown = _language(network, recording, 0, options), False
-    on_language(language)
+        language, probability = _language(network, recording, 0, options)
+        is_unknown = False
+    on_language(language, probability)
     history, random = PromptHistory(network, options), RandomSource(options.seed)
     last_speech_end = 0.0
     ranges = clip_ranges(options.clip_timestamps)
     for at, (begin, end) in enumerate(ranges):
-        # Later ranges may begin earlier.
+        # A later range may begin before the end of this one.
         later = min((first for first, _ in ranges[at + 1 :]), default=sys.maxsize)
         recording.forget(min(begin, later))
         if activity is not None:
@@ -118,14 +121,15 @@ def transcribe(
                     on_progress(seek / FRAMES_PER_SECOND)
                 continue
             if is_unknown:
-                language, is_unknown = _language(network, recording, seek, options), False
-                on_language(language)
+                language, probability = _language(network, recording, seek, options)
+                is_unknown = False
+                on_language(language, probability)
             cross = decoder = None  # Memory holds the keys and values of one window only.
             cross = encode_windows(network, [recording.window(seek, stop)], options)
             if options.multilingual:
-                before, (language,) = language, likeliest_languages(network, cross)
+                before, ((language, probability),) = language, likeliest_languages(network, cross)
                 if before is None:
-                    on_language(language)
+                    on_language(language, probability)
                 elif language != before:  # A prompt in another language would be continued in it.
                     history.forget()
             # Whether the recording ends within a silence that counts as long is known then.
@@ -136,13 +140,17 @@ def transcribe(
             doubtful = evidence is Evidence.DOUBTFUL and not is_confident(result, options)
             if doubtful or is_silence(result, options):
                 seek += count
+                if on_progress:
+                    on_progress(seek / FRAMES_PER_SECOND)
                 continue
             found, seek = decoder.split(result)
             if activity is not None and is_repetitive(result, options):
                 found = cut_repetitions(found, network.tokenizer)
             if options.word_timestamps:
                 timed, seek = decoder.refine_by_words(found, seek, last_speech_end)
-                if timed is None:
+                if timed is None:  # A silence is skipped.
+                    if on_progress:
+                        on_progress(seek / FRAMES_PER_SECOND)
                     continue
                 found, end_of_speech = timed, last_word_end(timed)
                 last_speech_end = last_speech_end if end_of_speech is None else end_of_speech
@@ -156,27 +164,30 @@ def transcribe(
     recording.drain()
 
 
-def _language(network: Network, recording: Recording, begin: int, options: Options) -> str:
-    """Detect the language of the window from frame ``begin`` on; see `transcribe`."""
+def _language(
+    network: Network, recording: Recording, begin: int, options: Options
+) -> tuple[str, float]:
+    """Detect the language of the window from frame ``begin`` on, and its probability; see
+    `transcribe`."""
     size = 2 * network.config.frames
     # A short recording is followed by features of silence here, not by zeros, as in the reference.
     end = begin + size
     if options.window != "exact":
         end = recording.end(end)
     cross = encode_windows(network, [recording.window(begin, end)], options)
-    (language,) = likeliest_languages(network, cross)
-    return language
+    (found,) = likeliest_languages(network, cross)
+    return found
 
 
 def clip_ranges(times: Sequence[float]) -> list[tuple[int, int]]:
-    """Return begin and end, in frames, of each part of the recording that is transcribed.
+    """Return begin and end, in frames, of each part of the recording, in the order of time.
 
     ``times`` are the option ``clip_timestamps``. A part without an end has `sys.maxsize` as such.
     """
     frames = [round(t * FRAMES_PER_SECOND) for t in times] or [0]
     if len(frames) % 2:
         frames.append(sys.maxsize)
-    return list(zip(frames[::2], frames[1::2], strict=True))
+    return sorted(zip(frames[::2], frames[1::2], strict=True))
 
 
 def warn_beyond_end(begin: int, content_frames: int) -> None:
@@ -281,7 +292,9 @@ class WindowDecoder:
         self, tokens: list[int], start: float, end: float, result: DecodingResult
     ) -> TimedSegment:
         text = self.network.tokenizer.decode(tokens)
-        return TimedSegment(start, end, tokens, text, result, language=self.language)
+        return TimedSegment(
+            start, end, tokens, text, result, language=self.language, seek=self.seek
+        )
 
     def refine_by_words(
         self, found: list[TimedSegment], seek: int, last_speech_end: float

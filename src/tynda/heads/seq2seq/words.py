@@ -40,6 +40,8 @@ class TimedSegment:
     words: list[WordTiming] = field(default_factory=list)
     language: str | None = None
     """Code of the language of the window; None for a model with one language."""
+    seek: int = 0
+    """The first frame of the window, of which a second has 100."""
 
 
 def last_word_end(pieces: Sequence[TimedSegment]) -> float | None:
