@@ -143,7 +143,7 @@ def test_another_model_does_not_exist(client):
 def test_what_cannot_translate_says_so(client):
     with (
         DIGITS.open("rb") as file,
-        pytest.warns(DeprecationWarning),
+        pytest.warns(DeprecationWarning, match="deprecated"),
         pytest.raises(openai.BadRequestError) as caught,
     ):
         client.audio.translations.create(file=file, model="digits-en")
@@ -177,7 +177,10 @@ def test_a_whisper_gives_words_prompts_and_translations(tmp_path):
                 timestamp_granularities=["word", "segment"],
                 prompt="Mark",
             )
-        with path.open("rb") as file, pytest.warns(DeprecationWarning):  # the client's own
+        with (
+            path.open("rb") as file,
+            pytest.warns(DeprecationWarning, match="deprecated"),
+        ):  # the client's own
             translated = client.audio.translations.create(file=file, model="whisper-1")
         expected = model.transcribe(path, word_timestamps=True, initial_prompt="Mark")
         assert translated.text == model.transcribe(path, task="translate").text

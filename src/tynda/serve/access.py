@@ -38,8 +38,6 @@ def authorize(connection: HTTPConnection, scope: str | None = None) -> Key:
             headers={"WWW-Authenticate": "Bearer"},
         )
     connection.state.key = key.id
-    if scope is not None and scope not in key.scopes:
-        raise ServeError(403, f"this key lacks the scope {scope!r}", code="missing_scope")
     if wait := service.rates.wait(key):
         seconds = math.ceil(wait)
         raise ServeError(
@@ -48,6 +46,8 @@ def authorize(connection: HTTPConnection, scope: str | None = None) -> Key:
             code="rate_limit_exceeded",
             headers={"Retry-After": str(seconds)},
         )
+    if scope is not None and scope not in key.scopes:
+        raise ServeError(403, f"this key lacks the scope {scope!r}", code="missing_scope")
     return key
 
 

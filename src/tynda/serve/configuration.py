@@ -1,4 +1,4 @@
-"""The server's settings from its file, its environment and its flags; later ones have precedence."""
+"""The server's settings from its file, its environment and its flags; flags have precedence."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Name = Annotated[
 ]
 Scopes = Annotated[
     tuple[str, ...],
-    Rule(f"one or more of {', '.join(SCOPES)}", lambda x: 0 < len(x) and {*x} <= {*SCOPES}),
+    Rule(f"one or more of {', '.join(SCOPES)}", lambda x: len(x) > 0 and {*x} <= {*SCOPES}),
 ]
 
 

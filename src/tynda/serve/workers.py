@@ -20,7 +20,7 @@ _NEW_SHARE = 0.2
 """The share of the newest duration in the mean of durations."""
 
 
-class Busy(Exception):
+class Busy(Exception):  # noqa: N818
     """No slot is free; ``retry_after`` is the number of seconds in which one may be."""
 
     def __init__(self, retry_after: int) -> None:
@@ -28,7 +28,7 @@ class Busy(Exception):
         self.retry_after = retry_after
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818
     """A computation ended early, because nobody waits for it any more or its time was over."""
 
 
