@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 import tynda
 from tynda.errors import TyndaError
-from tynda.serve import catalogue, transcriptions
+from tynda.serve import catalogue, listen, transcriptions
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.observe import LimitedBody, Observed
 from tynda.serve.service import Service
@@ -42,8 +42,10 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
+    app.state.sessions = listen.Sessions(service)
     app.include_router(transcriptions.router)
     app.include_router(catalogue.router)
+    app.include_router(listen.router)
     for kind in (ServeError, TyndaError, Busy, Stopped, TimeoutError):
         app.add_exception_handler(kind, _mistake)
     app.add_exception_handler(HTTPException, _refused)
