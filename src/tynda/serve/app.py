@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 
 import tynda
 from tynda.errors import TyndaError
-from tynda.serve import catalogue, listen, transcriptions
+from tynda.serve import catalogue, listen, realtime, transcriptions
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.observe import LimitedBody, Observed
 from tynda.serve.service import Service
 from tynda.serve.workers import Busy, Stopped
+from tynda.serve.wyoming import serving_wyoming
 
 __all__ = ["create_app"]
 
@@ -29,7 +30,8 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            yield
+            async with serving_wyoming(service):
+                yield
         finally:
             service.close()
 
@@ -46,6 +48,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(transcriptions.router)
     app.include_router(catalogue.router)
     app.include_router(listen.router)
+    app.include_router(realtime.router)
     for kind in (ServeError, TyndaError, Busy, Stopped, TimeoutError):
         app.add_exception_handler(kind, _mistake)
     app.add_exception_handler(HTTPException, _refused)

@@ -38,6 +38,8 @@ class Service:
         self.workers = Workers(settings.workers, "transcribe")
         self.live_slots = Slots(settings.live_sessions)
         self.live_workers = Workers(settings.workers, "live")
+        self.wyoming_port: int | None = None
+        """The port of the Wyoming protocol, once it is served."""
         self.is_closing = False
         gauge = self.metrics.gauge
         gauge("requests_held", "Recordings that wait or run.", lambda: len(self.slots))

@@ -14,6 +14,7 @@ from tynda.serve.access import service_of
 from tynda.serve.answers import FORMATS, MEDIA_TYPES, Format, answer, event
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.logs import log_error
+from tynda.serve.texts import Texts
 from tynda.serve.uploads import UploadRoute, disconnected, result_of, ticket_of
 from tynda.serve.workers import Ticket
 from tynda.transcript import Transcript
@@ -188,7 +189,7 @@ async def _answered(
         )
     ticket = ticket_of(request)
     if stream:
-        texts = _Texts()
+        texts = Texts()
         future = service.submit(data, options, ticket, texts.put)
         return await _streamed(request, ticket, texts, future)
     transcript = await result_of(request, ticket, service.submit(data, options, ticket))
@@ -196,25 +197,8 @@ async def _answered(
     return Response(body, media_type=MEDIA_TYPES[wanted])
 
 
-class _Texts:
-    """Texts that a worker writes and the event loop reads."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
-
-    def put(self, text: str | None) -> None:
-        """Add a text, or None as the end; a loop that has ended takes nothing."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, text)
-
-    async def get(self) -> str | None:
-        """Wait for the next text."""
-        return await self._queue.get()
-
-
 async def _streamed(
-    request: Request, ticket: Ticket, texts: _Texts, future: Future[Transcript]
+    request: Request, ticket: Ticket, texts: Texts, future: Future[Transcript]
 ) -> Response:
     """Return the answer with events, once there is a first text or a mistake."""
     future.add_done_callback(lambda _: texts.put(None))
