@@ -22,6 +22,9 @@ __all__ = ["PARAMETERS", "Upload", "check_options", "transcribe"]
 
 Floats = NDArray[np.float32]
 
+FORMATS = "aac,aiff,amr,asf,au,avi,caf,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,webm"
+"""FFmpeg's demuxers that read recordings of strangers: plain containers, and no playlists, scripts
+or descriptions of streams."""
 PARAMETERS = {
     "language": "language",
     "initial_prompt": "prompt",
@@ -98,7 +101,7 @@ def transcribe(
     check_options(model, options)
     session = model.session(**options)
     blocks: Iterable[Floats] = (
-        audio.stream(Upload(source, ticket))
+        audio.stream(Upload(source, ticket), formats=FORMATS)
         if isinstance(source, bytes)
         else (source[i : i + 30 * SAMPLE_RATE] for i in range(0, len(source), 30 * SAMPLE_RATE))
     )

@@ -36,6 +36,8 @@ _MAX_HEADER = 1 << 16
 _MAX_PAYLOAD = 1 << 20
 """Maximum number of bytes of an event's audio."""
 _MAX_CHANNELS = 8
+_LINGER_SECONDS = 2.0
+"""Seconds in which a client that made a mistake may end what it is sending."""
 _WIDTHS: Mapping[int, Any] = {1: np.uint8, 2: np.int16, 4: np.int32}
 """Bytes of a sample -> its type."""
 
@@ -153,8 +155,13 @@ class _Connection:
             if known is None:
                 log_error(error)
                 known = ServeError(500, "internal error", code="internal_error")
-            with suppress(OSError):
+            with suppress(OSError, TimeoutError):
                 await self._write(Error(known.detail, known.code))
+                # A connection that is closed with unread bytes is reset, and the error is lost.
+                self._writer.write_eof()
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    while await self._reader.read(_MAX_HEADER):
+                        pass
         finally:
             if self._recording is not None:
                 self._recording.ticket.release()
