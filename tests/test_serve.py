@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -415,6 +416,67 @@ def test_the_command_prints_a_key_once_and_ends_by_a_signal(tmp_path):
     assert text.count(key) == 1
     assert "six" not in text
     assert "Traceback" not in text
+
+
+def test_nothing_outside_is_called(tmp_path):
+    psutil = pytest.importorskip("psutil")
+    with process(tmp_path, "--wyoming-port", "0") as (server, child):
+        assert send(server).status_code == 200
+        about = psutil.Process(child.pid).net_connections()
+    assert about
+    for each in about:
+        assert each.laddr.ip == "127.0.0.1"
+        assert not each.raddr or each.raddr.ip == "127.0.0.1"
+
+
+def certificate(folder):
+    """Write a certificate for 127.0.0.1, signed by itself, and its key."""
+    pytest.importorskip("cryptography")
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(alternative, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "a.pem").write_bytes(signed.public_bytes(pem))
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "a.key").write_bytes(private)
+    return str(folder / "a.pem"), str(folder / "a.key")
+
+
+def test_tls_and_cors_are_served_where_they_are_set(tmp_path):
+    certified, key = certificate(tmp_path)
+    trusted = ssl.create_default_context(cafile=certified)
+    asked = {**HEADERS, "Origin": "https://a.example"}
+    given = {"tls_certificate": certified, "tls_key": key, "cors": "https://a.example"}
+    with serving(tmp_path, **given) as server:
+        answer = httpx.get(f"{server.url}/v1/models", headers=asked, verify=trusted)
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
+        other = {**HEADERS, "Origin": "https://b.example"}
+        answer = httpx.get(f"{server.url}/v1/models", headers=other, verify=trusted)
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    with serving(tmp_path) as server:
+        answer = httpx.get(f"{server.url}/v1/models", headers=asked)
+        assert answer.status_code == 200
+        assert "Access-Control-Allow-Origin" not in answer.headers
 
 
 def test_a_running_request_is_finished_after_sigterm(tmp_path):

@@ -52,6 +52,11 @@ def printed(*args):
     return result.stdout
 
 
+@pytest.mark.parametrize("path", sorted(DEMO.glob("*.opus")), ids=lambda path: path.stem)
+def test_every_recording_has_the_text_of_the_command_line(client, path):
+    assert create(client, path, response_format="text") == printed(str(path))
+
+
 def test_the_text_is_that_of_the_command_line(client):
     assert create(client).text + "\n" == printed(str(DIGITS)) == "six eight zero two\n"
     assert create(client, response_format="text") == printed(str(DIGITS))
