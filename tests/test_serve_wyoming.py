@@ -10,11 +10,13 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("wyoming")
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncTcpClient
 from wyoming.error import Error
-from wyoming.event import Event
+from wyoming.event import Event, async_write_event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
@@ -131,6 +133,38 @@ def test_junk_and_clients_that_leave_free_their_slots(server, pcm):
     for data in (b"[]\n", b"{}\n", b'{"type": 3}\n', b"x" * 100_000 + b"\n", b'{"type": "x"'):
         asyncio.run(junk(data))
     talk(server, recording(pcm[0])[:-1], 0)
+    until(lambda: len(server.service.slots) == 0)
+
+
+VALUES = st.one_of(
+    st.none(), st.integers(), st.text(max_size=5), st.lists(st.integers(), max_size=2), st.floats()
+)
+EVENTS = st.builds(
+    Event,
+    st.sampled_from(["transcribe", "audio-start", "audio-chunk", "audio-stop", "ping", "x"]),
+    st.dictionaries(
+        st.sampled_from(
+            ["name", "language", "rate", "width", "channels", "transcript_names", "text"]
+        ),
+        st.one_of(VALUES, st.sampled_from([16_000, 2, 1])),
+    ),
+    st.one_of(st.none(), st.binary(max_size=50)),
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(EVENTS, max_size=6))
+def test_any_events_are_answered(server, events):
+    async def talked():
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.service.wyoming_port)
+        for event in events:
+            await async_write_event(event, writer)
+        writer.write_eof()
+        answers = await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+        return answers
+
+    assert b"internal_error" not in asyncio.run(talked())
     until(lambda: len(server.service.slots) == 0)
 
 

@@ -40,7 +40,7 @@ class _Sections(Sections, click.Group):
 )
 @setting_options(ServeSettings)
 @click.pass_context
-def serve(ctx: click.Context, config: str | None, **given: Any) -> None:
+def serve(ctx: click.Context, /, config: str | None, **given: Any) -> None:
     """Serve a model by OpenAI's audio API, WebSockets and the Wyoming protocol.
 
     Each option is also a setting of the file and an environment variable, such as

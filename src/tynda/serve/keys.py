@@ -20,7 +20,7 @@ from tynda.files import read_json, write_whole
 __all__ = ["SCOPES", "Key", "Keys", "RateLimit", "add", "default_file", "read", "revoke"]
 
 SCOPES = ("transcribe", "listen", "metrics")
-"""What a key may do: send recordings, open live sessions, read /metrics."""
+"""The rights that a key may have: to send recordings, to open live sessions, to read /metrics."""
 
 _PREFIX = "tynda"
 _MIN_LENGTH = 16

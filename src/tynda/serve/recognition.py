@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,7 @@ def transcribe(
     check_options(model, options)
     session = model.session(**options)
     blocks: Iterable[Floats] = (
-        audio.stream(Upload(source, ticket), formats=FORMATS)
+        audio.stream(cast(BinaryIO, Upload(source, ticket)), formats=FORMATS)
         if isinstance(source, bytes)
         else (source[i : i + 30 * SAMPLE_RATE] for i in range(0, len(source), 30 * SAMPLE_RATE))
     )

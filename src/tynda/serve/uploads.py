@@ -85,9 +85,8 @@ async def result_of(request: Request, ticket: Ticket, future: Future[T]) -> T:
     result = asyncio.wrap_future(future)
     left = asyncio.create_task(disconnected(request))
     try:
-        await asyncio.wait(
-            {result, left}, timeout=ticket.remaining, return_when=asyncio.FIRST_COMPLETED
-        )
+        waited: set[asyncio.Future[Any]] = {result, left}
+        await asyncio.wait(waited, timeout=ticket.remaining, return_when=asyncio.FIRST_COMPLETED)
         if result.done():
             return result.result()
         if left.done():

@@ -21,6 +21,7 @@ from wyoming.info import AsrModel, AsrProgram, Attribution, Describe, Info
 from wyoming.ping import Ping, Pong
 
 import tynda
+from tynda.checks import is_whole
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.live import check_rate
 from tynda.serve.logs import log, log_error
@@ -112,9 +113,10 @@ class _Recording:
     def __init__(self, ticket: Ticket, data: Mapping[str, Any]) -> None:
         self.ticket, self._audio = ticket, bytearray()
         self._rate = check_rate(data.get("rate"))
-        self._width, self._channels = data.get("width"), data.get("channels")
-        channels = range(1, _MAX_CHANNELS + 1)
-        if self._width not in _WIDTHS or self._channels not in channels:
+        self._width: Any = data.get("width")
+        self._channels: Any = data.get("channels")
+        is_known = is_whole(self._width, 1) and self._width in _WIDTHS
+        if not (is_known and is_whole(self._channels, 1, _MAX_CHANNELS)):
             message = f"audio needs a width of 1, 2 or 4 bytes and up to {_MAX_CHANNELS} channels"
             raise ServeError(400, message, code="invalid_audio")
 
@@ -196,7 +198,11 @@ class _Connection:
         """Return the options of a request; the names and terms to expect are hot words."""
         if given.name and given.name not in self._service.names:
             raise ServeError(404, "there is no such model", code="no_model")
-        words = [*(given.transcript_names or []), *(given.transcript_terms or [])]
+        words: list[Any] = []
+        for several in (given.transcript_names, given.transcript_terms):
+            if not isinstance(several, list | None):
+                raise ServeError(400, "words to expect must be a list", code="invalid_value")
+            words += several or []
         options = {"language": given.language} if given.language else {}
         return {**options, **({"hotwords": tuple(words)} if words else {})}
 
