@@ -133,6 +133,31 @@ def test_a_dropped_connection_is_resumed_without_loss(server, pcm, expected):
         assert [each for each in segments(messages) if each["final"]] == finals
 
 
+@pytest.mark.parametrize("count", [15, pytest.param(1000, marks=pytest.mark.slow)])
+def test_no_dropped_session_is_lost(patient, count):
+    silence = bytes(6400)
+    for _ in range(count):
+        with dialling(patient) as first:
+            say(first, **START)
+            id_ = read(first, "started")[0]["session"]
+            first.send(silence)
+            first.socket.shutdown(2)
+        with dialling(patient) as second:
+            say(second, type="resume", session=id_)
+            position = read(second, "resumed")[-1]["position"]
+            assert position in (0, 6400)  # the frame may have been lost with the connection
+            second.send(silence[position:])
+            say(second, type="stop")
+            assert read(second, "finished")[-1]["position"] == 6400
+    until(lambda: len(patient.service.live_slots) == 0)
+
+
+@pytest.fixture
+def patient(tmp_path):
+    with serving(tmp_path, resume_seconds=10.0) as running:
+        yield running
+
+
 def test_a_connection_that_hangs_is_replaced(server, pcm):
     with dialling(server) as first, dialling(server) as second:
         say(first, **START)
