@@ -20,7 +20,7 @@ from tynda.serve.settings import ServeSettings
 
 __all__ = ["serve"]
 
-_NEEDED = ("fastapi", "uvicorn", "websockets", "multipart", "prometheus_client", "wyoming")
+_NEEDED = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client", "wyoming")
 
 
 class _Sections(Sections, click.Group):

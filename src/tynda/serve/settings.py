@@ -72,7 +72,10 @@ class ServeSettings:
         metavar="SECONDS",
     )
     workers: Annotated[int, Range(1, 64)] = setting(
-        2, "Number of recordings that are transcribed at the same time.", heading=LIMITS
+        2,
+        "Number of recordings that are transcribed at the same time; as many further threads "
+        "compute live sessions.",
+        heading=LIMITS,
     )
     queue: Annotated[int, Range(0, 10_000)] = setting(
         16,
