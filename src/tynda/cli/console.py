@@ -35,8 +35,8 @@ __all__ = [
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 _MAX_LINE = 2000
 _VERBS = (
-    *("transcribe", "listen", "commands", "evaluate", "quantize", "export", "profile", "train"),
-    "models",
+    *("transcribe", "listen", "commands", "serve", "evaluate", "quantize", "export", "profile"),
+    *("train", "models"),
 )
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 # Control characters are escaped as in JSON, since they could change the terminal's state.

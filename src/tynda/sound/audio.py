@@ -59,7 +59,10 @@ def load(source: Source, track: int | None = None) -> Floats:
 
 
 def stream(
-    source: Source, block_seconds: float = 30.0, track: int | None = None
+    source: Source,
+    block_seconds: float = 30.0,
+    track: int | None = None,
+    formats: str | None = None,
 ) -> Iterator[Floats]:
     """Read a recording as consecutive blocks, float32 `[block_seconds * 16000]`.
 
@@ -72,7 +75,8 @@ def stream(
     read, such as the default of several languages. Channels are averaged; of two that cancel each
     other, the first is used, with a `UserWarning`. Silence stands where a container's times leave a
     gap of 0.2 s or more, also before the sound of a video begins. Nothing but `source` is opened:
-    playlists that point elsewhere are not followed.
+    playlists that point elsewhere are not followed. `formats` are the names of FFmpeg's demuxers
+    that may read the recording, separated by commas; by default all may.
 
     A seekable file object is read from its beginning and left open. Pipes (including standard
     input) are read as data arrives, except MP4 and QuickTime: their index may be at the end,
@@ -100,7 +104,7 @@ def stream(
         raise TyndaError(f"the audio track must be a whole number from 1 on, not {track!r}")
     with (
         reader(source) as (file, name, head),
-        closing(_samples(file, name, head, track)) as decoded,
+        closing(_samples(file, name, head, track, formats)) as decoded,
     ):
         waiting: list[Floats] = []
         count = 0
@@ -122,7 +126,7 @@ def stream(
 
 
 def _samples(
-    file: Readable, name: str, head: bytes, number: int | None
+    file: Readable, name: str, head: bytes, number: int | None, formats: str | None
 ) -> Generator[Floats, None, None]:
     """Yield all samples of a recording, at 16 kHz; ``number`` is that of the track."""
     if number in (None, 1) and (channels := _seek_plain_wav(file, head)):
@@ -131,7 +135,7 @@ def _samples(
     checks = inspector(head)
     if checks is not None:
         watch_pipe(file, checks.feed)
-    with _container(file, name, number) as (container, track):
+    with _container(file, name, number, formats) as (container, track):
         stated = _stated(container, track, head)
         yield from resampled(_frames(file, container, track, name, stated, checks))
 
@@ -165,7 +169,7 @@ def _read_plain_wav(file: Readable, channels: int, size: int, mixer: Mixer) -> I
 
 @contextmanager
 def _container(
-    file: Readable, name: str, number: int | None
+    file: Readable, name: str, number: int | None, formats: str | None
 ) -> Iterator[tuple[InputContainer, AudioStream]]:
     """Open the container and yield it with the audio track of this number, or else its best."""
     import av
@@ -177,7 +181,10 @@ def _container(
             Seekable(file) if hasattr(file, "seek") else file,
             "r",
             metadata_errors="ignore",
-            container_options={"protocol_whitelist": "none"},
+            container_options={
+                "protocol_whitelist": "none",
+                **({} if formats is None else {"format_whitelist": formats}),
+            },
         )
     except av.FFmpegError as error:
         check_pipe(file)

@@ -84,6 +84,7 @@ class CTCOptions:
         "file; the nearest that the model was trained for.",
         heading=LONG,
         metavar="SECONDS",
+    )
     word_timestamps: bool = setting(
         False, "Nothing changes: words always have their times.", heading=TIMES
     )

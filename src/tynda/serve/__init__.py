@@ -1,0 +1,1 @@
+"""A server: recordings and live speech come in by HTTP, WebSocket and Wyoming, text goes out."""

@@ -1,0 +1,94 @@
+"""The application: routes, the answers to mistakes, and what stands around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+import tynda
+from tynda.errors import TyndaError
+from tynda.serve import catalogue, listen, realtime, transcriptions
+from tynda.serve.errors import ServeError, as_serve_error
+from tynda.serve.observe import LimitedBody, Observed
+from tynda.serve.service import Service
+from tynda.serve.workers import Busy, Stopped
+from tynda.serve.wyoming import serving_wyoming
+
+__all__ = ["create_app"]
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the application for a service, which is closed when the application ends."""
+    settings = service.settings
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with serving_wyoming(service):
+                yield
+        finally:
+            service.close()
+
+    app = FastAPI(
+        title="tynda",
+        summary="Speech recognition that stays on this machine.",
+        version=tynda.__version__,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.state.sessions = listen.Sessions(service)
+    app.include_router(transcriptions.router)
+    app.include_router(catalogue.router)
+    app.include_router(listen.router)
+    app.include_router(realtime.router)
+    for kind in (ServeError, TyndaError, Busy, Stopped, TimeoutError):
+        app.add_exception_handler(kind, _mistake)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _bug)
+    app.add_middleware(LimitedBody, max_bytes=settings.max_bytes)
+    if origins := [origin.strip() for origin in settings.cors.split(",") if origin.strip()]:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.add_middleware(Observed, metrics=service.metrics)
+    return app
+
+
+def _answer(error: ServeError) -> Response:
+    return JSONResponse(error.body(), error.status_code, error.headers)
+
+
+async def _mistake(request: Request, error: Exception) -> Response:
+    known = as_serve_error(error)
+    assert known is not None, "the handler is registered for these kinds alone"
+    return _answer(known)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answer what Starlette refuses: an unknown path, a wrong method, a form that is damaged."""
+    assert isinstance(error, HTTPException)
+    return _answer(ServeError(error.status_code, error.detail, headers=error.headers))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Answer a field that does not fit, in one line and without its value."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = str(first["loc"][-1])
+    return _answer(ServeError(400, f"{param}: {first['msg']}", param=param, code="invalid_value"))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return _answer(ServeError(500, "internal error", code="internal_error"))

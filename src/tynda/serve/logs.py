@@ -1,0 +1,57 @@
+"""The server's log: one JSON object on each line of standard error, without audio or text."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["configure", "log", "log_error"]
+
+_MAX_TEXT = 200
+"""Maximum number of characters of a value."""
+_LOCK = threading.Lock()
+
+
+def log(event: str, **values: Any) -> None:
+    """Write one line: the time, the event and the values, of which long texts are cut."""
+    now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+    line = {"time": now, "event": event, **{name: _short(x) for name, x in values.items()}}
+    with _LOCK, suppress(OSError, ValueError):  # nobody reads standard error any more
+        sys.stderr.write(json.dumps(line) + "\n")
+        sys.stderr.flush()
+
+
+def log_error(error: BaseException) -> None:
+    """Write where a bug showed itself. Its message is left out: it may quote what was spoken."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    log("error", error=type(error).__name__, where=where)
+
+
+class _Handler(logging.Handler):
+    """Writes the warnings of uvicorn as lines of the log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            log_error(record.exc_info[1])
+        else:
+            log("server", level=record.levelname.lower(), message=record.getMessage())
+
+
+def configure() -> None:
+    """Let uvicorn's warnings and errors be lines of the log."""
+    for name in ("uvicorn", "uvicorn.error", "asyncio", "websockets"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [_Handler()], False
+        logger.setLevel(logging.WARNING)
+
+
+def _short(value: Any) -> Any:
+    return value if not isinstance(value, str) or len(value) <= _MAX_TEXT else value[:_MAX_TEXT]

@@ -1,0 +1,138 @@
+"""One recording, transcribed by a worker: limited, and stopped when nobody waits for it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.errors import TyndaError
+from tynda.model import Model
+from tynda.serve.errors import ServeError
+from tynda.serve.workers import Ticket
+from tynda.sound import audio
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.transcript import Segment, Transcript
+
+__all__ = ["PARAMETERS", "Upload", "check_options", "transcribe"]
+
+Floats = NDArray[np.float32]
+
+FORMATS = "aac,aiff,amr,asf,au,avi,caf,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,webm"
+"""FFmpeg's demuxers that read recordings of strangers: plain containers, and no playlists, scripts
+or descriptions of streams."""
+PARAMETERS = {
+    "language": "language",
+    "initial_prompt": "prompt",
+    "hotwords": "keywords",
+    "temperature": "temperature",
+    "word_timestamps": "timestamp_granularities[]",
+    "task": "translation",
+}
+"""The decoder's options that requests set -> their names in OpenAI's API."""
+
+
+class Upload(io.BufferedIOBase):
+    """The bytes of a recording, which end early when its ticket is stopped.
+
+    FFmpeg then finds the end of the file, wherever it is within it.
+    """
+
+    name = "the file"
+    """The name in messages: clients' names of files are shown nowhere."""
+
+    def __init__(self, data: bytes, ticket: Ticket) -> None:
+        self._file, self._ticket = io.BytesIO(data), ticket
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes, and none when the ticket is stopped."""
+        return b"" if self._ticket.is_stopped else self._file.read(size)
+
+    def readable(self) -> bool:
+        """Return that the file can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that the file can seek."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move the position as files do."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+
+def check_options(model: Model, options: Mapping[str, Any]) -> None:
+    """Raise `ServeError` for an option that this kind of model does not have."""
+    known = {field.name for field in fields(model.head.options_type)}
+    for name in options:
+        if name not in known:
+            param = PARAMETERS[name]
+            raise ServeError(
+                400,
+                f"{model.header.name} does not support {param}",
+                param=param,
+                code="unsupported_parameter",
+            )
+
+
+def transcribe(
+    model: Model,
+    source: bytes | Floats,
+    options: Mapping[str, Any],
+    ticket: Ticket,
+    max_seconds: float,
+    on_text: Callable[[str], None] = lambda text: None,
+) -> Transcript:
+    """Transcribe the bytes of a file, or samples ``[n]`` at 16 kHz.
+
+    ``on_text`` is called with what each segment adds to the text. Raises `ServeError` for audio
+    longer than ``max_seconds`` and options that the model lacks, `TyndaError` for other mistakes,
+    and `Stopped` between two windows of the model once the ticket is stopped.
+    """
+    ticket.check()
+    check_options(model, options)
+    session = model.session(**options)
+    blocks: Iterable[Floats] = (
+        audio.stream(cast(BinaryIO, Upload(source, ticket)), formats=FORMATS)
+        if isinstance(source, bytes)
+        else (source[i : i + 30 * SAMPLE_RATE] for i in range(0, len(source), 30 * SAMPLE_RATE))
+    )
+    segments: list[Segment] = []
+    shown = 0
+    try:
+        for segment in session.segments(
+            _limited(blocks, ticket, max_seconds), lambda seconds: ticket.check()
+        ):
+            segments.append(segment)
+            on_text(session.text[shown:])
+            shown = len(session.text)
+            ticket.check()
+    except TyndaError:
+        ticket.check()  # A stopped file ends early, which looks like damage.
+        raise
+    return Transcript(session.text, segments, session.language, session.seconds)
+
+
+def _limited(blocks: Iterable[Floats], ticket: Ticket, max_seconds: float) -> Iterator[Floats]:
+    """Yield the blocks while the ticket is wanted and the audio is not too long."""
+    count = 0
+    for block in blocks:
+        ticket.check()
+        count += len(block)
+        if count > max_seconds * SAMPLE_RATE:
+            raise ServeError(
+                413,
+                f"the recording is longer than {max_seconds:g} s: send it in parts",
+                param="file",
+                code="audio_too_long",
+            )
+        yield block
+    ticket.check()

@@ -1,0 +1,81 @@
+"""Everything that requests share, whichever protocol they come by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tynda
+from tynda.serve.keys import Keys, RateLimit
+from tynda.serve.metrics import Metrics
+from tynda.serve.model import SharedModel
+from tynda.serve.recognition import transcribe
+from tynda.serve.settings import ServeSettings
+from tynda.serve.workers import Slots, Ticket, Workers
+from tynda.transcript import Transcript
+
+__all__ = ["Service"]
+
+
+class Service:
+    """Settings, keys, the model, the queue and the counters of one server."""
+
+    def __init__(self, settings: ServeSettings, keys: Keys) -> None:
+        """Load the model and start the threads. Raises `TyndaError` where there is no model."""
+        self.settings, self.keys = settings, keys
+        self.rates, self.metrics = RateLimit(), Metrics()
+        self.model = SharedModel(
+            lambda: tynda.load(settings.model, threads=settings.threads), settings.unload_seconds
+        )
+        aliases = [name.strip() for name in settings.aliases.split(",")]
+        self.names = [self.model.name, *(name for name in aliases if name)]
+        """The names under which requests may ask for the model, its own first."""
+        self.slots = Slots(settings.workers + settings.queue)
+        self.workers = Workers(settings.workers, "transcribe")
+        self.live_slots = Slots(settings.live_sessions)
+        self.live_workers = Workers(settings.workers, "live")
+        self.wyoming_port: int | None = None
+        """The port of the Wyoming protocol, once it is served."""
+        self.is_closing = False
+        gauge = self.metrics.gauge
+        gauge("requests_held", "Recordings that wait or run.", lambda: len(self.slots))
+        gauge("requests_running", "Recordings that run.", lambda: self.workers.running)
+        gauge("live_sessions", "Live sessions that are open.", lambda: len(self.live_slots))
+        gauge("model_loaded", "1 if the model is in memory.", lambda: self.model.is_loaded)
+
+    def submit(
+        self,
+        source: bytes | NDArray[np.float32],
+        options: Mapping[str, Any],
+        ticket: Ticket,
+        on_text: Callable[[str], None] = lambda text: None,
+    ) -> Future[Transcript]:
+        """Let a worker transcribe a recording, see `recognition.transcribe`; its ticket is
+        released when the worker has ended."""
+
+        def compute() -> Transcript:
+            try:
+                ticket.check()
+                with self.model.use() as model:
+                    result = transcribe(
+                        model, source, options, ticket, self.settings.max_seconds, on_text
+                    )
+                self.metrics.audio.inc(result.duration or 0.0)
+                return result
+            finally:
+                ticket.release()
+
+        return self.workers.submit(compute)
+
+    def close(self) -> None:
+        """Stop what still runs, and end the threads."""
+        self.is_closing = True
+        self.slots.stop_all()
+        self.live_slots.stop_all()
+        self.workers.close()
+        self.live_workers.close()
+        self.model.close()
