@@ -146,7 +146,7 @@ def write_wav2vec2(folder):
 
 def write_report(folder, model):
     """Write the report of a profile."""
-    command = [sys.executable, "-m", "tynda", "profile", str(model), "--durations", "0.5,1"]
+    command = [sys.executable, "-m", "tynda", "profile", str(model), "--durations", "1"]
     command += ["--repeats", "1", "--budget", "0", "--no-operations", "--report", str(folder)]
     subprocess.run(command, check=True, capture_output=True)
     return folder

@@ -169,6 +169,8 @@ def main() -> None:
     modules += ["tynda.text.whisper", "tynda.text.bytepairs", "tynda.quantization.methods"]
     modules += ["tynda.commands.convert", "tynda.profiling.report", "tynda.profiling.report.diff"]
     modules += ["tynda.profiling.plan", "tynda.profiling.run", "yaml"]
+    modules += ["matplotlib.figure", "matplotlib.backends.backend_svg", "pyarrow.parquet"]
+    modules += ["matplotlib.backends.backend_agg", "pandas"]
     modules += ["av", "soxr", "num2words", "threadpoolctl", "rich.console", "rich.table"]
     for name in (*modules, "numpy.random", "tokenizers", "difflib", "lzma", "av.subtitles.stream"):
         import_module(name)

@@ -91,15 +91,15 @@ def reports_of_profiles(cases, drawn):
     lines[at] = json.dumps(changed(json.loads(lines[at]), of_json))
     data = "".join(f"{line}\n" for line in lines).encode(errors="surrogatepass")
     path.write_bytes(edited(data, of_bytes))
-    command = of(
-        (
-            ["report", "report"],
-            ["report", "report", "--memory", "512"],
-            ["diff", "report", cases.bases["report"]],
-            ["diff", cases.bases["report"], "report", "--format", "json", "--fail-above", "1.5"],
-        ),
-        how // 64,
+    whole = cases.bases["report"]
+    diffs = (
+        ["diff", "report", whole],
+        ["diff", whole, "report", "--format", "json", "--fail-above", "1.5"],
+        ["diff", "report", "report"],
     )
+    command = of(diffs, how // 64)
+    if how // 64 % 24 == 0:  # To draw a page takes a second.
+        command = ["report", "report", *of(([], ["--memory", "512"]), how // 1024)]
     if again and path.name == RECORD:
         # Nothing is to be measured: no model has this name.
         model = str(cases.bases["paths"]["tiny"])

@@ -279,6 +279,8 @@ def diff(
     from tynda.profiling.report.read import count, read
 
     found = compare(read(first), read(second))
+    if not found.changes:
+        raise TyndaError(f"{first} and {second} have no case in common")
     for warning in found.warnings:
         say(f"warning: {warning}")
     if format_ == "json":
@@ -291,8 +293,6 @@ def diff(
             say(f"only in {name}: {count(len(cases), 'case')}")
         for case in cases:
             say(f"  {_about(case)}")
-    if not found.changes:
-        raise TyndaError(f"{first} and {second} have no case in common")
     if fail_above is not None and all(change.noisy or change.broken for change in found.changes):
         say("warning: nothing could be compared: every case is noisy in one of the reports")
     worst = max(change.worst() for change in found.changes)
