@@ -572,6 +572,14 @@ def test_closed_and_full_streams(folder, tiny_file):
         assert words in error
 
 
+@pytest.mark.parametrize("size", ["9" * 5000, "²", "0", "-1", "", "x", "120"])
+def test_any_size_of_a_terminal(folder, tiny_file, size):
+    env = os.environ | {"COLUMNS": size, "LINES": size}
+    done = run("models", "show", tiny_file, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert run("transcribe", "--help", env=env).returncode == 0
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_texts_beyond_the_encoding_of_stdout(folder, tiny_file, encoding):
     os.rename("a.wav", "а.wav")

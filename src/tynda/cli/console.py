@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -72,6 +73,9 @@ class Commands(click.Group):
             sys.stdout.reconfigure(
                 encoding=None if is_terminal else "utf-8", errors="backslashreplace"
             )
+        for name in ("COLUMNS", "LINES"):  # Rich fails for what is no size of a terminal.
+            if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "")):
+                os.environ.pop(name, None)
         try:
             with suppress(ValueError):  # only the main thread may set handlers
                 signal.signal(signal.SIGTERM, _terminate)
