@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers import CONFIG, LoudDetector, header, noise, weights
@@ -79,6 +79,8 @@ LOOK_AHEADS = st.sampled_from([0.08, 0.16, 0.32])
 
 
 @given(samples=SAMPLES, sizes=SIZES, look_ahead=LOOK_AHEADS, seed=st.integers(0, 9))
+@example(samples=1280, sizes=[161], look_ahead=0.08, seed=0)  # exactly one chunk
+@example(samples=2561, sizes=[161], look_ahead=0.16, seed=0)
 @settings(max_examples=40, deadline=None)
 def test_pieces_of_any_size_are_one_pass_to_the_last_bit(
     native_model, samples, sizes, look_ahead, seed

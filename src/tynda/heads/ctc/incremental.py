@@ -71,14 +71,14 @@ class IncrementalEncoder:
             # The last chunk is filled up with zeros, as if the mean of all features followed.
             missing = self._streaming.frames(self._model.config) - rest
             silence = np.zeros((missing, self._model.config.bins), np.float32)
-            found = np.concatenate([found, self._run(np.concatenate([self._pending, silence]))])
-            self._pending = self._pending[:0]
+            last = self._run(np.concatenate([self._pending, silence]))
+            found, self._pending = np.concatenate([found, last]), self._pending[:0]
+            self._returned += len(last)
         # The number of frames is rounded up to whole frames of the blocks.
         config = self._model.config
         block = self._streaming.reduction(config)
         whole = -(-self._frames // block) * (block // config.stride)
-        extra = self._returned + len(found) - whole
-        return found[: len(found) - extra]
+        return found[: len(found) - (self._returned - whole)]
 
     def _encode(self, raw: Floats) -> Floats:
         features, size = self._stream.scaled(raw), self._streaming.frames(self._model.config)
