@@ -589,3 +589,15 @@ def test_damaged_rows_are_told_of(tmp_path):
     path.write_text("[1, 2]\n" + path.read_text() + '{"case": {"wor')
     with pytest.warns(UserWarning, match="1 damaged row"):
         assert len(read(folder).rows) == 2
+
+
+@pytest.mark.parametrize(("field", "value"), [("model", ["a"]), ("engine", {}), ("seconds", 1e999)])
+def test_rows_with_values_of_another_kind_are_damaged(tmp_path, field, value):
+    folder = put(tmp_path, [speed("a"), speed("b")])
+    path = folder / "rows.jsonl"
+    lines = path.read_text().splitlines()
+    row = json.loads(lines[0])
+    row["case"][field] = value
+    path.write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
+    with pytest.warns(UserWarning, match="1 damaged row"):
+        assert [row.case.model for row in read(folder).rows] == ["b"]
