@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -108,11 +109,26 @@ class Row:
 
 
 def read_rows(text: str) -> list[Row]:
-    """Read rows, one on each line; an incomplete last line, left by an interrupt, is ignored."""
+    """Read rows, one on each line; damaged ones, such as an incomplete last line, left by an
+    interrupt, are left out."""
     rows = []
     for line in text.split("\n"):  # splitlines would also split within names
         try:
-            rows.append(Row.from_dict(json.loads(line)))
-        except (ValueError, TypeError, KeyError):
+            row = Row.from_dict(json.loads(line))
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
+        if _is_sound(row):
+            rows.append(row)
     return rows
+
+
+def _is_sound(row: Row) -> bool:
+    """Return whether the values have the types and ranges of a measurement."""
+    case = row.case
+    texts = (case.model, case.engine, case.bits, case.device, case.work, case.manifest)
+    numbers = (case.seconds, case.batch, case.threads, case.tokens)
+    return (
+        all(isinstance(x, str) for x in (*texts, row.status, row.why, row.environment))
+        and all(isinstance(x, int | float) and abs(x) < math.inf for x in numbers)
+        and isinstance(row.values, dict)
+    )

@@ -73,9 +73,9 @@ def read(folder: Path) -> Report:
         text = (folder / ROWS).read_text("utf-8", "replace")
     except FileNotFoundError:
         text = ""
-    rows = {row.case: row for row in read_rows(text) if _sound(row)}
+    rows = {row.case: row for row in read_rows(text)}
     whole = [line for line in text.split("\n")[:-1] if line]  # an interrupt may cut the last line
-    if lost := len(whole) - sum(_sound(row) for row in read_rows("\n".join(whole))):
+    if lost := len(whole) - len(read_rows("\n".join(whole))):
         warnings.warn(f"{folder / ROWS}: {count(lost, 'damaged row')} left out", stacklevel=2)
     if not rows:
         raise TyndaError(f"no rows in {folder}: measure with tynda profile … --report {folder}")
@@ -118,14 +118,3 @@ def number(values: Any, *path: str) -> float | None:
 def count(many: int, what: str) -> str:
     """Format a count with its noun: ``3 rows``, ``1 row``."""
     return f"{many:,} {what}{'' if many == 1 else 's'}"
-
-
-def _sound(row: Row) -> bool:
-    case = row.case
-    words = (case.model, case.engine, case.bits, case.device, case.work, row.status, row.why)
-    numbers = (case.seconds, case.batch, case.threads, case.tokens)
-    return (
-        all(isinstance(x, str) for x in words)
-        and all(isinstance(x, int | float) for x in numbers)
-        and isinstance(row.values, dict)
-    )
