@@ -65,6 +65,16 @@ def test_evidence():
     assert listen(np.zeros(0, np.float32), 0.5).evidence(0, 30) is Evidence.NONE
 
 
+@pytest.mark.usefixtures("scripted")
+def test_a_long_silence_does_not_belong_to_a_segment():
+    found = listen(level((0, 4.8), (1, 2), (0, 1), (1, 1)), 0.6)
+    assert found.begin(0, 7) == 4.3  # half a second before the speech
+    assert found.begin(3, 7) == 3
+    assert found.begin(5, 7) == 5
+    assert found.begin(0, 3) == 0
+    assert found.begin(7, 7) == 7
+
+
 def test_it_looks_no_further_than_it_is_asked(monkeypatch):
     made = []
     monkeypatch.setattr(activity, "Detector", lambda: made.append(Script()) or made[-1])

@@ -234,3 +234,16 @@ def test_a_fitting_window_loses_no_words_of_the_demo():
         return score([(model.normalize(a), model.normalize(b)) for a, b in pairs]).wer
 
     assert wer(window="fit") <= wer()
+
+
+@pytest.mark.parametrize("changes", [{"temperature": (1e-320,)}, {"repetition_penalty": 1e-300}])
+def test_numbers_next_to_zero_do_not_overflow(changes):
+    network = pair(0, True)[1]
+    options = Options(language="en", max_new_tokens=20, **changes)
+    cross = hear(network, mel(network.config, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (result,) = decoding.decode(
+            network, cross, options, ["en"], temperature=options.temperature[0]
+        )
+    assert np.isfinite(result.avg_logprob)

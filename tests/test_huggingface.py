@@ -1,6 +1,7 @@
 """Checkpoints in the hub's layout, whole and damaged."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -345,3 +346,25 @@ def test_options_of_other_decoders_are_refused(source, tiny):
         tynda.load(source).transcribe(noise(1), alpha=1)
     with pytest.raises(TyndaError, match="no option temperature"):
         tiny.transcribe(noise(1), temperature=(0.0,))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_files_of_a_folder_that_are_none(tmp_path, name):
+    folder = tmp_path / "model"
+    write_folder(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(TyndaError, match=f"{name} is not a file"):
+        tynda.load(folder)
+    (folder / name).unlink()
+    with (folder / name).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(TyndaError, match=f"{name} has more than 100,000,000 bytes"):
+        tynda.load(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_no_model(tmp_path):
+    os.mkfifo(tmp_path / "model")
+    with pytest.raises(TyndaError, match="neither a file nor a folder"):
+        tynda.load(tmp_path / "model")

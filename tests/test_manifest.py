@@ -117,3 +117,11 @@ def test_real_manifests() -> None:
     assert len(utterances) > 1000
     assert all(utterance.audio.is_file() for utterance in utterances[:20])
     assert {utterance.source for utterance in utterances} == {"speechocean762", "kathleen"}
+
+
+def test_a_line_without_end(tmp_path: Path) -> None:
+    manifest = tmp_path / "zeros.jsonl"
+    with manifest.open("wb") as file:
+        file.truncate(1 << 40)  # a sparse file, which is read no further than a line may reach
+    with pytest.raises(TyndaError, match=r"zeros\.jsonl:1: the line has more than 4,000,000 bytes"):
+        read(manifest)

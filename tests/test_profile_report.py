@@ -583,6 +583,27 @@ def test_what_was_interrupted_in_a_line_is_passed_over(tmp_path):
     assert np.isfinite(read(tmp_path).rows[0].values["throughput"])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"manifest": ["a"]},
+        {"model": {}},
+        {"seconds": "1"},
+        {"batch": None},
+        {"threads": float("nan")},
+        {"tokens": 10**400},
+    ],
+)
+def test_rows_of_other_types_are_damaged(tmp_path, change):
+    folder = put(tmp_path, [speed("a")])
+    path = folder / "rows.jsonl"
+    row = json.loads(path.read_text())
+    row["case"] |= change
+    path.write_text(path.read_text() + json.dumps(row) + "\n")
+    with pytest.warns(UserWarning, match="1 damaged row"):
+        assert len(read(folder).rows) == 1
+
+
 def test_damaged_rows_are_told_of(tmp_path):
     folder = put(tmp_path, [speed("a"), speed("b")])
     path = folder / "rows.jsonl"

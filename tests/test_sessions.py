@@ -116,3 +116,25 @@ sys.exit(os.waitstatus_to_exitcode(status))
     command = [sys.executable, "-c", code, DEMO / "020070039.opus", name]
     done = subprocess.run(command, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@compiled
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the address space")
+def test_a_system_that_refuses_threads(recordings, tmp_path):
+    code = (
+        "import resource, sys, numpy as np, tynda\n"
+        "samples = np.load(sys.argv[1])\n"
+        "expected = tynda.load('digits-en', threads=1).transcribe(samples)\n"
+        "model = tynda.load('digits-en', threads=1024)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30),) * 2)\n"
+        "assert model.transcribe(samples) == expected\n"
+    )
+    np.save(file := tmp_path / "a.npy", recordings[0])
+    done = subprocess.run(
+        # The stack of each thread takes a third of the memory that is left.
+        ["sh", "-c", 'ulimit -s 1048576; exec "$@"', "-", sys.executable, "-c", code, file],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

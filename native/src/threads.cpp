@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <chrono>
+#include <system_error>
 #include <utility>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -71,11 +72,16 @@ void Pool::grow(int threads) {
   if (threads > size_) size_ = threads;
 }
 
-// Starts the missing workers.
+// Starts the missing workers. Where the system refuses one, the others do all work, from then on.
 void Pool::start() {
   const uint64_t seen = gate_ >> kNumberShift;
-  while (int(workers_.size()) + 1 < size_)
-    workers_.emplace_back(&Pool::work, this, int(workers_.size()) + 1, seen);
+  while (int(workers_.size()) + 1 < size_) {
+    try {
+      workers_.emplace_back(&Pool::work, this, int(workers_.size()) + 1, seen);
+    } catch (const std::system_error&) {
+      size_ = int(workers_.size()) + 1;
+    }
+  }
 }
 
 void Pool::run_tasks(int thread) {

@@ -13,8 +13,17 @@ from typing import Any
 
 from tynda.errors import TyndaError
 
-__all__ = ["check_readable", "read_json", "temporary_folder", "whole_folder", "write_whole"]
+__all__ = [
+    "check_readable",
+    "read_json",
+    "read_text",
+    "temporary_folder",
+    "whole_folder",
+    "write_whole",
+]
 
+_MAX_TEXT = 100_000_000
+"""Maximum bytes of a text file: the largest are tokenizers, of some 20 MB."""
 _TEMPORARY = "tynda-"
 """Prefix of temporary folders; the number of the process that made one follows."""
 
@@ -31,14 +40,29 @@ def check_readable(path: Path, kind: str) -> None:
         raise TyndaError(f"cannot read {path} ({error.strerror})") from None
 
 
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8.
+
+    Raises OSError or ValueError as `Path.read_text` does, and `TyndaError` for what is no file,
+    such as a device that a link names, and for a file that is too large.
+    """
+    if path.exists() and not path.is_file():
+        raise TyndaError(f"{path} is not a file: get it again")
+    with path.open("rb") as file:
+        data = file.read(_MAX_TEXT + 1)
+    if len(data) > _MAX_TEXT:
+        raise TyndaError(f"{path} has more than {_MAX_TEXT:,} bytes: get it again")
+    return data.decode()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read the JSON object in a file.
 
     Raises FileNotFoundError where there is no file, `TyndaError` where it cannot be read.
     """
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+        value = json.loads(read_text(path))
+    except (FileNotFoundError, TyndaError):
         raise
     except PermissionError:
         raise TyndaError(f"no permission to read {path}: change its mode") from None

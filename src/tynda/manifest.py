@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ __all__ = ["MAX_TEXT", "Utterance", "read"]
 
 MAX_TEXT = 200_000
 """The maximum number of characters of a text: those of about four hours of speech."""
+
+_MAX_LINE = 4_000_000
+"""The maximum number of bytes of a line, in which each character of a text may be escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +49,30 @@ def read(path: str | os.PathLike[str], *, parts: bool = False) -> list[Utterance
     if not os.fspath(path):
         raise TyndaError("the name of the manifest is empty: give a file")
     path = Path(path)
-    try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise TyndaError(f"{path}: cannot read the manifest ({error.strerror})") from error
     utterances = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            if len(line) > _MAX_LINE:
+                raise _LineError(f"the line has more than {_MAX_LINE:,} bytes, shorten it")
+            if line.strip():
                 utterances.append(_utterance(path, line, parts))
-            except _LineError as error:
-                raise TyndaError(f"{path}:{number}: {error}") from error
+        except _LineError as error:
+            raise TyndaError(f"{path}:{number}: {error}") from error
     if not utterances:
         raise TyndaError(f"{path}: empty manifest, write one JSON object per line and recording")
     return utterances
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a manifest; of one that is too long, no more than shows that."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline(_MAX_LINE + 1)
+            yield first.removeprefix(b"\xef\xbb\xbf")
+            while line := file.readline(_MAX_LINE + 1):
+                yield line
+    except OSError as error:
+        raise TyndaError(f"{path}: cannot read the manifest ({error.strerror})") from error
 
 
 class _LineError(Exception):

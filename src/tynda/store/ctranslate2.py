@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
-from tynda.files import check_readable, read_json
+from tynda.files import check_readable, read_json, read_text
 from tynda.models.foreign import CTranslate2, Part
 from tynda.store.binary import MAX_TENSORS, Binary
 from tynda.store.checkpoint import Checkpoint
@@ -192,7 +192,7 @@ def _vocabulary(folder: Path) -> list[str]:
     else:
         raise TyndaError(f"{folder} has neither tokenizer.json nor vocabulary.json: get it again")
     try:
-        text = path.read_text("utf-8")
+        text = read_text(path)
         names = json.loads(text) if path.suffix == ".json" else text.split("\n")[:-1]
     except (OSError, ValueError, RecursionError):
         raise TyndaError(f"{path} is damaged: get it again") from None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tynda import models
 from tynda.errors import TyndaError
-from tynda.files import read_json
+from tynda.files import read_json, read_text
 from tynda.models.base import Family, PublishedCheckpoint, Spec
 from tynda.store.checkpoint import Checkpoint, Header
 from tynda.weights.tensors import is_finite, map_tensors, release_memory
@@ -189,7 +189,7 @@ def folder_name(folder: Path) -> str:
 def _front_matter(folder: Path) -> str:
     """Return the YAML front matter of the model card, or "" where there is none."""
     try:
-        card_values = (folder / "README.md").read_text("utf-8")
+        card_values = read_text(folder / "README.md")
     except (OSError, ValueError):
         return ""
     front = re.match(r"---\n(.*?)^---", card_values, re.DOTALL | re.MULTILINE)

@@ -47,8 +47,10 @@ def find(name: str | Path, *, pull: bool = True) -> Path:
     """
     if not os.path.dirname(name) and (path := (cached() | bundled()).get(str(name))):
         return path
-    if os.path.exists(name):
+    if os.path.isdir(name) or os.path.isfile(name):
         return Path(name)
+    if os.path.exists(name):
+        raise TyndaError(f"{name} is neither a file nor a folder: a model cannot be read from it")
     if isinstance(name, str) and hub.is_name(name):
         if folder := hub.cached(name):
             return folder

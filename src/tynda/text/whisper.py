@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
-from tynda.files import read_json
+from tynda.files import read_json, read_text
 from tynda.text.merges import ordered_merges
 
 __all__ = ["WhisperTokenizer", "spelled"]
@@ -274,7 +274,7 @@ class WhisperTokenizer:
                 data = read_json(folder / "tokenizer.json")
                 return cls.from_json(data, multilingual=multilingual)
             vocab = read_json(folder / "vocab.json")
-            lines = (folder / "merges.txt").read_text("utf-8").splitlines()
+            lines = read_text(folder / "merges.txt").splitlines()
             special = read_json(folder / "added_tokens.json")
         except FileNotFoundError as error:
             raise TyndaError(

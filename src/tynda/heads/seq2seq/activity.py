@@ -20,12 +20,21 @@ from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.silero import CHUNK, MIN_SPEECH, Detector
 
-__all__ = ["MARGIN", "Activity", "Evidence", "cut_repetitions", "without_repetitions"]
+__all__ = [
+    "LONG_SILENCE",
+    "MARGIN",
+    "Activity",
+    "Evidence",
+    "cut_repetitions",
+    "without_repetitions",
+]
 
 Floats = NDArray[np.float32]
 
 MARGIN = 0.5
 """Seconds by which a segment's times may be wrong, and by which skipped windows overlap."""
+LONG_SILENCE = 2.0
+"""Seconds of silence that do not belong to the segment that follows them."""
 _CHUNKS_AT_ONCE = 1000
 """Chunks in which a part that is skipped is read: half a minute."""
 _REPETITIONS = 3
@@ -85,6 +94,17 @@ class Activity:
         if len(found) < -(-len(samples) // CHUNK):
             found = np.concatenate([found, self._detector.finish()])
         self._probabilities = np.concatenate([self._probabilities, found])
+
+    def begin(self, start: float, end: float) -> float:
+        """Return the time from ``start`` to ``end`` from which on there may be speech, in seconds:
+        later than ``start`` only where silence of more than `LONG_SILENCE` precedes it."""
+        first, last = max(0, int(start * SAMPLE_RATE) // CHUNK), self._chunks(end)
+        self._detect(last)
+        (speech,) = np.nonzero(self._probabilities[first:last] >= self._threshold / 2)
+        if not len(speech):
+            return start
+        begin = (first + int(speech[0])) * CHUNK / SAMPLE_RATE
+        return round(begin - MARGIN, 2) if begin - start > LONG_SILENCE else start
 
     def includes(self, start: float, end: float) -> bool:
         """Return whether there may be speech from ``start`` to ``end``, in seconds."""

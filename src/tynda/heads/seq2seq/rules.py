@@ -66,6 +66,7 @@ class Rules:
     def _penalize_repetition(self, row: Floats, text: Sequence[int]) -> None:
         penalty, size = self._options.repetition_penalty, self._options.no_repeat_ngram_size
         if penalty != 1 and text:
+            penalty = max(penalty, 1e-3)  # The quotient must not overflow.
             seen = sorted(set(text))
             row[seen] = np.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
         if size and len(text) >= size:

@@ -357,7 +357,8 @@ class _Sampler:
         if self._temperature == 0:
             return row
         noise = self._random.generator.gumbel(size=len(row)).astype(np.float32)
-        return row / np.float32(self._temperature) + noise
+        # Nearly 0 is as good as 0, and must not overflow.
+        return row / np.float32(max(self._temperature, 1e-3)) + noise
 
     def finish(
         self, texts: list[list[int]], sums: Floats, rows_per_window: int

@@ -157,6 +157,9 @@ def transcribe(
             found = [p for p in found if p.start != p.end and p.text.strip()]
             if activity is not None:
                 found = [p for p in found if activity.includes(p.start - MARGIN, p.end + MARGIN)]
+                if not (options.without_timestamps or options.word_timestamps):
+                    for segment in found:
+                        segment.start = activity.begin(segment.start, segment.end)
             yield from found
             history.add([t for p in found for t in p.tokens], decoder.last_temperature)
             if on_progress:
