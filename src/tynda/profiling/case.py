@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -108,6 +107,10 @@ class Row:
         return cls(**values | {"case": Case(**values["case"])})
 
 
+_TOO_MANY = 1e15
+"""More than any count, or number of seconds, of a measurement."""
+
+
 def read_rows(text: str) -> list[Row]:
     """Read rows, one on each line; damaged ones, such as an incomplete last line, left by an
     interrupt, are left out."""
@@ -129,6 +132,6 @@ def _is_sound(row: Row) -> bool:
     numbers = (case.seconds, case.batch, case.threads, case.tokens)
     return (
         all(isinstance(x, str) for x in (*texts, row.status, row.why, row.environment))
-        and all(isinstance(x, int | float) and abs(x) < math.inf for x in numbers)
+        and all(isinstance(x, int | float) and abs(x) < _TOO_MANY for x in numbers)
         and isinstance(row.values, dict)
     )
