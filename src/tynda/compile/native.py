@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -236,19 +237,28 @@ class Native:
             for matrix in wanted
             if matrix not in self._matrices
         }
-        parts = [
-            (matrix, slice(row, min(row + _ROWS_AT_ONCE, matrix.first + matrix.count)))
-            for matrix in new
-            for row in range(matrix.first, matrix.first + matrix.count, _ROWS_AT_ONCE)
-        ]
+        parts = iter(
+            [
+                (matrix, slice(row, min(row + _ROWS_AT_ONCE, matrix.first + matrix.count)))
+                for matrix in new
+                for row in range(matrix.first, matrix.first + matrix.count, _ROWS_AT_ONCE)
+            ]
+        )
 
-        def pack(part: tuple[Matrix, slice]) -> None:
-            matrix, rows = part
-            weight, at = self._weights[matrix.weight], rows.start - matrix.first
-            copy_rows(new[matrix], self.kernels, weight, rows, at, matrix.bits)
+        def pack() -> None:
+            for matrix, rows in parts:
+                weight, at = self._weights[matrix.weight], rows.start - matrix.first
+                copy_rows(new[matrix], self.kernels, weight, rows, at, matrix.bits)
 
-        with ThreadPoolExecutor(min(self.machine.threads, _MAX_READERS)) as pool:
-            list(pool.map(pack, parts))
+        helpers = min(self.machine.threads, _MAX_READERS) - 1
+        with ThreadPoolExecutor(max(1, helpers)) as pool:
+            packing = []
+            # A system that refuses a thread leaves the work to those that there are.
+            with suppress(RuntimeError):
+                packing.extend(pool.submit(pack) for _ in range(helpers))
+            pack()
+        for done in packing:
+            done.result()
         self._matrices |= new
         return [self._matrices[matrix] for matrix in wanted]
 
