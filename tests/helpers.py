@@ -69,6 +69,7 @@ def header(**changes):
         "tokenizer": ENGLISH.to_dict(),
         "languages": ["en"],
         "licence": "Apache-2.0",
+        "decoding": {"speech_threshold": 0.0},  # These weights hear words in noise.
     }
     return checkpoint.Header(**(values | changes))
 

@@ -112,5 +112,5 @@ def test_settings_of_one_name_are_of_one_kind():
     """The command line has one option for them."""
     ctc, seq2seq = schema(CTCOptions), schema(Options)
     shared = set(ctc) & set(seq2seq)
-    assert shared == {"beam_size", "hotwords", "language", "word_timestamps"}
+    assert shared == {"beam_size", "hotwords", "language", "speech_threshold", "word_timestamps"}
     assert all(ctc[name] == seq2seq[name] for name in shared)

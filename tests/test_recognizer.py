@@ -8,6 +8,7 @@ import sys
 import warnings
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,13 @@ from tynda.heads.ctc.options import CTCOptions
 from tynda.sound import vad
 from tynda.store import checkpoint, library
 
-DECODING = {"beam_size": 16, "alpha": 1.0, "beta": 0.0, "unknown_penalty": 60.0}
+DECODING = {
+    "speech_threshold": 0.0,
+    "beam_size": 16,
+    "alpha": 1.0,
+    "beta": 0.0,
+    "unknown_penalty": 60.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +165,30 @@ def test_silence_noise_and_scraps_are_no_trouble(with_lm, n, level):
     transcript = with_lm.transcribe(noise(4)[:n] * np.float32(level))
     assert transcript.duration == n / RATE
     assert isinstance(transcript.text, str)
+
+
+@pytest.mark.parametrize("name", ["digits-en", "sentences-en"])
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5, 5])
+def test_silence_and_noise_give_no_words(name, seconds):
+    model = tynda.load(name)
+    for level in (0, 1e-5, 1e-3, 0.1):
+        samples = noise(seconds, level=level)
+        assert model.transcribe(samples).text == ""
+        assert model.transcribe(samples, chunk_length=4).text == ""
+    if (name, seconds) == ("sentences-en", 0.3):
+        silence = np.zeros(len(samples), np.float32)
+        assert model.transcribe(silence, speech_threshold=0).text
+
+
+@pytest.mark.parametrize("name", ["jfk.flac", "028920012.opus"])
+@pytest.mark.parametrize("chunk_length", [None, 6])
+def test_speech_has_the_words_that_it_has_without_the_detector(name, chunk_length):
+    model, path = tynda.load("sentences-en"), Path(__file__).parents[1] / "demo" / name
+    every = model.transcribe(path, speech_threshold=0, chunk_length=chunk_length)
+    assert model.transcribe(path, chunk_length=chunk_length) == every
+    assert every.text
+    # Nothing reaches a certainty of 1.
+    assert model.transcribe(path, speech_threshold=1, chunk_length=chunk_length).text == ""
 
 
 def test_language_is_known_where_the_model_has_just_one(tiny, tmp_path):

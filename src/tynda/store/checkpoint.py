@@ -51,6 +51,7 @@ _DECODING: Mapping[str, Any] = {
     "alpha": Weighting,
     "beta": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)],
     "unknown_penalty": Weighting,
+    "speech_threshold": Annotated[float, Range(0, 1)],
     "alignment_heads": Sequence[Annotated[Sequence[Place], Rule("two", lambda x: len(x) == 2)]],
 }
 """Decoder settings that a file may have."""

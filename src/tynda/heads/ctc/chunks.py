@@ -30,20 +30,24 @@ left whole sentences out."""
 
 @dataclass(frozen=True)
 class Chunk:
-    """Log-probabilities ``[frames, vocab]`` of the samples from ``start`` up to ``end``."""
+    """Log-probabilities ``[frames, vocab]`` of ``samples [n]``, whose first is ``start``."""
 
     start: int
-    end: int
+    samples: Floats
     log_probs: Floats
+
+    @property
+    def end(self) -> int:
+        """The position of the sample after the last."""
+        return self.start + len(self.samples)
 
 
 def quiet_chunks(blocks: Iterable[Floats], log_probs: LogProbs) -> Iterator[Chunk]:
     """Cut audio at its quietest spots and encode each chunk by itself."""
     start = 0
     for _, samples in vad.split(blocks, MAX_SECONDS, MIN_SECONDS):
-        end = start + len(samples)
-        yield Chunk(start, end, log_probs(samples))
-        start = end
+        yield Chunk(start, samples, log_probs(samples))
+        start += len(samples)
 
 
 def overlapping_chunks(
@@ -60,22 +64,23 @@ def overlapping_chunks(
     log-probabilities ``[frames, vocab]`` to whether each frame has no symbol ``[frames]``.
     """
     min_frames, max_frames = (int(s * SAMPLE_RATE / frame) for s in (MIN_SECONDS, MAX_SECONDS))
-    pending, start, end = np.zeros((0, 1), np.float32), 0, 0
+    pending, audio, start = np.zeros((0, 1), np.float32), np.zeros(0, np.float32), 0
     for encoded, samples in _encode_overlapping(blocks, log_probs, frame, chunk, stride):
         pending = np.concatenate([pending, encoded]) if len(pending) else encoded
-        end += samples
+        audio = np.concatenate([audio, samples])
         while len(pending) > max_frames:
             cut = _cut_position(is_silent(pending[:max_frames]), min_frames)
-            yield Chunk(start, start + cut * frame, pending[:cut])
-            start, pending = start + cut * frame, pending[cut:]
-    if end > start:
-        yield Chunk(start, end, pending)
+            yield Chunk(start, audio[: cut * frame], pending[:cut])
+            start += cut * frame
+            pending, audio = pending[cut:], audio[cut * frame :]
+    if len(audio):
+        yield Chunk(start, audio, pending)
 
 
 def _encode_overlapping(
     blocks: Iterable[Floats], log_probs: LogProbs, frame: int, chunk: float, stride: float
-) -> Iterator[tuple[Floats, int]]:
-    """Yield the retained frames of each chunk ``[frames, vocab]`` and their number of samples."""
+) -> Iterator[tuple[Floats, Floats]]:
+    """Yield the retained frames of each chunk ``[frames, vocab]`` and their samples ``[n]``."""
     # Lengths are multiples of a frame, so that the frames of all chunks lie on one grid.
     side = max(1, round(stride * SAMPLE_RATE / frame))
     size = max(2 * side + 1, round(chunk * SAMPLE_RATE / frame))
@@ -84,11 +89,11 @@ def _encode_overlapping(
         pending = np.concatenate([pending, block])
         while len(pending) > size * frame:
             retained = log_probs(pending[: size * frame])[skip : size - side]
-            yield retained, (size - side - skip) * frame
+            yield retained, pending[skip * frame : (size - side) * frame]
             pending = pending[(size - 2 * side) * frame :]
             skip = side
     if len(pending):
-        yield log_probs(pending)[skip:], len(pending) - skip * frame
+        yield log_probs(pending)[skip:], pending[skip * frame :]
 
 
 def _cut_position(silent: NDArray[np.bool_], min_frames: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +23,7 @@ from tynda.heads.ctc.commands import CTCCommands
 from tynda.heads.ctc.incremental import IncrementalLiveDecoder, with_look_ahead
 from tynda.heads.ctc.ngram import LanguageModel
 from tynda.heads.ctc.options import CTCOptions
+from tynda.sound import silero
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.frontend import Raw
 from tynda.store.checkpoint import Checkpoint
@@ -39,6 +40,10 @@ _EXPORTED_SECONDS = 30.0
 _MAX_RATE = 10_000_000
 # The width of a beam search that options require where neither they nor the model file set it.
 _BEAM_SIZE = 32
+# The probability of speech where neither options nor the model file state one.
+_SPEECH_THRESHOLD = 0.1
+# Seconds by which the times of words may be wrong.
+_SPEECH_MARGIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -340,6 +345,7 @@ class _Session(Session):
         for chunk in self._chunks(blocks):
             best, *others = self._head.decode(chunk.log_probs, self._options, self._network.model)
             self.seconds = chunk.end / SAMPLE_RATE
+            best = self._spoken(chunk, best)
             if best.words:
                 self.text += f" {best.text}" if self.text else best.text
                 yield self._segment(chunk, best, others)
@@ -359,6 +365,27 @@ class _Session(Session):
             options.chunk_length,
             options.chunk_length / 6 if stride is None else stride,
         )
+
+    def _spoken(self, chunk: chunks.Chunk, best: paths.Hypothesis) -> paths.Hypothesis:
+        """Return the text without the words where nobody speaks: a model writes some for noise."""
+        network, threshold = self._network, self._options.speech_threshold
+        if threshold is None:
+            threshold = network.model.header.decoding.get("speech_threshold", _SPEECH_THRESHOLD)
+        if not best.words or threshold == 0:
+            return best
+        found = np.concatenate(list(silero.probabilities([chunk.samples])))
+        margin = int(_SPEECH_MARGIN * SAMPLE_RATE) // silero.CHUNK
+
+        def is_heard(word: paths.WordTiming) -> bool:
+            start, end = (
+                at * network.samples_per_frame // silero.CHUNK for at in (word.start, word.end)
+            )
+            return bool((found[max(0, start - margin) : end + margin + 1] >= threshold).any())
+
+        words = [word for word in best.words if is_heard(word)]
+        if len(words) == len(best.words):
+            return best
+        return replace(best, words=words, text=" ".join(word.text for word in words))
 
     def _segment(
         self, chunk: chunks.Chunk, best: paths.Hypothesis, others: Sequence[paths.Hypothesis]

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from tynda.checks import MAX_NUMBER, Range, check, setting
 from tynda.errors import TyndaError
 from tynda.heads.settings import (
+    DOUBT,
     EXPECTED,
     LONG,
     SEARCH,
@@ -85,6 +86,13 @@ class CTCOptions:
         heading=LONG,
         metavar="SECONDS",
     )
+    speech_threshold: Annotated[float, Range(0, 1)] | None = setting(
+        None,
+        "Probability of speech, by Silero VAD, that words must reach, by default that of the model "
+        "file, or 0.1; 0 allows any text for noise.",
+        heading=DOUBT,
+    )
+    """That of a word is the greatest within half a second of it."""
     word_timestamps: bool = setting(
         False, "Nothing changes: words always have their times.", heading=TIMES
     )

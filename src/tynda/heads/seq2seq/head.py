@@ -38,6 +38,8 @@ Floats = NDArray[np.float32]
 
 _LOGITS_COPIES = 4
 """Number of copies of a step's logits that the search needs."""
+_SPEECH_THRESHOLD = 0.4
+"""The probability of speech where neither options nor the model file state one."""
 
 
 class Seq2SeqHead(Head[Options]):
@@ -242,10 +244,13 @@ class _Session(Session):
             return batched.transcribe(
                 head.network, front, counted, speech, options, self._set_language, on_progress
             )
-        listens = options.speech_threshold > 0
+        threshold = options.speech_threshold
+        if threshold is None:
+            threshold = head.model.header.decoding.get("speech_threshold", _SPEECH_THRESHOLD)
+        listens = threshold > 0
         size = config.stride * config.frames
         recording = Recording(counted, front, size, holds_samples=listens)
-        activity = Activity(recording.samples, options.speech_threshold) if listens else None
+        activity = Activity(recording.samples, threshold) if listens else None
         return sliding.transcribe(
             head.network, recording, options, self._set_language, on_progress, activity
         )

@@ -149,10 +149,10 @@ class Options:
         "is higher than this.",
         heading=DOUBT,
     )
-    speech_threshold: Annotated[float, Range(0, 1)] = setting(
-        0.4,
-        "Probability of speech, by Silero VAD, below which there is no text; 0 decodes silence and "
-        "noise too, as published.",
+    speech_threshold: Annotated[float, Range(0, 1)] | None = setting(
+        None,
+        "Probability of speech, by Silero VAD, below which there is no text, by default that of "
+        "the model file, or 0.4; 0 decodes silence and noise too, as published.",
         heading=DOUBT,
     )
     """Text in a window where less than 0.13 s reach it must pass all thresholds for doubtful text;
