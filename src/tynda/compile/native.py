@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -252,7 +252,7 @@ class Native:
 
         helpers = min(self.machine.threads, _MAX_READERS) - 1
         with ThreadPoolExecutor(max(1, helpers)) as pool:
-            packing = []
+            packing = list[Future[None]]()
             # A system that refuses a thread leaves the work to those that there are.
             with suppress(RuntimeError):
                 packing.extend(pool.submit(pack) for _ in range(helpers))
