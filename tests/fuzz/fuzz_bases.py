@@ -76,6 +76,7 @@ def write_models(folder):
         path = folder / f"{name}.safetensors"
         checkpoint.save_model(path, description, weights(name, config))
     decoding = {"beam_size": 4, "alpha": 0.5, "beta": 0.5, "unknown_penalty": 3.0}
+    decoding["speech_threshold"] = 0.0
     save_tiny(folder / "lm.safetensors", bits=8, lm=ngram.pack(ARPA), decoding=decoding)
     save_tiny(folder / "tiny.safetensors", frontend=LogMel(bins=8).config)
     hub = write_small_folder(folder / "hub")
