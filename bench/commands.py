@@ -1,6 +1,7 @@
 """Commands: what is understood, what is accepted by mistake, and how long an answer takes.
 
     python bench/commands.py MODEL DATA [--each 3] [--grammars words digits ...] [--threshold 0.5]
+        [--figure errors.png]
 
 The grammars are the words of ``commands.jsonl`` (wake phrases among them), the ten digits, the
 English words of ``speakers.jsonl``, and forty sentences of ``dev.jsonl``. Each recording is one
@@ -17,10 +18,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import tynda
 from tynda import manifest
@@ -36,6 +39,7 @@ RATE = audio.SAMPLE_RATE
 SNR = 10.0
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WORDS = 40
+Floats = NDArray[np.float64]
 Heard = Callable[[Any], tuple[str | None, float]]
 
 
@@ -138,6 +142,41 @@ def deaf_to(obeyed: CommandRecognizer, recordings: Iterator[Any]) -> tuple[list[
     return found, seconds / 3600
 
 
+@dataclass
+class Curve:
+    """Confidences of one grammar; those of sentences that were not understood are -1."""
+
+    quiet: Floats
+    noisy: Floats
+    speech: Floats
+    """Those of speech without a command."""
+    hours: float
+
+    def points(self, understood: Floats) -> tuple[list[float], list[float]]:
+        """Return the false accepts an hour and the missed commands in %, for each threshold."""
+        thresholds = np.unique(np.concatenate([self.speech, understood, [0, 1.01]]))
+        return (
+            [float((self.speech >= t).sum() / self.hours) for t in thresholds],
+            [100 * float((understood < t).mean()) for t in thresholds],
+        )
+
+
+def draw(curves: dict[str, Curve], path: Path) -> None:
+    """Draw the detection errors of grammars, quiet and in noise."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.5))
+    for i, (name, curve) in enumerate(curves.items()):
+        axes.step(*curve.points(curve.quiet), color=f"C{i}", label=name)
+        axes.step(*curve.points(curve.noisy), color=f"C{i}", ls=":", label=f"{name}, {SNR:g} dB")
+    axes.set_xlabel("false accepts for each hour of speech without a command")
+    axes.set_ylabel("commands missed, %")
+    axes.set_ylim(0, 50)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
@@ -148,11 +187,13 @@ def main() -> None:
     parser.add_argument("--threshold", type=float)
     parser.add_argument("--pause", type=float, default=CommandSettings.pause)
     parser.add_argument("--no-negatives", action="store_true")
+    parser.add_argument("--figure", type=Path, help="file of a detection-error curve")
     args = parser.parse_args()
     rng, judged = np.random.default_rng(0), noises(args.data)
     is_peer = args.model == "pocketsphinx"
     model = None if is_peer else tynda.load(args.model)
     dev = manifest.read(args.data / "dev.jsonl")
+    curves = dict[str, Curve]()
     for name in args.grammars:
         spoken = positives(args.data, name)
         texts = sorted({english_letters(u.text) for u in spoken})
@@ -206,8 +247,11 @@ def main() -> None:
                 f"({rates[0]:.1f}) | {accepted[1]} ({rates[1]:.1f}) |",
                 flush=True,
             )
+        curves[name] = Curve(right[:, 0], right[:, 1], np.array(speech), speech_hours)
         top = ", ".join(f"{c:.3f}" for c in sorted(speech + sounds, reverse=True)[:5])
         print(f"  highest without a command: {top}", flush=True)
+    if args.figure:
+        draw(curves, args.figure)
 
 
 def _heard(obeyed: CommandRecognizer) -> Heard:

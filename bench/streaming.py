@@ -1,7 +1,7 @@
 """Words, latency and processor of live recognition, beside the same model's text of whole files.
 
     python bench/streaming.py MODEL MANIFEST [--each 4] [--step 0.6] [--hold 0.6] [--window exact]
-        [--look-ahead 0.5] [--histogram] [--peer FOLDER]
+        [--look-ahead 0.5] [--figure latency.png] [--peer FOLDER]
 
 Each recording is fed in blocks of 0.1 s, with a second of silence after it, as fast as it goes; the
 time that a block takes is added to the audio's own. A word's latency is the time from its end in
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,23 @@ class Contender:
             )
 
 
+def draw(contenders: list[Contender], path: Path) -> None:
+    """Draw the latencies with computing, each contender's as a share of its words."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3))
+    for each in contenders:
+        weights = np.full(len(each.latencies), 100 / len(each.latencies))
+        edges = np.arange(0, 4.01, 0.1)
+        times = np.clip(each.latencies, edges[0], edges[-1])
+        axes.hist(times, edges, weights=weights, alpha=0.6, label=each.name)
+    axes.set_xlabel("seconds from the end of a word until it is final")
+    axes.set_ylabel("% of words")
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
@@ -132,7 +150,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--window", choices=["exact", "merged"], help="of a Whisper model")
     parser.add_argument("--look-ahead", type=float, help="of a model for live text")
-    parser.add_argument("--histogram", action="store_true")
+    parser.add_argument("--figure", type=Path, help="file of a histogram of the latencies")
     parser.add_argument("--peer", help="folder of a Whisper for faster-whisper")
     for each in fields(LiveSettings):
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=float, default=each.default)
@@ -169,11 +187,8 @@ def main() -> None:
             each.write(samples, model.normalize(utterance.text), ends, model.normalize)
     for each in contenders:
         each.report(seconds)
-    if args.histogram:
-        latencies = contenders[0].latencies
-        for low in np.arange(0, 3, 0.2):
-            n = sum(low <= x < low + 0.2 for x in latencies)
-            print(f"{low:.1f} s {'#' * round(100 * n / len(latencies))} {n}")
+    if args.figure:
+        draw(contenders, args.figure)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Words that model files lose against the model that they were made from.
 
     python bench/words_of_files.py MODEL FILE... --manifests test.jsonl dev.jsonl [--each 8]
-        [--noise noise.jsonl [--snr 10]] [--language uk] [--windows exact merged]
+        [--noise noise.jsonl [--snr 10]] [--language uk] [--windows exact merged] [--as-used]
         [--output RESULTS.json]
 
 MODEL runs in full precision, each FILE as it is used. Decoding is at temperature 0, and a text of
-nobody's speech is not left out, so that only the weights differ. ``--windows`` are those of MODEL
+nobody's speech is not left out, so that only the weights differ; with ``--as-used`` it is that of
+``tynda transcribe``. ``--windows`` are those of MODEL
 and of the FILEs, by default merged, as in use. ``--each`` selects every n-th recording of the
 manifests after the first. With ``--noise``, each recording has a section of one of
 the manifest's sounds, the same for all models, at ``--snr`` decibels below the speech's power.
@@ -59,7 +60,8 @@ def transcribe(
     model = tynda.load(name, bits=bits, threads=args.threads)
     fixed: dict[str, Any] = {}
     if model.head.has_decoder:
-        fixed |= {"temperature": (0.0,), "speech_threshold": 0}
+        if not args.as_used:
+            fixed |= {"temperature": (0.0,), "speech_threshold": 0}
         if model.checkpoint.config.frames:
             fixed["window"] = window
     if args.language:
@@ -101,6 +103,7 @@ def main() -> None:
     parser.add_argument(
         "--windows", nargs=2, metavar=("MODEL", "FILES"), default=["merged", "merged"]
     )
+    parser.add_argument("--as-used", action="store_true")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
@@ -112,7 +115,8 @@ def main() -> None:
 
     def pairs_of(name: str, bits: int | None, window: str) -> Pairs:
         condition = f"{args.snr:g} dB" if args.noise else "clean"
-        key = " ".join([Path(name).name, *args.manifests, str(args.each), condition, window])
+        about = [Path(name).name, *args.manifests, str(args.each), condition, window]
+        key = " ".join([*about, "as used"] if args.as_used else about)
         if key not in found:
             found[key] = transcribe(name, bits, window, utterances, args)
             if args.output:
