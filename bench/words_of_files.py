@@ -135,7 +135,7 @@ def main() -> None:
             f"| {Path(name).name} | {size(Path(name)) / 1e6:.1f} | "
             + " | ".join("" if rate is None else f"{rate:.4f}" for rate in rates)
             + f" | {100 * rise.wer:+.2f} ({100 * rise.low:+.2f} to {100 * rise.high:+.2f}) "
-            + f"| {rise.wer / score(base).wer:+.1%} |",
+            + f"| {rise.wer / score(base).wer:+.1%} | {without_loops(pairs):.4f} |",
             flush=True,
         )
 
