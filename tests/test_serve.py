@@ -389,7 +389,9 @@ class process:  # noqa: N801
     def __init__(self, folder, *args, model="digits-en", environment=None):
         self.command = [
             *(sys.executable, "-m", "tynda", "serve", "--port", "0", "--model", model),
-            *("--threads", "1", "--keys-file", str(folder / "keys.json"), *args),
+            *("--threads", "1", "--keys-file", str(folder / "keys.json")),
+            *("--data", str(folder / "data")),
+            *("--master-key-file", str(folder / "master.key"), *args),
         ]
         key = HEADERS["Authorization"].split()[1]
         given = {"TYNDA_SERVE_KEYS": key} if environment is None else environment
@@ -537,6 +539,7 @@ def test_an_address_in_use_and_a_wrong_certificate_are_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         args = ["serve", "--model", "digits-en", "--keys-file", str(tmp_path / "keys.json")]
+        args += ["--data", str(tmp_path), "--master-key-file", str(tmp_path / "master.key")]
         taken = CliRunner().invoke(main, [*args, "--port", port])
     assert taken.exit_code == 1
     assert taken.stderr.splitlines()[-1].startswith(

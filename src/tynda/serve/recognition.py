@@ -90,10 +90,12 @@ def transcribe(
     ticket: Ticket,
     max_seconds: float,
     on_text: Callable[[str], None] = lambda text: None,
+    on_progress: Callable[[float], None] = lambda seconds: None,
 ) -> Transcript:
     """Transcribe the bytes of a file, or samples ``[n]`` at 16 kHz.
 
-    ``on_text`` is called with what each segment adds to the text. Raises `ServeError` for audio
+    ``on_text`` is called with what each segment adds to the text, ``on_progress`` with the number
+    of seconds that were transcribed. Raises `ServeError` for audio
     longer than ``max_seconds`` and options that the model lacks, `TyndaError` for other mistakes,
     and `Stopped` between two windows of the model once the ticket is stopped.
     """
@@ -107,10 +109,13 @@ def transcribe(
     )
     segments: list[Segment] = []
     shown = 0
+
+    def advanced(seconds: float) -> None:
+        ticket.check()
+        on_progress(seconds)
+
     try:
-        for segment in session.segments(
-            _limited(blocks, ticket, max_seconds), lambda seconds: ticket.check()
-        ):
+        for segment in session.segments(_limited(blocks, ticket, max_seconds), advanced):
             segments.append(segment)
             on_text(session.text[shown:])
             shown = len(session.text)
