@@ -48,6 +48,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(transcriptions.router)
     app.include_router(jobs.uploads)
     app.include_router(jobs.router)
+    app.include_router(jobs.exports)
     app.include_router(catalogue.router)
     app.include_router(listen.router)
     app.include_router(realtime.router)

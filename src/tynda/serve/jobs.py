@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -13,6 +13,7 @@ from tynda.manifest import MAX_TEXT
 from tynda.serve.access import authorize, service_of
 from tynda.serve.answers import MEDIA_TYPES, answer
 from tynda.serve.errors import ServeError
+from tynda.serve.export import archive
 from tynda.serve.fields import (
     Granularities,
     Keywords,
@@ -34,10 +35,11 @@ from tynda.serve.store.store import TooMany
 from tynda.serve.store.tables import CANCELLED, DONE, FAILED, Recording
 from tynda.serve.uploads import UploadRoute
 
-__all__ = ["router", "uploads"]
+__all__ = ["exports", "router", "uploads"]
 
 uploads = APIRouter(prefix="/v1/jobs", route_class=UploadRoute, tags=["jobs"])
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+exports = APIRouter(tags=["jobs"])
 
 _RETRY_SECONDS = 60
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -206,6 +208,15 @@ def recording(request: Request, id_: str) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{id_}"'}
     audio = service.store.audio(row)
     return Response(audio, media_type="application/octet-stream", headers=headers)
+
+
+@exports.get("/v1/export", responses=_ERRORS, response_class=Response)
+def export(request: Request) -> Response:
+    """Return all recordings of the key's user with their texts, as a ZIP."""
+    service, owner = _authorized(request)
+    headers = {"Content-Disposition": 'attachment; filename="tynda.zip"'}
+    pieces = archive(service.store, owner)
+    return StreamingResponse(pieces, media_type="application/zip", headers=headers)
 
 
 def _authorized(request: Request, is_counted: bool = True) -> tuple[Service, str]:

@@ -18,7 +18,7 @@ from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.transcript import Segment, Transcript
 
-__all__ = ["PARAMETERS", "Upload", "check_options", "transcribe"]
+__all__ = ["FORMATS", "PARAMETERS", "Upload", "check_options", "transcribe"]
 
 Floats = NDArray[np.float32]
 
