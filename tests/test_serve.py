@@ -12,7 +12,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -27,8 +26,8 @@ from tynda.checks import schema
 from tynda.cli import main
 from tynda.errors import TyndaError
 from tynda.serve import keys as api_keys
-from tynda.serve import recognition
 from tynda.serve.configuration import read_settings
+from tynda.serve.decoding import Decoder
 from tynda.serve.keys import Keys, RateLimit
 from tynda.serve.model import SharedModel
 from tynda.serve.settings import ServeSettings
@@ -239,12 +238,12 @@ def test_a_full_queue_is_429_and_no_recording_is_lost(tmp_path):
 def endless(monkeypatch):
     """Let recordings never end: only who stops their transcription ends it."""
 
-    def stream(source, **given):
+    def decode(self, data, ticket):
         while True:
             time.sleep(0.02)
             yield noise(1, seed=3)
 
-    monkeypatch.setattr(recognition, "audio", SimpleNamespace(stream=stream))
+    monkeypatch.setattr(Decoder, "decode", decode)
 
 
 def leave(server, stream):

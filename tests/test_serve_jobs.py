@@ -183,7 +183,7 @@ def test_corrections_and_consent_are_kept(client):
 def endless(monkeypatch):
     """Let recordings never end: only who stops their transcription ends it."""
 
-    def transcribe(model, source, options, ticket, max_seconds, on_progress):
+    def transcribe(model, source, options, ticket, max_seconds, decode, on_progress):
         seconds = 0
         while True:
             time.sleep(0.01)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 import tynda
 from tynda.errors import TyndaError
-from tynda.serve import catalogue, jobs, listen, realtime, transcriptions
+from tynda.serve import admin, catalogue, jobs, listen, realtime, transcriptions
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.observe import LimitedBody, Observed
 from tynda.serve.service import Service
@@ -49,6 +49,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(jobs.uploads)
     app.include_router(jobs.router)
     app.include_router(jobs.exports)
+    app.include_router(admin.router)
     app.include_router(catalogue.router)
     app.include_router(listen.router)
     app.include_router(realtime.router)

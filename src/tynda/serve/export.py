@@ -15,7 +15,7 @@ import numpy as np
 
 from tynda.errors import TyndaError
 from tynda.files import whole_folder
-from tynda.serve.recognition import FORMATS
+from tynda.serve.formats import FORMATS
 from tynda.serve.store.store import Store
 from tynda.serve.store.tables import Recording
 from tynda.sound import audio

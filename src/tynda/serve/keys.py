@@ -18,8 +18,9 @@ from tynda.files import read_json, write_whole
 
 __all__ = ["SCOPES", "Key", "Keys", "RateLimit", "add", "default_file", "read", "revoke"]
 
-SCOPES = ("transcribe", "listen", "metrics")
-"""The rights that a key may have: to send recordings, to open live sessions, to read /metrics."""
+SCOPES = ("transcribe", "listen", "metrics", "admin")
+"""The rights that a key may have: to send recordings and jobs, to open live sessions, to read
+/metrics, to see the page /admin."""
 
 _PREFIX = "tynda"
 _MIN_LENGTH = 16

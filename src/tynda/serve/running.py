@@ -11,7 +11,7 @@ from tynda.errors import TyndaError
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.logs import log, log_error
 from tynda.serve.model import SharedModel
-from tynda.serve.recognition import transcribe
+from tynda.serve.recognition import Decode, transcribe
 from tynda.serve.records import to_record
 from tynda.serve.settings import ServeSettings
 from tynda.serve.store.database import StoreError
@@ -43,11 +43,13 @@ class Jobs:
         store: Store,
         model: SharedModel,
         settings: ServeSettings,
+        decode: Decode,
         on_audio: Callable[[float], None],
     ) -> None:
-        """``on_audio`` is called with the seconds of audio of each finished job."""
+        """``decode`` decodes files; ``on_audio`` is called with the seconds of audio of each
+        finished job."""
         self._store, self._model, self._settings = store, model, settings
-        self._on_audio = on_audio
+        self._decode, self._on_audio = decode, on_audio
         self._slots = Slots(settings.job_workers)
         self._runs: dict[str, _Run] = {}
         self._wake = threading.Condition()
@@ -137,6 +139,7 @@ class Jobs:
                     request["options"],
                     ticket,
                     self._settings.max_seconds,
+                    self._decode,
                     on_progress=advanced,
                 )
         except Stopped:

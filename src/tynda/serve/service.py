@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tynda
+from tynda.serve.decoding import Decoder
 from tynda.serve.keys import Keys, RateLimit
 from tynda.serve.metrics import Metrics
 from tynda.serve.model import SharedModel
@@ -43,7 +44,8 @@ class Service:
         self.workers = Workers(settings.workers, "transcribe")
         self.live_slots = Slots(settings.live_sessions)
         self.live_workers = Workers(settings.workers, "live")
-        self.jobs = Jobs(store, self.model, settings, self.metrics.audio.inc)
+        self.decoder = Decoder(settings.decode_seconds, settings.decode_memory)
+        self.jobs = Jobs(store, self.model, settings, self.decoder.decode, self.metrics.audio.inc)
         self.wyoming_port: int | None = None
         """The port of the Wyoming protocol, once it is served."""
         self.is_closing = False
@@ -69,7 +71,13 @@ class Service:
                 ticket.check()
                 with self.model.use() as model:
                     result = transcribe(
-                        model, source, options, ticket, self.settings.max_seconds, on_text
+                        model,
+                        source,
+                        options,
+                        ticket,
+                        self.settings.max_seconds,
+                        self.decoder.decode,
+                        on_text,
                     )
                 self.metrics.audio.inc(result.duration or 0.0)
                 return result
@@ -86,5 +94,6 @@ class Service:
         self.workers.close()
         self.live_workers.close()
         self.jobs.close(self.settings.shutdown_seconds)
+        self.decoder.close()
         self.model.close()
         self.store.close()

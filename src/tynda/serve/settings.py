@@ -95,6 +95,18 @@ class ServeSettings:
         heading=LIMITS,
         metavar="SECONDS",
     )
+    decode_seconds: Annotated[float, Range(1, 86_400)] = setting(
+        300.0,
+        "Maximum processor time of decoding a recording, in a process of its own.",
+        heading=LIMITS,
+        metavar="SECONDS",
+    )
+    decode_memory: Annotated[float, Range(0.1, 1000)] = setting(
+        0.5,
+        "Maximum memory of decoding a recording, beside its own size.",
+        heading=LIMITS,
+        metavar="GB",
+    )
     shutdown_seconds: Annotated[float, Range(0, 3600)] = setting(
         30.0,
         "Time in which running requests may end after SIGTERM or Ctrl-C.",

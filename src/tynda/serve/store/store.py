@@ -297,6 +297,12 @@ class Store:
             rows = session.execute(wanted.group_by(Recording.state)).all()
         return {state: (count, int(size)) for state, count, size in rows}
 
+    def latest(self, limit: int) -> Sequence[Recording]:
+        """Return recordings of all owners, the newest first."""
+        newest = select(Recording).order_by(Recording.created.desc(), Recording.id.desc())
+        with self._database.session() as session:
+            return session.scalars(newest.limit(limit)).all()
+
     def consented(self, owner: str | None = None) -> Iterator[Recording]:
         """Yield the recordings whose owners agreed that models learn from them, oldest first."""
         wanted = select(Recording).where(Recording.consented.is_not(None), Recording.state == DONE)
