@@ -1,4 +1,4 @@
-"""What leaves the store: all of one user's recordings, or those from which models may learn."""
+"""Exports of the store: all recordings of one user, or those from which models may learn."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class Correction(BaseModel):
-    """What its owner says about a recording; what is left out stays as it is."""
+    """A change of the text and the consent of a recording; each that is left out stays as it is."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What the server does with recordings: keep, transcribe once, show to their owner, delete."""
+"""The store: it keeps recordings, gives each job to one server, and deletes without a trace."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _GAVE_UP = {
 
 
 class TooMany(Exception):  # noqa: N818
-    """As many jobs of this owner wait as are allowed."""
+    """The maximum number of jobs of this owner wait already."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Store:
         self._database, self._files = database, files
         self._retention, self._clock = retention, clock
 
-    # What owners do
+    # Methods for owners
 
     def accept(
         self, owner: str, data: bytes, request: Mapping[str, Any], max_waiting: int
@@ -181,7 +181,7 @@ class Store:
         values = {"correction": sealed, "consented": consented, "expires": expires}
         return self._change(row.id, Recording.state == row.state, **values)
 
-    # What belongs to a recording
+    # Parts of a recording
 
     def key(self, row: Recording) -> ObjectKey:
         """Return the key of a recording."""
@@ -209,7 +209,7 @@ class Store:
         found: dict[str, Any] = json.loads(self.key(row).open(part, sealed))
         return found
 
-    # What servers do
+    # Methods for servers
 
     def claim(self) -> Recording | None:
         """Lease the oldest job that waits, or whose server has died; None where there is none.
