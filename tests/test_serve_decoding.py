@@ -47,8 +47,10 @@ def children():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
 def test_samples_are_those_of_this_process(decoder, ticket, file):
-    blocks = list(decoder.decode(file.read_bytes(), ticket))
-    assert np.array_equal(np.concatenate(blocks), audio.load(file))
+    stated = []
+    samples = np.concatenate(list(decoder.decode(file.read_bytes(), ticket, stated.append)))
+    assert np.array_equal(samples, audio.load(file))
+    assert stated == [pytest.approx(len(samples) / audio.SAMPLE_RATE, abs=0.05)]
 
 
 def test_mistakes_and_warnings_come_across(decoder, ticket):

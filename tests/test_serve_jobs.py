@@ -173,7 +173,11 @@ def test_corrections_and_consent_are_kept(client):
     assert patch(consent=False).json()["correction"] == "six eight zero too"
     shown = client.get(f"/{id_}").json()
     assert (shown["corrected"], shown["consent"]) == (True, False)
-    assert patch(correction="two\nlines").status_code == 400
+    for wrong in ("two\nlines", "two\u2028lines", "\0"):
+        assert patch(correction=wrong).status_code == 400
+    other = "نمی\u200cخواهم l’«\u202ffois\u202f»"  # printable, but not for Python
+    assert patch(correction=other).json()["correction"] == other
+    patch(correction="six eight zero too")
     assert patch(unknown=1).status_code == 400
     assert patch(correction=3).status_code == 400
     assert client.get(f"/{id_}").json()["correction"] == "six eight zero too"
@@ -185,6 +189,7 @@ def endless(monkeypatch):
 
     def transcribe(model, source, options, ticket, max_seconds, decode, on_progress):
         seconds = 0
+        next(iter(decode(source, ticket)))
         while True:
             time.sleep(0.01)
             ticket.check()
@@ -199,6 +204,7 @@ def test_a_job_shows_progress_and_is_cancelled(tmp_path, endless):
         client = Client(server)
         first, second, third = (client.create() for _ in range(3))
         until(lambda: client.get(f"/{first}").json()["seconds_done"] > 0)
+        assert client.get(f"/{first}").json()["seconds"] == 3.656  # Opus has whole packets
         assert (client.status(first), client.status(second)) == ("running", "waiting")
         assert code(client.get(f"/{first}/result")) == (409, "job_not_finished")
         assert client.client.post(f"/v1/jobs/{first}/cancel").json()["status"] == "cancelled"
@@ -285,6 +291,11 @@ def test_a_user_gets_all_its_recordings(tmp_path):
         other = api_keys.add(tmp_path / "keys.json", "other")[1]
         Client(server, {"Authorization": f"Bearer {other}"}).create()
         answer = client.client.get("/v1/export")
+        (tmp_path / "data" / "recordings" / ids[1]).write_bytes(b"damaged")
+        damaged = client.client.get("/v1/export")
+    with zipfile.ZipFile(io.BytesIO(damaged.content)) as packed:
+        assert f"{ids[0]}/recording" in packed.namelist()
+        assert b"was changed" in packed.read(f"{ids[1]}/error.txt")
     with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
         assert packed.testzip() is None
         names = {f"{id_}/{name}" for id_ in ids for name in ("recording", "job.json")}

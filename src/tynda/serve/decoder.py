@@ -5,8 +5,8 @@ its libraries loaded; for each recording it forks a child with limits of time an
 write no file and start no process. `decoding` is the other end.
 
 The child reads the length of the recording (8 bytes) and its bytes, and writes messages: one byte
-for the kind, the length (4 bytes), and the data. Kinds are samples (S), a warning (W), an error
-(E), and the end (.).
+for the kind, the length (4 bytes), and the data. Kinds are the duration that the file states (D),
+samples (S), a warning (W), an error (E), and the end (.).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import warnings
 from typing import Any
 
-import av  # noqa: F401
+import av
 import soxr  # noqa: F401
 
 from tynda.errors import TyndaError
@@ -73,6 +73,7 @@ def _serve(channel: socket.socket, seconds: int, memory: int) -> None:
         data = stream.read(size)
         warnings.simplefilter("always")
         warnings.showwarning = lambda message, *_, **__: put(b"W", str(message).encode())
+        put(b"D", struct.pack("<d", _stated(data)))
         for block in audio.stream(_Recording(data), formats=FORMATS):
             put(b"S", block.tobytes())
         put(b".", b"")
@@ -84,6 +85,18 @@ def _serve(channel: socket.socket, seconds: int, memory: int) -> None:
         pass
     finally:
         os._exit(0)
+
+
+def _stated(data: bytes) -> float:
+    """Return the seconds that a recording lasts by its container; 0 where it does not tell."""
+    options = {"protocol_whitelist": "none", "format_whitelist": FORMATS}
+    try:
+        with av.open(
+            io.BytesIO(data), "r", metadata_errors="ignore", container_options=options
+        ) as file:
+            return (file.duration or 0) / av.time_base
+    except av.FFmpegError:  # The decoder reports what is wrong.
+        return 0.0
 
 
 def _limit(seconds: int, memory: int) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -52,11 +52,17 @@ class Decoder:
         """Number of the process that forks, or None where there is none."""
         return None if self._process is None else self._process.pid
 
-    def decode(self, data: bytes, ticket: Ticket) -> Iterator[Floats]:
+    def decode(
+        self,
+        data: bytes,
+        ticket: Ticket,
+        on_duration: Callable[[float], None] = lambda seconds: None,
+    ) -> Iterator[Floats]:
         """Yield the samples of a recording, as `audio.stream` does.
 
-        Raises `TyndaError` where it cannot be decoded within the limits, and `Stopped` once the
-        ticket is stopped.
+        ``on_duration`` is called with the seconds that the file states, if it does. Raises
+        `TyndaError` where it cannot be decoded within the limits, and `Stopped` once the ticket is
+        stopped.
         """
         if not _CAN_FORK:
             source = cast(BinaryIO, _Upload(data, ticket))
@@ -70,6 +76,9 @@ class Decoder:
                 kind, size = _HEAD.unpack(_received(channel, _HEAD.size, ticket))
                 message = _received(channel, size, ticket)
                 match kind:
+                    case b"D":
+                        if (stated := struct.unpack("<d", message)[0]) > 0:
+                            on_duration(stated)
                     case b"S":
                         yield np.frombuffer(message, np.float32)
                     case b"W":

@@ -16,8 +16,10 @@ import numpy as np
 from tynda.errors import TyndaError
 from tynda.files import whole_folder
 from tynda.serve.formats import FORMATS
+from tynda.serve.store.database import StoreError
 from tynda.serve.store.store import Store
 from tynda.serve.store.tables import Recording
+from tynda.serve.vault import VaultError
 from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
 
@@ -30,14 +32,20 @@ _PAGE = 100
 def archive(store: Store, owner: str) -> Iterator[bytes]:
     """Yield the pieces of a ZIP with all recordings of a user and their texts.
 
-    Each recording is a folder with the bytes that were sent, ``recording``, and ``job.json``.
+    Each recording is a folder with the bytes that were sent, ``recording``, and ``job.json``; or
+    with ``error.txt`` where they cannot be read.
     """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as packed:
         for row in _all_of(store, owner):
-            packed.writestr(f"{row.id}/recording", store.audio(row))
-            text = json.dumps(_about(store, row), ensure_ascii=False, indent=2)
-            packed.writestr(f"{row.id}/job.json", text)
+            try:
+                about, data = _about(store, row), store.audio(row)
+            except (StoreError, VaultError) as error:  # The others are exported all the same.
+                packed.writestr(f"{row.id}/error.txt", f"{error}\n")
+            else:
+                text = json.dumps(about, ensure_ascii=False, indent=2)
+                packed.writestr(f"{row.id}/job.json", text)
+                packed.writestr(f"{row.id}/recording", data)
             yield sink.taken()
     yield sink.taken()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request
@@ -34,6 +35,7 @@ from tynda.serve.service import Service
 from tynda.serve.store.store import TooMany
 from tynda.serve.store.tables import CANCELLED, DONE, FAILED, Recording
 from tynda.serve.uploads import UploadRoute
+from tynda.serve.vault import VaultError
 
 __all__ = ["exports", "router", "uploads"]
 
@@ -42,6 +44,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 exports = APIRouter(tags=["jobs"])
 
 _RETRY_SECONDS = 60
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, halves of characters, and ends of lines."""
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": about, "content": {"application/json": {}}}
     for status, about in {
@@ -137,10 +141,10 @@ def show(request: Request, id_: str) -> dict[str, Any]:
 def correct(request: Request, id_: str, given: Correction) -> dict[str, Any]:
     """Keep the corrected text of a recording, and whether models may learn from it."""
     service, row = _own(request, id_)
-    if given.correction is not None and not given.correction.isprintable():
+    if any(unicodedata.category(x) in _NO_TEXT for x in given.correction or ""):
         raise ServeError(
             400,
-            "correction must be one line of printable characters",
+            "correction must be one line without control characters",
             param="correction",
             code="invalid_value",
         )
@@ -237,8 +241,11 @@ def _described(service: Service, row: Recording) -> dict[str, Any]:
     """Return a job without its texts; times are seconds since 1970, or of audio."""
     error = None
     if row.state == FAILED:
-        found = service.store.result(row) or {}
-        error = {name: found.get("error", {}).get(name) for name in ("message", "param", "code")}
+        try:
+            found = (service.store.result(row) or {}).get("error", {})
+        except VaultError as damage:
+            found = {"message": str(damage), "code": "damaged"}
+        error = {name: found.get(name) for name in ("message", "param", "code")}
     return {
         "id": row.id,
         "object": "job",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from tynda.errors import TyndaError
+from tynda.serve.decoding import Decoder
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.logs import log, log_error
 from tynda.serve.model import SharedModel
-from tynda.serve.recognition import Decode, transcribe
+from tynda.serve.recognition import transcribe
 from tynda.serve.records import to_record
 from tynda.serve.settings import ServeSettings
 from tynda.serve.store.database import StoreError
@@ -25,6 +28,8 @@ __all__ = ["Jobs"]
 _POLL_SECONDS = 2.0
 """Seconds after which a server looks for jobs that another one has accepted or left."""
 _SWEEP_SECONDS = 60.0
+_SHOW_SECONDS = 5.0
+"""Maximum number of seconds between two notes of how far a job is."""
 
 
 class _Run:
@@ -33,6 +38,15 @@ class _Run:
     def __init__(self, row: Recording, ticket: Ticket) -> None:
         self.row, self.ticket = row, ticket
         self.progress = 0.0
+        self.duration: float | None = None
+
+    def advance(self, seconds: float) -> None:
+        """Note how many seconds were transcribed."""
+        self.progress = seconds
+
+    def know(self, seconds: float) -> None:
+        """Note how many seconds the recording lasts."""
+        self.duration = seconds
 
 
 class Jobs:
@@ -43,13 +57,12 @@ class Jobs:
         store: Store,
         model: SharedModel,
         settings: ServeSettings,
-        decode: Decode,
+        decoder: Decoder,
         on_audio: Callable[[float], None],
     ) -> None:
-        """``decode`` decodes files; ``on_audio`` is called with the seconds of audio of each
-        finished job."""
+        """``on_audio`` is called with the seconds of audio of each finished job."""
         self._store, self._model, self._settings = store, model, settings
-        self._decode, self._on_audio = decode, on_audio
+        self._decoder, self._on_audio = decoder, on_audio
         self._slots = Slots(settings.job_workers)
         self._runs: dict[str, _Run] = {}
         self._wake = threading.Condition()
@@ -82,8 +95,9 @@ class Jobs:
         self._slots.stop_all()
         with self._wake:
             self._wake.notify_all()
+        end = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while not self._closing.is_set():
@@ -124,9 +138,6 @@ class Jobs:
         """Return the transcript of a job, or its error; and its seconds of audio."""
         row, ticket = run.row, run.ticket
 
-        def advanced(seconds: float) -> None:
-            run.progress = seconds
-
         try:
             if self._closing.is_set():
                 raise Stopped
@@ -139,8 +150,8 @@ class Jobs:
                     request["options"],
                     ticket,
                     self._settings.max_seconds,
-                    self._decode,
-                    on_progress=advanced,
+                    partial(self._decoder.decode, on_duration=run.know),
+                    on_progress=run.advance,
                 )
         except Stopped:
             if ticket.remaining:
@@ -161,7 +172,7 @@ class Jobs:
 
     def _keep(self) -> None:
         """Extend the leases of what runs here, and delete what has expired."""
-        interval = min(self._store.lease_seconds / 3, _SWEEP_SECONDS)
+        interval = min(self._store.lease_seconds / 3, _SHOW_SECONDS)
         waited = _SWEEP_SECONDS
         while True:
             if waited >= _SWEEP_SECONDS:
@@ -173,7 +184,7 @@ class Jobs:
             waited += interval
             for run in list(self._runs.values()):
                 try:
-                    if not self._store.renew(run.row, run.progress, None):
+                    if not self._store.renew(run.row, run.progress, run.duration):
                         run.ticket.stop()
                 except StoreError as error:
                     log("store", job=run.row.id, message=str(error))

@@ -45,7 +45,7 @@ class Service:
         self.live_slots = Slots(settings.live_sessions)
         self.live_workers = Workers(settings.workers, "live")
         self.decoder = Decoder(settings.decode_seconds, settings.decode_memory)
-        self.jobs = Jobs(store, self.model, settings, self.decoder.decode, self.metrics.audio.inc)
+        self.jobs = Jobs(store, self.model, settings, self.decoder, self.metrics.audio.inc)
         self.wyoming_port: int | None = None
         """The port of the Wyoming protocol, once it is served."""
         self.is_closing = False
