@@ -365,7 +365,8 @@ def test_jobs_outlive_kill_9(tmp_path, kills):
     accepted, lines = [], []
 
     def start():
-        given = ("--lease-seconds", "1", "--job-workers", "2", "--max-jobs", "100000")
+        given = ("--lease-seconds", "1", "--job-workers", "2", "--job-attempts", "1000")
+        given = (*given, "--max-jobs", "100000")
         return process(tmp_path, *given)
 
     for _ in range(kills):

@@ -73,7 +73,7 @@ def store(tmp_path, url, clock):
     first.close()
     database = Database(url or f"sqlite:///{tmp_path}/data/store.sqlite3")
     files = open_files(str(tmp_path / "data" / "recordings"))
-    made = Store(database, vault, files, Retention(100, 1000), 10.0, clock)
+    made = Store(database, vault, files, Retention(100, 1000), 10.0, 10, clock)
     made.database, made.files = database, files
     yield made
     made.close()
@@ -158,7 +158,7 @@ def test_a_job_that_ends_the_server_each_time_fails_in_the_end(store, clock):
     assert store.claim().id == later.id
     shown = store.find("ann", row.id)
     assert shown.state == FAILED
-    assert "begun 10 times" in store.result(shown)["error"]["message"]
+    assert "begun too often" in store.result(shown)["error"]["message"]
 
 
 def test_a_job_given_back_is_begun_by_another(store):

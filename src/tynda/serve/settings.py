@@ -181,6 +181,11 @@ class ServeSettings:
     job_seconds: Seconds = setting(
         21_600.0, "Maximum time of a job, once it runs.", heading=STORE, metavar="SECONDS"
     )
+    job_attempts: Annotated[int, Range(1, 1_000_000)] = setting(
+        10,
+        "Number of times that a job is begun whose server dies each time; then it fails.",
+        heading=STORE,
+    )
     lease_seconds: Annotated[float, Range(1, 3600)] = setting(
         60.0,
         "Time after which another server begins a job again, where the one that runs it has died.",

@@ -50,7 +50,9 @@ def open_store(settings: ServeSettings, environment: Mapping[str, str]) -> Store
         database.close()
         raise
     retention = Retention(settings.keep_days * _DAY, settings.keep_consented_days * _DAY)
-    return Store(database, Vault(masters), files, retention, settings.lease_seconds)
+    return Store(
+        database, Vault(masters), files, retention, settings.lease_seconds, settings.job_attempts
+    )
 
 
 def _default_folder() -> Path:

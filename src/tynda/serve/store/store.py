@@ -30,13 +30,11 @@ from tynda.serve.vault import ObjectKey, Vault, VaultError, Wrapped
 
 __all__ = ["Retention", "Store", "TooMany"]
 
-_MAX_ATTEMPTS = 10
-"""How often a job is begun: a recording that ends the server each time must not do so for ever."""
 _HIDDEN = (ARRIVING, DELETED)
 _OPEN = (WAITING, RUNNING)
 _GAVE_UP = {
     "status": 500,
-    "message": f"the job was begun {_MAX_ATTEMPTS} times and never finished",
+    "message": "the job was begun too often and never finished",
     "param": None,
     "code": "internal_error",
 }
@@ -74,11 +72,13 @@ class Store:
         files: Files,
         retention: Retention,
         lease_seconds: float = 60.0,
+        max_attempts: int = 10,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``lease_seconds`` is the time after which a server that reports nothing is taken for
-        dead; ``clock`` returns seconds since 1970."""
-        self.vault, self.lease_seconds = vault, lease_seconds
+        dead. A job fails that was begun ``max_attempts`` times, since a recording that ends the
+        server must not do so for ever. ``clock`` returns seconds since 1970."""
+        self.vault, self.lease_seconds, self._max_attempts = vault, lease_seconds, max_attempts
         self._database, self._files = database, files
         self._retention, self._clock = retention, clock
 
@@ -232,7 +232,7 @@ class Store:
             row = session.scalar(oldest)
             if row is None:
                 return None
-            if row.attempts >= _MAX_ATTEMPTS:
+            if row.attempts >= self._max_attempts:
                 failed = row
             row.state, row.attempts = RUNNING, row.attempts + 1
             row.lease, row.lease_until = secrets.token_hex(16), now + self.lease_seconds
