@@ -9,6 +9,7 @@ from tynda.serve.keys import Keys
 from tynda.serve.run import create_server, listening_socket
 from tynda.serve.service import Service
 from tynda.serve.settings import ServeSettings
+from tynda.serve.store.opening import open_store
 
 KEY = "a-key-for-the-tests-alone"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -25,8 +26,13 @@ class Running:
 def serving(folder, **given):
     """Serve digits-en, or another model, until the block ends."""
     values = {"model": "digits-en", "threads": 1, "shutdown_seconds": 5.0, **given}
-    settings = ServeSettings(keys_file=str(folder / "keys.json"), **values)
-    service = Service(settings, Keys(folder / "keys.json", KEY))
+    settings = ServeSettings(
+        keys_file=str(folder / "keys.json"),
+        data=str(folder / "data"),
+        **{"master_key_file": str(folder / "master.key"), **values},
+    )
+    store = open_store(settings, {})
+    service = Service(settings, Keys(folder / "keys.json", KEY), store)
     server = create_server(service)
     bound = listening_socket("127.0.0.1", 0)
     port = bound.getsockname()[1]

@@ -12,7 +12,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -27,8 +26,8 @@ from tynda.checks import schema
 from tynda.cli import main
 from tynda.errors import TyndaError
 from tynda.serve import keys as api_keys
-from tynda.serve import recognition
 from tynda.serve.configuration import read_settings
+from tynda.serve.decoding import Decoder
 from tynda.serve.keys import Keys, RateLimit
 from tynda.serve.model import SharedModel
 from tynda.serve.settings import ServeSettings
@@ -239,12 +238,12 @@ def test_a_full_queue_is_429_and_no_recording_is_lost(tmp_path):
 def endless(monkeypatch):
     """Let recordings never end: only who stops their transcription ends it."""
 
-    def stream(source, **given):
+    def decode(self, data, ticket):
         while True:
             time.sleep(0.02)
             yield noise(1, seed=3)
 
-    monkeypatch.setattr(recognition, "audio", SimpleNamespace(stream=stream))
+    monkeypatch.setattr(Decoder, "decode", decode)
 
 
 def leave(server, stream):
@@ -389,7 +388,9 @@ class process:  # noqa: N801
     def __init__(self, folder, *args, model="digits-en", environment=None):
         self.command = [
             *(sys.executable, "-m", "tynda", "serve", "--port", "0", "--model", model),
-            *("--threads", "1", "--keys-file", str(folder / "keys.json"), *args),
+            *("--threads", "1", "--keys-file", str(folder / "keys.json")),
+            *("--data", str(folder / "data")),
+            *("--master-key-file", str(folder / "master.key"), *args),
         ]
         key = HEADERS["Authorization"].split()[1]
         given = {"TYNDA_SERVE_KEYS": key} if environment is None else environment
@@ -537,6 +538,7 @@ def test_an_address_in_use_and_a_wrong_certificate_are_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         args = ["serve", "--model", "digits-en", "--keys-file", str(tmp_path / "keys.json")]
+        args += ["--data", str(tmp_path), "--master-key-file", str(tmp_path / "master.key")]
         taken = CliRunner().invoke(main, [*args, "--port", port])
     assert taken.exit_code == 1
     assert taken.stderr.splitlines()[-1].startswith(

@@ -73,23 +73,43 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(
+    path: Path,
+    data: bytes,
+    *,
+    mode: int | None = None,
+    partial: str | None = None,
+    durable: bool = False,
+) -> None:
     """Write ``data`` to a temporary file and rename it to ``path``, which is never incomplete.
 
-    Raises `TyndaError` when the folder is missing, not writable or full; an existing file at
-    ``path`` is then unchanged.
+    ``mode`` is that of the file, by default what the system gives new files. ``partial`` is the
+    name of the temporary file, for callers that remove it after a crash; by default it is random.
+    A ``durable`` file is there after a power failure. Raises `TyndaError` when the folder is
+    missing, not writable or full; an existing file at ``path`` is then unchanged.
     """
     import secrets  # slow to import, with its hash functions, and not needed for reading
 
     # tempfile is not used: its files are readable by their owner only, even after the renaming.
     # The name is short, since the target's may be as long as the file system allows.
-    partial = path.with_name(f".{secrets.token_hex(6)}.part")
+    part = path.with_name(partial or f".{secrets.token_hex(6)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
     try:
         try:
-            partial.write_bytes(data)
-            os.replace(partial, path)
+            with open(os.open(part, flags, 0o666 if mode is None else mode), "wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(part, path)
+            if durable and os.name == "posix":  # elsewhere folders cannot be opened
+                folder = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
         finally:
-            partial.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise TyndaError(
             f"cannot write {path} ({error.strerror}): choose another folder or free disk space"

@@ -20,7 +20,10 @@ from tynda.serve.settings import ServeSettings
 
 __all__ = ["serve"]
 
-_NEEDED = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client", "wyoming")
+_NEEDED = (
+    *("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client", "wyoming"),
+    *("sqlalchemy", "alembic", "cryptography"),
+)
 
 
 class _Sections(Sections, click.Group):
@@ -57,10 +60,11 @@ def serve(ctx: click.Context, /, config: str | None, **given: Any) -> None:
     from tynda.serve import run  # The commands of keys need none of its packages.
     from tynda.serve.logs import log
     from tynda.serve.service import Service
+    from tynda.serve.store.opening import open_store
 
     keys = api_keys.Keys(path, os.environ.get(KEYS, ""))
     run.check_tls(settings)
-    service = Service(settings, keys)
+    service = Service(settings, keys, open_store(settings, os.environ))
 
     def started(url: str) -> None:
         if keys.is_empty():
@@ -98,10 +102,16 @@ def keys() -> None:
     metavar="NUMBER",
     help="Maximum number of requests in a minute; 0 is no limit.",
 )
+@click.option(
+    "--user",
+    default="",
+    metavar="USER",
+    help="Whose jobs the key reaches. Default: only those that were sent with it.",
+)
 @click.pass_obj
-def add_key(path: Path, name: str, scopes: Sequence[str], rate: int) -> None:
+def add_key(path: Path, name: str, scopes: Sequence[str], rate: int, user: str) -> None:
     """Add a key for somebody or something called NAME, and print it: it is shown only now."""
-    _, secret = api_keys.add(path, name, scopes or api_keys.SCOPES, rate)
+    _, secret = api_keys.add(path, name, scopes or api_keys.SCOPES, rate, user)
     print_text(secret)
 
 

@@ -22,11 +22,14 @@ def service_of(connection: HTTPConnection) -> Service:
     return service
 
 
-def authorize(connection: HTTPConnection, scope: str | None = None) -> Key:
+def authorize(
+    connection: HTTPConnection, scope: str | None = None, *, is_counted: bool = True
+) -> Key:
     """Return the key of a request, and note its id for the log.
 
-    Raises `ServeError` where there is none, where it lacks the ``scope`` (None: any key may), and
-    where its rate is exceeded.
+    A second look at the key of the same request is not ``is_counted`` for its rate. Raises
+    `ServeError` where there is none, where it lacks the ``scope`` (None: any key may), and where
+    its rate is exceeded.
     """
     service = service_of(connection)
     key = service.keys.find(_secret(connection))
@@ -38,7 +41,7 @@ def authorize(connection: HTTPConnection, scope: str | None = None) -> Key:
             headers={"WWW-Authenticate": "Bearer"},
         )
     connection.state.key = key.id
-    if wait := service.rates.wait(key):
+    if is_counted and (wait := service.rates.wait(key)):
         seconds = math.ceil(wait)
         raise ServeError(
             429,

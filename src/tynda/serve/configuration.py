@@ -12,7 +12,7 @@ from tynda.errors import TyndaError, listed
 from tynda.files import check_readable
 from tynda.serve.settings import ServeSettings
 
-__all__ = ["CONFIG", "KEYS", "PREFIX", "read_settings"]
+__all__ = ["CONFIG", "KEYS", "MASTER_KEY", "PREFIX", "read_settings"]
 
 PREFIX = "TYNDA_SERVE_"
 """Prefix of the environment variables: that of the setting ``port`` is ``TYNDA_SERVE_PORT``."""
@@ -20,6 +20,8 @@ CONFIG = f"{PREFIX}CONFIG"
 """The environment variable with the name of the settings' file."""
 KEYS = f"{PREFIX}KEYS"
 """The environment variable with API keys, separated by commas."""
+MASTER_KEY = f"{PREFIX}MASTER_KEY"
+"""The environment variable with the master keys of the store, the current one first."""
 
 
 def read_settings(
@@ -54,7 +56,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     hints, values = schema(ServeSettings), {}
     for variable, text in environment.items():
-        if not variable.startswith(PREFIX) or variable in (CONFIG, KEYS):
+        if not variable.startswith(PREFIX) or variable in (CONFIG, KEYS, MASTER_KEY):
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in hints:

@@ -8,6 +8,8 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from tynda.errors import TyndaError
+from tynda.serve.store.database import StoreError
+from tynda.serve.vault import VaultError
 from tynda.serve.workers import Busy, Stopped
 
 __all__ = ["ServeError", "as_serve_error", "error_body"]
@@ -52,6 +54,10 @@ def as_serve_error(error: Exception) -> ServeError | None:
     match error:
         case ServeError():
             return error
+        case StoreError():
+            return ServeError(503, "the store does not answer: try again", code="store_failed")
+        case VaultError():
+            return ServeError(500, str(error), code="damaged")
         case TyndaError():
             return ServeError(400, str(error), code="invalid_value")
         case Busy():

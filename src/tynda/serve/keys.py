@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import threading
 import time
@@ -19,12 +18,20 @@ from tynda.files import read_json, write_whole
 
 __all__ = ["SCOPES", "Key", "Keys", "RateLimit", "add", "default_file", "read", "revoke"]
 
-SCOPES = ("transcribe", "listen", "metrics")
-"""The rights that a key may have: to send recordings, to open live sessions, to read /metrics."""
+SCOPES = ("transcribe", "listen", "metrics", "admin")
+"""The rights that a key may have: to send recordings and jobs, to open live sessions, to read
+/metrics, to see the page /admin."""
 
 _PREFIX = "tynda"
 _MIN_LENGTH = 16
 """Minimum number of characters of a key from the environment."""
+
+_MAX_USER = 80
+
+
+def _is_user(name: str) -> bool:
+    return len(name) <= _MAX_USER and name.isprintable()
+
 
 Name = Annotated[
     str, Rule("1 to 100 printable characters", lambda x: 0 < len(x) <= 100 and x.isprintable())
@@ -51,20 +58,28 @@ class Key:
     created: int = 0
     """Seconds since 1970."""
     revoked: bool = False
+    user: Annotated[str, Rule(f"a name of at most {_MAX_USER} printable characters", _is_user)] = ""
+    """Whose recordings the key reaches: keys with the same name share them."""
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def owner(self) -> str:
+        """The owner of recordings that come with this key: its user, else the key itself."""
+        return f"user:{self.user}" if self.user else f"key:{self.id}"
 
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _new(name: str, scopes: Sequence[str], rate: int) -> tuple[Key, str]:
+def _new(name: str, scopes: Sequence[str], rate: int, user: str = "") -> tuple[Key, str]:
     """Return a new key and its secret, which is known only now."""
     id_ = secrets.token_hex(4)
     secret = f"{_PREFIX}_{id_}_{secrets.token_urlsafe(32)}"
-    return Key(id_, name, _hash(secret), tuple(scopes), rate, int(time.time())), secret
+    key = Key(id_, name, _hash(secret), tuple(scopes), rate, int(time.time()), user=user)
+    return key, secret
 
 
 def default_file() -> Path:
@@ -96,13 +111,17 @@ def _write(path: Path, keys: Sequence[Key]) -> None:
     except OSError as error:
         raise TyndaError(f"cannot create {path.parent} ({error.strerror})") from None
     text = json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n"
-    write_whole(path, text.encode("utf-8"))
-    os.chmod(path, 0o600)
+    write_whole(path, text.encode("utf-8"), mode=0o600)
 
 
-def add(path: Path, name: str, scopes: Sequence[str] = SCOPES, rate: int = 0) -> tuple[Key, str]:
-    """Add a key to a file; return it and its secret, which is not stored."""
-    key, secret = _new(name, scopes, rate)
+def add(
+    path: Path, name: str, scopes: Sequence[str] = SCOPES, rate: int = 0, user: str = ""
+) -> tuple[Key, str]:
+    """Add a key to a file; return it and its secret, which is not stored.
+
+    Keys with the same ``user`` reach the same recordings.
+    """
+    key, secret = _new(name, scopes, rate, user)
     _write(path, [*read(path), key])
     return key, secret
 
@@ -130,7 +149,11 @@ class Keys:
         given = [part.strip() for part in environment.split(",") if part.strip()]
         if any(len(secret) < _MIN_LENGTH for secret in given):
             raise TyndaError(f"API keys of the environment need {_MIN_LENGTH} characters or more")
-        self._fixed = [Key(f"env{i}", "environment", _hash(x)) for i, x in enumerate(given, 1)]
+        self._fixed = [
+            # The user is the key itself, since its number changes when others are added.
+            Key(f"env{i}", "environment", _hash(x), user=f"environment {_hash(x)[:16]}")
+            for i, x in enumerate(given, 1)
+        ]
         self._refresh()
 
     def is_empty(self) -> bool:

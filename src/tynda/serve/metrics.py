@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from prometheus_client import (
@@ -39,6 +40,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.latencies: deque[float] = deque(maxlen=1000)
+        """Seconds that the last recordings needed which were answered with their text."""
         self.audio = Counter(
             "tynda_audio_seconds", "Seconds of audio that were transcribed.", registry=registry
         )
@@ -46,6 +49,10 @@ class Metrics:
     def gauge(self, name: str, about: str, read: Callable[[], float]) -> None:
         """Add a number that is read when it is asked for."""
         Gauge(f"tynda_{name}", about, registry=self._registry).set_function(read)
+
+    def memory(self) -> int:
+        """Return the bytes of resident memory; 0 where the system does not tell."""
+        return int(self._registry.get_sample_value("process_resident_memory_bytes") or 0)
 
     def text(self) -> bytes:
         """Return all numbers in Prometheus's text format."""

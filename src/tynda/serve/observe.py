@@ -52,6 +52,8 @@ class Observed:
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(protocol, route, status).inc()
             self._metrics.seconds.labels(protocol, route).observe(seconds)
+            if status == 200 and route.startswith("/v1/audio/"):
+                self._metrics.latencies.append(seconds)
             method = scope.get("method", "WEBSOCKET")
             ms, key = round(seconds * 1000), state.get("key")
             log("request", method=method, path=scope["path"], status=status, ms=ms, key=key)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +13,15 @@ from tynda.errors import TyndaError
 from tynda.model import Model
 from tynda.serve.errors import ServeError
 from tynda.serve.workers import Ticket
-from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.transcript import Segment, Transcript
 
-__all__ = ["PARAMETERS", "Upload", "check_options", "transcribe"]
+__all__ = ["PARAMETERS", "Decode", "check_options", "transcribe"]
 
 Floats = NDArray[np.float32]
 
-FORMATS = "aac,aiff,amr,asf,au,avi,caf,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,webm"
-"""FFmpeg's demuxers that read recordings of strangers: plain containers, and no playlists, scripts
-or descriptions of streams."""
+Decode = Callable[[bytes, Ticket], Iterable[Floats]]
+"""A function that decodes the bytes of a file to blocks of samples, while a ticket is wanted."""
 PARAMETERS = {
     "language": "language",
     "initial_prompt": "prompt",
@@ -34,39 +31,6 @@ PARAMETERS = {
     "task": "translation",
 }
 """The decoder's options that requests set -> their names in OpenAI's API."""
-
-
-class Upload(io.BufferedIOBase):
-    """The bytes of a recording, which end early when its ticket is stopped.
-
-    FFmpeg then finds the end of the file, wherever it is within it.
-    """
-
-    name = "the file"
-    """The name in messages: clients' names of files are shown nowhere."""
-
-    def __init__(self, data: bytes, ticket: Ticket) -> None:
-        self._file, self._ticket = io.BytesIO(data), ticket
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return the next bytes, and none when the ticket is stopped."""
-        return b"" if self._ticket.is_stopped else self._file.read(size)
-
-    def readable(self) -> bool:
-        """Return that the file can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return that the file can seek."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move the position as files do."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._file.tell()
 
 
 def check_options(model: Model, options: Mapping[str, Any]) -> None:
@@ -89,11 +53,14 @@ def transcribe(
     options: Mapping[str, Any],
     ticket: Ticket,
     max_seconds: float,
+    decode: Decode,
     on_text: Callable[[str], None] = lambda text: None,
+    on_progress: Callable[[float], None] = lambda seconds: None,
 ) -> Transcript:
     """Transcribe the bytes of a file, or samples ``[n]`` at 16 kHz.
 
-    ``on_text`` is called with what each segment adds to the text. Raises `ServeError` for audio
+    ``decode`` decodes a file. ``on_text`` is called with what each segment adds to the text,
+    ``on_progress`` with the number of seconds that were transcribed. Raises `ServeError` for audio
     longer than ``max_seconds`` and options that the model lacks, `TyndaError` for other mistakes,
     and `Stopped` between two windows of the model once the ticket is stopped.
     """
@@ -101,16 +68,19 @@ def transcribe(
     check_options(model, options)
     session = model.session(**options)
     blocks: Iterable[Floats] = (
-        audio.stream(cast(BinaryIO, Upload(source, ticket)), formats=FORMATS)
+        decode(source, ticket)
         if isinstance(source, bytes)
         else (source[i : i + 30 * SAMPLE_RATE] for i in range(0, len(source), 30 * SAMPLE_RATE))
     )
     segments: list[Segment] = []
     shown = 0
+
+    def advanced(seconds: float) -> None:
+        ticket.check()
+        on_progress(seconds)
+
     try:
-        for segment in session.segments(
-            _limited(blocks, ticket, max_seconds), lambda seconds: ticket.check()
-        ):
+        for segment in session.segments(_limited(blocks, ticket, max_seconds), advanced):
             segments.append(segment)
             on_text(session.text[shown:])
             shown = len(session.text)

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tynda
+from tynda.serve.decoding import Decoder
 from tynda.serve.keys import Keys, RateLimit
 from tynda.serve.metrics import Metrics
 from tynda.serve.model import SharedModel
 from tynda.serve.recognition import transcribe
+from tynda.serve.running import Jobs
 from tynda.serve.settings import ServeSettings
+from tynda.serve.store.store import Store
 from tynda.serve.workers import Slots, Ticket, Workers
 from tynda.transcript import Transcript
 
@@ -24,9 +27,12 @@ __all__ = ["Service"]
 class Service:
     """Settings, keys, the model, the queue and the counters of one server."""
 
-    def __init__(self, settings: ServeSettings, keys: Keys) -> None:
-        """Load the model and start the threads. Raises `TyndaError` where there is no model."""
-        self.settings, self.keys = settings, keys
+    def __init__(self, settings: ServeSettings, keys: Keys, store: Store) -> None:
+        """Load the model and start the threads; the store is closed with the service.
+
+        Raises `TyndaError` where there is no model.
+        """
+        self.settings, self.keys, self.store = settings, keys, store
         self.rates, self.metrics = RateLimit(), Metrics()
         self.model = SharedModel(
             lambda: tynda.load(settings.model, threads=settings.threads), settings.unload_seconds
@@ -38,12 +44,15 @@ class Service:
         self.workers = Workers(settings.workers, "transcribe")
         self.live_slots = Slots(settings.live_sessions)
         self.live_workers = Workers(settings.workers, "live")
+        self.decoder = Decoder(settings.decode_seconds, settings.decode_memory)
+        self.jobs = Jobs(store, self.model, settings, self.decoder, self.metrics.audio.inc)
         self.wyoming_port: int | None = None
         """The port of the Wyoming protocol, once it is served."""
         self.is_closing = False
         gauge = self.metrics.gauge
         gauge("requests_held", "Recordings that wait or run.", lambda: len(self.slots))
         gauge("requests_running", "Recordings that run.", lambda: self.workers.running)
+        gauge("jobs_running", "Jobs that run here.", lambda: self.jobs.running)
         gauge("live_sessions", "Live sessions that are open.", lambda: len(self.live_slots))
         gauge("model_loaded", "1 if the model is in memory.", lambda: self.model.is_loaded)
 
@@ -62,7 +71,13 @@ class Service:
                 ticket.check()
                 with self.model.use() as model:
                     result = transcribe(
-                        model, source, options, ticket, self.settings.max_seconds, on_text
+                        model,
+                        source,
+                        options,
+                        ticket,
+                        self.settings.max_seconds,
+                        self.decoder.decode,
+                        on_text,
                     )
                 self.metrics.audio.inc(result.duration or 0.0)
                 return result
@@ -78,4 +93,7 @@ class Service:
         self.live_slots.stop_all()
         self.workers.close()
         self.live_workers.close()
+        self.jobs.close(self.settings.shutdown_seconds)
+        self.decoder.close()
         self.model.close()
+        self.store.close()

@@ -16,6 +16,7 @@ MODEL = "Model"
 LIMITS = "Limits"
 LIVE = "Live sessions"
 ACCESS = "Access"
+STORE = "Store of jobs"
 
 Port = Annotated[int, Range(0, 65_535)]
 Count = Annotated[int, Range(1, MAX_COUNT)]
@@ -94,6 +95,18 @@ class ServeSettings:
         heading=LIMITS,
         metavar="SECONDS",
     )
+    decode_seconds: Annotated[float, Range(1, 86_400)] = setting(
+        300.0,
+        "Maximum processor time of decoding a recording, in a process of its own.",
+        heading=LIMITS,
+        metavar="SECONDS",
+    )
+    decode_memory: Annotated[float, Range(0.1, 1000)] = setting(
+        0.5,
+        "Maximum memory of decoding a recording, beside its own size.",
+        heading=LIMITS,
+        metavar="GB",
+    )
     shutdown_seconds: Annotated[float, Range(0, 3600)] = setting(
         30.0,
         "Time in which running requests may end after SIGTERM or Ctrl-C.",
@@ -110,6 +123,73 @@ class ServeSettings:
         60.0,
         "Time for which a live session waits for its client after a dropped connection.",
         heading=LIVE,
+        metavar="SECONDS",
+    )
+    data: str = setting(
+        "",
+        "Folder of the store. Default: serve in tynda's folder of the user's data.",
+        heading=STORE,
+        metavar="FOLDER",
+    )
+    database: str = setting(
+        "",
+        "URL of the store's database: postgresql://user@host/name (extra `postgresql`) or "
+        "sqlite:///FILE. Default: SQLite in the folder `data`.",
+        heading=STORE,
+        metavar="URL",
+    )
+    recordings: str = setting(
+        "",
+        "Folder of the recordings, or a URL of fsspec such as s3://bucket/folder. Default: "
+        "recordings in the folder `data`.",
+        heading=STORE,
+        metavar="FOLDER",
+    )
+    master_key_file: str = setting(
+        "",
+        "File of the master key, which is created with the store. Default: serve-master.key in "
+        "tynda's folder of the user's configuration.",
+        heading=STORE,
+        metavar="FILE",
+    )
+    master_key_command: str = setting(
+        "",
+        "Command that prints the master key, such as that of a key service; it is run once, "
+        "without a shell.",
+        heading=STORE,
+        metavar="COMMAND",
+    )
+    keep_days: Annotated[float, Range(0, 36_500)] = setting(
+        7.0,
+        "Number of days after which a recording and its texts are deleted, once its job has "
+        "finished; 0 keeps them.",
+        heading=STORE,
+    )
+    keep_consented_days: Annotated[float, Range(0, 36_500)] = setting(
+        365.0,
+        "The same for recordings from which models may learn.",
+        heading=STORE,
+    )
+    job_workers: Annotated[int, Range(1, 64)] = setting(
+        1, "Number of jobs that are transcribed at the same time.", heading=STORE
+    )
+    max_jobs: Annotated[int, Range(1, 1_000_000)] = setting(
+        100,
+        "Number of jobs of one user that may wait; the next one is answered by 429.",
+        heading=STORE,
+    )
+    job_seconds: Seconds = setting(
+        21_600.0, "Maximum time of a job, once it runs.", heading=STORE, metavar="SECONDS"
+    )
+    job_attempts: Annotated[int, Range(1, 1_000_000)] = setting(
+        10,
+        "Number of times that a job is begun whose server dies each time; then it fails.",
+        heading=STORE,
+    )
+    lease_seconds: Annotated[float, Range(1, 3600)] = setting(
+        60.0,
+        "Time after which another server begins a job again, where the one that runs it has died.",
+        heading=STORE,
         metavar="SECONDS",
     )
     keys_file: str = setting(

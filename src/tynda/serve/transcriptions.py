@@ -5,14 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import Response, StreamingResponse
 
 from tynda.serve.access import service_of
-from tynda.serve.answers import FORMATS, MEDIA_TYPES, Format, answer, event
+from tynda.serve.answers import MEDIA_TYPES, Format, answer, event
 from tynda.serve.errors import ServeError, as_serve_error
+from tynda.serve.fields import (
+    RESPONSES,
+    Answer,
+    Granularities,
+    Keywords,
+    Language,
+    ModelName,
+    Recording,
+    Temperature,
+    Text,
+    check_granularities,
+    decoder_options,
+    format_of,
+    recording_of,
+    unsupported,
+    word_times,
+)
 from tynda.serve.logs import log_error
 from tynda.serve.texts import Texts
 from tynda.serve.uploads import UploadRoute, disconnected, result_of, ticket_of
@@ -23,53 +40,19 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/audio", route_class=UploadRoute, tags=["audio"])
 
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The text, in the response format.",
-        "content": {
-            "application/json": {},
-            "text/plain": {},
-            "text/vtt": {},
-            "application/x-subrip": {},
-            "text/event-stream": {},
-        },
-    },
-    **{
-        status: {"description": about, "content": {"application/json": {}}}
-        for status, about in {
-            400: "The recording or a field is not valid.",
-            401: "There is no valid key.",
-            403: "The key lacks the scope.",
-            404: "There is no such model.",
-            413: "The recording is too large or too long.",
-            429: "Too many requests wait, or the key's rate is exceeded.",
-            503: "The model cannot be loaded.",
-            504: "The request took too long.",
-        }.items()
-    },
-}
-
-Recording = Annotated[UploadFile, File(description="Audio or video, whatever its name.")]
-ModelName = Annotated[str, Form(description="A name that /v1/models lists.")]
-Text = Annotated[str, Form(max_length=100_000)]
-Temperature = Annotated[float, Form(ge=0, le=1)]
-Answer = Annotated[str, Form(description=f"One of {', '.join(FORMATS)}.")]
-
 
 @router.post("/transcriptions", responses=RESPONSES, response_class=Response)
 async def transcriptions(
     request: Request,
     file: Recording,
     model: ModelName,
-    language: Annotated[str, Form(max_length=32)] = "",
+    language: Language = "",
     languages: Annotated[list[str] | None, Form(alias="languages[]")] = None,
     prompt: Text = "",
-    keywords: Annotated[list[str] | None, Form(alias="keywords[]")] = None,
+    keywords: Keywords = None,
     response_format: Answer = "json",
     temperature: Temperature = 0.0,
-    timestamp_granularities: Annotated[
-        list[Literal["word", "segment"]] | None, Form(alias="timestamp_granularities[]")
-    ] = None,
+    timestamp_granularities: Granularities = None,
     stream: Annotated[bool, Form()] = False,
     include: Annotated[list[str] | None, Form(alias="include[]")] = None,
     chunking_strategy: Annotated[str, Form(max_length=1000)] = "auto",
@@ -82,22 +65,16 @@ async def transcriptions(
     """Transcribe a recording, as OpenAI's "Create transcription" documents it."""
     asked = language or ((languages or [""])[0] if len(languages or []) < 2 else None)
     if asked is None:
-        raise _unsupported("languages[]", "several languages: name one, or none")
+        raise unsupported("languages[]", "several languages: name one, or none")
     if include:
-        raise _unsupported("include[]", "log-probabilities of tokens")
+        raise unsupported("include[]", "log-probabilities of tokens")
     if {chunking_strategy, chunking_type} != {"auto"}:
-        raise _unsupported("chunking_strategy", 'chunks other than "auto"')
+        raise unsupported("chunking_strategy", 'chunks other than "auto"')
     if known_speaker_names or known_speaker_references:
-        raise _unsupported("known_speaker_names[]", "names of speakers")
-    wanted = _format(response_format)
+        raise unsupported("known_speaker_names[]", "names of speakers")
+    wanted = format_of(response_format)
     granularities = set(timestamp_granularities or ["segment"])
-    if timestamp_granularities and wanted != "verbose_json":
-        raise ServeError(
-            400,
-            "timestamp_granularities[] needs the response_format verbose_json",
-            param="timestamp_granularities[]",
-            code="invalid_value",
-        )
+    check_granularities(timestamp_granularities, wanted)
     if stream and wanted not in ("json", "text"):
         raise ServeError(
             400,
@@ -105,12 +82,9 @@ async def transcriptions(
             param="stream",
             code="invalid_value",
         )
-    options = {
-        **_options(asked, prompt, temperature),
-        **({"hotwords": tuple(keywords)} if keywords else {}),
-    }
+    options = decoder_options(asked, prompt, temperature, keywords)
     if "word" in granularities:
-        options |= _word_times(request)
+        options |= word_times(service_of(request))
     return await _answered(request, file, model, options, wanted, granularities, stream=stream)
 
 
@@ -124,42 +98,10 @@ async def translations(
     temperature: Temperature = 0.0,
 ) -> Response:
     """Translate a recording into English, as OpenAI's "Create translation" documents it."""
-    options = {**_options("", prompt, temperature), "task": "translate"}
+    options = {**decoder_options("", prompt, temperature), "task": "translate"}
     return await _answered(
-        request, file, model, options, _format(response_format), {"segment"}, task="translate"
+        request, file, model, options, format_of(response_format), {"segment"}, task="translate"
     )
-
-
-def _unsupported(param: str, what: str) -> ServeError:
-    message = f"this server does not support {what} ({param})"
-    return ServeError(400, message, param=param, code="unsupported_value")
-
-
-def _format(name: str) -> Format:
-    for known in FORMATS:
-        if name == known:
-            return known
-    raise ServeError(
-        400,
-        f"response_format must be one of {', '.join(FORMATS)}",
-        param="response_format",
-        code="invalid_value",
-    )
-
-
-def _options(language: str, prompt: str, temperature: float) -> dict[str, Any]:
-    """Return the decoder's options; at temperature 0 they are those of the command line, which
-    raise it where a text fails, as OpenAI documents it."""
-    return {
-        **({"language": language} if language else {}),
-        **({"initial_prompt": prompt} if prompt else {}),
-        **({"temperature": (temperature,)} if temperature else {}),
-    }
-
-
-def _word_times(request: Request) -> dict[str, Any]:
-    """Return the option for word times where the model has it; others always give them."""
-    return {"word_timestamps": True} if service_of(request).model.has("word_timestamps") else {}
 
 
 async def _answered(
@@ -174,19 +116,7 @@ async def _answered(
     task: str = "transcribe",
 ) -> Response:
     service = service_of(request)
-    if model not in service.names:
-        raise ServeError(
-            404, "there is no such model: /v1/models lists them", param="model", code="no_model"
-        )
-    data = file.file.read()
-    if len(data) > service.settings.max_bytes:
-        raise ServeError(
-            413,
-            f"the recording is larger than {service.settings.max_bytes} bytes: send it in parts, "
-            "or compressed",
-            param="file",
-            code="file_too_large",
-        )
+    data = recording_of(service, file, model)
     ticket = ticket_of(request)
     if stream:
         texts = Texts()

@@ -1,0 +1,68 @@
+"""Opening the store that the settings describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.engine import URL
+
+from tynda.errors import TyndaError
+from tynda.serve.master import find_masters
+from tynda.serve.settings import ServeSettings
+from tynda.serve.store.database import Database
+from tynda.serve.store.files import open_files
+from tynda.serve.store.store import Retention, Store
+from tynda.serve.store.tables import DELETED, Recording
+from tynda.serve.vault import Vault
+
+__all__ = ["open_store"]
+
+_DAY = 86_400.0
+
+
+def open_store(settings: ServeSettings, environment: Mapping[str, str]) -> Store:
+    """Open the store, which is created where there is none.
+
+    Raises `TyndaError` where its database or folders cannot be opened, and where a master key that
+    its recordings need is not there.
+    """
+    folder = Path(settings.data) if settings.data else _default_folder()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise TyndaError(f"cannot create {folder} ({error.strerror})") from None
+    files = open_files(settings.recordings or str(folder / "recordings"))
+    database = Database(
+        settings.database or URL.create("sqlite", database=str(folder / "store.sqlite3"))
+    )
+    try:
+        needed = _needed(database)
+        masters = find_masters(settings, environment, may_create=not needed)
+        for id_ in needed:
+            if masters.find(id_) is None:
+                raise TyndaError(
+                    f"the store needs the master key {id_}, which is not there: give the key with "
+                    "which it was written, after the current one"
+                )
+    except BaseException:
+        database.close()
+        raise
+    retention = Retention(settings.keep_days * _DAY, settings.keep_consented_days * _DAY)
+    return Store(
+        database, Vault(masters), files, retention, settings.lease_seconds, settings.job_attempts
+    )
+
+
+def _default_folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("tynda")) / "serve"
+
+
+def _needed(database: Database) -> list[str]:
+    """Return the ids of the master keys that recordings need."""
+    with database.session() as session:
+        wanted = select(Recording.master).where(Recording.state != DELETED).distinct()
+        return sorted(session.scalars(wanted))

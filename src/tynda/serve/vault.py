@@ -1,0 +1,105 @@
+"""Encryption at rest: each recording has a key of its own, which a master key wraps.
+
+Everything is AES-256-GCM (NIST SP 800-38D) with random nonces of 96 bits. Its associated data bind
+a ciphertext to its owner, its recording and its part, so that one that was edited, or moved to
+another place, is refused.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tynda.errors import TyndaError
+from tynda.serve.master import MasterKeys
+
+__all__ = ["ObjectKey", "Vault", "VaultError", "Wrapped"]
+
+_FORMAT = b"\x01"
+"""First byte of a ciphertext, for formats to come."""
+_NONCE = 12
+_WRAPPING = "key"
+"""The part of a recording that is its wrapped key."""
+
+
+class VaultError(TyndaError):
+    """A ciphertext that is refused."""
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """The key of a recording, encrypted by the master key with this id."""
+
+    master: str
+    data: bytes
+
+
+class ObjectKey:
+    """The key of one recording, which encrypts the recording and its texts."""
+
+    def __init__(self, secret: bytes, owner: str, id_: str) -> None:
+        self._cipher, self._owner, self._id = AESGCM(secret), owner, id_
+
+    def seal(self, part: str, data: bytes) -> bytes:
+        """Encrypt a part, such as ``audio``: format (1 byte), nonce (12), ciphertext, tag (16)."""
+        nonce = secrets.token_bytes(_NONCE)
+        return _FORMAT + nonce + self._cipher.encrypt(nonce, data, self._bound(part))
+
+    def open(self, part: str, sealed: bytes) -> bytes:
+        """Decrypt a part. Raises `VaultError` where it is not what `seal` gave for this part of
+        this recording."""
+        nonce, data = sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :]
+        if sealed[:1] != _FORMAT or len(nonce) < _NONCE:
+            raise self._refused(part)
+        try:
+            return self._cipher.decrypt(nonce, data, self._bound(part))
+        except InvalidTag:
+            raise self._refused(part) from None
+
+    def _bound(self, part: str) -> bytes:
+        """Return the associated data; no field can hold the byte that separates them."""
+        return b"\0".join(text.encode() for text in ("tynda", part, self._owner, self._id))
+
+    def _refused(self, part: str) -> VaultError:
+        return VaultError(
+            f"the {part} of the recording {self._id} was changed, or belongs elsewhere: restore "
+            "it from a backup, or delete the recording"
+        )
+
+
+class Vault:
+    """Creates, wraps and unwraps the keys of recordings."""
+
+    def __init__(self, masters: MasterKeys) -> None:
+        self.masters = masters
+
+    def create(self, owner: str, id_: str) -> tuple[ObjectKey, Wrapped]:
+        """Return a new key for a recording, and the same wrapped by the current master key."""
+        secret = secrets.token_bytes(32)
+        return ObjectKey(secret, owner, id_), self._wrap(secret, owner, id_)
+
+    def unwrap(self, owner: str, id_: str, wrapped: Wrapped) -> ObjectKey:
+        """Return the key of a recording. Raises `VaultError` where its wrapped key was changed,
+        belongs to another one, or needs a master key that is not there."""
+        return ObjectKey(self._unwrap(owner, id_, wrapped), owner, id_)
+
+    def rewrap(self, owner: str, id_: str, wrapped: Wrapped) -> Wrapped:
+        """Return the key of a recording wrapped by the current master key. Raises `VaultError` as
+        `unwrap` does."""
+        return self._wrap(self._unwrap(owner, id_, wrapped), owner, id_)
+
+    def _wrap(self, secret: bytes, owner: str, id_: str) -> Wrapped:
+        master = self.masters.current()
+        return Wrapped(master.id, ObjectKey(master.secret, owner, id_).seal(_WRAPPING, secret))
+
+    def _unwrap(self, owner: str, id_: str, wrapped: Wrapped) -> bytes:
+        master = self.masters.find(wrapped.master)
+        if master is None:
+            raise VaultError(
+                f"the recording {id_} needs the master key {wrapped.master}, which is not there: "
+                "add it after the current one"
+            )
+        return ObjectKey(master.secret, owner, id_).open(_WRAPPING, wrapped.data)
