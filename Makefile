@@ -22,8 +22,9 @@ demo: $(VENV)/.demo  ## Transcribe and score the bundled recordings (no torch)
 	@echo '$$ tynda evaluate whisper-tiny.en demo/manifest.jsonl --show'
 	@$(BIN)/tynda evaluate whisper-tiny.en demo/manifest.jsonl --show
 
+# Two processes at a time: the tests of one file share what they prepare, and stay together.
 test: lint  ## Run linter, type checker and all tests except the slow ones
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.test  ## Run the slow tests only
 	@$(BIN)/python -m pytest -m slow
