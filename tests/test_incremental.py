@@ -4,10 +4,20 @@ import dataclasses
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from helpers import CONFIG, LoudDetector, header, noise, weights
+from helpers import (
+    CONFIG,
+    LoudDetector,
+    header,
+    noise,
+    weights,
+    write_manifest,
+    write_wav,
+)
+from tynda.cli import main
 from tynda.compile import native
 from tynda.errors import TyndaError
 from tynda.heads.ctc.incremental import IncrementalEncoder, with_look_ahead
@@ -41,6 +51,23 @@ def path(tmp_path_factory):
     about = header(family="chunked_conformer", config=CHUNKED, frontend=FRONT.config)
     checkpoint.save_model(path, about, own)
     return path
+
+
+@pytest.mark.parametrize(
+    "how", [["--bits", "4", "--method", "gptq"], ["--bits", "entropy", "--target-size", "0.026"]]
+)
+def test_recordings_of_any_lengths_calibrate_it(path, tmp_path, how):
+    for i in range(3):
+        write_wav(tmp_path / f"{i}.wav", noise(1 + i / 3, i))
+    sound = write_manifest(tmp_path / "m.jsonl", [(f"{i}.wav", "") for i in range(3)])
+    output = tmp_path / "few.safetensors"
+    command = ["quantize", str(path), "-o", str(output), "--calibration", str(sound), *how]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    whole, few = load(path), load(output)
+    assert output.stat().st_size < path.stat().st_size * 0.7
+    samples = noise(2, 5)
+    assert np.abs(few.encode(samples) - whole.encode(samples)).mean() < 1
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

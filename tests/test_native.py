@@ -477,6 +477,21 @@ def test_what_only_moves_or_adds(seed, batch, time, channels, factor):
     same("multiply_lengths", starts, 3, **exact)
 
 
+@pytest.mark.parametrize("bits", [8, 32])
+def test_results_may_be_parts_of_other_tensors(bits):
+    def parts(ops, weights, config, x):
+        y = ops.add(x, x)
+        first = ops.reshape(ops.slice(y, 0, 2), 2, 4)
+        last = ops.reshape(ops.slice(y, 1, 3), 8, 1)
+        return y, first, last, ops.reshape(y, 3, 4)
+
+    x = Draw(0)(1, 3, 4)
+    expected = parts(NumpyOps(), {}, None, x)
+    found = Native({}, 1, None, bits).run(parts, None, x)
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_numbers_that_name_nothing_are_refused():
     with pytest.raises(IndexError):
         run("embedding", SETS[0], np.array([[9]]), np.zeros((9, 4), np.float32))

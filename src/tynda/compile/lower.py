@@ -142,11 +142,19 @@ class Lowering:
     def _output(self, value: Value) -> Buffer:
         view = self.view(value)
         buffer = view.buffer
-        if buffer.kind == "constant" or view.offset:
-            raise ValueError(f"{value.name} is stored inside another tensor: it cannot be a result")
+        size = buffer.rows * (buffer.row or 0)
+        if buffer.kind == "constant" or view.offset or view.rows * (view.row or 0) != size:
+            buffer = self._copied(value, view).buffer
         if buffer.kind != "argument":
             self.plan.argument(buffer)
         return buffer
+
+    def _copied(self, value: Value, view: View) -> View:
+        """Copy a value that is stored inside another tensor."""
+        copy = self.new_view(value, INTEGER if value.is_integer else FLOAT)
+        sizes = {"rows": view.rows, "frames": view.rows, "time": view.rows, "start": 0}
+        self.emit("copy", **sizes, bytes=view.row, x=view, y=copy)
+        return copy
 
     # ---- operations
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tynda import manifest
 from tynda.compile.engine import Engine
 from tynda.compile.trace import Value, trace_call
@@ -63,6 +65,11 @@ class Calibration:
                 self._seconds.append(len(samples) / SAMPLE_RATE)
         if not self.inputs:
             raise TyndaError(f"{path} has no audio for calibration")
+        if streaming := model.family.streaming:
+            # Such a model has steps for each chunk, and all utterances need the same steps.
+            size = streaming.frames(model.config)
+            frames = size * max(1, round(np.mean([len(x) for x in self.inputs]) / size))
+            self.inputs = [np.resize(x, (frames, x.shape[1])) for x in self.inputs]
         seconds = sum(self._seconds)
         if seconds < _MIN_SECONDS:
             warnings.warn(
