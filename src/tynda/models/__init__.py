@@ -16,6 +16,7 @@ __all__ = ["FAMILIES", "family", "family_of_format", "family_of_model_type"]
 FAMILIES = (
     "conformer",
     "chunked_conformer",
+    "mfa_conformer",
     "moonshine",
     "moonshine_streaming",
     "n2",

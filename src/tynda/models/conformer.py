@@ -21,10 +21,13 @@ from tynda.text.tokenizer import CharTokenizer
 __all__ = [
     "FAMILY",
     "Config",
+    "add_blocks",
+    "block",
     "convolution",
     "encode",
     "feed_forward",
     "specs",
+    "stem",
     "stem_convolutions",
     "upsampled",
 ]
@@ -68,9 +71,18 @@ class Config:
 
 def specs(config: Config) -> dict[str, Spec]:
     """Return the `Spec` of every tensor of the model, by name."""
-    c, h, s = config.channels, config.hidden, config.stem
-    out = Specs()
+    out, c = Specs(), config.channels
+    add_blocks(out, config)
+    if config.upsample > 1:
+        out.linear("upsample", config.upsample * c, c)
+        out.layer_norm("upsample.norm", c)
+    out.linear("head", config.vocab, c)
+    return out
 
+
+def add_blocks(out: Specs, config: Config) -> None:
+    """Add the tensors of `stem` and of all `block` functions."""
+    c, h, s = config.channels, config.hidden, config.stem
     bins, channels = config.bins, 1
     for i, _ in enumerate(_stem_strides(config)):
         out.linear(f"stem.convs.{i}", s, channels, 3, 3)
@@ -91,11 +103,6 @@ def specs(config: Config) -> dict[str, Spec]:
         out.layer_norm(f"blocks.{i}.conv.inner_norm", c)
         out.linear(f"blocks.{i}.conv.out", c, c)
         out.layer_norm(f"blocks.{i}.norm", c)
-    if config.upsample > 1:
-        out.linear("upsample", config.upsample * c, c)
-        out.layer_norm("upsample.norm", c)
-    out.linear("head", config.vocab, c)
-    return out
 
 
 def _stem_strides(config: Config) -> list[int]:
@@ -117,9 +124,9 @@ def encode(
     ``lengths [batch]``, integers, are the numbers of frames of the items. Returns
     log-probabilities ``[batch, frames / stride, vocab]`` and their lengths ``[batch]``.
     """
-    x, lengths = _stem(ops, weights, config, features, lengths)
+    x, lengths = stem(ops, weights, config, features, lengths)
     for i in range(config.layers):
-        x = _block(ops, weights, config, f"blocks.{i}", x, lengths)
+        x = block(ops, weights, config, f"blocks.{i}", x, lengths)
         if tap is not None:
             tap(i, x)
     if config.upsample > 1:
@@ -130,8 +137,11 @@ def encode(
     return ops.log_softmax(linear(ops, weights, "head", x)), lengths
 
 
-def _stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T) -> tuple[T, T]:
-    """Reduce time and bins with strided convolutions."""
+def stem(ops: Ops[T], weights: Weights[T], config: Config, features: T, lengths: T) -> tuple[T, T]:
+    """Reduce time and bins of ``features [batch, frames, bins]`` with strided convolutions.
+
+    Returns ``[batch, frames', channels]`` and the lengths ``[batch]``.
+    """
     counts = [lengths]
 
     def within(x: T, stride: int) -> T:
@@ -177,9 +187,12 @@ def upsampled(ops: Ops[T], weights: Weights[T], config: Config, x: T) -> T:
     return layer_norm(ops, weights, "upsample.norm", ops.silu(x))
 
 
-def _block(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
-    """Apply one Conformer block (section 2.4): attention and convolution between two feed-forward
-    modules, each of which is added with a weight of one half."""
+def block(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
+    """Apply one Conformer block (section 2.4) to ``x [batch, frames, channels]``.
+
+    Attention and convolution stand between two feed-forward modules, each of which is added with a
+    weight of one half. ``name`` is the prefix of the block's tensors.
+    """
     x = ops.add(x, ops.scale(feed_forward(ops, weights, config, f"{name}.ff1", x), 0.5))
     x = ops.add(x, _attention(ops, weights, config, f"{name}.attention", x, lengths))
     x = ops.add(x, _convolution(ops, weights, config, f"{name}.conv", x, lengths))

@@ -29,7 +29,16 @@ from tynda.sound.frontend import FrontEnd
 from tynda.weights.stored import TensorReader, to_tensors
 from tynda.weights.weight import Tensor, floats
 
-__all__ = ["FORMAT", "Checkpoint", "Header", "load", "load_tensors", "read_header", "save_model"]
+__all__ = [
+    "FALSE_ACCEPTANCE",
+    "FORMAT",
+    "Checkpoint",
+    "Header",
+    "load",
+    "load_tensors",
+    "read_header",
+    "save_model",
+]
 
 FORMAT = 3
 """Version of the header's layout; newer versions are rejected."""
@@ -46,12 +55,21 @@ Rate = Annotated[float, Range(0)]
 Weighting = Annotated[float, Range(0, MAX_NUMBER)]
 Place = Annotated[int, Range(0, MAX_COUNT)]
 
+FALSE_ACCEPTANCE = (0.0001, 0.001, 0.01, 0.1)
+"""Rates of accepted strangers for which a model of voices may have thresholds."""
+
 _DECODING: Mapping[str, Any] = {
     "beam_size": Annotated[int, Range(1, MAX_COUNT)],
     "alpha": Weighting,
     "beta": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)],
     "unknown_penalty": Weighting,
     "speech_threshold": Annotated[float, Range(0, 1)],
+    "slope": Weighting,
+    "offset": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)],
+    **{
+        f"threshold_{rate:g}": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)]
+        for rate in FALSE_ACCEPTANCE
+    },
     "alignment_heads": Sequence[Annotated[Sequence[Place], Rule("two", lambda x: len(x) == 2)]],
 }
 """Decoder settings that a file may have."""

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from tynda.train.recipe import Augment, Source
 
 __all__ = [
     "Batch",
+    "Batches",
     "Corpus",
     "Examples",
     "Said",
@@ -286,6 +287,14 @@ class Batch:
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
 
 
+class Batches(Protocol):
+    """The batches of one epoch, each of which is made when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Batch: ...
+
+
 @dataclass(frozen=True)
 class Said:
     """One of the utterances that form an example."""
@@ -410,7 +419,7 @@ def _pad(features: Sequence[Floats]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(padded), torch.tensor(lengths)
 
 
-def iterate(examples: Examples, workers: int) -> Iterator[Batch]:
+def iterate(examples: Batches, workers: int) -> Iterator[Batch]:
     """Yield the batches in order; ``workers`` threads prepare them ahead of time.
 
     These are threads, not processes: NumPy releases the interpreter lock while it works, whereas

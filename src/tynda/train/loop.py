@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from tynda.train.curve import draw
 from tynda.train.dev import DevSet
 from tynda.train.objective import Objective
 from tynda.train.phones import Lexicon
+from tynda.train.progress import Progressed, flattened
 from tynda.train.recipe import Recipe
 from tynda.train.rounding import Rounder
 from tynda.train.seq2seq import Seq2Seq
@@ -47,28 +48,6 @@ __all__ = ["Trainer"]
 
 OBJECTIVES: dict[str, type[CTC] | type[Seq2Seq]] = {"ctc": CTC, "seq2seq": Seq2Seq}
 """The training objective for each kind of head."""
-
-
-@dataclass
-class Progressed:
-    """The progress of a run, saved with the weights."""
-
-    epoch: int = 0
-    step: int = 0
-    best_score: tuple[float, float] = (math.inf, math.inf)
-    """Dev CER, and the loss to break ties; without dev, the training loss twice."""
-    best_epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Raise for values that contradict each other, as in a damaged file."""
-        epochs = [entry["epoch"] for entry in self.history]
-        if epochs != list(range(1, self.epoch + 1)) or not 0 <= self.best_epoch <= self.epoch:
-            raise ValueError("epochs and history do not agree")
-        cer, loss = map(float, self.best_score)
-        self.best_score = cer, loss
-        if self.step < self.epoch:
-            raise ValueError("an epoch has at least one step")
 
 
 class Trainer:
@@ -97,13 +76,17 @@ class Trainer:
         self.console = Console(stderr=True)
         self.frontend = frontend.from_config(dict(recipe.frontend))
         self.lexicon = Lexicon() if recipe.phones else None
-        sources = train_data.read_sources(folder, recipe.data.train, recipe.data.exclude_speakers)
+        sources = self._read_sources(folder)
         self.objective = self._choose_objective(sources[0])
         if recipe.optimizer.precision == "bf16" and not has_bfloat16(self.device.type):
             self._say("this processor does not support bfloat16: training in float32")
         self._open_state(init, resume)
         self._open_data(folder, *sources)
         self.splicer = self._find_words(init) if recipe.augment.splice else None
+
+    def _read_sources(self, folder: Path) -> tuple[list[Utterance], list[list[int]]]:
+        d = self.recipe.data
+        return train_data.read_sources(folder, d.train, d.exclude_speakers)
 
     def _choose_objective(self, utterances: Sequence[Utterance]) -> Objective:
         distill = self.recipe.distill
@@ -234,10 +217,10 @@ class Trainer:
     def _report_changes(self) -> None:
         """Report the settings of the recipe that differ from those of the run so far."""
         try:
-            before = _settings(json.loads((self.output / "log.json").read_text())["recipe"])
+            before = flattened(json.loads((self.output / "log.json").read_text())["recipe"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
-        now = _settings(json.loads(json.dumps(asdict(self.recipe))))
+        now = flattened(json.loads(json.dumps(asdict(self.recipe))))
         # A setting that is missing in the log is newer than the run.
         changed = sorted(k for k in before if k not in now or before[k] != now[k])
         if changed := [k for k in changed if k != "optimizer.epochs"]:
@@ -257,8 +240,7 @@ class Trainer:
             if self.dev:
                 entry |= self._score_dev()
             self.at.epoch += 1
-            loss = entry["loss"]
-            score = entry.get("dev_cer", loss), entry.get("dev_loss", loss)
+            score = self._rank(entry)
             if score < self.at.best_score:
                 self.at.best_score, self.at.best_epoch = score, self.at.epoch
                 self.export(entry)
@@ -268,15 +250,42 @@ class Trainer:
             self._say("  ".join(f"{k} {_short(v)}" for k, v in entry.items()))
         return self.best(self.grids[0])
 
+    def _rank(self, entry: dict[str, float]) -> tuple[float, float]:
+        """Return the score of an epoch, of which the minimum is the best."""
+        loss = entry["loss"]
+        return entry.get("dev_cer", loss), entry.get("dev_loss", loss)
+
     def _train_epoch(self) -> dict[str, float]:
-        o, d = self.recipe.optimizer, self.recipe.data
+        o = self.recipe.optimizer
         rng = np.random.default_rng([o.seed, self.at.epoch])
         # Dropout too depends on the epoch alone, so that a resumed run gives the same result.
         torch.manual_seed(int(rng.spawn(1)[0].integers(1 << 63)))
+        views = 2 if o.consistency and self.at.epoch >= o.consistency_start * o.epochs else 1
+        dataset = self._examples(rng, views)
+        # The remaining steps are counted with this epoch's length, so that a resumed run with
+        # another number of epochs or batches still cools down at its end.
+        total = self.at.step + len(dataset) * (o.epochs - self.at.epoch)
+        losses: list[float] = []
+        with self._progress() as progress:
+            title = f"epoch {self.at.epoch + 1}/{o.epochs}"
+            task = progress.add_task(title, total=len(dataset), loss="")
+            for batch in train_data.iterate(dataset, self.workers):
+                rate = learning_rate(self.at.step, total, o)
+                grid = self.grids[int(rng.integers(len(self.grids)))]
+                losses.append(self._step(batch.to(self.device), rate, views, grid))
+                self.at.step += 1
+                progress.update(task, advance=1, loss=f"loss {np.mean(losses[-50:]):.3f}")
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        if not finite or not all(bool(v.isfinite().all()) for v in self.average.values()):
+            raise self._diverged()
+        return {"loss": float(np.mean(finite)), "lr": rate, "steps": self.at.step}
+
+    def _examples(self, rng: np.random.Generator, views: int) -> train_data.Batches:
+        """Return the batches of an epoch."""
+        o, d = self.recipe.optimizer, self.recipe.data
         examples = train_data.plan_epoch(self.corpus, d.train, self.members, d.max_seconds, rng)
         window = self.objective.window_seconds if d.window == "exact" else None
         seconds = [window or sum(map(self.corpus.seconds, e)) for e in examples]
-        views = 2 if o.consistency and self.at.epoch >= o.consistency_start * o.epochs else 1
         # The first epoch goes from short to long: CTC finds its first alignments sooner
         # (SortaGrad, Amodei et al. 2016).
         shuffle = self.at.epoch > 0
@@ -284,7 +293,7 @@ class Trainer:
             [examples[i] for i in b]
             for b in train_data.buckets(seconds, d.batch_seconds / views, rng, shuffle=shuffle)
         ]
-        dataset = train_data.Examples(
+        return train_data.Examples(
             self.corpus,
             batches,
             self.frontend,
@@ -300,23 +309,6 @@ class Trainer:
             self.objective.window_seconds or math.inf,
             self.objective.teacher.frontend if self.objective.teacher else None,
         )
-        # The remaining steps are counted with this epoch's length, so that a resumed run with
-        # another number of epochs or batches still cools down at its end.
-        total = self.at.step + len(batches) * (o.epochs - self.at.epoch)
-        losses: list[float] = []
-        with self._progress() as progress:
-            title = f"epoch {self.at.epoch + 1}/{o.epochs}"
-            task = progress.add_task(title, total=len(batches), loss="")
-            for batch in train_data.iterate(dataset, self.workers):
-                rate = learning_rate(self.at.step, total, o)
-                grid = self.grids[int(rng.integers(len(self.grids)))]
-                losses.append(self._step(batch.to(self.device), rate, views, grid))
-                self.at.step += 1
-                progress.update(task, advance=1, loss=f"loss {np.mean(losses[-50:]):.3f}")
-        finite = [loss for loss in losses if math.isfinite(loss)]
-        if not finite or not all(bool(v.isfinite().all()) for v in self.average.values()):
-            raise self._diverged()
-        return {"loss": float(np.mean(finite)), "lr": rate, "steps": self.at.step}
 
     def _diverged(self) -> TyndaError:
         return TyndaError(
@@ -432,15 +424,6 @@ class Trainer:
     def _say(self, line: str) -> None:
         """Print one line without wrapping or markup."""
         self.console.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
-
-
-def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Flatten the settings of a recipe to ``section.key`` -> value."""
-    out: dict[str, Any] = {}
-    for name, value in recipe.items():
-        section = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {}
-        out |= section or {name: value}
-    return out
 
 
 def _short(value: float) -> str:

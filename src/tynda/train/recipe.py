@@ -24,6 +24,7 @@ __all__ = [
     "Augment",
     "Data",
     "Distill",
+    "MarginLoss",
     "NGram",
     "Optimizer",
     "Phones",
@@ -157,6 +158,30 @@ class Distill:
 
 
 @dataclass(frozen=True)
+class MarginLoss:
+    """The additive angular margin between the people of a model of voices (Deng et al. 2019)."""
+
+    size: AtLeastOne = 128
+    """Size of the embedding."""
+    margin: Share = 0.2
+    """Angle in radians by which a voice has to be nearer to its own class."""
+    scale: Positive = 30.0
+    """Factor of the cosines in the softmax."""
+    rise: Share = 0.25
+    """Share of all epochs over which the margin grows from 0."""
+    crops: AtLeastOne = 20
+    """Average number of crops of each person in an epoch; a source's ``weight`` multiplies it."""
+    seconds: tuple[float, ...] = (1.5, 4.0)
+    """Minimum and maximum duration of a crop."""
+    cohort: AtLeastOne = 300
+    """Maximum number of people whose mean embeddings normalise scores, in the finished model."""
+
+    def __post_init__(self) -> None:
+        fits_range = len(self.seconds) == 2 and 0.1 <= self.seconds[0] <= self.seconds[1] <= 60
+        _require(fits_range, "seconds must be the minimum, then the maximum, from 0.1 to 60")
+
+
+@dataclass(frozen=True)
 class Rounding:
     """Quantisation-aware training for few bits, see ``train/rounding.py``."""
 
@@ -229,6 +254,7 @@ class Recipe:
     phones: Phones | None = None
     distill: Distill | None = None
     rounding: Rounding | None = None
+    margin: MarginLoss | None = None
     lm: NGram | None = None
     tokens: Tokens = 500
     """Vocabulary size of byte pairs for a model with a decoder; 256 of them are the bytes."""
@@ -261,6 +287,7 @@ _SECTIONS: dict[str, type] = {
     "phones": Phones,
     "distill": Distill,
     "rounding": Rounding,
+    "margin": MarginLoss,
     "lm": NGram,
 }
 

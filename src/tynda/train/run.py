@@ -16,7 +16,9 @@ from tynda.train import distil_recipe
 from tynda.train import recipe as recipes
 from tynda.train.distil import Distiller
 from tynda.train.finish import check, finish
+from tynda.train.finish_speakers import finish_speakers
 from tynda.train.loop import Trainer
+from tynda.train.speakers import SpeakerTrainer
 
 __all__ = ["train"]
 
@@ -65,7 +67,7 @@ def train(
     loaded = recipes.from_table(recipe, table)
     check(loaded, data)
     folder = _folder(output, loaded.name)
-    trainer = Trainer(
+    trainer = (Trainer if loaded.margin is None else SpeakerTrainer)(
         loaded,
         data,
         folder,
@@ -77,6 +79,8 @@ def train(
     )
     with _without_denormals():
         trained = trainer.run()
+    if isinstance(trainer, SpeakerTrainer):
+        return finish_speakers(loaded, data, trained, folder)
     path = finish(loaded, data, trained, folder)
     for grid in trainer.grids[1:]:
         finish(loaded, data, trainer.best(grid), folder)

@@ -1,0 +1,1 @@
+"""People told apart by their voices: enrolment, identification, strangers refused."""

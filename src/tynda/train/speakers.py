@@ -1,0 +1,235 @@
+"""Training of models of voices: crops of people's recordings, and pairs to score."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tynda import manifest
+from tynda.errors import TyndaError
+from tynda.manifest import Utterance
+from tynda.ops.torch import TorchOps
+from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
+from tynda.speakers.scoring import equal_error_rate
+from tynda.store import checkpoint
+from tynda.train import data as train_data
+from tynda.train.augment import distort, mask_spectrum
+from tynda.train.data import Batch, Corpus, Sounds, collate
+from tynda.train.loop import Trainer
+from tynda.train.margin import Margin
+from tynda.train.objective import Objective
+from tynda.train.recipe import Augment
+from tynda.weights.weight import dequantize_all
+
+__all__ = ["SpeakerTrainer", "Voices", "person"]
+
+Floats = NDArray[np.float32]
+
+_DEV_SECONDS = 3.0
+"""Duration of the middle of each dev recording, which is scored after an epoch."""
+
+
+def person(utterance: Utterance) -> str | None:
+    """Return the name of the person, unique over all sources, or None where it is unknown."""
+    unknown = utterance.speaker in (None, "", "-")
+    return None if unknown else f"{utterance.source}/{utterance.speaker}"
+
+
+@dataclass
+class Voices:
+    """The batches of one epoch: crops of one duration, each of one person at one speed."""
+
+    corpus: Corpus
+    members: Sequence[NDArray[np.int64]]
+    """The recordings of each person."""
+    batches: Sequence[Sequence[int]]
+    """People, by their indices."""
+    seconds: Sequence[float]
+    """The duration of each batch's crops."""
+    frontend: FrontEnd
+    augment: Augment
+    noises: Corpus | None
+    rooms: Corpus | None
+    seed: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng([*self.seed, index])
+        noises, rooms = Sounds(self.noises), Sounds(self.rooms)
+        features, labels = [], []
+        speeds = self.augment.speeds
+        for one in self.batches[index]:
+            speed = int(rng.integers(len(speeds)))
+            size = int(self.seconds[index] * speeds[speed] * SAMPLE_RATE)
+            augment = replace(self.augment, speeds=(speeds[speed],))
+            samples = distort(self._crop(one, size, rng), augment, noises, rooms, rng)
+            features.append(mask_spectrum(self.frontend(samples), augment, rng))
+            labels.append([one * len(speeds) + speed])
+        return collate(features, labels, [[] for _ in labels])
+
+    def _crop(self, one: int, size: int, rng: np.random.Generator) -> Floats:
+        """Return ``size`` samples of a person; short recordings follow one another."""
+        parts: list[Floats] = []
+        missing = size
+        while missing > 0:
+            samples = self.corpus.samples(int(rng.choice(self.members[one])))
+            start = int(rng.integers(max(0, len(samples) - missing) + 1))
+            parts.append(samples[start : start + missing])
+            missing -= len(parts[-1])
+        return np.concatenate(parts)
+
+
+class SpeakerTrainer(Trainer):
+    """A `Trainer` for models of voices; the best epoch has the least equal error rate on dev.
+
+    The people of dev are not those of the training set: recordings of such people are left out of
+    dev.
+    """
+
+    objective: Margin
+
+    def _read_sources(self, folder: Path) -> tuple[list[Utterance], list[list[int]]]:
+        """Return the recordings of known people, and the indices that belong to each source."""
+        d = self.recipe.data
+        utterances: list[Utterance] = []
+        members: list[list[int]] = []
+        for source in d.train:
+            known = [u for u in manifest.read(folder / source.manifest) if person(u)]
+            if not known:
+                raise TyndaError(f"{source.manifest} names no speaker: it cannot train voices")
+            known = [u for u in known if u.speaker not in d.exclude_speakers]
+            members.append(list(range(len(utterances), len(utterances) + len(known))))
+            utterances += known
+        return utterances, members
+
+    def _choose_objective(self, utterances: Sequence[Utterance]) -> Objective:
+        people = sorted({name for u in utterances if (name := person(u))})
+        return Margin(self.recipe, self.frontend, people)
+
+    def _open_data(
+        self, folder: Path, utterances: list[Utterance], members: list[list[int]]
+    ) -> None:
+        d, cache = self.recipe.data, self.output / "cache"
+        noises, rooms = (manifest.read(folder / m) if m else None for m in (d.noise, d.rooms))
+        self._say(f"{len(self.objective.people)} people, {len(utterances)} recordings of them")
+        self.corpus = Corpus(utterances, cache)
+        self.frontend = self.objective.frontend = train_data.fitted(self.frontend, self.corpus)
+        self.objective.check(self.corpus)
+        self.noises = Corpus(noises, cache) if noises else None
+        self.rooms = Corpus(rooms, cache) if rooms else None
+        self._sort_people(utterances, members)
+        known = set(self.objective.people)
+        dev = [u for m in d.dev for u in manifest.read(folder / m) if person(u)]
+        strangers = [u for u in dev if person(u) not in known]
+        if len(strangers) < len(dev):
+            warnings.warn(
+                f"{len(dev) - len(strangers)} dev recordings are of people to train on: left out",
+                stacklevel=2,
+            )
+        self.dev_corpus = Corpus(strangers, cache) if strangers else None
+        self.dev = None
+
+    def _sort_people(self, utterances: list[Utterance], members: list[list[int]]) -> None:
+        """Find each person's recordings and weight."""
+        index = {name: i for i, name in enumerate(self.objective.people)}
+        found: dict[int, list[int]] = defaultdict(list)
+        self.shares = np.zeros(len(index))
+        for source, own in zip(self.recipe.data.train, members, strict=True):
+            for i in own:
+                one = index[person(utterances[i]) or ""]
+                if self.corpus.seconds(i) >= train_data.SHORTEST:
+                    found[one].append(i)
+                    self.shares[one] = source.weight
+        if missing := [name for name, i in index.items() if not found[i]]:
+            raise TyndaError(f"no recording of {missing[0]} can be read: check the manifests")
+        self.people = [np.array(found[i]) for i in range(len(index))]
+
+    def _examples(self, rng: np.random.Generator, views: int) -> Voices:
+        """Return crops of all people in random order, of one duration in each batch."""
+        o, settings = self.recipe.optimizer, self.objective.settings
+        self.objective.progress = min(1.0, self.at.epoch / max(1.0, settings.rise * o.epochs))
+        counts = rng.poisson(self.shares * settings.crops)
+        draws = rng.permutation(np.repeat(np.arange(len(self.people)), counts)).tolist()
+        batches, seconds = [], []
+        while draws:
+            seconds.append(float(rng.uniform(*settings.seconds)))
+            size = max(2, int(self.recipe.data.batch_seconds / seconds[-1]))
+            batches.append(draws[:size])
+            draws = draws[size:]
+        seed = (o.seed, self.at.epoch)
+        return Voices(
+            self.corpus,
+            self.people,
+            batches,
+            seconds,
+            self.frontend,
+            self.recipe.augment,
+            self.noises,
+            self.rooms,
+            seed,
+        )
+
+    def _rank(self, entry: dict[str, float]) -> tuple[float, float]:
+        return entry.get("dev_eer", entry["loss"]), entry["loss"]
+
+    def _train_epoch(self) -> dict[str, float]:
+        entry = super()._train_epoch()
+        return entry | ({"dev_eer": self._dev_eer()} if self.dev_corpus else {})
+
+    @torch.no_grad()
+    def _dev_eer(self) -> float:
+        """Return the equal error rate over all pairs of dev recordings."""
+        assert self.dev_corpus is not None
+        corpus, weights = self.dev_corpus, self._rounded(self.average, self.grids[0])
+        size = int(_DEV_SECONDS * SAMPLE_RATE)
+        usable = [i for i in range(len(corpus)) if corpus.seconds(i) >= train_data.SHORTEST]
+        order = sorted(usable, key=corpus.seconds)
+        found: list[Tensor] = []
+        for first in range(0, len(order), 32):
+            part = order[first : first + 32]
+            sounds = [_middle(corpus.samples(i), size) for i in part]
+            batch = collate(
+                [self.frontend(s) for s in sounds], [[] for _ in part], [[]] * len(part)
+            )
+            found.append(
+                self.objective.embeddings(TorchOps(), weights, batch.to(self.device)).cpu()
+            )
+        voices = torch.cat(found).numpy()
+        if not np.isfinite(voices).all():
+            raise self._diverged()
+        names = np.array([person(corpus.utterances[i]) for i in order])
+        scores = voices @ voices.T
+        pairs = np.triu(np.ones_like(scores, bool), 1)
+        same = names[:, None] == names[None]
+        return equal_error_rate(scores[pairs & same], scores[pairs & ~same])
+
+    def _initial_model(self, path: Path) -> dict[str, Tensor]:
+        """Read the weights of a model file that this one has too, in the same shape."""
+        model = checkpoint.load(path)
+        specs = self.objective.family.specs(self.objective.config)
+        own = (self.recipe.family, *self.objective.family.same_tensors)
+        if model.header.family not in own:
+            raise TyndaError(f"{path} is a {model.header.family}: start from a {' or '.join(own)}")
+        found = {
+            name: torch.from_numpy(value)
+            for name, value in dequantize_all(model.weights).items()
+            if name in specs and specs[name].shape == value.shape
+        }
+        if lacking := next((n for n in specs if n.startswith("blocks") and n not in found), None):
+            raise TyndaError(f"{path} has another {lacking} than the recipe's model")
+        return found
+
+
+def _middle(samples: Floats, size: int) -> Floats:
+    start = max(0, (len(samples) - size) // 2)
+    return samples[start : start + size]
