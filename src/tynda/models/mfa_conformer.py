@@ -24,6 +24,7 @@ from tynda.models.base import Family, Spec
 from tynda.models.layers import Specs, layer_norm, linear
 from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import FrontEnd
+from tynda.text.wordless import Wordless
 
 __all__ = ["FAMILY", "Config", "encode", "specs"]
 
@@ -117,13 +118,9 @@ def _square(ops: Ops[T], x: T) -> T:
     return ops.add(ops.swiglu(ops.concat(x, x)), ops.swiglu(ops.concat(opposite, opposite)))
 
 
-def _no_tokenizer(description: Mapping[str, Any]) -> None:
-    """Return None: an embedding has no text."""
-    if description:
-        raise TyndaError("a model of voices has no tokenizer: the file is damaged")
-
-
-def _check(config: Config, tokenizer: None, front: FrontEnd, decoding: Mapping[str, Any]) -> None:
+def _check(
+    config: Config, tokenizer: Wordless, front: FrontEnd, decoding: Mapping[str, Any]
+) -> None:
     if front.bins != config.bins:
         raise TyndaError(
             f"the model's {config.bins} bins do not fit its front end ({front.bins}): the file is "
@@ -137,7 +134,7 @@ FAMILY = Family(
     specs=specs,
     head="embedding",
     programs={"encode": encode},
-    tokenizer=_no_tokenizer,
+    tokenizer=Wordless.from_dict,
     check=_check,
     same_tensors=("conformer",),
 )

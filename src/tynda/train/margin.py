@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +13,13 @@ from torch import Tensor
 from tynda.errors import TyndaError
 from tynda.models.layers import Specs
 from tynda.ops.torch import TorchOps
+from tynda.text.wordless import Wordless
 from tynda.train.data import Batch, Corpus, Said
 from tynda.train.objective import Objective, Weights
 
-__all__ = ["Margin", "NoText"]
+__all__ = ["Margin"]
 
 _CLASSES = "classes.weight"
-
-
-class NoText:
-    """The tokenizer of a model without text."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the description for a model file: nothing."""
-        return {}
 
 
 class Margin(Objective):
@@ -37,7 +29,7 @@ class Margin(Objective):
     model.
     """
 
-    tokenizer = NoText()
+    tokenizer = Wordless()
     progress = 1.0
     """Share of the margin that applies now; it grows while the training begins."""
 
