@@ -10,6 +10,11 @@ Pooling gives the weighted mean and variance of each channel (Okabe et al. 2018,
 Statistics Pooling"), where each group of channels has its own weights (India et al. 2019, "Self
 Multi-Head Attention for Speaker Recognition"). The variance enters as its inverse hyperbolic sine,
 which grows like a logarithm.
+
+Beside the blocks, the bins of the front end are pooled in the same way: the average spectrum of a
+voice is known at once, where the people to learn from are too few to find it again behind a
+recogniser's layers. The front end must therefore not remove it, as a normalisation of each
+utterance does.
 """
 
 from __future__ import annotations
@@ -53,11 +58,9 @@ class Config(conformer.Config):
         super().__post_init__()
         if self.upsample != 1:
             raise ValueError("upsample is not 1: an embedding has no frames")
-        if (self.layers * self.channels) % self.pool_heads:
-            raise ValueError(
-                f"{self.layers} x {self.channels} channels do not divide into "
-                f"{self.pool_heads} groups"
-            )
+        for pooled in (self.bins, self.layers * self.channels):
+            if pooled % self.pool_heads:
+                raise ValueError(f"{pooled} channels do not divide into {self.pool_heads} groups")
 
 
 def specs(config: Config) -> dict[str, Spec]:
@@ -65,10 +68,12 @@ def specs(config: Config) -> dict[str, Spec]:
     out, width = Specs(), config.layers * config.channels
     conformer.add_blocks(out, config)
     out.layer_norm("aggregate.norm", width)
-    out.linear("pool.keys", config.pool_heads * config.pool_width, width)
-    out["pool.query"] = Spec((1, config.pool_heads * config.pool_width))
-    out.layer_norm("pool.norm", 2 * width)
-    out.linear("embedding", config.vocab, 2 * width)
+    for pool, channels in (("bins", config.bins), ("pool", width)):
+        out.linear(f"{pool}.keys", config.pool_heads * config.pool_width, channels)
+        out[f"{pool}.query"] = Spec((1, config.pool_heads * config.pool_width))
+    pooled = 2 * (width + config.bins)
+    out.layer_norm("pooled.norm", pooled)
+    out.linear("embedding", config.vocab, pooled)
     out["cohort"] = Spec((config.cohort, config.vocab), "zeros", trainable=False)
     return out
 
@@ -86,6 +91,7 @@ def encode(
     ``lengths [batch]``, integers, are the numbers of frames of the items. The embeddings are not
     normalised.
     """
+    bins = _pool(ops, weights, config, "bins", features, lengths)
     x, lengths = conformer.stem(ops, weights, config, features, lengths)
     together: T | None = None
     for i in range(config.layers):
@@ -95,16 +101,16 @@ def encode(
             tap(i, x)
     assert together is not None
     x = layer_norm(ops, weights, "aggregate.norm", together)
-    pooled = _pool(ops, weights, config, x, lengths)
-    x = linear(ops, weights, "embedding", layer_norm(ops, weights, "pool.norm", pooled))
+    x = ops.concat(_pool(ops, weights, config, "pool", x, lengths), bins)
+    x = linear(ops, weights, "embedding", layer_norm(ops, weights, "pooled.norm", x))
     return ops.reshape(x, ops.shape(x)[0], config.vocab)
 
 
-def _pool(ops: Ops[T], weights: Weights[T], config: Config, x: T, lengths: T) -> T:
+def _pool(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
     """Return mean and variance ``[batch, 1, 2 channels]`` of ``x [batch, frames, channels]``."""
-    keys = ops.tanh(linear(ops, weights, "pool.keys", x))
+    keys = ops.tanh(linear(ops, weights, f"{name}.keys", x))
     first = ops.positions(ops.multiply_lengths(lengths, 0), 1)
-    query = ops.embedding(first, weights["pool.query"])
+    query = ops.embedding(first, weights[f"{name}.query"])
     heads = config.pool_heads
     mean = ops.attention(query, keys, x, heads=heads, lengths=lengths)
     squares = ops.attention(query, keys, _square(ops, x), heads=heads, lengths=lengths)

@@ -64,7 +64,7 @@ _DECODING: Mapping[str, Any] = {
     "beta": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)],
     "unknown_penalty": Weighting,
     "speech_threshold": Annotated[float, Range(0, 1)],
-    "slope": Weighting,
+    "slope": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)],
     "offset": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)],
     **{
         f"threshold_{rate:g}": Annotated[float, Range(-MAX_NUMBER, MAX_NUMBER)]

@@ -46,6 +46,7 @@ NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 BelowOne = Annotated[float, Range(0, 1, below=True)]
 Speed = Annotated[float, Range(0.5, 2)]
+CropSeconds = Annotated[float, Range(0.1, 60)]
 Count = Annotated[int, Range(0)]
 AtLeastOne = Annotated[int, Range(1)]
 BeamSize = Annotated[int, Range(1, MAX_COUNT)]
@@ -171,14 +172,15 @@ class MarginLoss:
     """Share of all epochs over which the margin grows from 0."""
     crops: AtLeastOne = 20
     """Average number of crops of each person in an epoch; a source's ``weight`` multiplies it."""
-    seconds: tuple[float, ...] = (1.5, 4.0)
-    """Minimum and maximum duration of a crop."""
+    shortest: CropSeconds = 1.5
+    """Minimum duration of a crop, in seconds; the crops of a batch have one duration."""
+    longest: CropSeconds = 3.0
+    """Maximum duration of a crop, in seconds."""
     cohort: AtLeastOne = 300
     """Maximum number of people whose mean embeddings normalise scores, in the finished model."""
 
     def __post_init__(self) -> None:
-        fits_range = len(self.seconds) == 2 and 0.1 <= self.seconds[0] <= self.seconds[1] <= 60
-        _require(fits_range, "seconds must be the minimum, then the maximum, from 0.1 to 60")
+        _require(self.shortest <= self.longest, "shortest must not be above longest")
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,17 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in ("bins", "vocab"):
             _require(key not in self.model, f"model.{key} follows from other settings: remove it")
+        is_voices = family(self.family).head == "embedding"
+        _require(
+            is_voices == (self.margin is not None),
+            f"{self.family} needs a section [margin]"
+            if is_voices
+            else f"[margin] is for models of voices, not for {self.family}: remove it",
+        )
+        if is_voices:
+            for section in ("lm", "phones", "distill", "augment.splice", "optimizer.consistency"):
+                value = functools.reduce(getattr, section.split("."), self)
+                _require(not value, f"{section} is for models of words: remove it")
         if head_of(family(self.family)).has_decoder:
             for section in ("lm", "augment.splice", "optimizer.consistency"):
                 value = functools.reduce(getattr, section.split("."), self)

@@ -162,7 +162,7 @@ class SpeakerTrainer(Trainer):
         draws = rng.permutation(np.repeat(np.arange(len(self.people)), counts)).tolist()
         batches, seconds = [], []
         while draws:
-            seconds.append(float(rng.uniform(*settings.seconds)))
+            seconds.append(float(rng.uniform(settings.shortest, settings.longest)))
             size = max(2, int(self.recipe.data.batch_seconds / seconds[-1]))
             batches.append(draws[:size])
             draws = draws[size:]

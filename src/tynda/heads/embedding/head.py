@@ -71,7 +71,8 @@ class EmbeddingHead(Head[EmbeddingOptions]):
         """
         self.model.check_language(language)
         count = max(1, -(-len(samples) // (_MAX_SECONDS * SAMPLE_RATE)))
-        total = sum(self._embedding(piece) for piece in np.array_split(samples, count))
+        pieces = np.array([self._embedding(piece) for piece in np.array_split(samples, count)])
+        total = pieces.sum(0)
         embedding: Floats = total / np.linalg.norm(total)
         if not np.isfinite(embedding).all():
             raise TyndaError(
