@@ -31,7 +31,7 @@ from tynda.ops.base import Ops, T, Tap, Weights
 from tynda.sound.frontend import FrontEnd
 from tynda.text.wordless import Wordless
 
-__all__ = ["FAMILY", "Config", "encode", "specs"]
+__all__ = ["FAMILY", "Config", "encode", "specs", "statistics"]
 
 _VARIANCE_SCALE = 10.0
 """Factor of a variance before its inverse hyperbolic sine; variances are at most about 1."""
@@ -91,6 +91,19 @@ def encode(
     ``lengths [batch]``, integers, are the numbers of frames of the items. The embeddings are not
     normalised.
     """
+    x = linear(ops, weights, "embedding", statistics(ops, weights, config, features, lengths, tap))
+    return ops.reshape(x, ops.shape(x)[0], config.vocab)
+
+
+def statistics(
+    ops: Ops[T],
+    weights: Weights[T],
+    config: Config,
+    features: T,
+    lengths: T,
+    tap: Tap[T] | None = None,
+) -> T:
+    """Return the input of the last layer, ``[batch, 1, 2 (bins + layers * channels)]``."""
     bins = _pool(ops, weights, config, "bins", features, lengths)
     x, lengths = conformer.stem(ops, weights, config, features, lengths)
     together: T | None = None
@@ -102,8 +115,7 @@ def encode(
     assert together is not None
     x = layer_norm(ops, weights, "aggregate.norm", together)
     x = ops.concat(_pool(ops, weights, config, "pool", x, lengths), bins)
-    x = linear(ops, weights, "embedding", layer_norm(ops, weights, "pooled.norm", x))
-    return ops.reshape(x, ops.shape(x)[0], config.vocab)
+    return layer_norm(ops, weights, "pooled.norm", x)
 
 
 def _pool(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, lengths: T) -> T:
@@ -139,7 +151,7 @@ FAMILY = Family(
     config=Config,
     specs=specs,
     head="embedding",
-    programs={"encode": encode},
+    programs={"encode": encode, "statistics": statistics},
     tokenizer=Wordless.from_dict,
     check=_check,
     same_tensors=("conformer",),

@@ -176,6 +176,9 @@ class MarginLoss:
     """Minimum duration of a crop, in seconds; the crops of a batch have one duration."""
     longest: CropSeconds = 3.0
     """Maximum duration of a crop, in seconds."""
+    discriminant: Count = 0
+    """Average number of crops of each person from which linear discriminant analysis finds the
+    last layer again, after training; 0 means that the layer stays as trained."""
     cohort: AtLeastOne = 300
     """Maximum number of people whose mean embeddings normalise scores, in the finished model."""
 

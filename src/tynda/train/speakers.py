@@ -23,9 +23,10 @@ from tynda.store import checkpoint
 from tynda.train import data as train_data
 from tynda.train.augment import distort, mask_spectrum
 from tynda.train.data import Batch, Corpus, Sounds, collate
+from tynda.train.discriminant import discriminant
 from tynda.train.loop import Trainer
 from tynda.train.margin import Margin
-from tynda.train.objective import Objective
+from tynda.train.objective import Objective, Weights
 from tynda.train.recipe import Augment
 from tynda.weights.weight import dequantize_all
 
@@ -154,11 +155,23 @@ class SpeakerTrainer(Trainer):
             raise TyndaError(f"no recording of {missing[0]} can be read: check the manifests")
         self.people = [np.array(found[i]) for i in range(len(index))]
 
+    def run(self, max_epochs: int | None = None) -> Path:
+        """See `Trainer.run`; where the recipe says so, the last layer is found again."""
+        path = super().run(max_epochs)
+        if self.objective.settings.discriminant:
+            self._fit_last_layer(path)
+        return path
+
     def _examples(self, rng: np.random.Generator, views: int) -> Voices:
         """Return crops of all people in random order, of one duration in each batch."""
         o, settings = self.recipe.optimizer, self.objective.settings
         self.objective.progress = min(1.0, self.at.epoch / max(1.0, settings.rise * o.epochs))
-        counts = rng.poisson(self.shares * settings.crops)
+        return self._crops(rng, settings.crops, self.recipe.augment, self.at.epoch)
+
+    def _crops(self, rng: np.random.Generator, count: int, augment: Augment, epoch: int) -> Voices:
+        """Return ``count`` crops of an average person."""
+        settings = self.objective.settings
+        counts = rng.poisson(self.shares * count)
         draws = rng.permutation(np.repeat(np.arange(len(self.people)), counts)).tolist()
         batches, seconds = [], []
         while draws:
@@ -166,31 +179,60 @@ class SpeakerTrainer(Trainer):
             size = max(2, int(self.recipe.data.batch_seconds / seconds[-1]))
             batches.append(draws[:size])
             draws = draws[size:]
-        seed = (o.seed, self.at.epoch)
         return Voices(
             self.corpus,
             self.people,
             batches,
             seconds,
             self.frontend,
-            self.recipe.augment,
+            augment,
             self.noises,
             self.rooms,
-            seed,
+            (self.recipe.optimizer.seed, epoch),
         )
+
+    @torch.no_grad()
+    def _fit_last_layer(self, path: Path) -> None:
+        """Replace the last layer of the model at ``path`` by that of `discriminant`, unless dev
+        says that the trained one is better."""
+        settings, encode = self.objective.settings, self.objective.family.programs["statistics"]
+        read = checkpoint.load(path)
+        weights = {k: torch.from_numpy(v) for k, v in dequantize_all(read.weights).items()}
+        before = read.header.training.get("dev_eer", 1.0)
+        augment = replace(self.recipe.augment, speeds=(1.0,), freq_masks=0, time_masks=0)
+        rng = np.random.default_rng([self.recipe.optimizer.seed, self.at.epoch, 1])
+        crops = self._crops(rng, settings.discriminant, augment, self.at.epoch + 1)
+        vectors, people = [], []
+        for batch in train_data.iterate(crops, self.workers):
+            found = encode(
+                TorchOps(), weights, self.objective.config, batch.features, batch.lengths
+            )
+            vectors.append(found[:, 0].float().numpy())
+            people.append(batch.labels.numpy())
+        weight, bias = discriminant(np.concatenate(vectors), np.concatenate(people), settings.size)
+        weights["embedding.weight"][: len(weight)] = torch.from_numpy(weight)
+        weights["embedding.bias"][: len(bias)] = torch.from_numpy(bias)
+        after = self._dev_eer(weights) if self.dev_corpus else 0.0
+        self._say(f"last layer by discriminant analysis: dev_eer {_rate(before)} to {_rate(after)}")
+        if after < before:
+            training = {**read.header.training, "dev_eer": after, "last_layer": "discriminant"}
+            header = replace(read.header, training=training)
+            checkpoint.save_model(path, header, {k: v.numpy() for k, v in weights.items()})
 
     def _rank(self, entry: dict[str, float]) -> tuple[float, float]:
         return entry.get("dev_eer", entry["loss"]), entry["loss"]
 
     def _train_epoch(self) -> dict[str, float]:
         entry = super()._train_epoch()
-        return entry | ({"dev_eer": self._dev_eer()} if self.dev_corpus else {})
+        if self.dev_corpus is None:
+            return entry
+        return entry | {"dev_eer": self._dev_eer(self._rounded(self.average, self.grids[0]))}
 
     @torch.no_grad()
-    def _dev_eer(self) -> float:
+    def _dev_eer(self, weights: Weights) -> float:
         """Return the equal error rate over all pairs of dev recordings."""
         assert self.dev_corpus is not None
-        corpus, weights = self.dev_corpus, self._rounded(self.average, self.grids[0])
+        corpus = self.dev_corpus
         size = int(_DEV_SECONDS * SAMPLE_RATE)
         usable = [i for i in range(len(corpus)) if corpus.seconds(i) >= train_data.SHORTEST]
         order = sorted(usable, key=corpus.seconds)
@@ -233,3 +275,7 @@ class SpeakerTrainer(Trainer):
 def _middle(samples: Floats, size: int) -> Floats:
     start = max(0, (len(samples) - size) // 2)
     return samples[start : start + size]
+
+
+def _rate(value: float) -> str:
+    return f"{value:.4f}"
