@@ -109,4 +109,7 @@ def remove_model(name: str) -> None:
 
 
 def _scores(row: dict[str, Any]) -> str:
-    return ", ".join(f"{k} WER {rate(v.get('wer'))}" for k, v in row["scores"].items())
+    return ", ".join(
+        f"{k} EER {rate(v['eer'])}" if "eer" in v else f"{k} WER {rate(v.get('wer'))}"
+        for k, v in row["scores"].items()
+    )

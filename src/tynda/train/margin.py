@@ -17,9 +17,10 @@ from tynda.text.wordless import Wordless
 from tynda.train.data import Batch, Corpus, Said
 from tynda.train.objective import Objective, Weights
 
-__all__ = ["Margin"]
+__all__ = ["CLASSES", "Margin"]
 
-_CLASSES = "classes.weight"
+CLASSES = "classes.weight"
+"""The name of the vectors of the classes, which only training has."""
 
 
 class Margin(Objective):
@@ -48,7 +49,7 @@ class Margin(Objective):
         """See `Objective.specs`; training needs a vector for each class too."""
         specs = super().specs()
         classes = len(self.people) * len(self.recipe.augment.speeds)
-        specs.linear(_CLASSES.removesuffix(".weight"), classes, self.settings.size, bias=False)
+        specs.linear(CLASSES.removesuffix(".weight"), classes, self.settings.size, bias=False)
         return specs
 
     def check(self, corpus: Corpus) -> None:
@@ -70,7 +71,7 @@ class Margin(Objective):
     def loss(self, weights: Weights, batch: Batch, views: int) -> tuple[Tensor, Tensor]:
         """Return the cross entropy with the margin, and the one without it."""
         found = self.embeddings(TorchOps(training=True), weights, batch)
-        cosines = found @ F.normalize(weights[_CLASSES]).T
+        cosines = found @ F.normalize(weights[CLASSES]).T
         own = cosines.gather(1, batch.labels[:, None])
         margin = self.settings.margin * self.progress
         near = own * math.cos(margin) - (1 - own**2).clamp(min=1e-7).sqrt() * math.sin(margin)

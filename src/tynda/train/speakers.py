@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from tynda.train.augment import distort, mask_spectrum
 from tynda.train.data import Batch, Corpus, Sounds, collate
 from tynda.train.discriminant import discriminant
 from tynda.train.loop import Trainer
-from tynda.train.margin import Margin
+from tynda.train.margin import CLASSES, Margin
 from tynda.train.objective import Objective, Weights
 from tynda.train.recipe import Augment
 from tynda.weights.weight import dequantize_all
@@ -156,7 +156,10 @@ class SpeakerTrainer(Trainer):
         self.people = [np.array(found[i]) for i in range(len(index))]
 
     def run(self, max_epochs: int | None = None) -> Path:
-        """See `Trainer.run`; where the recipe says so, the last layer is found again."""
+        """See `Trainer.run`; where the recipe says so, the last layer is found in closed form
+        before the first epoch, and again after the last."""
+        if self.objective.settings.discriminant and self.at.epoch == 0:
+            self._begin()
         path = super().run(max_epochs)
         if self.objective.settings.discriminant:
             self._fit_last_layer(path)
@@ -192,32 +195,54 @@ class SpeakerTrainer(Trainer):
         )
 
     @torch.no_grad()
+    def _begin(self) -> None:
+        """Find the last layer, and the vector of each class, from the network as it is."""
+        vectors, classes = self._statistics(self.weights, self.recipe.augment.speeds)
+        speeds = len(self.recipe.augment.speeds)
+        weight, bias = discriminant(vectors, classes // speeds, self.objective.settings.size)
+        found = vectors @ weight.T + bias
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        means = self.weights[CLASSES].detach().cpu().numpy().copy()
+        for one in np.unique(classes):
+            means[one] = found[classes == one].mean(0)
+        for state in (self.weights, self.average):
+            _set_last_layer(state, weight, bias)
+            state[CLASSES].copy_(torch.from_numpy(means))
+        if self.dev_corpus:
+            self._say(f"before the first epoch  dev_eer {self._dev_eer(self.average):.4f}")
+
+    @torch.no_grad()
     def _fit_last_layer(self, path: Path) -> None:
         """Replace the last layer of the model at ``path`` by that of `discriminant`, unless dev
         says that the trained one is better."""
-        settings, encode = self.objective.settings, self.objective.family.programs["statistics"]
         read = checkpoint.load(path)
         weights = {k: torch.from_numpy(v) for k, v in dequantize_all(read.weights).items()}
+        vectors, people = self._statistics(weights, (1.0,))
+        _set_last_layer(weights, *discriminant(vectors, people, self.objective.settings.size))
         before = read.header.training.get("dev_eer", 1.0)
-        augment = replace(self.recipe.augment, speeds=(1.0,), freq_masks=0, time_masks=0)
-        rng = np.random.default_rng([self.recipe.optimizer.seed, self.at.epoch, 1])
-        crops = self._crops(rng, settings.discriminant, augment, self.at.epoch + 1)
-        vectors, people = [], []
-        for batch in train_data.iterate(crops, self.workers):
-            found = encode(
-                TorchOps(), weights, self.objective.config, batch.features, batch.lengths
-            )
-            vectors.append(found[:, 0].float().numpy())
-            people.append(batch.labels.numpy())
-        weight, bias = discriminant(np.concatenate(vectors), np.concatenate(people), settings.size)
-        weights["embedding.weight"][: len(weight)] = torch.from_numpy(weight)
-        weights["embedding.bias"][: len(bias)] = torch.from_numpy(bias)
         after = self._dev_eer(weights) if self.dev_corpus else 0.0
-        self._say(f"last layer by discriminant analysis: dev_eer {_rate(before)} to {_rate(after)}")
+        self._say(f"last layer in closed form  dev_eer {before:.4f} to {after:.4f}")
         if after < before:
             training = {**read.header.training, "dev_eer": after, "last_layer": "discriminant"}
             header = replace(read.header, training=training)
             checkpoint.save_model(path, header, {k: v.numpy() for k, v in weights.items()})
+
+    def _statistics(
+        self, weights: Weights, speeds: tuple[float, ...]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the inputs ``[crops, channels]`` of the last layer, and the class of each."""
+        augment = replace(self.recipe.augment, speeds=speeds, freq_masks=0, time_masks=0)
+        rng = np.random.default_rng([self.recipe.optimizer.seed, self.at.epoch, 1])
+        # The seed is that of no epoch.
+        crops = self._crops(rng, self.objective.settings.discriminant, augment, 10**6)
+        program, config = self.objective.family.programs["statistics"], self.objective.config
+        vectors, classes = [], []
+        for batch in train_data.iterate(crops, self.workers):
+            here = batch.to(self.device)
+            found = program(TorchOps(), weights, config, here.features, here.lengths)
+            vectors.append(found[:, 0].float().cpu().numpy())
+            classes.append(batch.labels.numpy())
+        return np.concatenate(vectors), np.concatenate(classes)
 
     def _rank(self, entry: dict[str, float]) -> tuple[float, float]:
         return entry.get("dev_eer", entry["loss"]), entry["loss"]
@@ -277,5 +302,9 @@ def _middle(samples: Floats, size: int) -> Floats:
     return samples[start : start + size]
 
 
-def _rate(value: float) -> str:
-    return f"{value:.4f}"
+def _set_last_layer(
+    weights: Mapping[str, Tensor], weight: NDArray[np.float32], bias: NDArray[np.float32]
+) -> None:
+    """Change the first outputs of the last layer, where few people give fewer than it has."""
+    weights["embedding.weight"][: len(weight)] = torch.from_numpy(weight)
+    weights["embedding.bias"][: len(bias)] = torch.from_numpy(bias)
