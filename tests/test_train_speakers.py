@@ -145,6 +145,19 @@ def test_a_resumed_run_gives_the_same_model(folder, tmp_path):
         assert np.array_equal(floats(weight), floats(second[name])), name
 
 
+def test_the_last_layer_in_closed_form_tells_people_apart_at_once(folder, tmp_path, capsys):
+    settings = ["margin.discriminant=20", "optimizer.epochs=1", "optimizer.lr=1e-9"]
+    path = train(str(folder / "tiny.toml"), folder, tmp_path, settings, threads=1)
+    said = capsys.readouterr().err
+    begun, fitted = (
+        line for line in said.splitlines() if "the first epoch" in line or "closed" in line
+    )
+    assert float(begun.split()[-1]) < 0.4  # before anything is learnt; chance is 0.5
+    assert "closed form" in fitted
+    header = tynda.load(path).header
+    assert header.scores["dev"]["eer"] < 0.4
+
+
 def test_crops_have_one_duration_in_a_batch_and_their_class(folder, tmp_path):
     from tynda import manifest
 
