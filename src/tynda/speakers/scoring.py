@@ -16,7 +16,7 @@ __all__ = [
 
 Floats = NDArray[np.floating]
 
-_TOP = 100
+_TOP = 20
 """The number of people of the cohort, those most like a voice, whose scores normalise its own."""
 _SMALLEST = 1e-6
 """Minimum of a deviation; two equal people in a cohort would have none."""
