@@ -26,8 +26,13 @@ DEMO = Path(__file__).parents[1] / "demo"
 FILES = sorted(path for path in DEMO.iterdir() if path.suffix in (".flac", ".opus", ".wav", ".mp3"))
 
 
+OTHERS = []
+"""Processes that earlier tests have started."""
+
+
 @pytest.fixture(scope="module")
 def decoder():
+    OTHERS.extend(psutil.Process().children(recursive=True))
     made = Decoder(20, 0.5)
     yield made
     made.close()
@@ -42,7 +47,7 @@ def ticket():
 
 
 def children():
-    return psutil.Process().children(recursive=True)
+    return [each for each in psutil.Process().children(recursive=True) if each not in OTHERS]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)

@@ -49,7 +49,8 @@ def read_text(path: Path) -> str:
     if path.exists() and not path.is_file():
         raise TyndaError(f"{path} is not a file: get it again")
     with path.open("rb") as file:
-        data = file.read(_MAX_TEXT + 1)
+        # Room for what is asked for is taken at once, whatever the file has.
+        data = file.read(min(os.fstat(file.fileno()).st_size, _MAX_TEXT) + 1)
     if len(data) > _MAX_TEXT:
         raise TyndaError(f"{path} has more than {_MAX_TEXT:,} bytes: get it again")
     return data.decode()
