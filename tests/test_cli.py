@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from importlib import resources
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -628,3 +629,10 @@ def test_help_names_defaults_and_standard_input():
     for default in ("[default: txt]", "[default: 1; 1<=x<=1024]"):
         assert default in text
     assert "[default: table]" in CliRunner().invoke(main, ["evaluate", "--help"]).stdout
+
+
+@pytest.mark.parametrize("option", ["--initial-prompt", "--prefix", "--hotwords"])
+def test_options_with_bytes_that_are_no_text(option):
+    demo = Path(__file__).parents[1] / "demo" / "020070039.opus"
+    done = run("transcribe", demo, option, os.fsdecode(b"a \xff\xfe"), text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -87,7 +87,9 @@ class _Expected:
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
-    tokens: list[int] = tokenizer.encode(" " + text.strip()) if text.strip() else []
+    # Bytes of the command line that are no text are half characters here.
+    text = text.encode(errors="replace").decode().strip()
+    tokens: list[int] = tokenizer.encode(f" {text}") if text else []
     return tokens
 
 
