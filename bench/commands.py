@@ -149,7 +149,7 @@ class Curve:
     quiet: Floats
     noisy: Floats
     speech: Floats
-    """Those of speech without a command."""
+    """The confidences of speech without a command."""
     hours: float
 
     def points(self, understood: Floats) -> tuple[list[float], list[float]]:

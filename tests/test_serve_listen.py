@@ -97,7 +97,7 @@ def test_segments_are_those_of_tynda_listen(server, pcm, expected):
     assert finals[0]["words"]
     assert found[-1]["position"] == len(pcm)
     assert found[-1]["seconds"] == pytest.approx(len(pcm) / 32_000)
-    # Of several changes in one frame, only the last partial one is sent.
+    # The server sends only the last of several partial changes in one frame.
     assert all(each in expected for each in segments(found))
     until(lambda: len(server.service.live_slots) == 0)
 

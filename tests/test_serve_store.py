@@ -201,7 +201,7 @@ def test_many_servers_share_one_queue(tmp_path, url):
         store.close()
 
 
-# What is on the disk
+# A stolen disk
 
 
 def everything(folder):

@@ -152,8 +152,7 @@ class Lowering:
     def _copied(self, value: Value, view: View) -> View:
         """Copy a value that is stored inside another tensor."""
         copy = self.new_view(value, INTEGER if value.is_integer else FLOAT)
-        sizes = {"rows": view.rows, "frames": view.rows, "time": view.rows, "start": 0}
-        self.emit("copy", **sizes, bytes=view.row, x=view, y=copy)
+        self.emit_copy(view, copy, view.row or 0)
         return copy
 
     # ---- operations
@@ -167,6 +166,12 @@ class Lowering:
         value = step.tensors["x"]
         x, y = self.view(value), self.reuse_or_new(value, step.result)
         self.emit(operation, rows=y.rows, width=step.result.shape[-1], **fields, x=x, y=y)
+
+    def emit_copy(self, x: View, y: View, size: int) -> None:
+        """Copy the first ``size`` bytes of each row of ``x`` to the same row of ``y``."""
+        rows = max(y.rows, 1)
+        sizes = {"rows": y.rows, "bytes": size, "frames": rows, "time": rows, "start": 0}
+        self.emit("copy", **sizes, x=x, y=y)
 
     def only_user(self, value: Value) -> int | None:
         """Return the step that reads a value, or None where there are several or it is a result."""

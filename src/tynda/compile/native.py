@@ -237,20 +237,20 @@ class Native:
             for matrix in wanted
             if matrix not in self._matrices
         }
-        parts = iter(
-            [
-                (matrix, slice(row, min(row + _ROWS_AT_ONCE, matrix.first + matrix.count)))
-                for matrix in new
-                for row in range(matrix.first, matrix.first + matrix.count, _ROWS_AT_ONCE)
-            ]
-        )
+        parts = [
+            (matrix, slice(row, min(row + _ROWS_AT_ONCE, matrix.first + matrix.count)))
+            for matrix in new
+            for row in range(matrix.first, matrix.first + matrix.count, _ROWS_AT_ONCE)
+        ]
+        # Each thread takes the next part when it is ready.
+        waiting = iter(parts)
 
         def pack() -> None:
-            for matrix, rows in parts:
+            for matrix, rows in waiting:
                 weight, at = self._weights[matrix.weight], rows.start - matrix.first
                 copy_rows(new[matrix], self.kernels, weight, rows, at, matrix.bits)
 
-        helpers = min(self.machine.threads, _MAX_READERS) - 1
+        helpers = min(self.machine.threads, _MAX_READERS, len(parts)) - 1
         with ThreadPoolExecutor(max(1, helpers)) as pool:
             packing = list[Future[None]]()
             # A system that refuses a thread leaves the work to those that there are.

@@ -95,9 +95,7 @@ def concat(lower: Lowering, step: Step) -> None:
     for name in ("x", "y"):
         x = lower.view(step.tensors[name])
         size = step.tensors[name].shape[-1] * FLOAT
-        rows = max(y.rows, 1)
-        sizes = {"rows": y.rows, "bytes": size, "frames": rows, "time": rows, "start": 0}
-        lower.emit("copy", **sizes, x=x, y=y.columns(column))
+        lower.emit_copy(x, y.columns(column), size)
         column += size
 
 

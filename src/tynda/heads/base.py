@@ -167,6 +167,8 @@ class Head(ABC, Generic[O]):
     has_decoder: ClassVar[bool]
     """Whether a decoder network generates tokens from the encoder's states."""
 
+    default_speech_threshold: ClassVar[float] = 0.0
+    """The probability of speech below which there is no text, where nothing else states one."""
     options_without_lm: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """The options of a search without a language model; empty where that is the default."""
 
@@ -174,6 +176,14 @@ class Head(ABC, Generic[O]):
         """``open_engine`` loads a model's weights into the backend."""
         self.model = model
         self.engine = open_engine(model)
+
+    def speech_threshold(self, stated: float | None) -> float:
+        """Return the probability of speech below which there is no text: the option's value as
+        ``stated``, or that of the model file, or the default of the head."""
+        if stated is not None:
+            return stated
+        default = self.default_speech_threshold
+        return float(self.model.header.decoding.get("speech_threshold", default))
 
     @staticmethod
     @abstractmethod

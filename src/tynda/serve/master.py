@@ -18,12 +18,12 @@ from typing import Any
 
 from tynda.errors import TyndaError
 from tynda.files import write_whole
+from tynda.sealing import KEY_BYTES
 from tynda.serve.configuration import MASTER_KEY
 from tynda.serve.settings import ServeSettings
 
 __all__ = ["MasterKey", "MasterKeys", "default_file", "find_masters"]
 
-_BYTES = 32
 _COMMAND_SECONDS = 60
 
 
@@ -126,7 +126,7 @@ def find_masters(
 
 
 def _new() -> MasterKey:
-    return _known(secrets.token_bytes(_BYTES))
+    return _known(secrets.token_bytes(KEY_BYTES))
 
 
 def _known(secret: bytes) -> MasterKey:
@@ -142,9 +142,9 @@ def _parsed(text: str, origin: str) -> list[MasterKey]:
         ]
     except (binascii.Error, ValueError):
         found = []
-    if not found or any(len(secret) != _BYTES for secret in found):
+    if not found or any(len(secret) != KEY_BYTES for secret in found):
         raise TyndaError(
-            f"{origin} has no valid master key: it needs {_BYTES} random bytes in base64, as "
+            f"{origin} has no valid master key: it needs {KEY_BYTES} random bytes in base64, as "
             "'openssl rand -base64 32' prints them"
         )
     return [_known(secret) for secret in found]

@@ -10,17 +10,12 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from tynda.errors import TyndaError
+from tynda.sealing import KEY_BYTES, InvalidTag, open_sealed, seal
 from tynda.serve.master import MasterKeys
 
 __all__ = ["ObjectKey", "Vault", "VaultError", "Wrapped"]
 
-_FORMAT = b"\x01"
-"""First byte of a ciphertext, for formats to come."""
-_NONCE = 12
 _WRAPPING = "key"
 """The part of a recording that is its wrapped key."""
 
@@ -41,21 +36,17 @@ class ObjectKey:
     """The key of one recording, which encrypts the recording and its texts."""
 
     def __init__(self, secret: bytes, owner: str, id_: str) -> None:
-        self._cipher, self._owner, self._id = AESGCM(secret), owner, id_
+        self._secret, self._owner, self._id = secret, owner, id_
 
     def seal(self, part: str, data: bytes) -> bytes:
-        """Encrypt a part, such as ``audio``: format (1 byte), nonce (12), ciphertext, tag (16)."""
-        nonce = secrets.token_bytes(_NONCE)
-        return _FORMAT + nonce + self._cipher.encrypt(nonce, data, self._bound(part))
+        """Encrypt a part, such as ``audio``."""
+        return seal(self._secret, data, self._bound(part))
 
     def open(self, part: str, sealed: bytes) -> bytes:
         """Decrypt a part. Raises `VaultError` where it is not what `seal` gave for this part of
         this recording."""
-        nonce, data = sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :]
-        if sealed[:1] != _FORMAT or len(nonce) < _NONCE:
-            raise self._refused(part)
         try:
-            return self._cipher.decrypt(nonce, data, self._bound(part))
+            return open_sealed(self._secret, sealed, self._bound(part))
         except InvalidTag:
             raise self._refused(part) from None
 
@@ -78,7 +69,7 @@ class Vault:
 
     def create(self, owner: str, id_: str) -> tuple[ObjectKey, Wrapped]:
         """Return a new key for a recording, and the same wrapped by the current master key."""
-        secret = secrets.token_bytes(32)
+        secret = secrets.token_bytes(KEY_BYTES)
         return ObjectKey(secret, owner, id_), self._wrap(secret, owner, id_)
 
     def unwrap(self, owner: str, id_: str, wrapped: Wrapped) -> ObjectKey:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,6 @@ from tynda.files import write_whole
 
 __all__ = ["Profile", "ProfileStore"]
 
-_FORMAT = b"\x01"
-"""First byte of the file, for formats to come."""
-_NONCE = 12
-_KEY = 32
 _BOUND = b"tynda\0speakers"
 """Associated data: a ciphertext of another kind is refused."""
 _MAX_BYTES = 100_000_000
@@ -51,9 +48,8 @@ class Profile:
 class ProfileStore:
     """Reads and writes the people whose voices one model has embedded.
 
-    The file is AES-256-GCM (NIST SP 800-38D): a byte for the format, a random nonce of 96 bits, the
-    ciphertext of a JSON object, and its tag of 128 bits. Both files are readable by their owner
-    only, and written whole or not at all. The last of two processes that write at once wins.
+    The file is a sealed JSON object (`tynda.sealing`). Both files are readable by their owner only,
+    and written whole or not at all. The last of two processes that write at once wins.
     """
 
     def __init__(self, path: Path | None = None, key_file: Path | None = None) -> None:
@@ -104,33 +100,24 @@ class ProfileStore:
                 for p in people.values()
             },
         }
-        cipher, nonce = self._cipher(may_create=True), secrets.token_bytes(_NONCE)
+        key = self._key(may_create=True)
         text = json.dumps(content, ensure_ascii=False).encode()
-        self._write(self.path, _FORMAT + nonce + cipher.encrypt(nonce, text, _BOUND))
+        self._write(self.path, _sealing().seal(key, text, _BOUND))
 
     def _open(self, sealed: bytes) -> bytes:
-        from cryptography.exceptions import InvalidTag
-
-        cipher = self._cipher(may_create=False)
-        nonce, data = sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :]
+        sealing, key = _sealing(), self._key(may_create=False)
         try:
-            if sealed[:1] != _FORMAT or len(nonce) < _NONCE:
-                raise InvalidTag
-            opened: bytes = cipher.decrypt(nonce, data, _BOUND)
-        except InvalidTag:
+            opened: bytes = sealing.open_sealed(key, sealed, _BOUND)
+        except sealing.InvalidTag:
             raise TyndaError(
                 f"{self.path} was changed, or belongs to another key than {self.key_file}: "
                 "restore both from a backup, or delete the profiles"
             ) from None
         return opened
 
-    def _cipher(self, *, may_create: bool) -> Any:
-        try:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-        except ImportError:
-            raise TyndaError(f"profiles need cryptography: {install('speakers')}") from None
+    def _key(self, *, may_create: bool) -> bytes:
         if may_create and not self.key_file.exists():
-            key = base64.urlsafe_b64encode(secrets.token_bytes(_KEY))
+            key = base64.urlsafe_b64encode(secrets.token_bytes(_sealing().KEY_BYTES))
             self._write(self.key_file, key + b"\n")
         try:
             with self.key_file.open("rb") as file:
@@ -141,9 +128,9 @@ class ProfileStore:
             ) from None
         except (binascii.Error, ValueError, OSError) as error:
             raise TyndaError(f"cannot read the key {self.key_file} ({error})") from None
-        if len(secret) != _KEY:
-            raise TyndaError(f"{self.key_file} is no key: it needs {_KEY} bytes in base64")
-        return AESGCM(secret)
+        if len(secret) != (size := _sealing().KEY_BYTES):
+            raise TyndaError(f"{self.key_file} is no key: it needs {size} bytes in base64")
+        return secret
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:
@@ -152,6 +139,15 @@ class ProfileStore:
         except OSError as error:
             raise TyndaError(f"cannot create {path.parent} ({error.strerror})") from None
         write_whole(path, data, mode=0o600)
+
+
+def _sealing() -> ModuleType:
+    """Return the module that seals files. Raises `TyndaError` without ``cryptography``."""
+    try:
+        from tynda import sealing
+    except ImportError:
+        raise TyndaError(f"profiles need cryptography: {install('speakers')}") from None
+    return sealing
 
 
 def _profile(name: str, about: Any) -> Profile:

@@ -40,8 +40,6 @@ _EXPORTED_SECONDS = 30.0
 _MAX_RATE = 10_000_000
 # The width of a beam search that options require where neither they nor the model file set it.
 _BEAM_SIZE = 32
-# The probability of speech where neither options nor the model file state one.
-_SPEECH_THRESHOLD = 0.1
 # Seconds by which the times of words may be wrong.
 _SPEECH_MARGIN = 0.5
 
@@ -88,6 +86,7 @@ class CTCHead(Head[CTCOptions]):
     """The head of a CTC model: greedy search, or beam search with n-gram and hot words."""
 
     options_type = CTCOptions
+    default_speech_threshold = 0.1
     has_decoder = False
     options_without_lm = MappingProxyType({"beam_size": 1})
     runs = staticmethod(programs.runs)
@@ -368,9 +367,7 @@ class _Session(Session):
 
     def _spoken(self, chunk: chunks.Chunk, best: paths.Hypothesis) -> paths.Hypothesis:
         """Return the text without the words where nobody speaks: a model writes some for noise."""
-        network, threshold = self._network, self._options.speech_threshold
-        if threshold is None:
-            threshold = network.model.header.decoding.get("speech_threshold", _SPEECH_THRESHOLD)
+        threshold = self._head.speech_threshold(self._options.speech_threshold)
         if not best.words or threshold == 0:
             return best
         found = np.concatenate(list(silero.probabilities([chunk.samples])))
@@ -378,7 +375,8 @@ class _Session(Session):
 
         def is_heard(word: paths.WordTiming) -> bool:
             start, end = (
-                at * network.samples_per_frame // silero.CHUNK for at in (word.start, word.end)
+                at * self._network.samples_per_frame // silero.CHUNK
+                for at in (word.start, word.end)
             )
             return bool((found[max(0, start - margin) : end + margin + 1] >= threshold).any())
 

@@ -38,14 +38,13 @@ Floats = NDArray[np.float32]
 
 _LOGITS_COPIES = 4
 """Number of copies of a step's logits that the search needs."""
-_SPEECH_THRESHOLD = 0.4
-"""The probability of speech where neither options nor the model file state one."""
 
 
 class Seq2SeqHead(Head[Options]):
     """The head of a model whose decoder generates tokens."""
 
     options_type = Options
+    default_speech_threshold = 0.4
     has_decoder = True
     runs = staticmethod(programs.runs)
     forced = staticmethod(programs.forced)
@@ -244,9 +243,7 @@ class _Session(Session):
             return batched.transcribe(
                 head.network, front, counted, speech, options, self._set_language, on_progress
             )
-        threshold = options.speech_threshold
-        if threshold is None:
-            threshold = head.model.header.decoding.get("speech_threshold", _SPEECH_THRESHOLD)
+        threshold = head.speech_threshold(options.speech_threshold)
         listens = threshold > 0
         size = config.stride * config.frames
         recording = Recording(counted, front, size, holds_samples=listens)
