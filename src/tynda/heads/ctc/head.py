@@ -20,7 +20,7 @@ from tynda.heads.base import CommandDecoder, Exported, Head, LiveDecoder, LiveWo
 from tynda.heads.ctc import chunks, ngram, paths, programs
 from tynda.heads.ctc.beam import beam_search
 from tynda.heads.ctc.commands import CTCCommands
-from tynda.heads.ctc.incremental import IncrementalLiveDecoder, with_look_ahead
+from tynda.heads.ctc.incremental import IncrementalLiveDecoder, live_words, with_look_ahead
 from tynda.heads.ctc.ngram import LanguageModel
 from tynda.heads.ctc.options import CTCOptions
 from tynda.sound import silero
@@ -316,15 +316,7 @@ class _LiveDecoder(LiveDecoder):
         first = round(final[-1].end / frame) if final else 0
         log_probs = network.log_probs(samples)[first:]
         best, *_ = self._head.decode(log_probs, self._options, network.model)
-        return [
-            *final,
-            *(
-                LiveWord(
-                    f" {w.text}", (first + w.start) * frame, (first + w.end) * frame, w.confidence
-                )
-                for w in best.words
-            ),
-        ]
+        return live_words(final, best, first, frame)
 
 
 class _Session(Session):

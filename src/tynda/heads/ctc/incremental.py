@@ -17,7 +17,7 @@ from tynda.models.base import Streaming
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
 
-__all__ = ["IncrementalEncoder", "IncrementalLiveDecoder", "with_look_ahead"]
+__all__ = ["IncrementalEncoder", "IncrementalLiveDecoder", "live_words", "with_look_ahead"]
 
 Floats = NDArray[np.float32]
 
@@ -41,6 +41,22 @@ def with_look_ahead(model: Checkpoint, seconds: float | None) -> Checkpoint:
 
 def _chunk_seconds(model: Checkpoint, streaming: Streaming, config: Any) -> float:
     return streaming.frames(config) * model.frontend.hop / SAMPLE_RATE
+
+
+def live_words(
+    final: Sequence[LiveWord], best: Hypothesis, first: int, frame: float
+) -> list[LiveWord]:
+    """Return the final words, and those of ``best``, the text of the frames from ``first`` on.
+
+    A ``frame`` lasts so many seconds.
+    """
+    return [
+        *final,
+        *(
+            LiveWord(f" {w.text}", (first + w.start) * frame, (first + w.end) * frame, w.confidence)
+            for w in best.words
+        ),
+    ]
 
 
 class IncrementalEncoder:
@@ -131,15 +147,18 @@ class IncrementalLiveDecoder(LiveDecoder):
 
     def words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
         """See `LiveDecoder.words`: nothing is searched before a chunk is whole."""
-        new = self._encoder.add(samples[self._samples :])
-        self._samples = len(samples)
-        return self._words(new, final)
+        return self._words(self._encoded(samples), final)
 
     def last_words(self, samples: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
         """See `LiveDecoder.last_words`: the last chunk need not be whole."""
+        new = self._encoded(samples)
+        return self._words(np.concatenate([new, self._encoder.finish()]), final)
+
+    def _encoded(self, samples: Floats) -> Floats:
+        """Return the log-probabilities of the utterance's new samples."""
         new = self._encoder.add(samples[self._samples :])
         self._samples = len(samples)
-        return self._words(np.concatenate([new, self._encoder.finish()]), final)
+        return new
 
     def _words(self, new: Floats, final: Sequence[LiveWord]) -> list[LiveWord]:
         if not len(new):
@@ -147,16 +166,5 @@ class IncrementalLiveDecoder(LiveDecoder):
         self._log_probs = np.concatenate([self._log_probs, new])
         first = round(final[-1].end / self._frame) if final else 0
         best, *_ = self._search(self._log_probs[first:])
-        self._found = [
-            *final,
-            *(
-                LiveWord(
-                    f" {w.text}",
-                    (first + w.start) * self._frame,
-                    (first + w.end) * self._frame,
-                    w.confidence,
-                )
-                for w in best.words
-            ),
-        ]
+        self._found = live_words(final, best, first, self._frame)
         return self._found
