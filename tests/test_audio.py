@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -269,7 +270,7 @@ def test_a_wav_with_a_length_that_nobody_knew(stated, wrap):
 @pytest.mark.parametrize("seconds", [0, SECONDS])
 def test_a_wav_that_ends_before_its_header_says(wrap, seconds):
     sound = wav(tone(seconds, 16_000), stated=11 * 64_000)
-    with pytest.warns(UserWarning, match=rf"cut short: {seconds:.1f} s of the 11\.0 s"):
+    with pytest.warns(UserWarning, match=rf"damaged or cut short: {seconds:.1f} s of the 11\.0 s"):
         assert len(load(wrap(sound))) == seconds * 16_000
 
 
@@ -293,6 +294,35 @@ def test_a_flac_that_breaks_off_gives_what_is_there(tmp_path):
     with pytest.warns(UserWarning, match="cut short"):
         samples = load(data[: len(data) // 2])
     assert 0.3 < len(samples) / 16_000 < SECONDS
+
+
+@pytest.mark.parametrize("codec", ["flac", "wavpack", "tta"])
+@pytest.mark.parametrize("count", [1, 500])
+@pytest.mark.parametrize("wrap", [bytes, Pipe])
+def test_lossless_audio_that_is_damaged_in_the_middle(tmp_path, codec, count, wrap):
+    suffix = {"wavpack": "wv"}.get(codec, codec)
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 3 * 48_000)).astype("f4")
+    data = bytearray(write(tmp_path / f"a.{suffix}", noise, codec).read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + count] = (byte ^ 0x55 for byte in data[middle : middle + count])
+    with pytest.warns(UserWarning, match="is damaged or cut short: "):
+        assert 1 < len(load(wrap(bytes(data)))) / 16_000 <= 3  # Long gaps become silence.
+
+
+def test_a_named_pipe_without_a_writer_is_waited_for_with_a_warning(tmp_path, monkeypatch):
+    pipe = tmp_path / "pipe.wav"
+    os.mkfifo(pipe)
+    monkeypatch.setattr("tynda.sound.sources._PIPE_SECONDS", 0.05)
+
+    def write_late():
+        time.sleep(0.5)
+        pipe.write_bytes(wav(tone(rate=16_000)))
+
+    writer = threading.Thread(target=write_late)
+    writer.start()
+    with pytest.warns(UserWarning, match="is a pipe: waiting for a program that writes to it"):
+        assert_tone(load(str(pipe)))
+    writer.join()
 
 
 def test_a_faststart_mp4_that_breaks_off_gives_what_is_there(tmp_path):

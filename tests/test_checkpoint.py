@@ -266,7 +266,7 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path, content):
 
 
 def test_a_directory_and_a_missing_file_are_refused(tmp_path):
-    refused(tmp_path, "no model file")
+    refused(tmp_path, "is a folder, not a model file")
     refused(tmp_path / "absent.safetensors", "no model file")
     refused(tmp_path / ("long" * 100), "no model file")
 

@@ -59,6 +59,14 @@ def ended(result, code):
     return result
 
 
+def one_usage_error(result, *words):
+    """Check for a usage error, and exit code 2."""
+    ended(result, 2)
+    assert result.stdout == ""
+    for word in words:
+        assert word in result.stderr
+
+
 def one_error(result, *words):
     """Check for one line on stderr, nothing on stdout, and exit code 1."""
     ended(result, 1)
@@ -126,6 +134,15 @@ def test_patterns_are_resolved_where_the_shell_did_not(tynda_, folder):
     one_error(tynda_("transcribe", "nothing*.wav"), "nothing*.wav")
 
 
+def test_a_pattern_selects_neither_pipes_nor_folders(tynda_, folder):
+    os.mkfifo("pipe.wav")  # nobody writes to it: opening it would wait without end
+    (folder / "deep").mkdir()
+    shutil.copy("a.wav", "deep/c.wav")
+    result = ended(tynda_("transcribe", "[ap]*.wav", "d**"), 1)
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["a.wav"]
+    assert "d**: no such file" in result.stderr
+
+
 def test_standard_input(tynda_, folder, tiny):
     sound = (folder / "a.wav").read_bytes()
     text = tiny.transcribe("a.wav").text
@@ -146,6 +163,45 @@ def test_two_files_of_one_name_are_not_written_over_each_other(tynda_, folder):
 
 def test_a_folder_that_cannot_be_made(tynda_, folder):
     one_error(tynda_("transcribe", "a.wav", "--output-dir", "bad.wav/out"), "bad.wav/out")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["transcribe", "a.wav", "--output-dir="],
+        ["quantize", "m.safetensors", "--output="],
+        ["train", "digits-en", "--data="],
+        ["speakers", "list", "--profiles="],
+        ["export", "digits-en", ""],
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(tynda_, folder, args):
+    before = sorted(folder.rglob("*"))
+    one_usage_error(tynda_(*args), "the name is empty")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_new_folder_without_a_text_is_removed(tynda_, folder):
+    one_error(tynda_("transcribe", "bad.wav", "--output-dir", "new/out"), "bad.wav")
+    assert not (folder / "new").exists()
+    (folder / "old").mkdir()
+    one_error(tynda_("transcribe", "bad.wav", "--output-dir", "old"), "bad.wav")
+    assert (folder / "old").is_dir()
+
+
+def test_a_folder_or_a_device_where_a_file_is_needed(tynda_, folder):
+    (folder / "deep").mkdir()
+    one_error(tynda_("transcribe", "a.wav", "--lm", "deep"), "deep is a folder, not a language")
+    one_error(tynda_("transcribe", "a.wav", "--lm", os.devnull), "is a device or a pipe")
+
+
+def test_an_unknown_recipe_is_refused_without_torch(folder):
+    code = "import sys; from tynda.cli import main; sys.modules['torch'] = None; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "nobody"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no recipe 'nobody'")
 
 
 def test_unknown_model_language_and_damaged_model(tynda_, folder):

@@ -119,6 +119,11 @@ def test_a_list_has_optional_words_alternatives_slots_and_numbers(tmp_path, text
     assert graph.meaning(text).intent is None
 
 
+def test_a_list_may_name_one_that_is_defined_later(tmp_path):
+    graph = graph_of(tmp_path, "{place} = (big|small) {room}\n{room} = hall|attic\nlight {place}")
+    assert graph.meaning("light small attic").slots == {"place": "small attic"}
+
+
 @pytest.mark.parametrize(
     "text",
     ["turn on", "turn on the lights in", "set kitchen to thirty one", "stop", "", "now now stop"],
@@ -283,7 +288,8 @@ HOSTILE = {
     "more than 10,000 numbers": "set {0..99999999999:x}",
     "no list {foo}": "set {foo}",
     "no rule <foo>": "set <foo>",
-    "no list {b}": "{a} = x {b}\n{b} = {a}\ngo {a}",
+    "contains itself": "{a} = x {b}\n{b} = {a}\ngo {a}",
+    "the range 10..0 is empty": "set {10..0:x}",
     "more than 10,000 texts": "{a} = " + " ".join(["(a|b|c|d|e|f|g|h)"] * 6) + "\ngo {a}",
     "places for them": "go " + "[x]" * 60,
     "more than 100 letters": "a" * 1500,
@@ -302,6 +308,11 @@ HOSTILE_YAML = {
     ),
     "values: shorten": "&a [*a]",
     "not YAML": "[" * 5000,
+    "grammar has no intents": "",
+    "has no intents": "- go",
+    "no intents: write": "language: en\nintents:\n",
+    "start cannot be greater": 'language: en\nintents: {A: {data: [{sentences: ["go {x}"]}]}}\n'
+    "lists: {x: {range: {from: 3, to: 1}}}",
     "could not determine": "!!python/object/apply:os.system [ls]",
     "the form of Home Assistant": "language: en\nintents: {A: null}",
     "in quotes": 'language: en\nintents: {A: {data: [{sentences: ["go {x}"]}]}}\n'

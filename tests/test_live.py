@@ -330,9 +330,15 @@ def test_transcribe_reads_raw_audio_at_any_rate(tmp_path):
             text = json.loads(done.stdout)["text"] if options else done.stdout.decode().rstrip()
             assert text == "six eight zero two"
     assert json.loads(done.stdout)["duration"] == pytest.approx(len(samples) / RATE, abs=0.001)
-    done = subprocess.run([*command, "16000"], input=b"", capture_output=True)
+
+
+@pytest.mark.parametrize("command", [["listen", "-"], ["transcribe", "-", "--raw", "16000"]])
+@pytest.mark.parametrize("data", [b"", b"x"])
+def test_raw_audio_without_a_sample_is_one_line(command, data):
+    whole = [sys.executable, "-m", "tynda", *command, "--model", "digits-en"]
+    done = subprocess.run(whole, input=data, capture_output=True)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr.startswith(b"error: standard input is empty (0 bytes)")
+    assert done.stderr == (b"error: standard input has no audio: nothing was recorded or copied\n")
 
 
 @pytest.mark.parametrize("command", [["listen", "-"], ["transcribe", "-", "--raw", "16000"]])

@@ -192,7 +192,7 @@ def test_load(tmp_path, capfd):
 def test_load_errors(tmp_path, monkeypatch):
     with pytest.raises(TyndaError, match="no language model file"):
         LanguageModel.load(tmp_path / "missing.arpa")
-    with pytest.raises(TyndaError, match="no language model file"):
+    with pytest.raises(TyndaError, match="is a folder, not a language model file"):
         LanguageModel.load(tmp_path)
     whole = train(SENTENCES)
     for name, text in {

@@ -15,6 +15,7 @@ from tynda.errors import TyndaError
 
 __all__ = [
     "check_readable",
+    "new_folder",
     "read_json",
     "read_text",
     "temporary_folder",
@@ -30,8 +31,11 @@ _TEMPORARY = "tynda-"
 
 def check_readable(path: Path, kind: str) -> None:
     """Raise `TyndaError` unless ``path`` is a readable file; ``kind`` names it in messages."""
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise TyndaError(f"no {kind} at {path}: check the path")
+    if not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "a device or a pipe"
+        raise TyndaError(f"{path} is {what}, not a {kind}: give a file")
     try:
         path.open("rb").close()
     except PermissionError:
@@ -149,6 +153,25 @@ def whole_folder(path: Path, replaces: Callable[[Path], bool]) -> Iterator[Path]
         raise TyndaError(
             f"cannot write {path} ({error.strerror}): choose another place or make room"
         ) from None
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Create a folder where there is none; it is removed if the block writes nothing to it.
+
+    Raises `TyndaError` where it cannot be created.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TyndaError(f"cannot create the folder {path} ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # It is not empty.
+            for each in missing:
+                each.rmdir()
 
 
 @contextmanager

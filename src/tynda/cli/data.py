@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tynda.cli.console import print_text, print_written
+from tynda.cli.options import PathName
 from tynda.errors import TyndaError
 from tynda.extras import install
 from tynda.serve.configuration import CONFIG, read_settings
@@ -41,7 +42,7 @@ def data(ctx: click.Context, /, config: str | None, data: str | None) -> None:
 
 
 @data.command("export")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PathName(path_type=Path))
 @click.pass_obj
 def export(settings: ServeSettings, folder: Path) -> None:
     """Write the corrected recordings whose owners agreed to FOLDER, and a manifest for train.

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tynda.cli.console import print_written
-from tynda.cli.options import Number, engine_options
+from tynda.cli.options import Number, PathName, engine_options
 from tynda.export import MAX_SECONDS, MIN_SECONDS, export_model
 from tynda.store import library
 
@@ -16,7 +16,7 @@ __all__ = ["export"]
 
 @click.command()
 @click.argument("model")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PathName(path_type=Path))
 @click.option(
     "--seconds",
     type=Number(min=MIN_SECONDS, max=MAX_SECONDS),

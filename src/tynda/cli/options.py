@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Number",
+    "PathName",
     "Sections",
     "decoder_options",
     "engine_options",
@@ -49,6 +50,16 @@ class Number(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
+
+
+class PathName(click.Path):
+    """A path that is not empty: an empty one would be the current folder."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Convert as `click.Path` does, and reject an empty name."""
+        if value == "":
+            self.fail("the name is empty.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class _Option(click.Option):

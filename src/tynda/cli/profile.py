@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from tynda.checks import MAX_COUNT
 from tynda.cli.console import print_table, print_text, rate, say
-from tynda.cli.options import Number, table_or_json
+from tynda.cli.options import Number, PathName, table_or_json
 from tynda.errors import TyndaError
 
 __all__ = ["profile"]
@@ -111,7 +111,7 @@ tynda profile diff A B     compare two reports, case by case"""
 )
 @click.option(
     "--manifest",
-    type=click.Path(),
+    type=PathName(),
     callback=_path,
     help="Speech with texts, for error rates and speed; by default speed is measured on noise.",
 )
@@ -147,7 +147,7 @@ tynda profile diff A B     compare two reports, case by case"""
 )
 @click.option(
     "--report",
-    type=click.Path(file_okay=False),
+    type=PathName(file_okay=False),
     callback=_path,
     metavar="DIR",
     help="Folder for rows, figures and a page; cases that are there are not measured again.",
@@ -160,7 +160,7 @@ tynda profile diff A B     compare two reports, case by case"""
 @click.option("--retry", is_flag=True, help="Measure again the cases that failed or were noisy.")
 @click.option(
     "--again",
-    type=click.Path(),
+    type=PathName(),
     callback=_path,
     metavar="RECORD",
     help="Repeat the runs of a report's record.json, instead of MODEL and its options.",
@@ -243,7 +243,7 @@ def _write(report: Path) -> str:
 
 
 @profile.command("report")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("folder", type=PathName(path_type=Path), metavar="DIR")
 @click.option(
     "--memory",
     type=Number(1, 1e7),
@@ -258,8 +258,8 @@ def report_(folder: Path, memory: float | None) -> None:
 
 
 @profile.command("diff")
-@click.argument("first", type=click.Path(path_type=Path), metavar="A")
-@click.argument("second", type=click.Path(path_type=Path), metavar="B")
+@click.argument("first", type=PathName(path_type=Path), metavar="A")
+@click.argument("second", type=PathName(path_type=Path), metavar="B")
 @click.option(
     "--fail-above",
     type=Number(1),

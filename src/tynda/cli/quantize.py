@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tynda.cli.console import print_written, progress, say
-from tynda.cli.options import setting_options
+from tynda.cli.options import PathName, setting_options
 from tynda.errors import TyndaError
 from tynda.quantization import run as quantizing
 from tynda.quantization.mixed import Mixer
@@ -31,7 +31,7 @@ _PLANNED = ("mixed", "entropy")
 @click.command()
 @click.argument("model")
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), required=True, help="New model file."
+    "--output", "-o", type=PathName(path_type=Path), required=True, help="New model file."
 )
 @click.option(
     "--bits",
@@ -43,7 +43,7 @@ _PLANNED = ("mixed", "entropy")
 @setting_options(Settings)
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=PathName(path_type=Path),
     metavar="MANIFEST",
     help="Calibration set (speech), for gptq, awq, smooth, learnt and mixed bits.",
 )
@@ -64,10 +64,10 @@ _PLANNED = ("mixed", "entropy")
     help="Bits for tensors that match a pattern, such as 'head.*=8'.",
 )
 @click.option(
-    "--plan", type=click.Path(path_type=Path), help="JSON file with the bits of each tensor."
+    "--plan", type=PathName(path_type=Path), help="JSON file with the bits of each tensor."
 )
 @click.option(
-    "--save-plan", type=click.Path(path_type=Path), help="Write the bits of each tensor to a file."
+    "--save-plan", type=PathName(path_type=Path), help="Write the bits of each tensor to a file."
 )
 def quantize(
     model: str,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tynda.cli.console import print_table, print_text, say
-from tynda.cli.options import Number, limited, table_or_json
+from tynda.cli.options import Number, PathName, limited, table_or_json
 from tynda.errors import TyndaError
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--profiles",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=PathName(dir_okay=False, path_type=Path),
         help="File of the enrolled people. Default: speakers.bin in the user's folder of data.",
     ),
     click.option(
         "--key-file",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=PathName(dir_okay=False, path_type=Path),
         help="Key of that file, created where it is missing. Default: speakers.key in the user's "
         "folder of configuration.",
     ),

@@ -9,17 +9,19 @@ import click
 
 from tynda.checks import MAX_COUNT
 from tynda.cli.console import print_text
+from tynda.cli.options import PathName
 from tynda.errors import TyndaError
 from tynda.extras import install
+from tynda.train.recipe import read_table
 
 __all__ = ["train"]
 
 
 @click.command()
 @click.argument("recipe")
-@click.option("--data", type=click.Path(path_type=Path), default=Path(), help="Data folder.")
-@click.option("--output", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
-@click.option("--init", type=click.Path(path_type=Path), help="Model file to start from.")
+@click.option("--data", type=PathName(path_type=Path), default=Path(), help="Data folder.")
+@click.option("--output", type=PathName(path_type=Path), help="Run folder; default runs/NAME.")
+@click.option("--init", type=PathName(path_type=Path), help="Model file to start from.")
 @click.option("--resume", is_flag=True, help="Resume the run in --output.")
 @click.option("--device", default="cpu", show_default=True, help="Device: cpu, cuda, cuda:1 ...")
 @click.option(
@@ -51,6 +53,7 @@ def train(
     settings: Sequence[str],
 ) -> None:
     """Train a model by RECIPE: a bundled name or a TOML file."""
+    read_table(recipe)  # A wrong name is answered before torch is imported, which takes seconds.
     try:
         from tynda.train.run import train as run
     except ImportError as error:

@@ -18,8 +18,16 @@ from numpy.typing import NDArray
 import tynda
 from tynda import writers
 from tynda.cli.console import print_text, progress, say, visible
-from tynda.cli.options import Sections, decoder_options, limited, model_options, raw_rate
+from tynda.cli.options import (
+    PathName,
+    Sections,
+    decoder_options,
+    limited,
+    model_options,
+    raw_rate,
+)
 from tynda.errors import TyndaError
+from tynda.files import new_folder
 from tynda.sound import audio
 from tynda.sound.microphone import raw_stream
 from tynda.sound.sources import standard_input
@@ -49,7 +57,7 @@ Floats = NDArray[np.float32]
 )
 @click.option(
     "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathName(file_okay=False, path_type=Path),
     help="Folder for one text file per FILE, instead of stdout; existing ones are replaced.",
 )
 @click.option(
@@ -100,7 +108,8 @@ def transcribe(
     recognizer.prepare(options)  # errors in the options are reported once, not for every file
     live = format_ == "txt" and output_dir is None and len(paths) == 1
     failed = 0
-    with limited(threads):
+    made = new_folder(output_dir) if output_dir else nullcontext()
+    with made, limited(threads):
         for path in paths:
             try:
                 blocks = (
@@ -127,10 +136,14 @@ def transcribe(
 
 
 def _expand(files: Sequence[str]) -> list[str]:
-    """Expand patterns that the shell did not; a file with exactly that name has precedence."""
+    """Expand patterns that the shell did not; a file with exactly that name has precedence.
+
+    A pattern selects no folders, and no pipes or devices, whose audio might not end.
+    """
     paths: list[str] = []
     for file in files:
         found = sorted(glob.glob(file, recursive=True)) if glob.has_magic(file) else []
+        found = [path for path in found if os.path.isfile(path)]
         paths += [file] if not found or os.path.exists(file) else found
     # A file that is named twice is read once; a link with another name has its own text.
     first: dict[object, str] = {}
@@ -155,10 +168,6 @@ def _targets(paths: Sequence[str], folder: Path, format_: str) -> dict[str, Path
                 visible(f"the text of {path} would replace {lost}: choose another --output-dir")
             )
         owner[target] = path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TyndaError(f"cannot create the folder {folder} ({error.strerror})") from None
     return targets
 
 

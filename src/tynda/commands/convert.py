@@ -66,15 +66,13 @@ class Converter:
     @classmethod
     def of_list(cls, lists: Mapping[str, str], language: str) -> Converter:
         """Return a converter for templates of lists, by their names; a value is its own text."""
-        converter = cls({}, {}, language)
+        slot_lists = {}
         for name, template in lists.items():
             parsed = _parsed(template)
             items = parsed.items if isinstance(parsed, hassil.Alternative) else [parsed]
-            texts = [text for item in items for text in converter._texts(item)]
-            converter._converted[f"{{{name}}}"] = Choice(
-                tuple(Slot(name, text, Text(text)) for text in texts)
-            )
-        return converter
+            values = [hassil.TextSlotValue(text_in=item, value_out=None) for item in items]
+            slot_lists[name] = hassil.TextSlotList(name, values)
+        return cls(slot_lists, {}, language)
 
     @classmethod
     def of_intents(
@@ -126,9 +124,10 @@ class Converter:
         name, key = part.list_name, f"{{{part.list_name}}}"
         if part.is_inline_range:
             start, stop, step = part.get_inline_range() or (0, 0, 1)
-            return Choice(
-                tuple(self._numbers(part.slot_name, start, stop, step, 1, self._language))
-            )
+            spoken = tuple(self._numbers(part.slot_name, start, stop, step, 1, self._language))
+            if not spoken:
+                raise TyndaError(f"the range {start}..{stop} is empty: the lower number is first")
+            return Choice(spoken)
         if key in self._converted:
             return _renamed(self._converted[key], part.slot_name)
         match self._lists.get(name):

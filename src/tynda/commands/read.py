@@ -95,6 +95,11 @@ def _intents(convert: ModuleType, text: str, language: str | None) -> Grammar:
     for value in _values(data):
         if isinstance(value, str):
             _check_template(value, f"{value[:40]!r}")
+    if not (isinstance(data, dict) and data.get("intents")):
+        raise TyndaError(
+            "the grammar has no intents: write them as Home Assistant does, or name a plain list "
+            "of sentences .txt"
+        )
     intents = convert.intents_of(data)
     sentences = []
     for name, intent in intents.intents.items():

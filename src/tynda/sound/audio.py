@@ -44,6 +44,8 @@ _SLOWEST, _FASTEST = 1_000, 1_000_000
 _READ = 1 << 18  # bytes read from a plain WAV at a time; always whole samples
 # Formats whose header states a duration that FFmpeg reports as it stands.
 _STATE_DURATION = ("flac", "aiff", "au", "wv", "tta")
+# Decoders that verify checksums, on demand: they then leave out what is damaged.
+_CHECKSUMS = ("flac", "wavpack", "tta")
 # Formats that FFmpeg reports as video although they are pictures or text.
 _PICTURES = ("image2", "gif", "apng", "ico", "tty")
 
@@ -83,7 +85,8 @@ def stream(
     so the whole pipe is first read into memory.
 
     - A damaged or truncated file gives all that can be decoded, as with ffmpeg, and a
-      `UserWarning` where the decoder detects it, where the file is shorter than its header states
+      `UserWarning` where the decoder detects it (a block of FLAC, WavPack or TTA whose checksum is
+      wrong is left out), where the file is shorter than its header states
       (WAV, FLAC, AIFF, AU, CAF, WavPack, TTA, Matroska, WebM, and MP3 but from a pipe), where
       pages of an Ogg are damaged, missing, or without the last one, and where elements or
       checksums of a Matroska or WebM are damaged.
@@ -201,6 +204,8 @@ def _container(
                 raise TyndaError(f"{name} has {has}: there is no track {number}")
             track = tracks[number - 1]
         if isinstance(track, AudioStream) and track.codec_context is not None:
+            if track.codec_context.name in _CHECKSUMS:
+                track.codec_context.options = {"err_detect": "crccheck+explode"}
             yield container, track
         elif track is not None:
             raise TyndaError(f"{name}: this build of PyAV has no decoder for its audio")
@@ -296,7 +301,9 @@ def _frames(
     # Recorders in web browsers state inexact durations, and those of a video may be the picture's.
     if checks and len(container.streams) == 1 and timeline.end < checks.stated - 0.5:
         stated = checks.stated
-    _report(name, seconds, stated, damaged, broken)
+    # The header of a lossless format has the number of samples. Others are inexact.
+    slack = 0.01 if container.format.name in _STATE_DURATION else max(0.1, 0.01 * stated)
+    _report(name, seconds, stated, damaged or broken, seconds < stated - slack)
 
 
 def _broken(file: Readable, checks: Inspector) -> bool:
@@ -312,20 +319,15 @@ def _broken(file: Readable, checks: Inspector) -> bool:
     return checks.damaged()
 
 
-def _report(name: str, seconds: float, stated: float, damaged: bool, broken: bool) -> None:
-    """Warn where less than the ``stated`` seconds were decoded, or the file is damaged.
-
-    ``damaged`` is what the decoder found, and ``broken`` the structure of the file.
-    """
-    if (damaged or broken) and seconds == 0:
+def _report(name: str, seconds: float, stated: float, damaged: bool, short: bool) -> None:
+    """Warn where a file is damaged, or ``short`` of the seconds that its header states."""
+    if damaged and seconds == 0:
         raise TyndaError(f"{name} is damaged: nothing in it can be decoded; create it again")
-    short = seconds < stated - max(0.1, 0.01 * stated)
-    if damaged or (broken and not short):
-        message = f"{name} is damaged or cut short; {seconds:.1f} s of it could be decoded"
-        warnings.warn(message, stacklevel=3)
-    elif short:
-        stands = f"the {stated:.1f} s that its header states"
-        warnings.warn(f"{name} is cut short: {seconds:.1f} s of {stands}", stacklevel=3)
+    if not (damaged or short):
+        return
+    whole = f"the {stated:.1f} s that its header states" if short else "it"
+    message = f"{name} is damaged or cut short: {seconds:.1f} s of {whole} could be decoded"
+    warnings.warn(message, stacklevel=3)
 
 
 def _packets(container: InputContainer, track: AudioStream) -> Iterator[Packet[AudioStream]]:

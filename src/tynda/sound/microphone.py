@@ -6,7 +6,6 @@ import os
 import queue
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -76,15 +75,19 @@ def microphone(device: str | None = None) -> Iterator[Floats]:
 def raw(descriptor: int) -> Iterator[NDArray[np.int16]]:
     """Yield the samples of raw audio, 16-bit little-endian mono, as they come, up to its end.
 
-    ``descriptor`` is an open file. A last odd byte is ignored.
+    ``descriptor`` is an open file. A last odd byte is ignored. Raises `TyndaError` where there is
+    not one sample.
     """
-    rest = b""
+    rest, is_empty = b"", True
     while data := os.read(descriptor, _MAX_BYTES):
         data = rest + data
         whole = len(data) // 2 * 2
         rest = data[whole:]
         if whole:
+            is_empty = False
             yield np.frombuffer(data[:whole], "<i2").astype(np.int16)
+    if is_empty:
+        raise TyndaError("standard input has no audio: nothing was recorded or copied")
 
 
 def raw_stream(descriptor: int, rate: int) -> Iterator[Floats]:
@@ -92,7 +95,4 @@ def raw_stream(descriptor: int, rate: int) -> Iterator[Floats]:
 
     ``rate`` is that of the raw audio in hertz. Raises `TyndaError` where there is no audio.
     """
-    blocks = raw(descriptor)
-    if (first := next(blocks, None)) is None:
-        raise TyndaError("standard input is empty (0 bytes); nothing was recorded or copied")
-    yield from resampled((rate, as_samples(block)) for block in chain([first], blocks))
+    yield from resampled((rate, as_samples(block)) for block in raw(descriptor))

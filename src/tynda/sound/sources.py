@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from shutil import copyfileobj
+from threading import Timer
 from typing import Any, BinaryIO, Protocol
 
 from tynda.errors import TyndaError
@@ -30,6 +32,8 @@ class Readable(Protocol):
 
 # Types of the first box in MP4 and QuickTime files, whose index may be at the end.
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_PIPE_SECONDS = 1.0
+"""Seconds after which a warning says that nobody writes to a named pipe."""
 _HEAD = 4096  # bytes inspected first; nearly every WAV states its length within them
 
 
@@ -124,7 +128,8 @@ def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
     # PyAV never gets the path itself: FFmpeg would interpret "http:" or "concat:" in it as a
     # protocol.
     try:
-        return open(source, "rb"), str(source)
+        with _notice_of_a_pipe(source):
+            return open(source, "rb"), str(source)
     except FileNotFoundError:
         raise TyndaError(f"{source}: no such file; check the path") from None
     except (OSError, ValueError) as error:
@@ -134,6 +139,22 @@ def _open(source: Source) -> tuple[AbstractContextManager[BinaryIO], str]:
             raise TyndaError(f"{source}: no permission to read it; change its mode") from None
         reason = getattr(error, "strerror", None) or error
         raise TyndaError(f"{source} cannot be read: {reason}") from None
+
+
+@contextmanager
+def _notice_of_a_pipe(path: str | PathLike[str]) -> Iterator[None]:
+    """Warn where the block, which opens ``path``, waits because nobody writes to a named pipe."""
+    if not Path(path).is_fifo():
+        yield
+        return
+    message = f"{path} is a pipe: waiting for a program that writes to it"
+    timer = Timer(_PIPE_SECONDS, warnings.warn, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _rewound(file: BinaryIO, name: str) -> tuple[Readable, bytes]:

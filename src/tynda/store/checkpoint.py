@@ -274,7 +274,7 @@ def _open(path: Path) -> Any:
     try:
         return safe_open(path, framework="np")
     except (SafetensorError, OSError):
-        raise TyndaError(f"{path} is damaged or no .safetensors file") from None
+        raise TyndaError(f"{path} is damaged or no .safetensors file: get it again") from None
 
 
 def _parse_header(path: Path, metadata: dict[str, str] | None) -> Header:
