@@ -560,6 +560,15 @@ def test_a_wake_phrase_is_a_grammar_of_one_sentence(tmp_path):
     assert not obeyed.recognize(audio.load(DEMO / "014040096.opus")).is_command
 
 
+@pytest.mark.parametrize("name", ["000030012", "014040096", "028920012", "arctic_a0058_1592747187"])
+@pytest.mark.parametrize("model", ["whisper-tiny.en", "sentences-en"])
+def test_a_sentence_is_not_one_of_the_words_of_a_grammar(tmp_path, model, name):
+    path = tmp_path / "words.txt"
+    path.write_text("yes\nno\none\nzero\nwow\nup\noff\n")
+    answer = tynda.load(model).commands(path).recognize(audio.load(DEMO / f"{name}.opus"))
+    assert (answer.sentence, answer.confidence < 0.15) == (None, True)
+
+
 def test_the_command_line_checks_and_calibrates(numbers, tmp_path):
     result = CliRunner().invoke(main, ["commands", str(numbers), "--check", "--model", "digits-en"])
     assert result.exit_code == 0

@@ -16,7 +16,7 @@ from typing import Any
 from tynda.commands.templates import Grammar, Sentence
 from tynda.errors import TyndaError
 
-__all__ = ["MAX_BYTES", "read"]
+__all__ = ["MAX_BYTES", "parse", "read"]
 
 MAX_BYTES = 1_000_000
 """The maximum size of a grammar."""
@@ -36,8 +36,6 @@ def read(path: str | PathLike[str], language: str | None = None) -> Grammar:
     is English. Raises `TyndaError` for a file that cannot be read or is no grammar, and where
     ``hassil`` is not installed.
     """
-    from tynda.commands import convert  # It needs hassil.
-
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -51,12 +49,19 @@ def read(path: str | PathLike[str], language: str | None = None) -> Grammar:
     except UnicodeDecodeError:
         raise TyndaError(f"{path}: the grammar is not in UTF-8: convert it") from None
     try:
-        is_yaml = path.suffix.lower() in (".yaml", ".yml")
-        grammar = (_intents if is_yaml else _list)(convert, text, language)
+        return parse(text, language, is_yaml=path.suffix.lower() in (".yaml", ".yml"))
     except TyndaError as error:
         raise TyndaError(f"{path}: {error}") from None
+
+
+def parse(text: str, language: str | None = None, *, is_yaml: bool = False) -> Grammar:
+    """Return the grammar in a text: a plain list, or intents. Arguments and errors are those of
+    `read`."""
+    from tynda.commands import convert  # It needs hassil.
+
+    grammar = (_intents if is_yaml else _list)(convert, text, language)
     if not grammar.sentences:
-        raise TyndaError(f"{path}: the grammar has no sentence: write one on each line")
+        raise TyndaError("the grammar has no sentence: write one on each line")
     return grammar
 
 

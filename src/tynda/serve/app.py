@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 import tynda
 from tynda.errors import TyndaError
-from tynda.serve import admin, catalogue, jobs, listen, realtime, transcriptions
+from tynda.serve import admin, catalogue, commands, jobs, listen, realtime, transcriptions
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.observe import LimitedBody, Observed
 from tynda.serve.service import Service
@@ -46,6 +46,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.sessions = listen.Sessions(service)
     app.include_router(transcriptions.router)
+    app.include_router(commands.router)
     app.include_router(jobs.uploads)
     app.include_router(jobs.router)
     app.include_router(jobs.exports)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocketState
 
+from tynda.commands.recognizer import Answer
 from tynda.live.session import LiveSegment
 from tynda.serve.access import PROTOCOL_KEY, authorize
+from tynda.serve.commands import live_commands
 from tynda.serve.errors import ServeError, as_serve_error
-from tynda.serve.live import LiveFeed, OpusDecoder, check_rate, live_settings, pcm16
+from tynda.serve.live import LiveFeed, OpusDecoder, check_rate, live_settings, live_text, pcm16
 from tynda.serve.logs import log_error
 from tynda.serve.service import Service
 from tynda.serve.workers import Busy, Stopped
@@ -39,7 +41,7 @@ _REPLACED = 4000
 class Session:
     """One live recording, which outlives its connection for some time."""
 
-    def __init__(self, feed: LiveFeed, key: str) -> None:
+    def __init__(self, feed: LiveFeed[LiveSegment] | LiveFeed[Answer], key: str) -> None:
         """``key`` is the id of the key to which the session belongs."""
         self.id, self.key, self._feed = secrets.token_urlsafe(16), key, feed
         self.task: asyncio.Task[Any] | None = None
@@ -95,12 +97,14 @@ class Session:
                 self.is_finished = True
                 self._feed.close()
 
-    def _add(self, segments: list[LiveSegment]) -> None:
-        for segment in segments:
+    def _add(self, events: Sequence[LiveSegment | Answer]) -> None:
+        for each in events:
             self._number += 1
-            event = {"type": "segment", "number": self._number, **segment.to_dict()}
-            self._partial = None if segment.is_final else event
-            if segment.is_final:
+            kind = "answer" if isinstance(each, Answer) else "segment"
+            event = {"type": kind, "number": self._number, **each.to_dict()}
+            is_final = isinstance(each, Answer) or each.is_final
+            self._partial = None if is_final else event
+            if is_final:
                 self._finals.append(event)
 
 
@@ -123,8 +127,13 @@ class Sessions:
                 raise ServeError(400, "encoding must be pcm16 or opus", code="invalid_value")
         names = {"language": "language", "prompt": "initial_prompt", "keywords": "hotwords"}
         options = {names[x]: given[x] for x in names if given.get(x)}
-        settings = live_settings(given.get("settings", {}))
-        feed = LiveFeed(self._service, rate, settings, options, decode)
+        feed: LiveFeed[LiveSegment] | LiveFeed[Answer]
+        if "grammar" in given:
+            opened = live_commands(given["grammar"], options, rate)
+            feed = LiveFeed(self._service, rate, opened, decode)
+        else:
+            settings = live_settings(given.get("settings", {}))
+            feed = LiveFeed(self._service, rate, live_text(options, settings, rate), decode)
         await feed.start()
         session = Session(feed, key)
         self._sessions[session.id] = session

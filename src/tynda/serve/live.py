@@ -6,23 +6,25 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tynda.checks import is_whole, schema
 from tynda.errors import TyndaError, listed
-from tynda.live.session import LiveSegment, LiveSession
+from tynda.live.session import LiveSession
 from tynda.live.settings import LiveSettings
+from tynda.model import Model
 from tynda.serve.errors import ServeError
 from tynda.serve.recognition import check_options
 from tynda.serve.service import Service
 from tynda.serve.workers import Stopped
 
-__all__ = ["LiveFeed", "OpusDecoder", "check_rate", "live_settings", "pcm16"]
+__all__ = ["LiveFeed", "OpusDecoder", "check_rate", "live_settings", "live_text", "pcm16"]
 
 T = TypeVar("T")
+Event = TypeVar("Event")
 
 MIN_RATE, MAX_RATE = 8_000, 192_000
 """Bounds of a sample rate in hertz: one second at a far lower one would become minutes of work."""
@@ -89,7 +91,29 @@ class OpusDecoder:
         return np.concatenate(mono) if mono else np.zeros(0, np.float32)
 
 
-class LiveFeed:
+class LiveSource(Protocol[Event]):
+    """A session of a model that is fed with samples, as `LiveSession` and `CommandSession`."""
+
+    def feed(self, samples: Any) -> list[Event]:
+        """Take samples; return what has changed."""
+
+    def finish(self) -> list[Event]:
+        """End the audio; return what has changed."""
+
+
+def live_text(
+    options: Mapping[str, Any], settings: LiveSettings, rate: int
+) -> Callable[[Model], LiveSession]:
+    """Return the function that opens a session of live text at ``rate`` hertz."""
+
+    def opened(model: Model) -> LiveSession:
+        check_options(model, options)
+        return model.live(model.options(**options), settings=settings, sample_rate=rate)
+
+    return opened
+
+
+class LiveFeed(Generic[Event]):
     """One live session, which holds a slot and the model until it is closed.
 
     Its methods are called from the event loop, one after the other.
@@ -99,36 +123,33 @@ class LiveFeed:
         self,
         service: Service,
         rate: int,
-        settings: LiveSettings,
-        options: Mapping[str, Any],
+        opens: Callable[[Model], LiveSource[Event]],
         decode: Callable[[bytes], NDArray[Any]] = pcm16,
     ) -> None:
-        """``decode`` converts the bytes of a frame to samples at ``rate`` hertz.
+        """``opens`` returns the session; ``decode`` converts the bytes of a frame to samples at
+        ``rate`` hertz.
 
         Raises `Busy` where no further session is allowed.
         """
-        self._service, self._rate, self._decode = service, rate, decode
-        self._settings, self._options = settings, dict(options)
+        self._service, self._rate, self._opens, self._decode = service, rate, opens, decode
         self._ticket = service.live_slots.admit(math.inf)
-        self._session: LiveSession | None = None
+        self._session: LiveSource[Event] | None = None
         self._lock = threading.Lock()
         self._is_closed = self._holds_model = False
         self.seconds = 0.0
         """Seconds of audio that were fed."""
 
     async def start(self) -> None:
-        """Open the session. Raises `TyndaError` for options that do not fit the model."""
+        """Open the session. Raises `TyndaError` where it does not fit the model."""
 
-        def opened() -> LiveSession:
+        def opened() -> LiveSource[Event]:
             model = self._service.model.acquire()
             with self._lock:
                 if self._is_closed:  # The client left while the model was loaded.
                     self._service.model.release()
                     raise Stopped
                 self._holds_model = True
-            check_options(model, self._options)
-            options = model.options(**self._options)
-            return model.live(options, settings=self._settings, sample_rate=self._rate)
+            return self._opens(model)
 
         try:
             self._session = await self._computed(opened)
@@ -136,19 +157,19 @@ class LiveFeed:
             self.close()
             raise
 
-    async def feed(self, data: bytes) -> list[LiveSegment]:
+    async def feed(self, data: bytes) -> list[Event]:
         """Take the bytes of a frame; return what has changed.
 
         Raises `ServeError` for a damaged frame and for a session that is too long.
         """
 
-        def fed() -> list[LiveSegment]:
+        def fed() -> list[Event]:
             samples = self._decode(data)
             limit = self._service.settings.live_seconds
             if self.seconds + len(samples) / self._rate > limit:
                 message = f"a live session has at most {limit:g} s of audio: open another one"
                 raise ServeError(413, message, code="audio_too_long")
-            found: list[LiveSegment] = []
+            found: list[Event] = []
             for i in range(0, len(samples), self._rate):  # a second at a time
                 self._ticket.check()
                 found += session.feed(samples[i : i + self._rate])
@@ -159,12 +180,12 @@ class LiveFeed:
         session = self._opened
         return await self._computed(fed)
 
-    async def finish(self) -> list[LiveSegment]:
+    async def finish(self) -> list[Event]:
         """End the audio; return the last segments."""
         return await self._computed(self._opened.finish)
 
     @property
-    def _opened(self) -> LiveSession:
+    def _opened(self) -> LiveSource[Event]:
         assert self._session is not None, "the session is started before it is fed"
         return self._session
 

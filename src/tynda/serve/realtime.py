@@ -26,7 +26,7 @@ from tynda.serve.access import service_of
 from tynda.serve.answers import usage
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.listen import accepted, close_code, parsed
-from tynda.serve.live import LiveFeed, pcm16
+from tynda.serve.live import LiveFeed, live_text, pcm16
 from tynda.serve.logs import log_error
 from tynda.serve.service import Service
 from tynda.serve.workers import Busy, Stopped
@@ -94,7 +94,7 @@ class _Realtime:
         self._transcription: dict[str, Any] = {"model": service.model.name}
         self._turns: dict[str, Any] | None = {"type": "server_vad", "silence_duration_ms": 500}
         self._options: dict[str, Any] = {}
-        self._feed: LiveFeed | None = None
+        self._feed: LiveFeed[LiveSegment] | None = None
         self._item: _Item | None = None
         self._last_id: str | None = None
         self._ended = 0.0
@@ -213,7 +213,7 @@ class _Realtime:
             self._buffer += data
             return
         if self._feed is None:
-            feed = LiveFeed(self._service, _RATE, self._settings, self._options)
+            feed = LiveFeed(self._service, _RATE, live_text(self._options, self._settings, _RATE))
             await feed.start()
             self._feed, self._ended = feed, 0.0
         await self._report(await self._feed.feed(data))

@@ -16,7 +16,7 @@ from tynda.serve.workers import Ticket
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.transcript import Segment, Transcript
 
-__all__ = ["PARAMETERS", "Decode", "check_options", "transcribe"]
+__all__ = ["PARAMETERS", "Decode", "check_options", "limited", "transcribe"]
 
 Floats = NDArray[np.float32]
 
@@ -80,7 +80,7 @@ def transcribe(
         on_progress(seconds)
 
     try:
-        for segment in session.segments(_limited(blocks, ticket, max_seconds), advanced):
+        for segment in session.segments(limited(blocks, ticket, max_seconds), advanced):
             segments.append(segment)
             on_text(session.text[shown:])
             shown = len(session.text)
@@ -91,8 +91,8 @@ def transcribe(
     return Transcript(session.text, segments, session.language, session.seconds)
 
 
-def _limited(blocks: Iterable[Floats], ticket: Ticket, max_seconds: float) -> Iterator[Floats]:
-    """Yield the blocks while the ticket is wanted and the audio is not too long."""
+def limited(blocks: Iterable[Floats], ticket: Ticket, max_seconds: float) -> Iterator[Floats]:
+    """Yield the blocks while the ticket is wanted. Raises `ServeError` for too long audio."""
     count = 0
     for block in blocks:
         ticket.check()

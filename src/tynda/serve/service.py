@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 import tynda
+from tynda.model import Model
 from tynda.serve.decoding import Decoder
 from tynda.serve.keys import Keys, RateLimit
 from tynda.serve.metrics import Metrics
@@ -22,6 +23,8 @@ from tynda.serve.workers import Slots, Ticket, Workers
 from tynda.transcript import Transcript
 
 __all__ = ["Service"]
+
+T = TypeVar("T")
 
 
 class Service:
@@ -63,24 +66,24 @@ class Service:
         ticket: Ticket,
         on_text: Callable[[str], None] = lambda text: None,
     ) -> Future[Transcript]:
-        """Let a worker transcribe a recording, see `recognition.transcribe`; its ticket is
-        released when the worker has ended."""
+        """Let a worker transcribe a recording, see `recognition.transcribe` and `run`."""
 
-        def compute() -> Transcript:
+        def compute(model: Model) -> Transcript:
+            limit, decode = self.settings.max_seconds, self.decoder.decode
+            result = transcribe(model, source, options, ticket, limit, decode, on_text)
+            self.metrics.audio.inc(result.duration or 0.0)
+            return result
+
+        return self.run(compute, ticket)
+
+    def run(self, function: Callable[[Model], T], ticket: Ticket) -> Future[T]:
+        """Let a worker compute with the model; the ticket is released when the worker has ended."""
+
+        def compute() -> T:
             try:
                 ticket.check()
                 with self.model.use() as model:
-                    result = transcribe(
-                        model,
-                        source,
-                        options,
-                        ticket,
-                        self.settings.max_seconds,
-                        self.decoder.decode,
-                        on_text,
-                    )
-                self.metrics.audio.inc(result.duration or 0.0)
-                return result
+                    return function(model)
             finally:
                 ticket.release()
 

@@ -1,7 +1,7 @@
 """Commands with an encoder-decoder: the decoder may only write sentences of a grammar.
 
 Beam search over the graph of a grammar. The filler model is the decoder without a grammar: the
-difference of the log-probabilities of both texts, for each token, gives the confidence.
+differences of the log-probabilities of both texts, in all and in the mean, give the confidence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from tynda.heads.base import CommandDecoder, CommandMatch
 from tynda.heads.seq2seq import pieces
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import log_softmax
-from tynda.heads.seq2seq.search import Decoder, Network, decode, start_tokens
+from tynda.heads.seq2seq.search import (
+    Decoder,
+    DecodingResult,
+    Network,
+    decode,
+    start_tokens,
+)
 from tynda.heads.seq2seq.windows import encode_windows
 from tynda.models.base import CrossKV
 from tynda.sound.audio import SAMPLE_RATE
@@ -52,7 +58,7 @@ class Hypothesis:
 class Seq2SeqCommands(CommandDecoder):
     """Recognises the sentences of a grammar with an encoder-decoder."""
 
-    threshold = 0.5
+    threshold = 0.4
 
     def __init__(
         self,
@@ -99,10 +105,8 @@ class Seq2SeqCommands(CommandDecoder):
         if found is None:
             return None
         (free,) = decode(network, cross, self._options, [self._language])
-        tokens = max(len(free.tokens), len(found.tokens)) + 1
-        filler = free.avg_logprob * (len(free.tokens) + 1)
-        confidence = math.exp(min(0.0, found.total - filler) / tokens)
-        return CommandMatch(network.tokenizer.decode(found.tokens).strip(), confidence)
+        text = network.tokenizer.decode(found.tokens).strip()
+        return CommandMatch(text, _confidence(found, free))
 
     def _encode(self, samples: Floats) -> CrossKV[Any] | None:
         """Return keys and values of the audio, or None where it is shorter than one frame."""
@@ -115,6 +119,18 @@ class Seq2SeqCommands(CommandDecoder):
         if not network.engine.array(lengths)[0]:
             return None
         return network.cross_kv(states, lengths)
+
+
+def _confidence(found: Hypothesis, free: DecodingResult) -> float:
+    """Return how probable the best sentence is beside the free text, from 0 to 1.
+
+    Of texts with different numbers of tokens, the shorter one has the higher total, and a longer
+    one that repeats itself the higher mean, whatever was spoken: both have to be near.
+    """
+    tokens, free_tokens = len(found.tokens) + 1, len(free.tokens) + 1
+    total = found.total - free.avg_logprob * free_tokens
+    mean = found.total / tokens - free.avg_logprob
+    return math.exp(min(0.0, mean, total / max(tokens, free_tokens)))
 
 
 def spellings(arc: Arc, figures: Mapping[str, str]) -> list[str]:
