@@ -97,6 +97,29 @@ def test_folders_that_a_killed_process_left_are_removed(tmp_path, monkeypatch):
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("name", ["mkdtemp", "rmtree"])
+def test_a_signal_waits_while_a_temporary_folder_is_made_or_removed(tmp_path, name):
+    script = (
+        "import os, shutil, signal, sys, tempfile\n"
+        "from tynda.files import temporary_folder\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        f"module = tempfile if {name!r} == 'mkdtemp' else shutil\n"
+        f"whole = module.{name}\n"
+        "def interrupted(*given, **named):\n"
+        "    made = whole(*given, **named) if module is tempfile else None\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    list(range(10_000))\n"
+        "    return made or whole(*given, **named)\n"
+        f"module.{name} = interrupted\n"
+        "with temporary_folder() as folder:\n    (folder / 'file').write_text('')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    assert done.returncode == 143
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_waits_for_the_import_of_a_module(tmp_path, number, code):
     """A module of nanobind would abort the process, like the one that this one stands for."""
@@ -155,6 +178,8 @@ def check_files(folder):
 
 def kill(name, arguments, folder, delay, number):
     """Start a command and kill it after ``delay`` seconds."""
+    temporary = folder / "temporary"
+    before = set(temporary.iterdir()) if temporary.exists() else set()  # SIGKILL leaves folders
     process = start(*arguments, folder=folder)
     time.sleep(delay)
     process.send_signal(number)
@@ -172,7 +197,8 @@ def kill(name, arguments, folder, delay, number):
     if code == 128 + number:
         assert "Traceback" not in said, where
     # The cache of torch's compiler stays on purpose; torch creates it even where it is not used.
-    left = [p for p in (folder / "temporary").iterdir() if not p.name.startswith("torchinductor_")]
+    new = set(temporary.iterdir()) - before
+    left = [path for path in new if not path.name.startswith("torchinductor_")]
     assert left + list(folder.rglob("*.part")) == [], where
 
 

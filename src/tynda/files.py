@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tynda.errors import TyndaError
+from tynda.interrupts import held_back
 
 __all__ = [
     "check_readable",
@@ -147,8 +148,9 @@ def whole_folder(path: Path, replaces: Callable[[Path], bool]) -> Iterator[Path]
                 os.rename(old, path)
             raise
         finally:
-            for rest in (partial, old):
-                shutil.rmtree(rest, ignore_errors=True)
+            with held_back():
+                for rest in (partial, old):
+                    shutil.rmtree(rest, ignore_errors=True)
     except OSError as error:
         raise TyndaError(
             f"cannot write {path} ({error.strerror}): choose another place or make room"
@@ -183,8 +185,15 @@ def temporary_folder() -> Iterator[Path]:
     import tempfile
 
     _remove_stale(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{os.getpid()}-") as folder:
+    folder = None
+    try:
+        with held_back():
+            folder = tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-")
         yield Path(folder)
+    finally:
+        if folder is not None:
+            with held_back():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_stale(folder: Path) -> None:

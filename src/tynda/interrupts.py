@@ -1,7 +1,8 @@
-"""Modules of C++ are imported without interrupts.
+"""Work that signals do not interrupt.
 
 The handler of a signal may raise an exception anywhere. Within the initialisation of a module that
-nanobind binds, it would end the process with an abort instead of running the code that cleans up.
+nanobind binds, it would end the process with an abort instead of running the code that cleans up;
+within that code, it would leave the rest behind.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-__all__ = ["import_whole"]
+__all__ = ["held_back", "import_whole"]
 
 
 def import_whole(name: str) -> Any:
     """Import a module; signals that come meanwhile are handled afterwards."""
-    with _held_back():
+    with held_back():
         return import_module(name)
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
+def held_back() -> Iterator[None]:
+    """Handle signals that come while the block runs when it has ended."""
     if threading.current_thread() is not threading.main_thread():  # Handlers run in the main one.
         yield
         return
