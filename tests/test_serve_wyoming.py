@@ -59,6 +59,20 @@ def talk(server, events, count):
     return asyncio.run(talked())
 
 
+def whole_text(server, data):
+    """Return the text of a recording; a long one comes in several chunks before."""
+
+    async def talked():
+        async with AsyncTcpClient("127.0.0.1", server.service.wyoming_port, 10, 600) as client:
+            for event in recording(data):
+                await client.write_event(event.event())
+            while not Transcript.is_type((event := await client.read_event()).type):
+                pass
+            return Transcript.from_event(event).text
+
+    return asyncio.run(talked())
+
+
 def recording(data, rate=16_000, width=2, channels=1):
     form = {"rate": rate, "width": width, "channels": channels}
     chunks = [AudioChunk(audio=data[i : i + 4096], **form) for i in range(0, len(data), 4096)]
