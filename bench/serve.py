@@ -3,12 +3,12 @@
     python bench/serve.py [FILE] [--clients 64] [--seconds 60] [--model whisper-tiny.en]
         [--workers 2] [--queue 62] [--threads 1] [--url URL --key KEY --pid PID]
 
-First one client sends FILE, one request after the other; then ``--clients`` clients do so at the
-same time. Each waits as ``Retry-After`` asks when it is refused by 429. Latency is the time of
-requests that were answered. Memory is the resident memory of the server's process: after the first
-client, then after the first and the last of the many. Without ``--url``, `tynda serve` is started
-with a store in a temporary folder; with it, another server is measured, such as speaches or
-whisper.cpp's, and ``--pid`` is its process.
+First one client sends FILE, one request after the other, for a minute at most; then ``--clients``
+clients do so at the same time. Each waits as ``Retry-After`` asks when it is refused by 429.
+Latency is the time of requests that were answered. Memory is the resident memory of the server's
+process: after the first client, then after the first and the last of the many. Without ``--url``,
+`tynda serve` is started with a store in a temporary folder; with it, another server is measured,
+such as ``bench/serve_faster_whisper.py``, speaches or whisper.cpp's, and ``--pid`` is its process.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def main() -> None:
 
 def measure(server: Server, data: bytes, args: argparse.Namespace) -> None:
     clients(server, data, 1, 0)  # one request, which loads what is loaded once
-    alone = clients(server, data, 1, args.seconds)
+    alone = clients(server, data, 1, min(args.seconds, 60.0))
     memory = [server.megabytes]
     first = clients(server, data, args.clients, 0)
     memory.append(server.megabytes)

@@ -3,10 +3,10 @@
 import asyncio
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from tynda.serve.keys import Keys
-from tynda.serve.run import create_server, listening_socket
+from tynda.serve.run import create_server, listening
 from tynda.serve.service import Service
 from tynda.serve.settings import ServeSettings
 from tynda.serve.store.opening import open_store
@@ -31,21 +31,25 @@ def serving(folder, **given):
         data=str(folder / "data"),
         **{"master_key_file": str(folder / "master.key"), **values},
     )
-    store = open_store(settings, {})
-    service = Service(settings, Keys(folder / "keys.json", KEY), store)
-    server = create_server(service)
-    bound = listening_socket("127.0.0.1", 0)
-    port = bound.getsockname()[1]
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([bound])))
-    thread.start()
-    scheme = "https" if settings.tls_certificate else "http"
-    try:
-        until(lambda: server.started)
-        yield Running(service, server, f"{scheme}://127.0.0.1:{port}", port)
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive(), "the server does not end"
+    with ExitStack() as stack:
+        bound = stack.enter_context(listening("127.0.0.1", 0))
+        wyoming = None
+        if settings.wyoming_port is not None:
+            wyoming = stack.enter_context(listening("127.0.0.1", settings.wyoming_port))
+        keys = Keys(folder / "keys.json", KEY)
+        service = Service(settings, keys, lambda: open_store(settings, {}))
+        server = create_server(service, wyoming)
+        port = bound.getsockname()[1]
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([bound])))
+        thread.start()
+        scheme = "https" if settings.tls_certificate else "http"
+        try:
+            until(lambda: server.started)
+            yield Running(service, server, f"{scheme}://127.0.0.1:{port}", port)
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive(), "the server does not end"
 
 
 def until(condition, seconds=30.0):

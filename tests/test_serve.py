@@ -534,22 +534,80 @@ def test_a_running_request_is_finished_after_sigterm(tmp_path):
         assert answer.result(60).json()["text"] == "six eight zero two"
 
 
-def test_an_address_in_use_and_a_wrong_certificate_are_one_line(tmp_path):
+def test_a_server_that_cannot_start_says_why_in_one_line_and_leaves_nothing(tmp_path):
+    (tmp_path / "a.pem").write_text("nothing")
+    both = ["--tls-certificate", "a.pem", "--tls-key", "a.pem"]
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        args = ["serve", "--model", "digits-en", "--keys-file", str(tmp_path / "keys.json")]
-        args += ["--data", str(tmp_path), "--master-key-file", str(tmp_path / "master.key")]
-        taken = CliRunner().invoke(main, [*args, "--port", port])
-    assert taken.exit_code == 1
-    assert taken.stderr.splitlines()[-1].startswith(
-        f"error: cannot listen on 127.0.0.1 port {port}"
+        for args, environment, message in (
+            (["--port", port], {}, f"cannot listen on 127.0.0.1 port {port} (Address already in"),
+            (["--wyoming-port", port], {}, f"cannot listen on 127.0.0.1 port {port}"),
+            (["--host", "x" * 70], {}, "cannot listen on xxx"),
+            (["--model", "nothing"], {}, "no model 'nothing'"),
+            (["--data", "/dev/null"], {}, "cannot create the folder /dev/null (a part of the path"),
+            (["--recordings", "/dev/null"], {}, "cannot create the folder /dev/null"),
+            (["--recordings", "nothing://x"], {}, "cannot open the nothing:// of the setting"),
+            (["--database", "sqlite:////dev/null/x"], {}, "cannot open the store's database"),
+            (["--master-key-file", ""], {"TYNDA_SERVE_MASTER_KEY": "x"}, "has no valid master key"),
+            (both, {}, "the TLS certificate or its key is not valid"),
+        ):
+            done = subprocess.run(
+                [*process(tmp_path, *args).command],
+                capture_output=True,
+                text=True,
+                cwd=tmp_path,
+                env={**os.environ, **environment},
+                timeout=60,
+            )
+            assert done.returncode == 1
+            assert done.stderr.count("\n") == 1, done.stderr
+            assert done.stderr.startswith("error: ")
+            assert message in done.stderr
+            assert [path.name for path in tmp_path.iterdir()] == ["a.pem"], args
+
+
+def test_an_error_after_the_model_is_loaded_is_one_line(tmp_path):
+    code = (
+        "import sys; from tynda.serve import run, service\n"
+        "from tynda.cli import main\n"
+        "from tynda.errors import TyndaError\n"
+        "def fail(*_):\n    raise TyndaError('a late error')\n"
+        "run.create_server = fail\n"
+        "main(sys.argv[1:])\n"
     )
-    (tmp_path / "a.pem").write_text("nothing")
-    both = ["--tls-certificate", str(tmp_path / "a.pem"), "--tls-key", str(tmp_path / "a.pem")]
-    wrong = CliRunner().invoke(main, [*args, *both])
-    assert wrong.exit_code == 1
-    assert "error: the TLS certificate or its key is not valid" in wrong.stderr
-    missing = CliRunner().invoke(
-        main, [*args, "--tls-certificate", "no.pem", "--tls-key", "no.pem"]
+    command = process(tmp_path).command[3:]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=60
     )
-    assert missing.stderr == "error: no certificate at no.pem: check the path\n"
+    assert (done.returncode, done.stderr) == (1, "error: a late error\n")
+
+
+def test_everything_that_is_reported_is_a_line_of_the_log():
+    code = (
+        "import gc, logging, threading, warnings\n"
+        "from tynda.serve.logs import configure\n"
+        "configure()\n"
+        "logging.getLogger('some.library').warning('read %r', 'a secret')\n"
+        "try:\n    1 / 0\n"
+        "except ZeroDivisionError:\n"
+        "    logging.getLogger('uvicorn.error').exception('failed')\n"
+        "warnings.warn('for users')\n"
+        "warnings.warn('for developers', DeprecationWarning)\n"
+        "open(__import__('sys').executable)\n"  # never closed
+        "def fail():\n    raise ValueError('a secret')\n"
+        "thread = threading.Thread(target=fail)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "class Broken:\n    def __del__(self):\n        raise KeyError('a secret')\n"
+        "Broken()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["event"], line.get("message") or line.get("error")) for line in lines] == [
+        ("server", "read %r"),
+        ("error", "ZeroDivisionError"),
+        ("warning", "for users"),
+        ("error", "ValueError"),
+        ("error", "KeyError"),
+    ]
+    assert "secret" not in done.stderr

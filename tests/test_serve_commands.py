@@ -73,7 +73,7 @@ def test_the_answers_to_a_recording_are_those_of_the_library(server, grammar):
         ("go {nowhere}", "no list {nowhere}"),
         ("intents: 3\n", "does not have the form"),
         ("x" * 1_000_001, "grammar"),
-        ("go \ud800", "grammar must be a text"),
+        ("go \ud800", "valid Unicode text"),
         (3, "grammar must be a text"),
     ],
 )

@@ -1,7 +1,10 @@
 """The server against damaged and hostile requests: no 500, no hang, nothing opened."""
 
+import http.client
 import http.server
+import json
 import random
+import socket
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,6 +183,95 @@ def test_any_body_is_answered(server, body, kind):
             timeout=60,
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "files", "param"),
+    [
+        ({"timestamp_granularities[]": ["word", "x"]}, {}, "timestamp_granularities[]"),
+        ({}, {"keywords[]": b"a file"}, "keywords[]"),
+        ({"temperature": "x"}, {}, "temperature"),
+        ({"model": []}, {}, "model"),
+        ({}, {"file": None}, "file"),
+        ({"file": "a text"}, {"file": None, "other": b"x"}, "file"),
+        ({"prompt": b"\xff"}, {}, "prompt"),
+        ({"keywords[]": b"\xff"}, {}, "keywords[]"),
+        ({"language": b"\xed\xa0\x80"}, {}, "language"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/jobs"])
+def test_a_field_that_is_wrong_is_named(server, path, fields, files, param):
+    given = {"file": ("a", b"x"), **files}
+    answer = refused(
+        httpx.post(
+            f"{server.url}{path}",
+            headers=HEADERS,
+            data={"model": "whisper-1", **fields},
+            files={name: file for name, file in given.items() if file is not None},
+        )
+    )
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert error["message"].startswith(f"{param}: ") or "multipart" in error["message"]
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "raw_unicode_escape", "undefined", "utf-16", "x"])
+def test_forms_are_utf_8(server, charset):
+    body = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n\\ud800+2AA-\r\n--b--\r\n'
+    kind = f"multipart/form-data; boundary=b; charset={charset}"
+    answer = refused(
+        httpx.post(
+            f"{server.url}/v1/audio/transcriptions",
+            headers={**HEADERS, "Content-Type": kind},
+            content=body,
+        )
+    )
+    assert "charset" in answer.json()["error"]["message"]
+
+
+def exchange(server, data):
+    """Send bytes, and return the status and the body of the answer."""
+    with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        connection.sendall(data)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, json.loads(answer.read())
+
+
+KEYED = b"Host: x\r\nAuthorization: " + HEADERS["Authorization"].encode() + b"\r\n"
+
+
+def test_a_body_that_states_its_length_is_refused_before_it_is_read(server):
+    for path in (b"/v1/audio/transcriptions", b"/v1/audio/translations", b"/v1/jobs"):
+        status, body = exchange(
+            server,
+            b"POST " + path + b" HTTP/1.1\r\n" + KEYED + b"Content-Length: 26000001\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n",
+        )
+        assert (status, body["error"]["code"]) == (413, "file_too_large")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"junk\r\n\r\n", 400),
+        (b"GET foo HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"DELETE /v1/jobs/ HTTP/1.1\r\n" + KEYED + b"\r\n", 404),
+        (b"GET /v1/jobs/ HTTP/1.1\r\n" + KEYED + b"\r\n", 404),
+        (b"PUT /v1/jobs HTTP/1.1\r\n" + KEYED + b"\r\n", 405),
+        (
+            b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            404,
+        ),
+    ],
+)
+def test_what_is_no_request_is_answered_as_errors_are(server, request_, status):
+    found, body = exchange(server, request_)
+    assert found == status
+    assert body["error"].keys() == {"message", "type", "param", "code"}
 
 
 def test_the_openapi_page_describes_what_happens(server):

@@ -178,9 +178,35 @@ def test_corrections_and_consent_are_kept(client):
     other = "نمی\u200cخواهم l’«\u202ffois\u202f»"  # printable, but not for Python
     assert patch(correction=other).json()["correction"] == other
     patch(correction="six eight zero too")
-    assert patch(unknown=1).status_code == 400
-    assert patch(correction=3).status_code == 400
+    wrong_consents = ({"consent": x} for x in ("yes", 1, 0, ""))
+    for wrong in ({"unknown": 1}, {"correction": 3}, *wrong_consents):
+        assert patch(**wrong).status_code == 400
+    path = f"/v1/jobs/{id_}"
+    for body in (b'{"correction": "\\ud800"}', b'{"\\ud800": "x"}', b'{"correction": "\xff"}'):
+        assert client.client.patch(path, content=body).status_code == 400
+    assert code(httpx.patch(f"{client.client.base_url}{path}", content=b"no JSON")) == (
+        401,
+        "invalid_api_key",
+    )
     assert client.get(f"/{id_}").json()["correction"] == "six eight zero too"
+
+
+def test_corrected_is_what_has_a_correction(client):
+    id_ = client.create()
+    client.finished(id_)
+    for given, corrected, text in (
+        ({}, False, None),
+        ({"consent": True}, False, None),
+        ({"consent": False}, False, None),
+        ({"correction": ""}, True, ""),  # nothing was spoken
+        ({"consent": True}, True, ""),
+        ({"correction": "six"}, True, "six"),
+    ):
+        shown = client.client.patch(f"/v1/jobs/{id_}", json=given).json()
+        assert (shown["corrected"], shown["correction"]) == (corrected, text)
+        assert client.get(f"/{id_}").json()["corrected"] is corrected
+        (first, *_) = client.get().json()["data"]
+        assert first["corrected"] is corrected
 
 
 @pytest.fixture

@@ -231,6 +231,14 @@ WRONG = [
     ([json.dumps({**START, "settings": 3})], "invalid_value"),
     ([json.dumps({**START, "prompt": "x"})], "unsupported_parameter"),
     ([json.dumps({**START, "language": ["en"]})], "invalid_value"),
+    ([json.dumps({**START, "sample_rate": float("inf")})], "invalid_message"),
+    *(
+        ([json.dumps({**START, name: value})], "invalid_message")
+        for name in ("prompt", "language", "keywords", "encoding", "\ud800")
+        for value in ("\ud800", ["a\udc00b"])
+    ),
+    ([json.dumps({"type": "resume", "session": "\ud800"})], "invalid_message"),
+    ([json.dumps(START), json.dumps({"type": "\ud800"})], "invalid_message"),
     ([json.dumps(START), b"123"], "invalid_audio"),
     ([json.dumps(START), json.dumps({"type": "dance"})], "invalid_message"),
     ([json.dumps({"type": "start", "encoding": "opus"}), b"\xff" * 20], "invalid_audio"),

@@ -116,6 +116,7 @@ def test_without_turns_a_commit_is_transcribed_as_a_recording(server, pcm):
     assert done.usage.seconds == pytest.approx(expected.duration, abs=0.01)
 
 
+TOO_LARGE = {"silence_duration_ms": 10**400}
 WRONG = [
     {"type": "response.create"},
     {"type": "input_audio_buffer.append", "audio": "*"},
@@ -133,6 +134,7 @@ WRONG = [
             {"audio": {"input": {"turn_detection": {"type": "server_vad", "threshold": "x"}}}},
             {"audio": {"input": {"transcription": {"model": "another"}}}},
             {"audio": {"input": {"transcription": {"prompt": "Names"}}}},
+            {"audio": {"input": {"turn_detection": {"type": "server_vad", **TOO_LARGE}}}},
         )
     ),
 ]
@@ -147,8 +149,17 @@ def test_mistakes_are_events_that_name_what_caused_them(server):
             assert answer["type"] == "error", event
             assert answer["error"]["event_id"] == str(number)
             assert answer["error"]["type"] == "invalid_request_error"
-        socket.send("no json")
-        assert json.loads(socket.recv(60))["type"] == "error"
+        transcription = [
+            {"transcription": {name: value}}
+            for name in ("prompt", "language", "keywords", "model", "\ud800")
+            for value in ("\ud800", ["a\udc00b"], float("nan"), float("inf"))
+        ]
+        for given in ("no json", {"type": "\ud800"}, *transcription):
+            update = {"type": "session.update", "session": {"audio": {"input": given}}}
+            socket.send(given if isinstance(given, str) else json.dumps(update))
+            answer = json.loads(socket.recv(60))
+            assert answer["type"] == "error"
+            assert answer["error"]["code"] == "invalid_message"
 
 
 def dialled(server):

@@ -420,8 +420,14 @@ def test_a_master_key_is_rotated_while_a_server_runs(tmp_path, url):
         ({"database": "mysql://x/y"}, "database must be a URL of postgresql://"),
         ({"database": "sqlite://"}, "database must be a URL of postgresql://"),
         ({"database": "sqlite:////no/such/folder/x"}, "cannot open the store's database (unable"),
-        ({"recordings": "nonsense://x"}, "cannot open nonsense:// (ValueError)"),
-        ({"data": "/dev/null/x"}, "cannot create /dev/null/x (Not a directory)"),
+        (
+            {"recordings": "nonsense://x"},
+            "cannot open the nonsense:// of the setting recordings (ValueError)",
+        ),
+        (
+            {"data": "/dev/null/x"},
+            "cannot create the folder /dev/null/x (a part of the path is no folder)",
+        ),
     ],
 )
 def test_a_store_that_cannot_be_opened_is_one_line(tmp_path, given, message):

@@ -1,6 +1,7 @@
 """The Wyoming protocol, with the package `wyoming` as the client."""
 
 import asyncio
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def talk(server, events, count):
                     await client.write_event(event if isinstance(event, Event) else event.event())
                 answers += [await client.read_event() for _ in range(count)]
         return answers
+
+    return asyncio.run(talked())
+
+
+def whole_text(server, data):
+    """Return the text of a recording; a long one comes in several chunks before."""
+
+    async def talked():
+        async with AsyncTcpClient("127.0.0.1", server.service.wyoming_port, 10, 600) as client:
+            for event in recording(data):
+                await client.write_event(event.event())
+            while not Transcript.is_type((event := await client.read_event()).type):
+                pass
+            return Transcript.from_event(event).text
 
     return asyncio.run(talked())
 
@@ -122,14 +137,24 @@ def test_mistakes_are_events(server, events, code):
 
 
 def test_junk_and_clients_that_leave_free_their_slots(server, pcm):
-    async def junk(data):
+    async def junk(data, expected=b'"error"'):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.service.wyoming_port)
         writer.write(data)
         await writer.drain()
         if data.endswith(b"\n"):
-            assert b'"error"' in await reader.readline()
+            assert expected in await reader.readline() + await reader.readline()
         writer.close()
 
+    halves = (
+        json.dumps({"type": kind, "data": {name: value}}).encode() + b"\n"
+        for kind, name in (
+            *(("ping", "text"), ("transcribe", "name"), ("transcribe", "language")),
+            *(("transcribe", "transcript_names"), ("transcribe", "transcript_terms")),
+        )
+        for value in ("\ud800", ["a\udc00b"], float("nan"))
+    )
+    for data in (*halves, b'{"type": "\\ud800"}\n'):
+        asyncio.run(junk(data, b"no_event"))
     for data in (b"[]\n", b"{}\n", b'{"type": 3}\n', b"x" * 100_000 + b"\n", b'{"type": "x"'):
         asyncio.run(junk(data))
     talk(server, recording(pcm[0])[:-1], 0)

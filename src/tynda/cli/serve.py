@@ -59,21 +59,17 @@ def serve(ctx: click.Context, /, config: str | None, **given: Any) -> None:
         raise TyndaError(f"the server needs {', '.join(missing)}: {install('serve')}")
     from tynda.serve import run  # The commands of keys need none of its packages.
     from tynda.serve.logs import log
-    from tynda.serve.service import Service
-    from tynda.serve.store.opening import open_store
 
     keys = api_keys.Keys(path, os.environ.get(KEYS, ""))
-    run.check_tls(settings)
-    service = Service(settings, keys, open_store(settings, os.environ))
 
-    def started(url: str) -> None:
+    def started(url: str, model: str) -> None:
         if keys.is_empty():
             say(f"API key, valid until the server ends, and shown only now: {keys.generate()}")
         if not (settings.tls_certificate or _is_local(settings.host)):
             say("warning: others in the network can read along: set --tls-certificate, or a proxy")
-        log("started", url=url, model=service.model.name)
+        log("started", url=url, model=model)
 
-    if run.serve(service, started):
+    if run.serve(settings, keys, os.environ, started):
         raise KeyboardInterrupt
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
@@ -22,15 +23,22 @@ from tynda.serve.wyoming import serving_wyoming
 
 __all__ = ["create_app"]
 
+_FILE = "a recording is needed, as a part of multipart/form-data with a file name"
+_MISSING = "this field is needed"
+_UNKNOWN = "nothing is served at this path: /openapi.json lists the paths"
 
-def create_app(service: Service) -> FastAPI:
-    """Return the application for a service, which is closed when the application ends."""
+
+def create_app(service: Service, wyoming: socket.socket | None = None) -> FastAPI:
+    """Return the application for a service, which is closed when the application ends.
+
+    ``wyoming`` is the socket on which the Wyoming protocol is served.
+    """
     settings = service.settings
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with serving_wyoming(service):
+            async with serving_wyoming(service, wyoming):
                 yield
         finally:
             service.close()
@@ -41,6 +49,7 @@ def create_app(service: Service) -> FastAPI:
         version=tynda.__version__,
         docs_url="/docs" if settings.docs else None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.service = service
@@ -54,6 +63,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(catalogue.router)
     app.include_router(listen.router)
     app.include_router(realtime.router)
+    app.add_api_websocket_route("/{path:path}", _unknown)
     for kind in (ServeError, TyndaError, Busy, Stopped, TimeoutError):
         app.add_exception_handler(kind, _mistake)
     app.add_exception_handler(HTTPException, _refused)
@@ -75,6 +85,10 @@ def _answer(error: ServeError) -> Response:
     return JSONResponse(error.body(), error.status_code, error.headers)
 
 
+async def _unknown(websocket: WebSocket) -> None:
+    await websocket.send_denial_response(_answer(ServeError(404, _UNKNOWN)))
+
+
 async def _mistake(request: Request, error: Exception) -> Response:
     known = as_serve_error(error)
     assert known is not None, "the handler is registered for these kinds alone"
@@ -84,15 +98,18 @@ async def _mistake(request: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     """Answer what Starlette refuses: an unknown path, a wrong method, a form that is damaged."""
     assert isinstance(error, HTTPException)
-    return _answer(ServeError(error.status_code, error.detail, headers=error.headers))
+    message = _UNKNOWN if error.status_code == 404 else error.detail
+    return _answer(ServeError(error.status_code, message, headers=error.headers))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     """Answer a field that does not fit, in one line and without its value."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    param = str(first["loc"][-1])
-    return _answer(ServeError(400, f"{param}: {first['msg']}", param=param, code="invalid_value"))
+    # The position in a list, or in the body, follows the name.
+    param = next(str(part) for part in reversed(first["loc"]) if isinstance(part, str))
+    why = _FILE if param == "file" else _MISSING if first["type"] == "missing" else first["msg"]
+    return _answer(ServeError(400, f"{param}: {why}", param=param, code="invalid_value"))
 
 
 async def _bug(request: Request, error: Exception) -> Response:

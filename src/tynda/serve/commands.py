@@ -76,7 +76,7 @@ def _recognizer(model: Model, grammar: Any, options: Mapping[str, Any]) -> Comma
     """
     try:
         size = len(grammar.encode())
-    except (AttributeError, UnicodeEncodeError):  # JSON may have other values and surrogates.
+    except AttributeError:  # JSON may have other values.
         size = 0
     if not 0 < size <= MAX_BYTES:
         raise ServeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request
@@ -34,14 +35,14 @@ from tynda.serve.records import from_record
 from tynda.serve.service import Service
 from tynda.serve.store.store import TooMany
 from tynda.serve.store.tables import CANCELLED, DONE, FAILED, Recording
-from tynda.serve.uploads import UploadRoute
+from tynda.serve.uploads import KeyedRoute, UploadRoute
 from tynda.serve.vault import VaultError
 
 __all__ = ["exports", "router", "uploads"]
 
 uploads = APIRouter(prefix="/v1/jobs", route_class=UploadRoute, tags=["jobs"])
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-exports = APIRouter(tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", route_class=KeyedRoute, tags=["jobs"])
+exports = APIRouter(route_class=KeyedRoute, tags=["jobs"])
 
 _RETRY_SECONDS = 60
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
@@ -68,8 +69,8 @@ class Correction(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     correction: Annotated[str | None, Field(max_length=MAX_TEXT)] = None
-    """The text that was spoken."""
-    consent: bool | None = None
+    """The text that was spoken; an empty one where nothing was."""
+    consent: Annotated[bool | None, Field(strict=True)] = None
     """Whether models may learn from the recording."""
 
 
@@ -160,7 +161,7 @@ def cancel(request: Request, id_: str) -> dict[str, Any]:
     if not service.store.cancel(row.owner, id_):
         raise ServeError(409, f"the job is {row.state}", code="job_finished")
     service.jobs.stop(id_)
-    return _described(*_own(request, id_, is_counted=False))
+    return _described(*_own(request, id_))
 
 
 @router.delete("/{id_}", responses=_ERRORS)
@@ -223,14 +224,14 @@ def export(request: Request) -> Response:
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)
 
 
-def _authorized(request: Request, is_counted: bool = True) -> tuple[Service, str]:
-    key = authorize(request, "transcribe", is_counted=is_counted)
+def _authorized(request: Request) -> tuple[Service, str]:
+    key = authorize(request, "transcribe", is_counted=False)
     return service_of(request), key.owner
 
 
-def _own(request: Request, id_: str, is_counted: bool = True) -> tuple[Service, Recording]:
+def _own(request: Request, id_: str) -> tuple[Service, Recording]:
     """Return the service and a job of the key's user; another user's job is not there."""
-    service, owner = _authorized(request, is_counted)
+    service, owner = _authorized(request)
     row = service.store.find(owner, id_)
     if row is None:
         raise ServeError(404, "there is no such job", param="id", code="no_job")
@@ -239,7 +240,9 @@ def _own(request: Request, id_: str, is_counted: bool = True) -> tuple[Service, 
 
 def _described(service: Service, row: Recording) -> dict[str, Any]:
     """Return a job without its texts; times are seconds since 1970, or of audio."""
-    error = None
+    error = corrected = None
+    with suppress(VaultError):  # The text of a job that was changed is not known.
+        corrected = service.store.correction(row)["text"] is not None
     if row.state == FAILED:
         try:
             found = (service.store.result(row) or {}).get("error", {})
@@ -257,7 +260,7 @@ def _described(service: Service, row: Recording) -> dict[str, Any]:
         "seconds_done": round(row.progress, 3),
         "seconds": None if row.duration is None else round(row.duration, 3),
         "error": error,
-        "corrected": row.correction is not None,
+        "corrected": corrected,
         "consent": row.consented is not None,
     }
 

@@ -23,6 +23,7 @@ from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.live import LiveFeed, OpusDecoder, check_rate, live_settings, live_text, pcm16
 from tynda.serve.logs import log_error
 from tynda.serve.service import Service
+from tynda.serve.strict import read_json
 from tynda.serve.workers import Busy, Stopped
 from tynda.sound.audio import SAMPLE_RATE
 
@@ -183,11 +184,13 @@ async def accepted(websocket: WebSocket) -> str | None:
 def parsed(text: str) -> dict[str, Any]:
     """Return the object of a JSON message. Raises `ServeError` for anything else."""
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
+        message = read_json(text)
+    except ValueError:
         message = None
     if not isinstance(message, dict):
-        raise ServeError(400, "a message must be a JSON object", code="invalid_message")
+        raise ServeError(
+            400, "a message must be a JSON object of valid Unicode text", code="invalid_message"
+        )
     return message
 
 

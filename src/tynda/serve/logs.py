@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["configure", "log", "log_error"]
+__all__ = ["bracketed", "configure", "log", "log_error"]
 
 _MAX_TEXT = 200
 """Maximum number of characters of a value."""
@@ -36,21 +37,44 @@ def log_error(error: BaseException) -> None:
 
 
 class _Handler(logging.Handler):
-    """Writes the warnings of uvicorn as lines of the log."""
+    """Writes the warnings of libraries as lines of the log, without the values in them: these may
+    be of a request."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1] is not None:
             log_error(record.exc_info[1])
         else:
-            log("server", level=record.levelname.lower(), message=record.getMessage())
+            text = (str(record.msg).splitlines() or [""])[0]
+            log("server", level=record.levelname.lower(), source=record.name, message=text)
 
 
 def configure() -> None:
-    """Let uvicorn's warnings and errors be lines of the log."""
+    """Let everything that this process reports be lines of the log: warnings and errors of
+    libraries, Python's warnings for users, and exceptions that nobody catches."""
+    root = logging.getLogger()
+    root.handlers = [_Handler()]
+    root.setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error", "asyncio", "websockets"):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [_Handler()], False
+        logger.handlers, logger.propagate = [], True
         logger.setLevel(logging.WARNING)
+    # The default notes each text that was shown, without end. Other kinds are for developers.
+    warnings.filterwarnings("always", category=UserWarning)
+    for kind in (DeprecationWarning, PendingDeprecationWarning, ResourceWarning):
+        warnings.simplefilter("ignore", kind)
+    warnings.showwarning = lambda message, *_, **__: log("warning", message=str(message))
+    threading.excepthook = _uncaught
+    sys.unraisablehook = _uncaught
+
+
+def _uncaught(given: Any) -> None:
+    if given.exc_value is not None:
+        log_error(given.exc_value)
+
+
+def bracketed(host: str) -> str:
+    """Return an address as URLs have it (RFC 3986, section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _short(value: Any) -> Any:

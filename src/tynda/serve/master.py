@@ -22,7 +22,7 @@ from tynda.sealing import KEY_BYTES
 from tynda.serve.configuration import MASTER_KEY
 from tynda.serve.settings import ServeSettings
 
-__all__ = ["MasterKey", "MasterKeys", "default_file", "find_masters"]
+__all__ = ["MasterKey", "MasterKeys", "check_masters", "default_file", "find_masters"]
 
 _COMMAND_SECONDS = 60
 
@@ -110,19 +110,36 @@ def find_masters(
     A missing file is created with a new key where this is allowed: where no recording needs an
     older one. Raises `TyndaError` where there is no key, or more than one source.
     """
+    check_masters(settings, environment)
+    text, command = environment.get(MASTER_KEY, ""), settings.master_key_command
+    if text:
+        return MasterKeys(text, origin=MASTER_KEY)
+    if command:
+        return MasterKeys(_printed(command), origin="master_key_command")
+    file = _file(settings)
+    if may_create and not file.exists():
+        _create(file)
+    return MasterKeys(file=file, origin=str(file))
+
+
+def check_masters(settings: ServeSettings, environment: Mapping[str, str]) -> None:
+    """Raise `TyndaError` where a variable or a file has no valid key, or several sources are given.
+
+    A file that is not there may still be made; a command is not run.
+    """
     text, command = environment.get(MASTER_KEY, ""), settings.master_key_command
     if sum(map(bool, (text, command, settings.master_key_file))) > 1:
         raise TyndaError(
             f"give one of {MASTER_KEY}, master_key_command and master_key_file, not several"
         )
     if text:
-        return MasterKeys(text, origin=MASTER_KEY)
-    if command:
-        return MasterKeys(_printed(command), origin="master_key_command")
-    file = Path(settings.master_key_file) if settings.master_key_file else default_file()
-    if may_create and not file.exists():
-        _create(file)
-    return MasterKeys(file=file, origin=str(file))
+        _parsed(text, MASTER_KEY)
+    elif not command and (file := _file(settings)).exists():
+        MasterKeys(file=file, origin=str(file))
+
+
+def _file(settings: ServeSettings) -> Path:
+    return Path(settings.master_key_file) if settings.master_key_file else default_file()
 
 
 def _new() -> MasterKey:

@@ -70,13 +70,18 @@ class LimitedBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # A body that states its length is refused before anything of it is read.
+        stated = dict(scope["headers"]).get(b"content-length", b"")
+        ahead = int(stated) if stated.isdigit() else 0
         count, limit = 0, self._max_bytes + _FORM_BYTES
 
         async def limited() -> Message:
             nonlocal count
-            message = await receive()
-            count += len(message.get("body", b""))
-            if count > limit:
+            message: Message = {}
+            if ahead <= limit:
+                message = await receive()
+                count += len(message.get("body", b""))
+            if max(ahead, count) > limit:
                 raise ServeError(
                     413,
                     f"the body is longer than {limit} bytes: send the recording in parts, or "

@@ -19,6 +19,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from numpy.typing import NDArray
 from starlette.websockets import WebSocketState
 
+from tynda.checks import is_number
 from tynda.errors import TyndaError
 from tynda.live.session import LiveSegment
 from tynda.live.settings import LiveSettings
@@ -339,6 +340,6 @@ def _settings_of(turns: Any) -> LiveSettings:
     if given.get("type") != "server_vad":
         raise _invalid(f"{_INPUT}.turn_detection", "server_vad is the only detection of turns")
     settings, silence = LiveSettings(silence=0.5), given.get("silence_duration_ms", 500)
-    if not isinstance(silence, int | float):
+    if not is_number(silence):
         raise _invalid(f"{_INPUT}.turn_detection", "silence_duration_ms must be a number")
     return replace(settings, silence=silence / 1000, speech=given.get("threshold", 0.4))

@@ -7,9 +7,8 @@ import signal
 import socket
 import ssl
 import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -18,11 +17,14 @@ import uvicorn
 from tynda.errors import TyndaError
 from tynda.files import check_readable
 from tynda.serve.app import create_app
-from tynda.serve.logs import configure, log
+from tynda.serve.http import Http
+from tynda.serve.keys import Keys
+from tynda.serve.logs import bracketed, configure, log
 from tynda.serve.service import Service
 from tynda.serve.settings import ServeSettings
+from tynda.serve.store.opening import open_store
 
-__all__ = ["Server", "listening_socket", "serve"]
+__all__ = ["Server", "check_tls", "create_server", "listening", "serve"]
 
 _MAX_MESSAGE = 1 << 20
 """Maximum number of bytes of a WebSocket's message."""
@@ -59,8 +61,12 @@ class Server(uvicorn.Server):
         self.was_interrupted = self.was_interrupted or sig == signal.SIGINT
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to an address. Raises `TyndaError` where it cannot be."""
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens on an address, until the block ends.
+
+    Raises `TyndaError` where the address cannot be used.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -69,22 +75,28 @@ def listening_socket(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
+            bound.listen()
         except OSError:
             bound.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no address"
         raise TyndaError(
-            f"cannot listen on {host} port {port} ({error.strerror}): choose another --port or "
-            "--host"
+            f"cannot listen on {host} port {port} ({why}): choose another port or host"
         ) from None
-    return bound
+    with bound:
+        yield bound
 
 
-def create_server(service: Service) -> Server:
-    """Return the server of a service; `Server.serve` runs it on sockets that are given to it."""
+def create_server(service: Service, wyoming: socket.socket | None = None) -> Server:
+    """Return the server of a service; `Server.serve` runs it on sockets that are given to it.
+
+    ``wyoming`` is the socket of the Wyoming protocol.
+    """
     settings = service.settings
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, wyoming),
+        http=Http,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -98,36 +110,57 @@ def create_server(service: Service) -> Server:
         ssl_certfile=settings.tls_certificate or None,
         ssl_keyfile=settings.tls_key or None,
     )
-    try:
-        config.load()
-    except (ssl.SSLError, OSError, ValueError) as error:
-        raise TyndaError(f"the TLS certificate or its key is not valid: {error}") from None
+    config.load()
     return Server(config)
 
 
-def serve(service: Service, on_start: Callable[[str], None] = lambda url: None) -> bool:
+def serve(
+    settings: ServeSettings,
+    keys: Keys,
+    environment: Mapping[str, str],
+    on_start: Callable[[str, str], None] = lambda url, model: None,
+) -> bool:
     """Serve until SIGTERM or Ctrl-C; return whether it was Ctrl-C.
 
-    ``on_start`` is called with the address once it is bound. Raises `TyndaError` where an address
-    is in use or a certificate is not valid.
+    ``on_start`` is called with the address and the model's name once both are there. Raises
+    `TyndaError` where an address is in use, and where a certificate, the model or the store cannot
+    be used. Nothing is written before all but the store are known to be usable.
     """
-    settings = service.settings
     check_tls(settings)
-    configure()
-    warnings.simplefilter("always")  # The default notes each text that was shown, without end.
-    warnings.showwarning = lambda message, *_, **__: log("warning", message=str(message))
-    server = create_server(service)
-    bound = listening_socket(settings.host, settings.port)
-    host, port = bound.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    on_start(f"{'https' if settings.tls_certificate else 'http'}://{shown}:{port}")
-    asyncio.run(server.serve([bound]))
+    with ExitStack() as stack:
+        bound = stack.enter_context(listening(settings.host, settings.port))
+        wyoming = None
+        if settings.wyoming_port is not None:
+            wyoming = stack.enter_context(listening(settings.wyoming_host, settings.wyoming_port))
+        service = Service(settings, keys, lambda: open_store(settings, environment))
+        # The model's native objects must be freed before Python's end, also after an error.
+        stack.callback(service.close)
+        configure()
+        server = create_server(service, wyoming)
+        host, port = bound.getsockname()[:2]
+        scheme = "https" if settings.tls_certificate else "http"
+        on_start(f"{scheme}://{bracketed(host)}:{port}", service.model.name)
+        asyncio.run(server.serve([bound]))
     log("stopped")
     return server.was_interrupted
 
 
 def check_tls(settings: ServeSettings) -> None:
-    """Raise `TyndaError` where a file of the TLS certificate cannot be read."""
-    if settings.tls_certificate:
-        check_readable(Path(settings.tls_certificate), "certificate")
-        check_readable(Path(settings.tls_key), "key of the certificate")
+    """Raise `TyndaError` where the TLS certificate and its key cannot be used."""
+    if not settings.tls_certificate:
+        return
+    check_readable(Path(settings.tls_certificate), "certificate")
+    check_readable(Path(settings.tls_key), "key of the certificate")
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password=_no_password)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise TyndaError(
+            f"the TLS certificate or its key is not valid ({why}): give PEM files without password"
+        ) from None
+
+
+def _no_password() -> str:
+    """Refuse keys with a password, for which OpenSSL would ask at the terminal."""
+    raise ValueError("the key needs a password")

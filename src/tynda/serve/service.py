@@ -30,16 +30,24 @@ T = TypeVar("T")
 class Service:
     """Settings, keys, the model, the queue and the counters of one server."""
 
-    def __init__(self, settings: ServeSettings, keys: Keys, store: Store) -> None:
-        """Load the model and start the threads; the store is closed with the service.
+    def __init__(
+        self, settings: ServeSettings, keys: Keys, open_store: Callable[[], Store]
+    ) -> None:
+        """Load the model, open the store, and start the threads.
 
-        Raises `TyndaError` where there is no model.
+        The store is closed with the service. Raises `TyndaError` where there is no model, and
+        what ``open_store`` raises.
         """
-        self.settings, self.keys, self.store = settings, keys, store
+        self.settings, self.keys = settings, keys
         self.rates, self.metrics = RateLimit(), Metrics()
         self.model = SharedModel(
             lambda: tynda.load(settings.model, threads=settings.threads), settings.unload_seconds
         )
+        try:
+            self.store = open_store()
+        except BaseException:
+            self.model.close()
+            raise
         aliases = [name.strip() for name in settings.aliases.split(",")]
         self.names = [self.model.name, *(name for name in aliases if name)]
         """The names under which requests may ask for the model, its own first."""
@@ -48,7 +56,7 @@ class Service:
         self.live_slots = Slots(settings.live_sessions)
         self.live_workers = Workers(settings.workers, "live")
         self.decoder = Decoder(settings.decode_seconds, settings.decode_memory)
-        self.jobs = Jobs(store, self.model, settings, self.decoder, self.metrics.audio.inc)
+        self.jobs = Jobs(self.store, self.model, settings, self.decoder, self.metrics.audio.inc)
         self.wyoming_port: int | None = None
         """The port of the Wyoming protocol, once it is served."""
         self.is_closing = False
@@ -94,9 +102,10 @@ class Service:
         self.is_closing = True
         self.slots.stop_all()
         self.live_slots.stop_all()
-        self.workers.close()
-        self.live_workers.close()
-        self.jobs.close(self.settings.shutdown_seconds)
+        seconds = self.settings.shutdown_seconds
+        self.workers.close(seconds)
+        self.live_workers.close(seconds)
+        self.jobs.close(seconds)
         self.decoder.close()
         self.model.close()
         self.store.close()

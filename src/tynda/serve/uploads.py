@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from fastapi.routing import APIRoute
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -17,12 +18,26 @@ from tynda.serve.access import authorize, service_of
 from tynda.serve.errors import ServeError
 from tynda.serve.workers import Stopped, Ticket
 
-__all__ = ["UploadRoute", "disconnected", "result_of", "ticket_of"]
+__all__ = ["KeyedRoute", "UploadRoute", "disconnected", "result_of", "ticket_of"]
 
 T = TypeVar("T")
 
 _LEFT = 499
 """The status in the log for a client that left, as nginx has it; nobody receives it."""
+
+
+class KeyedRoute(APIRoute):
+    """A route whose requests need a key before anything of them is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of `APIRoute`, with a check before it."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            authorize(request, "transcribe")
+            return await handle(request)
+
+        return guarded
 
 
 class UploadRoute(APIRoute):
@@ -53,18 +68,38 @@ class _Parser(MultiPartParser):
 
     spool_max_size = 1 << 62
 
+    def on_part_end(self) -> None:
+        """Keep a field. Raises `ServeError` where its text is not UTF-8, for which Starlette would
+        put other characters."""
+        part = self._current_part
+        if part.file is None:
+            try:
+                part.data.decode()
+            except UnicodeDecodeError:
+                name = part.field_name
+                message = f"{name}: the text is not valid UTF-8"
+                raise ServeError(400, message, param=name, code="invalid_value") from None
+        super().on_part_end()
+
 
 class _MemoryRequest(Request):
     """A request whose form stays in memory; `LimitedBody` bounds its size."""
 
     async def form(self, **limits: Any) -> FormData:  # type: ignore[override]
-        """Return the form; one without a file's type of content is empty."""
-        if not self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            return FormData()
+        """Return the form. Raises `ServeError` for what is no form with files, in UTF-8."""
+        kind, options = parse_options_header(self.headers.get("content-type", ""))
+        if kind.lower() != b"multipart/form-data":
+            raise _no_form("the body must be multipart/form-data, with the recording as file")
+        if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+            raise _no_form("the charset of multipart/form-data must be utf-8")
         try:
             return await _Parser(self.headers, self.stream(), **limits).parse()
         except MultiPartException as error:
             raise ServeError(400, error.message) from None
+
+
+def _no_form(message: str) -> ServeError:
+    return ServeError(400, message, param="file", code="invalid_value")
 
 
 def ticket_of(request: Request) -> Ticket:

@@ -130,10 +130,16 @@ class Workers:
         self._calls.put((future, function))
         return future
 
-    def close(self) -> None:
-        """End the threads after what they compute; functions that wait are computed before."""
+    def close(self, seconds: float = 0.0) -> None:
+        """End the threads after what they compute; functions that wait are computed before.
+
+        Wait so many seconds for their end.
+        """
+        end = time.monotonic() + seconds
         for _ in self._threads:
             self._calls.put(None)
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

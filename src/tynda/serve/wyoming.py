@@ -6,7 +6,7 @@ Source: https://github.com/OHF-Voice/wyoming, README.
 from __future__ import annotations
 
 import asyncio
-import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -24,8 +24,9 @@ import tynda
 from tynda.checks import is_whole
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.live import check_rate
-from tynda.serve.logs import log, log_error
+from tynda.serve.logs import bracketed, log, log_error
 from tynda.serve.service import Service
+from tynda.serve.strict import read_json
 from tynda.serve.texts import Texts
 from tynda.serve.workers import Stopped, Ticket
 from tynda.sound.samples import as_samples
@@ -44,10 +45,9 @@ _WIDTHS: Mapping[int, Any] = {1: np.uint8, 2: np.int16, 4: np.int32}
 
 
 @asynccontextmanager
-async def serving_wyoming(service: Service) -> AsyncIterator[None]:
-    """Serve the protocol until the block ends, if the settings have a port for it."""
-    settings = service.settings
-    if settings.wyoming_port is None:
+async def serving_wyoming(service: Service, bound: socket.socket | None) -> AsyncIterator[None]:
+    """Serve the protocol on a socket until the block ends, if there is one."""
+    if bound is None:
         yield
         return
     tasks: set[asyncio.Task[Any]] = set()
@@ -62,12 +62,10 @@ async def serving_wyoming(service: Service) -> AsyncIterator[None]:
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(
-        connected, settings.wyoming_host, settings.wyoming_port, limit=_MAX_HEADER
-    )
-    port = server.sockets[0].getsockname()[1]
+    server = await asyncio.start_server(connected, sock=bound, limit=_MAX_HEADER)
+    host, port = bound.getsockname()[:2]
     service.wyoming_port = port
-    log("started", url=f"tcp://{settings.wyoming_host}:{port}", protocol="wyoming")
+    log("started", url=f"tcp://{bracketed(host)}:{port}", protocol="wyoming")
     try:
         yield
     finally:
@@ -87,7 +85,7 @@ async def _read_event(reader: asyncio.StreamReader) -> Event | None:
         line = await reader.readline()
         if not line:
             return None
-        header = json.loads(line)
+        header = read_json(line)
         data, sizes = header.get("data") or {}, [header.get(x) or 0 for x in _LENGTHS]
         is_valid = isinstance(header["type"], str) and isinstance(data, dict)
         for size, limit in zip(sizes, (_MAX_HEADER, _MAX_PAYLOAD), strict=True):
@@ -95,12 +93,13 @@ async def _read_event(reader: asyncio.StreamReader) -> Event | None:
         if not is_valid:
             raise ValueError
         if sizes[0]:
-            data = {**data, **json.loads(await reader.readexactly(sizes[0]))}
+            data = {**data, **read_json(await reader.readexactly(sizes[0]))}
         payload = await reader.readexactly(sizes[1]) if sizes[1] else None
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ServeError(400, "this is no event, or a too large one", code="no_event") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        message = "this is no event of valid JSON and Unicode text, or a too large one"
+        raise ServeError(400, message, code="no_event") from None
     return Event(header["type"], data, payload)
 
 

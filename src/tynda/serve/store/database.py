@@ -44,7 +44,9 @@ class Database:
             self._migrate()
         except SQLAlchemyError as error:
             self.close()
-            raise TyndaError(f"cannot open the store's database ({_why(error)})") from None
+            raise TyndaError(
+                f"cannot open the store's database ({_why(error)}): check the setting database"
+            ) from None
         except CommandError:
             self.close()
             raise TyndaError(

@@ -11,7 +11,7 @@ from tynda.extras import install
 from tynda.files import write_whole
 from tynda.serve.store.database import StoreError
 
-__all__ = ["Files", "open_files"]
+__all__ = ["Files", "make_folder", "open_files"]
 
 
 class Files(Protocol):
@@ -35,13 +35,26 @@ def open_files(where: str) -> Files:
     return _Remote(where) if "://" in where else _Folder(Path(where))
 
 
+def make_folder(folder: Path, setting: str) -> None:
+    """Make a folder that only its owner may read, unless it is there.
+
+    Raises `TyndaError`, which names the ``setting`` to change, where it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        is_taken = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "a part of the path is no folder" if is_taken else error.strerror
+        raise TyndaError(
+            f"cannot create the folder {folder} ({why}): choose another one by the setting "
+            f"{setting}"
+        ) from None
+
+
 class _Folder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise TyndaError(f"cannot create {folder} ({error.strerror})") from None
+        make_folder(folder, "recordings")
 
     def write(self, name: str, data: bytes) -> None:
         try:
@@ -76,7 +89,11 @@ class _Remote:
             self._files, self._folder = fsspec.core.url_to_fs(url)
             self._files.makedirs(self._folder, exist_ok=True)
         except Exception as error:  # each file system has exceptions of its own
-            raise TyndaError(f"cannot open {url.split('://')[0]}:// ({_why(error)})") from None
+            kind = url.partition("://")[0]
+            raise TyndaError(
+                f"cannot open the {kind}:// of the setting recordings ({_why(error)}): check the "
+                "URL, and that fsspec's package for it is installed"
+            ) from None
 
     def write(self, name: str, data: bytes) -> None:
         partial = self._path(f"{name}.part")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.engine import URL
 
 from tynda.errors import TyndaError
-from tynda.serve.master import find_masters
+from tynda.serve.master import check_masters, find_masters
 from tynda.serve.settings import ServeSettings
 from tynda.serve.store.database import Database
-from tynda.serve.store.files import open_files
+from tynda.serve.store.files import make_folder, open_files
 from tynda.serve.store.store import Retention, Store
 from tynda.serve.store.tables import DELETED, Recording
 from tynda.serve.vault import Vault
@@ -29,14 +30,14 @@ def open_store(settings: ServeSettings, environment: Mapping[str, str]) -> Store
     its recordings need is not there.
     """
     folder = Path(settings.data) if settings.data else _default_folder()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise TyndaError(f"cannot create {folder} ({error.strerror})") from None
-    files = open_files(settings.recordings or str(folder / "recordings"))
-    database = Database(
-        settings.database or URL.create("sqlite", database=str(folder / "store.sqlite3"))
-    )
+    recordings = settings.recordings or str(folder / "recordings")
+    check_masters(settings, environment)
+    with _undone(folder, *([] if "://" in recordings else [Path(recordings)])):
+        make_folder(folder, "data")
+        files = open_files(recordings)
+        database = Database(
+            settings.database or URL.create("sqlite", database=str(folder / "store.sqlite3"))
+        )
     try:
         needed = _needed(database)
         masters = find_masters(settings, environment, may_create=not needed)
@@ -53,6 +54,19 @@ def open_store(settings: ServeSettings, environment: Mapping[str, str]) -> Store
     return Store(
         database, Vault(masters), files, retention, settings.lease_seconds, settings.job_attempts
     )
+
+
+@contextmanager
+def _undone(*folders: Path) -> Iterator[None]:
+    """Remove folders that the block has made and that are still empty, where it fails."""
+    made = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _default_folder() -> Path:
