@@ -1,0 +1,135 @@
+"""Groups windows of speech by voice, into more groups than there are speakers or a given number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.errors import TyndaError
+from tynda.extras import install
+from tynda.speakers.resegment import resegment
+
+__all__ = ["VoiceSpace", "assign"]
+
+Floats = NDArray[np.floating]
+Integers = NDArray[np.integer]
+
+_WITHIN = 0.52
+"""Variance of a person's embeddings of 1.5 s over the variance of all, measured on the people that
+the bundled model was trained with. The discriminant analysis behind its last layer makes that of
+all dimensions about equal."""
+_DISTANCE = 0.5
+"""Mean cosine distance up to which two groups become one. It leaves several groups of a speaker,
+of which the Markov model keeps those with evidence."""
+_PRIORS = 4.0, 2.0, 1.0, 0.5
+"""Factors of the prior of a speaker (F_B): the first, and those that leave more speakers, where
+more are known to speak."""
+_MAX_GROUPS = 30
+"""Maximum number of groups, and so of speakers: the Markov model takes time and memory for each."""
+_BLOCK = 2000
+"""Maximum number of windows that are grouped at once, since all their pairs are compared."""
+
+
+@dataclass(frozen=True)
+class VoiceSpace:
+    """The space of embeddings in which windows vary by 1 around a speaker's mean, in all
+    directions, and speakers around 0 by ``between``.
+
+    This is probabilistic linear discriminant analysis (Ioffe 2006) with covariances that the last
+    layer of the model makes diagonal.
+    """
+
+    centre: NDArray[np.float64]
+    between: NDArray[np.float64]
+    """Variances ``[size]`` of speakers' means."""
+
+    @staticmethod
+    def of(cohort: Floats) -> VoiceSpace:
+        """Return the space for the mean embeddings ``[people, size]``, of length 1, of a cohort.
+
+        The mean of vectors of length 1 that vary around it is shorter than they are.
+        """
+        means = cohort.astype(np.float64) * math.sqrt(1 - _WITHIN)
+        return VoiceSpace(means.mean(0), means.var(0) * cohort.shape[1] / _WITHIN)
+
+    def __call__(self, voices: Floats) -> NDArray[np.float64]:
+        """Map embeddings ``[n, size]`` of length 1 into the space."""
+        found: NDArray[np.float64] = (voices - self.centre) * math.sqrt(len(self.centre) / _WITHIN)
+        return found
+
+
+def assign(voices: Floats, space: VoiceSpace, count: int | None) -> NDArray[np.float64]:
+    """Return the probability ``[windows, speakers]`` that each speaker has a window.
+
+    ``voices [windows, size]`` are embeddings of length 1 in the order of time. The number of
+    speakers is estimated where ``count`` is None; otherwise it is ``count``, or that of the windows
+    where there are fewer. Raises `TyndaError` without ``scipy``.
+    """
+    if not len(voices):
+        return np.zeros((0, 0))
+    x = space(voices)
+    # What is expected of a speaker's mean after one window: directions without information shrink.
+    expected = x * np.sqrt(space.between / (1 + space.between))
+    groups = _groups(expected, _MAX_GROUPS)
+    if count is None:
+        return _kept(resegment(x, space.between, groups, _PRIORS[0]))
+    count = min(count, len(voices))
+    for prior in _PRIORS:
+        owned = _kept(resegment(x, space.between, groups, prior))
+        if owned.shape[1] >= count:
+            return _merged(owned, _tree(owned.T @ expected, count))
+    return np.eye(count)[_groups(expected, count, distance=0.0)]
+
+
+def _merged(owned: NDArray[np.float64], groups: Integers) -> NDArray[np.float64]:
+    """Return the probabilities ``[windows, groups]`` of the ``groups`` of speakers together."""
+    found = np.zeros((len(owned), int(groups.max()) + 1))
+    for speaker, group in enumerate(groups):
+        found[:, group] += owned[:, speaker]
+    return found
+
+
+def _kept(owned: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probabilities of the speakers that are the most probable one of any window."""
+    kept = owned[:, np.unique(owned.argmax(1))]
+    found: NDArray[np.float64] = kept / kept.sum(1, keepdims=True)
+    return found
+
+
+def _groups(vectors: Floats, most: int, distance: float = _DISTANCE) -> Integers:
+    """Return the group, from 0 on, of each of ``vectors [n, size]``.
+
+    More than `_BLOCK` vectors are grouped in blocks first, and then the sums of these groups.
+    """
+    blocks = max(1, math.ceil(len(vectors) / _BLOCK))
+    if blocks == 1:
+        return _tree(vectors, most, distance)
+    labels = np.zeros(len(vectors), int)
+    sums: list[Floats] = []
+    for block in np.array_split(np.arange(len(vectors)), blocks):
+        own = _tree(vectors[block], most, distance)
+        labels[block] = own + len(sums)
+        sums += [vectors[block][own == group].sum(0) for group in range(own.max() + 1)]
+    found: Integers = _groups(np.array(sums), most, distance)[labels]
+    return found
+
+
+def _tree(vectors: Floats, most: int, distance: float = 0.0) -> Integers:
+    """Return the group of each of ``vectors [n, size]`` by agglomerative clustering with average
+    linkage: groups that are at most ``distance`` apart are one, and there are at most ``most``."""
+    if len(vectors) < 2:
+        return np.zeros(len(vectors), int)
+    try:
+        from scipy.cluster.hierarchy import fcluster, linkage
+    except ImportError:
+        raise TyndaError(f"telling speakers apart needs scipy: {install('speakers')}") from None
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    # The squared distance of vectors of length 1 is twice the cosine distance.
+    tree = linkage(vectors / lengths, "average", metric="sqeuclidean")
+    groups: Integers = fcluster(tree, 2 * distance, "distance") - 1
+    if groups.max() >= most:
+        groups = fcluster(tree, most, "maxclust") - 1
+    return groups
