@@ -54,7 +54,7 @@ class WindowEmbedder:
         """Continue with float32 samples ``[n]`` at 16 kHz."""
         self._tape.append(samples)
         self._take(self._detector.add(samples))
-        self._tape.forget(max(0, int(self._detector.settled * SAMPLE_RATE)))
+        self._tape.forget(_sample(self._detector.settled))
 
     def finish(self) -> Windows:
         """Return the windows of the whole recording, perhaps none."""
@@ -68,9 +68,14 @@ class WindowEmbedder:
             centres = windows.mean(1)
             cuts = [start, *(centres[:-1] + centres[1:]) / 2, end]
             for (first, last), part in zip(windows, pairwise(cuts), strict=True):
-                samples = self._tape.read(int(first * SAMPLE_RATE), int(last * SAMPLE_RATE))
+                samples = self._tape.read(_sample(first), _sample(last))
                 self._voices.append(self._embed(samples))
                 self._parts.append(part)
+
+
+def _sample(seconds: float) -> int:
+    """Return the nearest sample: sums of seconds are not exact."""
+    return max(0, round(seconds * SAMPLE_RATE))
 
 
 def _windows(start: float, end: float) -> NDArray[np.float64]:
