@@ -99,8 +99,8 @@ def _spoken(transcript: "Transcript") -> Iterator["Segment"]:
     split a row or cue."""
     for segment in transcript.segments:
         if text := " ".join(segment.text.split()):
-            speaker = None if segment.speaker is None else " ".join(segment.speaker.split())
-            yield replace(segment, text=text, speaker=speaker)
+            speaker = " ".join((segment.speaker or "").split())
+            yield replace(segment, text=text, speaker=speaker or None)
 
 
 def _stamp(milliseconds: int, point: str) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
 from tynda.extras import install
-from tynda.speakers.resegment import resegment
+from tynda.speakers.resegment import evidence, resegment
 
 __all__ = ["VoiceSpace", "assign"]
 
@@ -71,7 +71,7 @@ def assign(voices: Floats, space: VoiceSpace, count: int | None) -> NDArray[np.f
     if not len(voices):
         return np.zeros((0, 0))
     x = space(voices)
-    # What is expected of a speaker's mean after one window: directions without information shrink.
+    # Directions without information shrink to the expectation of a speaker's mean.
     expected = x * np.sqrt(space.between / (1 + space.between))
     groups = _groups(expected, _MAX_GROUPS)
     if count is None:
@@ -80,16 +80,25 @@ def assign(voices: Floats, space: VoiceSpace, count: int | None) -> NDArray[np.f
     for prior in _PRIORS:
         owned = _kept(resegment(x, space.between, groups, prior))
         if owned.shape[1] >= count:
-            return _merged(owned, _tree(owned.T @ expected, count))
+            return _merged(owned, x, space.between, count, _PRIORS[0])
     return np.eye(count)[_groups(expected, count, distance=0.0)]
 
 
-def _merged(owned: NDArray[np.float64], groups: Integers) -> NDArray[np.float64]:
-    """Return the probabilities ``[windows, groups]`` of the ``groups`` of speakers together."""
-    found = np.zeros((len(owned), int(groups.max()) + 1))
-    for speaker, group in enumerate(groups):
-        found[:, group] += owned[:, speaker]
-    return found
+def _merged(
+    owned: NDArray[np.float64], x: Floats, between: Floats, count: int, prior: float
+) -> NDArray[np.float64]:
+    """Return the probabilities with ``count`` speakers: again and again, those two become one
+    whose windows lose the least evidence, as `resegment` has it."""
+    while (speakers := owned.shape[1]) > count:
+        firsts, seconds = np.triu_indices(speakers, 1)
+        windows, sums = owned.sum(0), owned.T @ x
+        alone = evidence(windows, sums, between, prior)
+        pairs = windows[firsts] + windows[seconds], sums[firsts] + sums[seconds]
+        together = evidence(*pairs, between, prior)
+        best = int((together - alone[firsts] - alone[seconds]).argmax())
+        owned[:, firsts[best]] += owned[:, seconds[best]]
+        owned = np.delete(owned, seconds[best], axis=1)
+    return owned
 
 
 def _kept(owned: NDArray[np.float64]) -> NDArray[np.float64]:

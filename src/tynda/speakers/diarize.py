@@ -46,7 +46,9 @@ class Diarizer:
         ``count`` is the number of speakers; None means that it is estimated. Raises `TyndaError`
         for another number than 1 or more, and where the profiles cannot be read.
         """
-        if count is not None and (isinstance(count, bool) or count < 1):
+        if count is not None and (
+            not isinstance(count, int) or isinstance(count, bool) or count < 1
+        ):
             raise TyndaError(f"the number of speakers must be 1 or more, not {count!r}")
         self._people = Speakers() if people is None else people
         self._known, self._count = self._people.people(), count

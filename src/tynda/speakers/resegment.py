@@ -11,13 +11,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["resegment"]
+__all__ = ["STAYS", "evidence", "forward_backward", "resegment"]
 
 Floats = NDArray[np.floating]
 
 _EVIDENCE = 0.3
 """The factor F_A of the evidence of a window, since windows overlap and are not independent."""
-_STAYS = 0.9
+STAYS = 0.9
 """Probability that the speaker of a window has the next one too, 0.25 s later."""
 _SURE = 2.0
 """Logarithm of the odds of the given speaker of a window at the beginning."""
@@ -52,7 +52,7 @@ def resegment(
         mean = ratio * variance * (owned.T @ scaled)
         # The likelihood of each window (equation 23), but for terms that are the same for all.
         likelihood = _EVIDENCE * (scaled @ mean.T - (variance + mean**2) @ between / 2)
-        owned, shares, evidence = _states(likelihood, shares)
+        owned, shares, evidence = forward_backward(likelihood, shares)
         evidence += prior / 2 * float((np.log(variance) - variance - mean**2 + 1).sum())
         if evidence - before < _GAIN:
             break
@@ -60,14 +60,27 @@ def resegment(
     return owned
 
 
-def _states(
+def evidence(windows: Floats, sums: Floats, between: Floats, prior: float) -> Floats:
+    """Return the logarithm of the likelihood that one speaker has all windows of a group, ``[n]``.
+
+    ``windows [n]`` are their numbers, and ``sums [n, size]`` the sums of their voices. This is the
+    bound of `resegment` at its maximum, but for terms that do not depend on the groups.
+    """
+    ratio = _EVIDENCE / prior
+    variance = 1 / (1 + ratio * windows[:, None] * between)
+    gain = ratio**2 * between * sums**2 * variance + np.log(variance)
+    found: Floats = prior / 2 * gain.sum(1)
+    return found
+
+
+def forward_backward(
     likelihood: NDArray[np.float64], shares: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Return the probability of each state ``[windows, speakers]``, the shares of the speakers for
     the next round, and the logarithm of the likelihood.
 
     The forward-backward algorithm with scaling; from every state, the next one is the same, or with
-    the probability ``1 - _STAYS`` drawn by the ``shares [speakers]`` (equations 19 to 22).
+    the probability ``1 - STAYS`` drawn by the ``shares [speakers]`` (equations 19 to 22).
     """
     top = likelihood.max(1, keepdims=True)
     chance = np.exp(likelihood - top)
@@ -75,18 +88,18 @@ def _states(
     scale = np.empty(len(chance))
     state = shares
     for t, here in enumerate(chance):
-        state = (_STAYS * state + (1 - _STAYS) * shares) * here
+        state = (STAYS * state + (1 - STAYS) * shares) * here
         scale[t] = state.sum()
         state = state / scale[t]
         forward[t] = state
     for t in range(len(chance) - 1, 0, -1):
         ahead = chance[t] * backward[t]
-        backward[t - 1] = (_STAYS * ahead + (1 - _STAYS) * (shares @ ahead)) / scale[t]
+        backward[t - 1] = (STAYS * ahead + (1 - STAYS) * (shares @ ahead)) / scale[t]
     owned = forward * backward
     begins = (
         _LEAST
         + owned[0]
-        + ((1 - _STAYS) * shares * chance[1:] * backward[1:] / scale[1:, None]).sum(0)
+        + ((1 - STAYS) * shares * chance[1:] * backward[1:] / scale[1:, None]).sum(0)
     )
     evidence = float(np.log(scale).sum() + top.sum())
     return owned, begins / begins.sum(), evidence
