@@ -55,9 +55,10 @@ class VoiceSpace:
         means = cohort.astype(np.float64) * math.sqrt(1 - _WITHIN)
         return VoiceSpace(means.mean(0), means.var(0) * cohort.shape[1] / _WITHIN)
 
-    def __call__(self, voices: Floats) -> NDArray[np.float64]:
+    def __call__(self, voices: Floats) -> NDArray[np.float32]:
         """Map embeddings ``[n, size]`` of length 1 into the space."""
-        found: NDArray[np.float64] = (voices - self.centre) * math.sqrt(len(self.centre) / _WITHIN)
+        scale = math.sqrt(len(self.centre) / _WITHIN)
+        found: NDArray[np.float32] = (voices - self.centre.astype(np.float32)) * np.float32(scale)
         return found
 
 
@@ -72,7 +73,7 @@ def assign(voices: Floats, space: VoiceSpace, count: int | None) -> NDArray[np.f
         return np.zeros((0, 0))
     x = space(voices)
     # Directions without information shrink to the expectation of a speaker's mean.
-    expected = x * np.sqrt(space.between / (1 + space.between))
+    expected = x * np.sqrt(space.between / (1 + space.between)).astype(np.float32)
     groups = _groups(expected, _MAX_GROUPS)
     if count is None:
         return _kept(resegment(x, space.between, groups, _PRIORS[0]))

@@ -43,15 +43,18 @@ def resegment(
     owned[np.arange(len(voices)), speakers] = _SURE
     owned = np.exp(owned) / np.exp(owned).sum(1, keepdims=True)
     shares = np.full(count, 1 / count)
-    scaled = voices * np.sqrt(between)
+    # Ten hours have 144,000 windows: their voices are held once, in single precision.
+    scaled = (voices * np.sqrt(between)).astype(np.float32)
     before = -np.inf
     for _ in range(_ROUNDS):
         # Mean and variance of each speaker's voice (equations 16 and 17), in units of the prior's.
         ratio = _EVIDENCE / prior
         variance = 1 / (1 + ratio * owned.sum(0)[:, None] * between)
-        mean = ratio * variance * (owned.T @ scaled)
+        mean = ratio * variance * (owned.astype(np.float32).T @ scaled)
         # The likelihood of each window (equation 23), but for terms that are the same for all.
-        likelihood = _EVIDENCE * (scaled @ mean.T - (variance + mean**2) @ between / 2)
+        likelihood = _EVIDENCE * (
+            scaled @ mean.T.astype(np.float32) - (variance + mean**2) @ between / 2
+        )
         owned, shares, evidence = forward_backward(likelihood, shares)
         evidence += prior / 2 * float((np.log(variance) - variance - mean**2 + 1).sum())
         if evidence - before < _GAIN:
