@@ -1,7 +1,7 @@
 """Who said what: error rates on mixtures of recordings, time and memory.
 
     python bench/diarize.py --data DATA [--people tuned|new|librispeech] [--mixtures 20]
-        [--words MODEL | --hour | --figure FILE.png]
+        [--overlap 0.3] [--words MODEL | --hour | --figure FILE.png]
 
 A mixture is a conversation of 1 to 5 people made of their recordings: turns of one to three
 sentences, gaps, or an overlap of 0.3 s to 2 s at three of ten changes of speaker; a room for half
@@ -174,44 +174,45 @@ def embedded(diarizer: Diarizer, samples: np.ndarray) -> Windows:
     return embedder.finish()
 
 
-def rates(mixer: Mixer, diarizers: dict[int | None, Diarizer], mixtures: int) -> None:
+def rates(
+    mixer: Mixer, diarizers: dict[int | None, Diarizer], mixtures: int, overlap: float
+) -> None:
     """Print the rates for each number of people, estimated and given."""
     from pyannote.core import Segment, Timeline
     from pyannote.metrics.diarization import DiarizationErrorRate
 
-    for overlap in (0.3, 0.0):
-        for count in COUNTS:
-            if count > len(mixer.pool):
-                continue
-            estimated, given = (DiarizationErrorRate(collar=0.5) for _ in range(2))
-            right, seconds, taken = [], 0.0, 0.0
-            for seed in range(mixtures):
-                mixture = mixer.mixture(count, seed, overlap)
-                all_of_it = Timeline([Segment(0, mixture.seconds)])
-                truth = annotation(mixture.turns)
-                begin = time.process_time()
-                windows = embedded(diarizers[None], mixture.samples)
-                turns = diarizers[None].turns_of(windows)
-                taken += time.process_time() - begin
-                seconds += mixture.seconds
-                right.append(len({turn.speaker for turn in turns}) == count)
-                estimated(truth, annotation(turns), uem=all_of_it)
-                given(truth, annotation(diarizers[count].turns_of(windows)), uem=all_of_it)
-            row = {
-                "people": count,
-                "overlap": overlap,
-                "mixtures": mixtures,
-                "minutes": round(seconds / 60, 1),
-                "DER": round(abs(estimated), 4),
-                **{
-                    kind: round(estimated[kind] / estimated["total"], 4)
-                    for kind in ("missed detection", "false alarm", "confusion")
-                },
-                "count right": float(np.mean(right)),
-                "DER, count given": round(abs(given), 4),
-                "processor seconds for an hour": round(3600 * taken / seconds, 1),
-            }
-            print(json.dumps(row), flush=True)
+    for count in COUNTS:
+        if count > len(mixer.pool):
+            continue
+        estimated, given = (DiarizationErrorRate(collar=0.5) for _ in range(2))
+        right, seconds, taken = [], 0.0, 0.0
+        for seed in range(mixtures):
+            mixture = mixer.mixture(count, seed, overlap)
+            all_of_it = Timeline([Segment(0, mixture.seconds)])
+            truth = annotation(mixture.turns)
+            begin = time.process_time()
+            windows = embedded(diarizers[None], mixture.samples)
+            turns = diarizers[None].turns_of(windows)
+            taken += time.process_time() - begin
+            seconds += mixture.seconds
+            right.append(len({turn.speaker for turn in turns}) == count)
+            estimated(truth, annotation(turns), uem=all_of_it)
+            given(truth, annotation(diarizers[count].turns_of(windows)), uem=all_of_it)
+        row = {
+            "people": count,
+            "overlap": overlap,
+            "mixtures": mixtures,
+            "minutes": round(seconds / 60, 1),
+            "DER": round(abs(estimated), 4),
+            **{
+                kind: round(estimated[kind] / estimated["total"], 4)
+                for kind in ("missed detection", "false alarm", "confusion")
+            },
+            "count right": float(np.mean(right)),
+            "DER, count given": round(abs(given), 4),
+            "processor seconds for an hour": round(3600 * taken / seconds, 1),
+        }
+        print(json.dumps(row), flush=True)
 
 
 def word_rates(mixer: Mixer, diarizer: Diarizer, model: tynda.Model, mixtures: int) -> None:
@@ -288,6 +289,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--people", choices=["tuned", "new", "librispeech"], default="new")
     parser.add_argument("--mixtures", type=int, default=20, help="for each number of people")
+    parser.add_argument("--overlap", type=float, default=0.3, help="share of changes with overlap")
     parser.add_argument("--words", metavar="MODEL", help="cpWER with this model, instead of DER")
     parser.add_argument("--hour", action="store_true", help="time and memory, instead of DER")
     parser.add_argument("--figure", type=Path, help="draw one mixture, instead of DER")
@@ -304,7 +306,7 @@ def main() -> None:
         mixture = mixer.mixture(3, 0)
         draw(mixture, diarizers[None].turns(mixture.samples), options.figure)
     else:
-        rates(mixer, diarizers, options.mixtures)
+        rates(mixer, diarizers, options.mixtures, options.overlap)
 
 
 if __name__ == "__main__":
