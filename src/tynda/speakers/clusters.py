@@ -21,11 +21,10 @@ _WITHIN = 0.52
 """Variance of a person's embeddings of 1.5 s over the variance of all, measured on the people that
 the bundled model was trained with. The discriminant analysis behind its last layer makes that of
 all dimensions about equal."""
-_DISTANCES = 0.4, 0.5
-"""Mean cosine distances up to which two groups become one. They leave several groups of a speaker,
-of which the Markov model keeps those with evidence. It finds a local maximum only: the better one
-of these beginnings counts."""
-_PRIORS = 2.5, 1.2, 0.6, 0.3
+_DISTANCE = 0.5
+"""Mean cosine distance up to which two groups become one. It leaves several groups of a speaker,
+of which the Markov model keeps those with evidence."""
+_PRIORS = 4.0, 2.0, 1.0, 0.5
 """Factors of the prior of a speaker (F_B): the first, and those that leave more speakers, where
 more are known to speak."""
 _MAX_GROUPS = 30
@@ -76,18 +75,12 @@ def assign(voices: Floats, space: VoiceSpace, count: int | None) -> NDArray[np.f
     x = space(voices)
     # Directions without information shrink to the expectation of a speaker's mean.
     expected = x * np.sqrt(space.between / (1 + space.between)).astype(np.float32)
-    groups = [_groups(expected, _MAX_GROUPS, distance) for distance in _DISTANCES]
-
-    def found(prior: float) -> NDArray[np.float64]:
-        begun = [resegment(x, space.between, start, prior) for start in groups]
-        owned, _ = max(begun, key=lambda pair: pair[1])
-        return _kept(owned)
-
+    groups = _groups(expected, _MAX_GROUPS)
     if count is None:
-        return found(_PRIORS[0])
+        return _kept(resegment(x, space.between, groups, _PRIORS[0]))
     count = min(count, len(voices))
     for prior in _PRIORS:
-        owned = found(prior)
+        owned = _kept(resegment(x, space.between, groups, prior))
         if owned.shape[1] >= count:
             return _merged(owned, x, space.between, count, _PRIORS[0])
     return np.eye(count)[_groups(expected, count, distance=0.0)]
@@ -117,7 +110,7 @@ def _kept(owned: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _groups(vectors: Floats, most: int, distance: float) -> Integers:
+def _groups(vectors: Floats, most: int, distance: float = _DISTANCE) -> Integers:
     """Return the group, from 0 on, of each of ``vectors [n, size]``.
 
     More than `_BLOCK` vectors are grouped in blocks first, and then the sums of these groups.
@@ -135,7 +128,7 @@ def _groups(vectors: Floats, most: int, distance: float) -> Integers:
     return found
 
 
-def _tree(vectors: Floats, most: int, distance: float) -> Integers:
+def _tree(vectors: Floats, most: int, distance: float = 0.0) -> Integers:
     """Return the group of each of ``vectors [n, size]`` by agglomerative clustering with average
     linkage: groups that are at most ``distance`` apart are one, and there are at most ``most``."""
     if len(vectors) < 2:

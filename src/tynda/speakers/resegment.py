@@ -30,9 +30,8 @@ _GAIN = 1e-3
 
 def resegment(
     voices: Floats, between: Floats, speakers: NDArray[np.integer], prior: float
-) -> tuple[NDArray[np.float64], float]:
-    """Return the probability ``[windows, speakers]`` that each speaker has a window, and the bound
-    of the logarithm of the evidence, by which beginnings can be compared.
+) -> NDArray[np.float64]:
+    """Return the probability ``[windows, speakers]`` that each speaker has a window.
 
     ``voices [windows, size]``, in the order of time, vary around a speaker's mean with the
     covariance I; means vary around 0 with the variances ``between [size]``. ``speakers [windows]``
@@ -46,7 +45,7 @@ def resegment(
     shares = np.full(count, 1 / count)
     # Ten hours have 144,000 windows: their voices are held once, in single precision.
     scaled = (voices * np.sqrt(between)).astype(np.float32)
-    bound = -np.inf
+    before = -np.inf
     for _ in range(_ROUNDS):
         # Mean and variance of each speaker's voice (equations 16 and 17), in units of the prior's.
         ratio = _EVIDENCE / prior
@@ -56,12 +55,12 @@ def resegment(
         likelihood = _EVIDENCE * (
             scaled @ mean.T.astype(np.float32) - (variance + mean**2) @ between / 2
         )
-        owned, shares, found = forward_backward(likelihood, shares)
-        before = bound
-        bound = found + prior / 2 * float((np.log(variance) - variance - mean**2 + 1).sum())
-        if bound - before < _GAIN:
+        owned, shares, evidence = forward_backward(likelihood, shares)
+        evidence += prior / 2 * float((np.log(variance) - variance - mean**2 + 1).sum())
+        if evidence - before < _GAIN:
             break
-    return owned, bound
+        before = evidence
+    return owned
 
 
 def evidence(windows: Floats, sums: Floats, between: Floats, prior: float) -> Floats:
