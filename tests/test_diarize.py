@@ -16,7 +16,7 @@ from helpers import noise, write_wav
 from tynda.cli import main
 from tynda.errors import TyndaError
 from tynda.sound import audio
-from tynda.speakers import attribution, clusters
+from tynda.speakers import attribution, clusters, diarize
 from tynda.speakers.attribution import attribute
 from tynda.speakers.clusters import VoiceSpace, assign
 from tynda.speakers.diarize import Diarizer, Turn
@@ -219,6 +219,12 @@ def test_a_wrong_number_is_one_line(nobody):
     for count in (0, -1, True, 2.5, "2"):
         with pytest.raises(TyndaError, match="number of speakers"):
             Diarizer(nobody, count)
+
+
+def test_without_scipy_there_is_one_line_before_anything_is_read(nobody, monkeypatch):
+    monkeypatch.setattr(diarize, "find_spec", lambda name: None)
+    with pytest.raises(TyndaError, match="needs scipy"):
+        tynda.load("sentences-en").transcribe("no such file", speakers=True)
 
 
 TURNS = [Turn(0, 2, "speaker 1"), Turn(2, 4, "speaker 2"), Turn(6, 8, "speaker 1")]

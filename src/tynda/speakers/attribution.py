@@ -29,7 +29,7 @@ def transcribe(
 
     ``blocks`` are read once: each goes to the voices before it goes to ``session``, so that memory
     holds no more of the recording than without speakers. Other arguments are those of
-    `Session.transcribe`. Raises `TyndaError` without ``scipy``.
+    `Session.transcribe`.
     """
     voices = diarizer.session()
     found = session.transcribe(_heard(blocks, voices), on_progress)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tynda.errors import TyndaError
-from tynda.extras import install
 from tynda.speakers.resegment import evidence, resegment
 
 __all__ = ["VoiceSpace", "assign"]
@@ -68,7 +66,7 @@ def assign(voices: Floats, space: VoiceSpace, count: int | None) -> NDArray[np.f
 
     ``voices [windows, size]`` are embeddings of length 1 in the order of time. The number of
     speakers is estimated where ``count`` is None; otherwise it is ``count``, or that of the windows
-    where there are fewer. Raises `TyndaError` without ``scipy``.
+    where there are fewer.
     """
     if not len(voices):
         return np.zeros((0, 0))
@@ -133,10 +131,8 @@ def _tree(vectors: Floats, most: int, distance: float = 0.0) -> Integers:
     linkage: groups that are at most ``distance`` apart are one, and there are at most ``most``."""
     if len(vectors) < 2:
         return np.zeros(len(vectors), int)
-    try:
-        from scipy.cluster.hierarchy import fcluster, linkage
-    except ImportError:
-        raise TyndaError(f"telling speakers apart needs scipy: {install('speakers')}") from None
+    from scipy.cluster.hierarchy import fcluster, linkage  # of the extra [speakers]
+
     lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     # The squared distance of vectors of length 1 is twice the cosine distance.
     tree = linkage(vectors / lengths, "average", metric="sqeuclidean")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.extras import install
 from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.samples import as_samples, is_samples
@@ -44,8 +46,10 @@ class Diarizer:
         """``people`` are those who may be known, by default those in the user's profiles.
 
         ``count`` is the number of speakers; None means that it is estimated. Raises `TyndaError`
-        for another number than 1 or more, and where the profiles cannot be read.
+        for another number than 1 or more, where the profiles cannot be read, and without ``scipy``.
         """
+        if find_spec("scipy") is None:
+            raise TyndaError(f"telling speakers apart needs scipy: {install('speakers')}")
         if count is not None and (
             not isinstance(count, int) or isinstance(count, bool) or count < 1
         ):
@@ -61,7 +65,7 @@ class Diarizer:
     def turns(self, recording: Any) -> list[Turn]:
         """Return the turns of a recording, which is what `tynda.Model.transcribe` takes.
 
-        Raises `TyndaError` where it cannot be read, and without ``scipy``.
+        Raises `TyndaError` where it cannot be read.
         """
         session = self.session()
         for block in _blocks(recording):
