@@ -276,3 +276,59 @@ def test_save_refuses_in_one_line(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder.txt"]
     with pytest.raises(TyndaError, match="docx: unknown"):
         write(HELLO, "docx")
+
+
+TALK = Transcript(
+    "Hello there. You? Yes.",
+    [
+        Segment(
+            0, 1.5, "Hello there.", [Word("Hello there.", 0, 1.5, speaker="Zoë")], speaker="Zoë"
+        ),
+        Segment(1.5, 1.7, "You?", speaker="a <b> & c: d\n--> e\tf"),
+        Segment(1.8, 4, "Yes.", speaker="Zoë"),
+    ],
+    "en",
+    5,
+)
+
+
+def test_speakers_in_all_formats() -> None:
+    odd = "a <b> & c: d --> e f"
+    assert write(TALK, "txt") == f"Zoë: Hello there.\n{odd}: You?\nZoë: Yes.\n"
+    assert write(TALK, "tsv") == (
+        "start\tend\tspeaker\ttext\n"
+        f"0\t1500\tZoë\tHello there.\n1500\t1700\t{odd}\tYou?\n1800\t4000\tZoë\tYes.\n"
+    )
+    # Captions of two speakers never become one, however short.
+    assert write(TALK, "srt") == (
+        "1\n00:00:00,000 --> 00:00:01,500\nZoë: Hello there.\n\n"
+        "2\n00:00:01,500 --> 00:00:01,800\na <b> & c: d -> e f: You?\n\n"
+        "3\n00:00:01,800 --> 00:00:04,000\nZoë: Yes.\n"
+    )
+    assert write(TALK, "vtt") == (
+        "WEBVTT\n\n"
+        "00:00:00.000 --> 00:00:01.500\n<v Zoë>Hello there.\n\n"
+        "00:00:01.500 --> 00:00:01.800\n<v a &lt;b&gt; &amp; c: d --&gt; e f>You?\n\n"
+        "00:00:01.800 --> 00:00:04.000\n<v Zoë>Yes.\n"
+    )
+    first, second, _ = json.loads(write(TALK, "json"))["segments"]
+    assert (first["speaker"], second["speaker"]) == ("Zoë", TALK.segments[1].speaker)
+    assert first["words"][0]["speaker"] == "Zoë"
+
+
+def test_a_caption_names_its_speaker_only_where_it_changes() -> None:
+    again = Transcript(
+        "", [Segment(0, 3, "One.", speaker="a"), Segment(9, 12, "Two.", speaker="a")]
+    )
+    assert write(again, "srt").count("a: ") == 1
+    assert write(again, "vtt").count("<v a>") == 2
+
+
+def test_segments_without_a_speaker_among_others() -> None:
+    mixed = Transcript("", [Segment(0, 3, "One."), Segment(9, 12, "Two.", speaker="a")])
+    assert write(mixed, "txt") == "One.\na: Two.\n"
+    assert write(mixed, "tsv").splitlines()[1] == "0\t3000\t\tOne."
+    assert write(mixed, "vtt").count("<v ") == 1
+    unnamed = Transcript("", [Segment(0, 3, "One.", speaker=" \n")])
+    assert write(unnamed, "txt") == "One.\n"
+    assert "<v" not in write(unnamed, "vtt")

@@ -16,9 +16,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from tynda.transcript import Segment
+    from tynda.transcript import Segment, Word
 
-__all__ = ["Cue", "cues", "milliseconds"]
+__all__ = ["Cue", "cues", "milliseconds", "text_of_words"]
 
 LINE_CHARACTERS: Final = 42
 MAX_SECONDS: Final = 7.0
@@ -47,6 +47,7 @@ class Cue:
     start: int
     end: int
     text: str
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ def cues(segments: Iterable[Segment], duration: float | None) -> list[Cue]:
             cue.start = max(cue.start, found[-1].start + 1) if found else cue.start
             cue.end = max(cue.end, cue.start + 1)
             if found and _belong_together(found[-1], cue):
-                found[-1] = Cue(found[-1].start, cue.end, f"{found[-1].text} {cue.text}")
+                text = f"{found[-1].text} {cue.text}"
+                found[-1] = Cue(found[-1].start, cue.end, text, cue.speaker)
             else:
                 found.append(cue)
     for cue, following in pairwise(found):
@@ -100,7 +102,8 @@ def _belong_together(before: Cue, cue: Cue) -> bool:
     """Return whether two cues become one: the first would be shown for a moment only, or the second
     is the rest of its sentence."""
     if (
-        cue.start - before.end > JOINED_SECONDS * 1000
+        cue.speaker != before.speaker
+        or cue.start - before.end > JOINED_SECONDS * 1000
         or cue.end - before.start > MAX_SECONDS * 1000
         or not _fits(f"{before.text} {cue.text}")
     ):
@@ -142,7 +145,7 @@ def _captions(segment: Segment) -> Iterator[Cue]:
     """Divide a segment into captions, as few as the limits allow."""
     words = [word for word in segment.words if word.text.strip()]
     if words:
-        texts = _pieces(segment.text, [" ".join(word.text.split()) for word in words])
+        texts = text_of_words(segment.text, words)
         parts = [_Piece(t, w.start, w.end) for t, w in zip(texts, words, strict=True)]
         divided = _divided(parts, MAX_SECONDS, PAUSE_SECONDS)
     else:
@@ -152,7 +155,7 @@ def _captions(segment: Segment) -> Iterator[Cue]:
             divided = _divided(_shared_out(segment), math.inf, math.inf)
     for group in divided:
         text = "".join(piece.text for piece in group).strip()
-        yield Cue(*milliseconds(group[0].start, group[-1].end), text)
+        yield Cue(*milliseconds(group[0].start, group[-1].end), text, segment.speaker)
 
 
 def _shared_out(segment: Segment) -> list[_Piece]:
@@ -200,17 +203,19 @@ def _cost(text: str, *, is_last: bool) -> float:
     return _CAPTION_COST + len(text) ** 2 - bonus
 
 
-def _pieces(text: str, words: list[str]) -> list[str]:
+def text_of_words(text: str, words: Sequence[Word]) -> list[str]:
     """Split ``text`` before each of its words, so that the concatenated pieces are the text.
 
     This preserves punctuation, and the spacing of scripts without spaces. Words that the text does
-    not contain in this order are joined by spaces instead.
+    not contain in this order are joined by spaces instead. There is at least one word, and none is
+    empty.
     """
+    spellings = [" ".join(word.text.split()) for word in words]
     cuts, position = [0], 0
-    for word in words:
+    for word in spellings:
         found = text.find(word, position)
         if found < 0:
-            return [f"{word} " for word in words]
+            return [f"{word} " for word in spellings]
         cuts.append(found)
         position = found + len(word)
     del cuts[1]  # text before the first word belongs to its piece

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tynda.commands.templates import Grammar
     from tynda.live.session import LiveSession
     from tynda.live.settings import LiveSettings
+    from tynda.speakers.diarize import Diarizer
 
 __all__ = ["Model", "load"]
 
@@ -189,6 +190,7 @@ class Model:
         *,
         sample_rate: int = SAMPLE_RATE,
         audio_track: int | None = None,
+        speakers: bool | int | Diarizer = False,
         stream: Literal[False] = False,
         on_progress: Progress | None = None,
         **given: Any,
@@ -202,6 +204,7 @@ class Model:
         *,
         sample_rate: int = SAMPLE_RATE,
         audio_track: int | None = None,
+        speakers: bool | int | Diarizer = False,
         stream: Literal[True],
         on_progress: Progress | None = None,
         **given: Any,
@@ -214,6 +217,7 @@ class Model:
         *,
         sample_rate: int = SAMPLE_RATE,
         audio_track: int | None = None,
+        speakers: bool | int | Diarizer = False,
         stream: bool = False,
         on_progress: Progress | None = None,
         **given: Any,
@@ -224,12 +228,38 @@ class Model:
         ``audio_track`` is the number of the audio track of a file, counted from 1; by default that
         of `audio.stream`. ``options`` may also be ``given`` one by one. With ``stream``, the result
         is an iterator that yields each segment as soon as it is ready. ``on_progress`` is called
-        with the seconds that are done. Raises `TyndaError` where `audio.stream`, `as_samples`,
-        `options` or the decoder does.
+        with the seconds that are done.
+
+        With ``speakers``, segments and words have the speaker, and segments are split where it
+        changes: True, or the number of speakers where that is known, or a `Diarizer` with people to
+        recognise. Words then have times where the model can find them. Who speaks is known when the
+        recording has ended.
+
+        Raises `TyndaError` where `audio.stream`, `as_samples`, `options`, `Diarizer` or the decoder
+        does.
         """
-        session = self.session(options, **given)
         blocks = _blocks(source, sample_rate, audio_track)
+        if speakers is not False:
+            found = self._with_speakers(blocks, options, given, speakers, on_progress)
+            return iter(found.segments) if stream else found
+        session = self.session(options, **given)
         return (session.segments if stream else session.transcribe)(blocks, on_progress)
+
+    def _with_speakers(
+        self,
+        blocks: Iterable[Floats],
+        options: Any,
+        given: dict[str, Any],
+        speakers: bool | int | Diarizer,
+        on_progress: Progress | None,
+    ) -> Transcript:
+        from tynda.speakers.attribution import transcribe  # It imports this module.
+        from tynda.speakers.diarize import Diarizer
+
+        if not isinstance(speakers, Diarizer):
+            speakers = Diarizer(count=None if speakers is True else speakers)
+        timed = self.head.with_word_times(self._checked(options, given))
+        return transcribe(self.head.session(timed), blocks, speakers, on_progress)
 
     def segments(
         self,

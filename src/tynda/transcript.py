@@ -21,14 +21,20 @@ class Word:
     start: float
     end: float
     confidence: float | None = None
+    speaker: str | None = None
+    """Who spoke it; None unless speakers were requested."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the word as JSON-able data, with times rounded to milliseconds."""
+        """Return the word as JSON-able data, with times rounded to milliseconds.
+
+        There is a ``speaker`` where it is known.
+        """
         return {
             "text": self.text,
             "start": round(float(self.start), 3),
             "end": round(float(self.end), 3),
             "confidence": _confidence(self.confidence),
+            **({} if self.speaker is None else {"speaker": self.speaker}),
         }
 
 
@@ -48,13 +54,19 @@ class Segment:
     alternatives: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     """Further JSON-able values of the decoder, which `to_dict` adds to the segment's keys."""
+    speaker: str | None = None
+    """Who speaks; None unless speakers were requested."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the segment as JSON-able data, with times rounded to milliseconds."""
+        """Return the segment as JSON-able data, with times rounded to milliseconds.
+
+        There is a ``speaker`` where it is known.
+        """
         return {
             "start": round(float(self.start), 3),
             "end": round(float(self.end), 3),
             "text": self.text,
+            **({} if self.speaker is None else {"speaker": self.speaker}),
             "confidence": _confidence(self.confidence),
             "words": [word.to_dict() for word in self.words],
             "alternatives": list(self.alternatives),

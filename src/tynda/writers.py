@@ -23,6 +23,10 @@ def write(transcript: "Transcript", format: str) -> str:
     lines of 42 characters, into which `captions.cues` divides the segments. All formats except json
     omit segments without text.
 
+    Where segments have speakers, each line of txt begins with one, as does each caption of srt
+    whose speaker is another than that of the caption before; vtt has voice tags, and tsv a column
+    before the text.
+
     Raises:
         TyndaError: the format is unknown.
     """
@@ -32,7 +36,7 @@ def write(transcript: "Transcript", format: str) -> str:
 
 
 def _txt(transcript: "Transcript") -> str:
-    return "".join(f"{segment.text}\n" for segment in _spoken(transcript))
+    return "".join(f"{_said_by(s.speaker)}{s.text}\n" for s in _spoken(transcript))
 
 
 def _json(transcript: "Transcript") -> str:
@@ -40,18 +44,23 @@ def _json(transcript: "Transcript") -> str:
 
 
 def _tsv(transcript: "Transcript") -> str:
-    rows = ["start\tend\ttext\n"]
+    has_speakers = any(segment.speaker is not None for segment in transcript.segments)
+    rows = ["start\tend\tspeaker\ttext\n" if has_speakers else "start\tend\ttext\n"]
     for segment in _spoken(transcript):
         start, end = milliseconds(segment.start, segment.end)
-        rows.append(f"{start}\t{end}\t{segment.text}\n")
+        speaker = f"{segment.speaker or ''}\t" if has_speakers else ""
+        rows.append(f"{start}\t{end}\t{speaker}{segment.text}\n")
     return "".join(rows)
 
 
 def _srt(transcript: "Transcript") -> str:
     blocks = []
+    before = None
     for number, cue in enumerate(_cues(transcript), start=1):
+        named = _said_by(cue.speaker) if cue.speaker != before else ""
+        before = cue.speaker
         # SubRip has no escape sequences, and players search for its arrow in the text as well.
-        text = re.sub("--+>", "->", cue.text)
+        text = re.sub("--+>", "->", named + cue.text)
         span = f"{_stamp(cue.start, ',')} --> {_stamp(cue.end, ',')}"
         blocks.append(f"{number}\n{span}\n{text}\n")
     return "\n".join(blocks)
@@ -61,7 +70,9 @@ def _vtt(transcript: "Transcript") -> str:
     blocks = ["WEBVTT\n"]
     for cue in _cues(transcript):
         # Escaping ">" removes "-->", which a WebVTT cue may not contain (section 4.2.2).
-        text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        text = _escaped(cue.text)
+        if cue.speaker is not None:
+            text = f"<v {_escaped(cue.speaker)}>{text}"
         blocks.append(f"{_stamp(cue.start, '.')} --> {_stamp(cue.end, '.')}\n{text}\n")
     return "\n".join(blocks)
 
@@ -75,11 +86,21 @@ FORMATS: Final[dict[str, Callable[["Transcript"], str]]] = {
 }
 
 
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _said_by(speaker: str | None) -> str:
+    return "" if speaker is None else f"{speaker}: "
+
+
 def _spoken(transcript: "Transcript") -> Iterator["Segment"]:
-    """Yield segments with text, without tabs and line breaks, which would split a row or cue."""
+    """Yield segments with text; neither that nor the speaker has tabs and line breaks, which would
+    split a row or cue."""
     for segment in transcript.segments:
         if text := " ".join(segment.text.split()):
-            yield replace(segment, text=text)
+            speaker = " ".join((segment.speaker or "").split())
+            yield replace(segment, text=text, speaker=speaker or None)
 
 
 def _stamp(milliseconds: int, point: str) -> str:

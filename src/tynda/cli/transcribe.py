@@ -6,10 +6,10 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -28,17 +28,43 @@ from tynda.cli.options import (
 )
 from tynda.errors import TyndaError
 from tynda.files import new_folder
+from tynda.heads.base import Session
 from tynda.sound import audio
 from tynda.sound.microphone import raw_stream
 from tynda.sound.sources import standard_input
 from tynda.store import library
 
+if TYPE_CHECKING:
+    from tynda.speakers.diarize import Diarizer
+
 __all__ = ["transcribe"]
 
 Floats = NDArray[np.float32]
 
+_ESTIMATED = "estimated"
 
-@click.command(cls=Sections)
+
+class _Command(Sections):
+    """A command with an option whose value may be left out, though names of files may follow."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as `click.Command` does; the value of ``--speakers`` is a number that follows."""
+        end = args.index("--") if "--" in args else len(args)
+        for i, arg in enumerate(args[:end]):
+            if arg == "--speakers" and not (i + 1 < end and args[i + 1].isdecimal()):
+                args[i] = f"--speakers={_ESTIMATED}"
+        return super().parse_args(ctx, args)
+
+
+def _count(ctx: click.Context, param: click.Parameter, given: str | None) -> int | str | None:
+    """Return a number of speakers, `_ESTIMATED`, or None."""
+    if given in (None, _ESTIMATED):
+        return given
+    number: int = click.IntRange(1, 1000)(given, param, ctx)
+    return number
+
+
+@click.command(cls=_Command)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--model",
@@ -74,6 +100,23 @@ Floats = NDArray[np.float32]
     metavar="HERTZ",
     help='The FILE "-" is raw audio at this rate, without a header: 16-bit little-endian, mono.',
 )
+@click.option(
+    "--speakers",
+    callback=_count,
+    metavar="[NUMBER]",
+    help="Say who speaks: enrolled people by name, others by number. The number of speakers is "
+    "estimated unless it is given.",
+)
+@click.option(
+    "--profiles",
+    type=PathName(dir_okay=False, path_type=Path),
+    help="File of the people whom --speakers may know; see tynda speakers.",
+)
+@click.option(
+    "--key-file",
+    type=PathName(dir_okay=False, path_type=Path),
+    help="Key of that file.",
+)
 @model_options()
 def transcribe(
     files: Sequence[str],
@@ -82,6 +125,9 @@ def transcribe(
     output_dir: Path | None,
     audio_track: int | None,
     rate: int | None,
+    speakers: int | str | None,
+    profiles: Path | None,
+    key_file: Path | None,
     backend: Any,
     bits: int | None,
     threads: int | None,
@@ -102,11 +148,17 @@ def transcribe(
         raise click.UsageError("--raw does not go with --audio-track: raw audio has no tracks")
     if decoding["n_best"] is not None and format_ != "json":
         raise click.UsageError(f"--n-best needs --format json: {format_} has a single text")
+    if speakers is None and (profiles or key_file):
+        raise click.UsageError("--profiles and --key-file are for --speakers: add it")
     targets = _targets(paths, output_dir, format_) if output_dir else {}
     recognizer = tynda.load(model, backend=backend, bits=bits, threads=threads)
     options = decoder_options(recognizer, **decoding)
     recognizer.prepare(options)  # errors in the options are reported once, not for every file
-    live = format_ == "txt" and output_dir is None and len(paths) == 1
+    diarizer = None
+    if speakers is not None:
+        diarizer = _diarizer(speakers, profiles, key_file, backend, threads)
+        options = recognizer.head.with_word_times(options)
+    live = format_ == "txt" and output_dir is None and len(paths) == 1 and diarizer is None
     failed = 0
     made = new_folder(output_dir) if output_dir else nullcontext()
     with made, limited(threads):
@@ -121,7 +173,11 @@ def transcribe(
                     _print_as_it_comes(recognizer, path, blocks, options)
                     continue
                 with progress(path) as advance:
-                    transcript = recognizer.session(options).transcribe(blocks, advance)
+                    session = recognizer.session(options)
+                    if diarizer is None:
+                        transcript = session.transcribe(blocks, advance)
+                    else:
+                        transcript = _with_speakers(session, blocks, diarizer, advance)
                 if output_dir:
                     transcript.save(targets[path])
                 else:
@@ -133,6 +189,33 @@ def transcribe(
         if len(paths) > 1:
             say(f"{failed} of {len(paths)} files could not be transcribed")
         sys.exit(1)
+
+
+def _diarizer(
+    speakers: int | str,
+    profiles: Path | None,
+    key_file: Path | None,
+    backend: Any,
+    threads: int | None,
+) -> Diarizer:
+    from tynda.speakers.diarize import Diarizer  # Most text has no speakers.
+    from tynda.speakers.profiles import ProfileStore
+    from tynda.speakers.voices import DEFAULT, Speakers
+
+    model = tynda.load(DEFAULT, backend=backend, threads=threads)
+    people = Speakers(model, ProfileStore(profiles, key_file))
+    return Diarizer(people, None if isinstance(speakers, str) else speakers)
+
+
+def _with_speakers(
+    session: Session,
+    blocks: Iterator[Floats],
+    diarizer: Diarizer,
+    advance: Callable[[float], None] | None,
+) -> tynda.Transcript:
+    from tynda.speakers.attribution import transcribe
+
+    return transcribe(session, blocks, diarizer, advance)
 
 
 def _expand(files: Sequence[str]) -> list[str]:
@@ -205,6 +288,9 @@ def _print_transcript(transcript: tynda.Transcript, path: str, format_: str, *, 
         text = writers.write(transcript, format_)
     elif format_ == "json":  # JSON lines
         text = json.dumps({"file": name, **transcript.to_dict()}, ensure_ascii=False)
+    elif any(segment.speaker for segment in transcript.segments):
+        lines = writers.write(transcript, format_).splitlines()
+        text = "\n".join(f"{visible(name)}: {line}" for line in lines)
     else:
         text = f"{visible(name)}: {transcript.text}"
     print_text(text)

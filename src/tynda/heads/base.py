@@ -185,6 +185,11 @@ class Head(ABC, Generic[O]):
         default = self.default_speech_threshold
         return float(self.model.header.decoding.get("speech_threshold", default))
 
+    def with_word_times(self, options: O) -> O:
+        """Return the options with which words have times, or the same ones where they always or
+        never do."""
+        return options
+
     @staticmethod
     @abstractmethod
     def runs(family: Family, config: Any, work: Work) -> Runs:

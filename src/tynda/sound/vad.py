@@ -73,9 +73,10 @@ def speech(samples: Floats, **settings: float) -> list[tuple[float, float]]:
 class SpeechDetector:
     """Detects the spans of speech in a recording that comes block by block."""
 
-    def __init__(self, max_seconds: float = math.inf) -> None:
-        """See `Spans` for ``max_seconds``."""
-        self._detector, self._spans, self._samples = silero.Detector(), Spans(max_seconds), 0
+    def __init__(self, max_seconds: float = math.inf, **settings: float) -> None:
+        """See `Spans` for ``max_seconds`` and ``settings``."""
+        self._detector, self._samples = silero.Detector(), 0
+        self._spans = Spans(max_seconds, **settings)
 
     def add(self, samples: Floats) -> list[tuple[float, float]]:
         """Return start and end, in seconds, of each span that ends in ``samples [n]``."""

@@ -165,6 +165,12 @@ class Seq2SeqHead(Head[Options]):
                 stacklevel=3,
             )
 
+    def with_word_times(self, options: Options) -> Options:
+        """See `Head.with_word_times`: a model without a window has none."""
+        return (
+            options if self.model.config.frames is None else replace(options, word_timestamps=True)
+        )
+
     def session(self, options: Options) -> Session:
         """See `Head.session`."""
         self.prepare(options)

@@ -1,0 +1,97 @@
+"""Says of each word who spoke it, and transcribes with speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.captions import text_of_words
+from tynda.heads.base import Session
+from tynda.speakers.diarize import Diarization, Diarizer, Turn
+from tynda.transcript import Segment, Transcript, Word
+
+__all__ = ["attribute", "transcribe"]
+
+Floats = NDArray[np.float32]
+
+
+def transcribe(
+    session: Session,
+    blocks: Iterable[Floats],
+    diarizer: Diarizer,
+    on_progress: Callable[[float], None] | None = None,
+) -> Transcript:
+    """Return the transcript of a recording whose words and segments have speakers.
+
+    ``blocks`` are read once: each goes to the voices before it goes to ``session``, so that memory
+    holds no more of the recording than without speakers. Other arguments are those of
+    `Session.transcribe`.
+    """
+    voices = diarizer.session()
+    found = session.transcribe(_heard(blocks, voices), on_progress)
+    return replace(found, segments=attribute(found.segments, voices.finish()))
+
+
+def _heard(blocks: Iterable[Floats], voices: Diarization) -> Iterator[Floats]:
+    for block in blocks:
+        voices.add(block)
+        yield block
+
+
+def attribute(segments: Sequence[Segment], turns: Sequence[Turn]) -> list[Segment]:
+    """Return ``segments`` with the speakers of ``turns``.
+
+    A word has the speaker of the turns that it overlaps most, or of the nearest one. A segment is
+    split where the speaker changes; its alternatives are then dropped, since they are of the whole.
+    A segment without words has the speaker who speaks most in it. Without turns, nothing changes.
+    """
+    if not turns:
+        return list(segments)
+    speakers = _Speakers(turns)
+    return [part for segment in segments for part in _parts(segment, speakers)]
+
+
+class _Speakers:
+    """Who speaks in a span."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self._starts = np.array([turn.start for turn in turns])
+        self._ends = np.array([turn.end for turn in turns])
+        self._names = sorted({turn.speaker for turn in turns})
+        self._owners = np.array([self._names.index(turn.speaker) for turn in turns])
+
+    def __call__(self, start: float, end: float) -> str:
+        # The overlap of a turn beside the span is negative: its distance.
+        overlap = np.minimum(self._ends, end) - np.maximum(self._starts, start)
+        seconds = np.bincount(self._owners, np.maximum(overlap, 0), len(self._names))
+        most = seconds.argmax() if seconds.any() else self._owners[overlap.argmax()]
+        return self._names[int(most)]
+
+
+def _parts(segment: Segment, speakers: _Speakers) -> Iterator[Segment]:
+    words = [
+        replace(word, speaker=speakers(word.start, word.end))
+        for word in segment.words
+        if word.text.strip()
+    ]
+    if len({word.speaker for word in words}) < 2:
+        speaker = words[0].speaker if words else speakers(segment.start, segment.end)
+        yield replace(segment, words=words, speaker=speaker)
+        return
+    texts = zip(text_of_words(segment.text, words), words, strict=True)
+    groups = [list(group) for _, group in groupby(texts, lambda pair: pair[1].speaker)]
+    for group in groups:
+        own: list[Word] = [word for _, word in group]
+        yield replace(
+            segment,
+            start=segment.start if group is groups[0] else own[0].start,
+            end=segment.end if group is groups[-1] else own[-1].end,
+            text="".join(text for text, _ in group).strip(),
+            words=own,
+            alternatives=(),
+            speaker=own[0].speaker,
+        )

@@ -1,0 +1,133 @@
+"""Finds who speaks when in a recording of several voices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tynda.errors import TyndaError
+from tynda.extras import install
+from tynda.sound import audio
+from tynda.sound.audio import SAMPLE_RATE
+from tynda.sound.samples import as_samples, is_samples
+from tynda.speakers.clusters import VoiceSpace, assign
+from tynda.speakers.voices import Speakers
+from tynda.speakers.windows import WindowEmbedder, Windows
+
+__all__ = ["Diarization", "Diarizer", "Turn"]
+
+Floats = NDArray[np.float32]
+
+_BLOCK = 30 * SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A span in which one person speaks; ``start`` and ``end`` are in seconds."""
+
+    start: float
+    end: float
+    speaker: str
+
+
+class Diarizer:
+    """Finds who speaks when, and names those who are enrolled.
+
+    >>> Diarizer().turns("meeting.wav")
+    [Turn(start=0.4, end=3.2, speaker='Aliya'), Turn(start=3.2, end=5.0, speaker='speaker 1')]
+    """
+
+    def __init__(self, people: Speakers | None = None, count: int | None = None) -> None:
+        """``people`` are those who may be known, by default those in the user's profiles.
+
+        ``count`` is the number of speakers; None means that it is estimated. Raises `TyndaError`
+        for another number than 1 or more, where the profiles cannot be read, and without ``scipy``.
+        """
+        if find_spec("scipy") is None:
+            raise TyndaError(f"telling speakers apart needs scipy: {install('speakers')}")
+        if count is not None and (
+            not isinstance(count, int) or isinstance(count, bool) or count < 1
+        ):
+            raise TyndaError(f"the number of speakers must be 1 or more, not {count!r}")
+        self._people = Speakers() if people is None else people
+        self._known, self._count = self._people.people(), count
+        self._space = VoiceSpace.of(self._people.cohort)
+
+    def session(self) -> Diarization:
+        """Return the state of one recording, which comes block by block."""
+        return Diarization(self)
+
+    def turns(self, recording: Any) -> list[Turn]:
+        """Return the turns of a recording, which is what `tynda.Model.transcribe` takes.
+
+        Raises `TyndaError` where it cannot be read.
+        """
+        session = self.session()
+        for block in _blocks(recording):
+            session.add(block)
+        return session.finish()
+
+    def embedder(self) -> WindowEmbedder:
+        """Return what embeds the speech of a recording."""
+        return WindowEmbedder(self._people.model.encode, self._people.cohort.shape[1])
+
+    def turns_of(self, windows: Windows) -> list[Turn]:
+        """Return the turns of the windows of a recording, in the order of time."""
+        owned = assign(windows.voices, self._space, self._count)
+        speakers = owned.argmax(1) if len(owned) else np.zeros(0, int)
+        names = self._names(windows.voices, speakers)
+        turns: list[Turn] = []
+        for (start, end), speaker in zip(windows.parts.tolist(), speakers.tolist(), strict=True):
+            name = names[speaker]
+            if turns and turns[-1].speaker == name and start - turns[-1].end < 1e-6:
+                start = turns.pop().start
+            turns.append(Turn(start, end, name))
+        return turns
+
+    def _names(self, voices: Floats, speakers: NDArray[np.integer]) -> dict[int, str]:
+        """Return the name of each speaker: an enrolled person's, or a number by first appearance.
+
+        One person may have been taken for two speakers, who then get the same name.
+        """
+        names: dict[int, str] = {}
+        strangers = 0
+        for speaker in dict.fromkeys(speakers.tolist()):
+            known = self._known_as(voices[speakers == speaker].sum(0)) if self._known else None
+            strangers += known is None
+            names[speaker] = known or f"speaker {strangers}"
+        return names
+
+    def _known_as(self, total: Floats) -> str | None:
+        """Return who is enrolled with the voice that the sum ``total [size]`` has."""
+        voice = total / max(float(np.linalg.norm(total)), 1e-9)
+        scores = self._people.scores(self._known, voice)
+        best = int(scores.argmax())
+        enough = scores[best] >= self._people.threshold(len(self._known))
+        return self._known[best].name if enough else None
+
+
+class Diarization:
+    """Who speaks when in one recording, which comes block by block; see `Diarizer.session`."""
+
+    def __init__(self, diarizer: Diarizer) -> None:
+        self._diarizer, self._embedder = diarizer, diarizer.embedder()
+
+    def add(self, samples: Floats) -> None:
+        """Continue with float32 samples ``[n]`` at 16 kHz."""
+        self._embedder.add(samples)
+
+    def finish(self) -> list[Turn]:
+        """Return the turns of the whole recording, in the order of time."""
+        return self._diarizer.turns_of(self._embedder.finish())
+
+
+def _blocks(recording: Any) -> Iterable[Floats]:
+    if not is_samples(recording):
+        return audio.stream(recording)
+    samples = as_samples(recording)
+    return (samples[i : i + _BLOCK] for i in range(0, len(samples), _BLOCK))
