@@ -133,10 +133,13 @@ def test_a_stopped_ticket_stops_a_child_that_hangs(tmp_path, monkeypatch):
         "def stream(*_, **__):\n    time.sleep(600)\n    yield\naudio.stream = stream\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    made = Decoder(20, 0.5)
+    made = Decoder(2, 0.5)
     slots = Slots(1)
     with pytest.raises(Stopped):
         list(made.decode(b"x", slots.admit(1.0)))
+    # The child sleeps, which takes no time of the processor.
+    (process,) = [each for each in children() if each.pid == made.pid]
+    until(lambda: not process.children())
     made.close()
 
 

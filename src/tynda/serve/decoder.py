@@ -63,13 +63,16 @@ def _serve(channel: socket.socket, seconds: int, memory: int) -> None:
     stream = channel.makefile("rwb")
 
     def put(kind: bytes, data: Any) -> None:
+        signal.alarm(0)  # The reader may take its time.
         stream.write(kind + struct.pack("<I", len(data)))
         stream.write(data)
         stream.flush()
+        signal.alarm(seconds)
 
     try:
         (size,) = struct.unpack("<Q", stream.read(8))
         _limit(seconds, memory + 2 * size)
+        signal.alarm(seconds)  # It ends the process: time of the processor does not pass in a wait.
         data = stream.read(size)
         warnings.simplefilter("always")
         warnings.showwarning = lambda message, *_, **__: put(b"W", str(message).encode())
