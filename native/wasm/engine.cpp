@@ -2,6 +2,7 @@
 //
 // No exception crosses the border: a function returns whether it was done, and last_text is then
 // its result, otherwise the error in one line.
+#include <cmath>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -76,6 +77,8 @@ TYNDA_EXPORT(transcribe) int transcribe(float* samples, int count) {
   const std::unique_ptr<const float[]> owned(samples);
   return attempt([&] {
     if (!recogniser) throw std::runtime_error("no model was loaded");
+    for (int i = 0; i < count; i++)
+      if (!std::isfinite(samples[i])) throw std::invalid_argument("a sample is not finite");
     return recogniser->text(samples, count);
   });
 }

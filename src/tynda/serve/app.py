@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 import tynda
 from tynda.errors import TyndaError
-from tynda.serve import admin, catalogue, jobs, listen, realtime, transcriptions
+from tynda.serve import admin, catalogue, jobs, listen, realtime, transcriptions, web
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.observe import LimitedBody, Observed
 from tynda.serve.service import Service
@@ -53,6 +53,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(catalogue.router)
     app.include_router(listen.router)
     app.include_router(realtime.router)
+    app.include_router(web.router)
     for kind in (ServeError, TyndaError, Busy, Stopped, TimeoutError):
         app.add_exception_handler(kind, _mistake)
     app.add_exception_handler(HTTPException, _refused)

@@ -35,10 +35,21 @@ export async function obtain(url: string, onProgress: Progress): Promise<Downloa
   }
 }
 
-/** Caches a model; where there is no space for it, it is downloaded again the next time. */
+/**
+ * Caches a model in place of its other versions, whose URLs differ in their query. Where there is no
+ * space for it, it is downloaded again the next time.
+ */
 export async function keep(url: string, blob: Blob): Promise<void> {
   const cache = await openCache();
-  await cache?.put(url, new Response(blob)).catch(() => undefined);
+  if (!cache) return;
+  const path = url.split("?")[0];
+  try {
+    for (const { url: other } of await cache.keys())
+      if (other !== url && other.split("?")[0] === path) await cache.delete(other);
+    await cache.put(url, new Response(blob));
+  } catch {
+    await forget(url);
+  }
 }
 
 /** Removes a model from the cache. */
