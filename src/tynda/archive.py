@@ -28,8 +28,8 @@ def pack(folder: Path) -> bytes:
     """
     checksum, size, parts = 0, 0, [_HEADER]
     for is_text, pieces in _members(folder):
-        # Codes of weights have hardly any repetitions. A Huffman code alone needs less for them than
-        # one that has to stand for repetitions as well (8 % less for a Whisper of 8 bits).
+        # Codes of weights have hardly any repetitions. A Huffman code alone needs less for them
+        # than one that stands for repetitions as well (8 % less for a Whisper of 8 bits).
         strategy = zlib.Z_DEFAULT_STRATEGY if is_text else zlib.Z_HUFFMAN_ONLY
         coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 8, strategy)
         for piece in pieces:

@@ -42,8 +42,8 @@ _TYPES = {
     ".wasm": "application/wasm",
     ".webmanifest": "application/manifest+json",
 }
-# What a browser may load and run (Content Security Policy Level 3): files of this server, and the
-# recordings that the page itself has made.
+# The policy lets a browser load and run (Content Security Policy Level 3) files of this server and
+# the recordings that the page itself has made.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "img-src 'self'; media-src blob:; connect-src 'self'; worker-src 'self'; "

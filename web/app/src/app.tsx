@@ -55,13 +55,14 @@ export function App() {
     setLevel(0);
     try {
       const recorded = await running.stop();
-      const text = await state.recogniser.transcribe(asStored(recorded));
-      setText(text);
+      // A recording whose recognition fails is kept without a text.
+      const text = await state.recogniser.transcribe(asStored(recorded)).catch(failed);
+      setText(text ?? null);
       setPhase("idle");
       const entry = await history.add({
         created: Date.now(),
         seconds: recorded.length / RATE,
-        text,
+        text: text ?? "",
         model: state.model.name,
         wav: encodeWav(recorded),
       });

@@ -32,6 +32,7 @@ export async function entries(): Promise<Entry[]> {
 
 /** Adds an entry; rejects with an Error of one line where there is no space for it. */
 export async function add(entry: Omit<Entry, "id">): Promise<Entry> {
+  void navigator.storage?.persist?.(); // Otherwise a browser may delete it to free space.
   try {
     return { ...entry, id: await (await open()).add("entries", entry) };
   } catch {
