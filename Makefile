@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-inp
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow lint format web clean
 
 help:  ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,8 +38,18 @@ format: $(VENV)/.test  ## Sort imports, apply the linter's fixes, format
 	@$(BIN)/python -m ruff check --fix .
 	@$(BIN)/python -m ruff format .
 
+# The built files are in the package, so that nobody else needs these programs.
+web: $(VENV)/.made  ## Build the web app (needs emscripten and Node.js 20.19 or later)
+	emcmake cmake -S native -B build/wasm -DTYNDA_TESTS=ON
+	cmake --build build/wasm --target tynda_engine
+	cp build/wasm/tynda_engine.wasm web/engine/engine.wasm
+	npm --prefix web ci --no-audit --no-fund
+	npm --prefix web run check
+	npm --prefix web run build
+	$(BIN)/python web/sources.py > src/tynda/serve/web/sources.txt
+
 clean:  ## Remove .venv, caches and builds; keep runs/
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist web/build web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests bench -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # Stamps are written last, so that an interrupted installation is resumed.

@@ -1,7 +1,6 @@
 #include "blobs.h"
 
 #include <cmath>
-#include <iterator>
 
 #include "pack.h"
 
@@ -10,10 +9,6 @@ namespace {
 
 // The bytes of a weight that are read at a time before they are packed.
 constexpr int64_t kReadBytes = 1 << 20;
-
-[[noreturn]] void unreadable(const std::string& path) {
-  throw std::runtime_error("cannot read " + path);
-}
 
 void check_finite(const float* values, int64_t count) {
   for (int64_t i = 0; i < count; i++)
@@ -29,32 +24,13 @@ void by_rows(const Matrix& m, int64_t row_bytes, Pack pack) {
 
 }  // namespace
 
-std::string read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) unreadable(path);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad() || text.empty()) unreadable(path);
-  return text;
-}
-
-Blobs::Blobs(const std::string& path) : path_(path), file_(path, std::ios::binary) {
-  if (!file_.seekg(0, std::ios::end)) unreadable(path);
-  size_ = int64_t(file_.tellg());
-  char last;
-  // A folder can be opened and has a size, but reading a byte fails.
-  if (size_ < 0 || (size_ > 0 && !(file_.seekg(size_ - 1) && file_.get(last)))) unreadable(path);
-}
+Blobs::Blobs(Files& files, const std::string& name)
+    : files_(files), name_(name), size_(files.size(name)) {}
 
 void Blobs::check(int64_t offset, int64_t bytes) const {
   if (offset % kAlign) refuse("a blob is not aligned");
   if (offset < 0 || bytes < 0 || offset > size_ || bytes > size_ - offset)
     refuse("a blob is not in weights.bin");
-}
-
-void Blobs::read(int64_t offset, int64_t bytes, void* to) {
-  if (bytes == 0) return;
-  file_.clear();
-  if (!file_.seekg(offset) || !file_.read(static_cast<char*>(to), bytes)) unreadable(path_);
 }
 
 std::vector<float> Blobs::floats(int64_t offset, int64_t count) {

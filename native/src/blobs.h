@@ -1,25 +1,22 @@
 // The weights of an exported model, which are read from one file when they are needed.
 #pragma once
-#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "files.h"
 #include "plan.h"
 #include "program.h"
 #include "words.h"
 
 namespace tynda {
 
-// The text of a file; throws std::runtime_error where it cannot be read.
-std::string read_text(const std::string& path);
-
 // The functions throw std::invalid_argument for offsets and sizes that are not in the file.
 class Blobs {
  public:
-  // Throws std::runtime_error where the file cannot be read.
-  explicit Blobs(const std::string& path);
+  // Throws std::runtime_error where the file `name` cannot be read.
+  Blobs(Files& files, const std::string& name);
 
   // Returns float32 numbers, which must be finite.
   std::vector<float> floats(int64_t offset, int64_t count);
@@ -32,14 +29,15 @@ class Blobs {
 
  private:
   void check(int64_t offset, int64_t bytes) const;
-  void read(int64_t offset, int64_t bytes, void* to);
   void pack_floats(Matrix& m, const Words& words);
   void pack_codes_8(Matrix& m, const Words& words);
   void pack_codes_few(Matrix& m, const Words& words, bool ternary);
 
-  std::string path_;
-  std::ifstream file_;
-  int64_t size_ = 0;
+  void read(int64_t offset, int64_t bytes, void* to) { files_.read(name_, offset, bytes, to); }
+
+  Files& files_;
+  const std::string name_;
+  const int64_t size_;
   std::map<std::pair<int64_t, int64_t>, SharedBytes> constants_;
   std::map<std::string, std::shared_ptr<const Matrix>> matrices_;
 };

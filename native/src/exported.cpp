@@ -39,16 +39,16 @@ std::string unescaped(std::string_view line) {
 
 }  // namespace
 
-// Reads the files of a folder into an Exported.
-class FolderReader {
+// Reads files into an Exported.
+class ExportReader {
  public:
-  FolderReader(Exported& to, const std::string& folder, const Kernels& kernels, int threads)
-      : to_(to), folder_(folder), kernels_(kernels), threads_(threads),
-        blobs_(folder + "/weights.bin") {}
+  ExportReader(Exported& to, Files& files, const Kernels& kernels, int threads)
+      : to_(to), files_(files), kernels_(kernels), threads_(threads),
+        blobs_(files, "weights.bin") {}
 
   void read() {
     read_tokens();
-    const std::string text = read_text(folder_ + "/manifest.txt");
+    const std::string text = files_.text("manifest.txt");
     each_line(text, kHeader, "manifest.txt", [&](std::string_view line) { manifest(line); });
     for (const ProgramRecord& program : programs_) {
       try {
@@ -103,7 +103,7 @@ class FolderReader {
   }
 
   void read_tokens() {
-    const std::string text = read_text(folder_ + "/tokens.txt");
+    const std::string text = files_.text("tokens.txt");
     for (size_t at = 0; at < text.size();) {
       const size_t end = std::min(text.find('\n', at), text.size());
       to_.tokens_.push_back(unescaped(std::string_view(text).substr(at, end - at)));
@@ -192,7 +192,7 @@ class FolderReader {
 
   // Reads the plan and the weights of a program.
   void load(const ProgramRecord& record) {
-    const Plan plan = Plan::parse(read_text(folder_ + "/" + record.name + ".plan"));
+    const Plan plan = Plan::parse(files_.text(record.name + ".plan"));
     Exported::Runnable runnable;
     for (const int64_t result : plan.results) {
       const auto& all = plan.arguments;
@@ -223,7 +223,7 @@ class FolderReader {
   }
 
   Exported& to_;
-  std::string folder_;
+  Files& files_;
   const Kernels& kernels_;
   int threads_;
   Blobs blobs_;
@@ -237,8 +237,8 @@ Tensor zeros(int64_t bytes) {
   return {std::shared_ptr<uint8_t>(memory.release(), AlignedDelete()), bytes};
 }
 
-Exported::Exported(const std::string& folder, const Kernels& kernels, int threads) {
-  FolderReader(*this, folder, kernels, threads).read();
+Exported::Exported(Files& files, const Kernels& kernels, int threads) {
+  ExportReader(*this, files, kernels, threads).read();
 }
 
 const Exported::Runnable& Exported::find(const std::string& name) const {

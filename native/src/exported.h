@@ -1,7 +1,7 @@
-// Models written by `tynda export`: folders of plans, weights and tokens, whose format is in
+// Models written by `tynda export`: files of plans, weights and tokens, whose format is in
 // docs/native.md.
 //
-// Folders are not trusted: each name, size and offset is checked before it is used. Weights and
+// Files are not trusted: each name, size and offset is checked before it is used. Weights and
 // tokens need the memory of their files, packed for the kernels; a run needs that of its plan.
 #pragma once
 #include <map>
@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "files.h"
 #include "frontend.h"
 #include "program.h"
 
@@ -48,9 +49,9 @@ struct Greedy {
 
 class Exported {
  public:
-  // Reads a folder. Throws std::runtime_error for a file that cannot be read and
+  // Reads the files. Throws std::runtime_error for a file that cannot be read and
   // std::invalid_argument for one that is damaged, with a message of one line.
-  Exported(const std::string& folder, const Kernels& kernels, int threads);
+  Exported(Files& files, const Kernels& kernels, int threads);
 
   const FrontEnd& front() const { return *front_; }
   const Sound& sound() const { return sound_; }
@@ -70,7 +71,7 @@ class Exported {
     std::vector<size_t> results;  // indices of arguments
     std::vector<int64_t> rows;    // bytes of a row of each result
   };
-  friend class FolderReader;
+  friend class ExportReader;
 
   const Runnable& find(const std::string& name) const;
 

@@ -21,6 +21,8 @@ inline const Kernels* find_kernels(const std::string& name) {
   if (name == "avx512" && avx512) return avx512_kernels();
 #elif defined(TYNDA_ARM)
   if (name == "neon" && neon_supported()) return neon_kernels();
+#elif defined(TYNDA_WASM)
+  if (name == "wasm") return wasm_kernels();
 #endif
   return nullptr;
 }
@@ -28,7 +30,7 @@ inline const Kernels* find_kernels(const std::string& name) {
 // The names of the supported instruction sets, best first.
 inline std::vector<std::string> instruction_sets() {
   std::vector<std::string> found;
-  for (const char* name : {"avx512", "avx2", "neon", "scalar"})
+  for (const char* name : {"avx512", "avx2", "neon", "wasm", "scalar"})
     if (find_kernels(name)) found.push_back(name);
   return found;
 }

@@ -128,6 +128,7 @@ const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* neon_kernels();
+const Kernels* wasm_kernels();
 bool neon_supported();  // whether this processor has the instructions
 
 }  // namespace tynda

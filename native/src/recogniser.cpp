@@ -70,8 +70,8 @@ Tensor integers(const std::vector<int64_t>& values) {
 
 }  // namespace
 
-Recogniser::Recogniser(const std::string& folder, const Kernels& kernels, int threads)
-    : kernels_(kernels), model_(folder, kernels, threads) {
+Recogniser::Recogniser(Files&& files, const Kernels& kernels, int threads)
+    : kernels_(kernels), model_(files, kernels, threads) {
   Pool::shared().grow(threads);
 }
 

@@ -9,9 +9,12 @@ namespace tynda {
 // A recogniser is immutable: any number of threads may use one.
 class Recogniser {
  public:
-  // Throws what `Exported` throws.
-  Recogniser(const std::string& folder, const Kernels& kernels, int threads);
+  // Reads the files, such as Folder("exported"), and needs them no more after that. Throws what
+  // `Exported` throws.
+  Recogniser(Files&& files, const Kernels& kernels, int threads);
 
+  // The maximum number of samples of a recording.
+  int64_t max_samples() const { return model_.sound().samples; }
   // Returns the text, in UTF-8, that greedy decoding finds for samples [count] at 16 kHz. Throws
   // std::invalid_argument where the recording is longer than the export allows, and
   // std::out_of_range where the decoder exceeds the capacity of its cache.

@@ -190,6 +190,7 @@ void threads_do_not_change_a_bit(const Kernels& kernels) {
   for (int i = 0; i < 30; i++) together.run(three.program);
   together.same_as(alone[0]);
 
+#if !defined(TYNDA_WASM)  // which has no threads
   at("plan run by two at once");
   Call calls[] = {Call(three.layout, 0), Call(three.layout, 1)};
   std::vector<std::thread> callers;
@@ -199,6 +200,7 @@ void threads_do_not_change_a_bit(const Kernels& kernels) {
     });
   for (auto& caller : callers) caller.join();
   for (int i = 0; i < 2; i++) calls[i].same_as(alone[i]);
+#endif
 
   // The pool grows when a second model is loaded with more threads.
   at("plan of one thread in a pool of four");

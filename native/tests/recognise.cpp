@@ -54,7 +54,7 @@ int main(int count, char** arguments) {
   try {
     const std::vector<float> samples = read_wav(arguments[2]);
     const tynda::Kernels* kernels = tynda::find_kernels(tynda::instruction_sets().front());
-    const tynda::Recogniser recogniser(arguments[1], *kernels, 1);
+    const tynda::Recogniser recogniser(tynda::Folder(arguments[1]), *kernels, 1);
     std::printf("%s\n", recogniser.text(samples.data(), int64_t(samples.size())).c_str());
   } catch (const std::bad_alloc&) {
     std::fputs("error: out of memory\n", stderr);

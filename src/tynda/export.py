@@ -12,17 +12,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda import archive
 from tynda.compile.engine import convert_weights
 from tynda.compile.native import build_constant, machine
 from tynda.compile.plan import Constant, Matrix
 from tynda.errors import TyndaError
-from tynda.files import whole_folder
+from tynda.files import temporary_folder, whole_folder, write_whole
 from tynda.heads import head_of
 from tynda.plans import Planned, lower_runs
 from tynda.store.checkpoint import Checkpoint
 from tynda.weights.kernels import kernel_arrays
 
-__all__ = ["MAX_SECONDS", "MIN_SECONDS", "export_model"]
+__all__ = ["MAX_SECONDS", "MIN_SECONDS", "export_archive", "export_model"]
 
 MIN_SECONDS, MAX_SECONDS = 1, 3600
 """Length of the longest recording that an exported model takes."""
@@ -74,6 +75,22 @@ def export_model(
         }
         for name, text in texts.items():
             (part / name).write_text(text, encoding="ascii", newline="\n")
+
+
+def export_archive(
+    model: Checkpoint, path: Path, seconds: float | None = None, bits: int | None = None
+) -> None:
+    """Write the files of `export_model` as one file, which a web page downloads, whole or not at
+    all.
+
+    Raises `TyndaError` where the model cannot be exported, and where ``path`` is no file or cannot
+    be written.
+    """
+    if path.is_dir():
+        raise TyndaError(f"{path} is a folder: give a file")
+    with temporary_folder() as folder:
+        export_model(model, folder / "model", seconds, bits)
+        write_whole(path, archive.pack(folder / "model"))
 
 
 def _fields(values: Mapping[str, int | str]) -> str:

@@ -36,6 +36,8 @@ def read(path: str | PathLike[str], language: str | None = None) -> Grammar:
     is English. Raises `TyndaError` for a file that cannot be read or is no grammar, and where
     ``hassil`` is not installed.
     """
+    from tynda.commands import convert  # It needs hassil.
+
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -49,7 +51,7 @@ def read(path: str | PathLike[str], language: str | None = None) -> Grammar:
     except UnicodeDecodeError:
         raise TyndaError(f"{path}: the grammar is not in UTF-8: convert it") from None
     try:
-        return parse(text, language, is_yaml=path.suffix.lower() in (".yaml", ".yml"))
+        return _parsed(convert, text, language, is_yaml=path.suffix.lower() in (".yaml", ".yml"))
     except TyndaError as error:
         raise TyndaError(f"{path}: {error}") from None
 
@@ -59,6 +61,10 @@ def parse(text: str, language: str | None = None, *, is_yaml: bool = False) -> G
     `read`."""
     from tynda.commands import convert  # It needs hassil.
 
+    return _parsed(convert, text, language, is_yaml=is_yaml)
+
+
+def _parsed(convert: ModuleType, text: str, language: str | None, *, is_yaml: bool) -> Grammar:
     grammar = (_intents if is_yaml else _list)(convert, text, language)
     if not grammar.sentences:
         raise TyndaError("the grammar has no sentence: write one on each line")

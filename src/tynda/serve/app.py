@@ -14,7 +14,16 @@ from starlette.exceptions import HTTPException
 
 import tynda
 from tynda.errors import TyndaError
-from tynda.serve import admin, catalogue, commands, jobs, listen, realtime, transcriptions
+from tynda.serve import (
+    admin,
+    catalogue,
+    commands,
+    jobs,
+    listen,
+    realtime,
+    transcriptions,
+    web,
+)
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.observe import LimitedBody, Observed
 from tynda.serve.service import Service
@@ -63,6 +72,7 @@ def create_app(service: Service, wyoming: socket.socket | None = None) -> FastAP
     app.include_router(catalogue.router)
     app.include_router(listen.router)
     app.include_router(realtime.router)
+    app.include_router(web.router)
     app.add_api_websocket_route("/{path:path}", _unknown)
     for kind in (ServeError, TyndaError, Busy, Stopped, TimeoutError):
         app.add_exception_handler(kind, _mistake)

@@ -1,0 +1,87 @@
+// The recogniser as a module of WebAssembly. web/engine/src/module.ts calls these functions.
+//
+// No exception crosses the border: a function returns whether it was done, and last_text is then
+// its result, otherwise the error in one line.
+#include <cmath>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "isa.h"
+#include "recogniser.h"
+
+#define TYNDA_EXPORT(name) extern "C" __attribute__((export_name(#name)))
+#define TYNDA_IMPORT(name) extern "C" __attribute__((import_module("files"), import_name(#name)))
+
+// The page's files. `size` returns -1 where there is no such file, and `read` 0 where it fails.
+// Numbers are doubles, which JavaScript has.
+TYNDA_IMPORT(size) double files_size(const char* name, int length);
+TYNDA_IMPORT(read) int files_read(const char* name, int length, double offset, int bytes, void* to);
+
+namespace {
+
+class PageFiles : public tynda::Files {
+ public:
+  int64_t size(const std::string& name) override {
+    const double size = files_size(name.data(), int(name.size()));
+    if (size < 0) throw std::runtime_error("the model has no file " + name);
+    return int64_t(size);
+  }
+  void read(const std::string& name, int64_t offset, int64_t bytes, void* to) override {
+    if (bytes > INT32_MAX) throw std::bad_alloc();
+    if (!files_read(name.data(), int(name.size()), double(offset), int(bytes), to))
+      throw std::runtime_error("cannot read " + name + " of the model");
+  }
+};
+
+std::unique_ptr<const tynda::Recogniser> recogniser;
+std::string text;
+
+template <class Work>
+int attempt(Work work) {
+  try {
+    text = work();
+    return 1;
+  } catch (const std::bad_alloc&) {
+    text = "out of memory";
+  } catch (const std::exception& error) {
+    text = error.what();
+  }
+  return 0;
+}
+
+}  // namespace
+
+// Reads the model, of which there is one.
+TYNDA_EXPORT(load) int load() {
+  return attempt([] {
+    const tynda::Kernels* kernels = tynda::find_kernels(tynda::instruction_sets().front());
+    recogniser = std::make_unique<tynda::Recogniser>(PageFiles(), *kernels, 1);
+    return std::string();
+  });
+}
+
+// The maximum number of samples of a recording.
+TYNDA_EXPORT(max_samples) int max_samples() { return int(recogniser->max_samples()); }
+
+// Returns memory for samples, which `transcribe` releases, or null where there is not enough.
+TYNDA_EXPORT(samples_memory) float* samples_memory(int count) {
+  return new (std::nothrow) float[size_t(count)];
+}
+
+// Recognises the samples [count], float32 at 16 kHz, in `samples_memory`.
+TYNDA_EXPORT(transcribe) int transcribe(float* samples, int count) {
+  const std::unique_ptr<const float[]> owned(samples);
+  return attempt([&] {
+    if (!recogniser) throw std::runtime_error("no model was loaded");
+    for (int i = 0; i < count; i++)
+      if (!std::isfinite(samples[i])) throw std::invalid_argument("a sample is not finite");
+    return recogniser->text(samples, count);
+  });
+}
+
+TYNDA_EXPORT(text_data) const char* text_data() { return text.data(); }
+TYNDA_EXPORT(text_size) int text_size() { return int(text.size()); }

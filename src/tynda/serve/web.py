@@ -1,0 +1,144 @@
+"""The web app, which recognises speech in the browser: its files, and the models that it downloads.
+
+Nothing here needs a key. ``make web`` builds the files from ``web/`` and ``native/``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, Response
+
+import tynda
+from tynda.archive import SUFFIX
+from tynda.export import export_archive
+from tynda.serve.errors import ServeError
+from tynda.store import library
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+_FOLDER = Path(__file__).with_name("web")
+_MODELS = {
+    "sentences-en": "English, small",
+    "whisper-tiny.en": "English, more accurate",
+    "digits-en": "English digits",
+}
+"""Names and titles of the bundled models that a page may download, the default one first."""
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+}
+# The policy lets a browser load and run (Content Security Policy Level 3) files of this server and
+# the recordings that the page itself has made.
+_POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
+    "img-src 'self'; media-src blob:; connect-src 'self'; worker-src 'self'; "
+    "manifest-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": _POLICY,
+    "Permissions-Policy": "microphone=(self)",
+    "Vary": "Accept-Encoding",
+    "X-Content-Type-Options": "nosniff",
+}
+_FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+
+
+@cache
+def _file(name: str) -> tuple[bytes, bytes, str]:
+    """Return the bytes of a file, the same compressed, and their entity tag."""
+    data = (_FOLDER / name).read_bytes()
+    return data, gzip.compress(data, 9, mtime=0), f'"{hashlib.sha256(data).hexdigest()[:16]}"'
+
+
+def _answer(request: Request, name: str) -> Response:
+    data, packed, tag = _file(name)
+    headers = _HEADERS | {"ETag": tag}
+    if request.headers.get("If-None-Match") == tag:
+        return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("Accept-Encoding", "") and len(packed) < len(data):
+        data, headers = packed, headers | {"Content-Encoding": "gzip"}
+    return Response(data, headers=headers, media_type=_TYPES[Path(name).suffix])
+
+
+@router.get("/")
+def page(request: Request) -> Response:
+    """Return the app's page."""
+    return _answer(request, "index.html")
+
+
+def _add_route(name: str) -> None:
+    @router.get(f"/{name}")
+    def file(request: Request) -> Response:
+        return _answer(request, name)
+
+
+for _path in sorted(_FOLDER.rglob("*")):
+    if _path.suffix in _TYPES:
+        _add_route(_path.relative_to(_FOLDER).as_posix())
+
+
+class _Archives:
+    """Models as the engine reads them, each of which is exported once, when it is asked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="tynda-web-")
+
+    def find(self, name: str) -> Path:
+        """Return the file of a model. Raises `TyndaError` where it cannot be exported."""
+        path = Path(self._folder.name, name + SUFFIX)
+        with self._lock:
+            if not path.exists():
+                export_archive(library.load(library.bundled()[name]), path)
+        return path
+
+
+@cache
+def _archives() -> _Archives:
+    return _Archives()
+
+
+@cache
+def _version(name: str) -> str:
+    """Return what changes with a model or with the engine that reads it."""
+    data = library.bundled()[name].read_bytes() + tynda.__version__.encode()
+    return hashlib.sha256(data + _file("assets/engine.wasm")[2].encode()).hexdigest()[:16]
+
+
+@router.get("/web/models.json")
+def models() -> list[dict[str, Any]]:
+    """List the models: name, title, address, and about how many bytes the download has."""
+    return [
+        {
+            "name": name,
+            "title": title,
+            "url": f"/web/models/{name}{SUFFIX}?v={_version(name)}",
+            "bytes": library.bundled()[name].stat().st_size,
+        }
+        for name, title in _MODELS.items()
+    ]
+
+
+@router.get("/web/models/{file}")
+def model(file: str) -> FileResponse:
+    """Return an exported model as one file."""
+    name = file.removesuffix(SUFFIX)
+    if name not in _MODELS or name == file:
+        raise ServeError(404, "there is no such model", code="no_model")
+    return FileResponse(_archives().find(name), headers=_FOREVER, media_type="application/gzip")

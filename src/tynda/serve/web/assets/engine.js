@@ -1,0 +1,1 @@
+export{n as RATE,t as Recogniser}from"./src.js";

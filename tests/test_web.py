@@ -1,0 +1,318 @@
+"""The engine in WebAssembly: in Node.js, and in a real browser where there is one."""
+
+import base64
+import functools
+import gzip
+import http.server
+import io
+import json
+import runpy
+import shutil
+import socket
+import subprocess
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+
+from browsing import BUILT, MODELS, ROOT, WEB, as_wavs, chromium, python_texts
+from building import SOURCE, program
+from tynda import manifest
+from tynda.compile import native
+from tynda.export import export_archive, export_model
+from tynda.sound import audio
+from tynda.store import library
+
+DEMO = ROOT / "demo" / "manifest.jsonl"
+DATA = ROOT.parent / "shared" / "data"
+
+pytestmark = pytest.mark.skipif(not native.available(), reason="the kernels are not compiled")
+
+
+def test_the_build_is_of_these_sources():
+    built = (BUILT / "sources.txt").read_text("ascii").strip()
+    now = runpy.run_path(str(WEB / "sources.py"))["digest"]()
+    assert built == now, "src/tynda/serve/web is older than its sources: run `make web`"
+
+
+def test_the_build_is_small():
+    sizes = [len(gzip.compress(path.read_bytes())) for path in BUILT.rglob("*") if path.is_file()]
+    assert sum(sizes) < 400_000
+
+
+# ---- archives
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory):
+    """The bundled models as archives, by name."""
+    folder = tmp_path_factory.mktemp("archives")
+    for name in MODELS:
+        export_archive(library.load(name), folder / f"{name}.tar.gz")
+    return {name: folder / f"{name}.tar.gz" for name in MODELS}
+
+
+def test_an_archive_has_the_files_of_the_export(archives, tmp_path):
+    export_model(library.load("digits-en"), tmp_path / "m")
+    with tarfile.open(archives["digits-en"]) as archive:
+        found = {m.name: archive.extractfile(m).read() for m in archive.getmembers()}
+    assert found == {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+
+
+def test_equal_models_make_equal_archives_of_about_the_size_of_the_file(archives, tmp_path):
+    export_archive(library.load("digits-en"), tmp_path / "m.tar.gz")
+    assert (tmp_path / "m.tar.gz").read_bytes() == archives["digits-en"].read_bytes()
+    for name, path in archives.items():
+        assert path.stat().st_size < 1.25 * library.bundled()[name].stat().st_size
+
+
+def test_the_command_writes_a_file_where_the_name_ends_so(run, tmp_path):
+    result = run("export", "digits-en", tmp_path / "m.tar.gz")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'm.tar.gz'}\n")
+    (tmp_path / "n.tar.gz").mkdir()
+    result = run("export", "digits-en", tmp_path / "n.tar.gz")
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {tmp_path / 'n.tar.gz'} is a folder: give a file\n"
+
+
+@pytest.fixture
+def run():
+    from click.testing import CliRunner
+
+    from tynda.cli import main
+
+    return lambda *arguments: CliRunner().invoke(main, list(map(str, arguments)))
+
+
+# ---- the engine in Node.js
+
+
+@pytest.fixture(scope="session")
+def node():
+    """A function that runs the engine on an archive and recordings; returns the ended process."""
+    node = program("node")
+    compiler = WEB / "node_modules" / ".bin" / "tsc"
+    if not compiler.exists():
+        pytest.skip("needs web/node_modules: run `npm --prefix web ci`")
+    subprocess.run([compiler, "-p", WEB / "engine" / "tsconfig.node.json"], check=True)
+    script = WEB / "build" / "test" / "recognise.js"
+
+    def run(archive, *files, timeout=300):
+        command = [node, script, BUILT / "assets" / "engine.wasm", archive, *files]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+    return run
+
+
+def samples_file(path, samples):
+    samples.astype("<f4").tofile(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    return as_wavs(tmp_path_factory.mktemp("recordings"), manifest.read(DEMO))
+
+
+def texts(done):
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line)["text"] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_node_writes_the_text_that_python_writes(node, archives, recordings, tmp_path, name):
+    files = [samples_file(tmp_path / f"{w.stem}.f32", audio.load(w)) for w in recordings]
+    found = texts(node(archives[name], *files))
+    assert found == python_texts(name, recordings)
+    assert len(found) > 5
+    assert all(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_node_writes_the_text_of_python_on_200_recordings(node, archives, tmp_path, name):
+    if not (DATA / "dev.jsonl").exists():
+        pytest.skip("needs the recordings in ../shared/data")
+    wavs = as_wavs(tmp_path, manifest.read(DATA / "dev.jsonl")[::6][:200])
+    files = [samples_file(w.with_suffix(".f32"), audio.load(w)) for w in wavs]
+    assert texts(node(archives[name], *files, timeout=3600)) == python_texts(name, wavs)
+
+
+def gzipped(change):
+    """What changes an archive's contents, and compresses the result."""
+    return lambda data: gzip.compress(change(gzip.decompress(data)), 1)
+
+
+def tar_of(**files):
+    """An archive of other files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in files.items():
+            about = tarfile.TarInfo(name.replace("_", "."))
+            about.size = len(data)
+            archive.addfile(about, io.BytesIO(data))
+    return gzip.compress(buffer.getvalue())
+
+
+DAMAGES = {
+    "cut off": (gzipped(lambda data: data[: len(data) // 2]), "cut off"),
+    "other bytes": (lambda _: gzip.compress(b"<!doctype html>" * 100), "no model"),
+    "empty": (lambda _: gzip.compress(b""), "no model"),
+    "another archive": (lambda _: tar_of(notes_txt=b"mine"), "no model"),
+    "another manifest": (
+        lambda _: tar_of(weights_bin=b"x", tokens_txt=b"a\n", manifest_txt=b"mine"),
+        "manifest",
+    ),
+    "a file is missing": (
+        lambda _: tar_of(manifest_txt=b"tynda-export 1\n"),
+        "no file weights.bin",
+    ),
+    "a number": (gzipped(lambda data: data.replace(b" hop=", b" hop=9", 1)), ""),
+    "a header": (gzipped(lambda data: b"x" + data[1:]), "no model"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_one_line(node, archives, tmp_path, name):
+    change, said = DAMAGES[name]
+    (tmp_path / "m.tar.gz").write_bytes(change(archives["digits-en"].read_bytes()))
+    done = node(tmp_path / "m.tar.gz", samples_file(tmp_path / "a.f32", np.zeros(16000)))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_recordings_that_cannot_be(node, archives, tmp_path):
+    for samples, said in (
+        (np.zeros(31 * 16000), "the maximum is 480000"),
+        (np.array([0, np.nan] * 8000), "a sample is not finite"),
+    ):
+        done = node(archives["digits-en"], samples_file(tmp_path / "a.f32", samples))
+        assert said in done.stderr
+    found = texts(node(archives["digits-en"], samples_file(tmp_path / "a.f32", np.zeros(0))))
+    assert found == [""]
+
+
+@pytest.mark.slow
+def test_kernels_of_webassembly(tmp_path):
+    node, cmake = program("node"), [program("emcmake"), program("cmake")]
+    configure = [*cmake, "-S", SOURCE, "-B", tmp_path, "-DTYNDA_TESTS=ON"]
+    for command in (configure, [cmake[1], "--build", tmp_path, "--target", "tynda_tests"]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    command = [node, "--no-warnings", SOURCE / "tests" / "run.mjs", tmp_path / "tynda_tests.wasm"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("wasm, scalar, ")
+    assert done.stdout.endswith(" 0 failed\n")
+
+
+# ---- the engine in a browser
+
+
+@pytest.fixture(scope="module")
+def static(tmp_path_factory):
+    """A plain server of the engine's files and of models: its folder, address and requests."""
+    folder = tmp_path_factory.mktemp("static")
+    shutil.copytree(BUILT / "assets", folder / "assets")
+    (folder / "index.html").write_text("<!doctype html><title>test</title>")
+    seen = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, *_):
+            seen.append(self.path)
+
+        def log_error(self, *_):
+            pass
+
+    handler = functools.partial(Handler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+LOAD = """async url => {
+  const { Recogniser } = await import("/assets/engine.js");
+  window.progress = [];
+  try {
+    window.model = await Recogniser.load(url, { onProgress: (...p) => window.progress.push(p) });
+  } catch (error) { return error.message; }
+  return null;
+}"""
+TRANSCRIBE = """async encoded => {
+  const bytes = Uint8Array.from(atob(encoded), c => c.charCodeAt(0));
+  try {
+    return await window.model.transcribe(new Float32Array(bytes.buffer));
+  } catch (error) { return { message: error.message }; }
+}"""
+
+
+def encoded(samples):
+    return base64.b64encode(samples.astype("<f4").tobytes()).decode()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_browser_writes_the_text_that_python_writes(static, archives, recordings, name):
+    folder, url, seen = static
+    shutil.copy(archives[name], folder / "model.tar.gz")
+    expected = python_texts(name, recordings)
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(url)
+        assert page.evaluate(LOAD, "model.tar.gz") is None
+        size = archives[name].stat().st_size
+        assert page.evaluate("window.progress.at(-1)") == [size, size]
+        samples = [encoded(audio.load(wav)) for wav in recordings]
+        assert [page.evaluate(TRANSCRIBE, each) for each in samples] == expected
+        too_long = page.evaluate(TRANSCRIBE, encoded(np.zeros(31 * 16000)))
+        assert "the maximum is 480000" in too_long["message"]
+
+        # It is in the cache now, and is not downloaded again.
+        page.reload()
+        seen.clear()
+        assert page.evaluate(LOAD, "model.tar.gz") is None
+        assert not any("model" in path for path in seen)
+        assert page.evaluate(TRANSCRIBE, samples[0]) == expected[0]
+
+
+def test_models_that_cannot_be_loaded_in_a_browser(static, archives):
+    folder, url, _ = static
+    whole = archives["digits-en"].read_bytes()
+    (folder / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    (folder / "flipped.tar.gz").write_bytes(flipped)
+    (folder / "foreign.tar.gz").write_bytes(tar_of(notes_txt=b"mine"))
+    (folder / "plain.tar").write_bytes(gzip.decompress(whole))
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(url)
+        for name, said in (
+            ("none.tar.gz", f"the model cannot be downloaded: 404 from {url}/none.tar.gz"),
+            ("cut.tar.gz", "the download of the model was interrupted, or it is damaged"),
+            ("flipped.tar.gz", "the download of the model was interrupted, or it is damaged"),
+            ("foreign.tar.gz", "the file is no model of tynda"),
+            ("index.html", "the file is no model of tynda"),
+        ):
+            assert page.evaluate(LOAD, name) == said
+            assert page.evaluate(LOAD, name) == said  # It was not cached.
+        with socket.socket() as closed:  # A port on which nobody listens.
+            closed.bind(("127.0.0.1", 0))
+            nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/m"
+            assert "no answer from" in page.evaluate(LOAD, nowhere)
+        assert page.evaluate(LOAD, "plain.tar") is None  # Servers may decompress.
+
+        # A copy in the cache that is damaged is downloaded again.
+        shutil.copy(archives["digits-en"], folder / "again.tar.gz")
+        page.evaluate(
+            """async url => (await caches.open("tynda-models"))
+            .put(url, new Response(new Uint8Array(4096)))""",
+            f"{url}/again.tar.gz",
+        )
+        assert page.evaluate(LOAD, "again.tar.gz") is None

@@ -1,0 +1,194 @@
+"""The web app, as `tynda serve` serves it, in a real browser where there is one."""
+
+import base64
+import re
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+
+import httpx
+
+from browsing import BUILT, MODELS, ROOT, WEB, chromium, python_texts
+from helpers import write_wav
+from serving import serving
+from tynda.compile import native
+from tynda.export import export_archive
+from tynda.sound import audio
+from tynda.store import library
+
+JFK = ROOT / "demo" / "jfk.flac"
+
+pytestmark = pytest.mark.skipif(not native.available(), reason="the kernels are not compiled")
+
+
+# ---- the server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("serve")) as running:
+        yield running
+
+
+def test_the_page_and_its_files_need_no_key(server):
+    page = httpx.get(server.url)
+    assert page.status_code == 200
+    assert "unsafe-inline" not in page.headers["Content-Security-Policy"]
+    names = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+    assert len(names) > 4
+    for name in [*names, "/sw.js", "/assets/engine.js", "/assets/engine.wasm"]:
+        answer = httpx.get(server.url + name)
+        assert answer.status_code == 200, name
+        assert answer.content == (BUILT / name[1:]).read_bytes()
+        again = httpx.get(server.url + name, headers={"If-None-Match": answer.headers["ETag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    plain = httpx.get(f"{server.url}/assets/engine.wasm", headers={"Accept-Encoding": "identity"})
+    assert "Content-Encoding" not in plain.headers
+    assert plain.headers["Content-Type"] == "application/wasm"
+    for name in ("/assets/none.js", "/sources.txt", "/assets/../web.py", "/web/models/none.tar.gz"):
+        answer = httpx.get(server.url + name)
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"]
+
+
+def test_models_are_downloaded_without_a_key(server, tmp_path):
+    export_archive(library.load("digits-en"), tmp_path / "m.tar.gz")
+    listed = httpx.get(f"{server.url}/web/models.json").json()
+    assert {model["name"] for model in listed} == set(MODELS)
+    found = next(model for model in listed if model["name"] == "digits-en")
+    answer = httpx.get(server.url + found["url"], timeout=60)
+    assert answer.content == (tmp_path / "m.tar.gz").read_bytes()
+    assert "immutable" in answer.headers["Cache-Control"]
+    part = httpx.get(server.url + found["url"], headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, answer.content[10:20])
+
+
+# ---- the app
+
+FAKE_MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
+READY = "button.record:not([disabled])"
+STORED = """() => new Promise((resolve, reject) => {
+  const request = indexedDB.open("tynda");
+  request.onsuccess = () => {
+    const all = request.result.transaction("entries").objectStore("entries").getAll();
+    all.onsuccess = async () => {
+      const last = all.result.at(-1);
+      const bytes = new Uint8Array(await last.wav.arrayBuffer());
+      const text = Array.from(bytes, c => String.fromCharCode(c)).join("");
+      resolve({ text: last.text, wav: btoa(text) });
+    };
+  };
+})"""
+
+
+@contextmanager
+def app(url, *arguments, **screen):
+    """The page of the app in a browser, whose model is loaded. Problems fail the test."""
+    problems = []
+    with chromium(*arguments) as browser:
+        context = browser.new_context(**{**PHONE, **screen})
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(url)
+        page.locator(READY).wait_for(timeout=60_000)
+        yield page
+    assert problems == []
+
+
+def record(page, seconds):
+    """Record for some seconds; returns the text that is shown."""
+    page.locator(READY).click()
+    page.get_by_role("button", name="Stop").wait_for()
+    page.wait_for_timeout(1000 * seconds)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Record").wait_for(timeout=60_000)
+    return page.locator("#text").text_content()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, name):
+    spoken = write_wav(tmp_path / "spoken.wav", audio.load(JFK))
+    microphone = [*FAKE_MICROPHONE, f"--use-file-for-fake-audio-capture={spoken}%noloop"]
+    with app(server.url, *microphone) as page:
+        page.get_by_label("Model").select_option(name)
+        page.locator(READY).wait_for(timeout=60_000)
+        sent = []
+        page.context.on("request", lambda request: sent.append(request.url))
+        text = record(page, 5)
+        stored = page.evaluate(STORED)
+        assert [url for url in sent if not url.endswith("/capture.js")] == []
+        (tmp_path / "a.wav").write_bytes(base64.b64decode(stored["wav"]))
+        assert [text] == [stored["text"]] == python_texts(name, [tmp_path / "a.wav"])
+        if name == "whisper-tiny.en":
+            assert "fellow Americans" in text
+        samples = audio.load(tmp_path / "a.wav")
+        assert 4 < len(samples) / 16000 < 8
+        assert np.abs(samples).max() > 0.05
+
+        # The history survives a reload, and can be played and deleted.
+        page.reload()
+        page.locator(READY).wait_for(timeout=60_000)
+        page.get_by_role("button", name="Play").click()
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_text("No recordings yet.").wait_for()
+        page.reload()
+        page.get_by_text("No recordings yet.").wait_for()
+
+
+def test_the_app_works_without_a_network(server):
+    with app(server.url, *FAKE_MICROPHONE) as page:
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        page.context.set_offline(True)
+        page.reload()
+        page.locator(READY).wait_for(timeout=60_000)
+        record(page, 1)
+        page.get_by_role("button", name="Delete").wait_for()
+
+
+def test_a_microphone_that_is_refused_is_one_line(server):
+    with app(server.url) as page:
+        page.locator(READY).click()
+        error = page.get_by_role("alert")
+        error.filter(has_text="microphone").wait_for()
+        assert error.text_content().count("\n") == 0
+        page.locator(READY).wait_for()
+
+
+def test_a_server_without_models_is_one_line(server):
+    with chromium() as browser:
+        page = browser.new_page()
+        page.route("**/web/models/*", lambda route: route.abort())
+        page.route("**/web/models.json", lambda route: route.fulfill(status=500))
+        page.goto(server.url)
+        page.get_by_role("alert").filter(has_text="the server does not answer").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(server, scheme):
+    axe = WEB / "node_modules" / "axe-core" / "axe.min.js"
+    narrow = {"viewport": {"width": 320, "height": 640}, "color_scheme": scheme}
+    with app(server.url, *FAKE_MICROPHONE, **narrow) as page:
+        record(page, 1)
+        width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert width[0] <= width[1] == 320
+        # By keyboard: each control is reached by Tab, and Enter presses it.
+        page.locator(READY).focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Stop").wait_for()
+        page.keyboard.press("Enter")
+        page.locator(READY).wait_for()
+        page.locator(READY).focus()
+        reached = []
+        for _ in range(4):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate("document.activeElement.textContent.slice(0, 6)"))
+        assert reached[:3] == ["Play", "Copy", "Delete"]
+        if not axe.exists():
+            pytest.skip("needs web/node_modules for axe: run `npm --prefix web ci`")
+        page.evaluate(axe.read_text("utf-8"))
+        found = page.evaluate("axe.run().then(({ violations }) => violations)")
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []

@@ -1,0 +1,106 @@
+// The microphone: mono samples at 16 kHz.
+import { RATE } from "../../engine/src/index.js";
+
+export interface RecorderOptions {
+  maxSeconds: number;
+  /** Called with the level of each block, from 0 (60 dB below the maximum) to 1, and the time. */
+  onLevel: (level: number, seconds: number) => void;
+  /** Called once the recording is as long as it may be. */
+  onFull: () => void;
+}
+
+const QUIETEST_DB = -60;
+
+/** A recording that runs. */
+export class Recorder {
+  private readonly blocks: Float32Array[] = [];
+  private count = 0;
+
+  private constructor(
+    private readonly stream: MediaStream,
+    private readonly context: AudioContext,
+  ) {}
+
+  /** Starts to record; rejects with an Error of one line where there is no microphone. */
+  static async start(options: RecorderOptions): Promise<Recorder> {
+    const stream = await microphone();
+    try {
+      const { context, source } = connected(stream);
+      await context.audioWorklet.addModule("/capture.js");
+      const recorder = new Recorder(stream, context);
+      const node = new AudioWorkletNode(context, "capture", { channelCount: 1, channelCountMode: "explicit" });
+      node.port.onmessage = ({ data }: MessageEvent<Float32Array>) => recorder.add(data, options);
+      source.connect(node).connect(context.destination); // The node's output is silence.
+      await context.resume();
+      return recorder;
+    } catch {
+      stream.getTracks().forEach((track) => track.stop());
+      throw new Error("the microphone cannot be read: close other programs that use it");
+    }
+  }
+
+  /** Ends the recording, and returns its samples. */
+  async stop(): Promise<Float32Array> {
+    this.stream.getTracks().forEach((track) => track.stop());
+    const rate = this.context.sampleRate;
+    await this.context.close();
+    const samples = new Float32Array(this.count);
+    let at = 0;
+    for (const block of this.blocks) {
+      samples.set(block, at);
+      at += block.length;
+    }
+    return rate === RATE ? samples : resampled(samples, rate);
+  }
+
+  private add(block: Float32Array, { maxSeconds, onLevel, onFull }: RecorderOptions): void {
+    const max = Math.floor(maxSeconds * this.context.sampleRate);
+    if (this.count >= max) return;
+    this.blocks.push(block.subarray(0, max - this.count));
+    this.count = Math.min(max, this.count + block.length);
+    const power = block.reduce((sum, x) => sum + x * x, 0) / block.length;
+    const level = 1 - (10 * Math.log10(power + 1e-12)) / QUIETEST_DB;
+    onLevel(Math.max(0, Math.min(1, level)), this.count / this.context.sampleRate);
+    if (this.count === max) onFull();
+  }
+}
+
+async function microphone(): Promise<MediaStream> {
+  if (!navigator.mediaDevices)
+    throw new Error("this page may not use the microphone: open it by https or on localhost");
+  const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false };
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio });
+  } catch (error) {
+    const name = error instanceof DOMException ? error.name : "";
+    if (name === "NotAllowedError")
+      throw new Error("the microphone was refused: allow it in the browser's settings of this page");
+    if (name === "NotFoundError") throw new Error("there is no microphone: connect one");
+    throw new Error("the microphone cannot be read: close other programs that use it");
+  }
+}
+
+/** A context with the microphone; some browsers connect one at its own rate only. */
+function connected(stream: MediaStream): { context: AudioContext; source: AudioNode } {
+  const context = new AudioContext({ sampleRate: RATE });
+  try {
+    return { context, source: context.createMediaStreamSource(stream) };
+  } catch {
+    void context.close();
+    const own = new AudioContext();
+    return { context: own, source: own.createMediaStreamSource(stream) };
+  }
+}
+
+async function resampled(samples: Float32Array, rate: number): Promise<Float32Array> {
+  const count = Math.floor((samples.length * RATE) / rate);
+  if (count === 0) return new Float32Array(0);
+  const context = new OfflineAudioContext(1, count, RATE);
+  const buffer = context.createBuffer(1, samples.length, rate);
+  buffer.copyToChannel(samples as Float32Array<ArrayBuffer>, 0);
+  const source = context.createBufferSource();
+  source.buffer = buffer;
+  source.connect(context.destination);
+  source.start();
+  return (await context.startRendering()).getChannelData(0);
+}

@@ -1,0 +1,91 @@
+// The recogniser compiled to WebAssembly: the functions of native/wasm/engine.cpp.
+import type { Files } from "./archive.js";
+
+interface Exports {
+  memory: WebAssembly.Memory;
+  _initialize(): void;
+  load(): number;
+  max_samples(): number;
+  samples_memory(count: number): number;
+  transcribe(samples: number, count: number): number;
+  text_data(): number;
+  text_size(): number;
+}
+
+/** The number of samples in a second. */
+export const RATE = 16000;
+
+/** A loaded model. Errors have one line; after one that stops the engine, there are only errors. */
+export class Engine {
+  private constructor(private readonly exports: Exports) {}
+
+  /**
+   * Reads the model. Throws an Error where the files are damaged, missing or those of something
+   * else, and where there is not enough memory.
+   */
+  static async load(module: WebAssembly.Module, files: Files): Promise<Engine> {
+    let exports: Exports;
+    const bytes = (at: number, length: number) => new Uint8Array(exports.memory.buffer, at, length);
+    const name = (at: number, length: number) => new TextDecoder().decode(bytes(at, length));
+    const view = () => new DataView(exports.memory.buffer);
+    const imports = {
+      files: {
+        size: (at: number, length: number) => files.size(name(at, length)),
+        read(at: number, length: number, offset: number, count: number, to: number): number {
+          const found = files.read(name(at, length), offset, count);
+          if (found) bytes(to, count).set(found);
+          return found ? 1 : 0;
+        },
+      },
+      env: { emscripten_notify_memory_growth: () => undefined },
+      // What the standard library of C++ imports: a clock, and an empty environment.
+      wasi_snapshot_preview1: {
+        clock_time_get(_clock: number, _precision: bigint, to: number): number {
+          view().setBigUint64(to, BigInt(Math.round(performance.now() * 1e6)), true);
+          return 0;
+        },
+        environ_sizes_get(count: number, size: number): number {
+          view().setUint32(count, 0, true);
+          view().setUint32(size, 0, true);
+          return 0;
+        },
+        environ_get: () => 0,
+        proc_exit(): void {
+          throw new Error("the engine stopped");
+        },
+      },
+    };
+    const instance = await WebAssembly.instantiate(module, imports);
+    exports = instance.exports as unknown as Exports;
+    exports._initialize();
+    const engine = new Engine(exports);
+    engine.checked(exports.load());
+    return engine;
+  }
+
+  /** The maximum number of samples of a recording. */
+  get maxSamples(): number {
+    return this.exports.max_samples();
+  }
+
+  /** The memory that the engine has, in bytes. */
+  get memory(): number {
+    return this.exports.memory.buffer.byteLength;
+  }
+
+  /** Returns the text of samples from -1 to 1 at 16 kHz. */
+  transcribe(samples: Float32Array): string {
+    const at = this.exports.samples_memory(samples.length);
+    if (!at) throw new Error("out of memory");
+    new Float32Array(this.exports.memory.buffer, at, samples.length).set(samples);
+    return this.checked(this.exports.transcribe(at, samples.length));
+  }
+
+  /** Returns the last text, which is an error where the engine `succeeded` not. */
+  private checked(succeeded: number): string {
+    const { memory, text_data, text_size } = this.exports;
+    const text = new TextDecoder().decode(new Uint8Array(memory.buffer, text_data(), text_size()));
+    if (!succeeded) throw new Error(text);
+    return text;
+  }
+}

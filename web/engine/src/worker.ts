@@ -1,0 +1,68 @@
+// The worker of a Recogniser: it downloads one model, and recognises one recording after the other.
+import { Archive, type Bytes } from "./archive.js";
+import { forget, keep, obtain } from "./download.js";
+import type { Answer, Request } from "./messages.js";
+import { Engine } from "./module.js";
+
+declare const self: DedicatedWorkerGlobalScope;
+
+class BlobBytes implements Bytes {
+  private readonly reader = new FileReaderSync();
+  constructor(private readonly blob: Blob) {}
+  get size(): number {
+    return this.blob.size;
+  }
+  read(offset: number, length: number): Uint8Array {
+    const slice = this.blob.slice(offset, offset + length);
+    return new Uint8Array(this.reader.readAsArrayBuffer(slice));
+  }
+}
+
+let engine: Engine | undefined;
+
+async function load(id: number, url: string): Promise<Engine> {
+  const compiled = WebAssembly.compileStreaming(fetch(new URL("../engine.wasm", import.meta.url)));
+  compiled.catch(() => undefined); // Its error is reported below.
+  for (;;) {
+    const { blob, isCached } = await obtain(url, (loaded, total) =>
+      answer({ kind: "progress", id, loaded, total }),
+    );
+    const module = await compiled.catch(() => {
+      throw new Error("the engine cannot be downloaded, or this browser has no WebAssembly SIMD");
+    });
+    try {
+      const loaded = await Engine.load(module, new Archive(new BlobBytes(blob)));
+      if (!isCached) await keep(url, blob);
+      return loaded;
+    } catch (error) {
+      if (!isCached) throw error;
+      await forget(url); // It is downloaded again.
+    }
+  }
+}
+
+async function handled(request: Request): Promise<Answer> {
+  const { id } = request;
+  if (request.kind === "load") {
+    engine = await load(id, request.url);
+    return { kind: "loaded", id, maxSamples: engine.maxSamples };
+  }
+  if (!engine) throw new Error("no model was loaded");
+  const started = performance.now();
+  const text = engine.transcribe(request.samples);
+  const seconds = (performance.now() - started) / 1000;
+  return { kind: "text", id, text, seconds, memory: engine.memory };
+}
+
+function answer(message: Answer): void {
+  self.postMessage(message);
+}
+
+self.onmessage = async ({ data }: MessageEvent<Request>) => {
+  try {
+    answer(await handled(data));
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    answer({ kind: "failed", id: data.id, message });
+  }
+};
