@@ -149,11 +149,19 @@ def test_the_app_works_without_a_network(server):
         page.get_by_role("button", name="Delete").wait_for()
 
 
-def test_a_microphone_that_is_refused_is_one_line(server):
-    with app(server.url) as page:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "there is no microphone: connect one"),
+        # Without a permission, and without anybody to ask for it, the browser refuses.
+        (FAKE_MICROPHONE[:1], "the microphone was refused: allow it in the browser's settings"),
+    ],
+)
+def test_no_microphone_is_one_line(server, arguments, said):
+    with app(server.url, *arguments) as page:
         page.locator(READY).click()
         error = page.get_by_role("alert")
-        error.filter(has_text="microphone").wait_for()
+        error.filter(has_text=said).wait_for()
         assert error.text_content().count("\n") == 0
         page.locator(READY).wait_for()
 
