@@ -1,4 +1,4 @@
-"""What the tests of the engine in WebAssembly and of the web app share."""
+"""Helpers of the tests of the engine in WebAssembly and of the web app."""
 
 import shutil
 from contextlib import contextmanager

@@ -16,6 +16,7 @@ from tynda.interrupts import held_back
 
 __all__ = [
     "check_readable",
+    "make_folder",
     "new_folder",
     "read_json",
     "read_text",
@@ -157,17 +158,19 @@ def whole_folder(path: Path, replaces: Callable[[Path], bool]) -> Iterator[Path]
         ) from None
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[None]:
-    """Create a folder where there is none; it is removed if the block writes nothing to it.
-
-    Raises `TyndaError` where it cannot be created.
-    """
-    missing = [each for each in (path, *path.parents) if not each.exists()]
+def make_folder(path: Path) -> None:
+    """Create a folder where there is none. Raises `TyndaError` where it cannot be created."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TyndaError(f"cannot create the folder {path} ({error.strerror})") from None
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Create a folder as `make_folder` does; it is removed if the block writes nothing to it."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    make_folder(path)
     try:
         yield
     finally:

@@ -5,10 +5,11 @@ Nothing here needs a key. ``make web`` builds the files from ``web/`` and ``nati
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import hashlib
-import tempfile
 import threading
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fastapi.responses import FileResponse, Response
 import tynda
 from tynda.archive import SUFFIX
 from tynda.export import export_archive
+from tynda.files import temporary_folder
 from tynda.serve.errors import ServeError
 from tynda.store import library
 
@@ -97,12 +99,13 @@ class _Archives:
     """Models as the engine reads them, each of which is exported once, when it is asked for."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix="tynda-web-")
+        self._lock, self._stack = threading.Lock(), ExitStack()
+        self._folder = self._stack.enter_context(temporary_folder())
+        atexit.register(self._stack.close)
 
     def find(self, name: str) -> Path:
         """Return the file of a model. Raises `TyndaError` where it cannot be exported."""
-        path = Path(self._folder.name, name + SUFFIX)
+        path = self._folder / f"{name}{SUFFIX}"
         with self._lock:
             if not path.exists():
                 export_archive(library.load(library.bundled()[name]), path)

@@ -32,11 +32,11 @@ def transcribe(
     `Session.transcribe`.
     """
     voices = diarizer.session()
-    found = session.transcribe(_heard(blocks, voices), on_progress)
+    found = session.transcribe(_shared(blocks, voices), on_progress)
     return replace(found, segments=attribute(found.segments, voices.finish()))
 
 
-def _heard(blocks: Iterable[Floats], voices: Diarization) -> Iterator[Floats]:
+def _shared(blocks: Iterable[Floats], voices: Diarization) -> Iterator[Floats]:
     for block in blocks:
         voices.add(block)
         yield block

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tynda.errors import TyndaError
+from tynda.files import make_folder
 from tynda.train import distil_recipe
 from tynda.train import recipe as recipes
 from tynda.train.distil import Distiller
@@ -90,10 +91,7 @@ def train(
 def _folder(output: Path | None, name: str) -> Path:
     """Create the folder of a run, and return it."""
     output = output or Path("runs") / name
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TyndaError(f"cannot create the folder {output} ({error.strerror})") from None
+    make_folder(output)
     return output
 
 

@@ -1,4 +1,4 @@
-// What a page and its worker tell each other.
+// The messages between a page and its worker.
 
 export type Request =
   | { kind: "load"; id: number; url: string }

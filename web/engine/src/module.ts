@@ -38,7 +38,7 @@ export class Engine {
         },
       },
       env: { emscripten_notify_memory_growth: () => undefined },
-      // What the standard library of C++ imports: a clock, and an empty environment.
+      // The standard library of C++ imports a clock and an environment, which is empty.
       wasi_snapshot_preview1: {
         clock_time_get(_clock: number, _precision: bigint, to: number): number {
           view().setBigUint64(to, BigInt(Math.round(performance.now() * 1e6)), true);
