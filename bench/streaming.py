@@ -8,7 +8,9 @@ time that a block takes is added to the audio's own. A word's latency is the tim
 the whole recording's text (by cross-attention, or by CTC) until it is final. A final word is
 unchanged if the first partial text with a word at its place had this word. ``--peer`` is a Whisper
 in CTranslate2's format, with which faster-whisper and local agreement write the same recordings in
-the same run; its latencies are to the same ends of words.
+the same run; its latencies are to the same ends of words. LongYAAL is the mean lag of words behind
+a speaker who speaks evenly (Polák et al. 2025, "Better Late Than Never"), by the authors' package
+``omnisteval``, without and with the time of computing; each recording is a segment.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omnisteval.data import Instance
+from omnisteval.scoring import YAALScorer
 
 import tynda
 from local_agreement import LocalAgreement, open_whisper, whole_text
@@ -89,6 +93,7 @@ class Contender:
     live: list[tuple[str, str]] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    segments: list[Instance] = field(default_factory=list)
     same: int = 0
     spent: float = 0.0
 
@@ -101,6 +106,17 @@ class Contender:
         live = listen(self.open(), samples)
         self.spent += time.process_time() - started
         self.live.append((reference, normalize(" ".join(live.words))))
+        seconds = len(samples) / audio.SAMPLE_RATE
+        self.segments.append(
+            Instance(
+                reference=reference,
+                source_length=seconds,
+                emission_cu=live.final_at,
+                emission_ca=[sum(pair) for pair in zip(live.final_at, live.took, strict=True)],
+                time_to_recording_end=seconds + 1,
+                longform=True,
+            )
+        )
         self.same += sum(a == b for a, b in zip(live.words, live.first_seen, strict=True))
         ours, theirs = [normalize(word) for word in live.words], [word for word, _ in ends]
         for i, j, count in SequenceMatcher(a=ours, b=theirs, autojunk=False).get_matching_blocks():
@@ -123,6 +139,8 @@ class Contender:
                 f"latency of {len(times)} words, {name}: median {statistics.median(times):.2f} s, "
                 f"95 % {times[int(0.95 * len(times))]:.2f} s"
             )
+        lags = [YAALScorer(computation_aware=aware)(self.segments) for aware in (False, True)]
+        print(f"LongYAAL {lags[0]:.2f} s, with computing {lags[1]:.2f} s")
 
 
 def draw(contenders: list[Contender], path: Path) -> None:
