@@ -49,6 +49,8 @@ class Live:
     """Seconds of computing until it was."""
     first_seen: list[str] = field(default_factory=list)
     """The word that was first shown at the place of each final one."""
+    seen_at: list[float] = field(default_factory=list)
+    """The second at which each word was first shown as it is, with the time of computing."""
 
 
 def blocks(samples: Any) -> Iterator[Any]:
@@ -59,7 +61,7 @@ def blocks(samples: Any) -> Iterator[Any]:
 
 
 def listen(session: Any, samples: Any) -> Live:
-    live, seen = Live(), dict[int, str]()
+    live, seen, shown = Live(), dict[int, str](), dict[int, tuple[str, float]]()
     done = 0  # words of utterances that have ended
     for number, block in enumerate([*blocks(samples), None]):
         started = time.perf_counter()
@@ -70,6 +72,8 @@ def listen(session: Any, samples: Any) -> Live:
             words = [word.text for word in each.segment.words]
             for i, word in enumerate(words):
                 seen.setdefault(done + i, word)
+                if shown.get(done + i, ("", 0.0))[0] != word:
+                    shown[done + i] = word, now + took
             for word in words[len(live.words) - done : each.final_words]:
                 live.words.append(word)
                 live.final_at.append(now)
@@ -77,6 +81,7 @@ def listen(session: Any, samples: Any) -> Live:
             if each.is_final:
                 done = len(live.words)
     live.first_seen = [seen[i] for i in range(len(live.words))]
+    live.seen_at = [shown[i][1] for i in range(len(live.words))]
     return live
 
 
@@ -93,6 +98,7 @@ class Contender:
     live: list[tuple[str, str]] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    shown: list[float] = field(default_factory=list)
     segments: list[Instance] = field(default_factory=list)
     same: int = 0
     spent: float = 0.0
@@ -123,6 +129,7 @@ class Contender:
             for k in range(count):
                 self.waits.append(live.final_at[i + k] - ends[j + k][1])
                 self.latencies.append(self.waits[-1] + live.took[i + k])
+                self.shown.append(live.seen_at[i + k] - ends[j + k][1])
 
     def report(self, seconds: float) -> None:
         rise = change(self.whole, self.live)
@@ -133,10 +140,15 @@ class Contender:
             f"to {100 * rise.high:+.2f}); {self.same / max(count, 1):.1%} of {count} final words "
             f"as first shown; {self.spent / seconds:.1%} of one core"
         )
-        for name, times in (("with computing", self.latencies), ("without", self.waits)):
+        for name, times in (
+            ("final, with computing", self.latencies),
+            ("final, without", self.waits),
+            ("shown, with computing", self.shown),
+        ):
             times.sort()
             print(
-                f"latency of {len(times)} words, {name}: median {statistics.median(times):.2f} s, "
+                f"latency of {len(times)} words until {name}: "
+                f"median {statistics.median(times):.2f} s, "
                 f"95 % {times[int(0.95 * len(times))]:.2f} s"
             )
         lags = [YAALScorer(computation_aware=aware)(self.segments) for aware in (False, True)]

@@ -119,6 +119,8 @@ class LiveDecoder(ABC):
     """The default of the seconds of audio after a word that two decodings agree on."""
     max_hold: ClassVar[float] = 1.2
     """The default of the seconds of audio after which any word but the last is final."""
+    show: ClassVar[float] = 0.3
+    """The default of the seconds of audio after which a word is shown."""
     language: str | None = None
     """Code of the language; None until it is known."""
 

@@ -74,9 +74,9 @@ class LiveSession:
         Raises `TyndaError` for a rate that is out of range.
         """
         self.settings = settings
-        self._step, self._hold, self._max_hold = (
+        self._step, self._hold, self._max_hold, self._show = (
             getattr(decoder, name) if (given := getattr(settings, name)) is None else given
-            for name in ("step", "hold", "max_hold")
+            for name in ("step", "hold", "max_hold", "show")
         )
         self._decoder, self._input = decoder, Ticks(_TICK, sample_rate)
         self._detector, self._endpointer = Detector(), Endpointer(settings)
@@ -146,7 +146,7 @@ class LiveSession:
 
     def _shown_count(self, seconds: float) -> int:
         """Return the number of words to show: not those at the very end, which are guesses."""
-        limit = seconds - self._hold
+        limit = seconds - self._show
         shown = self._final_count
         while shown < len(self._words) and self._words[shown].end <= limit:
             shown += 1

@@ -16,7 +16,10 @@ Seconds = Annotated[float, Range(0.05, 60)]
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """When audio is decoded, and when words are final. Raises `TyndaError` for invalid values."""
+    """When audio is decoded, and when words are shown and final.
+
+    Raises `TyndaError` for invalid values.
+    """
 
     step: Seconds | None = setting(
         None,
@@ -37,6 +40,13 @@ class LiveSettings:
         None,
         "Any word but the last is final when this much audio follows it, by default 1.2, and 0.4 "
         "for a model that encodes audio only once.",
+        heading=LIVE,
+        metavar="SECONDS",
+    )
+    show: Annotated[float, Range(0, 10)] | None = setting(
+        None,
+        "A word is shown when this much audio follows it, by default 0.3, and 0.2 for a model that "
+        "encodes audio only once. It may still change until it is final.",
         heading=LIVE,
         metavar="SECONDS",
     )

@@ -123,7 +123,7 @@ class IncrementalLiveDecoder(LiveDecoder):
     uses_context = False
     is_incremental = True
     max_seconds = 30.0
-    step, hold, max_hold = 0.1, 0.2, 0.4
+    step, hold, max_hold, show = 0.1, 0.2, 0.4, 0.2
 
     def __init__(
         self,
