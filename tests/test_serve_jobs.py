@@ -213,7 +213,7 @@ def test_corrected_is_what_has_a_correction(client):
 def endless(monkeypatch):
     """Let recordings never end: only who stops their transcription ends it."""
 
-    def transcribe(model, source, options, ticket, max_seconds, decode, on_progress):
+    def transcribe(model, source, options, ticket, max_seconds, decode, on_progress, diarizer):
         seconds = 0
         next(iter(decode(source, ticket)))
         while True:

@@ -110,7 +110,7 @@ def test_a_key_is_needed(server):
 @pytest.mark.parametrize(
     ("given", "param", "words"),
     [
-        ({"response_format": "diarized_json"}, "response_format", "must be one of"),
+        ({"response_format": "xml"}, "response_format", "must be one of"),
         ({"include": ["logprobs"]}, "include[]", "log-probabilities"),
         ({"temperature": 0.5}, "temperature", "digits-en does not support temperature"),
         ({"temperature": 2}, "temperature", "less than or equal to 1"),
@@ -120,7 +120,7 @@ def test_a_key_is_needed(server):
         ({"chunking_strategy": {"type": "server_vad"}}, "chunking_strategy", "other than"),
         ({"stream": True, "response_format": "srt"}, "stream", "json or text"),
         ({"stream": True, "prompt": "Names"}, "prompt", "does not support prompt"),
-        ({"known_speaker_names": ["A"]}, "known_speaker_names[]", "names of speakers"),
+        ({"known_speaker_names": ["A"]}, "known_speaker_references[]", "needs one of"),
         ({"language": "de"}, None, "does not know the language 'de'"),
     ],
 )

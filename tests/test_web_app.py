@@ -116,6 +116,8 @@ def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, 
     with app(server.url, *microphone) as page:
         page.get_by_label("Model").select_option(name)
         page.locator(READY).wait_for(timeout=60_000)
+        # Until the service worker has stored the page's own files, it asks for them.
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         sent = []
         page.context.on("request", lambda request: sent.append(request.url))
         text = record(page, 5)

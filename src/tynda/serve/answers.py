@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Collection
-from typing import Any, Literal
+from collections.abc import Collection, Iterator
+from itertools import count, product
+from string import ascii_uppercase
+from typing import Any, Literal, get_args
 
 from tynda import writers
+from tynda.speakers.profiles import is_stranger
 from tynda.transcript import Segment, Transcript
 
 __all__ = ["FORMATS", "MEDIA_TYPES", "Format", "answer", "event", "usage"]
 
-Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
-FORMATS: tuple[Format, ...] = ("json", "text", "srt", "verbose_json", "vtt")
+Format = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 MEDIA_TYPES = {
     "json": "application/json",
@@ -25,6 +28,7 @@ MEDIA_TYPES = {
     "srt": "application/x-subrip; charset=utf-8",
     "verbose_json": "application/json",
     "vtt": "text/vtt; charset=utf-8",
+    "diarized_json": "application/json",
 }
 """Format -> the content type of an answer."""
 
@@ -46,6 +50,8 @@ def answer(
             return _json({"text": transcript.text, "usage": usage(transcript.duration)})
         case "verbose_json":
             return _json(_verbose(transcript, granularities, task))
+        case "diarized_json":
+            return _json(_diarized(transcript))
 
 
 def usage(seconds: float | None) -> dict[str, Any]:
@@ -79,6 +85,40 @@ def _verbose(transcript: Transcript, granularities: Collection[str], task: str) 
     if "segment" in granularities:
         body["segments"] = [_segment(i, each) for i, each in enumerate(transcript.segments)]
     return body
+
+
+def _diarized(transcript: Transcript) -> dict[str, Any]:
+    """Return segments with speakers; those who are not known are A, B, C, ... as OpenAI has it."""
+    labels: dict[str | None, str] = {}
+    known = {each.speaker for each in transcript.segments if not is_stranger(each.speaker)}
+    letters = (name for name in _letters() if name not in known)
+    for segment in transcript.segments:
+        if segment.speaker not in labels:
+            is_known = segment.speaker in known
+            labels[segment.speaker] = str(segment.speaker) if is_known else next(letters)
+    return {
+        "task": "transcribe",
+        "duration": round(transcript.duration or 0.0, 3),
+        "text": transcript.text,
+        "segments": [
+            {
+                "type": "transcript.text.segment",
+                "id": f"seg_{i:03d}",
+                "start": round(segment.start, 3),
+                "end": round(segment.end, 3),
+                "text": segment.text,
+                "speaker": labels[segment.speaker],
+            }
+            for i, segment in enumerate(transcript.segments)
+        ],
+        "usage": usage(transcript.duration),
+    }
+
+
+def _letters() -> Iterator[str]:
+    """Yield A to Z, AA to ZZ, and so on."""
+    for length in count(1):
+        yield from map("".join, product(ascii_uppercase, repeat=length))
 
 
 def _segment(number: int, segment: Segment) -> dict[str, Any]:

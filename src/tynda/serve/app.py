@@ -21,6 +21,7 @@ from tynda.serve import (
     jobs,
     listen,
     realtime,
+    speakers,
     transcriptions,
     web,
 )
@@ -65,6 +66,8 @@ def create_app(service: Service, wyoming: socket.socket | None = None) -> FastAP
     app.state.sessions = listen.Sessions(service)
     app.include_router(transcriptions.router)
     app.include_router(commands.router)
+    app.include_router(speakers.uploads)
+    app.include_router(speakers.router)
     app.include_router(jobs.uploads)
     app.include_router(jobs.router)
     app.include_router(jobs.exports)

@@ -19,6 +19,7 @@ __all__ = [
     "Language",
     "ModelName",
     "Recording",
+    "SpeakerCount",
     "Temperature",
     "Text",
     "check_granularities",
@@ -64,6 +65,9 @@ Granularities = Annotated[
     list[Literal["word", "segment"]] | None, Form(alias="timestamp_granularities[]")
 ]
 Temperature = Annotated[float, Form(ge=0, le=1)]
+SpeakerCount = Annotated[
+    int | None, Form(ge=1, le=30, description="The number of speakers, where it is known.")
+]
 Answer = Annotated[str, Form(description=f"One of {', '.join(FORMATS)}.")]
 
 

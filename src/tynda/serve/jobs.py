@@ -21,6 +21,7 @@ from tynda.serve.fields import (
     Keywords,
     Language,
     ModelName,
+    SpeakerCount,
     Temperature,
     Text,
     check_granularities,
@@ -85,6 +86,8 @@ async def create(
     temperature: Temperature = 0.0,
     timestamp_granularities: Granularities = None,
     task: Annotated[Literal["transcribe", "translate"], Form()] = "transcribe",
+    diarize: Annotated[bool, Form(description="Whether to find who said what.")] = False,
+    speakers: SpeakerCount = None,
 ) -> Response:
     """Accept a recording, which is transcribed as /v1/audio/transcriptions would."""
     service = service_of(request)
@@ -100,7 +103,9 @@ async def create(
         with service.model.use() as loaded:
             check_options(loaded, options)
             loaded.options(**options)
-        asked = {"options": options, "task": task, "model": model}
+        asked: dict[str, Any] = {"options": options, "task": task, "model": model}
+        if diarize:
+            asked |= {"diarize": True, "speakers": speakers}
         row = service.store.accept(key.owner, data, asked, service.settings.max_jobs)
         service.jobs.notify()
         return _described(service, row)
@@ -197,11 +202,19 @@ def result(
         raise ServeError(
             error["status"], error["message"], param=error["param"], code=error["code"]
         )
+    asked = service.store.request(row)
+    if wanted == "diarized_json" and not asked.get("diarize"):
+        raise ServeError(
+            400,
+            "the job was created without diarize: it does not know who said what",
+            param="response_format",
+            code="invalid_value",
+        )
     body = answer(
         from_record(found["transcript"]),
         wanted,
         set(timestamp_granularities or ["segment"]),
-        service.store.request(row)["task"],
+        asked["task"],
     )
     return Response(body, media_type=MEDIA_TYPES[wanted])
 

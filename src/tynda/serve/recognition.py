@@ -14,6 +14,8 @@ from tynda.model import Model
 from tynda.serve.errors import ServeError
 from tynda.serve.workers import Ticket
 from tynda.sound.audio import SAMPLE_RATE
+from tynda.speakers.attribution import attribute, heard
+from tynda.speakers.diarize import Diarizer
 from tynda.transcript import Segment, Transcript
 
 __all__ = ["PARAMETERS", "Decode", "check_options", "limited", "transcribe"]
@@ -56,17 +58,23 @@ def transcribe(
     decode: Decode,
     on_text: Callable[[str], None] = lambda text: None,
     on_progress: Callable[[float], None] = lambda seconds: None,
+    diarizer: Diarizer | None = None,
 ) -> Transcript:
     """Transcribe the bytes of a file, or samples ``[n]`` at 16 kHz.
 
     ``decode`` decodes a file. ``on_text`` is called with what each segment adds to the text,
-    ``on_progress`` with the number of seconds that were transcribed. Raises `ServeError` for audio
-    longer than ``max_seconds`` and options that the model lacks, `TyndaError` for other mistakes,
-    and `Stopped` between two windows of the model once the ticket is stopped.
+    ``on_progress`` with the number of seconds that were transcribed. With a ``diarizer``, words and
+    segments have speakers, and words have times where the model can find them.
+
+    Raises `ServeError` for audio longer than ``max_seconds`` and options that the model lacks,
+    `TyndaError` for other mistakes, and `Stopped` between two windows of the model once the ticket
+    is stopped.
     """
     ticket.check()
     check_options(model, options)
-    session = model.session(**options)
+    chosen = model.options(**options)
+    session = model.session(chosen if diarizer is None else model.head.with_word_times(chosen))
+    voices = None if diarizer is None else diarizer.session()
     blocks: Iterable[Floats] = (
         decode(source, ticket)
         if isinstance(source, bytes)
@@ -79,8 +87,11 @@ def transcribe(
         ticket.check()
         on_progress(seconds)
 
+    blocks = limited(blocks, ticket, max_seconds)
     try:
-        for segment in session.segments(limited(blocks, ticket, max_seconds), advanced):
+        for segment in session.segments(
+            blocks if voices is None else heard(blocks, voices), advanced
+        ):
             segments.append(segment)
             on_text(session.text[shown:])
             shown = len(session.text)
@@ -88,6 +99,8 @@ def transcribe(
     except TyndaError:
         ticket.check()  # A stopped file ends early, which looks like damage.
         raise
+    if voices is not None:
+        segments = attribute(segments, voices.finish())
     return Transcript(session.text, segments, session.language, session.seconds)
 
 

@@ -20,6 +20,7 @@ from tynda.serve.running import Jobs
 from tynda.serve.settings import ServeSettings
 from tynda.serve.store.store import Store
 from tynda.serve.workers import Slots, Ticket, Workers
+from tynda.speakers.diarize import Diarizer
 from tynda.transcript import Transcript
 
 __all__ = ["Service"]
@@ -73,12 +74,16 @@ class Service:
         options: Mapping[str, Any],
         ticket: Ticket,
         on_text: Callable[[str], None] = lambda text: None,
+        diarizer: Callable[[], Diarizer | None] = lambda: None,
     ) -> Future[Transcript]:
-        """Let a worker transcribe a recording, see `recognition.transcribe` and `run`."""
+        """Let a worker transcribe a recording, see `recognition.transcribe` and `run`; it calls
+        ``diarizer``."""
 
         def compute(model: Model) -> Transcript:
             limit, decode = self.settings.max_seconds, self.decoder.decode
-            result = transcribe(model, source, options, ticket, limit, decode, on_text)
+            result = transcribe(
+                model, source, options, ticket, limit, decode, on_text, diarizer=diarizer()
+            )
             self.metrics.audio.inc(result.duration or 0.0)
             return result
 
@@ -88,10 +93,18 @@ class Service:
         """Let a worker compute with the model; the ticket is released when the worker has ended."""
 
         def compute() -> T:
+            with self.model.use() as model:
+                return function(model)
+
+        return self.work(compute, ticket)
+
+    def work(self, function: Callable[[], T], ticket: Ticket) -> Future[T]:
+        """Let a worker compute without the model, and otherwise as `run` does."""
+
+        def compute() -> T:
             try:
                 ticket.check()
-                with self.model.use() as model:
-                    return function(model)
+                return function()
             finally:
                 ticket.release()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import Response, StreamingResponse
 
-from tynda.serve.access import service_of
+from tynda.serve.access import authorize, service_of
 from tynda.serve.answers import MEDIA_TYPES, Format, answer, event
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.fields import (
@@ -21,6 +21,7 @@ from tynda.serve.fields import (
     Language,
     ModelName,
     Recording,
+    SpeakerCount,
     Temperature,
     Text,
     check_granularities,
@@ -31,9 +32,11 @@ from tynda.serve.fields import (
     word_times,
 )
 from tynda.serve.logs import log_error
+from tynda.serve.people import diarizer_of, known_speakers, speakers_of
 from tynda.serve.texts import Texts
 from tynda.serve.uploads import UploadRoute, disconnected, result_of, ticket_of
 from tynda.serve.workers import Ticket
+from tynda.speakers.diarize import Diarizer
 from tynda.transcript import Transcript
 
 __all__ = ["router"]
@@ -61,6 +64,7 @@ async def transcriptions(
     known_speaker_references: Annotated[
         list[str] | None, Form(alias="known_speaker_references[]")
     ] = None,
+    speakers: SpeakerCount = None,
 ) -> Response:
     """Transcribe a recording, as OpenAI's "Create transcription" documents it."""
     asked = language or ((languages or [""])[0] if len(languages or []) < 2 else None)
@@ -70,8 +74,6 @@ async def transcriptions(
         raise unsupported("include[]", "log-probabilities of tokens")
     if {chunking_strategy, chunking_type} != {"auto"}:
         raise unsupported("chunking_strategy", 'chunks other than "auto"')
-    if known_speaker_names or known_speaker_references:
-        raise unsupported("known_speaker_names[]", "names of speakers")
     wanted = format_of(response_format)
     granularities = set(timestamp_granularities or ["segment"])
     check_granularities(timestamp_granularities, wanted)
@@ -82,10 +84,21 @@ async def transcriptions(
             param="stream",
             code="invalid_value",
         )
+    known = known_speakers(known_speaker_names, known_speaker_references)
+    if (known or speakers) and wanted != "diarized_json":
+        raise ServeError(
+            400,
+            "speakers need the response_format diarized_json",
+            param="known_speaker_names[]" if known else "speakers",
+            code="invalid_value",
+        )
     options = decoder_options(asked, prompt, temperature, keywords)
     if "word" in granularities:
         options |= word_times(service_of(request))
-    return await _answered(request, file, model, options, wanted, granularities, stream=stream)
+    told_apart = (speakers, known) if wanted == "diarized_json" else None
+    return await _answered(
+        request, file, model, options, wanted, granularities, stream=stream, speakers=told_apart
+    )
 
 
 @router.post("/translations", responses=RESPONSES, response_class=Response)
@@ -98,10 +111,11 @@ async def translations(
     temperature: Temperature = 0.0,
 ) -> Response:
     """Translate a recording into English, as OpenAI's "Create translation" documents it."""
+    wanted = format_of(response_format)
+    if wanted == "diarized_json":
+        raise unsupported("response_format", "translations with speakers")
     options = {**decoder_options("", prompt, temperature), "task": "translate"}
-    return await _answered(
-        request, file, model, options, format_of(response_format), {"segment"}, task="translate"
-    )
+    return await _answered(request, file, model, options, wanted, {"segment"}, task="translate")
 
 
 async def _answered(
@@ -114,7 +128,10 @@ async def _answered(
     *,
     stream: bool = False,
     task: str = "transcribe",
+    speakers: tuple[int | None, Sequence[tuple[str, bytes]]] | None = None,
 ) -> Response:
+    """Answer a request; ``speakers`` are their number and those who are known, where it asks who
+    said what."""
     service = service_of(request)
     data = recording_of(service, file, model)
     ticket = ticket_of(request)
@@ -122,7 +139,16 @@ async def _answered(
         texts = Texts()
         future = service.submit(data, options, ticket, texts.put)
         return await _streamed(request, ticket, texts, future)
-    transcript = await result_of(request, ticket, service.submit(data, options, ticket))
+    owner = authorize(request, is_counted=False).owner
+
+    def diarizer() -> Diarizer | None:
+        if speakers is None:
+            return None
+        people = speakers_of(service.store.people, owner, service.settings.threads)
+        return diarizer_of(people, *speakers, lambda data: service.decoder.decode(data, ticket))
+
+    future = service.submit(data, options, ticket, diarizer=diarizer)
+    transcript = await result_of(request, ticket, future)
     body = answer(transcript, wanted, granularities, task)
     return Response(body, media_type=MEDIA_TYPES[wanted])
 

@@ -1,4 +1,5 @@
-"""Encryption at rest: each recording has a key of its own, which a master key wraps.
+"""Encryption at rest: each recording has a key of its own, which a master key wraps; so have the
+enrolled people of each user.
 
 Everything is AES-256-GCM (NIST SP 800-38D) with random nonces of 96 bits. Its associated data bind
 a ciphertext to its owner, its recording and its part, so that one that was edited, or moved to
@@ -14,10 +15,12 @@ from tynda.errors import TyndaError
 from tynda.sealing import KEY_BYTES, InvalidTag, open_sealed, seal
 from tynda.serve.master import MasterKeys
 
-__all__ = ["ObjectKey", "Vault", "VaultError", "Wrapped"]
+__all__ = ["PEOPLE", "ObjectKey", "Vault", "VaultError", "Wrapped"]
 
 _WRAPPING = "key"
 """The part of a recording that is its wrapped key."""
+PEOPLE = "people"
+"""The id that a user's enrolled people have; those of recordings are random."""
 
 
 class VaultError(TyndaError):
@@ -56,8 +59,8 @@ class ObjectKey:
 
     def _refused(self, part: str) -> VaultError:
         return VaultError(
-            f"the {part} of the recording {self._id} was changed, or belongs elsewhere: restore "
-            "it from a backup, or delete the recording"
+            f"the {part} of {_named(self._id)} was changed, or belongs elsewhere: restore it from "
+            f"a backup, or delete {_named(self._id)}"
         )
 
 
@@ -90,7 +93,11 @@ class Vault:
         master = self.masters.find(wrapped.master)
         if master is None:
             raise VaultError(
-                f"the recording {id_} needs the master key {wrapped.master}, which is not there: "
+                f"{_named(id_)} needs the master key {wrapped.master}, which is not there: "
                 "add it after the current one"
             )
         return ObjectKey(master.secret, owner, id_).open(_WRAPPING, wrapped.data)
+
+
+def _named(id_: str) -> str:
+    return "the enrolled people" if id_ == PEOPLE else f"the recording {id_}"

@@ -14,7 +14,7 @@ from tynda.heads.base import Session
 from tynda.speakers.diarize import Diarization, Diarizer, Turn
 from tynda.transcript import Segment, Transcript, Word
 
-__all__ = ["attribute", "transcribe"]
+__all__ = ["attribute", "heard", "transcribe"]
 
 Floats = NDArray[np.float32]
 
@@ -32,11 +32,12 @@ def transcribe(
     `Session.transcribe`.
     """
     voices = diarizer.session()
-    found = session.transcribe(_shared(blocks, voices), on_progress)
+    found = session.transcribe(heard(blocks, voices), on_progress)
     return replace(found, segments=attribute(found.segments, voices.finish()))
 
 
-def _shared(blocks: Iterable[Floats], voices: Diarization) -> Iterator[Floats]:
+def heard(blocks: Iterable[Floats], voices: Diarization) -> Iterator[Floats]:
+    """Yield the blocks of a recording, each after ``voices`` got it."""
     for block in blocks:
         voices.add(block)
         yield block

@@ -16,6 +16,7 @@ from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.samples import as_samples, is_samples
 from tynda.speakers.clusters import VoiceSpace, assign
+from tynda.speakers.profiles import stranger
 from tynda.speakers.voices import Speakers
 from tynda.speakers.windows import WindowEmbedder, Windows
 
@@ -99,7 +100,7 @@ class Diarizer:
         for speaker in dict.fromkeys(speakers.tolist()):
             known = self._known_as(voices[speakers == speaker].sum(0)) if self._known else None
             strangers += known is None
-            names[speaker] = known or f"speaker {strangers}"
+            names[speaker] = known or stranger(strangers)
         return names
 
     def _known_as(self, total: Floats) -> str | None:

@@ -6,12 +6,13 @@ import base64
 import binascii
 import json
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,15 @@ from tynda.errors import TyndaError
 from tynda.extras import install
 from tynda.files import write_whole
 
-__all__ = ["Profile", "ProfileStore"]
+__all__ = [
+    "Profile",
+    "ProfileStore",
+    "Profiles",
+    "from_bytes",
+    "is_stranger",
+    "stranger",
+    "to_bytes",
+]
 
 _BOUND = b"tynda\0speakers"
 """Associated data: a ciphertext of another kind is refused."""
@@ -43,6 +52,20 @@ class Profile:
         """The mean embedding ``[size]`` with length 1."""
         voice: NDArray[np.float32] = self.total / max(float(np.linalg.norm(self.total)), 1e-9)
         return voice
+
+
+class Profiles(Protocol):
+    """Where people are kept whose voices one model has embedded.
+
+    ``model`` is the fingerprint of the model in use. Both methods raise `TyndaError` where they
+    fail; `read` also where the people belong to another model.
+    """
+
+    def read(self, model: str) -> dict[str, Profile]:
+        """Return the people by name."""
+
+    def write(self, model: str, people: Mapping[str, Profile]) -> None:
+        """Replace all people."""
 
 
 class ProfileStore:
@@ -73,36 +96,12 @@ class ProfileStore:
             return {}
         except (OSError, ValueError) as error:
             raise TyndaError(f"cannot read {self.path} ({error})") from None
-        content = self._open(sealed)
-        try:
-            values = json.loads(content)
-            found = {name: _profile(name, about) for name, about in values["people"].items()}
-            of_model = values["model"]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise TyndaError(f"{self.path} is damaged: enrol the people again") from None
-        if found and of_model != model:
-            raise TyndaError(
-                f"{self.path} is of another model of voices: use that one, or another file of "
-                "profiles"
-            )
-        return found
+        return from_bytes(self._open(sealed), model, str(self.path))
 
     def write(self, model: str, people: Mapping[str, Profile]) -> None:
         """Replace the file. Raises `TyndaError` where it cannot be written."""
-        content = {
-            "model": model,
-            "people": {
-                p.name: {
-                    "total": [round(float(x), 6) for x in p.total],
-                    "recordings": p.recordings,
-                    "seconds": round(p.seconds, 2),
-                }
-                for p in people.values()
-            },
-        }
         key = self._key(may_create=True)
-        text = json.dumps(content, ensure_ascii=False).encode()
-        self._write(self.path, _sealing().seal(key, text, _BOUND))
+        self._write(self.path, _sealing().seal(key, to_bytes(model, people), _BOUND))
 
     def _open(self, sealed: bytes) -> bytes:
         sealing, key = _sealing(), self._key(may_create=False)
@@ -139,6 +138,51 @@ class ProfileStore:
         except OSError as error:
             raise TyndaError(f"cannot create {path.parent} ({error.strerror})") from None
         write_whole(path, data, mode=0o600)
+
+
+def stranger(number: int) -> str:
+    """Return the name of a speaker who is not enrolled, counted from 1."""
+    return f"speaker {number}"
+
+
+def is_stranger(name: str | None) -> bool:
+    """Return whether a speaker has a name of `stranger`, or none."""
+    return name is None or re.fullmatch(r"speaker \d+", name) is not None
+
+
+def to_bytes(model: str, people: Mapping[str, Profile]) -> bytes:
+    """Return people, and the fingerprint of the model that embedded them, as a JSON object."""
+    content = {
+        "model": model,
+        "people": {
+            p.name: {
+                "total": [round(float(x), 6) for x in p.total],
+                "recordings": p.recordings,
+                "seconds": round(p.seconds, 2),
+            }
+            for p in people.values()
+        },
+    }
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+def from_bytes(content: bytes, model: str, where: str) -> dict[str, Profile]:
+    """Return the people that `to_bytes` was given, by name.
+
+    ``where`` names the place in messages. Raises `TyndaError` for other bytes, and for people of
+    another model.
+    """
+    try:
+        values = json.loads(content)
+        found = {name: _profile(name, about) for name, about in values["people"].items()}
+        of_model = values["model"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise TyndaError(f"{where} is damaged: enrol the people again") from None
+    if found and of_model != model:
+        raise TyndaError(
+            f"{where} is of another model of voices: use that one, or enrol the people elsewhere"
+        )
+    return found
 
 
 def _sealing() -> ModuleType:

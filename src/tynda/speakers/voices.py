@@ -19,7 +19,7 @@ from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.samples import as_samples, is_samples
 from tynda.sound.vad import speech
-from tynda.speakers.profiles import Profile, ProfileStore
+from tynda.speakers.profiles import Profile, Profiles, ProfileStore, is_stranger
 from tynda.speakers.scoring import as_norm, probability
 from tynda.store.checkpoint import FALSE_ACCEPTANCE
 from tynda.weights.weight import floats
@@ -66,7 +66,7 @@ class Speakers:
     def __init__(
         self,
         model: Model | str | Path = DEFAULT,
-        store: ProfileStore | None = None,
+        store: Profiles | None = None,
         *,
         false_acceptance: float = 0.01,
         min_seconds: float = 0.5,
@@ -81,7 +81,7 @@ class Speakers:
         if not 0 <= min_seconds < math.inf:
             raise TyndaError(f"min_seconds must be 0 or more, not {min_seconds!r}")
         self.model = model if isinstance(model, Model) else load(model)
-        self.store = ProfileStore() if store is None else store
+        self.store: Profiles = ProfileStore() if store is None else store
         self._rate, self._min_seconds = false_acceptance, min_seconds
         about = self.model.header.decoding
         weights = self.model.checkpoint.weights
@@ -100,6 +100,17 @@ class Speakers:
         somebody with another name. Raises `TyndaError` for a name that is empty or has control
         characters, for no recording, and for one with too little speech; nothing is then changed.
         """
+        profile, twin = self.add(name, recordings)
+        if twin is not None:
+            warnings.warn(
+                f"{name} has the voice of {twin}, who is enrolled: one person needs one name",
+                stacklevel=2,
+            )
+        return profile
+
+    def add(self, name: str, recordings: Sequence[Any]) -> tuple[Profile, str | None]:
+        """Enrol as `enrol` does, without a warning; return the profile, and the name of somebody
+        else with the same voice."""
         _check_name(name)
         if not recordings:
             raise TyndaError(f"no recording of {name}: give one or more")
@@ -114,7 +125,7 @@ class Speakers:
                 )
         voices = [voice for voice, _ in found if voice is not None]
         added = Profile(name, np.sum(voices, axis=0), len(voices), sum(s for _, s in found))
-        self._warn_of_twins(added, people)
+        twin = self._twin(added, people)
         if (old := people.get(name)) is not None:
             added = replace(
                 added,
@@ -123,7 +134,7 @@ class Speakers:
                 seconds=old.seconds + added.seconds,
             )
         self.store.write(self._fingerprint, {**people, name: added})
-        return added
+        return added, twin
 
     def identify(self, recording: Any) -> Answer:
         """Return who of the enrolled people speaks in a recording, or that it is a stranger.
@@ -193,17 +204,14 @@ class Speakers:
             return None, seconds
         return self.model.encode(spoken[: int(_MAX_SECONDS * SAMPLE_RATE)]), seconds
 
-    def _warn_of_twins(self, added: Profile, people: Mapping[str, Profile]) -> None:
+    def _twin(self, added: Profile, people: Mapping[str, Profile]) -> str | None:
+        """Return the name of somebody else with the voice of a profile."""
         others = [p for p in people.values() if p.name != added.name]
         if not others:
-            return
+            return None
         scores = self.scores(others, added.voice)
-        if scores.max() >= self.threshold(len(others)):
-            twin = others[int(scores.argmax())].name
-            warnings.warn(
-                f"{added.name} has the voice of {twin}, who is enrolled: one person needs one name",
-                stacklevel=3,
-            )
+        best = int(scores.argmax())
+        return others[best].name if scores[best] >= self.threshold(len(others)) else None
 
 
 def speech_of(samples: Floats) -> tuple[Floats, float]:
@@ -229,6 +237,8 @@ def _check_name(name: str) -> None:
         raise TyndaError(f"a name has 1 to {_MAX_NAME} characters, not {str(name)[:40]!r}")
     if not name.isprintable():
         raise TyndaError(f"the name {name!r} has control characters: leave them out")
+    if is_stranger(name):
+        raise TyndaError(f"{name!r} is what strangers are called: choose another name")
 
 
 def _nobody(name: str, people: Mapping[str, Profile]) -> str:

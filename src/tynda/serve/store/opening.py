@@ -15,7 +15,7 @@ from tynda.serve.settings import ServeSettings
 from tynda.serve.store.database import Database
 from tynda.serve.store.files import make_folder, open_files
 from tynda.serve.store.store import Retention, Store
-from tynda.serve.store.tables import DELETED, Recording
+from tynda.serve.store.tables import DELETED, People, Recording
 from tynda.serve.vault import Vault
 
 __all__ = ["open_store"]
@@ -27,7 +27,7 @@ def open_store(settings: ServeSettings, environment: Mapping[str, str]) -> Store
     """Open the store, which is created where there is none.
 
     Raises `TyndaError` where its database or folders cannot be opened, and where a master key that
-    its recordings need is not there.
+    its content needs is not there.
     """
     folder = Path(settings.data) if settings.data else _default_folder()
     recordings = settings.recordings or str(folder / "recordings")
@@ -76,7 +76,7 @@ def _default_folder() -> Path:
 
 
 def _needed(database: Database) -> list[str]:
-    """Return the ids of the master keys that recordings need."""
+    """Return the ids of the master keys that recordings and enrolled people need."""
+    recordings = select(Recording.master).where(Recording.state != DELETED)
     with database.session() as session:
-        wanted = select(Recording.master).where(Recording.state != DELETED).distinct()
-        return sorted(session.scalars(wanted))
+        return sorted(session.scalars(recordings.union(select(People.master))))

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from tynda.serve.store.database import Database, StoreError
 from tynda.serve.store.files import Files
+from tynda.serve.store.people import PeopleStore
 from tynda.serve.store.tables import (
     ARRIVING,
     CANCELLED,
@@ -80,6 +81,7 @@ class Store:
         server must not do so for ever. ``clock`` returns seconds since 1970."""
         self.vault, self.lease_seconds, self._max_attempts = vault, lease_seconds, max_attempts
         self._database, self._files = database, files
+        self.people = PeopleStore(database, vault)
         self._retention, self._clock = retention, clock
 
     # Methods for owners
@@ -326,6 +328,7 @@ class Store:
                 old = Wrapped(row.master, row.wrapped)
                 new = self.vault.rewrap(row.owner, row.id, old)
                 row.master, row.wrapped, count = new.master, new.data, count + 1
+        count += self.people.rewrap()
         self._database.purge()
         return count
 

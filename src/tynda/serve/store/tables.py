@@ -1,4 +1,4 @@
-"""The one table of the store."""
+"""The tables of the store."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ __all__ = [
     "FAILED",
     "RUNNING",
     "WAITING",
+    "People",
     "Recording",
     "Table",
 ]
@@ -71,3 +72,19 @@ class Recording(Table):
     """When another server may begin the job again."""
     attempts: Mapped[int]
     """How often the job was begun."""
+
+
+class People(Table):
+    """The people whom one user has enrolled; their names and voices are encrypted together."""
+
+    __tablename__ = "people"
+
+    owner: Mapped[str] = mapped_column(String(100), primary_key=True)
+    version: Mapped[int]
+    """How often they were changed."""
+    master: Mapped[str] = mapped_column(String(16), index=True)
+    """Id of the master key that wraps the key of this version."""
+    wrapped: Mapped[bytes] = mapped_column(LargeBinary)
+    """The key of this version, encrypted by the master key."""
+    profiles: Mapped[bytes] = mapped_column(LargeBinary)
+    """Encrypted JSON of `tynda.speakers.profiles`."""
