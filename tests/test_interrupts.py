@@ -53,6 +53,36 @@ def ended(process):
     return process.returncode, stderr.decode()
 
 
+HIDING = """
+import os, signal, sys, time
+from tynda.cli import console, main
+
+def import_module(name):
+    try:
+        os.kill(os.getpid(), int(sys.argv.pop()))
+        time.sleep(10)
+    except BaseException:
+        raise ImportError("initialization failed") from None
+
+console.import_module = import_module
+main(["models", "list"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")]
+)
+def test_a_signal_that_a_library_turns_into_an_error_ends_the_command(number, code, said):
+    """Modules in C that are initialised just then answer with an ImportError."""
+    process = subprocess.run(
+        [sys.executable, "-c", HIDING, str(int(number))],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (process.returncode, process.stderr) == (code, said)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -79,18 +79,14 @@ class Commands(click.Group):
         try:
             with suppress(ValueError):  # only the main thread may set handlers
                 signal.signal(signal.SIGTERM, _terminate)
+                if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                    signal.signal(signal.SIGINT, _interrupt)
             return super().main(*args, **extra)
-        except TyndaError as error:
-            say(f"error: {error}")
-        except OSError as error:  # audio, models and transcripts have their own messages
-            _drop_stdout()
-            if error.errno in _FULL and error.filename is None:
-                say(f"error: cannot write the result ({error.strerror}): free disk space")
-            else:
-                where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-                say(f"error: {where}{error.strerror or error}")
-        except MemoryError:
-            say("error: out of memory: use a smaller model or shorter recordings")
+        except Exception as error:
+            # A library may turn the exception of a signal into one of its own.
+            if _signals:
+                _end_by_signal()
+            _say_error(error)
         sys.exit(1)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -104,7 +100,7 @@ class Commands(click.Group):
             with _visible_message():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
-            say("interrupted")
+            say(_INTERRUPTED)
             ctx.exit(130)
 
 
@@ -118,10 +114,46 @@ def _visible_message() -> Iterator[None]:
         raise
 
 
+def _say_error(error: Exception) -> None:
+    """Print the line of an error that is not a bug. Raises what is one."""
+    match error:
+        case TyndaError():
+            say(f"error: {error}")
+        case OSError():  # audio, models and transcripts have their own messages
+            _drop_stdout()
+            if error.errno in _FULL and error.filename is None:
+                say(f"error: cannot write the result ({error.strerror}): free disk space")
+            else:
+                where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+                say(f"error: {where}{error.strerror or error}")
+        case MemoryError():
+            say("error: out of memory: use a smaller model or shorter recordings")
+        case _:
+            raise error
+
+
+_signals: list[int] = []
+"""The signals that came to end this process."""
+_INTERRUPTED = "interrupted"
+
+
 def _terminate(*_: object) -> None:
     """End as an exception does, so that temporary files are removed and children stopped."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _signals.append(signal.SIGTERM)
     sys.exit(128 + signal.SIGTERM)
+
+
+def _interrupt(*_: object) -> None:
+    _signals.append(signal.SIGINT)
+    raise KeyboardInterrupt
+
+
+def _end_by_signal() -> NoReturn:
+    """Exit as the first signal has it."""
+    if _signals[0] == signal.SIGINT:
+        say(_INTERRUPTED)
+    sys.exit(128 + _signals[0])
 
 
 class _Closed(io.TextIOBase):
