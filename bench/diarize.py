@@ -1,7 +1,7 @@
 """Who said what: error rates on mixtures of recordings, time and memory.
 
     python bench/diarize.py --data DATA [--people tuned|new|librispeech] [--mixtures 20]
-        [--overlap 0.3] [--words MODEL | --hour | --figure FILE.png]
+        [--overlap 0.3] [--words MODEL | --live | --hour | --figure FILE.png]
 
 A mixture is a conversation of 1 to 5 people made of their recordings: turns of one to three
 sentences, gaps, or an overlap of 0.3 s to 2 s at three of ten changes of speaker; a room for half
@@ -31,10 +31,14 @@ import numpy as np
 import tynda
 from tynda import manifest
 from tynda.heads.base import Session
+from tynda.live.endpoint import Endpointer
+from tynda.live.settings import LiveSettings
 from tynda.manifest import Utterance
 from tynda.sound import audio
+from tynda.sound.silero import CHUNK, Detector
 from tynda.speakers.attribution import attribute
 from tynda.speakers.diarize import Diarizer, Turn
+from tynda.speakers.live import LiveDiarization
 from tynda.speakers.profiles import ProfileStore
 from tynda.speakers.voices import Speakers
 from tynda.speakers.windows import Windows
@@ -42,6 +46,7 @@ from tynda.train.augment import reverberate
 
 RATE = 16_000
 FRAME = 160
+TICK = 4 * CHUNK
 COUNTS = (1, 2, 3, 4, 5)
 People = dict[str, list[Utterance]]
 
@@ -174,6 +179,47 @@ def embedded(diarizer: Diarizer, samples: np.ndarray) -> Windows:
     return embedder.finish()
 
 
+def live_turns(diarizer: Diarizer, samples: np.ndarray) -> list[Turn]:
+    """Return the turns that a live session gives, each utterance's when it ends."""
+    voices, endpointer = LiveDiarization(diarizer), Endpointer(LiveSettings())
+    detector, found = Detector(), list[Turn]()
+    for i in range(0, len(samples), TICK):
+        block = samples[i : i + TICK]
+        endpointer.add(detector.add(block))
+        voices.add(block)
+        if endpointer.has_ended(ends_sentence=False):
+            endpointer.close()
+            found += voices.turns()
+    return found + voices.finish()
+
+
+def live_rates(mixer: Mixer, diarizer: Diarizer, mixtures: int, overlap: float) -> None:
+    """Print the rates of live sessions beside those of whole recordings."""
+    from pyannote.core import Segment, Timeline
+    from pyannote.metrics.diarization import DiarizationErrorRate
+
+    for count in COUNTS:
+        if count > len(mixer.pool):
+            continue
+        live, whole = (DiarizationErrorRate(collar=0.5) for _ in range(2))
+        right, seconds, taken = [], 0.0, 0.0
+        for seed in range(mixtures):
+            mixture = mixer.mixture(count, seed, overlap)
+            all_of_it = Timeline([Segment(0, mixture.seconds)])
+            truth = annotation(mixture.turns)
+            begin = time.process_time()
+            turns = live_turns(diarizer, mixture.samples)
+            taken += time.process_time() - begin
+            seconds += mixture.seconds
+            right.append(len({turn.speaker for turn in turns}) == count)
+            live(truth, annotation(turns), uem=all_of_it)
+            whole(truth, annotation(diarizer.turns(mixture.samples)), uem=all_of_it)
+        print(
+            f"{count} people: DER {abs(live):.1%} live, {abs(whole):.1%} of whole recordings; "
+            f"number right in {np.mean(right):.0%}; {taken / seconds:.1%} of one core"
+        )
+
+
 def rates(
     mixer: Mixer, diarizers: dict[int | None, Diarizer], mixtures: int, overlap: float
 ) -> None:
@@ -291,6 +337,7 @@ def main() -> None:
     parser.add_argument("--mixtures", type=int, default=20, help="for each number of people")
     parser.add_argument("--overlap", type=float, default=0.3, help="share of changes with overlap")
     parser.add_argument("--words", metavar="MODEL", help="cpWER with this model, instead of DER")
+    parser.add_argument("--live", action="store_true", help="DER of live sessions")
     parser.add_argument("--hour", action="store_true", help="time and memory, instead of DER")
     parser.add_argument("--figure", type=Path, help="draw one mixture, instead of DER")
     options = parser.parse_args()
@@ -300,6 +347,8 @@ def main() -> None:
     mixer = Mixer(options.data, people(options.data, options.people))
     if options.words:
         word_rates(mixer, diarizers[None], tynda.load(options.words), options.mixtures)
+    elif options.live:
+        live_rates(mixer, diarizers[None], options.mixtures, options.overlap)
     elif options.hour:
         hour(mixer, diarizers[None])
     elif options.figure:

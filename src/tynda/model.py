@@ -144,19 +144,27 @@ class Model:
         *,
         settings: LiveSettings | None = None,
         sample_rate: int = SAMPLE_RATE,
+        speakers: bool | int | Diarizer = False,
         **given: Any,
     ) -> LiveSession:
         """Return a session that is fed while somebody speaks.
 
         ``settings`` say when words are decoded and final; ``options``, which may also be ``given``
         one by one, are those of `transcribe`. ``sample_rate``, in hertz, is that of the samples
-        that will be fed. Raises `TyndaError` for options that do not fit the model.
+        that will be fed. With ``speakers``, as of `transcribe`, the words of an utterance that has
+        ended have the speaker. Raises `TyndaError` for options that do not fit the model, and where
+        `Diarizer` does.
         """
         from tynda.live.session import LiveSession  # Files are transcribed without it.
         from tynda.live.settings import LiveSettings
 
+        voices = None
+        if speakers is not False:
+            from tynda.speakers.live import LiveDiarization  # It imports this module.
+
+            voices = LiveDiarization(_diarizer(speakers))
         decoder = self.head.live(self._checked(options, given))
-        return LiveSession(decoder, settings or LiveSettings(), sample_rate)
+        return LiveSession(decoder, settings or LiveSettings(), sample_rate, voices)
 
     def commands(
         self, grammar: str | PathLike[str] | Grammar, options: Any = None, **settings: Any
@@ -254,12 +262,9 @@ class Model:
         on_progress: Progress | None,
     ) -> Transcript:
         from tynda.speakers.attribution import transcribe  # It imports this module.
-        from tynda.speakers.diarize import Diarizer
 
-        if not isinstance(speakers, Diarizer):
-            speakers = Diarizer(count=None if speakers is True else speakers)
         timed = self.head.with_word_times(self._checked(options, given))
-        return transcribe(self.head.session(timed), blocks, speakers, on_progress)
+        return transcribe(self.head.session(timed), blocks, _diarizer(speakers), on_progress)
 
     def segments(
         self,
@@ -300,6 +305,15 @@ class Model:
     def normalize(self) -> Callable[[str], str]:
         """The normaliser with which texts are scored."""
         return normalizer_of(self.header.languages)
+
+
+def _diarizer(speakers: bool | int | Diarizer) -> Diarizer:
+    """Return what tells speakers apart: an estimated number of them, a given one, or as it is."""
+    from tynda.speakers.diarize import Diarizer  # It imports this module.
+
+    if isinstance(speakers, Diarizer):
+        return speakers
+    return Diarizer(count=None if speakers is True else speakers)
 
 
 def _blocks(source: Any, sample_rate: int, track: int | None) -> Iterable[Floats]:

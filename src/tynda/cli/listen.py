@@ -6,14 +6,15 @@ import dataclasses
 import json
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 import tynda
 from tynda.cli.console import print_text
+from tynda.cli.diarization import SpeakersCommand, diarizer_of, speaker_options
 from tynda.cli.options import (
-    Sections,
     decoder_options,
     limited,
     model_options,
@@ -29,7 +30,7 @@ from tynda.store import library
 __all__ = ["listen"]
 
 
-@click.command(cls=Sections)
+@click.command(cls=SpeakersCommand)
 @click.argument("source", required=False, metavar="[-]")
 @click.option("--model", default=library.DEFAULT, show_default=True, help="As of transcribe.")
 @click.option(
@@ -41,6 +42,7 @@ __all__ = ["listen"]
     help="txt: a line for each utterance; jsonl: one JSON object for each change.",
 )
 @sound_options
+@speaker_options
 @setting_options(LiveSettings)
 @model_options()
 def listen(
@@ -49,6 +51,9 @@ def listen(
     format_: str,
     rate: int,
     device: str | None,
+    speakers: int | str | None,
+    profiles: Path | None,
+    key_file: Path | None,
     backend: Any,
     bits: int | None,
     threads: int | None,
@@ -68,7 +73,10 @@ def listen(
     options = decoder_options(recognizer, **given)
     is_piped = source == "-"
     session = recognizer.live(
-        options, settings=settings, sample_rate=rate if is_piped else SAMPLE_RATE
+        options,
+        settings=settings,
+        sample_rate=rate if is_piped else SAMPLE_RATE,
+        speakers=diarizer_of(speakers, profiles, key_file, backend, threads) or False,
     )
     show = _print_json if format_ == "jsonl" else _print_line
     with limited(threads):
@@ -93,7 +101,7 @@ def _print_json(segment: LiveSegment) -> None:
 
 def _print_line(segment: LiveSegment) -> None:
     """Print the text of an utterance; a terminal also shows it while it is being said."""
-    text = segment.segment.text
+    text = _text_of(segment)
     if not sys.stdout.isatty():
         if segment.is_final:
             print_text(text)
@@ -102,3 +110,12 @@ def _print_line(segment: LiveSegment) -> None:
     width = shutil.get_terminal_size().columns - 1
     sys.stdout.write("\r\x1b[K")
     print_text(text if segment.is_final else text[-width:], more=not segment.is_final)
+
+
+def _text_of(segment: LiveSegment) -> str:
+    """Return the text of an utterance; where speakers are known, a line for each turn."""
+    if all(word.speaker is None for word in segment.segment.words):
+        return segment.segment.text
+    from tynda.speakers.attribution import by_speaker
+
+    return "\n".join(f"{part.speaker}: {part.text}" for part in by_speaker(segment.segment))

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 import tynda
 from tynda import writers
 from tynda.cli.console import print_text, progress, say, visible
+from tynda.cli.diarization import SpeakersCommand, diarizer_of, speaker_options
 from tynda.cli.options import (
     PathName,
-    Sections,
     decoder_options,
     limited,
     model_options,
@@ -41,30 +41,8 @@ __all__ = ["transcribe"]
 
 Floats = NDArray[np.float32]
 
-_ESTIMATED = "estimated"
 
-
-class _Command(Sections):
-    """A command with an option whose value may be left out, though names of files may follow."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse as `click.Command` does; the value of ``--speakers`` is a number that follows."""
-        end = args.index("--") if "--" in args else len(args)
-        for i, arg in enumerate(args[:end]):
-            if arg == "--speakers" and not (i + 1 < end and args[i + 1].isdecimal()):
-                args[i] = f"--speakers={_ESTIMATED}"
-        return super().parse_args(ctx, args)
-
-
-def _count(ctx: click.Context, param: click.Parameter, given: str | None) -> int | str | None:
-    """Return a number of speakers, `_ESTIMATED`, or None."""
-    if given in (None, _ESTIMATED):
-        return given
-    number: int = click.IntRange(1, 1000)(given, param, ctx)
-    return number
-
-
-@click.command(cls=_Command)
+@click.command(cls=SpeakersCommand)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--model",
@@ -100,23 +78,7 @@ def _count(ctx: click.Context, param: click.Parameter, given: str | None) -> int
     metavar="HERTZ",
     help='The FILE "-" is raw audio at this rate, without a header: 16-bit little-endian, mono.',
 )
-@click.option(
-    "--speakers",
-    callback=_count,
-    metavar="[NUMBER]",
-    help="Say who speaks: enrolled people by name, others by number. The number of speakers is "
-    "estimated unless it is given.",
-)
-@click.option(
-    "--profiles",
-    type=PathName(dir_okay=False, path_type=Path),
-    help="File of the people whom --speakers may know; see tynda speakers.",
-)
-@click.option(
-    "--key-file",
-    type=PathName(dir_okay=False, path_type=Path),
-    help="Key of that file.",
-)
+@speaker_options
 @model_options()
 def transcribe(
     files: Sequence[str],
@@ -148,15 +110,12 @@ def transcribe(
         raise click.UsageError("--raw does not go with --audio-track: raw audio has no tracks")
     if decoding["n_best"] is not None and format_ != "json":
         raise click.UsageError(f"--n-best needs --format json: {format_} has a single text")
-    if speakers is None and (profiles or key_file):
-        raise click.UsageError("--profiles and --key-file are for --speakers: add it")
     targets = _targets(paths, output_dir, format_) if output_dir else {}
     recognizer = tynda.load(model, backend=backend, bits=bits, threads=threads)
     options = decoder_options(recognizer, **decoding)
     recognizer.prepare(options)  # errors in the options are reported once, not for every file
-    diarizer = None
-    if speakers is not None:
-        diarizer = _diarizer(speakers, profiles, key_file, backend, threads)
+    diarizer = diarizer_of(speakers, profiles, key_file, backend, threads)
+    if diarizer is not None:
         options = recognizer.head.with_word_times(options)
     live = format_ == "txt" and output_dir is None and len(paths) == 1 and diarizer is None
     failed = 0
@@ -189,22 +148,6 @@ def transcribe(
         if len(paths) > 1:
             say(f"{failed} of {len(paths)} files could not be transcribed")
         sys.exit(1)
-
-
-def _diarizer(
-    speakers: int | str,
-    profiles: Path | None,
-    key_file: Path | None,
-    backend: Any,
-    threads: int | None,
-) -> Diarizer:
-    from tynda.speakers.diarize import Diarizer  # Most text has no speakers.
-    from tynda.speakers.profiles import ProfileStore
-    from tynda.speakers.voices import DEFAULT, Speakers
-
-    model = tynda.load(DEFAULT, backend=backend, threads=threads)
-    people = Speakers(model, ProfileStore(profiles, key_file))
-    return Diarizer(people, None if isinstance(speakers, str) else speakers)
 
 
 def _with_speakers(

@@ -14,7 +14,7 @@ the blocks in which audio comes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ from tynda.live.ticks import Ticks
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.sound.silero import CHUNK, Detector
 from tynda.transcript import Segment, Word
+
+if TYPE_CHECKING:
+    from tynda.speakers.diarize import Turn
+    from tynda.speakers.live import LiveDiarization
 
 __all__ = ["LiveSegment", "LiveSession"]
 
@@ -48,7 +52,8 @@ class LiveSegment:
     """The words of an utterance so far; a later segment of the same utterance replaces it."""
 
     segment: Segment
-    """The words so far; ``start`` and ``end`` are seconds since the beginning of the session."""
+    """The words so far; ``start`` and ``end`` are seconds since the beginning of the session. Where
+    speakers are wanted, the words of an utterance that has ended have them."""
     final_words: int
     """Number of the segment's words that will not change any more."""
     is_final: bool
@@ -67,9 +72,14 @@ class LiveSession:
     """
 
     def __init__(
-        self, decoder: LiveDecoder, settings: LiveSettings, sample_rate: int = SAMPLE_RATE
+        self,
+        decoder: LiveDecoder,
+        settings: LiveSettings,
+        sample_rate: int = SAMPLE_RATE,
+        voices: LiveDiarization | None = None,
     ) -> None:
-        """``sample_rate`` is the rate in hertz of the samples that will come.
+        """``sample_rate`` is the rate in hertz of the samples that will come; ``voices`` says who
+        speaks.
 
         Raises `TyndaError` for a rate that is out of range.
         """
@@ -79,6 +89,9 @@ class LiveSession:
             for name in ("step", "hold", "max_hold", "show")
         )
         self._decoder, self._input = decoder, Ticks(_TICK, sample_rate)
+        self._voices = voices
+        self._turn: list[Turn] = []
+        """The last turn: a short utterance without one of its own has the same speaker."""
         self._detector, self._endpointer = Detector(), Endpointer(settings)
         self._audio = np.zeros(0, np.float32)  # the utterance, or the last moments of silence
         self._ticks = self._idle = 0
@@ -117,6 +130,8 @@ class LiveSession:
             self._endpointer.add(self._detector.add(rest))
             self._endpointer.add(self._detector.finish())
             self._audio = np.concatenate([self._audio, rest])
+            if self._voices is not None:
+                self._voices.add(rest)
         return found + self._end_utterance()
 
     def _tick(self, samples: Floats) -> list[LiveSegment]:
@@ -124,6 +139,8 @@ class LiveSession:
         self._ticks += 1
         endpointer.add(self._detector.add(samples))
         self._audio = np.concatenate([self._audio, samples])
+        if self._voices is not None:
+            self._voices.add(samples)
         if not endpointer.is_open:
             self._idle += 1
             if not self._words or self._idle * _TICK >= _MAX_PAUSE * SAMPLE_RATE:
@@ -238,4 +255,15 @@ class LiveSession:
         count = len(words) if is_final else self._final_count - self._ended_count
         if is_final:
             self._ended_count = self._final_count = stop
+            segment = self._with_speakers(segment)
         return [LiveSegment(segment, count, is_final)]
+
+    def _with_speakers(self, segment: Segment) -> Segment:
+        """Return an utterance that has ended with its speakers, where they are wanted."""
+        if self._voices is None:
+            return segment
+        from tynda.speakers.attribution import named  # Most text has no speakers.
+
+        turns = self._voices.finish() if self._input.is_finished else self._voices.turns()
+        self._turn = (turns or self._turn)[-1:]
+        return named([segment], turns or self._turn)[0]

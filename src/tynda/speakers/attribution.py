@@ -14,7 +14,7 @@ from tynda.heads.base import Session
 from tynda.speakers.diarize import Diarization, Diarizer, Turn
 from tynda.transcript import Segment, Transcript, Word
 
-__all__ = ["attribute", "heard", "transcribe"]
+__all__ = ["attribute", "by_speaker", "heard", "named", "transcribe"]
 
 Floats = NDArray[np.float32]
 
@@ -50,10 +50,16 @@ def attribute(segments: Sequence[Segment], turns: Sequence[Turn]) -> list[Segmen
     split where the speaker changes; its alternatives are then dropped, since they are of the whole.
     A segment without words has the speaker who speaks most in it. Without turns, nothing changes.
     """
+    return [part for segment in named(segments, turns) for part in by_speaker(segment)]
+
+
+def named(segments: Sequence[Segment], turns: Sequence[Turn]) -> list[Segment]:
+    """Return ``segments`` whose words have speakers as in `attribute`; one that has several
+    speakers has None itself."""
     if not turns:
         return list(segments)
     speakers = _Speakers(turns)
-    return [part for segment in segments for part in _parts(segment, speakers)]
+    return [_named(segment, speakers) for segment in segments]
 
 
 class _Speakers:
@@ -73,15 +79,21 @@ class _Speakers:
         return self._names[int(most)]
 
 
-def _parts(segment: Segment, speakers: _Speakers) -> Iterator[Segment]:
+def _named(segment: Segment, speakers: _Speakers) -> Segment:
     words = [
         replace(word, speaker=speakers(word.start, word.end))
         for word in segment.words
         if word.text.strip()
     ]
+    found = {word.speaker for word in words} or {speakers(segment.start, segment.end)}
+    return replace(segment, words=words, speaker=found.pop() if len(found) == 1 else None)
+
+
+def by_speaker(segment: Segment) -> Iterator[Segment]:
+    """Yield the parts of a segment with several speakers, or the segment itself."""
+    words = segment.words
     if len({word.speaker for word in words}) < 2:
-        speaker = words[0].speaker if words else speakers(segment.start, segment.end)
-        yield replace(segment, words=words, speaker=speaker)
+        yield segment
         return
     texts = zip(text_of_words(segment.text, words), words, strict=True)
     groups = [list(group) for _, group in groupby(texts, lambda pair: pair[1].speaker)]

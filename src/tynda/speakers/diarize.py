@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -20,7 +20,7 @@ from tynda.speakers.profiles import stranger
 from tynda.speakers.voices import Speakers
 from tynda.speakers.windows import WindowEmbedder, Windows
 
-__all__ = ["Diarization", "Diarizer", "Turn"]
+__all__ = ["Diarization", "Diarizer", "Turn", "turns_of"]
 
 Floats = NDArray[np.float32]
 
@@ -56,7 +56,7 @@ class Diarizer:
         ):
             raise TyndaError(f"the number of speakers must be 1 or more, not {count!r}")
         self._people = Speakers() if people is None else people
-        self._known, self._count = self._people.people(), count
+        self._known, self.count = self._people.people(), count
         self._space = VoiceSpace.of(self._people.cohort)
 
     def session(self) -> Diarization:
@@ -73,22 +73,23 @@ class Diarizer:
             session.add(block)
         return session.finish()
 
-    def embedder(self) -> WindowEmbedder:
-        """Return what embeds the speech of a recording."""
-        return WindowEmbedder(self._people.model.encode, self._people.cohort.shape[1])
+    def embedder(self, min_silence: float = 0.5) -> WindowEmbedder:
+        """Return what embeds the speech of a recording; see `Spans` for ``min_silence``."""
+        size = self._people.cohort.shape[1]
+        return WindowEmbedder(self._people.model.encode, size, min_silence)
+
+    def groups(self, voices: Floats) -> NDArray[np.integer]:
+        """Return the speaker ``[windows]``, counted from 0, of the embeddings of windows in the
+        order of time, ``[windows, size]``."""
+        owned = assign(voices, self._space, self.count)
+        found: NDArray[np.integer] = owned.argmax(1) if len(owned) else np.zeros(0, int)
+        return found
 
     def turns_of(self, windows: Windows) -> list[Turn]:
         """Return the turns of the windows of a recording, in the order of time."""
-        owned = assign(windows.voices, self._space, self._count)
-        speakers = owned.argmax(1) if len(owned) else np.zeros(0, int)
+        speakers = self.groups(windows.voices)
         names = self._names(windows.voices, speakers)
-        turns: list[Turn] = []
-        for (start, end), speaker in zip(windows.parts.tolist(), speakers.tolist(), strict=True):
-            name = names[speaker]
-            if turns and turns[-1].speaker == name and start - turns[-1].end < 1e-6:
-                start = turns.pop().start
-            turns.append(Turn(start, end, name))
-        return turns
+        return turns_of(windows.parts, [names[speaker] for speaker in speakers.tolist()])
 
     def _names(self, voices: Floats, speakers: NDArray[np.integer]) -> dict[int, str]:
         """Return the name of each speaker: an enrolled person's, or a number by first appearance.
@@ -98,18 +99,42 @@ class Diarizer:
         names: dict[int, str] = {}
         strangers = 0
         for speaker in dict.fromkeys(speakers.tolist()):
-            known = self._known_as(voices[speakers == speaker].sum(0)) if self._known else None
+            known = self.known_as(voices[speakers == speaker].sum(0))
             strangers += known is None
             names[speaker] = known or stranger(strangers)
         return names
 
-    def _known_as(self, total: Floats) -> str | None:
-        """Return who is enrolled with the voice that the sum ``total [size]`` has."""
-        voice = total / max(float(np.linalg.norm(total)), 1e-9)
-        scores = self._people.scores(self._known, voice)
+    def known_as(self, total: Floats) -> str | None:
+        """Return who is enrolled with the voice of the sum ``total [size]`` of embeddings."""
+        best = self.most_alike([person.total for person in self._known], total)
+        return None if best is None else self._known[best].name
+
+    def most_alike(
+        self, totals: Sequence[Floats], total: Floats, *, is_any: bool = False
+    ) -> int | None:
+        """Return which of ``totals [n][size]`` is of the same person as ``total [size]``, where
+        one is, or ``is_any`` says so; all are sums of embeddings."""
+        if not totals:
+            return None
+        scores = self._people.scores([_unit(each) for each in totals], _unit(total))
         best = int(scores.argmax())
-        enough = scores[best] >= self._people.threshold(len(self._known))
-        return self._known[best].name if enough else None
+        is_same = is_any or scores[best] >= self._people.threshold(len(totals))
+        return best if is_same else None
+
+
+def turns_of(parts: NDArray[np.float64], names: Sequence[str]) -> list[Turn]:
+    """Return the turns of windows: their parts ``[n, 2]`` in seconds, and who speaks in each."""
+    turns: list[Turn] = []
+    for (start, end), name in zip(parts.tolist(), names, strict=True):
+        if turns and turns[-1].speaker == name and start - turns[-1].end < 1e-6:
+            start = turns.pop().start
+        turns.append(Turn(start, end, name))
+    return turns
+
+
+def _unit(vector: Floats) -> Floats:
+    unit: Floats = vector / max(float(np.linalg.norm(vector)), 1e-9)
+    return unit
 
 
 class Diarization:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -177,17 +177,17 @@ class Speakers:
         rate = min(max(self._rate / people, FALSE_ACCEPTANCE[0]), FALSE_ACCEPTANCE[-1])
         return float(np.interp(math.log(rate), np.log(FALSE_ACCEPTANCE), self._thresholds))
 
-    def scores(self, profiles: Iterable[Profile], voice: Floats) -> NDArray[np.floating[Any]]:
-        """Return the normalised score ``[people]`` of a voice ``[size]`` with each profile."""
-        enrolled = np.array([p.voice for p in profiles])
-        scores: NDArray[np.floating[Any]] = as_norm(enrolled, voice[None], self.cohort)[:, 0]
-        return scores
+    def scores(self, voices: Sequence[Floats], voice: Floats) -> NDArray[np.floating[Any]]:
+        """Return the normalised score ``[n]`` of a voice ``[size]`` with each of ``voices``; all
+        have length 1."""
+        scores: NDArray[np.floating[Any]] = as_norm(np.array(voices), voice[None], self.cohort)
+        return scores[:, 0]
 
     def _answer(self, recording: Any, people: Mapping[str, Profile]) -> Answer:
         voice, seconds = self._embedding(recording)
         if voice is None:
             return Answer("too little speech", None, None, None, seconds)
-        scores = self.scores(people.values(), voice)
+        scores = self.scores([p.voice for p in people.values()], voice)
         best = int(scores.argmax())
         score = float(scores[best])
         chance = probability(score, *self._calibration)
@@ -209,7 +209,7 @@ class Speakers:
         others = [p for p in people.values() if p.name != added.name]
         if not others:
             return None
-        scores = self.scores(others, added.voice)
+        scores = self.scores([p.voice for p in others], added.voice)
         best = int(scores.argmax())
         return others[best].name if scores[best] >= self.threshold(len(others)) else None
 

@@ -43,26 +43,36 @@ class WindowEmbedder:
     of speech: 74 MB for ten hours and 128 numbers.
     """
 
-    def __init__(self, embed: Callable[[Floats], Floats], size: int) -> None:
-        """``embed`` gives the embedding ``[size]``, of length 1, of samples ``[n]`` at 16 kHz."""
+    def __init__(
+        self, embed: Callable[[Floats], Floats], size: int, min_silence: float = 0.5
+    ) -> None:
+        """``embed`` gives the embedding ``[size]``, of length 1, of samples ``[n]`` at 16 kHz;
+        ``min_silence`` is that of `Spans`."""
         self._embed, self._size = embed, size
-        self._detector, self._tape = SpeechDetector(_MAX_SPAN, pad=_PAD), Tape()
+        self._detector = SpeechDetector(_MAX_SPAN, pad=_PAD, min_silence=min_silence)
+        self._tape = Tape()
         self._parts: list[tuple[float, float]] = []
         self._voices: list[Floats] = []
 
     def add(self, samples: Floats) -> None:
         """Continue with float32 samples ``[n]`` at 16 kHz."""
         self._tape.append(samples)
-        self._take(self._detector.add(samples))
+        self._embed_spans(self._detector.add(samples))
         self._tape.forget(_sample(self._detector.settled))
 
     def finish(self) -> Windows:
-        """Return the windows of the whole recording, perhaps none."""
-        self._take(self._detector.finish())
-        voices = np.array(self._voices, np.float32).reshape(-1, self._size)
-        return Windows(np.array(self._parts, np.float64).reshape(-1, 2), voices)
+        """Return the windows of the whole recording, or since `take`; perhaps none."""
+        self._embed_spans(self._detector.finish())
+        return self.take()
 
-    def _take(self, spans: Sequence[tuple[float, float]]) -> None:
+    def take(self) -> Windows:
+        """Return the windows of the speech that has ended, and forget them."""
+        voices = np.array(self._voices, np.float32).reshape(-1, self._size)
+        parts = np.array(self._parts, np.float64).reshape(-1, 2)
+        self._voices, self._parts = [], []
+        return Windows(parts, voices)
+
+    def _embed_spans(self, spans: Sequence[tuple[float, float]]) -> None:
         for start, end in spans:
             windows = _windows(start, end)
             centres = windows.mean(1)
