@@ -32,13 +32,13 @@ class LiveSettings:
     hold: Annotated[float, Range(0, 10)] | None = setting(
         None,
         "A word that two decodings agree on is final when this much audio follows it, by default "
-        "0.6, and 0.2 for a model that encodes audio only once.",
+        "0.4, and 0.2 for a model that encodes audio only once.",
         heading=LIVE,
         metavar="SECONDS",
     )
     max_hold: Annotated[float, Range(0, 60)] | None = setting(
         None,
-        "Any word but the last is final when this much audio follows it, by default 1.2, and 0.4 "
+        "Any word but the last is final when this much audio follows it, by default 1.0, and 0.4 "
         "for a model that encodes audio only once.",
         heading=LIVE,
         metavar="SECONDS",
