@@ -115,11 +115,11 @@ class LiveDecoder(ABC):
     """Whether audio is encoded once, when it comes, so that decoding again costs little."""
     step: ClassVar[float] = 0.38
     """The default of the seconds between two decodings."""
-    hold: ClassVar[float] = 0.4
+    hold: ClassVar[float] = 0.6
     """The default of the seconds of audio after a word that two decodings agree on."""
-    max_hold: ClassVar[float] = 1.0
+    max_hold: ClassVar[float] = 1.2
     """The default of the seconds of audio after which any word but the last is final."""
-    show: ClassVar[float] = 0.3
+    show: ClassVar[float] = 0.6
     """The default of the seconds of audio after which a word is shown."""
     language: str | None = None
     """Code of the language; None until it is known."""

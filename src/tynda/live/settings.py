@@ -32,21 +32,22 @@ class LiveSettings:
     hold: Annotated[float, Range(0, 10)] | None = setting(
         None,
         "A word that two decodings agree on is final when this much audio follows it, by default "
-        "0.4, and 0.2 for a model that encodes audio only once.",
+        "0.4 for Whisper, 0.2 for a model that encodes audio only once, and 0.6 for others.",
         heading=LIVE,
         metavar="SECONDS",
     )
     max_hold: Annotated[float, Range(0, 60)] | None = setting(
         None,
-        "Any word but the last is final when this much audio follows it, by default 1.0, and 0.4 "
-        "for a model that encodes audio only once.",
+        "Any word but the last is final when this much audio follows it, by default 1 for "
+        "Whisper, 0.4 for a model that encodes audio only once, and 1.2 for others.",
         heading=LIVE,
         metavar="SECONDS",
     )
     show: Annotated[float, Range(0, 10)] | None = setting(
         None,
-        "A word is shown when this much audio follows it, by default 0.3, and 0.2 for a model that "
-        "encodes audio only once. It may still change until it is final.",
+        "A word is shown when this much audio follows it, by default 0.3 for Whisper, 0.2 for a "
+        "model that encodes audio only once, and 0.6 for others. It may still change until it is "
+        "final.",
         heading=LIVE,
         metavar="SECONDS",
     )

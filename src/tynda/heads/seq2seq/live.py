@@ -38,6 +38,7 @@ class WindowLiveDecoder(LiveDecoder):
     """Decodes with a model that has windows, whose cross-attention gives the words' times."""
 
     uses_context = True
+    hold, max_hold, show = 0.4, 1.0, 0.3
 
     def __init__(self, model: Checkpoint, network: Network, options: Options) -> None:
         self._network, self._front = network, model.frontend
