@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tynda.errors import TyndaError
 from tynda.interrupts import held_back
@@ -21,6 +21,7 @@ __all__ = [
     "read_json",
     "read_text",
     "temporary_folder",
+    "whole_file",
     "whole_folder",
     "write_whole",
 ]
@@ -118,6 +119,29 @@ def write_whole(
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
+        raise TyndaError(
+            f"cannot write {path} ({error.strerror}): choose another folder or free disk space"
+        ) from None
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file in UTF-8 to write to, which becomes ``path`` when the block ends without an
+    error; else an older file stays as it was. Raises `TyndaError` as `write_whole` does."""
+    import secrets
+
+    part = path.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        try:
+            with part.open("x", encoding="utf-8", newline="\n") as file:
+                yield file
+            os.replace(part, path)
+        finally:
+            with held_back():
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) != str(part):
+            raise
         raise TyndaError(
             f"cannot write {path} ({error.strerror}): choose another folder or free disk space"
         ) from None

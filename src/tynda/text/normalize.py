@@ -10,7 +10,7 @@ from typing import Final
 from tynda.errors import TyndaError
 from tynda.extras import install
 
-__all__ = ["NORMALIZERS", "basic", "english_letters", "normalizer_of"]
+__all__ = ["NORMALIZERS", "basic", "english_letters", "normalizer_of", "spell_figures"]
 
 
 def basic(text: str) -> str:
@@ -40,9 +40,7 @@ def english_letters(text: str) -> str:
     text = "".join(c for c in text if not unicodedata.combining(c))
     for pattern, spoken in ABBREVIATIONS:
         text = pattern.sub(spoken, text)
-    # The patterns below would take time that grows with the square of a run's length.
-    text = LONG_FIGURES.sub(lambda match: f" {_digits(match[0])} ", text)
-    text = _spell_figures(text)
+    text = spell_figures(text)
     for sign, spoken in SIGNS.items():
         text = text.replace(sign, f" {spoken} ")
     text = re.sub(r"[^a-z']|(?<![a-z])'|'(?![a-z])", " ", text)
@@ -138,7 +136,13 @@ CURRENCIES: Final = {
 DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def _spell_figures(text: str) -> str:
+def spell_figures(text: str) -> str:
+    """Return English with its numbers in words: years, ordinals, times, money, telephone numbers.
+
+    Capitals and signs stay as they are.
+    """
+    # The patterns would take time that grows with the square of a run's length.
+    text = LONG_FIGURES.sub(lambda match: f" {_digits(match[0])} ", text)
     for pattern, spell in FIGURES:
         text = pattern.sub(partial(_spaced, spell), text)
     return text
