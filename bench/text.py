@@ -13,10 +13,9 @@ import sys
 from pathlib import Path
 
 from language_id import distinct, firefox, libreoffice
-
 from tynda.text import language
 from tynda.text.clean import Cleaner, Settings
-from tynda.text.kazakh import ALPHABETS, VOWELS
+from tynda.text.kazakh import ALPHABETS
 from tynda.text.lines import Line
 
 TOTE = dict(zip("абвгғдежзкқлмнңопрстуұфхһчшы", "ابۆگعدەجزكقلمنڭوپرستۋۇفحھچشى", strict=True)) | {
@@ -82,9 +81,8 @@ def report_languages(texts: dict[str, list[str]], rng: random.Random) -> None:
         sizes = [sum(map(len, language.words(t))) for t in pair]
         right += sum(sizes) - abs(shares.get("kk", 0) * sum(sizes) - sizes[0])
         letters += sum(sizes)
-    print(
-        f"lines with a Kazakh and a Russian half: {both}; letters in the right one {right / letters:.4f}"
-    )
+    print(f"lines with a Kazakh and a Russian half: {both}")
+    print(f"  letters in the right language: {right / letters:.4f}")
 
 
 def report_scripts(lines: list[str]) -> None:
@@ -103,9 +101,8 @@ def report_scripts(lines: list[str]) -> None:
             pairs = list(zip(text.split(), back.split(), strict=False))
             words += len(text.split())
             same_words += sum(a == b for a, b in pairs)
-        print(
-            f"{name}: kept {found / len(lines):.3f}, words as before {same_words / words:.3f}, lines {same / len(lines):.3f}"
-        )
+        shares = (found / len(lines), same_words / words, same / len(lines))
+        print(f"{name}: kept, words and lines as before", *(f"{share:.3f}" for share in shares))
         print("   ", cleaner.counts.to_dict())
 
 

@@ -74,7 +74,7 @@ def text() -> None:
 @click.option(
     "--duplicates",
     type=Number(0, 1, min_open=True),
-    default=0.8,
+    default=0.7,
     show_default=True,
     help="Similarity to an earlier line from which on a line is dropped.",
 )

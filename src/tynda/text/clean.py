@@ -36,14 +36,14 @@ _ADDRESS: Final = re.compile(r"https?://|www\.|\S@\S|\S\.(?:com|org|net|kz|ru|ua
 
 @dataclass(frozen=True)
 class Settings:
-    """What a line must be in order to be kept."""
+    """The conditions that a line must meet in order to be kept."""
 
     language: str = "kk"
     min_words: int = 1
     max_words: int = 60
     min_share: float = 0.5
     """The minimum share of letters in words of the language."""
-    duplicates: float = 0.8
+    duplicates: float = 0.7
     """The similarity from which on a line is a duplicate."""
     remembered: int = 500_000
     """The number of lines with which each line is compared."""
@@ -75,7 +75,7 @@ class Counts:
         }
 
 
-class _Dropped(Exception):
+class _DroppedError(Exception):
     """A line is dropped, for a reason."""
 
 
@@ -93,9 +93,9 @@ class Cleaner:
             self.counts.read += 1
             try:
                 if line.text is None:
-                    raise _Dropped(line.problem)
+                    raise _DroppedError(line.problem)
                 text, changes = self._cleaned(line.text)
-            except _Dropped as reason:
+            except _DroppedError as reason:
                 self.counts.dropped[str(reason)] += 1
                 continue
             self.counts.kept += 1
@@ -113,7 +113,7 @@ class Cleaner:
         settings, changes = self.settings, list[str]()
         text = _plain(text)
         if _ADDRESS.search(text):
-            raise _Dropped("an address of the web")
+            raise _DroppedError("an address of the web")
         self._check_signs(text)
         if settings.language == "kk":
             text, script = _in_cyrillic(text)
@@ -127,22 +127,22 @@ class Cleaner:
             changes.append("figures")
         words = self._normalize(text).split()
         if len(words) < settings.min_words:
-            raise _Dropped("too few words")
+            raise _DroppedError("too few words")
         if len(words) > settings.max_words:
-            raise _Dropped("too many words")
+            raise _DroppedError("too many words")
         if is_repetitive(words):
-            raise _Dropped("repetition")
+            raise _DroppedError("repetition")
         if self._earlier.add(" ".join(words)):
-            raise _Dropped("a duplicate")
+            raise _DroppedError("a duplicate")
         return text, changes
 
     def _check_signs(self, text: str) -> None:
         letters = sum(map(str.isalpha, text))
         odd = len(_SIGNS.sub("", text))
         if not letters and not any(map(str.isdigit, text)):
-            raise _Dropped("no words")
+            raise _DroppedError("no words")
         if letters < _MIN_LETTERS * (letters + odd):
-            raise _Dropped("signs")
+            raise _DroppedError("signs")
 
     def _check_language(self, text: str) -> list[str]:
         """Return what is to be counted of a line in the language; other lines are dropped."""
@@ -151,13 +151,13 @@ class Cleaner:
         if guess is None:  # There are only figures.
             return []
         if kazakh.script_of(text) not in ("cyrillic", "latin"):
-            raise _Dropped("other script")
+            raise _DroppedError("other script")
         among = dict.fromkeys((own, *_COMPANIONS, guess.language))
         shares = language.shares(text, list(among))
         share = shares.get(own, 0.0)
         if share < self.settings.min_share:
             other = max(shares, key=lambda code: shares[code] * (code != own))
-            raise _Dropped(f"other language: {other}")
+            raise _DroppedError(f"other language: {other}")
         return ["mixed languages, kept"] if share < 1 else []
 
 
@@ -173,7 +173,7 @@ def _plain(text: str) -> str:
 
 
 def _in_cyrillic(text: str) -> tuple[str, str | None]:
-    """Return a Kazakh text in Cyrillic, and the script that it was in; other texts are unchanged."""
+    """Return a Kazakh text in Cyrillic, and the script that it was in; others are unchanged."""
     script = kazakh.script_of(text)
     if script == "arabic" and kazakh.is_tote(text):
         converted = kazakh.from_arabic(text)

@@ -52,7 +52,7 @@ class Duplicates:
     A text is a duplicate where its estimated similarity to one of them is at least ``threshold``.
     """
 
-    def __init__(self, threshold: float = 0.8, capacity: int = 500_000) -> None:
+    def __init__(self, threshold: float = 0.7, capacity: int = 500_000) -> None:
         self._threshold, self._capacity, self._count = threshold, capacity, 0
         slots = 1 << (2 * capacity - 1).bit_length()
         # Pages of zeros need no memory until something is written to them.

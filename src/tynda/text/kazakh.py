@@ -164,7 +164,8 @@ def _spelled(read: list[str]) -> str:
         before = out[-1] if out else ""
         after = read[i + 1] if i + 1 < len(read) else ""
         if c == _GLIDE:
-            is_glide = before in VOWELS - {"и"} if before else after in VOWELS
+            is_glide = before in VOWELS if before and before != "и" else after in VOWELS
+            is_glide &= not before or before in VOWELS
             out.append("й" if is_glide else "и")
         elif c in "ау" and before == "й" and (len(out) == 1 or out[-2] in VOWELS):
             out[-1] = "я" if c == "а" else "ю"

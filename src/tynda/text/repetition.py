@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 __all__ = ["is_repetitive"]
@@ -22,5 +23,5 @@ def is_repetitive(words: Sequence[str]) -> bool:
             run = run + 1 if words[i] == words[i - size] else 0
             if run >= size * (_TIMES - 1):
                 return True
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(itertools.pairwise(words))
     return len(words) >= _LONG and len(set(pairs)) < len(pairs) / 2
