@@ -14,7 +14,7 @@ __all__ = ["KEY", "Endpoint", "listed_lines", "prompt"]
 KEY = "OPENAI_API_KEY"
 """The environment variable with the key of an endpoint."""
 _NO_KEY = "none"
-"""What is sent where there is no key: servers on one's own machine need none."""
+"""The key that is sent where there is none: servers on one's own machine need no key."""
 _SECONDS = 120.0
 _RETRIES = 3
 _MAX_ANSWER = 100_000

@@ -70,7 +70,7 @@ class Pool:
 
 
 class Source(Protocol):
-    """What makes sentences."""
+    """A maker of sentences."""
 
     requests: int
     """Number of requests or draws of a round so far."""

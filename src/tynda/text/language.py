@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -82,18 +82,14 @@ def languages() -> tuple[str, ...]:
     return _model()[1]
 
 
+@lru_cache(1 << 16)
 def _costs(word: str) -> tuple[NDArray[np.float32], int]:
     """Return the cost of a word in each language, in nats, and the number of its n-grams."""
     table, codes = _model()
-    total, count, missing = np.zeros(len(codes), np.float32), 0, 0
-    for gram in _of_word(word):
-        count += 1
-        known = table.get(gram)
-        if known is None:
-            missing += 1
-        else:
-            total += known
-    return total + missing * (_MISSING / SCALE), count
+    found = [table.get(gram) for gram in _of_word(word)]
+    known = [costs for costs in found if costs is not None]
+    total = np.sum(known, axis=0) if known else np.zeros(len(codes), np.float32)
+    return total + np.float32((len(found) - len(known)) * _MISSING / SCALE), len(found)
 
 
 def cost(text: str, language: str) -> float:
