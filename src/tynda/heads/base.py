@@ -19,6 +19,7 @@ from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript
 
 __all__ = [
+    "AlignedWord",
     "CommandDecoder",
     "CommandMatch",
     "Exported",
@@ -161,6 +162,19 @@ class CommandDecoder(ABC):
         the audio is too short for any."""
 
 
+@dataclass(frozen=True)
+class AlignedWord:
+    """A word of a known text, or one of its letters, and when it was spoken, in seconds."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+    """The probability of the word or letter there, from 0 to 1."""
+    letters: Sequence[AlignedWord] = ()
+    """The letters or pieces of the word; none where the model does not tell their times."""
+
+
 class Head(ABC, Generic[O]):
     """A model's decoding method: immutable, and safe to share between threads."""
 
@@ -281,6 +295,17 @@ class Head(ABC, Generic[O]):
     @abstractmethod
     def live(self, options: O) -> LiveDecoder:
         """Return a decoder for a live recording. Raises `TyndaError` as `prepare` does."""
+
+    @abstractmethod
+    def align(
+        self, samples: Floats, words: Sequence[str], language: str | None = None
+    ) -> list[AlignedWord]:
+        """Return when each of the ``words``, which are normalised, is spoken in ``samples [n]``,
+        float32 at 16 kHz.
+
+        Raises `TyndaError` for words that the model cannot write, and for a text or a recording
+        that is too long.
+        """
 
     @abstractmethod
     def commands(self, graph: WordGraph, options: O) -> CommandDecoder:

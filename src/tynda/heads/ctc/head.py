@@ -16,8 +16,16 @@ from tynda.commands.graph import WordGraph
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
 from tynda.errors import TyndaError
-from tynda.heads.base import CommandDecoder, Exported, Head, LiveDecoder, LiveWord, Session
-from tynda.heads.ctc import chunks, ngram, paths, programs
+from tynda.heads.base import (
+    AlignedWord,
+    CommandDecoder,
+    Exported,
+    Head,
+    LiveDecoder,
+    LiveWord,
+    Session,
+)
+from tynda.heads.ctc import chunks, forced, ngram, paths, programs
 from tynda.heads.ctc.beam import beam_search
 from tynda.heads.ctc.commands import CTCCommands
 from tynda.heads.ctc.incremental import IncrementalLiveDecoder, live_words, with_look_ahead
@@ -212,6 +220,19 @@ class CTCHead(Head[CTCOptions]):
             return tokens
 
         return CTCCommands(graph, tokenizer, encode, network.log_probs)
+
+    def align(
+        self, samples: Floats, words: Sequence[str], language: str | None = None
+    ) -> list[AlignedWord]:
+        """See `Head.align`: by the best path of the text through all frames."""
+        network, _ = self.network(language)
+        tokenizer = network.model.tokenizer
+
+        def spelling(word: str) -> str:
+            return self._in_case(word, tokenizer)
+
+        frame = network.samples_per_frame
+        return forced.align(samples, words, network.log_probs, frame, tokenizer, spelling)
 
     def spelling_doubt(self, word: str) -> str | None:
         """See `Head.spelling_doubt`: a word needs the model's letters."""

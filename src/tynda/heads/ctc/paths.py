@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,14 @@ __all__ = [
     "check_log_probs",
     "greedy",
     "hypothesis",
+    "letter_log_probs",
     "spell",
 ]
 
 LogProbs = NDArray[np.float32]
+
+_MAX_STEPS = 1 << 26
+"""Frames times states whose steps are kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -101,29 +106,47 @@ def align(log_probs: LogProbs, tokens: Sequence[int], blank: int = 0) -> list[tu
         return []
     states = np.full(2 * len(tokens) + 1, blank)
     states[1::2] = tokens
-    # A path may have a probability of 0, so that an alignment always exists.
-    log_probs = np.maximum(log_probs.astype(np.float64), -1e9)
     may_skip = np.zeros(len(states), dtype=bool)
     may_skip[3::2] = states[3::2] != states[1:-2:2]
+    # The steps of all frames of a long recording would need much memory: only the scores before
+    # each block of frames are kept, and the steps within a block are found again on the way back.
+    block = frames if frames * len(states) <= _MAX_STEPS else math.isqrt(frames) + 1
     score = np.full(len(states), -np.inf)
-    score[:2] = log_probs[0, states[:2]]
-    # The number of states by which the best path to each state advanced in each frame.
-    came_from = np.zeros((frames, len(states)), dtype=np.int8)
+    score[0] = 0.0  # The state before the first frame, which may lead to the first two states.
+    before = [score]
+    for t in range(block, frames, block):
+        before.append(_advance(before[-1], log_probs[t - block : t], states, may_skip)[0])
+    first, last = [frames] * len(tokens), [0] * len(tokens)
+    state = -1
+    for i in range(len(before) - 1, -1, -1):
+        start = i * block
+        score, steps = _advance(before[i], log_probs[start : start + block], states, may_skip)
+        if state < 0:
+            state = len(states) - 1 if score[-1] > score[-2] else len(states) - 2
+        for t in range(start + len(steps) - 1, start - 1, -1):
+            if state % 2:
+                first[state // 2] = t
+                last[state // 2] = max(last[state // 2], t + 1)
+            state -= int(steps[t - start, state])
+    return list(zip(first, last, strict=True))
+
+
+def _advance(
+    score: NDArray[np.float64], log_probs: LogProbs, states: NDArray[Any], may_skip: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Return the scores of all states after some frames, and the number of states ``[frames,
+    states]`` by which the best path to each state advanced in each frame."""
+    # A path may have a probability of 0, so that an alignment always exists.
+    rows = np.maximum(log_probs.astype(np.float64), -1e9)
+    came_from = np.zeros((len(rows), len(states)), dtype=np.int8)
     options = np.full((3, len(states)), -np.inf)
-    for t in range(1, frames):
+    for t, row in enumerate(rows):
         options[0] = score
         options[1, 1:] = score[:-1]
         options[2, 2:] = np.where(may_skip[2:], score[:-2], -np.inf)
         came_from[t] = options.argmax(axis=0)
-        score = options.max(axis=0) + log_probs[t, states]
-    state = len(states) - 1 if score[-1] > score[-2] else len(states) - 2
-    first, last = [frames] * len(tokens), [0] * len(tokens)
-    for t in range(frames - 1, -1, -1):
-        if state % 2:
-            first[state // 2] = t
-            last[state // 2] = max(last[state // 2], t + 1)
-        state -= int(came_from[t, state])
-    return list(zip(first, last, strict=True))
+        score = options.max(axis=0) + row[states]
+    return score, came_from
 
 
 def hypothesis(
@@ -137,13 +160,13 @@ def hypothesis(
     [first, last) of each token; by default, `align` finds them."""
     if spans is None:
         spans = align(log_probs, tokens, tokenizer.blank)
-    letter_log_probs = _letter_log_probs(log_probs, tokens, spans, tokenizer.blank)
+    letters_log_probs = letter_log_probs(log_probs, tokens, spans, tokenizer.blank)
     words = [
         WordTiming(
             text=text,
             start=spans[letters[0]][0],
             end=spans[letters[-1]][1],
-            confidence=math.exp(sum(letter_log_probs[i] for i in letters) / len(letters)),
+            confidence=math.exp(sum(letters_log_probs[i] for i in letters) / len(letters)),
         )
         for letters in _words(tokenizer, tokens)
         if (text := tokenizer.decode(tokens[i] for i in letters).strip())
@@ -163,7 +186,7 @@ def _words(tokenizer: CTCTokenizer, tokens: list[int]) -> list[list[int]]:
     return words
 
 
-def _letter_log_probs(
+def letter_log_probs(
     log_probs: LogProbs, tokens: list[int], spans: list[tuple[int, int]], blank: int
 ) -> list[float]:
     """Return the log-probability of each token among all symbols except the blank, at the frame of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from tynda.commands.graph import WordGraph
 from tynda.compile.runs import Work
 from tynda.errors import TyndaError
-from tynda.heads.base import CommandDecoder, Exported, Head, LiveDecoder, Session
+from tynda.heads.base import AlignedWord, CommandDecoder, Exported, Head, LiveDecoder, Session
 from tynda.heads.embedding import programs
 from tynda.heads.embedding.options import EmbeddingOptions
 from tynda.sound.audio import SAMPLE_RATE
@@ -110,6 +111,12 @@ class EmbeddingHead(Head[EmbeddingOptions]):
 
     def commands(self, graph: WordGraph, options: EmbeddingOptions) -> CommandDecoder:
         """See `Head.commands`. Raises `TyndaError`."""
+        self._no_text()
+
+    def align(
+        self, samples: Floats, words: Sequence[str], language: str | None = None
+    ) -> list[AlignedWord]:
+        """See `Head.align`. Raises `TyndaError`."""
         self._no_text()
 
     def spelling_doubt(self, word: str) -> str | None:

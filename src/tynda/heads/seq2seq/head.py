@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from tynda.commands.graph import WordGraph
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Work
 from tynda.errors import TyndaError
-from tynda.heads.base import CommandDecoder, Exported, Head, LiveDecoder, Session
-from tynda.heads.seq2seq import batched, pieces, programs, sliding
+from tynda.heads.base import AlignedWord, CommandDecoder, Exported, Head, LiveDecoder, Session
+from tynda.heads.seq2seq import batched, forced, pieces, programs, sliding
 from tynda.heads.seq2seq.activity import Activity
 from tynda.heads.seq2seq.commands import Seq2SeqCommands
 from tynda.heads.seq2seq.live import PieceLiveDecoder, WindowLiveDecoder
@@ -199,6 +199,14 @@ class Seq2SeqHead(Head[Options]):
         if self.model.config.frames:  # Others do not have this option.
             options = replace(options, without_timestamps=True)
         return Seq2SeqCommands(graph, self.model, self.network, options, language, normalize)
+
+    def align(
+        self, samples: Floats, words: Sequence[str], language: str | None = None
+    ) -> list[AlignedWord]:
+        """See `Head.align`: by the attention of the decoder in one window."""
+        self.model.check_language(language)
+        known = language or first_language(self.network.tokenizer)
+        return forced.align(self.network, self.model.frontend, samples, words, known)
 
     def spelling_doubt(self, word: str) -> str | None:
         """See `Head.spelling_doubt`: a known word has few tokens, and any other one many."""
