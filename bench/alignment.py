@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from word_times import trim
 
 import tynda
 from tynda import manifest
@@ -21,6 +20,7 @@ from tynda.alignment import edges
 from tynda.errors import TyndaError
 from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
+from word_times import trim
 
 JOINED = 3
 

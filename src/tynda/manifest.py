@@ -10,7 +10,7 @@ from typing import Any
 
 from tynda.errors import TyndaError
 
-__all__ = ["MAX_TEXT", "Utterance", "read"]
+__all__ = ["MAX_TEXT", "Utterance", "read", "stream"]
 
 MAX_TEXT = 200_000
 """The maximum number of characters of a text: those of about four hours of speech."""
@@ -46,21 +46,31 @@ def read(path: str | os.PathLike[str], *, parts: bool = False) -> list[Utterance
         TyndaError: the file cannot be read, has no utterance, or has an invalid line; the
             message names the file and the line.
     """
+    utterances = list(stream(path, parts=parts))
+    if not utterances:
+        raise TyndaError(f"{path}: empty manifest, write one JSON object per line and recording")
+    return utterances
+
+
+def stream(
+    path: str | os.PathLike[str], *, parts: bool = False, texts: bool = True
+) -> Iterator[Utterance]:
+    """Yield the utterances of a manifest line by line; see `read`, whose other arguments and errors
+    are the same. Without ``texts``, a line need not have one, and "" stands for it.
+
+    An empty manifest yields nothing.
+    """
     if not os.fspath(path):
         raise TyndaError("the name of the manifest is empty: give a file")
     path = Path(path)
-    utterances = []
     for number, line in enumerate(_lines(path), start=1):
         try:
             if len(line) > _MAX_LINE:
                 raise _LineError(f"the line has more than {_MAX_LINE:,} bytes, shorten it")
             if line.strip():
-                utterances.append(_utterance(path, line, parts))
+                yield _utterance(path, line, parts, texts)
         except _LineError as error:
             raise TyndaError(f"{path}:{number}: {error}") from error
-    if not utterances:
-        raise TyndaError(f"{path}: empty manifest, write one JSON object per line and recording")
-    return utterances
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -79,7 +89,7 @@ class _LineError(Exception):
     """An error in a line of a manifest."""
 
 
-def _utterance(path: Path, line: bytes, parts: bool) -> Utterance:
+def _utterance(path: Path, line: bytes, parts: bool, texts: bool) -> Utterance:
     try:
         entry = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
@@ -88,6 +98,8 @@ def _utterance(path: Path, line: bytes, parts: bool) -> Utterance:
         raise _LineError("not a JSON object, write {...} with audio_filepath and text")
     audio = _string(entry, "audio_filepath")
     text = _string(entry, "text")
+    if text is None and not texts:
+        text = ""
     if audio is None or text is None:
         missing = "audio_filepath" if audio is None else "text"
         raise _LineError(f'no "{missing}", each line needs audio_filepath and text')
