@@ -46,7 +46,7 @@ def wav(tmp_path):
     ("segments", "reason"),
     [
         ([("Hello there.", 0.9)], None),
-        ([("Hello there.", 0.5)], "low confidence"),
+        ([("Hello there.", 0.4)], "low confidence"),
         ([("Hello", 0.9), ("there you", 0.2)], "low confidence"),  # (5 * 0.9 + 9 * 0.2) / 14
         ([("Hello", 0.2), ("there you all", 0.9)], None),
         ([], "no text"),

@@ -46,8 +46,8 @@ _VERSION = 1
 class LabelSettings:
     """The conditions that a recording and its text must meet."""
 
-    min_confidence: float = 0.6
-    max_disagreement: float = 0.3
+    min_confidence: float = 0.5
+    max_disagreement: float = 0.4
     """The maximum character errors of the texts of two models, for each character."""
     min_seconds: float = 0.5
     max_seconds: float = 20.0

@@ -33,14 +33,14 @@ __all__ = ["label"]
 @click.option(
     "--min-confidence",
     type=Number(0, 1),
-    default=0.6,
+    default=0.5,
     show_default=True,
     help="Minimum confidence of the teacher.",
 )
 @click.option(
     "--max-disagreement",
     type=Number(0, 1),
-    default=0.3,
+    default=0.4,
     show_default=True,
     help="Maximum character errors between the texts of both models, for each character.",
 )
