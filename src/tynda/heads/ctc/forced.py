@@ -18,8 +18,8 @@ __all__ = ["align"]
 
 Floats = NDArray[np.float32]
 
-_MAX_CELLS = 40_000_000_000
-"""Frames times states of an alignment, which take time: those of about two hours of speech."""
+_MAX_CELLS = 10_000_000_000
+"""Frames times states of an alignment, which take time: those of about an hour of speech."""
 
 
 def align(
