@@ -1,5 +1,6 @@
 import json
 import random
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -252,3 +253,12 @@ def test_the_pool_has_the_maximum(texts, text):
 def test_entries_of_an_answer():
     answer = 'Sure!\n1. "Play jazz."\n2) **Stop**\n- one more\n\n• “two”\nBye 3.'
     assert listed_lines(answer) == ["Play jazz.", "Stop", "one more", "two"]
+
+
+@pytest.mark.parametrize("missing", ["rapidfuzz.distance", "openai"])
+def test_a_missing_package_is_named(server, run, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    result = run("--endpoint", server.url, "--model", "m", "--count", "5")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert f"needs {missing.split('.')[0]}: " in result.stderr
+    assert "text" in result.stderr.split("pip install")[-1]
