@@ -1,5 +1,6 @@
 // The microphone: mono samples at 16 kHz.
 import { RATE } from "../../engine/src/index.js";
+import { Problem } from "./problem.js";
 
 export interface RecorderOptions {
   maxSeconds: number;
@@ -21,7 +22,7 @@ export class Recorder {
     private readonly context: AudioContext,
   ) {}
 
-  /** Starts to record; rejects with an Error of one line where there is no microphone. */
+  /** Starts to record; rejects with a Problem where there is no microphone. */
   static async start(options: RecorderOptions): Promise<Recorder> {
     const stream = await microphone();
     try {
@@ -35,7 +36,7 @@ export class Recorder {
       return recorder;
     } catch {
       stream.getTracks().forEach((track) => track.stop());
-      throw new Error("the microphone cannot be read: close other programs that use it");
+      throw new Problem("errorMicrophone");
     }
   }
 
@@ -66,17 +67,15 @@ export class Recorder {
 }
 
 async function microphone(): Promise<MediaStream> {
-  if (!navigator.mediaDevices)
-    throw new Error("this page may not use the microphone: open it by https or on localhost");
+  if (!navigator.mediaDevices) throw new Problem("errorInsecure");
   const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false };
   try {
     return await navigator.mediaDevices.getUserMedia({ audio });
   } catch (error) {
     const name = error instanceof DOMException ? error.name : "";
-    if (name === "NotAllowedError")
-      throw new Error("the microphone was refused: allow it in the browser's settings of this page");
-    if (name === "NotFoundError") throw new Error("there is no microphone: connect one");
-    throw new Error("the microphone cannot be read: close other programs that use it");
+    if (name === "NotAllowedError") throw new Problem("errorRefused");
+    if (name === "NotFoundError") throw new Problem("errorNoMicrophone");
+    throw new Problem("errorMicrophone");
   }
 }
 

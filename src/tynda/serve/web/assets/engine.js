@@ -1,1 +1,1 @@
-export{n as RATE,t as Recogniser}from"./src.js";
+export{r as EngineError,n as RATE,t as Recogniser}from"./src.js";

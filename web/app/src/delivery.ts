@@ -1,0 +1,119 @@
+// What waits for the server: recordings for a text, and those from which models may learn.
+//
+// All that is to be done stands in the entries, so that it goes on after a reload. Only the tab that
+// holds the lock of an entry (Web Locks) works on it, and a job has the id of its entry: whatever
+// was interrupted where, the server gets it once.
+import * as history from "./history.js";
+import { problemOf } from "./problem.js";
+import * as server from "./server.js";
+import { settings } from "./settings.js";
+
+const POLL_MS = 1000;
+const AGAIN_MS = 20_000;
+
+/** Does the work while nobody else, in whatever tab, works on an entry. */
+export function locked<T>(id: string, work: () => Promise<T>): Promise<T> {
+  return navigator.locks.request(`tynda.entry.${id}`, work) as Promise<T>;
+}
+
+/** Returns whether anything of an entry is to be sent, or deleted on the server. */
+export function isDue({ isWanted, isSent, isDeleted, learning, refusal }: history.Entry): boolean {
+  if (isDeleted || learning === "withdrawn") return isSent;
+  if (settings().policy === "device" || refusal) return false;
+  return isWanted || learning === "agreed" || (isSent && learning === "no");
+}
+
+/** Sends all that waits, now and whenever there may be a network again. */
+export function start(): void {
+  let isRunning = false;
+  let isAgain = false;
+  async function wake() {
+    isAgain = true;
+    if (isRunning) return;
+    isRunning = true;
+    while (isAgain) {
+      isAgain = false;
+      await all().catch(() => undefined); // The page shows that entries cannot be read.
+    }
+    isRunning = false;
+  }
+  for (const target of [window, document])
+    for (const event of ["online", "visibilitychange"]) target.addEventListener(event, () => void wake());
+  setInterval(() => void wake(), AGAIN_MS);
+  history.onChange(() => void wake());
+  void wake();
+}
+
+/** Lets the server be asked again that had no valid key. */
+export async function keyChanged(): Promise<void> {
+  for (const { id, refusal } of await history.entries())
+    if (refusal?.key === "errorKey" || refusal?.key === "errorNoKey")
+      await history.update(id, () => ({ refusal: null }));
+}
+
+/** Returns what a text of the server changes in an entry, whose text the user may have corrected. */
+export function texts({ text, segments, model }: server.Understood): history.Change {
+  return ({ isWanted }) =>
+    isWanted ? { text, segments, model, place: "server", isWanted: false, isCorrected: false } : {};
+}
+
+async function all(): Promise<void> {
+  const entries = await history.entries();
+  for (const { id } of entries.filter(isDue).reverse()) await locked(id, () => attempt(id));
+}
+
+async function attempt(id: string): Promise<void> {
+  const entry = await history.find(id);
+  if (!entry || !isDue(entry)) return;
+  try {
+    if (entry.isDeleted || entry.learning === "withdrawn") await takeBack(id);
+    else await deliver(entry);
+  } catch (cause) {
+    const problem = problemOf(cause);
+    const { key, detail } = problem;
+    if (!server.isLater(problem)) await history.update(id, () => ({ refusal: { key, detail } }));
+  }
+}
+
+async function deliver({ id, isSent, isWanted, learning, text, seconds, spoken }: history.Entry): Promise<void> {
+  if (isWanted || learning === "agreed") {
+    const wav = await history.recording(id);
+    // The server may have the recording from now on, whether its answer comes or not.
+    if (!isSent && !(await history.update(id, () => ({ isSent: true })))) return;
+    await server.send(id, { wav, seconds, spoken });
+  }
+  if (isWanted) await history.update(id, await finished(id));
+  if (learning === "agreed") {
+    await server.teach(id, oneLine(text));
+    // The user may have changed their mind, or the text, meanwhile.
+    await history.update(id, (now) => (now.learning === "agreed" && now.text === text ? { learning: "given" } : {}));
+  } else if (learning === "no") await takeBack(id);
+}
+
+/** Deletes a job, of which nothing is needed any more. */
+async function takeBack(id: string): Promise<void> {
+  await server.remove(id);
+  const entry = await history.update(id, ({ learning }) => ({
+    isSent: false,
+    learning: learning === "withdrawn" ? "no" : learning,
+  }));
+  if (entry?.isDeleted) await history.forget(id);
+}
+
+/** Waits for the end of a job, and returns what it changes. */
+async function finished(id: string): Promise<history.Change> {
+  for (;;) {
+    const job = await server.job(id);
+    if (job?.status === "done") return texts(await server.result(id));
+    if (job?.status !== "waiting" && job?.status !== "running") {
+      const detail = job?.error?.message ?? job?.status ?? "404";
+      return () => ({ isWanted: false, refusal: { key: "errorServer", detail } });
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+/** The server keeps a corrected text as one line. */
+function oneLine(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\s]+/gu, " ").trim();
+}
