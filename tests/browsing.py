@@ -58,7 +58,7 @@ def chromium(*arguments):
 
 FAKE_MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
-READY = "button.record:not([disabled])"
+READY = "button.record.idle:not([disabled])"
 
 KEPT = """async () => {
   const all = (source, ...names) => Promise.all(names.map(name => new Promise((resolve, reject) => {

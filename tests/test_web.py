@@ -323,6 +323,41 @@ def test_a_browser_writes_the_text_that_python_writes(static, archives, recordin
         assert page.evaluate(TRANSCRIBE, samples[0]) == expected[0]
 
 
+STREAM = """async encoded => {
+  const bytes = Uint8Array.from(atob(encoded), c => c.charCodeAt(0));
+  const samples = new Float32Array(bytes.buffer);
+  const seen = [], partial = [];
+  const whole = await window.model.transcribed(samples, { onSegment: s => seen.push(s) });
+  const stream = window.model.stream(text => partial.push(text));
+  for (let at = 0; at < samples.length; at += 1000) {
+    stream.feed(samples.slice(at, at + 1000));
+    if (at % 8000 == 0) await new Promise(resolve => setTimeout(resolve, 10));
+  }
+  const streamed = await stream.finish();
+  const of = ({ text, segments, confidence }) => ({ text, segments, confidence });
+  return { whole: of(whole), streamed: of(streamed), seen, partial };
+}"""
+
+
+def test_long_and_live_recordings_in_a_browser(static, recordings):
+    folder, url, _ = static
+    export_archive(library.load("digits-en"), folder / "short.tar.gz", 8)
+    samples = np.concatenate([audio.load(wav) for wav in recordings])
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(url)
+        assert page.evaluate(LOAD, "short.tar.gz") is None
+        found = page.evaluate(STREAM, encoded(samples))
+        assert found["streamed"] == found["whole"]
+        assert found["whole"]["segments"] == found["seen"]
+        assert len(found["seen"]) > 3
+        assert found["whole"]["text"] == " ".join(s["text"] for s in found["seen"])
+        # What is whole does not change any more.
+        assert len(found["partial"]) > 3
+        assert found["partial"][-1].startswith(found["seen"][0]["text"])
+        assert page.evaluate(STREAM, encoded(np.zeros(0)))["streamed"]["text"] == ""
+
+
 def test_models_that_cannot_be_loaded_in_a_browser(static, archives):
     folder, url, _ = static
     whole = archives["digits-en"].read_bytes()

@@ -118,6 +118,26 @@ def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, 
         page.get_by_text("No recordings yet.").wait_for()
 
 
+def test_text_is_shown_while_somebody_speaks(server, tmp_path):
+    spoken = write_wav(tmp_path / "spoken.wav", audio.load(ROOT / "demo" / "020070039.opus"))
+    with app(server.url, *speaking(spoken)) as page:
+        page.get_by_label("Model").select_option("digits-en")
+        page.wait_for_timeout(200)
+        page.locator(READY).wait_for(timeout=60_000)
+        page.locator(READY).click()
+        page.locator("#text", has_text="eight").wait_for(timeout=60_000)
+        assert page.locator("button.record").text_content() == "Stop"
+        assert page.locator("#text").get_attribute("aria-live") == "off"
+        page.get_by_role("button", name="Stop").click()
+        page.locator("#place", has_text="On this device").wait_for(timeout=60_000)
+        (entry,) = kept(page)["entries"]
+        assert page.inner_text("#text") == entry["text"]
+        # The text is that of the recording, however it was heard.
+        page.get_by_role("button", name="Recognise again").click()
+        page.locator("#place", has_text="On this device").wait_for(timeout=60_000)
+        assert kept(page)["entries"] == [entry]
+
+
 def test_the_app_works_without_a_network(server):
     with app(server.url, *FAKE_MICROPHONE) as page:
         page.evaluate("navigator.serviceWorker.ready.then(() => true)")

@@ -133,10 +133,6 @@ def test_the_device_is_preferred_and_asks_where_it_is_not_sure(server, digits, t
         assert "eight" in text
         assert "On this device" in page.inner_text("#place")
         assert [path for _, path in sent if path.startswith("v1")] == []
-
-        # After the digits, the microphone is silent: there are no words, which is no doubt.
-        assert record(page, 1) == "(no words)"
-        assert [path for _, path in sent if path.startswith("v1")] == []
     spoken = write_wav(tmp_path / "jfk.wav", audio.load(JFK))
     with app(server.url, *speaking(spoken)) as page:
         choose(page, "digits-en")
@@ -195,20 +191,20 @@ def test_a_recording_waits_for_the_network_and_is_delivered_once(server, digits,
         sent = requests_of(page)
         record(page, 4)
         assert "On this device" in page.inner_text("#place")
-        page.get_by_text("Waits for the server").wait_for()
+        page.get_by_text("Waits for the server", exact=True).wait_for()
         # A second tab, and a reload, without a network.
         other = page.context.new_page()
         other.goto(server.url)
-        other.get_by_text("Waits for the server").wait_for()
+        other.get_by_text("Waits for the server", exact=True).wait_for()
         page.reload()
-        page.get_by_text("Waits for the server").wait_for()
+        page.get_by_text("Waits for the server", exact=True).wait_for()
         assert server.service.store.counts() == {}
         sent.clear()
         accepted = count_jobs(server)
         page.context.set_offline(False)
         for tab in (page, other):
-            tab.get_by_text("On the server, digits-en").wait_for(timeout=60_000)
-            assert tab.get_by_text("Waits for the server").count() == 0
+            tab.locator(".when", has_text="On the server, digits-en").wait_for(timeout=60_000)
+            assert tab.get_by_text("Waits for the server", exact=True).count() == 0
         until(lambda: jobs_of(server) == [])  # The server keeps nothing that is not needed.
         assert posts(sent, "v1/jobs") == len(accepted) == 1
         found = kept(page)
@@ -238,7 +234,7 @@ def test_a_reload_in_the_middle_of_a_delivery(server, digits):
         page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         page.context.set_offline(True)
         record(page, 4)
-        page.get_by_text("Waits for the server").wait_for()
+        page.get_by_text("Waits for the server", exact=True).wait_for()
         accepted, lost = count_jobs(server), []
 
         def lose(route):
@@ -255,7 +251,7 @@ def test_a_reload_in_the_middle_of_a_delivery(server, digits):
         until(lambda: page.wait_for_timeout(100) or len(lost) > 1)
         page.unroute("**/result?*")
         page.reload()
-        page.get_by_text("On the server, digits-en").wait_for(timeout=60_000)
+        page.locator(".when", has_text="On the server, digits-en").wait_for(timeout=60_000)
         assert len(accepted) == 1
         until(lambda: jobs_of(server) == [])
 
@@ -328,11 +324,11 @@ def test_the_history_is_searched(server, digits):
     with app(server.url, *digits) as page:
         choose(page, "digits-en")
         record(page, 4)
-        record(page, 1)
+        record(page, 0.5)
         items = page.get_by_role("listitem")
         assert items.count() == 2
         page.get_by_label("Search").fill("EIGHT ")
-        page.get_by_text("Nothing found.").wait_for(state="detached")
-        assert items.count() == 1
+        items.nth(1).wait_for(state="detached")
+        assert "eight" in items.inner_text()
         page.get_by_label("Search").fill("nine hundred")
         page.get_by_text("Nothing found.").wait_for()

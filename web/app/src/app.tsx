@@ -1,10 +1,11 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { RATE } from "../../engine/src/index.js";
-import { created, dictate, type Result } from "./dictation.js";
+import { RATE, type Recogniser, type Stream } from "../../engine/src/index.js";
+import { created, dictate, isLive } from "./dictation.js";
 import { madeBy, textOf } from "./entrytext.js";
 import * as history from "./history.js";
 import { HistoryView } from "./historyview.js";
+import type { ModelInfo } from "./models.js";
 import { Problem, problemOf, said } from "./problem.js";
 import { Recorder } from "./recorder.js";
 import { useRecogniser } from "./recogniser.js";
@@ -12,7 +13,7 @@ import * as server from "./server.js";
 import { type Policy, useSettings } from "./settings.js";
 import { SettingsView } from "./settingsview.js";
 import { type Key, Speaker, SpeakerContext } from "./strings.js";
-import { decodeWav, encodeWav } from "./wav.js";
+import { asStored, encodeWav } from "./wav.js";
 
 type Phase = "idle" | "starting" | "recording" | "recognising" | "askingServer";
 
@@ -44,6 +45,7 @@ export function App() {
   const [problem, setProblem] = useState<Problem | null>(null);
   const [entries, setEntries] = useState<history.Entry[]>([]);
   const recorder = useRef<Recorder | undefined>(undefined);
+  const live = useRef<Stream | undefined>(undefined);
 
   const failed = (cause: unknown) => {
     setProblem(problemOf(cause));
@@ -58,16 +60,29 @@ export function App() {
     return history.onChange(() => void read());
   }, []);
 
-  async function start() {
+  function cleared() {
     setProblem(null);
     setShown(null);
+    setGrowing("");
+  }
+
+  async function start({ recogniser, model }: { recogniser: Recogniser; model: ModelInfo }) {
+    cleared();
     setPhase("starting");
-    const onLevel = (level: number, seconds: number) => {
-      setLevel(level);
-      setSeconds(seconds);
-    };
-    const onFull = () => void finish();
-    recorder.current = await Recorder.start({ maxSeconds: MAX_SECONDS, onLevel, onFull });
+    live.current = undefined;
+    recorder.current = await Recorder.start({
+      maxSeconds: MAX_SECONDS,
+      onLevel: (level, seconds) => {
+        setLevel(level);
+        setSeconds(seconds);
+      },
+      onSamples: (samples) => {
+        if (!live.current && !isLive(model)) return;
+        live.current ??= recogniser.stream(setGrowing);
+        live.current.feed(asStored(samples));
+      },
+      onFull: () => void finish(),
+    });
     setPhase("recording");
   }
 
@@ -76,34 +91,35 @@ export function App() {
     recorder.current = undefined;
     if (!running) return;
     setLevel(0);
+    setPhase("recognising");
     try {
       const recorded = await running.stop();
-      await recognise(created(recorded.length / RATE), recorded, encodeWav(recorded));
+      await recognise(created(recorded.length / RATE), encodeWav(recorded));
     } catch (cause) {
       failed(cause);
     }
   }
 
-  async function recognise(entry: history.Entry, samples: Float32Array, wav: Blob) {
+  /** Finds the text of a recording, by what has heard it live if there is that. */
+  async function recognise(entry: history.Entry, wav: Blob) {
     if (state.kind !== "ready") return;
-    setGrowing("");
-    setShown(null);
-    setProblem(null);
     setPhase("recognising");
-    const onServer = () => setPhase("askingServer");
-    const onSegment = ({ text }: { text: string }) => setGrowing((before) => `${before} ${text}`);
-    const { recogniser, model } = state;
-    const result: Result = await dictate(entry, samples, wav, { recogniser, model, onServer, onSegment });
-    setShown(result.entry);
-    setGrowing("");
-    setProblem(result.problem ?? null);
+    const { entry: result, problem } = await dictate(entry, wav, {
+      ...state,
+      live: live.current,
+      onServer: () => setPhase("askingServer"),
+      onSegment: ({ text }) => setGrowing((before) => `${before} ${text}`),
+    });
+    setShown(result);
+    setProblem(problem ?? null);
     setPhase("idle");
   }
 
   async function again(entry: history.Entry) {
+    cleared();
+    live.current = undefined;
     try {
-      const wav = await history.recording(entry.id);
-      await recognise(entry, await decodeWav(wav), wav);
+      await recognise(entry, await history.recording(entry.id));
     } catch (cause) {
       failed(cause);
     }
@@ -111,7 +127,7 @@ export function App() {
 
   function press() {
     if (phase === "recording") void finish();
-    else if (phase === "idle" && state.kind === "ready") start().catch(failed);
+    else if (phase === "idle" && state.kind === "ready") start(state).catch(failed);
   }
 
   const isBusy = phase !== "idle" && phase !== "recording";
@@ -130,7 +146,8 @@ export function App() {
             type="button"
             class={`record ${phase}`}
             onClick={press}
-            disabled={state.kind !== "ready" || isBusy}
+            disabled={phase === "idle" && state.kind !== "ready"}
+            aria-disabled={isBusy} // It keeps the focus, which it would lose if it were disabled.
           >
             {say(BUTTON[phase])}
           </button>
@@ -152,7 +169,7 @@ export function App() {
         </section>
         <section aria-labelledby="text-title">
           <h2 id="text-title">{say("text")}</h2>
-          <p id="text" aria-live="polite">
+          <p id="text" aria-live={phase === "recording" ? "off" : "polite"}>
             {entry ? textOf(entry, say) : growing.trim() || "\u00a0"}
           </p>
           <p id="place">{entry?.place ? madeBy(entry, speaker) : "\u00a0"}</p>

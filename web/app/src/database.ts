@@ -46,16 +46,27 @@ export function open(): Promise<IDBPDatabase<Schema>> {
 
 /** Returns the key of this device, which is made once. */
 function key(): Promise<CryptoKey> {
-  deviceKey ??= (async () => {
-    const algorithm = { name: "AES-GCM", length: BITS };
-    const made = await crypto.subtle.generateKey(algorithm, false, ["encrypt", "decrypt"]);
-    const transaction = (await open()).transaction("keys", "readwrite");
-    const found = await transaction.store.get(DEVICE); // Another tab may have been first.
-    if (!found) await transaction.store.put(made, DEVICE);
-    await transaction.done;
-    return found ?? made;
-  })();
+  deviceKey ??= foundOrMade();
+  deviceKey.catch(() => (deviceKey = undefined)); // There may be space for it later.
   return deviceKey;
+}
+
+async function foundOrMade(): Promise<CryptoKey> {
+  const algorithm = { name: "AES-GCM", length: BITS };
+  const made = await crypto.subtle.generateKey(algorithm, false, ["encrypt", "decrypt"]);
+  const transaction = (await open()).transaction("keys", "readwrite");
+  const found = await transaction.store.get(DEVICE); // Another tab may have been first.
+  if (!found) transaction.store.put(made, DEVICE).catch(() => undefined);
+  await written(transaction.done);
+  return found ?? made;
+}
+
+/** Waits for the end of a transaction, which tells why it failed; its requests tell only that. */
+async function written(done: Promise<void>): Promise<void> {
+  await done.catch((error: unknown) => {
+    const isFull = error instanceof DOMException && error.name === "QuotaExceededError";
+    throw isFull ? new Problem("errorSpace") : error;
+  });
 }
 
 function parameters(store: Store, id: string, iv: Uint8Array<ArrayBuffer>): AesGcmParams {
@@ -73,21 +84,18 @@ export async function unseal(store: Store, { id, iv, data }: Sealed): Promise<Ar
   return crypto.subtle.decrypt(parameters(store, id, iv), await key(), data);
 }
 
-/** Does the work; a lack of space is a Problem. */
-export async function kept<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw error instanceof DOMException && error.name === "QuotaExceededError" ? new Problem("errorSpace") : error;
-  }
+/** Writes all ciphertexts or none; rejects with a Problem where there is no space for them. */
+export async function put(all: Partial<Record<Store, Sealed>>): Promise<void> {
+  const stores = Object.keys(all) as Store[];
+  const transaction = (await open()).transaction(stores, "readwrite");
+  for (const store of stores) transaction.objectStore(store).put(all[store]!).catch(() => undefined);
+  await written(transaction.done);
 }
 
 /** Keeps a text that nobody else may read, such as the API key; an empty one is removed. */
 export async function keepSecret(id: string, text: string): Promise<void> {
-  const db = await open();
-  if (!text) return db.delete("secrets", id);
-  const sealed = await seal("secrets", id, new TextEncoder().encode(text));
-  await kept(() => db.put("secrets", sealed));
+  if (!text) return (await open()).delete("secrets", id);
+  await put({ secrets: await seal("secrets", id, new TextEncoder().encode(text)) });
 }
 
 /** Returns a text that was kept; an empty one where there is none. */

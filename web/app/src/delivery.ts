@@ -37,8 +37,8 @@ export function start(): void {
     }
     isRunning = false;
   }
-  for (const target of [window, document])
-    for (const event of ["online", "visibilitychange"]) target.addEventListener(event, () => void wake());
+  addEventListener("online", () => void wake());
+  document.addEventListener("visibilitychange", () => void wake());
   setInterval(() => void wake(), AGAIN_MS);
   history.onChange(() => void wake());
   void wake();

@@ -1,5 +1,5 @@
 // From a recording to its text: on this device, on the server, or on both.
-import type { Recogniser, Segment } from "../../engine/src/index.js";
+import type { Recogniser, Segment, Stream } from "../../engine/src/index.js";
 import * as delivery from "./delivery.js";
 import * as history from "./history.js";
 import type { ModelInfo } from "./models.js";
@@ -7,11 +7,13 @@ import { isForServer, isUnsure, knows } from "./policy.js";
 import { type Problem, problemOf } from "./problem.js";
 import * as server from "./server.js";
 import { settings } from "./settings.js";
-import { asStored } from "./wav.js";
+import { decodeWav } from "./wav.js";
 
 export interface Tools {
   recogniser: Recogniser;
   model: ModelInfo;
+  /** What has heard the same recording while it was spoken. */
+  live: Stream | undefined;
   /** Called when the server is asked. */
   onServer: () => void;
   /** Called for each piece of a long recording. */
@@ -45,17 +47,27 @@ export function created(seconds: number): history.Entry {
   };
 }
 
-/** Finds the text of samples and of their file; a recording that is not kept yet is kept first. */
+/** Returns whether text is shown while somebody speaks, which only this device can do. */
+export function isLive(model: ModelInfo): boolean {
+  const { policy, spoken } = settings();
+  return !isForServer(policy, model, spoken, 0) && knows(model, spoken);
+}
+
+/** Finds the text of a recording, which is kept first if it is not yet. */
 export function dictate(
   first: history.Entry,
-  samples: Float32Array,
   wav: Blob,
-  { recogniser, model, onServer, onSegment }: Tools,
+  { recogniser, model, live, onServer, onSegment }: Tools,
 ): Promise<Result> {
-  const { id, seconds, spoken } = first;
-  const { policy } = settings();
-  const isWanted = isForServer(policy, model, spoken, seconds);
-  let entry: history.Entry = { ...first, isWanted, isCorrected: false, refusal: null };
+  const { id, seconds } = first;
+  const { policy, spoken } = settings(); // They may have changed since it was recorded.
+  const fresh = {
+    spoken,
+    isWanted: isForServer(policy, model, spoken, seconds),
+    isCorrected: false,
+    refusal: null,
+  };
+  let entry: history.Entry = { ...first, ...fresh };
   let problem: Problem | undefined;
 
   /** Changes the entry, which may not have been kept. */
@@ -66,7 +78,8 @@ export function dictate(
     await work().catch((cause: unknown) => (problem ??= problemOf(cause)));
   }
   async function onDevice(): Promise<void> {
-    const { text, segments, confidence } = await recogniser.transcribed(asStored(samples), { onSegment });
+    const heard = live?.finish() ?? recogniser.transcribed(await decodeWav(wav), { onSegment });
+    const { text, segments, confidence } = await heard;
     await save(() => ({ text, segments, confidence, place: "device", model: model.name }));
   }
   async function onTheServer(): Promise<void> {
@@ -81,8 +94,7 @@ export function dictate(
   }
 
   return delivery.locked(id, async () => {
-    const { isWanted, isCorrected, refusal } = entry;
-    const isKept = await history.update(id, () => ({ isWanted, isCorrected, refusal }));
+    const isKept = await history.update(id, () => fresh);
     if (!isKept) await attempted(() => history.add(entry, wav));
     if (!entry.isWanted) await attempted(onDevice);
     if (entry.place === "device" && isUnsure(policy, entry.confidence)) await save(() => ({ isWanted: true }));

@@ -1,6 +1,6 @@
 // The recordings and their texts, which are kept on this device.
 import type { Segment } from "../../engine/src/index.js";
-import { kept, open, seal, type Sealed, unseal } from "./database.js";
+import { open, put, seal, type Sealed, unseal } from "./database.js";
 import type { Key } from "./strings.js";
 
 /** Whether models may learn from a recording: not asked, agreed, sent, or taken back. */
@@ -67,14 +67,7 @@ export async function add(entry: Entry, wav: Blob): Promise<void> {
   void navigator.storage?.persist?.(); // Otherwise a browser may delete it to free space.
   const text = await closed(entry);
   const audio = await seal("recordings", entry.id, await wav.arrayBuffer());
-  await kept(async () => {
-    const transaction = (await open()).transaction(["texts", "recordings"], "readwrite");
-    await Promise.all([
-      transaction.objectStore("texts").put(text),
-      transaction.objectStore("recordings").put(audio),
-      transaction.done,
-    ]);
-  });
+  await put({ texts: text, recordings: audio });
   told();
 }
 
@@ -87,8 +80,7 @@ export function update(id: string, change: Change): Promise<Entry | undefined> {
     const before = await find(id);
     if (!before || before.isDeleted) return before;
     const entry = { ...before, ...change(before) };
-    const text = await closed(entry);
-    await kept(async () => (await open()).put("texts", text));
+    await put({ texts: await closed(entry) });
     told();
     return entry;
   });
@@ -108,8 +100,8 @@ export function remove(id: string): Promise<void> {
       transaction.done,
     ]);
     if (before?.isSent) {
-      const rest = await closed({ ...before, text: "", segments: [], isDeleted: true });
-      await (await open()).put("texts", rest);
+      const rest = { ...before, text: "", segments: [], isDeleted: true };
+      await put({ texts: await closed(rest) });
     }
     told();
   });

@@ -1,11 +1,14 @@
 // The microphone: mono samples at 16 kHz.
 import { RATE } from "../../engine/src/index.js";
+import { joined } from "../../engine/src/stream.js";
 import { Problem } from "./problem.js";
 
 export interface RecorderOptions {
   maxSeconds: number;
   /** Called with the level of each block, from 0 (60 dB below the maximum) to 1, and the time. */
   onLevel: (level: number, seconds: number) => void;
+  /** Called with the samples of each block, but only where the browser records at 16 kHz. */
+  onSamples: (samples: Float32Array) => void;
   /** Called once the recording is as long as it may be. */
   onFull: () => void;
 }
@@ -16,6 +19,7 @@ const QUIETEST_DB = -60;
 export class Recorder {
   private readonly blocks: Float32Array[] = [];
   private count = 0;
+  private isEnded = false;
 
   private constructor(
     private readonly stream: MediaStream,
@@ -45,23 +49,22 @@ export class Recorder {
     this.stream.getTracks().forEach((track) => track.stop());
     const rate = this.context.sampleRate;
     await this.context.close();
-    const samples = new Float32Array(this.count);
-    let at = 0;
-    for (const block of this.blocks) {
-      samples.set(block, at);
-      at += block.length;
-    }
+    this.isEnded = true; // Blocks may still come.
+    const samples = joined(this.blocks, this.count);
     return rate === RATE ? samples : resampled(samples, rate);
   }
 
-  private add(block: Float32Array, { maxSeconds, onLevel, onFull }: RecorderOptions): void {
-    const max = Math.floor(maxSeconds * this.context.sampleRate);
-    if (this.count >= max) return;
-    this.blocks.push(block.subarray(0, max - this.count));
-    this.count = Math.min(max, this.count + block.length);
+  private add(block: Float32Array, { maxSeconds, onLevel, onSamples, onFull }: RecorderOptions): void {
+    const { sampleRate } = this.context;
+    const max = Math.floor(maxSeconds * sampleRate);
+    if (this.isEnded || this.count >= max) return;
+    const fitting = block.subarray(0, max - this.count);
+    this.blocks.push(fitting);
+    this.count += fitting.length;
+    if (sampleRate === RATE) onSamples(fitting);
     const power = block.reduce((sum, x) => sum + x * x, 0) / block.length;
     const level = 1 - (10 * Math.log10(power + 1e-12)) / QUIETEST_DB;
-    onLevel(Math.max(0, Math.min(1, level)), this.count / this.context.sampleRate);
+    onLevel(Math.max(0, Math.min(1, level)), this.count / sampleRate);
     if (this.count === max) onFull();
   }
 }

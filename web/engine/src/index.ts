@@ -1,10 +1,11 @@
 // Speech recognition in a browser: one class, whose work is done by a worker.
 import { type Code, EngineError } from "./errors.js";
-import type { Answer, Request } from "./messages.js";
+import { type Answer, type Request, transcript, type Transcript } from "./messages.js";
 import { RATE } from "./module.js";
-import type { Heard, Segment } from "./pieces.js";
+import type { Segment } from "./pieces.js";
+import { Stream } from "./stream.js";
 
-export { type Code, EngineError, RATE, type Segment };
+export { type Code, EngineError, RATE, type Segment, type Stream, type Transcript };
 
 export interface LoadOptions {
   /** Called while the model is downloaded; `total` is null where the server does not state it. */
@@ -14,13 +15,6 @@ export interface LoadOptions {
 export interface TranscribeOptions {
   /** Called for each piece of a long recording that has a text, once it is recognised. */
   onSegment?: (segment: Segment) => void;
-}
-
-export interface Transcript extends Heard {
-  /** The time that the recognition took, in seconds. */
-  seconds: number;
-  /** The memory of the engine, in bytes. */
-  memory: number;
 }
 
 interface Waiting {
@@ -75,8 +69,16 @@ export class Recogniser {
   /** Returns the same as `transcribe`, with its segments, the confidence, and what it took. */
   async transcribed(samples: Float32Array, options: TranscribeOptions = {}): Promise<Transcript> {
     const answer = await this.ask({ kind: "transcribe", id: 0, samples }, options.onSegment);
-    if (answer.kind !== "text") throw new EngineError("failed", "the engine gave another answer");
-    return { ...answer.heard, seconds: answer.seconds, memory: answer.memory };
+    return transcript(answer);
+  }
+
+  /**
+   * Begins a recording that is recognised while it is spoken; an earlier one must have ended.
+   * `onText` is called with the text so far, which may still change at its end, as often as this
+   * device can; on one that needs too long, it is not called.
+   */
+  stream(onText: (text: string) => void): Stream {
+    return new Stream((request) => this.ask(request), onText);
   }
 
   /** Ends the worker, and returns its memory. */

@@ -25,33 +25,59 @@ const FRAME = (RATE * 30) / 1000;
 // Frames of the moving average: as long as a pause between words.
 const SMOOTHED = 10;
 
-/** Recognises samples [count] piece by piece; `onSegment` is called after each that has a text. */
-export function hear(
-  engine: Engine,
-  samples: Float32Array,
-  onSegment: (segment: Segment) => void = () => undefined,
-): Heard {
-  const segments: Segment[] = [];
-  let logProbability = 0;
-  let tokens = 0;
-  for (let start = 0; start < samples.length; ) {
-    const rest = samples.subarray(start);
-    const end = start + (rest.length > engine.maxSamples ? quietest(rest, engine.maxSamples) : rest.length);
-    const text = engine.transcribe(samples.subarray(start, end));
-    logProbability += engine.logProbability;
-    tokens += engine.tokens;
-    if (text) {
-      segments.push({ start: start / RATE, end: end / RATE, text });
-      onSegment(segments.at(-1)!);
-    }
-    start = end;
+/** A recording that is recognised piece by piece, whether all of it is there or not. */
+export class Hearing {
+  private readonly segments: Segment[] = [];
+  private pending = new Float32Array(0);
+  private start = 0;
+  private logProbability = 0;
+  private tokens = 0;
+
+  /** `onSegment` is called after each piece that has a text. */
+  constructor(
+    private readonly engine: Engine,
+    private readonly onSegment: (segment: Segment) => void = () => undefined,
+  ) {}
+
+  /** Takes samples [count] that follow the others, and recognises the pieces that are whole. */
+  feed(samples: Float32Array): void {
+    const all = new Float32Array(this.pending.length + samples.length);
+    all.set(this.pending);
+    all.set(samples, this.pending.length);
+    this.pending = all;
+    const max = this.engine.maxSamples;
+    while (this.pending.length > max) this.take(quietest(this.pending, max));
   }
-  const confidence = tokens ? Math.exp(logProbability / tokens) : 1;
-  return { text: segments.map(({ text }) => text).join(" "), segments, confidence };
+
+  /** Returns the text so far; that of the last piece may still change. */
+  partial(): string {
+    return [...this.segments.map(({ text }) => text), this.engine.transcribe(this.pending)].join(" ").trim();
+  }
+
+  /** Recognises the last piece, and returns all. */
+  finish(): Heard {
+    if (this.pending.length) this.take(this.pending.length);
+    const { segments, tokens } = this;
+    const confidence = tokens ? Math.exp(this.logProbability / tokens) : 1;
+    return { text: segments.map(({ text }) => text).join(" "), segments, confidence };
+  }
+
+  private take(count: number): void {
+    const text = this.engine.transcribe(this.pending.subarray(0, count));
+    this.logProbability += this.engine.logProbability;
+    this.tokens += this.engine.tokens;
+    const end = this.start + count;
+    if (text) {
+      this.segments.push({ start: this.start / RATE, end: end / RATE, text });
+      this.onSegment(this.segments.at(-1)!);
+    }
+    this.pending = this.pending.subarray(count);
+    this.start = end;
+  }
 }
 
 /** Returns where to cut samples: the quietest point before `max`, but not near the beginning. */
-export function quietest(samples: Float32Array, max: number): number {
+function quietest(samples: Float32Array, max: number): number {
   const min = Math.max(1, Math.floor(max * MIN_SHARE));
   const count = Math.floor((max - min) / FRAME);
   if (count === 0) return max;

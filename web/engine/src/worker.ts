@@ -4,7 +4,7 @@ import { forget, keep, obtain } from "./download.js";
 import { EngineError } from "./errors.js";
 import type { Answer, Request } from "./messages.js";
 import { Engine } from "./module.js";
-import { hear } from "./pieces.js";
+import { Hearing } from "./pieces.js";
 
 declare const self: DedicatedWorkerGlobalScope;
 
@@ -21,6 +21,7 @@ class BlobBytes implements Bytes {
 }
 
 let engine: Engine | undefined;
+let stream: Hearing | undefined;
 
 async function load(id: number, url: string): Promise<Engine> {
   const compiled = WebAssembly.compileStreaming(fetch(new URL("../engine.wasm", import.meta.url)));
@@ -52,9 +53,20 @@ async function handled(request: Request): Promise<Answer> {
   }
   if (!engine) throw new EngineError("failed", "no model was loaded");
   const started = performance.now();
-  const heard = hear(engine, request.samples, (segment) => answer({ kind: "segment", id, segment }));
-  const seconds = (performance.now() - started) / 1000;
-  return { kind: "text", id, heard, seconds, memory: engine.memory };
+  const seconds = () => (performance.now() - started) / 1000;
+  if (request.kind === "feed") {
+    if (request.isFirst) stream = new Hearing(engine);
+    stream!.feed(request.samples);
+    const text = request.isTextWanted ? stream!.partial() : null;
+    return { kind: "partial", id, text, seconds: seconds() };
+  }
+  let hearing = stream!;
+  if (request.kind === "transcribe") {
+    hearing = new Hearing(engine, (segment) => answer({ kind: "segment", id, segment }));
+    hearing.feed(request.samples);
+  }
+  const heard = hearing.finish();
+  return { kind: "text", id, heard, seconds: seconds(), memory: engine.memory };
 }
 
 function answer(message: Answer): void {

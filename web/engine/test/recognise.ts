@@ -6,7 +6,7 @@ import { gunzipSync } from "node:zlib";
 
 import { Archive } from "../src/archive.js";
 import { Engine } from "../src/module.js";
-import { hear } from "../src/pieces.js";
+import { Hearing } from "../src/pieces.js";
 
 const [wasm = "", model = "", ...files] = process.argv.slice(2);
 try {
@@ -17,7 +17,9 @@ try {
   for (const file of files) {
     const samples = new Float32Array(new Uint8Array(readFileSync(file)).buffer);
     const started = performance.now();
-    const heard = hear(engine, samples);
+    const hearing = new Hearing(engine);
+    hearing.feed(samples);
+    const heard = hearing.finish();
     const seconds = (performance.now() - started) / 1000;
     console.log(JSON.stringify({ ...heard, seconds, memory: engine.memory }));
   }
