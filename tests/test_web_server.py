@@ -213,6 +213,24 @@ def test_a_recording_waits_for_the_network_and_is_delivered_once(server, digits,
         assert (entry["isWanted"], entry["isSent"]) == (False, False)
 
 
+def test_what_waits_is_not_sent_when_the_policy_changes(server, digits):
+    with app(server.url, *digits) as page:
+        prefer(page, "Prefer the server")
+        page.context.set_offline(True)
+        record(page, 2)
+        waits = page.get_by_text("Waits for the server", exact=True)
+        waits.wait_for()
+        page.get_by_label("Only this device").check()
+        waits.wait_for(state="detached")
+        sent = requests_of(page)
+        page.context.set_offline(False)
+        page.wait_for_timeout(2000)
+        assert sent == []
+        assert kept(page)["entries"][0]["place"] == "device"
+        page.get_by_label("Prefer the server").check()
+        page.locator(".when", has_text="On the server, digits-en").wait_for(timeout=60_000)
+
+
 def count_jobs(server):
     """The ids of the jobs that the store makes from now on."""
     made, accept = [], server.service.store.accept

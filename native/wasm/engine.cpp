@@ -88,7 +88,7 @@ TYNDA_EXPORT(transcribe) int transcribe(float* samples, int count) {
   });
 }
 
-// Of the last text, as tynda::Heard has them.
+// These numbers belong to the last text; tynda::Heard explains them.
 TYNDA_EXPORT(text_log_probability) double text_log_probability() { return log_probability; }
 TYNDA_EXPORT(text_tokens) int text_tokens() { return int(tokens); }
 

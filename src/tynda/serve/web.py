@@ -25,9 +25,9 @@ from tynda.heads import head_of
 from tynda.heads.ctc.chunks import MAX_SECONDS
 from tynda.serve.errors import ServeError
 from tynda.store import library
-from tynda.store.checkpoint import read_header
+from tynda.store.checkpoint import Checkpoint, read_header
 
-__all__ = ["router"]
+__all__ = ["export_for_page", "router"]
 
 router = APIRouter(include_in_schema=False)
 
@@ -94,6 +94,15 @@ for _path in sorted(_FOLDER.rglob("*")):
         _add_route(_path.relative_to(_FOLDER).as_posix())
 
 
+def export_for_page(model: Checkpoint, path: Path) -> None:
+    """Write the file of a model that the page downloads.
+
+    A CTC model takes pieces as long as those that `tynda transcribe` gives to it. Raises
+    `TyndaError` as `export_archive` does.
+    """
+    export_archive(model, path, None if head_of(model.family).has_decoder else MAX_SECONDS)
+
+
 class _Archives:
     """Models as the engine reads them, each of which is exported once, when it is asked for."""
 
@@ -107,10 +116,7 @@ class _Archives:
         path = self._folder / f"{name}{SUFFIX}"
         with self._lock:
             if not path.exists():
-                model = library.load(library.bundled()[name])
-                # A CTC model takes pieces as long as those that `tynda transcribe` gives to it.
-                seconds = None if head_of(model.family).has_decoder else MAX_SECONDS
-                export_archive(model, path, seconds)
+                export_for_page(library.load(library.bundled()[name]), path)
         return path
 
 

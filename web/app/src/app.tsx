@@ -69,6 +69,7 @@ export function App() {
   async function start({ recogniser, model }: { recogniser: Recogniser; model: ModelInfo }) {
     cleared();
     setPhase("starting");
+    const stream = isLive(model) ? recogniser.stream(setGrowing) : undefined;
     live.current = undefined;
     recorder.current = await Recorder.start({
       maxSeconds: MAX_SECONDS,
@@ -77,9 +78,8 @@ export function App() {
         setSeconds(seconds);
       },
       onSamples: (samples) => {
-        if (!live.current && !isLive(model)) return;
-        live.current ??= recogniser.stream(setGrowing);
-        live.current.feed(asStored(samples));
+        stream?.feed(asStored(samples));
+        live.current = stream;
       },
       onFull: () => void finish(),
     });

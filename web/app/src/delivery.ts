@@ -6,7 +6,7 @@
 import * as history from "./history.js";
 import { problemOf } from "./problem.js";
 import * as server from "./server.js";
-import { settings } from "./settings.js";
+import { onChange, settings } from "./settings.js";
 
 const POLL_MS = 1000;
 const AGAIN_MS = 20_000;
@@ -17,10 +17,16 @@ export function locked<T>(id: string, work: () => Promise<T>): Promise<T> {
 }
 
 /** Returns whether anything of an entry is to be sent, or deleted on the server. */
-export function isDue({ isWanted, isSent, isDeleted, learning, refusal }: history.Entry): boolean {
-  if (isDeleted || learning === "withdrawn") return isSent;
-  if (settings().policy === "device" || refusal) return false;
-  return isWanted || learning === "agreed" || (isSent && learning === "no");
+export function isDue(entry: history.Entry): boolean {
+  const { isWanted, isSent, learning, refusal } = entry;
+  if (isOver(entry)) return isSent;
+  return settings().policy !== "device" && !refusal && (isWanted || learning === "agreed");
+}
+
+/** Returns whether the server is not to have a recording, or not any more. */
+function isOver({ isWanted, isDeleted, learning }: history.Entry): boolean {
+  const isUnwanted = learning === "no" && (!isWanted || settings().policy === "device");
+  return isDeleted || learning === "withdrawn" || isUnwanted;
 }
 
 /** Sends all that waits, now and whenever there may be a network again. */
@@ -41,6 +47,7 @@ export function start(): void {
   document.addEventListener("visibilitychange", () => void wake());
   setInterval(() => void wake(), AGAIN_MS);
   history.onChange(() => void wake());
+  onChange(() => void wake());
   void wake();
 }
 
@@ -66,7 +73,7 @@ async function attempt(id: string): Promise<void> {
   const entry = await history.find(id);
   if (!entry || !isDue(entry)) return;
   try {
-    if (entry.isDeleted || entry.learning === "withdrawn") await takeBack(id);
+    if (isOver(entry)) await takeBack(id);
     else await deliver(entry);
   } catch (cause) {
     const problem = problemOf(cause);

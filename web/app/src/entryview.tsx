@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { isDue } from "./delivery.js";
 import { madeBy } from "./entrytext.js";
 import * as history from "./history.js";
-import { said } from "./problem.js";
+import { problemOf, said } from "./problem.js";
 import * as server from "./server.js";
 import type { Policy } from "./settings.js";
 import { type Key, useSpeaker } from "./strings.js";
@@ -28,7 +28,9 @@ export function EntryView({ entry, about, policy, onPlay, onAgain, onNote }: Pro
   const item = useRef<HTMLLIElement>(null);
   const wasOpen = useRef(false);
   const { id, text, segments, learning, refusal, isWanted } = entry;
-  const change = (changes: Partial<history.Entry>) => void history.update(id, () => changes);
+  const done = (work: Promise<unknown>) =>
+    void work.catch((cause: unknown) => onNote(said(say, problemOf(cause))));
+  const change = (changes: Partial<history.Entry>) => done(history.update(id, () => changes));
   // What had the focus is gone: who uses a keyboard goes on within this entry.
   useEffect(() => {
     if (document.activeElement === document.body && wasOpen.current) item.current?.focus();
@@ -71,7 +73,9 @@ export function EntryView({ entry, about, policy, onPlay, onAgain, onNote }: Pro
       <p class="when">{[...facts, ...(entry.place ? [madeBy(entry, speaker)] : [])].join(", ")}</p>
       {isWanted && isDue(entry) && <p class="note">{say("waits")}</p>}
       {refusal && <p class="error">{said(say, refusal)}</p>}
-      <Learning entry={entry} />
+      {learning === "agreed" && isDue(entry) && <p class="note">{say("givingWaits")}</p>}
+      {learning === "given" && <p class="note">{say("given")}</p>}
+      {learning === "withdrawn" && <p class="note">{say("takingBack")}</p>}
       {isAsked && (
         <div role="group" class="question" aria-label={say("mayLearn")}>
           <p>
@@ -101,8 +105,8 @@ export function EntryView({ entry, about, policy, onPlay, onAgain, onNote }: Pro
         {segments.length > 0 && action("subtitles", download)}
         {onAgain && action("again", onAgain)}
         {(learning === "agreed" || learning === "given") &&
-          action("takeBack", () => void history.update(id, takenBack))}
-        {action("delete", () => void history.remove(id))}
+          action("takeBack", () => done(history.update(id, takenBack)))}
+        {action("delete", () => done(history.remove(id)))}
       </div>
     </li>
   );
@@ -110,13 +114,6 @@ export function EntryView({ entry, about, policy, onPlay, onAgain, onNote }: Pro
 
 function takenBack({ isSent }: history.Entry): Partial<history.Entry> {
   return { learning: isSent ? "withdrawn" : "no" };
-}
-
-function Learning({ entry: { learning } }: { entry: history.Entry }) {
-  const { say } = useSpeaker();
-  const lines = { no: null, agreed: "givingWaits", given: "given", withdrawn: "takingBack" } as const;
-  const line = lines[learning];
-  return line && <p class="note">{say(line)}</p>;
 }
 
 interface EditorProps {

@@ -41,15 +41,17 @@ export function change(changes: Partial<Settings>): void {
   dispatchEvent(new Event(CHANGED));
 }
 
+/** Calls a function after each change, in whatever tab; returns the function that ends it. */
+export function onChange(changed: () => void): () => void {
+  for (const name of [CHANGED, "storage"]) addEventListener(name, changed);
+  return () => {
+    for (const name of [CHANGED, "storage"]) removeEventListener(name, changed);
+  };
+}
+
 /** Returns the settings, and renders again when they change. */
 export function useSettings(): Settings {
   const [found, set] = useState(settings);
-  useEffect(() => {
-    const changed = () => set(settings());
-    for (const name of [CHANGED, "storage"]) addEventListener(name, changed);
-    return () => {
-      for (const name of [CHANGED, "storage"]) removeEventListener(name, changed);
-    };
-  }, []);
+  useEffect(() => onChange(() => set(settings())), []);
   return found;
 }
