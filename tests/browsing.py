@@ -100,6 +100,8 @@ def app(url, *arguments, **screen):
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(url)
         page.locator(READY).wait_for(timeout=60_000)
+        # The files of the page are cached, so that no other requests come.
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         yield page
     assert problems == []
 

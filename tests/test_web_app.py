@@ -87,8 +87,6 @@ def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, 
     with app(server.url, *speaking(spoken)) as page:
         page.get_by_label("Model").select_option(name)
         page.locator(READY).wait_for(timeout=60_000)
-        # Until the service worker has stored the page's own files, it asks for them.
-        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         sent = []
         page.context.on("request", lambda request: sent.append(request.url))
         text = record(page, 5)
@@ -140,7 +138,6 @@ def test_text_is_shown_while_somebody_speaks(server, tmp_path):
 
 def test_the_app_works_without_a_network(server):
     with app(server.url, *FAKE_MICROPHONE) as page:
-        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         page.context.set_offline(True)
         page.reload()
         page.locator(READY).wait_for(timeout=60_000)

@@ -186,7 +186,6 @@ def test_a_wrong_key_is_one_line_and_a_right_one_is_enough(server, digits):
 def test_a_recording_waits_for_the_network_and_is_delivered_once(server, digits, tmp_path):
     with app(server.url, *digits) as page:
         prefer(page, "Prefer the server")
-        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         page.context.set_offline(True)
         sent = requests_of(page)
         record(page, 4)
@@ -249,7 +248,6 @@ def test_a_reload_in_the_middle_of_a_delivery(server, digits):
     """The server has accepted the recording, and its answer does not arrive; then the result."""
     with app(server.url, *digits) as page:
         prefer(page, "Prefer the server")
-        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         page.context.set_offline(True)
         record(page, 4)
         page.get_by_text("Waits for the server", exact=True).wait_for()

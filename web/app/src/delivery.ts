@@ -4,7 +4,7 @@
 // holds the lock of an entry (Web Locks) works on it, and a job has the id of its entry: whatever
 // was interrupted where, the server gets it once.
 import * as history from "./history.js";
-import { problemOf } from "./problem.js";
+import { Problem, problemOf } from "./problem.js";
 import * as server from "./server.js";
 import { onChange, settings } from "./settings.js";
 
@@ -82,12 +82,10 @@ async function attempt(id: string): Promise<void> {
   }
 }
 
-async function deliver({ id, isSent, isWanted, learning, text, seconds, spoken }: history.Entry): Promise<void> {
+async function deliver({ id, isWanted, learning, text, seconds, spoken }: history.Entry): Promise<void> {
   if (isWanted || learning === "agreed") {
     const wav = await history.recording(id);
-    // The server may have the recording from now on, whether its answer comes or not.
-    if (!isSent && !(await history.update(id, () => ({ isSent: true })))) return;
-    await server.send(id, { wav, seconds, spoken });
+    await server.send(id, { wav, seconds, spoken }, () => mark(id));
   }
   if (isWanted) await history.update(id, await finished(id));
   if (learning === "agreed") {
@@ -95,6 +93,16 @@ async function deliver({ id, isSent, isWanted, learning, text, seconds, spoken }
     // The user may have changed their mind, or the text, meanwhile.
     await history.update(id, (now) => (now.learning === "agreed" && now.text === text ? { learning: "given" } : {}));
   } else if (learning === "no") await takeBack(id);
+}
+
+/**
+ * Marks what is about to be sent: the server may have it from then on, whether its answer comes or
+ * not. Rejects where the user has forbidden it, or deleted the entry, meanwhile.
+ */
+async function mark(id: string): Promise<void> {
+  const isAllowed = settings().policy !== "device";
+  const entry = isAllowed && (await history.update(id, () => ({ isSent: true })));
+  if (!entry || entry.isDeleted) throw new Problem("errorOffline"); // It is tried again if it is still due.
 }
 
 /** Deletes a job, of which nothing is needed any more. */

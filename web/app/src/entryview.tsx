@@ -71,9 +71,9 @@ export function EntryView({ entry, about, policy, onPlay, onAgain, onNote }: Pro
         <p class="said">{about}</p>
       )}
       <p class="when">{[...facts, ...(entry.place ? [madeBy(entry, speaker)] : [])].join(", ")}</p>
-      {isWanted && isDue(entry) && <p class="note">{say("waits")}</p>}
+      {isWanted && policy !== "device" && isDue(entry) && <p class="note">{say("waits")}</p>}
       {refusal && <p class="error">{said(say, refusal)}</p>}
-      {learning === "agreed" && isDue(entry) && <p class="note">{say("givingWaits")}</p>}
+      {learning === "agreed" && policy !== "device" && isDue(entry) && <p class="note">{say("givingWaits")}</p>}
       {learning === "given" && <p class="note">{say("given")}</p>}
       {learning === "withdrawn" && <p class="note">{say("takingBack")}</p>}
       {isAsked && (

@@ -52,10 +52,11 @@ export async function transcribe(recorded: Recorded): Promise<Understood> {
   return understood(answer, String(form.get("model")));
 }
 
-/** Sends a recording as a job. The same id makes no second one. */
-export async function send(id: string, recorded: Recorded): Promise<void> {
-  const form = await formOf(recorded);
+/** Sends a recording as a job. The same id makes no second one; `onSending` is called before. */
+export async function send(id: string, recorded: Recorded, onSending: () => Promise<void>): Promise<void> {
+  const form = await formOf(recorded); // Without a network, nothing is sent.
   form.set("id", id);
+  await onSending();
   await ask("/v1/jobs", { method: "POST", body: form }, PATIENCE_SECONDS + recorded.seconds);
 }
 
