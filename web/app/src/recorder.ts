@@ -5,7 +5,7 @@ import { Problem } from "./problem.js";
 
 export interface RecorderOptions {
   maxSeconds: number;
-  /** Called with the level of each block, from 0 (60 dB below the maximum) to 1, and the time. */
+  /** Called ten times in a second with the level, from 0 (60 dB below the maximum) to 1, and the time. */
   onLevel: (level: number, seconds: number) => void;
   /** Called with the samples of each block, but only where the browser records at 16 kHz. */
   onSamples: (samples: Float32Array) => void;
@@ -14,12 +14,16 @@ export interface RecorderOptions {
 }
 
 const QUIETEST_DB = -60;
+const METER_SECONDS = 0.1;
 
 /** A recording that runs. */
 export class Recorder {
   private readonly blocks: Float32Array[] = [];
   private count = 0;
   private isEnded = false;
+  // The energy of the samples that the meter has not shown yet, and their number.
+  private energy = 0;
+  private measured = 0;
 
   private constructor(
     private readonly stream: MediaStream,
@@ -62,9 +66,13 @@ export class Recorder {
     this.blocks.push(fitting);
     this.count += fitting.length;
     if (sampleRate === RATE) onSamples(fitting);
-    const power = block.reduce((sum, x) => sum + x * x, 0) / block.length;
-    const level = 1 - (10 * Math.log10(power + 1e-12)) / QUIETEST_DB;
-    onLevel(Math.max(0, Math.min(1, level)), this.count / sampleRate);
+    this.energy += block.reduce((sum, x) => sum + x * x, 0);
+    this.measured += block.length;
+    if (this.measured >= METER_SECONDS * sampleRate) {
+      const level = 1 - (10 * Math.log10(this.energy / this.measured + 1e-12)) / QUIETEST_DB;
+      onLevel(Math.max(0, Math.min(1, level)), this.count / sampleRate);
+      this.energy = this.measured = 0;
+    }
     if (this.count === max) onFull();
   }
 }
