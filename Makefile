@@ -43,7 +43,7 @@ web: $(VENV)/.made  ## Build the web app (needs emscripten and Node.js 20.19 or 
 	emcmake cmake -S native -B build/wasm -DTYNDA_TESTS=ON
 	cmake --build build/wasm --target tynda_engine
 	cp build/wasm/tynda_engine.wasm web/engine/engine.wasm
-	npm --prefix web ci --no-audit --no-fund
+	npm --prefix web install --no-audit --no-fund
 	npm --prefix web run check
 	npm --prefix web run build
 	$(BIN)/python web/sources.py > src/tynda/serve/web/sources.txt

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 from playwright.sync_api import sync_playwright
 
-from tynda.export import export_archive
+from tynda.serve.web import export_for_page
 from tynda.sound import audio
 from tynda.store import library
 
@@ -94,7 +94,7 @@ def main():
         (folder / "index.html").write_text("<!doctype html><title>bench</title>")
         samples.astype("<f4").tofile(folder / "samples.f32")
         for name in names or ["digits-en", "sentences-en", "whisper-tiny.en"]:
-            export_archive(library.load(name), folder / "model.tar.gz")
+            export_for_page(library.load(name), folder / "model.tar.gz")
             with served(folder) as url:
                 browser = playwright.chromium.launch(
                     executable_path=chromium, args=["--no-sandbox"]

@@ -1,5 +1,6 @@
 """Helpers of the tests of the engine in WebAssembly and of the web app."""
 
+import base64
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,3 +52,76 @@ def chromium(*arguments):
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
+
+
+# ---- the app
+
+FAKE_MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
+READY = "button.record.idle:not([disabled])"
+
+KEPT = """async () => {
+  const all = (source, ...names) => Promise.all(names.map(name => new Promise((resolve, reject) => {
+    const request = source.transaction(name).objectStore(name).getAll();
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = reject;
+  })));
+  const source = await new Promise(resolve => {
+    indexedDB.open("tynda").onsuccess = event => resolve(event.target.result);
+  });
+  const [[key], texts, recordings] = await all(source, "keys", "texts", "recordings");
+  const isSecret = await crypto.subtle.exportKey("raw", key).then(() => false, () => true);
+  const raw = bytes => Array.from(new Uint8Array(bytes), c => String.fromCharCode(c)).join("");
+  const opened = async (store, { id, iv, data }) => {
+    const additionalData = new TextEncoder().encode(`${store}/${id}`);
+    return crypto.subtle.decrypt({ name: "AES-GCM", iv, additionalData }, key, data);
+  };
+  const decoder = new TextDecoder();
+  const entries = await Promise.all(
+    texts.map(async each => JSON.parse(decoder.decode(await opened("texts", each)))));
+  const wavs = await Promise.all(
+    recordings.map(async each => btoa(raw(await opened("recordings", each)))));
+  const stored = [...texts, ...recordings].map(({ data }) => btoa(raw(data)));
+  source.close();
+  entries.sort((a, b) => b.created - a.created);
+  return { isSecret, entries, wavs, stored };
+}"""
+"""What the page keeps: whether its key is one that no script can read, its entries, the newest
+first, its recordings, and what is stored of both."""
+
+
+@contextmanager
+def app(url, *arguments, **screen):
+    """The page of the app in a browser, whose model is loaded. Problems fail the test."""
+    problems = []
+    with chromium(*arguments) as browser:
+        context = browser.new_context(**{**PHONE, **screen})
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(url)
+        page.locator(READY).wait_for(timeout=60_000)
+        # The files of the page are cached, so that no other requests come.
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        yield page
+    assert problems == []
+
+
+def record(page, seconds):
+    """Record for some seconds; returns the text that is shown. The page is in English."""
+    page.locator(READY).click()
+    page.get_by_role("button", name="Stop").wait_for()
+    page.wait_for_timeout(1000 * seconds)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Record", exact=True).wait_for(timeout=60_000)
+    return page.locator("#text").text_content()
+
+
+def kept(page):
+    """What the page keeps, see `KEPT`; recordings as bytes."""
+    found = page.evaluate(KEPT)
+    return {**found, "wavs": [base64.b64decode(wav) for wav in found["wavs"]]}
+
+
+def speaking(path):
+    """The arguments of a browser whose microphone hears a WAV file once, from each start on."""
+    return [*FAKE_MICROPHONE, f"--use-file-for-fake-audio-capture={path}%noloop"]

@@ -120,6 +120,35 @@ def test_wrong_jobs_are_refused_at_once_or_fail_with_the_answer_of_a_request(ser
     assert code(client.get(f"/{id_}/result")) == (400, "invalid_value")
 
 
+def test_a_job_that_is_sent_again_is_the_same(server, client):
+    before = client.get(limit=100).json()["data"]
+    id_ = f"{random.getrandbits(128):032x}"
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(Client(server).post(id=id_)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    accepted = [answer.json()["id"] for answer in answers if answer.status_code == 202]
+    assert {*accepted} == {id_}
+    refused = [code(answer) for answer in answers if answer.status_code != 202]
+    assert {*refused} <= {(409, "job_arriving")}
+    assert client.finished(id_)["status"] == "done"
+    assert client.create(id=id_) == id_
+    assert client.status(id_) == "done"
+    assert len(client.get(limit=100).json()["data"]) == len(before) + 1
+
+    # It does not show another user's job.
+    file = Path(server.service.settings.keys_file)
+    other = Client(server, {"Authorization": f"Bearer {api_keys.add(file, 'd')[1]}"})
+    assert code(other.post(id=id_)) == (409, "job_arriving")
+    for wrong in ("x", id_.upper().replace("0", "A"), f"{id_}\n", f"{id_}0"):
+        assert code(client.post(id=wrong)) == (400, "invalid_value")
+
+
 def test_another_users_jobs_are_not_there(server, client):
     id_ = client.create()
     client.finished(id_)

@@ -16,12 +16,14 @@ import threading
 import numpy as np
 import pytest
 
+import tynda
 from browsing import BUILT, MODELS, ROOT, WEB, as_wavs, chromium, python_texts
 from building import SOURCE, program
+from helpers import noise, write_wav
 from tynda import manifest
 from tynda.compile import native
 from tynda.export import export_archive, export_model
-from tynda.sound import audio
+from tynda.sound import audio, vad
 from tynda.store import library
 
 DEMO = ROOT / "demo" / "manifest.jsonl"
@@ -94,7 +96,7 @@ def node():
     node = program("node")
     compiler = WEB / "node_modules" / ".bin" / "tsc"
     if not compiler.exists():
-        pytest.skip("needs web/node_modules: run `npm --prefix web ci`")
+        pytest.skip("needs web/node_modules: run `npm --prefix web install`")
     subprocess.run([compiler, "-p", WEB / "engine" / "tsconfig.node.json"], check=True)
     script = WEB / "build" / "test" / "recognise.js"
 
@@ -185,14 +187,54 @@ def test_damage_is_one_line(node, archives, tmp_path, name):
 
 
 def test_recordings_that_cannot_be(node, archives, tmp_path):
-    for samples, said in (
-        (np.zeros(31 * 16000), "the maximum is 480000"),
-        (np.array([0, np.nan] * 8000), "a sample is not finite"),
-    ):
-        done = node(archives["digits-en"], samples_file(tmp_path / "a.f32", samples))
-        assert said in done.stderr
+    broken = samples_file(tmp_path / "a.f32", np.array([0, np.nan] * 8000))
+    assert "a sample is not finite" in node(archives["digits-en"], broken).stderr
     found = texts(node(archives["digits-en"], samples_file(tmp_path / "a.f32", np.zeros(0))))
     assert found == [""]
+
+
+@pytest.mark.parametrize("name", ["sentences-en", "whisper-tiny.en"])
+def test_long_recordings_are_cut_as_python_cuts_them(node, recordings, tmp_path, name):
+    """Two minutes of recordings, one after the other, with pauses of some lengths."""
+    window = 30 if name.startswith("whisper") else 8
+    export_archive(library.load(name), tmp_path / "m.tar.gz", window)
+    parts = []
+    for i in range(4 * len(recordings)):
+        parts += [
+            audio.load(recordings[i % len(recordings)]),
+            noise(0.2 + 0.1 * (i % 4), level=0.001),
+        ]
+    samples = audio.load(write_wav(tmp_path / "long.wav", np.concatenate(parts)[: 120 * 16000]))
+    assert len(samples) == 120 * 16000
+    done = node(tmp_path / "m.tar.gz", samples_file(tmp_path / "a.f32", samples))
+    found = json.loads(done.stdout)
+    pieces = [piece for _, piece in vad.split([samples], window, window * 3 / 8)]
+    assert len(pieces) > 4
+    # `write_wav` multiplies by 32767, and a reader divides by 32768.
+    wavs = [write_wav(tmp_path / f"{i}.wav", x * 32768 / 32767) for i, x in enumerate(pieces)]
+    expected = python_texts(name, wavs)
+    assert found["text"] == " ".join(filter(None, expected))
+    ends = np.cumsum([len(piece) for piece in pieces]) / 16000
+    spoken = [(end, text) for end, text in zip(ends, expected, strict=True) if text]
+    assert [(s["end"], s["text"]) for s in found["segments"]] == spoken
+    assert 0 < found["confidence"] < 1
+
+
+def test_confidence_is_the_mean_probability_of_the_tokens(node, archives, recordings, tmp_path):
+    files = [samples_file(tmp_path / f"{w.stem}.f32", audio.load(w)) for w in recordings]
+    files.append(samples_file(tmp_path / "silence.f32", np.zeros(16000)))
+    lines = map(json.loads, node(archives["digits-en"], *files).stdout.splitlines())
+    found = [line["confidence"] for line in lines]
+    model = tynda.load("digits-en", threads=1)
+    blank = model.checkpoint.tokenizer.blank
+    for wav, confidence in zip(recordings, found, strict=False):
+        log_probs = model.encode(audio.load(wav))
+        best = log_probs.argmax(1)
+        starts = np.flatnonzero(np.r_[True, best[1:] != best[:-1]])
+        highest = np.maximum.reduceat(log_probs.max(1), starts)
+        mean = highest[best[starts] != blank].mean()
+        assert confidence == pytest.approx(np.exp(mean), abs=0.02)
+    assert found[-1] == 1
 
 
 @pytest.mark.slow
@@ -249,7 +291,7 @@ TRANSCRIBE = """async encoded => {
   const bytes = Uint8Array.from(atob(encoded), c => c.charCodeAt(0));
   try {
     return await window.model.transcribe(new Float32Array(bytes.buffer));
-  } catch (error) { return { message: error.message }; }
+  } catch (error) { return { message: error.message, code: error.code }; }
 }"""
 
 
@@ -270,8 +312,8 @@ def test_a_browser_writes_the_text_that_python_writes(static, archives, recordin
         assert page.evaluate("window.progress.at(-1)") == [size, size]
         samples = [encoded(audio.load(wav)) for wav in recordings]
         assert [page.evaluate(TRANSCRIBE, each) for each in samples] == expected
-        too_long = page.evaluate(TRANSCRIBE, encoded(np.zeros(31 * 16000)))
-        assert "the maximum is 480000" in too_long["message"]
+        broken = page.evaluate(TRANSCRIBE, encoded(np.full(16000, np.nan)))
+        assert broken == {"message": "a sample is not finite", "code": "finite"}
 
         # It is in the cache now, and is not downloaded again.
         page.reload()
@@ -279,6 +321,41 @@ def test_a_browser_writes_the_text_that_python_writes(static, archives, recordin
         assert page.evaluate(LOAD, "model.tar.gz") is None
         assert not any("model" in path for path in seen)
         assert page.evaluate(TRANSCRIBE, samples[0]) == expected[0]
+
+
+STREAM = """async encoded => {
+  const bytes = Uint8Array.from(atob(encoded), c => c.charCodeAt(0));
+  const samples = new Float32Array(bytes.buffer);
+  const seen = [], partial = [];
+  const whole = await window.model.transcribed(samples, { onSegment: s => seen.push(s) });
+  const stream = window.model.stream(text => partial.push(text));
+  for (let at = 0; at < samples.length; at += 1000) {
+    stream.feed(samples.slice(at, at + 1000));
+    if (at % 8000 == 0) await new Promise(resolve => setTimeout(resolve, 10));
+  }
+  const streamed = await stream.finish();
+  const of = ({ text, segments, confidence }) => ({ text, segments, confidence });
+  return { whole: of(whole), streamed: of(streamed), seen, partial };
+}"""
+
+
+def test_long_and_live_recordings_in_a_browser(static, recordings):
+    folder, url, _ = static
+    export_archive(library.load("digits-en"), folder / "short.tar.gz", 8)
+    samples = np.concatenate([audio.load(wav) for wav in recordings])
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(url)
+        assert page.evaluate(LOAD, "short.tar.gz") is None
+        found = page.evaluate(STREAM, encoded(samples))
+        assert found["streamed"] == found["whole"]
+        assert found["whole"]["segments"] == found["seen"]
+        assert len(found["seen"]) > 3
+        assert found["whole"]["text"] == " ".join(s["text"] for s in found["seen"])
+        # What is whole does not change any more.
+        assert len(found["partial"]) > 3
+        assert found["partial"][-1].startswith(found["seen"][0]["text"])
+        assert page.evaluate(STREAM, encoded(np.zeros(0)))["streamed"]["text"] == ""
 
 
 def test_models_that_cannot_be_loaded_in_a_browser(static, archives):

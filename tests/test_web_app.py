@@ -1,8 +1,7 @@
 """The web app, as `tynda serve` serves it, in a real browser where there is one."""
 
-import base64
 import re
-from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,20 @@ pytest.importorskip("fastapi")
 
 import httpx
 
-from browsing import BUILT, MODELS, ROOT, WEB, chromium, python_texts
+from browsing import (
+    BUILT,
+    FAKE_MICROPHONE,
+    MODELS,
+    READY,
+    ROOT,
+    WEB,
+    app,
+    chromium,
+    kept,
+    python_texts,
+    record,
+    speaking,
+)
 from helpers import write_wav
 from serving import serving
 from tynda.compile import native
@@ -55,7 +67,7 @@ def test_the_page_and_its_files_need_no_key(server):
 
 
 def test_models_are_downloaded_without_a_key(server, tmp_path):
-    export_archive(library.load("digits-en"), tmp_path / "m.tar.gz")
+    export_archive(library.load("digits-en"), tmp_path / "m.tar.gz", 8)
     listed = httpx.get(f"{server.url}/web/models.json").json()
     assert {model["name"] for model in listed} == set(MODELS)
     found = next(model for model in listed if model["name"] == "digits-en")
@@ -68,63 +80,23 @@ def test_models_are_downloaded_without_a_key(server, tmp_path):
 
 # ---- the app
 
-FAKE_MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
-READY = "button.record:not([disabled])"
-STORED = """() => new Promise((resolve, reject) => {
-  const request = indexedDB.open("tynda");
-  request.onsuccess = () => {
-    const all = request.result.transaction("entries").objectStore("entries").getAll();
-    all.onsuccess = async () => {
-      const last = all.result.at(-1);
-      const bytes = new Uint8Array(await last.wav.arrayBuffer());
-      const text = Array.from(bytes, c => String.fromCharCode(c)).join("");
-      resolve({ text: last.text, wav: btoa(text) });
-    };
-  };
-})"""
-
-
-@contextmanager
-def app(url, *arguments, **screen):
-    """The page of the app in a browser, whose model is loaded. Problems fail the test."""
-    problems = []
-    with chromium(*arguments) as browser:
-        context = browser.new_context(**{**PHONE, **screen})
-        page = context.new_page()
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(url)
-        page.locator(READY).wait_for(timeout=60_000)
-        yield page
-    assert problems == []
-
-
-def record(page, seconds):
-    """Record for some seconds; returns the text that is shown."""
-    page.locator(READY).click()
-    page.get_by_role("button", name="Stop").wait_for()
-    page.wait_for_timeout(1000 * seconds)
-    page.get_by_role("button", name="Stop").click()
-    page.get_by_role("button", name="Record").wait_for(timeout=60_000)
-    return page.locator("#text").text_content()
-
 
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, name):
     spoken = write_wav(tmp_path / "spoken.wav", audio.load(JFK))
-    microphone = [*FAKE_MICROPHONE, f"--use-file-for-fake-audio-capture={spoken}%noloop"]
-    with app(server.url, *microphone) as page:
+    with app(server.url, *speaking(spoken)) as page:
         page.get_by_label("Model").select_option(name)
         page.locator(READY).wait_for(timeout=60_000)
-        # Until the service worker has stored the page's own files, it asks for them.
-        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         sent = []
         page.context.on("request", lambda request: sent.append(request.url))
         text = record(page, 5)
-        stored = page.evaluate(STORED)
+        found = kept(page)
         assert [url for url in sent if not url.endswith("/capture.js")] == []
-        (tmp_path / "a.wav").write_bytes(base64.b64decode(stored["wav"]))
-        assert [text] == [stored["text"]] == python_texts(name, [tmp_path / "a.wav"])
+        (tmp_path / "a.wav").write_bytes(found["wavs"][0])
+        (entry,) = found["entries"]
+        assert [text] == [entry["text"]] == python_texts(name, [tmp_path / "a.wav"])
+        assert (entry["place"], entry["model"]) == ("device", name)
+        assert f"On this device, {entry['confidence']:.0%} sure" in page.inner_text("#place")
         if name == "whisper-tiny.en":
             assert "fellow Americans" in text
         samples = audio.load(tmp_path / "a.wav")
@@ -135,15 +107,37 @@ def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, 
         page.reload()
         page.locator(READY).wait_for(timeout=60_000)
         page.get_by_role("button", name="Play").click()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Subtitles").click()
+        assert Path(download.value.path()).read_text("utf-8").startswith("1\n00:00:00,000 --> ")
         page.get_by_role("button", name="Delete").click()
         page.get_by_text("No recordings yet.").wait_for()
         page.reload()
         page.get_by_text("No recordings yet.").wait_for()
 
 
+def test_text_is_shown_while_somebody_speaks(server, tmp_path):
+    spoken = write_wav(tmp_path / "spoken.wav", audio.load(ROOT / "demo" / "020070039.opus"))
+    with app(server.url, *speaking(spoken)) as page:
+        page.get_by_label("Model").select_option("digits-en")
+        page.wait_for_timeout(200)
+        page.locator(READY).wait_for(timeout=60_000)
+        page.locator(READY).click()
+        page.locator("#text", has_text="eight").wait_for(timeout=60_000)
+        assert page.locator("button.record").text_content() == "Stop"
+        assert page.locator("#text").get_attribute("aria-live") == "off"
+        page.get_by_role("button", name="Stop").click()
+        page.locator("#place", has_text="On this device").wait_for(timeout=60_000)
+        (entry,) = kept(page)["entries"]
+        assert page.inner_text("#text") == entry["text"]
+        # The text is that of the recording, however it was heard.
+        page.get_by_role("button", name="Recognise again").click()
+        page.locator("#place", has_text="On this device").wait_for(timeout=60_000)
+        assert kept(page)["entries"] == [entry]
+
+
 def test_the_app_works_without_a_network(server):
     with app(server.url, *FAKE_MICROPHONE) as page:
-        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         page.context.set_offline(True)
         page.reload()
         page.locator(READY).wait_for(timeout=60_000)
@@ -178,27 +172,62 @@ def test_a_server_without_models_is_one_line(server):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_use_it(server, scheme):
-    axe = WEB / "node_modules" / "axe-core" / "axe.min.js"
+def test_everybody_can_use_it(server, tmp_path, scheme):
+    spoken = write_wav(tmp_path / "spoken.wav", audio.load(JFK))
     narrow = {"viewport": {"width": 320, "height": 640}, "color_scheme": scheme}
-    with app(server.url, *FAKE_MICROPHONE, **narrow) as page:
-        record(page, 1)
-        width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        assert width[0] <= width[1] == 320
+    with app(server.url, *speaking(spoken), **narrow) as page:
+        record(page, 3)
         # By keyboard: each control is reached by Tab, and Enter presses it.
         page.locator(READY).focus()
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Stop").wait_for()
+        page.wait_for_timeout(2000)
         page.keyboard.press("Enter")
-        page.locator(READY).wait_for()
+        page.get_by_role("listitem").nth(1).wait_for(timeout=60_000)
         page.locator(READY).focus()
+        focused = "document.activeElement.textContent || document.activeElement.type"
         reached = []
-        for _ in range(4):
+        for _ in range(7):
             page.keyboard.press("Tab")
-            reached.append(page.evaluate("document.activeElement.textContent.slice(0, 6)"))
-        assert reached[:3] == ["Play", "Copy", "Delete"]
-        if not axe.exists():
-            pytest.skip("needs web/node_modules for axe: run `npm --prefix web ci`")
-        page.evaluate(axe.read_text("utf-8"))
-        found = page.evaluate("axe.run().then(({ violations }) => violations)")
-        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+            reached.append(page.evaluate(focused))
+        assert reached == [
+            *("search", "Play", "Copy", "Edit", "Subtitles", "Recognise again", "Delete")
+        ]
+        look(page, "a text")
+
+        page.get_by_label("Prefer the server").check()
+        page.get_by_label("API key").fill("wrong")
+        page.get_by_label("API key").blur()
+        page.get_by_text("the server does not accept the API key").wait_for()
+        page.get_by_label("Language that you speak").select_option("kk")
+        edit = page.get_by_role("button", name="Edit").first
+        edit.focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Control+A")
+        page.keyboard.type("and so my fellow Americans")
+        look(page, "an editor")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.get_by_text("May models learn from it?").wait_for()
+        # The focus stays in the entry.
+        page.keyboard.press("Tab")
+        assert page.evaluate(focused) == "Yes, send both"
+        look(page, "a question")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.get_by_text("May models learn from it?").wait_for(state="detached")
+        record(page, 1)
+        page.get_by_role("listitem").filter(has_text="the server").first.wait_for()
+        look(page, "a refusal")
+
+
+def look(page, about):
+    """The page fits its width, and has no violation of axe."""
+    width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1] == 320, about
+    axe = WEB / "node_modules" / "axe-core" / "axe.min.js"
+    if not axe.exists():
+        pytest.skip("needs web/node_modules for axe: run `npm --prefix web install`")
+    page.evaluate(axe.read_text("utf-8"))
+    found = page.evaluate("axe.run().then(({ violations }) => violations)")
+    assert [(about, each["id"], each["nodes"][0]["html"]) for each in found] == []

@@ -1,6 +1,7 @@
 #include "recogniser.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -68,6 +69,14 @@ Tensor integers(const std::vector<int64_t>& values) {
   return tensor;
 }
 
+// The logarithm of the probability of a token that no other one exceeds.
+double log_softmax(const Tensor& logits, int64_t token) {
+  const auto* const row = logits.as<float>();
+  double sum = 0;
+  for (int64_t i = 0; i < logits.bytes / 4; i++) sum += std::exp(double(row[i]) - row[token]);
+  return -std::log(sum);
+}
+
 }  // namespace
 
 Recogniser::Recogniser(Files&& files, const Kernels& kernels, int threads)
@@ -75,13 +84,13 @@ Recogniser::Recogniser(Files&& files, const Kernels& kernels, int threads)
   Pool::shared().grow(threads);
 }
 
-std::string Recogniser::text(const float* samples, int64_t count) const {
+Heard Recogniser::hear(const float* samples, int64_t count) const {
   const Sound& sound = model_.sound();
   if (count > sound.samples)
     throw std::invalid_argument("the recording has " + std::to_string(count) +
                                 " samples, and the maximum is " + std::to_string(sound.samples));
   const int64_t frames = model_.front().frames(count);
-  if (frames == 0) return "";
+  if (frames == 0) return {};
   std::vector<float> whole(samples, samples + count);
   whole.resize(static_cast<size_t>(count + sound.silence));
   const std::vector<float> features =
@@ -100,7 +109,7 @@ std::vector<Tensor> Recogniser::encode(const std::vector<float>& features, int64
 }
 
 // `encoded` holds log-probabilities [frames, tokens] and the number of valid frames.
-std::string Recogniser::ctc(const std::vector<Tensor>& encoded) const {
+Heard Recogniser::ctc(const std::vector<Tensor>& encoded) const {
   check_results(encoded, 2);
   const std::vector<std::string>& tokens = model_.tokens();
   const auto vocab = int64_t(tokens.size());
@@ -108,19 +117,28 @@ std::string Recogniser::ctc(const std::vector<Tensor>& encoded) const {
     throw std::invalid_argument("the encoder returns more than one length");
   const int64_t max_frames = encoded[0].bytes / (4 * vocab);
   const int64_t frames = std::clamp<int64_t>(*encoded[1].as<int64_t>(), 0, max_frames);
-  std::string text;
-  int64_t before = model_.greedy().blank;
+  Heard heard;
+  const int64_t blank = model_.greedy().blank;
+  int64_t before = blank;
+  double highest = 0;  // of the frames of the token `before`
   for (int64_t t = 0; t < frames; t++) {
     const float* row = encoded[0].as<float>() + t * vocab;
     const int64_t token = std::max_element(row, row + vocab) - row;
-    if (token != before && token != model_.greedy().blank) text += tokens[size_t(token)];
-    before = token;
+    if (token == before) {
+      highest = std::max(highest, double(row[token]));
+      continue;
+    }
+    if (before != blank) heard.log_probability += highest;
+    if (token != blank) heard.text += tokens[size_t(token)], heard.tokens++;
+    before = token, highest = row[token];
   }
-  return single_spaced(as_utf8(text));
+  if (before != blank) heard.log_probability += highest;
+  heard.text = single_spaced(as_utf8(heard.text));
+  return heard;
 }
 
 // docs/native.md lists the arguments and results of the programs.
-std::string Recogniser::seq2seq(const std::vector<Tensor>& encoded) const {
+Heard Recogniser::seq2seq(const std::vector<Tensor>& encoded) const {
   const Greedy& greedy = model_.greedy();
   const std::vector<Tensor> cross = model_.run("cross_kv", encoded);
   check_results(cross, 1);
@@ -130,19 +148,22 @@ std::string Recogniser::seq2seq(const std::vector<Tensor>& encoded) const {
   for (size_t i = 0; i < cross.size() - 1; i++)
     inputs.push_back(zeros(model_.argument_bytes("prompt", inputs.size())));
   std::vector<Tensor> results = model_.run("prompt", inputs);
-  std::string text;
+  Heard heard;
   for (int64_t count = 0; count < greedy.max_tokens; count++) {
     check_results(results, cross.size() + 1);
     const int64_t token = choose(results[1], count == 0);
+    heard.log_probability += log_softmax(results[1], token);
+    heard.tokens++;
     if (token == greedy.end) break;
-    text += model_.tokens()[size_t(token)];
+    heard.text += model_.tokens()[size_t(token)];
     if (count + 1 == greedy.max_tokens) break;
     inputs = {integers({token}), integers({int64_t(greedy.prompt.size()) + count})};
     inputs.insert(inputs.end(), cross.begin(), cross.end());
     inputs.insert(inputs.end(), results.begin() + 2, results.end());
     results = model_.run("step", inputs);
   }
-  return stripped(as_utf8(text));
+  heard.text = stripped(as_utf8(heard.text));
+  return heard;
 }
 
 // The most probable token that is not suppressed.

@@ -6,6 +6,16 @@
 
 namespace tynda {
 
+// The text of a recording, in UTF-8.
+struct Heard {
+  std::string text;
+  // The natural logarithm of the probability of its tokens, and their number. For CTC, the
+  // probability of a token is that of its most probable frame; for a decoder, it is that among the
+  // tokens that are not suppressed, and the token that ends the text is one of them.
+  double log_probability = 0;
+  int64_t tokens = 0;
+};
+
 // A recogniser is immutable: any number of threads may use one.
 class Recogniser {
  public:
@@ -15,15 +25,15 @@ class Recogniser {
 
   // The maximum number of samples of a recording.
   int64_t max_samples() const { return model_.sound().samples; }
-  // Returns the text, in UTF-8, that greedy decoding finds for samples [count] at 16 kHz. Throws
-  // std::invalid_argument where the recording is longer than the export allows, and
-  // std::out_of_range where the decoder exceeds the capacity of its cache.
-  std::string text(const float* samples, int64_t count) const;
+  // Returns what greedy decoding finds for samples [count] at 16 kHz. Throws std::invalid_argument
+  // where the recording is longer than the export allows, and std::out_of_range where the decoder
+  // exceeds the capacity of its cache.
+  Heard hear(const float* samples, int64_t count) const;
 
  private:
   std::vector<Tensor> encode(const std::vector<float>& features, int64_t frames) const;
-  std::string ctc(const std::vector<Tensor>& encoded) const;
-  std::string seq2seq(const std::vector<Tensor>& encoded) const;
+  Heard ctc(const std::vector<Tensor>& encoded) const;
+  Heard seq2seq(const std::vector<Tensor>& encoded) const;
   int64_t choose(const Tensor& logits, bool is_first) const;
 
   const Kernels& kernels_;

@@ -55,7 +55,7 @@ int main(int count, char** arguments) {
     const std::vector<float> samples = read_wav(arguments[2]);
     const tynda::Kernels* kernels = tynda::find_kernels(tynda::instruction_sets().front());
     const tynda::Recogniser recogniser(tynda::Folder(arguments[1]), *kernels, 1);
-    std::printf("%s\n", recogniser.text(samples.data(), int64_t(samples.size())).c_str());
+    std::printf("%s\n", recogniser.hear(samples.data(), int64_t(samples.size())).text.c_str());
   } catch (const std::bad_alloc&) {
     std::fputs("error: out of memory\n", stderr);
     return 1;

@@ -9,6 +9,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "isa.h"
 #include "recogniser.h"
@@ -39,6 +40,8 @@ class PageFiles : public tynda::Files {
 
 std::unique_ptr<const tynda::Recogniser> recogniser;
 std::string text;
+double log_probability = 0;
+int64_t tokens = 0;
 
 template <class Work>
 int attempt(Work work) {
@@ -79,9 +82,15 @@ TYNDA_EXPORT(transcribe) int transcribe(float* samples, int count) {
     if (!recogniser) throw std::runtime_error("no model was loaded");
     for (int i = 0; i < count; i++)
       if (!std::isfinite(samples[i])) throw std::invalid_argument("a sample is not finite");
-    return recogniser->text(samples, count);
+    tynda::Heard heard = recogniser->hear(samples, count);
+    log_probability = heard.log_probability, tokens = heard.tokens;
+    return std::move(heard.text);
   });
 }
+
+// These numbers belong to the last text; tynda::Heard explains them.
+TYNDA_EXPORT(text_log_probability) double text_log_probability() { return log_probability; }
+TYNDA_EXPORT(text_tokens) int text_tokens() { return int(tokens); }
 
 TYNDA_EXPORT(text_data) const char* text_data() { return text.data(); }
 TYNDA_EXPORT(text_size) int text_size() { return int(text.size()); }

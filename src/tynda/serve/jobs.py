@@ -34,7 +34,7 @@ from tynda.serve.fields import Recording as Upload
 from tynda.serve.recognition import check_options
 from tynda.serve.records import from_record
 from tynda.serve.service import Service
-from tynda.serve.store.store import TooMany
+from tynda.serve.store.store import Arriving, TooMany
 from tynda.serve.store.tables import CANCELLED, DONE, FAILED, Recording
 from tynda.serve.uploads import KeyedRoute, UploadRoute
 from tynda.serve.vault import VaultError
@@ -88,8 +88,12 @@ async def create(
     task: Annotated[Literal["transcribe", "translate"], Form()] = "transcribe",
     diarize: Annotated[bool, Form(description="Whether to find who said what.")] = False,
     speakers: SpeakerCount = None,
+    id_: Annotated[str, Form(alias="id", pattern="^([0-9a-f]{32})?$")] = "",
 ) -> Response:
-    """Accept a recording, which is transcribed as /v1/audio/transcriptions would."""
+    """Accept a recording, which is transcribed as /v1/audio/transcriptions would.
+
+    A client that does not know whether the job was accepted sends it again with the same ``id``.
+    """
     service = service_of(request)
     key = authorize(request, "transcribe", is_counted=False)
     data = recording_of(service, file, model)
@@ -106,7 +110,7 @@ async def create(
         asked: dict[str, Any] = {"options": options, "task": task, "model": model}
         if diarize:
             asked |= {"diarize": True, "speakers": speakers}
-        row = service.store.accept(key.owner, data, asked, service.settings.max_jobs)
+        row = service.store.accept(key.owner, data, asked, service.settings.max_jobs, id_)
         service.jobs.notify()
         return _described(service, row)
 
@@ -117,6 +121,14 @@ async def create(
             429,
             f"{service.settings.max_jobs} of your jobs wait: try again when one has finished",
             code="queue_full",
+            headers={"Retry-After": str(_RETRY_SECONDS)},
+        ) from None
+    except Arriving:
+        raise ServeError(
+            409,
+            "a job with this id arrives, is deleted, or is not yours: send it again by and by",
+            param="id",
+            code="job_arriving",
             headers={"Retry-After": str(_RETRY_SECONDS)},
         ) from None
     return JSONResponse(body, 202, {"Location": f"/v1/jobs/{body['id']}"})

@@ -21,20 +21,19 @@ import tynda
 from tynda.archive import SUFFIX
 from tynda.export import export_archive
 from tynda.files import temporary_folder
+from tynda.heads import head_of
+from tynda.heads.ctc.chunks import MAX_SECONDS
 from tynda.serve.errors import ServeError
 from tynda.store import library
+from tynda.store.checkpoint import Checkpoint, read_header
 
-__all__ = ["router"]
+__all__ = ["export_for_page", "router"]
 
 router = APIRouter(include_in_schema=False)
 
 _FOLDER = Path(__file__).with_name("web")
-_MODELS = {
-    "sentences-en": "English, small",
-    "whisper-tiny.en": "English, more accurate",
-    "digits-en": "English digits",
-}
-"""Names and titles of the bundled models that a page may download, the default one first."""
+_MODELS = {"sentences-en": "small", "whisper-tiny.en": "accurate", "digits-en": "digits"}
+"""Names and kinds of the bundled models that a page may download, the default one first."""
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -95,6 +94,15 @@ for _path in sorted(_FOLDER.rglob("*")):
         _add_route(_path.relative_to(_FOLDER).as_posix())
 
 
+def export_for_page(model: Checkpoint, path: Path) -> None:
+    """Write the file of a model that the page downloads.
+
+    A CTC model takes pieces as long as those that `tynda transcribe` gives to it. Raises
+    `TyndaError` as `export_archive` does.
+    """
+    export_archive(model, path, None if head_of(model.family).has_decoder else MAX_SECONDS)
+
+
 class _Archives:
     """Models as the engine reads them, each of which is exported once, when it is asked for."""
 
@@ -108,7 +116,7 @@ class _Archives:
         path = self._folder / f"{name}{SUFFIX}"
         with self._lock:
             if not path.exists():
-                export_archive(library.load(library.bundled()[name]), path)
+                export_for_page(library.load(library.bundled()[name]), path)
         return path
 
 
@@ -120,21 +128,22 @@ def _archives() -> _Archives:
 @cache
 def _version(name: str) -> str:
     """Return what changes with a model or with the engine that reads it."""
-    data = library.bundled()[name].read_bytes() + tynda.__version__.encode()
+    data = library.bundled()[name].read_bytes() + f"{tynda.__version__} {MAX_SECONDS}".encode()
     return hashlib.sha256(data + _file("assets/engine.wasm")[2].encode()).hexdigest()[:16]
 
 
 @router.get("/web/models.json")
 def models() -> list[dict[str, Any]]:
-    """List the models: name, title, address, and about how many bytes the download has."""
+    """List the models: name, kind, languages, address, about how many bytes the download has."""
     return [
         {
             "name": name,
-            "title": title,
+            "kind": kind,
+            "languages": read_header(library.bundled()[name]).languages,
             "url": f"/web/models/{name}{SUFFIX}?v={_version(name)}",
             "bytes": library.bundled()[name].stat().st_size,
         }
-        for name, title in _MODELS.items()
+        for name, kind in _MODELS.items()
     ]
 
 

@@ -1,72 +1,125 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { RATE } from "../../engine/src/index.js";
-import { History } from "./historyview.js";
+import { RATE, type Recogniser, type Stream } from "../../engine/src/index.js";
+import { created, dictate, isLive } from "./dictation.js";
+import { madeBy, textOf } from "./entrytext.js";
 import * as history from "./history.js";
+import { HistoryView } from "./historyview.js";
+import type { ModelInfo } from "./models.js";
+import { Problem, problemOf, said } from "./problem.js";
 import { Recorder } from "./recorder.js";
 import { useRecogniser } from "./recogniser.js";
+import * as server from "./server.js";
+import { type Policy, useSettings } from "./settings.js";
+import { SettingsView } from "./settingsview.js";
+import { type Key, Speaker, SpeakerContext } from "./strings.js";
 import { asStored, encodeWav } from "./wav.js";
 
-type Phase = "idle" | "starting" | "recording" | "recognising";
+type Phase = "idle" | "starting" | "recording" | "recognising" | "askingServer";
 
-const BUTTON: Record<Phase, string> = {
-  idle: "Record",
-  starting: "Starting",
-  recording: "Stop",
-  recognising: "Recognising",
+const BUTTON: Record<Phase, Key> = {
+  idle: "record",
+  starting: "starting",
+  recording: "stop",
+  recognising: "recognising",
+  askingServer: "askingServer",
 };
+const PROMISE: Record<Policy, Key> = {
+  device: "onDeviceOnly",
+  "device-first": "onDeviceFirst",
+  "server-first": "onServerFirst",
+};
+const MAX_SECONDS = 600;
 
-/** The one screen: record, read, and go back to earlier recordings. */
+/** The one screen: record, read, correct, and go back to earlier recordings. */
 export function App() {
-  const { state, list, selected, select } = useRecogniser();
+  const settings = useSettings();
+  const speaker = useMemo(() => new Speaker(settings.interface), [settings.interface]);
+  const { say } = speaker;
+  const { state, list, selected } = useRecogniser(settings.model, speaker);
   const [phase, setPhase] = useState<Phase>("idle");
   const [level, setLevel] = useState(0);
   const [seconds, setSeconds] = useState(0);
-  const [text, setText] = useState<string | null>(null);
-  const [error, setError] = useState("");
+  const [shown, setShown] = useState<history.Entry | null>(null);
+  const [growing, setGrowing] = useState("");
+  const [problem, setProblem] = useState<Problem | null>(null);
   const [entries, setEntries] = useState<history.Entry[]>([]);
   const recorder = useRef<Recorder | undefined>(undefined);
+  const live = useRef<Stream | undefined>(undefined);
 
   const failed = (cause: unknown) => {
-    setError(cause instanceof Error ? cause.message : String(cause));
+    setProblem(problemOf(cause));
     setPhase("idle");
   };
   useEffect(() => {
-    history.entries().then(setEntries, () => setError("earlier recordings cannot be read"));
+    document.documentElement.lang = speaker.language;
+  }, [speaker]);
+  useEffect(() => {
+    const read = () => history.entries().then(setEntries, () => setProblem(new Problem("errorHistory")));
+    void read();
+    return history.onChange(() => void read());
   }, []);
 
-  async function start(maxSeconds: number) {
-    setError("");
-    setText(null);
+  function cleared() {
+    setProblem(null);
+    setShown(null);
+    setGrowing("");
+  }
+
+  async function start({ recogniser, model }: { recogniser: Recogniser; model: ModelInfo }) {
+    cleared();
     setPhase("starting");
-    const onLevel = (level: number, seconds: number) => {
-      setLevel(level);
-      setSeconds(seconds);
-    };
-    recorder.current = await Recorder.start({ maxSeconds, onLevel, onFull: () => void finish() });
+    const stream = isLive(model) ? recogniser.stream(setGrowing) : undefined;
+    live.current = undefined;
+    recorder.current = await Recorder.start({
+      maxSeconds: MAX_SECONDS,
+      onLevel: (level, seconds) => {
+        setLevel(level);
+        setSeconds(seconds);
+      },
+      onSamples: (samples) => {
+        stream?.feed(asStored(samples));
+        live.current = stream;
+      },
+      onFull: () => void finish(),
+    });
     setPhase("recording");
   }
 
   async function finish() {
     const running = recorder.current;
     recorder.current = undefined;
-    if (!running || state.kind !== "ready") return;
-    setPhase("recognising");
+    if (!running) return;
     setLevel(0);
+    setPhase("recognising");
     try {
       const recorded = await running.stop();
-      // A recording whose recognition fails is kept without a text.
-      const text = await state.recogniser.transcribe(asStored(recorded)).catch(failed);
-      setText(text ?? null);
-      setPhase("idle");
-      const entry = await history.add({
-        created: Date.now(),
-        seconds: recorded.length / RATE,
-        text: text ?? "",
-        model: state.model.name,
-        wav: encodeWav(recorded),
-      });
-      setEntries((before) => [entry, ...before]);
+      await recognise(created(recorded.length / RATE), encodeWav(recorded));
+    } catch (cause) {
+      failed(cause);
+    }
+  }
+
+  /** Finds the text of a recording, by what has heard it live if there is that. */
+  async function recognise(entry: history.Entry, wav: Blob) {
+    if (state.kind !== "ready") return;
+    setPhase("recognising");
+    const { entry: result, problem } = await dictate(entry, wav, {
+      ...state,
+      live: live.current,
+      onServer: () => setPhase("askingServer"),
+      onSegment: ({ text }) => setGrowing((before) => `${before} ${text}`),
+    });
+    setShown(result);
+    setProblem(problem ?? null);
+    setPhase("idle");
+  }
+
+  async function again(entry: history.Entry) {
+    cleared();
+    live.current = undefined;
+    try {
+      await recognise(entry, await history.recording(entry.id));
     } catch (cause) {
       failed(cause);
     }
@@ -74,71 +127,60 @@ export function App() {
 
   function press() {
     if (phase === "recording") void finish();
-    else if (phase === "idle" && state.kind === "ready")
-      start(state.recogniser.maxSeconds).catch(failed);
+    else if (phase === "idle" && state.kind === "ready") start(state).catch(failed);
   }
 
-  async function remove(id: number) {
-    await history.remove(id);
-    setEntries((before) => before.filter((entry) => entry.id !== id));
-  }
-
-  const isBusy = phase === "starting" || phase === "recognising";
+  const isBusy = phase !== "idle" && phase !== "recording";
+  // The entry may have changed since: another text from the server, or a correction.
+  const entry = shown && (entries.find(({ id }) => id === shown.id) ?? shown);
+  const shownProblem = problem ?? (state.kind === "failed" ? state.problem : null);
   return (
-    <>
+    <SpeakerContext.Provider value={speaker}>
       <header>
         <h1>tynda</h1>
-        <p>Speech to text on this device. Recordings and texts do not leave it.</p>
+        <p>{say(PROMISE[settings.policy], { server: server.name })}</p>
       </header>
       <main>
-        <section aria-label="Recording">
+        <section aria-label={say("recording")}>
           <button
             type="button"
             class={`record ${phase}`}
             onClick={press}
-            disabled={state.kind !== "ready" || isBusy}
+            disabled={phase === "idle" && state.kind !== "ready"}
+            aria-disabled={isBusy} // It keeps the focus, which it would lose if it were disabled.
           >
-            {BUTTON[phase]}
+            {say(BUTTON[phase])}
           </button>
           <div class="level" aria-hidden="true">
             <div style={{ transform: `scaleX(${phase === "recording" ? level : 0})` }} />
           </div>
           <p class="time" aria-hidden="true">
-            {phase === "recording" ? `${seconds.toFixed(1)} s` : "\u00a0"}
+            {phase === "recording" ? speaker.seconds(seconds) : "\u00a0"}
           </p>
           <p class="status" role="status">
-            {state.kind === "loading" ? state.note : phase === "recording" ? "Recording" : ""}
+            {state.kind === "loading" ? state.note : phase === "recording" ? say("recording") : ""}
           </p>
           {state.kind === "loading" && state.share !== null && (
-            <progress value={state.share} aria-label="Download of the model" />
+            <progress value={state.share} aria-label={say("download")} />
           )}
           <p class="error" role="alert">
-            {error || (state.kind === "failed" ? state.message : "")}
+            {shownProblem && said(say, shownProblem)}
           </p>
         </section>
         <section aria-labelledby="text-title">
-          <h2 id="text-title">Text</h2>
-          <p id="text" aria-live="polite">
-            {text === null ? "\u00a0" : text || "(no words)"}
+          <h2 id="text-title">{say("text")}</h2>
+          <p id="text" aria-live={phase === "recording" ? "off" : "polite"}>
+            {entry ? textOf(entry, say) : growing.trim() || "\u00a0"}
           </p>
+          <p id="place">{entry?.place ? madeBy(entry, speaker) : "\u00a0"}</p>
         </section>
-        <History entries={entries} onRemove={(id) => void remove(id)} />
-        <section aria-label="Settings">
-          <label for="model">Model</label>
-          <select
-            id="model"
-            value={selected}
-            disabled={phase !== "idle"}
-            onChange={(event) => select(event.currentTarget.value)}
-          >
-            {list.map(({ name, title, bytes }) => (
-              <option key={name} value={name}>
-                {`${title} (${(bytes / 1e6).toFixed(1)} MB)`}
-              </option>
-            ))}
-          </select>
-        </section>
+        <HistoryView
+          entries={entries.filter(({ isDeleted }) => !isDeleted)}
+          policy={settings.policy}
+          onAgain={phase === "idle" && state.kind === "ready" ? (entry) => void again(entry) : null}
+        />
+        <SettingsView settings={settings} models={list} selected={selected} isBusy={phase !== "idle"} />
       </main>
-    </>
+    </SpeakerContext.Provider>
   );
 }

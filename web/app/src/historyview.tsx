@@ -1,15 +1,23 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import type { Entry } from "./history.js";
+import { textOf } from "./entrytext.js";
+import { EntryView } from "./entryview.js";
+import * as history from "./history.js";
+import type { Policy } from "./settings.js";
+import { useSpeaker } from "./strings.js";
 
 interface Props {
-  entries: Entry[];
-  onRemove: (id: number) => void;
+  entries: history.Entry[];
+  policy: Policy;
+  /** Recognises an entry again; null while that is not possible. */
+  onAgain: ((entry: history.Entry) => void) | null;
 }
 
-/** Earlier recordings: play, copy, delete. */
-export function History({ entries, onRemove }: Props) {
+/** Earlier recordings, and a search in their texts. */
+export function HistoryView({ entries, policy, onAgain }: Props) {
+  const { say } = useSpeaker();
   const [note, setNote] = useState("");
+  const [wanted, setWanted] = useState("");
   const playing = useRef<{ audio: HTMLAudioElement; url: string } | undefined>(undefined);
 
   function stop() {
@@ -19,52 +27,47 @@ export function History({ entries, onRemove }: Props) {
   }
   useEffect(() => stop, []);
 
-  function play(entry: Entry) {
+  async function play({ id }: history.Entry) {
     stop();
-    const url = URL.createObjectURL(entry.wav);
-    playing.current = { audio: new Audio(url), url };
-    playing.current.audio.play().catch(() => setNote("The recording cannot be played"));
-  }
-  async function copy(entry: Entry) {
-    await navigator.clipboard.writeText(entry.text).then(
-      () => setNote("Copied"),
-      () => setNote("The browser does not allow to copy"),
-    );
+    try {
+      const url = URL.createObjectURL(await history.recording(id));
+      playing.current = { audio: new Audio(url), url };
+      await playing.current.audio.play();
+    } catch (cause) {
+      if (!(cause instanceof DOMException && cause.name === "AbortError")) setNote(say("cannotPlay"));
+    }
   }
 
+  const asFound = (text: string) => text.toLocaleLowerCase().normalize();
+  const found = entries.filter(({ text }) => asFound(text).includes(asFound(wanted.trim())));
   return (
     <section aria-labelledby="history-title">
-      <h2 id="history-title">History</h2>
+      <h2 id="history-title">{say("history")}</h2>
+      {entries.length > 0 && (
+        <input
+          type="search"
+          aria-label={say("search")}
+          placeholder={say("search")}
+          value={wanted}
+          onInput={(event) => setWanted(event.currentTarget.value)}
+        />
+      )}
       <p class="status" role="status">
         {note}
       </p>
-      {entries.length === 0 && <p>No recordings yet.</p>}
+      {found.length === 0 && <p>{say(entries.length ? "nothingFound" : "noRecordings")}</p>}
       <ol class="history">
-        {entries.map((entry) => {
-          const about = entry.text || "(no words)";
-          const when = new Date(entry.created).toLocaleString();
-          return (
-            <li key={entry.id}>
-              <p class="said">{about}</p>
-              <p class="when">{`${when}, ${entry.seconds.toFixed(1)} s, ${entry.model}`}</p>
-              <div class="actions">
-                <button type="button" aria-label={`Play: ${about}`} onClick={() => play(entry)}>
-                  Play
-                </button>
-                <button type="button" aria-label={`Copy: ${about}`} onClick={() => void copy(entry)}>
-                  Copy
-                </button>
-                <button
-                  type="button"
-                  aria-label={`Delete: ${about}`}
-                  onClick={() => onRemove(entry.id)}
-                >
-                  Delete
-                </button>
-              </div>
-            </li>
-          );
-        })}
+        {found.map((entry) => (
+          <EntryView
+            key={entry.id}
+            entry={entry}
+            about={textOf(entry, say)}
+            policy={policy}
+            onPlay={() => void play(entry)}
+            onAgain={onAgain && (() => onAgain(entry))}
+            onNote={setNote}
+          />
+        ))}
       </ol>
     </section>
   );

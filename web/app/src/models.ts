@@ -1,17 +1,21 @@
 // The models that the server offers; the list is kept for when there is no network.
+import { Problem } from "./problem.js";
+import type { Speaker } from "./strings.js";
 
 export interface ModelInfo {
   name: string;
   url: string;
   /** What the download is about, in bytes. */
   bytes: number;
-  title: string;
+  /** The codes of the languages that it knows. */
+  languages: string[];
+  kind: "small" | "accurate" | "digits";
 }
 
-const LIST = "tynda.models";
-const CHOSEN = "tynda.model";
+const LIST = "tynda.catalogue";
+const KINDS = { small: "modelSmall", accurate: "modelAccurate", digits: "modelDigits" } as const;
 
-/** Returns the models, the default one first; rejects with an Error of one line without any. */
+/** Returns the models, the default one first; rejects with a Problem without any. */
 export async function models(): Promise<ModelInfo[]> {
   try {
     const response = await fetch("/web/models.json");
@@ -23,15 +27,15 @@ export async function models(): Promise<ModelInfo[]> {
   } catch {
     const kept = localStorage.getItem(LIST);
     if (kept) return JSON.parse(kept) as ModelInfo[];
-    throw new Error("the server does not answer: connect once, then no network is needed");
+    throw new Problem("errorNoModels");
   }
 }
 
-/** The name of the model that was chosen, if any was. */
-export function chosen(): string | null {
-  return localStorage.getItem(CHOSEN);
-}
-
-export function choose(name: string): void {
-  localStorage.setItem(CHOSEN, name);
+/** Returns what a model is called on the page. */
+export function label(speaker: Speaker, { languages, kind, bytes }: ModelInfo): string {
+  return speaker.say("modelLabel", {
+    language: speaker.languageName(languages[0] ?? "en"),
+    kind: speaker.say(KINDS[kind]),
+    size: speaker.number(bytes / 1e6, 1),
+  });
 }

@@ -2,63 +2,65 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { Recogniser } from "../../engine/src/index.js";
-import { choose, chosen, type ModelInfo, models } from "./models.js";
+import { label, type ModelInfo, models } from "./models.js";
+import { type Problem, problemOf } from "./problem.js";
+import type { Speaker } from "./strings.js";
 
-export type State =
-  | { kind: "loading"; note: string; share: number | null }
+type State =
+  | { kind: "loading"; loaded: number; total: number | null }
   | { kind: "ready"; recogniser: Recogniser; model: ModelInfo }
-  | { kind: "failed"; message: string };
+  | { kind: "failed"; problem: Problem };
 
 export interface Loaded {
-  state: State;
+  state: Exclude<State, { kind: "loading" }> | { kind: "loading"; note: string; share: number | null };
   list: ModelInfo[];
   selected: string;
-  select: (name: string) => void;
 }
 
-const MEGABYTE = 1e6;
-
-/** Loads the chosen model, and another one when it is selected. */
-export function useRecogniser(): Loaded {
+/** Loads the model with a name, or the server's first one, and another one when the name changes. */
+export function useRecogniser(wanted: string, speaker: Speaker): Loaded {
   const [list, setList] = useState<ModelInfo[]>([]);
-  const [selected, setSelected] = useState("");
-  const [state, setState] = useState<State>({ kind: "loading", note: "Loading", share: null });
-  const failed = (error: unknown) =>
-    setState({ kind: "failed", message: error instanceof Error ? error.message : String(error) });
+  const [state, setState] = useState<State>({ kind: "loading", loaded: 0, total: null });
+  const model = list.find(({ name }) => name === wanted) ?? list[0];
+  const failed = (cause: unknown) => setState({ kind: "failed", problem: problemOf(cause) });
 
   useEffect(() => {
-    models().then((found) => {
-      setList(found);
-      setSelected((found.find(({ name }) => name === chosen()) ?? found[0])?.name ?? "");
-    }, failed);
+    models().then(setList, failed);
   }, []);
 
   useEffect(() => {
-    const model = list.find(({ name }) => name === selected);
     if (!model) return;
     let isCurrent = true;
     let loaded: Recogniser | undefined;
-    const note = `Loading ${model.title}`;
-    setState({ kind: "loading", note, share: null });
-    const onProgress = (count: number, total: number | null) => {
-      const known = total ?? model.bytes;
-      const size = `${(count / MEGABYTE).toFixed(1)} of ${(known / MEGABYTE).toFixed(1)} MB`;
-      if (isCurrent) setState({ kind: "loading", note: `${note}, ${size}`, share: count / known });
+    setState({ kind: "loading", loaded: 0, total: null });
+    const onProgress = (loaded: number, total: number | null) => {
+      if (isCurrent) setState({ kind: "loading", loaded, total: total ?? model.bytes });
     };
-    Recogniser.load(model.url, { onProgress }).then((recogniser) => {
-      loaded = recogniser;
-      if (isCurrent) setState({ kind: "ready", recogniser, model });
-      else recogniser.close();
-    }, (error) => isCurrent && failed(error));
+    Recogniser.load(model.url, { onProgress }).then(
+      (recogniser) => {
+        loaded = recogniser;
+        if (isCurrent) setState({ kind: "ready", recogniser, model });
+        else recogniser.close();
+      },
+      (error) => isCurrent && failed(error),
+    );
     return () => {
       isCurrent = false;
       loaded?.close();
     };
-  }, [list, selected]);
+  }, [model]);
 
-  const select = (name: string) => {
-    choose(name);
-    setSelected(name);
-  };
-  return { state, list, selected, select };
+  const selected = model?.name ?? "";
+  if (state.kind !== "loading") return { state, list, selected };
+  const { loaded, total } = state;
+  const share = total && loaded / total;
+  return { state: { kind: "loading", note: note(speaker, model, loaded, total), share }, list, selected };
+}
+
+function note(speaker: Speaker, model: ModelInfo | undefined, loaded: number, total: number | null): string {
+  if (!model) return speaker.say("loading");
+  const name = label(speaker, model);
+  if (total === null) return speaker.say("loadingModel", { model: name });
+  const megabytes = (bytes: number) => speaker.number(bytes / 1e6, 1);
+  return speaker.say("loadedOf", { model: name, loaded: megabytes(loaded), total: megabytes(total) });
 }

@@ -1,27 +1,36 @@
 // The microphone: mono samples at 16 kHz.
 import { RATE } from "../../engine/src/index.js";
+import { joined } from "../../engine/src/stream.js";
+import { Problem } from "./problem.js";
 
 export interface RecorderOptions {
   maxSeconds: number;
-  /** Called with the level of each block, from 0 (60 dB below the maximum) to 1, and the time. */
+  /** Called ten times in a second with the level, from 0 (60 dB below the maximum) to 1, and the time. */
   onLevel: (level: number, seconds: number) => void;
+  /** Called with the samples of each block, but only where the browser records at 16 kHz. */
+  onSamples: (samples: Float32Array) => void;
   /** Called once the recording is as long as it may be. */
   onFull: () => void;
 }
 
 const QUIETEST_DB = -60;
+const METER_SECONDS = 0.1;
 
 /** A recording that runs. */
 export class Recorder {
   private readonly blocks: Float32Array[] = [];
   private count = 0;
+  private isEnded = false;
+  // The energy of the samples that the meter has not shown yet, and their number.
+  private energy = 0;
+  private measured = 0;
 
   private constructor(
     private readonly stream: MediaStream,
     private readonly context: AudioContext,
   ) {}
 
-  /** Starts to record; rejects with an Error of one line where there is no microphone. */
+  /** Starts to record; rejects with a Problem where there is no microphone. */
   static async start(options: RecorderOptions): Promise<Recorder> {
     const stream = await microphone();
     try {
@@ -35,7 +44,7 @@ export class Recorder {
       return recorder;
     } catch {
       stream.getTracks().forEach((track) => track.stop());
-      throw new Error("the microphone cannot be read: close other programs that use it");
+      throw new Problem("errorMicrophone");
     }
   }
 
@@ -44,39 +53,40 @@ export class Recorder {
     this.stream.getTracks().forEach((track) => track.stop());
     const rate = this.context.sampleRate;
     await this.context.close();
-    const samples = new Float32Array(this.count);
-    let at = 0;
-    for (const block of this.blocks) {
-      samples.set(block, at);
-      at += block.length;
-    }
+    this.isEnded = true; // Blocks may still come.
+    const samples = joined(this.blocks, this.count);
     return rate === RATE ? samples : resampled(samples, rate);
   }
 
-  private add(block: Float32Array, { maxSeconds, onLevel, onFull }: RecorderOptions): void {
-    const max = Math.floor(maxSeconds * this.context.sampleRate);
-    if (this.count >= max) return;
-    this.blocks.push(block.subarray(0, max - this.count));
-    this.count = Math.min(max, this.count + block.length);
-    const power = block.reduce((sum, x) => sum + x * x, 0) / block.length;
-    const level = 1 - (10 * Math.log10(power + 1e-12)) / QUIETEST_DB;
-    onLevel(Math.max(0, Math.min(1, level)), this.count / this.context.sampleRate);
+  private add(block: Float32Array, { maxSeconds, onLevel, onSamples, onFull }: RecorderOptions): void {
+    const { sampleRate } = this.context;
+    const max = Math.floor(maxSeconds * sampleRate);
+    if (this.isEnded || this.count >= max) return;
+    const fitting = block.subarray(0, max - this.count);
+    this.blocks.push(fitting);
+    this.count += fitting.length;
+    if (sampleRate === RATE) onSamples(fitting);
+    this.energy += block.reduce((sum, x) => sum + x * x, 0);
+    this.measured += block.length;
+    if (this.measured >= METER_SECONDS * sampleRate) {
+      const level = 1 - (10 * Math.log10(this.energy / this.measured + 1e-12)) / QUIETEST_DB;
+      onLevel(Math.max(0, Math.min(1, level)), this.count / sampleRate);
+      this.energy = this.measured = 0;
+    }
     if (this.count === max) onFull();
   }
 }
 
 async function microphone(): Promise<MediaStream> {
-  if (!navigator.mediaDevices)
-    throw new Error("this page may not use the microphone: open it by https or on localhost");
+  if (!navigator.mediaDevices) throw new Problem("errorInsecure");
   const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false };
   try {
     return await navigator.mediaDevices.getUserMedia({ audio });
   } catch (error) {
     const name = error instanceof DOMException ? error.name : "";
-    if (name === "NotAllowedError")
-      throw new Error("the microphone was refused: allow it in the browser's settings of this page");
-    if (name === "NotFoundError") throw new Error("there is no microphone: connect one");
-    throw new Error("the microphone cannot be read: close other programs that use it");
+    if (name === "NotAllowedError") throw new Problem("errorRefused");
+    if (name === "NotFoundError") throw new Problem("errorNoMicrophone");
+    throw new Problem("errorMicrophone");
   }
 }
 

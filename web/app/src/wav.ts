@@ -32,3 +32,10 @@ export function asStored(samples: Float32Array): Float32Array {
 function quantized(x: number): number {
   return Math.max(-32768, Math.min(32767, Math.round(x * 32768)));
 }
+
+/** Returns the samples of a file that `encodeWav` has made. */
+export async function decodeWav(wav: Blob): Promise<Float32Array> {
+  const view = new DataView(await wav.arrayBuffer());
+  const count = (view.byteLength - HEADER) / 2;
+  return Float32Array.from({ length: count }, (_, i) => view.getInt16(HEADER + 2 * i, true) / 32768);
+}

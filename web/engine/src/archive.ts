@@ -1,4 +1,5 @@
 // An exported model as one file: a tar archive (POSIX.1-2017, pax, "ustar Interchange Format").
+import { EngineError } from "./errors.js";
 
 /** Bytes that can be read at any position without waiting, as a worker reads a Blob. */
 export interface Bytes {
@@ -22,21 +23,21 @@ const MAX_ENTRIES = 64;
 export class Archive implements Files {
   private readonly entries = new Map<string, { offset: number; size: number }>();
 
-  /** Throws an Error of one line where the bytes are no archive, or end before it does. */
+  /** Throws an EngineError where the bytes are no archive, or end before it does. */
   constructor(private readonly bytes: Bytes) {
     for (let at = 0; at + BLOCK <= bytes.size; ) {
       const header = bytes.read(at, BLOCK);
       if (header[0] === 0) break; // The archive ends with zeros.
       const size = octal(header.subarray(124, 136));
       if (text(header.subarray(257, 262)) !== "ustar" || checksum(header) !== octal(header.subarray(148, 156)))
-        throw new Error("the model is damaged, or no model of tynda");
+        throw new EngineError("damaged", "the model is damaged, or no model of tynda");
       const offset = at + BLOCK;
-      if (offset + size > bytes.size) throw new Error("the model is damaged: it is cut off");
+      if (offset + size > bytes.size) throw new EngineError("damaged", "the model is damaged: it is cut off");
       this.entries.set(text(header.subarray(0, 100)), { offset, size });
-      if (this.entries.size > MAX_ENTRIES) throw new Error("the model has too many files");
+      if (this.entries.size > MAX_ENTRIES) throw new EngineError("damaged", "the model has too many files");
       at = offset + Math.ceil(size / BLOCK) * BLOCK;
     }
-    if (!this.entries.has("manifest.txt")) throw new Error("the file is no model of tynda");
+    if (!this.entries.has("manifest.txt")) throw new EngineError("damaged", "the file is no model of tynda");
   }
 
   size(name: string): number {

@@ -1,4 +1,5 @@
 // The download of a model, which is cached.
+import { EngineError } from "./errors.js";
 
 const CACHE = "tynda-models";
 const PIECE = 1 << 20;
@@ -16,22 +17,25 @@ export interface Download {
  * Returns the model at a URL, from the cache where it is there. Its bytes are not in the memory of
  * the page: a browser keeps a Blob elsewhere.
  *
- * Throws an Error of one line where the server does not answer with a model.
+ * Throws an EngineError where the server does not answer with a model.
  */
 export async function obtain(url: string, onProgress: Progress): Promise<Download> {
   const cached = await (await openCache())?.match(url).catch(() => undefined);
   if (cached) return { blob: await cached.blob(), isCached: true };
   const response = await fetch(url).catch(() => undefined);
-  if (!response) throw new Error(`the model cannot be downloaded: no answer from ${url}`);
+  if (!response) throw new EngineError("answer", `the model cannot be downloaded: no answer from ${url}`);
   if (!response.ok || !response.body)
-    throw new Error(`the model cannot be downloaded: ${response.status} from ${url}`);
+    throw new EngineError("missing", `the model cannot be downloaded: ${response.status} from ${url}`);
   const length = Number(response.headers.get("Content-Length"));
   const total = length > 0 && !response.headers.has("Content-Encoding") ? length : null;
   const counted = response.body.pipeThrough(counting((loaded) => onProgress(loaded, total)));
   try {
     return { blob: await collected(await decompressed(counted)), isCached: false };
   } catch {
-    throw new Error("the download of the model was interrupted, or it is damaged");
+    throw new EngineError(
+      "interrupted",
+      "the download of the model was interrupted, or it is damaged",
+    );
   }
 }
 

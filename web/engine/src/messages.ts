@@ -1,11 +1,31 @@
 // The messages between a page and its worker.
+import { type Code, EngineError } from "./errors.js";
+import type { Heard, Segment } from "./pieces.js";
 
 export type Request =
   | { kind: "load"; id: number; url: string }
-  | { kind: "transcribe"; id: number; samples: Float32Array };
+  | { kind: "transcribe"; id: number; samples: Float32Array }
+  // The next samples of a stream, of which a worker has one at a time.
+  | { kind: "feed"; id: number; samples: Float32Array; isFirst: boolean; isTextWanted: boolean }
+  | { kind: "finish"; id: number };
 
 export type Answer =
   | { kind: "progress"; id: number; loaded: number; total: number | null }
-  | { kind: "loaded"; id: number; maxSamples: number }
-  | { kind: "text"; id: number; text: string; seconds: number; memory: number }
-  | { kind: "failed"; id: number; message: string };
+  | { kind: "loaded"; id: number }
+  | { kind: "segment"; id: number; segment: Segment }
+  | { kind: "partial"; id: number; text: string | null; seconds: number }
+  | { kind: "text"; id: number; heard: Heard; seconds: number; memory: number }
+  | { kind: "failed"; id: number; code: Code; message: string };
+
+export interface Transcript extends Heard {
+  /** The time that the recognition took, in seconds. */
+  seconds: number;
+  /** The memory of the engine, in bytes. */
+  memory: number;
+}
+
+/** Returns the transcript that an answer has. */
+export function transcript(answer: Answer): Transcript {
+  if (answer.kind !== "text") throw new EngineError("failed", "the engine gave another answer");
+  return { ...answer.heard, seconds: answer.seconds, memory: answer.memory };
+}

@@ -1,5 +1,6 @@
 // The recogniser compiled to WebAssembly: the functions of native/wasm/engine.cpp.
 import type { Files } from "./archive.js";
+import { type Code, EngineError, nativeError } from "./errors.js";
 
 interface Exports {
   memory: WebAssembly.Memory;
@@ -10,6 +11,8 @@ interface Exports {
   transcribe(samples: number, count: number): number;
   text_data(): number;
   text_size(): number;
+  text_log_probability(): number;
+  text_tokens(): number;
 }
 
 /** The number of samples in a second. */
@@ -51,7 +54,7 @@ export class Engine {
         },
         environ_get: () => 0,
         proc_exit(): void {
-          throw new Error("the engine stopped");
+          throw new EngineError("stopped", "the engine stopped");
         },
       },
     };
@@ -59,11 +62,11 @@ export class Engine {
     exports = instance.exports as unknown as Exports;
     exports._initialize();
     const engine = new Engine(exports);
-    engine.checked(exports.load());
+    engine.checked(exports.load(), "damaged");
     return engine;
   }
 
-  /** The maximum number of samples of a recording. */
+  /** The maximum number of samples that are recognised at once. */
   get maxSamples(): number {
     return this.exports.max_samples();
   }
@@ -76,16 +79,26 @@ export class Engine {
   /** Returns the text of samples from -1 to 1 at 16 kHz. */
   transcribe(samples: Float32Array): string {
     const at = this.exports.samples_memory(samples.length);
-    if (!at) throw new Error("out of memory");
+    if (!at) throw nativeError("out of memory", "failed");
     new Float32Array(this.exports.memory.buffer, at, samples.length).set(samples);
-    return this.checked(this.exports.transcribe(at, samples.length));
+    return this.checked(this.exports.transcribe(at, samples.length), "failed");
+  }
+
+  /** The natural logarithm of the probability of the last text's tokens. */
+  get logProbability(): number {
+    return this.exports.text_log_probability();
+  }
+
+  /** The number of the last text's tokens. */
+  get tokens(): number {
+    return this.exports.text_tokens();
   }
 
   /** Returns the last text, which is an error where the engine `succeeded` not. */
-  private checked(succeeded: number): string {
+  private checked(succeeded: number, otherwise: Code): string {
     const { memory, text_data, text_size } = this.exports;
     const text = new TextDecoder().decode(new Uint8Array(memory.buffer, text_data(), text_size()));
-    if (!succeeded) throw new Error(text);
+    if (!succeeded) throw nativeError(text, otherwise);
     return text;
   }
 }

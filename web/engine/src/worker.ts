@@ -1,8 +1,10 @@
 // The worker of a Recogniser: it downloads one model, and recognises one recording after the other.
 import { Archive, type Bytes } from "./archive.js";
 import { forget, keep, obtain } from "./download.js";
+import { EngineError } from "./errors.js";
 import type { Answer, Request } from "./messages.js";
 import { Engine } from "./module.js";
+import { Hearing } from "./pieces.js";
 
 declare const self: DedicatedWorkerGlobalScope;
 
@@ -19,6 +21,7 @@ class BlobBytes implements Bytes {
 }
 
 let engine: Engine | undefined;
+let stream: Hearing | undefined;
 
 async function load(id: number, url: string): Promise<Engine> {
   const compiled = WebAssembly.compileStreaming(fetch(new URL("../engine.wasm", import.meta.url)));
@@ -28,7 +31,8 @@ async function load(id: number, url: string): Promise<Engine> {
       answer({ kind: "progress", id, loaded, total }),
     );
     const module = await compiled.catch(() => {
-      throw new Error("the engine cannot be downloaded, or this browser has no WebAssembly SIMD");
+      const message = "the engine cannot be downloaded, or this browser has no WebAssembly SIMD";
+      throw new EngineError("engine", message);
     });
     try {
       const loaded = await Engine.load(module, new Archive(new BlobBytes(blob)));
@@ -45,13 +49,24 @@ async function handled(request: Request): Promise<Answer> {
   const { id } = request;
   if (request.kind === "load") {
     engine = await load(id, request.url);
-    return { kind: "loaded", id, maxSamples: engine.maxSamples };
+    return { kind: "loaded", id };
   }
-  if (!engine) throw new Error("no model was loaded");
+  if (!engine) throw new EngineError("failed", "no model was loaded");
   const started = performance.now();
-  const text = engine.transcribe(request.samples);
-  const seconds = (performance.now() - started) / 1000;
-  return { kind: "text", id, text, seconds, memory: engine.memory };
+  const seconds = () => (performance.now() - started) / 1000;
+  if (request.kind === "feed") {
+    if (request.isFirst) stream = new Hearing(engine);
+    stream!.feed(request.samples);
+    const text = request.isTextWanted ? stream!.partial() : null;
+    return { kind: "partial", id, text, seconds: seconds() };
+  }
+  let hearing = stream!;
+  if (request.kind === "transcribe") {
+    hearing = new Hearing(engine, (segment) => answer({ kind: "segment", id, segment }));
+    hearing.feed(request.samples);
+  }
+  const heard = hearing.finish();
+  return { kind: "text", id, heard, seconds: seconds(), memory: engine.memory };
 }
 
 function answer(message: Answer): void {
@@ -63,6 +78,7 @@ self.onmessage = async ({ data }: MessageEvent<Request>) => {
     answer(await handled(data));
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    answer({ kind: "failed", id: data.id, message });
+    const code = error instanceof EngineError ? error.code : "failed";
+    answer({ kind: "failed", id: data.id, code, message });
   }
 };

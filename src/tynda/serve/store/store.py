@@ -29,7 +29,7 @@ from tynda.serve.store.tables import (
 )
 from tynda.serve.vault import ObjectKey, Vault, VaultError, Wrapped
 
-__all__ = ["Retention", "Store", "TooMany"]
+__all__ = ["Arriving", "Retention", "Store", "TooMany"]
 
 _HIDDEN = (ARRIVING, DELETED)
 _OPEN = (WAITING, RUNNING)
@@ -43,6 +43,10 @@ _GAVE_UP = {
 
 class TooMany(Exception):  # noqa: N818
     """The maximum number of jobs of this owner wait already."""
+
+
+class Arriving(Exception):  # noqa: N818
+    """A recording with this id arrives just now, or is being deleted."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,17 @@ class Store:
     # Methods for owners
 
     def accept(
-        self, owner: str, data: bytes, request: Mapping[str, Any], max_waiting: int
+        self, owner: str, data: bytes, request: Mapping[str, Any], max_waiting: int, id_: str = ""
     ) -> Recording:
-        """Keep a recording as a job that waits. Raises `TooMany` where ``max_waiting`` do."""
-        id_, now = secrets.token_hex(16), self._clock()
+        """Keep a recording as a job that waits.
+
+        ``id_`` is chosen by a client that cannot know whether an earlier attempt arrived: where it
+        did, the job is returned that there is. Raises `Arriving` where that attempt has not ended,
+        or the id is another owner's, and `TooMany` where ``max_waiting`` jobs wait.
+        """
+        if id_ and (known := self.find(owner, id_)) is not None:
+            return known
+        id_, now = id_ or secrets.token_hex(16), self._clock()
         key, wrapped = self.vault.create(owner, id_)
         row = Recording(
             id=id_,
@@ -108,6 +119,8 @@ class Store:
         )
         waiting = and_(Recording.owner == owner, Recording.state.in_((*_OPEN, ARRIVING)))
         with self._database.session() as session:
+            if session.get(Recording, id_) is not None:
+                raise Arriving
             count = session.scalar(select(func.count()).where(waiting)) or 0
             if count >= max_waiting:
                 raise TooMany

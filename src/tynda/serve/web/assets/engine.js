@@ -1,1 +1,1 @@
-export{n as RATE,t as Recogniser}from"./src.js";
+export{i as EngineError,r as RATE,t as Recogniser}from"./src.js";
