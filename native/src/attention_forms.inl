@@ -297,7 +297,7 @@ struct CodeForm : FormBase {
     I s[Rows][kVectors];
     for (auto& row : s)
       for (I& x : row) x = zeros();
-    accumulate<CodeDot, Rows>(s, weights + out, kKeys,
+    accumulate<PositiveDot, Rows>(s, weights + out, kKeys,
                               codes + from * padded_width + p * kKeys + out * kPanel,
                               round_up(keys, 4) - out);
     for (int j = 0; j < kVectors; j++) {

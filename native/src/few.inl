@@ -40,9 +40,11 @@ template <int Bits, class Use>
 TYNDA_INLINE void blocks(const Matrix& w, int64_t panel, int64_t k, int64_t end, Use use) {
   constexpr int kBytes = Bits * 4 * kPanel;
   const uint8_t* planes = w.data.get() + panel * w.panel_bytes() + k / kBlockInputs * kBytes;
+  int64_t group = k / w.group, end_of_group = (group + 1) * w.group;  // a division takes long
   for (; k < end; k += kBlockInputs, planes += kBytes) {
     for (int i = 0; i < kBytes; i += kAlign) __builtin_prefetch(planes + kPrefetchBytes + i);
-    const int8_t* from = &w.steps[w.steps_index(panel * kPanel, k / w.group)];
+    if (k == end_of_group) group++, end_of_group += w.group;
+    const int8_t* from = &w.steps[w.steps_index(panel * kPanel, group)];
     I steps[kVectors];
     for (int j = 0; j < kVectors; j++) steps[j] = load_steps(from + 2 * j * kLanes);
     use(k, planes, steps);
@@ -70,10 +72,10 @@ TYNDA_INLINE void accumulate_few(I (&totals)[Rows][kVectors], const uint8_t* x, 
                                  const int32_t (*x_sums)[kMaxBlocks], const Matrix& w,
                                  int64_t panel) {
   // The sum of this many groups of four products fits into 16 bits.
-  constexpr int kRun = 32 >> Bits;
+  constexpr int kRun = run_of(Bits);
   const int64_t end = w.depth();
   blocks<Bits>(w, panel, 0, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
-    I sums[Rows][kVectors];
+    Pairs sums[Rows][kVectors];
     each_four([&](auto s) {
       const auto of_x = [&](int i) { return s() < kRun ? x_sums[i][k / kBlockInputs] : 0; };
       if constexpr (s() % kRun == 0)
@@ -82,7 +84,7 @@ TYNDA_INLINE void accumulate_few(I (&totals)[Rows][kVectors], const uint8_t* x, 
       if (k + 4 * s() < end) {
         B b[kVectors];
         for (int j = 0; j < kVectors; j++) b[j] = code<Bits, s()>(planes + 4 * j * kLanes);
-        CodeDot::step<Rows>(sums, x + k + 4 * s(), ldx, b);
+        FewDot::step<Rows>(sums, x + k + 4 * s(), ldx, b);
       }
       if constexpr (s() % kRun == kRun - 1)
         for (int i = 0; i < Rows; i++)
@@ -92,6 +94,14 @@ TYNDA_INLINE void accumulate_few(I (&totals)[Rows][kVectors], const uint8_t* x, 
   });
 }
 
+// The sum of the activations of block `b`.
+inline int block_sum(const Matrix& w, const uint8_t* x, int64_t b) {
+  int sum = 0;
+  for (int64_t k = b * kBlockInputs; k < std::min(w.depth(), (b + 1) * kBlockInputs); k++)
+    sum += kZero ? x[k] : int8_t(x[k]);
+  return sum;
+}
+
 template <int Bits>
 void matmul_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
                        const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
@@ -99,12 +109,7 @@ void matmul_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t 
   if (rows == 0) return;
   int32_t x_sums[kFewRows][kMaxBlocks];
   for (int64_t i = 0; i < rows; i++)
-    for (int64_t b = 0; b < w.blocks(); b++) {
-      int32_t sum = 0;
-      for (int64_t k = b * kBlockInputs; k < std::min(w.depth(), (b + 1) * kBlockInputs); k++)
-        sum += kZero ? x[i * ldx + k] : int8_t(x[i * ldx + k]);
-      x_sums[i][b] = sum * 65536;
-    }
+    for (int64_t b = 0; b < w.blocks(); b++) x_sums[i][b] = block_sum(w, x + i * ldx, b) * 65536;
   for (int64_t p = begin; p < end; p++)
     with_rows<kFewRows>(rows, [&](auto count) {
       I sums[count()][kVectors];
@@ -143,18 +148,6 @@ void matmul_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t
           }
         });
       }
-}
-
-void matmul_codes(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
-                    const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
-                    const Epilogue& epilogue) {
-  const bool few = rows <= kFewRows && w.blocks() <= kMaxBlocks;
-  const auto product = w.bits == 8   ? matmul_8
-                       : !few        ? matmul_many_rows
-                       : w.bits == 4 ? matmul_few_rows<4>
-                       : w.bits == 3 ? matmul_few_rows<3>
-                                     : matmul_few_rows<2>;
-  product(x, ldx, scale, rows, w, begin, end, y, ldy, epilogue);
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 
 #include "simd_avx512.h"
 
+#include "simd_codes.h"
+
 #include "kernels.inl"
 
 const tynda::Kernels* tynda::avx512_kernels() { return &tynda::avx512::kKernels; }

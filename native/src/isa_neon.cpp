@@ -10,6 +10,8 @@
 
 #include "simd_neon.h"
 
+#include "simd_codes.h"
+
 #include "kernels.inl"
 
 const tynda::Kernels* tynda::neon_kernels() { return &tynda::neon::kKernels; }

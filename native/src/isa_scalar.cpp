@@ -6,6 +6,8 @@
 
 #include "simd_scalar.h"
 
+#include "simd_codes.h"
+
 #include "kernels.inl"
 
 const tynda::Kernels* tynda::scalar_kernels() { return &tynda::scalar::kKernels; }

@@ -5,6 +5,8 @@
 
 #include "simd_wasm.h"
 
+#include "simd_codes.h"
+
 #include "kernels.inl"
 
 const tynda::Kernels* tynda::wasm_kernels() { return &tynda::wasm::kKernels; }

@@ -127,6 +127,10 @@ inline void store_some(float* p, F x, int n) { n == kLanes ? store(p, x) : store
 // clang-format off: the order matters
 #include "products.inl"
 #include "few.inl"
+#if TYNDA_NARROW
+#include "narrow.inl"
+#endif
+#include "codes.inl"
 #include "attention_forms.inl"
 #include "attention.inl"
 #include "relative.inl"

@@ -2,6 +2,8 @@
 #pragma once
 #include <immintrin.h>
 
+#define TYNDA_NARROW 1  // narrow.inl
+
 namespace tynda {
 namespace TYNDA_ISA {
 
@@ -11,7 +13,10 @@ constexpr int kZero = 0;
 struct F { __m256 v; };
 struct I { __m256i v; };
 struct A { __m256i signs, sizes; };  // four codes of one row, repeated in every lane
-struct B { __m256i v; };  // four codes of a weight for each lane
+struct Plain { __m256i v; };         // the same without sizes
+struct B { __m256i v; };             // four codes of a weight for each lane
+struct Pairs { __m256i v; };         // two sums of 16 bits for each lane
+using Prepared = int16_t;            // a code of a row that is multiplied with many weights
 
 static inline __m256i first(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -112,18 +117,83 @@ static inline B apply_steps(B codes, I steps) {
                    _mm_setr_epi32(0x02020202, 0x06060606, 0x0a0a0a0a, 0x0e0e0e0e)));
   return {_mm256_add_epi8(_mm256_mullo_epi16(codes.v, step), offset)};
 }
-// The initial value of a sum of codes, and total + step * sum + offset * x / 65536 for a sum that
-// fits into 16 bits.
-static inline I start_sum(int32_t) { return zeros(); }
-static inline I add_scaled(I total, I sum, int32_t x, I steps) {
-  const __m256i both = _mm256_blend_epi16(sum.v, _mm256_set1_epi32(x), 0xaa);
-  return {_mm256_add_epi32(total.v, _mm256_madd_epi16(both, steps.v))};
-}
 // Adds products of four codes. No code is -128, so that the sum of two products fits into 16 bits.
 static inline I dot(I sum, A a, B w) {
   const __m256i signed_w = _mm256_sign_epi8(w.v, a.signs);
   const __m256i pairs = _mm256_maddubs_epi16(a.sizes, signed_w);
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
+// Sums are added to in place: GCC would compute products long before it adds them, for which it
+// lacks registers.
+static inline __m256i add_in_place_32(__m256i sum, __m256i more) {
+  __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(more));
+  return sum;
+}
+static inline __m256i add_in_place_16(__m256i sum, __m256i more) {
+  __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(more));
+  return sum;
+}
+static inline Plain broadcast_plain(const uint8_t* p) {
+  int32_t codes;
+  std::memcpy(&codes, p, 4);
+  return {_mm256_set1_epi32(codes)};
+}
+// The same for codes of a row from 0 to 127.
+static inline I dot_positive(I sum, Plain a, B w) {
+  const __m256i pairs = _mm256_maddubs_epi16(a.v, w.v);
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
+// The same for codes of a weight in few bits. `run_of` bits: how many times a sum has room for.
+constexpr int run_of(int) { return 8; }  // 8 * 2 * 127 * 15 < 2^15
+static inline Pairs dot_few(Pairs sum, Plain a, B w) {
+  return {add_in_place_16(sum.v, _mm256_maddubs_epi16(w.v, a.v))};
+}
+// Adds the products of two words of 16 bits for each lane.
+static inline I dot_words(I sum, Plain a, B w) {
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(a.v, w.v))};
+}
+// The initial value of a sum of codes, and total + step * sum + offset * x / 65536.
+static inline Pairs start_sum(int32_t) { return {_mm256_setzero_si256()}; }
+// The low or high words of two vectors, alternately.
+static inline B low_words(I a, I b) {
+  return {_mm256_blend_epi16(a.v, _mm256_slli_epi32(b.v, 16), 0xaa)};
+}
+static inline B high_words(I a, I b) {
+  return {_mm256_blend_epi16(_mm256_srli_epi32(a.v, 16), b.v, 0xaa)};
+}
+static inline I add_words(I total, Pairs a, B b) {
+  return {_mm256_add_epi32(total.v, _mm256_madd_epi16(a.v, b.v))};
+}
+static inline I add_scaled(I total, Pairs sum, int32_t x, I steps) {
+  const I offset = dot_words(total, Plain{_mm256_set1_epi32(x)}, B{steps.v});
+  return add_words(offset, sum, low_words(steps, steps));
+}
+// Products in 16 bits, which need no sign moved. Each vector of outputs has two of sums: those of
+// its first and last four outputs, each in two lanes.
+static inline void prepare(const uint8_t* codes, int64_t count, int16_t* to) {
+  for (int64_t i = 0; i < count; i++) to[i] = int8_t(codes[i]);
+}
+template <int Rows>
+[[gnu::always_inline]] static inline void step_prepared(I (&sums)[Rows][2], const int16_t* x,
+                                                        int64_t ldx, const uint8_t* w) {
+  const auto* const halves = (const __m128i*)w;
+  const __m256i first = _mm256_cvtepi8_epi16(_mm_loadu_si128(halves));
+  const __m256i last = _mm256_cvtepi8_epi16(_mm_loadu_si128(halves + 1));
+  for (int i = 0; i < Rows; i++) {
+    if (i % 3 == 0 && i > 0) {  // otherwise the compiler runs out of registers for addresses
+      x += 3 * ldx;
+      __asm__("" : "+r"(x));
+    }
+    int64_t codes;
+    std::memcpy(&codes, x + i % 3 * ldx, 8);
+    const __m256i a = _mm256_set1_epi64x(codes);
+    sums[i][0].v = add_in_place_32(sums[i][0].v, _mm256_madd_epi16(a, first));
+    sums[i][1].v = add_in_place_32(sums[i][1].v, _mm256_madd_epi16(a, last));
+  }
+}
+static inline I joined(const I (&sums)[2]) {
+  const __m256i pairs = _mm256_hadd_epi32(sums[0].v, sums[1].v);
+  return {_mm256_permute4x64_epi64(pairs, 0xd8)};
 }
 
 }  // namespace TYNDA_ISA

@@ -1,0 +1,18 @@
+// Products of codes that only AVX2 has in several forms (simd_avx2.h), for the other sets.
+#pragma once
+
+namespace tynda {
+namespace TYNDA_ISA {
+
+using Plain = A;
+using Pairs = I;
+using Prepared = uint8_t;
+
+// How many times the sum of four products with codes of so many bits has room in 16 bits.
+constexpr int run_of(int bits) { return 32 >> bits; }
+static inline Plain broadcast_plain(const uint8_t* p) { return broadcast_four(p); }
+static inline I dot_positive(I sum, Plain a, B w) { return dot(sum, a, w); }
+static inline Pairs dot_few(Pairs sum, Plain a, B w) { return dot(sum, a, w); }
+
+}  // namespace TYNDA_ISA
+}  // namespace tynda
