@@ -40,11 +40,12 @@ template <int Bits, class Use>
 TYNDA_INLINE void blocks(const Matrix& w, int64_t panel, int64_t k, int64_t end, Use use) {
   constexpr int kBytes = Bits * 4 * kPanel;
   const uint8_t* planes = w.data.get() + panel * w.panel_bytes() + k / kBlockInputs * kBytes;
-  int64_t group = k / w.group, end_of_group = (group + 1) * w.group;  // a division takes long
+  const int64_t group = k / w.group;
+  const int8_t* from = &w.steps[w.steps_index(panel * kPanel, group)];
+  int64_t group_end = (group + 1) * w.group;
   for (; k < end; k += kBlockInputs, planes += kBytes) {
     for (int i = 0; i < kBytes; i += kAlign) __builtin_prefetch(planes + kPrefetchBytes + i);
-    if (k == end_of_group) group++, end_of_group += w.group;
-    const int8_t* from = &w.steps[w.steps_index(panel * kPanel, group)];
+    if (k == group_end) from += 2 * kPanel, group_end += w.group;
     I steps[kVectors];
     for (int j = 0; j < kVectors; j++) steps[j] = load_steps(from + 2 * j * kLanes);
     use(k, planes, steps);

@@ -127,8 +127,9 @@ inline void store_some(float* p, F x, int n) { n == kLanes ? store(p, x) : store
 // clang-format off: the order matters
 #include "products.inl"
 #include "few.inl"
-#if TYNDA_NARROW
+#if TYNDA_16_BITS
 #include "narrow.inl"
+#include "wide.inl"
 #endif
 #include "codes.inl"
 #include "attention_forms.inl"

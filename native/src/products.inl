@@ -23,7 +23,7 @@ struct FloatDot {
 };
 
 // One step of products of codes of at most 8 bits: `Broadcast` loads four of a row, and `Dot` adds
-// their products with four of a weight.
+// their products with four of a weight for each lane.
 template <auto Broadcast, auto Dot, class SumType = I>
 struct CodeProducts {
   using Code = uint8_t;
@@ -51,7 +51,7 @@ struct CodeProducts {
 };
 using CodeDot = CodeProducts<broadcast_four, dot>;
 using PositiveDot = CodeProducts<broadcast_plain, dot_positive>;  // codes of rows are not negative
-using FewDot = CodeProducts<broadcast_plain, dot_few, Pairs>;     // those of weights are in few bits
+using FewDot = CodeProducts<broadcast_plain, dot_few, Pairs>;     // weights have few bits
 
 // How many bytes ahead a weight is prefetched. Most weights come from the last-level cache, whose
 // latency exceeds the processor's own prefetching; at the end of a panel, it is the next panel.
@@ -68,31 +68,6 @@ TYNDA_INLINE void accumulate(typename Kind::Sum (&sums)[Rows][kVectors],
     for (int i = 0; i < kBytes; i += kAlign)
       __builtin_prefetch(reinterpret_cast<const char*>(now) + kPrefetchBytes + i);
     Kind::template step<Rows>(sums, x + k, ldx, now);
-  }
-}
-
-// Whether products of many rows are faster with copies of the rows, which `prepare` makes.
-constexpr bool kPrepares = !std::is_same_v<Prepared, uint8_t>;
-
-// Does nothing where kPrepares is false.
-template <class Code>
-inline void prepare_rows(const uint8_t* codes, int64_t count, Code* to) {
-  if constexpr (kPrepares) prepare(codes, count, to);
-}
-
-// Adds the products of Rows rows of 8-bit codes, prepared for many weights, and one panel.
-template <int Rows>
-TYNDA_INLINE void accumulate_prepared(I (&sums)[Rows][kVectors], const Prepared* x, int64_t ldx,
-                                      const uint8_t* w, int64_t depth) {
-  if constexpr (kPrepares) {
-    for (int j = 0; j < kVectors; j++, w += 4 * kLanes) {
-      I halves[Rows][2];
-      for (auto& row : halves) row[0] = row[1] = zeros();
-      for (int64_t k = 0; k < depth; k += 4) step_prepared(halves, x + k, ldx, w + k * kPanel);
-      for (int i = 0; i < Rows; i++) sums[i][j] = sums[i][j] + joined(halves[i]);
-    }
-  } else {
-    accumulate<CodeDot, Rows>(sums, x, ldx, w, depth);
   }
 }
 
@@ -171,37 +146,8 @@ TYNDA_INLINE void finish_8(const I (&sums)[Rows][kVectors], const Matrix& w, int
   finish<Rows>(out, panel * kPanel, w.n, row, y, ldy, e);
 }
 
-// With fewer rows, preparing them takes longer than it saves.
-constexpr int64_t kPreparedRows = 4;
-constexpr int64_t kPreparedCodes = 1 << 15;  // the number of codes prepared at a time
-
-// The same as matmul_8 where rows are prepared.
-template <class Code>
-void matmul_prepared(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
-                     const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
-                     const Epilogue& epilogue) {
-  const int64_t depth = w.depth(), most = kPreparedCodes / depth / kTile * kTile;
-  alignas(kAlign) Code codes[kPreparedCodes];
-  for (int64_t first = 0; first < rows; first += most) {
-    const int64_t count = std::min(most, rows - first);
-    for (int64_t i = 0; i < count; i++)
-      prepare_rows(x + (first + i) * ldx, depth, codes + i * depth);
-    for (int64_t p = begin; p < end; p++)
-      tiles(count, [&](int64_t r, auto size) {
-        I sums[size()][kVectors];
-        init_sums(sums, w, p);
-        accumulate_prepared<size()>(sums, codes + r * depth, depth,
-                                    w.data.get() + p * depth * kPanel, depth);
-        finish_8<size()>(sums, w, p, scale, first + r, y, ldy, epilogue);
-      });
-  }
-}
-
 void matmul_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
                 int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
-  if constexpr (kPrepares)
-    if (rows >= kPreparedRows && w.depth() && w.depth() <= kPreparedCodes / kTile)
-      return matmul_prepared<Prepared>(x, ldx, scale, rows, w, begin, end, y, ldy, epilogue);
   const int64_t depth = w.depth();
   for (int64_t p = begin; p < end; p++) {
     const uint8_t* panel = w.data.get() + p * depth * kPanel;

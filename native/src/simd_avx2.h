@@ -2,7 +2,7 @@
 #pragma once
 #include <immintrin.h>
 
-#define TYNDA_NARROW 1  // narrow.inl
+#define TYNDA_16_BITS 1  // narrow.inl and wide.inl
 
 namespace tynda {
 namespace TYNDA_ISA {
@@ -16,7 +16,6 @@ struct A { __m256i signs, sizes; };  // four codes of one row, repeated in every
 struct Plain { __m256i v; };         // the same without sizes
 struct B { __m256i v; };             // four codes of a weight for each lane
 struct Pairs { __m256i v; };         // two sums of 16 bits for each lane
-using Prepared = int16_t;            // a code of a row that is multiplied with many weights
 
 static inline __m256i first(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -145,6 +144,7 @@ static inline I dot_positive(I sum, Plain a, B w) {
 }
 // The same for codes of a weight in few bits. `run_of` bits: how many times a sum has room for.
 constexpr int run_of(int) { return 8; }  // 8 * 2 * 127 * 15 < 2^15
+static inline Pairs start_few(Pairs, Plain a, B w) { return {_mm256_maddubs_epi16(w.v, a.v)}; }
 static inline Pairs dot_few(Pairs sum, Plain a, B w) {
   return {add_in_place_16(sum.v, _mm256_maddubs_epi16(w.v, a.v))};
 }
@@ -170,11 +170,11 @@ static inline I add_scaled(I total, Pairs sum, int32_t x, I steps) {
 }
 // Products in 16 bits, which need no sign moved. Each vector of outputs has two of sums: those of
 // its first and last four outputs, each in two lanes.
-static inline void prepare(const uint8_t* codes, int64_t count, int16_t* to) {
+static inline void widen(const uint8_t* codes, int64_t count, int16_t* to) {
   for (int64_t i = 0; i < count; i++) to[i] = int8_t(codes[i]);
 }
 template <int Rows>
-[[gnu::always_inline]] static inline void step_prepared(I (&sums)[Rows][2], const int16_t* x,
+[[gnu::always_inline]] static inline void step_wide(I (&sums)[Rows][2], const int16_t* x,
                                                         int64_t ldx, const uint8_t* w) {
   const auto* const halves = (const __m128i*)w;
   const __m256i first = _mm256_cvtepi8_epi16(_mm_loadu_si128(halves));

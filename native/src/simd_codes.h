@@ -6,7 +6,6 @@ namespace TYNDA_ISA {
 
 using Plain = A;
 using Pairs = I;
-using Prepared = uint8_t;
 
 // How many times the sum of four products with codes of so many bits has room in 16 bits.
 constexpr int run_of(int bits) { return 32 >> bits; }
