@@ -7,7 +7,6 @@ namespace {
 
 // Up to kFewRows rows are multiplied with the codes as they are, and sums of groups with their
 // steps.
-constexpr int kFewRows = kTile / 2;
 constexpr int64_t kMaxBlocks = 256;  // the maximum number of blocks in a row for that
 // With more rows or inputs, kPiece inputs at a time are expanded to 8 bits, for up to kManyRows
 // rows.
@@ -103,21 +102,30 @@ inline int block_sum(const Matrix& w, const uint8_t* x, int64_t b) {
   return sum;
 }
 
+// A function of its own for each number of rows: together, they would lack registers.
+template <int Bits, int Rows>
+[[gnu::noinline]] void matmul_rows(const uint8_t* x, int64_t ldx, const float* scale,
+                                   const Matrix& w, int64_t begin, int64_t end, float* y,
+                                   int64_t ldy, const Epilogue& epilogue) {
+  int32_t x_sums[Rows][kMaxBlocks];
+  for (int64_t i = 0; i < Rows; i++)
+    for (int64_t b = 0; b < w.blocks(); b++) x_sums[i][b] = block_sum(w, x + i * ldx, b) * 65536;
+  for (int64_t p = begin; p < end; p++) {
+    I sums[Rows][kVectors];
+    init_sums(sums, w, p);
+    accumulate_few<Bits, Rows>(sums, x, ldx, x_sums, w, p);
+    finish_8<Rows>(sums, w, p, scale, 0, y, ldy, epilogue);
+  }
+}
+
 template <int Bits>
 void matmul_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
-                       const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
-                       const Epilogue& epilogue) {
+                     const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
+                     const Epilogue& epilogue) {
   if (rows == 0) return;
-  int32_t x_sums[kFewRows][kMaxBlocks];
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t b = 0; b < w.blocks(); b++) x_sums[i][b] = block_sum(w, x + i * ldx, b) * 65536;
-  for (int64_t p = begin; p < end; p++)
-    with_rows<kFewRows>(rows, [&](auto count) {
-      I sums[count()][kVectors];
-      init_sums(sums, w, p);
-      accumulate_few<Bits, count()>(sums, x, ldx, x_sums, w, p);
-      finish_8<count()>(sums, w, p, scale, 0, y, ldy, epilogue);
-    });
+  with_rows<kFewRows>(rows, [&](auto count) {
+    matmul_rows<Bits, count()>(x, ldx, scale, w, begin, end, y, ldy, epilogue);
+  });
 }
 
 void matmul_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,

@@ -69,7 +69,7 @@ TYNDA_INLINE void accumulate_narrow(I (&totals)[Rows][kVectors], const uint8_t* 
     });
     for (int j = 0; j < kVectors; j++) {
       const B step = load_codes(piece.steps[k / kBlockInputs] + 4 * j * kLanes);
-      for (int i = 0; i < Rows; i++) totals[i][j] = add_words(totals[i][j], sums[i][j], step);
+      for (int i = 0; i < Rows; i++) totals[i][j] = add_pairs(totals[i][j], sums[i][j], step);
     }
   }
 }

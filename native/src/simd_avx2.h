@@ -7,7 +7,7 @@
 namespace tynda {
 namespace TYNDA_ISA {
 
-constexpr int kLanes = 8, kVectors = 2, kTile = 6;
+constexpr int kLanes = 8, kVectors = 2, kTile = 6, kFewRows = 6;
 constexpr int kZero = 0;
 
 struct F { __m256 v; };
@@ -122,60 +122,66 @@ static inline I dot(I sum, A a, B w) {
   const __m256i pairs = _mm256_maddubs_epi16(a.sizes, signed_w);
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
 }
-// Sums are added to in place: GCC would compute products long before it adds them, for which it
-// lacks registers.
-static inline __m256i add_in_place_32(__m256i sum, __m256i more) {
-  __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(more));
-  return sum;
-}
-static inline __m256i add_in_place_16(__m256i sum, __m256i more) {
-  __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(more));
-  return sum;
-}
 static inline Plain broadcast_plain(const uint8_t* p) {
   int32_t codes;
   std::memcpy(&codes, p, 4);
   return {_mm256_set1_epi32(codes)};
 }
-// The same for codes of a row from 0 to 127.
+// The same where the codes of the row are not negative.
 static inline I dot_positive(I sum, Plain a, B w) {
   const __m256i pairs = _mm256_maddubs_epi16(a.v, w.v);
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
 }
-// The same for codes of a weight in few bits. `run_of` bits: how many times a sum has room for.
-constexpr int run_of(int) { return 8; }  // 8 * 2 * 127 * 15 < 2^15
+
+// ---- codes of weights in few bits, whose sums fit into 16 bits
+
+// Adds to a sum in place: GCC would compute products long before it adds them, and lack registers.
+static inline __m256i add_words_to(__m256i sum, __m256i more) {
+  __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(more));
+  return sum;
+}
+// How many times a sum has room for four products of codes of so many bits: 8 * 2 * 127 * 15 <
+// 2^15.
+constexpr int run_of(int) { return 8; }
 static inline Pairs start_few(Pairs, Plain a, B w) { return {_mm256_maddubs_epi16(w.v, a.v)}; }
 static inline Pairs dot_few(Pairs sum, Plain a, B w) {
-  return {add_in_place_16(sum.v, _mm256_maddubs_epi16(w.v, a.v))};
+  return {add_words_to(sum.v, _mm256_maddubs_epi16(w.v, a.v))};
 }
-// Adds the products of two words of 16 bits for each lane.
+static inline Pairs start_sum(int32_t) { return {_mm256_setzero_si256()}; }
+// Adds the products of the words of 16 bits of each lane.
 static inline I dot_words(I sum, Plain a, B w) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(a.v, w.v))};
 }
-// The initial value of a sum of codes, and total + step * sum + offset * x / 65536.
-static inline Pairs start_sum(int32_t) { return {_mm256_setzero_si256()}; }
-// The low or high words of two vectors, alternately.
+static inline I add_pairs(I total, Pairs sum, B steps) {
+  return dot_words(total, Plain{sum.v}, steps);
+}
+// The low or the high words of two vectors, alternately: steps or offsets.
 static inline B low_words(I a, I b) {
   return {_mm256_blend_epi16(a.v, _mm256_slli_epi32(b.v, 16), 0xaa)};
 }
 static inline B high_words(I a, I b) {
   return {_mm256_blend_epi16(_mm256_srli_epi32(a.v, 16), b.v, 0xaa)};
 }
-static inline I add_words(I total, Pairs a, B b) {
-  return {_mm256_add_epi32(total.v, _mm256_madd_epi16(a.v, b.v))};
-}
+// total + step * sum + offset * x / 65536.
 static inline I add_scaled(I total, Pairs sum, int32_t x, I steps) {
-  const I offset = dot_words(total, Plain{_mm256_set1_epi32(x)}, B{steps.v});
-  return add_words(offset, sum, low_words(steps, steps));
+  const I with_offset = dot_words(total, Plain{_mm256_set1_epi32(x)}, B{steps.v});
+  return add_pairs(with_offset, sum, low_words(steps, steps));
 }
-// Products in 16 bits, which need no sign moved. Each vector of outputs has two of sums: those of
-// its first and last four outputs, each in two lanes.
+
+// ---- codes in 16 bits, whose products need no sign moved
+
+static inline __m256i add_to(__m256i sum, __m256i more) {
+  __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(more));
+  return sum;
+}
 static inline void widen(const uint8_t* codes, int64_t count, int16_t* to) {
   for (int64_t i = 0; i < count; i++) to[i] = int8_t(codes[i]);
 }
+// Adds the products of four codes of Rows rows and of a weight for each lane. The sums of the first
+// four lanes are in the first vector, each in two lanes, those of the last four in the second.
 template <int Rows>
 [[gnu::always_inline]] static inline void step_wide(I (&sums)[Rows][2], const int16_t* x,
-                                                        int64_t ldx, const uint8_t* w) {
+                                                    int64_t ldx, const uint8_t* w) {
   const auto* const halves = (const __m128i*)w;
   const __m256i first = _mm256_cvtepi8_epi16(_mm_loadu_si128(halves));
   const __m256i last = _mm256_cvtepi8_epi16(_mm_loadu_si128(halves + 1));
@@ -187,8 +193,8 @@ template <int Rows>
     int64_t codes;
     std::memcpy(&codes, x + i % 3 * ldx, 8);
     const __m256i a = _mm256_set1_epi64x(codes);
-    sums[i][0].v = add_in_place_32(sums[i][0].v, _mm256_madd_epi16(a, first));
-    sums[i][1].v = add_in_place_32(sums[i][1].v, _mm256_madd_epi16(a, last));
+    sums[i][0].v = add_to(sums[i][0].v, _mm256_madd_epi16(a, first));
+    sums[i][1].v = add_to(sums[i][1].v, _mm256_madd_epi16(a, last));
   }
 }
 static inline I joined(const I (&sums)[2]) {

@@ -7,6 +7,8 @@ namespace TYNDA_ISA {
 using Plain = A;
 using Pairs = I;
 
+constexpr int kFewRows = kTile / 2;
+
 // How many times the sum of four products with codes of so many bits has room in 16 bits.
 constexpr int run_of(int bits) { return 32 >> bits; }
 static inline Plain broadcast_plain(const uint8_t* p) { return broadcast_four(p); }
