@@ -5,8 +5,8 @@ namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-// Up to kFewRows rows are multiplied with the codes as they are, and sums of groups with their
-// steps.
+// Up to kFewRows rows (simd_avx2.h, simd_codes.h) are multiplied with the codes as they are, and
+// sums of groups with their steps.
 constexpr int64_t kMaxBlocks = 256;  // the maximum number of blocks in a row for that
 // With more rows or inputs, kPiece inputs at a time are expanded to 8 bits, for up to kManyRows
 // rows.
