@@ -175,6 +175,8 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
     axes.set_xlabel("false accepts for each hour of speech without a command")
     axes.set_ylabel("commands missed, %")
     axes.set_ylim(0, 50)
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(0, 300)
     axes.legend(frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
