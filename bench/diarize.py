@@ -105,6 +105,7 @@ class Mixer:
         files = [u.audio for u in manifest.read(data / "rir.jsonl") if "8ch" not in u.audio.name]
         self.rooms = [audio.load(path) for path in files]
         self._read: dict[Path, tuple[np.ndarray, list[tuple[float, float]]]] = {}
+        self.counts = [count for count in COUNTS if count <= len(pool)]
 
     def mixture(self, count: int, seed: int, overlap: float = 0.3) -> Mixture:
         """Return a conversation of ``count`` people."""
@@ -198,9 +199,7 @@ def live_rates(mixer: Mixer, diarizer: Diarizer, mixtures: int, overlap: float) 
     from pyannote.core import Segment, Timeline
     from pyannote.metrics.diarization import DiarizationErrorRate
 
-    for count in COUNTS:
-        if count > len(mixer.pool):
-            continue
+    for count in mixer.counts:
         live, whole = (DiarizationErrorRate(collar=0.5) for _ in range(2))
         right, seconds, taken = [], 0.0, 0.0
         for seed in range(mixtures):
@@ -227,9 +226,7 @@ def rates(
     from pyannote.core import Segment, Timeline
     from pyannote.metrics.diarization import DiarizationErrorRate
 
-    for count in COUNTS:
-        if count > len(mixer.pool):
-            continue
+    for count in mixer.counts:
         estimated, given = (DiarizationErrorRate(collar=0.5) for _ in range(2))
         right, seconds, taken = [], 0.0, 0.0
         for seed in range(mixtures):
@@ -266,9 +263,7 @@ def word_rates(mixer: Mixer, diarizer: Diarizer, model: tynda.Model, mixtures: i
     from meeteval.wer import combine_error_rates, cp_word_error_rate
 
     options = model.head.with_word_times(model.options())
-    for count in COUNTS:
-        if count > len(mixer.pool):
-            continue
+    for count in mixer.counts:
         found, true = [], []
         for seed in range(mixtures):
             mixture = mixer.mixture(count, seed)

@@ -96,19 +96,38 @@ def write_whole(
     A ``durable`` file is there after a power failure. Raises `TyndaError` when the folder is
     missing, not writable or full; an existing file at ``path`` is then unchanged.
     """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    with (
+        _replacing(path, partial, durable=durable) as part,
+        open(os.open(part, flags, 0o666 if mode is None else mode), "wb") as file,
+    ):
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file in UTF-8 to write to, which becomes ``path`` when the block ends without an
+    error; else an older file stays as it was. Raises `TyndaError` as `write_whole` does."""
+    with _replacing(path) as part, part.open("x", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+@contextmanager
+def _replacing(path: Path, partial: str | None = None, *, durable: bool = False) -> Iterator[Path]:
+    """The name of a temporary file that becomes ``path`` when the block ends without an error; see
+    `write_whole` for the arguments and errors."""
     import secrets  # slow to import, with its hash functions, and not needed for reading
 
     # tempfile is not used: its files are readable by their owner only, even after the renaming.
     # The name is short, since the target's may be as long as the file system allows.
     part = path.with_name(partial or f".{secrets.token_hex(6)}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    own = (str(part), str(path.parent))
     try:
         try:
-            with open(os.open(part, flags, 0o666 if mode is None else mode), "wb") as file:
-                file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
+            yield part
             os.replace(part, path)
             if durable and os.name == "posix":  # elsewhere folders cannot be opened
                 folder = os.open(path.parent, os.O_RDONLY)
@@ -117,31 +136,11 @@ def write_whole(
                 finally:
                     os.close(folder)
         finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise TyndaError(
-            f"cannot write {path} ({error.strerror}): choose another folder or free disk space"
-        ) from None
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file in UTF-8 to write to, which becomes ``path`` when the block ends without an
-    error; else an older file stays as it was. Raises `TyndaError` as `write_whole` does."""
-    import secrets
-
-    part = path.with_name(f".{secrets.token_hex(6)}.part")
-    try:
-        try:
-            with part.open("x", encoding="utf-8", newline="\n") as file:
-                yield file
-            os.replace(part, path)
-        finally:
             with held_back():
                 part.unlink(missing_ok=True)
     except OSError as error:
-        if error.filename is not None and os.fspath(error.filename) != str(part):
-            raise
+        if error.filename is not None and os.fspath(error.filename) not in own:
+            raise  # The block met it elsewhere.
         raise TyndaError(
             f"cannot write {path} ({error.strerror}): choose another folder or free disk space"
         ) from None

@@ -156,7 +156,7 @@ class Sheet:
         Raises `TyndaError` where the files were made in another way, or cannot be written.
         """
         self.counts: Counter[str] = Counter()
-        self.kept = self.seconds = 0.0
+        self.kept, self.seconds = 0, 0.0
         self._output, self._done = output, set[str]()
         self._journal_path = output.with_name(f"{output.name}.journal.jsonl")
         identity = {"version": _VERSION, **identity}

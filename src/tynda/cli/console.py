@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -168,6 +168,12 @@ def say(line: str) -> None:
         line = f"{line[: _MAX_LINE // 2]} ... {line[-_MAX_LINE // 2 :]}"
     with suppress(OSError):  # nobody reads standard error any more
         print(visible(line), file=sys.stderr, flush=True)
+
+
+def say_counts(title: str, counts: Mapping[str, int]) -> None:
+    """Print how often each reason was counted to standard error, where one was."""
+    if counts:
+        say(f"{title}: " + ", ".join(f"{why} {n}" for why, n in counts.items()))
 
 
 def print_text(text: str, *, more: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import tynda
-from tynda.cli.console import print_written, progress, say
+from tynda.cli.console import print_written, progress, say, say_counts
 from tynda.cli.options import Number, PathName, Sections, engine_options, limited
 from tynda.errors import TyndaError
 from tynda.store import library
@@ -99,10 +99,9 @@ def label(
             count = labelling.run(labeller, sheet, labelling.recordings(source), advance)
     finally:
         sheet.close()
-        kept, hours = round(sheet.kept), sheet.seconds / 3600
-        say(f"{kept} recordings ({hours:.2f} hours) are labelled, {sheet.counts.total()} dropped")
-        if sheet.counts:
-            say("dropped: " + ", ".join(f"{why} {n}" for why, n in sheet.counts.most_common()))
+        hours, dropped = sheet.seconds / 3600, sheet.counts
+        say(f"{sheet.kept} recordings ({hours:.2f} hours) are labelled, {dropped.total()} dropped")
+        say_counts("dropped", dict(dropped.most_common()))
     if not count:
         raise TyndaError(f"{source} has no recordings: give a folder with some, or a manifest")
     print_written(output)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tynda.cli.console import print_text, print_written, progress, say
+from tynda.cli.console import print_text, print_written, progress, say, say_counts
 from tynda.cli.options import Number, PathName
 from tynda.errors import TyndaError
 from tynda.files import whole_file, write_whole
@@ -105,8 +105,9 @@ def clean(
 
     cleaner = Cleaner(Settings(language, **settings))
     with _written_to(output) as write, progress("cleaning", "lines") as advance:
-        for line in cleaner.lines(read(files)):
-            write(line if format_ == "jsonl" else json.loads(line)["text"])
+        kept = cleaner.lines if format_ == "jsonl" else cleaner.texts
+        for line in kept(read(files)):
+            write(line)
             advance(cleaner.counts.read)
     counts = cleaner.counts.to_dict()
     if counts_file is not None:
@@ -114,8 +115,7 @@ def clean(
         write_whole(counts_file, data.encode())
     say(f"{counts['kept']} of {counts['read']} lines kept")
     for name in ("changed", "dropped"):
-        if counts[name]:
-            say(f"{name}: " + ", ".join(f"{why} {n}" for why, n in counts[name].items()))
+        say_counts(name, counts[name])
 
 
 @contextmanager
@@ -243,8 +243,7 @@ def generate(
         f"{record.seeds} seeds, {record.requests} requests, {record.generated} generated, "
         f"{record.kept} kept"
     )
-    if record.dropped:
-        say("dropped: " + ", ".join(f"{why} {n}" for why, n in record.dropped.most_common()))
+    say_counts("dropped", dict(record.dropped.most_common()))
     if not is_complete:
         say(f"stopped before {count}: there is hardly anything new any more")
     print_written(output)

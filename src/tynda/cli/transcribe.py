@@ -6,10 +6,10 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
@@ -28,14 +28,10 @@ from tynda.cli.options import (
 )
 from tynda.errors import TyndaError
 from tynda.files import new_folder
-from tynda.heads.base import Session
 from tynda.sound import audio
 from tynda.sound.microphone import raw_stream
 from tynda.sound.sources import standard_input
 from tynda.store import library
-
-if TYPE_CHECKING:
-    from tynda.speakers.diarize import Diarizer
 
 __all__ = ["transcribe"]
 
@@ -136,7 +132,9 @@ def transcribe(
                     if diarizer is None:
                         transcript = session.transcribe(blocks, advance)
                     else:
-                        transcript = _with_speakers(session, blocks, diarizer, advance)
+                        from tynda.speakers.attribution import transcribe as with_speakers
+
+                        transcript = with_speakers(session, blocks, diarizer, advance)
                 if output_dir:
                     transcript.save(targets[path])
                 else:
@@ -148,17 +146,6 @@ def transcribe(
         if len(paths) > 1:
             say(f"{failed} of {len(paths)} files could not be transcribed")
         sys.exit(1)
-
-
-def _with_speakers(
-    session: Session,
-    blocks: Iterator[Floats],
-    diarizer: Diarizer,
-    advance: Callable[[float], None] | None,
-) -> tynda.Transcript:
-    from tynda.speakers.attribution import transcribe
-
-    return transcribe(session, blocks, diarizer, advance)
 
 
 def _expand(files: Sequence[str]) -> list[str]:

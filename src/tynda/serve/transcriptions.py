@@ -139,15 +139,17 @@ async def _answered(
         texts = Texts()
         future = service.submit(data, options, ticket, texts.put)
         return await _streamed(request, ticket, texts, future)
-    owner = authorize(request, is_counted=False).owner
+    if speakers is None:
+        future = service.submit(data, options, ticket)
+    else:
+        count, known = speakers
+        owner = authorize(request, is_counted=False).owner
 
-    def diarizer() -> Diarizer | None:
-        if speakers is None:
-            return None
-        people = speakers_of(service.store.people, owner, service.settings.threads)
-        return diarizer_of(people, *speakers, lambda data: service.decoder.decode(data, ticket))
+        def diarizer() -> Diarizer:
+            people = speakers_of(service.store.people, owner, service.settings.threads)
+            return diarizer_of(people, count, known, lambda d: service.decoder.decode(d, ticket))
 
-    future = service.submit(data, options, ticket, diarizer=diarizer)
+        future = service.submit(data, options, ticket, diarizer=diarizer)
     transcript = await result_of(request, ticket, future)
     body = answer(transcript, wanted, granularities, task)
     return Response(body, media_type=MEDIA_TYPES[wanted])

@@ -114,12 +114,8 @@ class Diarizer:
     ) -> int | None:
         """Return which of ``totals [n][size]`` is of the same person as ``total [size]``, where
         one is, or ``is_any`` says so; all are sums of embeddings."""
-        if not totals:
-            return None
-        scores = self._people.scores([_unit(each) for each in totals], _unit(total))
-        best = int(scores.argmax())
-        is_same = is_any or scores[best] >= self._people.threshold(len(totals))
-        return best if is_same else None
+        voices = [_unit(each) for each in totals]
+        return self._people.most_alike(voices, _unit(total), is_any=is_any)
 
 
 def turns_of(parts: NDArray[np.float64], names: Sequence[str]) -> list[Turn]:

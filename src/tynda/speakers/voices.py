@@ -183,6 +183,17 @@ class Speakers:
         scores: NDArray[np.floating[Any]] = as_norm(np.array(voices), voice[None], self.cohort)
         return scores[:, 0]
 
+    def most_alike(
+        self, voices: Sequence[Floats], voice: Floats, *, is_any: bool = False
+    ) -> int | None:
+        """Return which of ``voices`` is of the same person as ``voice``, see `scores`, where one
+        is, or ``is_any`` says so."""
+        if not voices:
+            return None
+        scores = self.scores(voices, voice)
+        best = int(scores.argmax())
+        return best if is_any or scores[best] >= self.threshold(len(voices)) else None
+
     def _answer(self, recording: Any, people: Mapping[str, Profile]) -> Answer:
         voice, seconds = self._embedding(recording)
         if voice is None:
@@ -207,11 +218,8 @@ class Speakers:
     def _twin(self, added: Profile, people: Mapping[str, Profile]) -> str | None:
         """Return the name of somebody else with the voice of a profile."""
         others = [p for p in people.values() if p.name != added.name]
-        if not others:
-            return None
-        scores = self.scores([p.voice for p in others], added.voice)
-        best = int(scores.argmax())
-        return others[best].name if scores[best] >= self.threshold(len(others)) else None
+        twin = self.most_alike([p.voice for p in others], added.voice)
+        return None if twin is None else others[twin].name
 
 
 def speech_of(samples: Floats) -> tuple[Floats, float]:

@@ -3,11 +3,10 @@ no duplicates."""
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -89,6 +88,20 @@ class Cleaner:
 
     def lines(self, lines: Iterable[Line]) -> Iterator[str]:
         """Yield the lines that are kept, as JSON."""
+        for text, entry in self._kept(lines):
+            yield encode(text, entry, language=self.settings.language)
+
+    def texts(self, lines: Iterable[Line]) -> Iterator[str]:
+        """Yield the texts of the lines that are kept."""
+        for text, _ in self._kept(lines):
+            yield text
+
+    def text(self, text: str) -> str | None:
+        """Return a clean text, or None where it is dropped; it is counted in either case."""
+        return next(self.texts([Line(text)]), None)
+
+    def _kept(self, lines: Iterable[Line]) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+        """Yield the clean text and the object of each line that is kept, and count all."""
         for line in lines:
             self.counts.read += 1
             try:
@@ -100,14 +113,7 @@ class Cleaner:
                 continue
             self.counts.kept += 1
             self.counts.changed.update(changes)
-            yield encode(text, line.entry, language=self.settings.language)
-
-    def text(self, text: str) -> str | None:
-        """Return a clean text, or None where it is dropped; it is counted in either case."""
-        for line in self.lines([Line(text)]):
-            found: str = json.loads(line)["text"]
-            return found
-        return None
+            yield text, line.entry
 
     def _cleaned(self, text: str) -> tuple[str, list[str]]:
         settings, changes = self.settings, list[str]()
