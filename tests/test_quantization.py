@@ -17,10 +17,9 @@ from tynda.cli import main
 from tynda.compile.engine import Eager, open_engine
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import sliding
-from tynda.heads.seq2seq.head import Seq2SeqHead
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import log_softmax
-from tynda.heads.seq2seq.search import decode
+from tynda.heads.seq2seq.search import decode, likeliest_languages, start_tokens
 from tynda.models.base import sinusoids
 from tynda.ops.numpy import NumpyOps
 from tynda.quantization import asymmetric, fold, layerwise, methods, statistics
@@ -392,9 +391,10 @@ def test_calibration_runs_the_model_as_it_is_used(folder, speech):
     assert [len(features) for features in heard.inputs] == [window] * len(heard.inputs)
     network = tynda.Model(model, bits=32).head.network
     cross = sliding.encode_windows(network, heard.inputs[:1], Options())
-    (spoken,) = decode(network, cross, Options(max_new_tokens=8), ["en"])
+    ((language, _),) = likeliest_languages(network, cross)
+    (spoken,) = decode(network, cross, Options(max_new_tokens=8), [language])
     (own,) = heard.generated[0]
-    begin = Seq2SeqHead.reference_tokens(model, "")[0][:3]
+    begin = start_tokens(network.tokenizer, language, "transcribe")
     assert own[: len(begin) + 8] == [*begin, *spoken.tokens]
 
     name = "model.decoder.layers.0.fc1.weight"
@@ -410,6 +410,17 @@ def test_calibration_runs_the_model_as_it_is_used(folder, speech):
     logits = inputs[0] @ dequantize_all(model.weights)["model.decoder.embed_tokens.weight"].T
     engine = Eager(NumpyOps(), dequantize_all(model.weights))
     np.testing.assert_allclose(heard.outputs(engine, 0), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_calibration_set_has_the_language_that_its_manifest_states(tmp_path, folder):
+    write_wav(tmp_path / "a.wav", noise(1, seed=0))
+    rows = [("a.wav", "", {"language": code}) for code in ("uk", "en", "none that Whisper knows")]
+    model = huggingface.load(folder)
+    uk, en, detected = Calibration(model, write_manifest(tmp_path / "m.jsonl", rows)).generated
+    known = model.tokenizer.languages
+    assert (uk[0][1], en[0][1]) == (known["uk"], known["en"])
+    plain = write_manifest(tmp_path / "plain.jsonl", [("a.wav", "")])
+    assert Calibration(model, plain).generated == [detected]
 
 
 @pytest.mark.parametrize("room", [0, 1 << 14, 1 << 40])

@@ -268,10 +268,14 @@ class Head(ABC, Generic[O]):
         no decoder."""
 
     @abstractmethod
-    def generated_tokens(self, features: Floats, count: int) -> list[list[int]]:
+    def generated_tokens(
+        self, features: Floats, count: int, language: str | None = None
+    ) -> list[list[int]]:
         """Return the tokens that the model generates itself from ``features [frames, bins]``, for
-        `forced`: one row with at most ``count`` tokens of text, or none where there is no
-        decoder."""
+        `forced`: one row with at most ``count`` tokens of text, or none where there is no decoder.
+
+        They are in ``language`` if the model knows it, and otherwise in the one that it detects.
+        """
 
     @abstractmethod
     def encode(self, samples: Floats, language: str | None = None) -> Floats:

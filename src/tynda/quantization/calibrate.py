@@ -44,8 +44,9 @@ class Calibration:
     """Utterances of a manifest, at regular intervals, and the model that they calibrate.
 
     The model runs as in use: its encoder on whole windows if it has windows, its decoder on the
-    tokens that it generates itself in full precision, with capitals, punctuation and timestamps.
-    The texts of the manifest are not used. Raises `TyndaError` for a manifest without audio.
+    tokens that it generates itself in full precision, with capitals, punctuation and timestamps, in
+    the language that the manifest states or, without one, that it detects. The texts of the
+    manifest are not used. Raises `TyndaError` for a manifest without audio.
     """
 
     def __init__(self, model: Checkpoint, path: Path, utterances: int = 128) -> None:
@@ -99,8 +100,12 @@ class Calibration:
             return [[] for _ in self.inputs]
         head = Model(self.model, bits=32).head
         return [
-            head.generated_tokens(features, _EXTRA_TOKENS + round(_TOKENS_PER_SECOND * seconds))
-            for features, seconds in zip(self.inputs, self._seconds, strict=True)
+            head.generated_tokens(
+                features, _EXTRA_TOKENS + round(_TOKENS_PER_SECOND * seconds), utterance.language
+            )
+            for features, seconds, utterance in zip(
+                self.inputs, self._seconds, self.utterances, strict=True
+            )
         ]
 
     def layerwise(self) -> LayerwiseRun:

@@ -24,9 +24,14 @@ from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.heads import head_of
 from tynda.heads.base import pad_tokens
-from tynda.heads.seq2seq.head import first_language
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import Network, RandomSource, decode, start_tokens
+from tynda.heads.seq2seq.search import (
+    Network,
+    RandomSource,
+    decode,
+    spoken_languages,
+    start_tokens,
+)
 from tynda.models.base import CrossKV
 from tynda.sound.frontend import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint
@@ -87,8 +92,8 @@ class Teacher:
         count = len(features)
         states, lengths = network.encode(features, np.full(count, features.shape[1]))
         cross = network.cross_kv(states, lengths)
-        language = first_language(network.tokenizer)
-        start = start_tokens(network.tokenizer, language, "transcribe")
+        languages = spoken_languages(network, cross)
+        starts = [start_tokens(network.tokenizer, code, "transcribe") for code in languages]
         limits = [
             min(network.config.context // 2, _EXTRA_TOKENS + round(_TOKENS_PER_SECOND * duration))
             for duration in seconds
@@ -101,13 +106,13 @@ class Teacher:
                 network,
                 cross,
                 options,
-                [language] * count,
+                languages,
                 temperature=float(index > 0),
                 random=random,
             )
             tokens = [
                 (start + result.tokens[:limit])[: network.config.context]
-                for result, limit in zip(results, limits, strict=True)
+                for start, result, limit in zip(starts, results, limits, strict=True)
             ]
             settings = network.family, network.config
             inputs = np.array(pad_tokens(tokens)), np.zeros(count, np.int64)

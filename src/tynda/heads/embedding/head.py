@@ -60,7 +60,9 @@ class EmbeddingHead(Head[EmbeddingOptions]):
         """See `Head.reference_tokens`."""
         return []
 
-    def generated_tokens(self, features: Floats, count: int) -> list[list[int]]:
+    def generated_tokens(
+        self, features: Floats, count: int, language: str | None = None
+    ) -> list[list[int]]:
         """See `Head.generated_tokens`."""
         return []
 

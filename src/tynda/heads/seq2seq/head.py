@@ -24,7 +24,7 @@ from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.prompt import warn_of_cuts
 from tynda.heads.seq2seq.recording import Recording, padded_features
 from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, suppressed_tokens
-from tynda.heads.seq2seq.search import Network, decode, start_tokens
+from tynda.heads.seq2seq.search import Network, decode, spoken_languages, start_tokens
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
@@ -128,14 +128,18 @@ class Seq2SeqHead(Head[Options]):
             tokens += [tokenizer.no_timestamps, *tokenizer.encode(" " + text.strip())]
         return [tokens[: model.config.context]]
 
-    def generated_tokens(self, features: Floats, count: int) -> list[list[int]]:
+    def generated_tokens(
+        self, features: Floats, count: int, language: str | None = None
+    ) -> list[list[int]]:
         """See `Head.generated_tokens`: with timestamps where the model generates them."""
         network, config = self.network, self.model.config
-        language = first_language(network.tokenizer)
         states = network.encode(features[None], np.array([len(features)]))
         max_tokens = config.context // 2 if config.frames else config.context - 1
         options = Options(max_new_tokens=min(count, max_tokens))
-        (result,) = decode(network, network.cross_kv(*states), options, [language])
+        cross = network.cross_kv(*states)
+        if language not in network.tokenizer.languages:
+            (language,) = spoken_languages(network, cross)
+        (result,) = decode(network, cross, options, [language])
         tokens = start_tokens(network.tokenizer, language, "transcribe") + result.tokens
         return [tokens[: config.context]]
 
@@ -287,7 +291,7 @@ def _is_trained_for_short_windows(model: Checkpoint) -> bool:
 
 
 def first_language(tokenizer: Any) -> str | None:
-    """Return the language of calibration: English, or else the model's first language; None for a
-    model without language tokens."""
+    """Return English, or else the model's first language; None for a model without language
+    tokens."""
     known = list(tokenizer.languages)
     return None if not known else "en" if "en" in known else known[0]

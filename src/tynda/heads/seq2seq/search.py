@@ -33,6 +33,7 @@ __all__ = [
     "decode",
     "detect_language",
     "likeliest_languages",
+    "spoken_languages",
     "start_tokens",
 ]
 
@@ -160,6 +161,13 @@ def likeliest_languages(network: Network, cross: CrossKV[Any]) -> list[tuple[str
     `detect_language`."""
     found = detect_language(network, cross)
     return [max(window.items(), key=lambda item: item[1]) for window in found]
+
+
+def spoken_languages(network: Network, cross: CrossKV[Any]) -> list[str | None]:
+    """Return the most likely language of each window; None where the model has only one."""
+    if not network.tokenizer.multilingual:
+        return [None] * len(network.engine.array(cross.lengths))
+    return [code for code, _ in likeliest_languages(network, cross)]
 
 
 def detect_language(network: Network, cross: CrossKV[Any]) -> list[dict[str, float]]:
