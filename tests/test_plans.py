@@ -48,7 +48,7 @@ def test_each_program_of_a_decoder_has_a_plan_with_its_memory() -> None:
     names = [heading.split(":")[0] for heading in headings]
     assert names == ["# encode", "# cross_kv", "# step", "# step", "# step"]
     assert all("3 threads" in heading for heading in headings)
-    assert lines.count("tynda-plan 1") == len(headings)
+    assert lines.count("tynda-plan 2") == len(headings)
 
 
 def test_matmul_precision_is_in_the_plan() -> None:

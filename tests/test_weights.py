@@ -14,7 +14,7 @@ from tynda.quantization import fit
 from tynda.quantization.run import quantize
 from tynda.store import checkpoint, library
 from tynda.weights.grid import Grid
-from tynda.weights.integers import quantize_rows
+from tynda.weights.integers import quantize_activations, quantize_rows
 from tynda.weights.kernels import kernel_format
 from tynda.weights.rounding import round_to_nearest
 from tynda.weights.tensors import MappedRows
@@ -49,7 +49,7 @@ def numbers(*shape):
     return ((np.arange(count) * 7919 % 10007 - 5003) / 5003).astype(np.float32).reshape(shape)
 
 
-# Hashes computed before six kinds of weights became one: files and products must not change.
+# Files and products must not change with the code that makes them.
 FILES = {
     (8, "rtn"): "fabdd29c1f5581d4",
     (4, "rtn"): "517462812915d424",
@@ -58,12 +58,12 @@ FILES = {
 }
 SAVED = {8: "a8f921b08bb5a5a6", 16: "f5e871535594a978", 32: "c28ab334aa82250b"}
 PRODUCTS = {
-    "linear 8": "3e37a68a94dcc2f6",
-    "conv1d 8": "5be95bf488cf9732",
-    "conv2d 8": "b6eecf0876e5c09e",
-    "linear 3": "d562c0be98655864",
-    "conv1d 3": "a7609efcef0a3bbf",
-    "conv2d 3": "67ed61e3ca4251d8",
+    "linear 8": "69f8627900f748c0",
+    "conv1d 8": "05b9265e1afdb6f7",
+    "conv2d 8": "6ff228c4b04f4031",
+    "linear 3": "71a79565ae195e37",
+    "conv1d 3": "9303ac5c81ea7b4a",
+    "conv2d 3": "953eba6e726d2a75",
 }
 
 
@@ -144,8 +144,8 @@ def test_all_formats_answer_alike(tmp_path, form, shape):
 def test_products_are_in_8_bits_or_of_the_same_values_in_floats(tmp_path, form):
     weight = weight_in(form, numbers(9, 40), tmp_path)
     x = numbers(2, 3, 40)[:, ::-1]
-    codes, scale = quantize_rows(x)
-    whole = codes.astype(int) @ weight.codes.astype(int).T
+    codes, scale, zero = quantize_activations(x)
+    whole = (codes.astype(int) - zero[..., None].astype(int)) @ weight.codes.astype(int).T
     expected = whole.astype(np.float32) * (scale[..., None] * weight.row_scales)
     assert is_integer(weight)
     np.testing.assert_array_equal(product(x, weight), expected)
@@ -203,6 +203,35 @@ def test_rounding_to_8_bits(seed, size):
     steps = np.clip(x, -6e4, 6e4) / scale[:, None].astype(np.float32)
     # f16 may have rounded the scale down, so that the largest value lies beyond 127 of it.
     assert np.abs(codes - np.clip(steps, -127, 127)).max() <= 0.5
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-45, 1e-38, 4e-37, 1e-9, 1, 3e38]))
+def test_rounding_of_activations(seed, size):
+    rng = np.random.default_rng(seed)
+    x = (rng.uniform(-1, 1, (5, 33)) * size).astype(np.float32)
+    x[0], x[1], x[2, :16], x[3] = np.abs(x[0]), -np.abs(x[1]), 0, 0
+    codes, scale, zero = quantize_activations(x)
+    assert (codes.dtype, scale.dtype, zero.dtype) == (np.int8, np.float32, np.float32)
+    least, most = np.minimum(x.min(1), 0), np.maximum(x.max(1), 0)
+    some = most / 2 - least / 2 >= 4e-37
+    assert (codes[~some] == 0).all()
+    assert (zero[~some] == 0).all()
+    assert np.array_equal(zero, np.rint(zero))
+    assert (np.abs(zero) <= 127).all()
+    assert (codes[2, :16] == zero[2]).all()  # 0 is exact
+    if some[0]:
+        assert (zero[0], codes[0].max()) == (-127, 127)
+    if some[1]:
+        assert (zero[1], codes[1].min()) == (127, -127)
+    found = (codes[some] - zero[some, None].astype(float)) * scale[some, None].astype(float)
+    np.testing.assert_allclose(
+        scale[some].astype(float), (most.astype(float) - least)[some] / 254, rtol=1e-6
+    )
+    # The zero point is rounded as well, so that the codes at the ends may be half a code off.
+    assert (np.abs(found - x[some]) <= 1.001 * scale[some, None]).all()
+    inner = np.abs(codes[some]) < 127
+    assert (np.abs(found - x[some])[inner] <= (0.501 * scale[some, None] * inner)[inner]).all()
 
 
 def test_a_mapped_weight_keeps_no_descriptor_and_reads_the_code_that_is_none(tmp_path):

@@ -249,9 +249,11 @@ struct CodeForm : FormBase {
 
   static void load_queries(const Attention& a, int64_t from, int64_t count, uint8_t* q,
                            float* units) {
-    quantize(a.q + from * a.ldq, a.ldq, count, a.width, depth(a.width), q, units);
+    Rounding roundings[kTile];
+    quantize(a.q + from * a.ldq, a.ldq, count, a.width, depth(a.width), true, q, roundings);
     // The unit has a minimum so that -FLT_MAX has weight 0 with any query.
-    for (int64_t i = 0; i < count; i++) units[i] = std::max(units[i] * score_unit(a), 1e-36f);
+    for (int64_t i = 0; i < count; i++)
+      units[i] = std::max(roundings[i].scale * score_unit(a), 1e-36f);
   }
 
   template <int Rows>

@@ -5,7 +5,7 @@ namespace tynda {
 namespace TYNDA_ISA {
 namespace {
 
-void matmul_codes(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+void matmul_codes(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows,
                   const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                   const Epilogue& epilogue) {
   const bool fits = w.blocks() <= kMaxBlocks;
@@ -21,7 +21,7 @@ void matmul_codes(const uint8_t* x, int64_t ldx, const float* scale, int64_t row
     product = matmul_wide;
 #endif
   }
-  product(x, ldx, scale, rows, w, begin, end, y, ldy, epilogue);
+  product(x, ldx, roundings, rows, w, begin, end, y, ldy, epilogue);
 }
 
 }  // namespace

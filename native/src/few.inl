@@ -104,7 +104,7 @@ inline int block_sum(const Matrix& w, const uint8_t* x, int64_t b) {
 
 // A function of its own for each number of rows: together, they would lack registers.
 template <int Bits, int Rows>
-[[gnu::noinline]] void matmul_rows(const uint8_t* x, int64_t ldx, const float* scale,
+[[gnu::noinline]] void matmul_rows(const uint8_t* x, int64_t ldx, const Rounding* roundings,
                                    const Matrix& w, int64_t begin, int64_t end, float* y,
                                    int64_t ldy, const Epilogue& epilogue) {
   int32_t x_sums[Rows][kMaxBlocks];
@@ -112,23 +112,23 @@ template <int Bits, int Rows>
     for (int64_t b = 0; b < w.blocks(); b++) x_sums[i][b] = block_sum(w, x + i * ldx, b) * 65536;
   for (int64_t p = begin; p < end; p++) {
     I sums[Rows][kVectors];
-    init_sums(sums, w, p);
+    init_sums(sums, w, p, roundings);
     accumulate_few<Bits, Rows>(sums, x, ldx, x_sums, w, p);
-    finish_8<Rows>(sums, w, p, scale, 0, y, ldy, epilogue);
+    finish_8<Rows>(sums, w, p, roundings, 0, y, ldy, epilogue);
   }
 }
 
 template <int Bits>
-void matmul_few_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+void matmul_few_rows(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows,
                      const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                      const Epilogue& epilogue) {
   if (rows == 0) return;
   with_rows<kFewRows>(rows, [&](auto count) {
-    matmul_rows<Bits, count()>(x, ldx, scale, w, begin, end, y, ldy, epilogue);
+    matmul_rows<Bits, count()>(x, ldx, roundings, w, begin, end, y, ldy, epilogue);
   });
 }
 
-void matmul_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+void matmul_many_rows(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows,
                         const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                         const Epilogue& epilogue) {
   const auto to_8_bits = w.bits == 4 ? decode<4> : w.bits == 3 ? decode<3> : decode<2>;
@@ -143,14 +143,14 @@ void matmul_many_rows(const uint8_t* x, int64_t ldx, const float* scale, int64_t
         tiles(std::min(kManyRows, rows - first), [&](int64_t r, auto count) {
           I sums[count()][kVectors];
           if (k == 0) {
-            init_sums(sums, w, p);
+            init_sums(sums, w, p, roundings + first + r);
           } else {
             for (int i = 0; i < count(); i++)
               for (int j = 0; j < kVectors; j++) sums[i][j] = all[r + i][j];
           }
           accumulate<CodeDot, count()>(sums, x + (first + r) * ldx + k, ldx, codes, stop - k);
           if (stop == depth) {
-            finish_8<count()>(sums, w, p, scale, first + r, y, ldy, epilogue);
+            finish_8<count()>(sums, w, p, roundings, first + r, y, ldy, epilogue);
           } else {
             for (int i = 0; i < count(); i++)
               for (int j = 0; j < kVectors; j++) all[r + i][j] = sums[i][j];

@@ -26,6 +26,12 @@ struct Epilogue {
   int64_t ld_residual = 0;
 };
 
+// How a row of activations is rounded: code c stands for scale * (c - zero).
+struct Rounding {
+  float scale;
+  int32_t zero;  // the zero point
+};
+
 // One head of attention for some of its queries. Keys and values are rows or packed.
 struct Attention {
   const float *q, *k, *v;
@@ -66,22 +72,23 @@ struct AttentionKernels {
 struct Kernels {
   const char* name;
   int panel;  // the number of outputs in a panel of a Matrix
-  int zero;   // the zero point of activations' codes, which are unsigned bytes if it is 128
+  int zero;   // the middle of activations' codes, which are unsigned bytes if it is 128
   int tile;   // the number of rows that a product computes together
 
   // Computes the outputs of panels [begin, end) of y [rows, n] = x [rows, k] times a Matrix
   // transposed.
   void (*matmul)(const float* x, int64_t ldx, int64_t rows, const Matrix&, int64_t begin,
                    int64_t end, float* y, int64_t ldy, const Epilogue&);
-  // The same product for codes [rows, depth], which are zeros from k on and have a scale for each
-  // row, with a Matrix of at most 8 bits. Sums of codes are exact.
-  void (*matmul_8)(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+  // The same product for codes [rows, depth], which stand for 0 from k on and have a rounding for
+  // each row, with a Matrix of at most 8 bits. Sums of codes are exact.
+  void (*matmul_8)(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows,
                      const Matrix&, int64_t begin, int64_t end, float* y, int64_t ldy,
                      const Epilogue&);
-  // Rounds each row to codes round(x * 127 / max |x|) + zero, with zeros from k to `depth`, and a
-  // scale max |x| / 127.
+  // Rounds each row to codes that stand for 0 from k to `depth`. The first and the last code of
+  // 255 stand for the row's minimum and maximum or, if `symmetric`, for -max |x| and max |x|. 0 is
+  // always one of the numbers.
   void (*quantize)(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth,
-                   uint8_t* codes, float* scale);
+                   bool symmetric, uint8_t* codes, Rounding* roundings);
   AttentionKernels attention, attention_8;
   // Relative attention in float32, neither causal nor with packed keys.
   AttentionKernels relative_attention;
@@ -118,9 +125,8 @@ struct Kernels {
 };
 
 inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group)
-    : Shape(n, k, kernels.panel, bits, group), zero(kernels.zero),
-      data(aligned_bytes(panels() * panel_bytes())), scale(bits == 32 ? 0 : panels() * width),
-      correction(scale.size()), steps(few() ? 2 * panels() * groups() * width : 0) {
+    : Shape(n, k, kernels.panel, bits, group), data(aligned_bytes(panels() * panel_bytes())), scale(bits == 32 ? 0 : panels() * width),
+      sums(scale.size()), steps(few() ? 2 * panels() * groups() * width : 0) {
   std::memset(data.get(), 0, panels() * panel_bytes());
 }
 

@@ -75,10 +75,9 @@ struct Shape {
 // are eight groups of four inputs; four s is in plane s % bits, shifted left by s / bits * bits. In
 // 3 bits, this holds for the lower two bits of each code, and the third is bit s of the last plane.
 struct Matrix : Shape {
-  int zero;       // see Kernels::zero
   Bytes data;
   std::vector<float> scale;    // up to 8 bits: one for each output, n padded
-  std::vector<int32_t> correction;  // initial values of sums, which cancel the zero point
+  std::vector<int32_t> sums;   // of each output's codes, which a product multiplies by zero points
   std::vector<int8_t> steps;   // below 8 bits: step and offset [n / width][groups][width][2]
 
   // Creates a matrix of zeros.

@@ -74,7 +74,7 @@ TYNDA_INLINE void accumulate_narrow(I (&totals)[Rows][kVectors], const uint8_t* 
   }
 }
 
-void matmul_narrow(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+void matmul_narrow(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows,
                    const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                    const Epilogue& epilogue) {
   const auto expand_piece = w.bits == 4 ? expand<4> : w.bits == 3 ? expand<3> : expand<2>;
@@ -95,7 +95,7 @@ void matmul_narrow(const uint8_t* x, int64_t ldx, const float* scale, int64_t ro
           const int16_t* const sums_of_x = x_sums[r] + k / kBlockInputs;
           I sums[kRows][kVectors];
           if (k == 0) {
-            init_sums(sums, w, p);
+            init_sums(sums, w, p, roundings + first + r);
           } else {
             std::copy_n(&all[r][0], kRows * kVectors, &sums[0][0]);
           }
@@ -105,7 +105,7 @@ void matmul_narrow(const uint8_t* x, int64_t ldx, const float* scale, int64_t ro
           accumulate_narrow<kRows, true>(sums, from, ldx, piece, 0, whole);
           accumulate_narrow<kRows, false>(sums, from, ldx, piece, whole, size);
           if (k + size == depth) {
-            finish_8<kRows>(sums, w, p, scale, first + r, y, ldy, epilogue);
+            finish_8<kRows>(sums, w, p, roundings, first + r, y, ldy, epilogue);
           } else {
             std::copy_n(&sums[0][0], kRows * kVectors, &all[r][0]);
           }

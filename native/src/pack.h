@@ -28,7 +28,7 @@ inline void pack_row(Matrix& m, int64_t row, const int8_t* codes) {
     std::memcpy(to + j * m.width, codes + j, 4);
     sum += codes[j] + codes[j + 1] + codes[j + 2] + codes[j + 3];
   }
-  m.correction[row] = -m.zero * sum;
+  m.sums[row] = sum;
 }
 
 // Packs rows from 8-bit codes [count, k] and a float32 scale for each row.
@@ -70,7 +70,7 @@ inline void pack_planes(Matrix& m, int64_t row, const uint8_t* codes, const uint
     m.steps[m.steps_index(row, g)] = int8_t(step[g]);  // at max_code 127, because step * code is
     m.steps[m.steps_index(row, g) + 1] = offset[g];
   }
-  m.correction[row] = -m.zero * sum;
+  m.sums[row] = sum;
 }
 
 // Packs rows from codes of fewer than 8 bits, in the format of weights/pack.py, with `row_bytes`
@@ -99,8 +99,7 @@ inline void pack_few(Matrix& m, int64_t first, int64_t count, const uint8_t* fro
   }
 }
 
-// Packs rows of an 8-bit matrix from float32 [count, k], which it rounds as activations are
-// rounded.
+// Packs rows of an 8-bit matrix from float32 [count, k], which it rounds without zero points.
 inline void pack_rounded(Matrix& m, const Kernels& kernels, int64_t first, int64_t count,
                         const void* from) {
   std::vector<float> row(m.k);
@@ -108,8 +107,10 @@ inline void pack_rounded(Matrix& m, const Kernels& kernels, int64_t first, int64
   std::vector<int8_t> codes(m.depth());
   for (int64_t i = 0; i < count; i++) {
     std::memcpy(row.data(), static_cast<const uint8_t*>(from) + 4 * i * m.k, 4 * m.k);
-    kernels.quantize(row.data(), m.k, 1, m.k, m.depth(), rounded.data(), &m.scale[first + i]);
-    for (int64_t j = 0; j < m.depth(); j++) codes[j] = int8_t(int(rounded[j]) - m.zero);
+    Rounding rounding;
+    kernels.quantize(row.data(), m.k, 1, m.k, m.depth(), true, rounded.data(), &rounding);
+    m.scale[first + i] = rounding.scale;
+    for (int64_t j = 0; j < m.depth(); j++) codes[j] = int8_t(int(rounded[j]) - rounding.zero);
     pack_row(m, first + i, codes.data());
   }
 }

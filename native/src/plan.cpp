@@ -11,7 +11,7 @@
 namespace tynda {
 namespace {
 
-constexpr std::string_view kHeader = "tynda-plan 1";
+constexpr std::string_view kHeader = "tynda-plan 2";
 
 float real(std::string_view text) {
   std::istringstream stream{std::string(text)};

@@ -53,12 +53,12 @@ void Quantize::check(const Check& c) const {
             "the size of rows of codes is not their width rounded up to 4");
   c.floats(x, rows, width);
   c.bytes(codes, rows, depth);
-  c.dense(scales, rows, 1);
+  c.roundings(roundings, rows);
 }
 
 void Quantize::run(const Run& run) const {
-  run.kernels->quantize(run.at<const float>(x), x.row / 4, run.count, width, depth,
-                        run.at<uint8_t>(codes), run.at<float>(scales));
+  run.kernels->quantize(run.at<const float>(x), x.row / 4, run.count, width, depth, false,
+                        run.at<uint8_t>(codes), run.at<Rounding>(roundings));
 }
 
 void MatMul::check(const Check& c) const {
@@ -91,12 +91,12 @@ void MatMul::run(const Run& run, int64_t begin, int64_t end) const {
 void MatMul8::check(const Check& c) const {
   c.require(c.shape(weight).bits != 32, "codes are multiplied with a float32 weight");
   c.bytes(x, rows, c.shape(weight).depth());
-  c.dense(scales, rows, 1);
+  c.roundings(roundings, rows);
   check_ending(c);
 }
 
 void MatMul8::run(const Run& run, int64_t begin, int64_t end) const {
-  run.kernels->matmul_8(run.at<const uint8_t>(x), x.row, run.at<const float>(scales), run.count,
+  run.kernels->matmul_8(run.at<const uint8_t>(x), x.row, run.at<const Rounding>(roundings), run.count,
                           *weight.matrix, begin, end, run.at<float>(y), y.row / 4, epilogue(run));
 }
 

@@ -50,11 +50,11 @@ struct Im2col : Fusible {
   void run(const Run& run) const;
 };
 
-// Rounds rows to 8-bit codes [rows, depth] with a scale for each row. `overlapping`: the rows are
+// Rounds rows to 8-bit codes [rows, depth] with a Rounding for each row. `overlapping`: the rows are
 // longer than their distance in memory.
 struct Quantize : Fusible {
   static constexpr const char* kName = "quantize";
-  View x, codes, scales;
+  View x, codes, roundings;
   int64_t width, depth;
   bool overlapping;
 
@@ -62,7 +62,7 @@ struct Quantize : Fusible {
   void fields(F& f) {
     f.number("rows", rows), f.number("width", width), f.number("depth", depth);
     f.flag("overlapping", overlapping), f.view("x", x, overlapping ? Use::whole : Use::rows);
-    f.view("codes", codes, Use::result), f.view("scales", scales, Use::result);
+    f.view("codes", codes, Use::result), f.view("roundings", roundings, Use::result);
   }
   void check(const Check& c) const;
   void run(const Run& run) const;
@@ -101,11 +101,11 @@ struct MatMul : Fusible {
 // The same product of 8-bit codes with a weight of at most 8 bits.
 struct MatMul8 : MatMul {
   static constexpr const char* kName = "matmul_8";
-  View scales;
+  View roundings;
 
   template <class F>
   void fields(F& f) {
-    f.number("rows", rows), f.view("x", x, Use::rows), f.view("scales", scales, Use::rows);
+    f.number("rows", rows), f.view("x", x, Use::rows), f.view("roundings", roundings, Use::rows);
     ending(f);
   }
   void check(const Check& c) const;

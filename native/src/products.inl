@@ -125,37 +125,43 @@ void matmul(const float* x, int64_t ldx, int64_t rows, const Matrix& w, int64_t 
   }
 }
 
+// Returns what the zero point of a row adds to the sums of products of codes.
+inline I zero_term(const Matrix& w, int64_t column, const Rounding& rounding) {
+  return times(load(&w.sums[column]), -rounding.zero);
+}
+
+// `roundings`: those of the rows.
 template <int Rows>
-TYNDA_INLINE void init_sums(I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel) {
-  for (int j = 0; j < kVectors; j++) {
-    const I from = load(&w.correction[panel * kPanel + j * kLanes]);
-    for (int i = 0; i < Rows; i++) sums[i][j] = from;
-  }
+TYNDA_INLINE void init_sums(I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel,
+                            const Rounding* roundings) {
+  for (int j = 0; j < kVectors; j++)
+    for (int i = 0; i < Rows; i++)
+      sums[i][j] = zero_term(w, panel * kPanel + j * kLanes, roundings[i]);
 }
 
 // Scales sums of codes, applies the epilogue, and writes rows from `row` on.
 template <int Rows>
 TYNDA_INLINE void finish_8(const I (&sums)[Rows][kVectors], const Matrix& w, int64_t panel,
-                           const float* scale, int64_t row, float* y, int64_t ldy,
+                           const Rounding* roundings, int64_t row, float* y, int64_t ldy,
                            const Epilogue& e) {
   F out[Rows][kVectors];
   for (int i = 0; i < Rows; i++)
     for (int j = 0; j < kVectors; j++)
       out[i][j] = to_float(sums[i][j]) *
-                  (set1(scale[row + i]) * load(&w.scale[panel * kPanel + j * kLanes]));
+                  (set1(roundings[row + i].scale) * load(&w.scale[panel * kPanel + j * kLanes]));
   finish<Rows>(out, panel * kPanel, w.n, row, y, ldy, e);
 }
 
-void matmul_8(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows, const Matrix& w,
+void matmul_8(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows, const Matrix& w,
                 int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
   const int64_t depth = w.depth();
   for (int64_t p = begin; p < end; p++) {
     const uint8_t* panel = w.data.get() + p * depth * kPanel;
     tiles(rows, [&](int64_t r, auto count) {
       I sums[count()][kVectors];
-      init_sums(sums, w, p);
+      init_sums(sums, w, p, roundings + r);
       accumulate<CodeDot, count()>(sums, x + r * ldx, ldx, panel, depth);
-      finish_8<count()>(sums, w, p, scale, r, y, ldy, epilogue);
+      finish_8<count()>(sums, w, p, roundings, r, y, ldy, epilogue);
     });
   }
 }
@@ -176,14 +182,25 @@ inline float rounding(float largest, float* scale) {
   return largest < kMinMagnitude ? 0 : 127 / largest;
 }
 
-void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth, uint8_t* codes,
-              float* scale) {
+void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth, bool symmetric,
+              uint8_t* codes, Rounding* roundings) {
   for (int64_t r = 0; r < rows; r++, x += ldx, codes += depth) {
-    const F factor = set1(rounding(max_abs(x, k), &scale[r]));
+    F most = set1(0), least = set1(0);
     vectors(k, [&](int64_t i, int n) {
-      store_codes(codes + i, round_to_int(load_some(x + i, n) * factor), n);
+      const F number = load_some(x + i, n);
+      most = max(most, number), least = min(least, number);
     });
-    for (int64_t i = k; i < depth; i++) codes[i] = kZero;
+    // Halves, because the difference of two large numbers would be infinite.
+    float high = reduce_max(most) / 2, low = reduce_max(set1(0) - least) / -2;
+    if (symmetric) high = std::max(high, -low), low = -high;
+    const float factor = rounding(std::fabs(high - low), &roundings[r].scale);  // not -0
+    const float middle = factor > 0 ? std::nearbyint((high + low) * factor) : 0;
+    vectors(k, [&](int64_t i, int n) {
+      const F code = load_some(x + i, n) * set1(factor) - set1(middle);
+      store_codes(codes + i, round_to_int(min(max(code, set1(-127)), set1(127))), n);
+    });
+    roundings[r].zero = kZero - int32_t(middle);
+    for (int64_t i = k; i < depth; i++) codes[i] = uint8_t(roundings[r].zero);
   }
 }
 

@@ -56,7 +56,7 @@ Program::Program(Layout layout, std::vector<SharedBytes> constants,
     throw std::invalid_argument("the constants are not those of the plan");
   bool fits = matrices_.size() == layout_.weights.size();
   for (size_t i = 0; fits && i < matrices_.size(); i++)
-    fits = same(*matrices_[i], layout_.weights[i]) && matrices_[i]->zero == layout_.kernels.zero;
+    fits = same(*matrices_[i], layout_.weights[i]);
   if (!fits) throw std::invalid_argument("the matrices are not those of the plan");
   for (const SharedBytes& constant : constants_) pointers_.push_back(constant.get());
   Binder binder(matrices_);

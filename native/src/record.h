@@ -153,6 +153,8 @@ class Check {
     require(rows < 2 || p.row == times(width, 4), "rows that must be contiguous have gaps");
     floats(p, rows, width);
   }
+  // The view has the rounding of each row.
+  void roundings(const View& p, int64_t rows) const { dense(p, rows, sizeof(Rounding) / 4); }
   // The view has `count` contiguous integers.
   void integers(const View& p, int64_t count) const {
     require(p.offset % 8 == 0, "integers are not aligned to 8 bytes");

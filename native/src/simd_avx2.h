@@ -65,6 +65,7 @@ static inline F exp2_int(I n) {
 static inline F fraction(F x) { return {_mm256_sub_ps(x.v, _mm256_floor_ps(x.v))}; }
 static inline F times_exp2_floor(F y, F x) { return y * exp2_int(round_to_int({_mm256_floor_ps(x.v)})); }
 static inline I operator+(I a, I b) { return {_mm256_add_epi32(a.v, b.v)}; }
+static inline I times(I a, int32_t b) { return {_mm256_mullo_epi32(a.v, _mm256_set1_epi32(b))}; }
 static inline void store_bytes(uint8_t* p, I q, int n) {
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q.v), _mm256_extracti128_si256(q.v, 1));
   const int64_t codes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));

@@ -54,6 +54,7 @@ static inline F fraction(F x) {
 }
 static inline F times_exp2_floor(F y, F x) { return {_mm512_scalef_ps(y.v, x.v)}; }
 static inline I operator+(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
+static inline I times(I a, int32_t b) { return {_mm512_mullo_epi32(a.v, _mm512_set1_epi32(b))}; }
 static inline void store_bytes(uint8_t* p, I q, int n) {
   if (n == kLanes) {
     _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(q.v));

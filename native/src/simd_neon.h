@@ -56,6 +56,7 @@ static inline F exp2_int(I n) {
 static inline F fraction(F x) { return {vsubq_f32(x.v, vrndmq_f32(x.v))}; }
 static inline F times_exp2_floor(F y, F x) { return y * exp2_int({vcvtmq_s32_f32(x.v)}); }
 static inline I operator+(I a, I b) { return {vaddq_s32(a.v, b.v)}; }
+static inline I times(I a, int32_t b) { return {vmulq_n_s32(a.v, b)}; }
 static inline void store_bytes(uint8_t* p, I q, int n) {
   const int16x4_t words = vmovn_s32(q.v);
   const int8x8_t codes = vmovn_s16(vcombine_s16(words, words));

@@ -73,6 +73,7 @@ static inline F exp2_int(I n) { return {Floats4((n.v + 127) << 23)}; }
 static inline F fraction(F x) { return x - to_float(round_to_int(x - set1(0.5f))); }
 static inline F times_exp2_floor(F y, F x) { return y * exp2_int(round_to_int(x - set1(0.5f))); }
 static inline I operator+(I a, I b) { return {a.v + b.v}; }
+static inline I times(I a, int32_t b) { return {a.v * b}; }
 static inline void store_bytes(uint8_t* p, I q, int n) {
   for (int i = 0; i < n; i++) p[i] = uint8_t(q.v[i]);
 }

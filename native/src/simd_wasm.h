@@ -75,6 +75,7 @@ static inline F floor(F x) { return {wasm_f32x4_floor(x.v)}; }
 static inline F fraction(F x) { return x - floor(x); }
 static inline F times_exp2_floor(F y, F x) { return y * exp2_int(round_to_int(floor(x))); }
 static inline I operator+(I a, I b) { return {wasm_i32x4_add(a.v, b.v)}; }
+static inline I times(I a, int32_t b) { return {wasm_i32x4_mul(a.v, wasm_i32x4_splat(b))}; }
 static inline void store_bytes(uint8_t* p, I q, int n) {
   const v128_t words = wasm_i16x8_narrow_i32x4(q.v, q.v);
   const uint32_t four = wasm_i32x4_extract_lane(wasm_i8x16_narrow_i16x8(words, words), 0);

@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t kWideRows = 4;         // with fewer rows, their copy takes longer than it saves
 constexpr int64_t kWideCodes = 1 << 15;  // the number of codes that are copied at a time
 
-void matmul_wide(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows,
+void matmul_wide(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows,
                  const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                  const Epilogue& epilogue) {
   const int64_t depth = w.depth(), most = kWideCodes / depth / kTile * kTile;
@@ -27,9 +27,10 @@ void matmul_wide(const uint8_t* x, int64_t ldx, const float* scale, int64_t rows
           const uint8_t* panel = w.data.get() + p * depth * kPanel + 4 * j * kLanes;
           for (int64_t k = 0; k < depth; k += 4)
             step_wide(halves, codes + r * depth + k, depth, panel + k * kPanel);
-          for (int i = 0; i < kRows; i++) sums[i][j] = joined(halves[i]);
+          for (int i = 0; i < kRows; i++) sums[i][j] = joined(halves[i]) +
+                         zero_term(w, p * kPanel + j * kLanes, roundings[first + r + i]);
         }
-        finish_8<kRows>(sums, w, p, scale, first + r, y, ldy, epilogue);
+        finish_8<kRows>(sums, w, p, roundings, first + r, y, ldy, epilogue);
       });
   }
 }

@@ -41,4 +41,16 @@ inline float quantize_row(const float* x, int64_t k, int64_t step, int8_t* codes
   return max_abs / 127;
 }
 
+// The same with a zero point, between a row's minimum and maximum.
+inline float quantize_activations(const float* x, int64_t k, int8_t* codes, int* zero) {
+  float high = 0, low = 0;
+  for (int64_t i = 0; i < k; i++) high = std::max(high, x[i]), low = std::min(low, x[i]);
+  high /= 2, low /= 2;
+  const float factor = high - low < 4e-37f ? 0 : 127 / (high - low);
+  *zero = -int(std::nearbyint((high + low) * factor));
+  for (int64_t i = 0; i < k; i++)
+    codes[i] = int8_t(std::clamp(std::nearbyint(x[i] * factor + float(*zero)), -127.0f, 127.0f));
+  return (high - low) / 127;
+}
+
 }  // namespace tynda::test

@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kRows = 37, kWidth = 20, kWide = 512, kCells = 40;
 
 // Small parts of a model, of each kind of stage.
-constexpr const char* kPlan = R"(tynda-plan 1
+constexpr const char* kPlan = R"(tynda-plan 2
 argument x 37 80
 argument lengths 1 8
 argument ids 37 8
@@ -34,11 +34,11 @@ buffer hidden 37 192
 matrix up up 0 48 20 32 0
 matmul rows=37 overlapping=0 x=normal weight=up bias=bias activation=gelu factor=1 residual=- y=hidden
 buffer codes 37 48
-buffer scales 37 4
-quantize rows=37 width=48 depth=48 overlapping=0 x=hidden codes=codes scales=scales
+buffer roundings 37 8
+quantize rows=37 width=48 depth=48 overlapping=0 x=hidden codes=codes roundings=roundings
 buffer z 37 80
 matrix down down 0 20 48 8 0
-matmul_8 rows=37 x=codes scales=scales weight=down bias=- activation=none factor=0.5 residual=masked y=z
+matmul_8 rows=37 x=codes roundings=roundings weight=down bias=- activation=none factor=0.5 residual=masked y=z
 buffer mixed 37 80
 attention batch=1 heads=2 queries=37 keys=37 channels=20 v_channels=20 causal=0 integer=0 packed=0 q=z k=z v=z lengths=count y=mixed
 buffer table 37 16
@@ -282,7 +282,7 @@ void what_is_no_plan_is_refused(const Kernels& kernels) {
   const std::string good = kPlan;
   expect(!refused(good, kernels), "a plan was refused");
   const std::pair<const char*, const char*> changes[] = {
-      {"tynda-plan 1", "tynda-plan 2"},
+      {"tynda-plan 2", "tynda-plan 3"},
       {"argument x 37 80", "argument x 36 80"},         // too small for what reads it
       {"argument x 37 80", "argument x 37 80\nargument x 37 80"},
       {"constant bias 1 2048", "constant bias 1 2044"},

@@ -89,22 +89,31 @@ void matmul(const Kernels& kernels, Random& random) {
   }
 }
 
+Buffer<Rounding> random_roundings(const Kernels& kernels, Random& random, int64_t rows,
+                                  float spread) {
+  Buffer<Rounding> roundings(rows);
+  for (auto& r : roundings)
+    r = {std::fabs(random.number(spread)), random.code() + kernels.zero};
+  return roundings;
+}
+
 // `ends`: all codes are 127 or -127.
 void matmul_8(const Kernels& kernels, Random& random, const Shape& s, bool ends) {
   const auto code = [&] { return int8_t(ends ? (random.coin() ? 127 : -127) : random.code()); };
   const int64_t depth = round_up(s.k, 4);
   const float spread = random.one_of(kSpreads);
   Buffer<uint8_t> x(s.span(s.ldx, depth));
-  Buffer<int8_t> x_codes(s.rows * s.k), codes(s.n * s.k);
-  Floats x_scale(s.rows), scale(s.n);
+  Buffer<int8_t> codes(s.n * s.k);
+  Buffer<int> x_codes(s.rows * s.k);
+  Floats scale(s.n);
+  const Buffer<Rounding> roundings = random_roundings(kernels, random, s.rows, spread);
   for (auto& c : codes) c = code();
   for (auto& c : scale) c = std::fabs(random.number());
-  for (auto& c : x_scale) c = std::fabs(random.number(spread));
   for (int64_t i = 0; i < s.rows; i++)
     for (int64_t k = 0; k < depth; k++) {
-      const int8_t c = k < s.k ? code() : int8_t(0);
-      if (k < s.k) x_codes[i * s.k + k] = c;
-      x[i * s.ldx + k] = uint8_t(c + kernels.zero);
+      const int zero = roundings[i].zero, c = k < s.k ? code() + kernels.zero : zero;
+      if (k < s.k) x_codes[i * s.k + k] = c - zero;
+      x[i * s.ldx + k] = uint8_t(c);
     }
   RandomEpilogue ending(random, s, spread);
   Epilogue& e = ending.epilogue;
@@ -116,7 +125,7 @@ void matmul_8(const Kernels& kernels, Random& random, const Shape& s, bool ends)
     for (int64_t j = 0; j < s.n; j++) {
       int64_t sum = 0;
       for (int64_t k = 0; k < s.k; k++) sum += int64_t(x_codes[i * s.k + k]) * codes[j * s.k + k];
-      float out = float(sum) * (x_scale[i] * scale[j]);
+      float out = float(sum) * (roundings[i].scale * scale[j]);
       if (e.bias) out = out + e.bias[j];
       if (e.activation == Activation::relu && !(out > 0)) out = 0;
       out = out * e.factor;
@@ -127,7 +136,7 @@ void matmul_8(const Kernels& kernels, Random& random, const Shape& s, bool ends)
   pack_int8(m, 0, s.n / 2, codes.begin(), scale.begin());
   pack_int8(m, s.n / 2, s.n - s.n / 2, codes.begin() + s.n / 2 * s.k, scale.begin() + s.n / 2);
   in_two(m, [&](int64_t begin, int64_t end) {
-    kernels.matmul_8(x.begin(), s.ldx, x_scale.begin(), s.rows, m, begin, end, y.begin(), s.ldy,
+    kernels.matmul_8(x.begin(), s.ldx, roundings.begin(), s.rows, m, begin, end, y.begin(), s.ldy,
                        e);
   });
   same(y, expected);
@@ -153,7 +162,8 @@ void matmul_few(const Kernels& kernels, Random& random) {
   const int64_t row_bytes = ternary ? (s.k + 4) / 5 : (s.k * bits + 7) / 8, groups = few.groups();
   Buffer<uint8_t> packed(s.n * row_bytes), steps(s.n * groups);
   Buffer<int8_t> offsets(s.n * groups), codes(s.n * s.k);
-  Floats scale(s.n, random), x_scale(s.rows, random);
+  Floats scale(s.n, random);
+  const Buffer<Rounding> roundings = random_roundings(kernels, random, s.rows, 1);
   std::fill(packed.begin(), packed.end(), uint8_t(0));
   for (int64_t i = 0; i < s.n * groups; i++) {
     steps[i] = uint8_t(1 + random.below(254 / max_code));
@@ -187,14 +197,15 @@ void matmul_few(const Kernels& kernels, Random& random) {
   Buffer<uint8_t> x(s.span(s.ldx, round_up(s.k, 4)));
   for (int64_t i = 0; i < s.rows; i++)
     for (int64_t k = 0; k < round_up(s.k, 4); k++)
-      x[i * s.ldx + k] = uint8_t((k >= s.k ? 0 : ends ? 127 : random.code()) + kernels.zero);
+      x[i * s.ldx + k] = uint8_t(k >= s.k ? roundings[i].zero
+                                          : (ends ? 127 : random.code()) + kernels.zero);
   const RandomEpilogue ending(random, s, 1);
   Floats y(s.span(s.ldy, s.n)), expected(y.size());
   in_two(few, [&](int64_t begin, int64_t end) {
-    kernels.matmul_8(x.begin(), s.ldx, x_scale.begin(), s.rows, few, begin, end, y.begin(),
+    kernels.matmul_8(x.begin(), s.ldx, roundings.begin(), s.rows, few, begin, end, y.begin(),
                        s.ldy, ending.epilogue);
   });
-  kernels.matmul_8(x.begin(), s.ldx, x_scale.begin(), s.rows, whole, 0, whole.panels(),
+  kernels.matmul_8(x.begin(), s.ldx, roundings.begin(), s.rows, whole, 0, whole.panels(),
                      expected.begin(), s.ldy, ending.epilogue);
   same(y, expected);
   Floats row(s.k), same_row(s.k);
@@ -223,17 +234,34 @@ void quantize(const Kernels& kernels, Random& random) {
         if (k == 0) number = size;
       }
     }
+  for (int64_t i = 0; i < s.rows; i++)  // on one side of 0
+    if (random.coin())
+      for (int64_t k = 0; k < s.k; k++) x[i * s.ldx + k] = std::fabs(x[i * s.ldx + k]);
   at("%s quantize [%d, %d]", kernels.name, int(s.rows), int(s.k));
   Buffer<uint8_t> codes(s.rows * depth), expected(codes.size());
+  Buffer<Rounding> roundings(s.rows);
   Floats scale(s.rows), expected_scale(s.rows);
-  for (int64_t i = 0; i < s.rows; i++) {
-    std::vector<int8_t> row(depth);
-    expected_scale[i] = quantize_row(x.begin() + i * s.ldx, s.k, 1, row.data());
-    for (int64_t k = 0; k < depth; k++) expected[i * depth + k] = uint8_t(row[k] + kernels.zero);
+  std::vector<int8_t> row(depth);
+  for (const bool symmetric : {true, false}) {
+    for (int64_t i = 0; i < s.rows; i++) {
+      int zero = 0;
+      const float* const from = x.begin() + i * s.ldx;
+      expected_scale[i] = symmetric ? quantize_row(from, s.k, 1, row.data())
+                                    : quantize_activations(from, s.k, row.data(), &zero);
+      for (int64_t k = 0; k < depth; k++)
+        expected[i * depth + k] = uint8_t((k < s.k ? row[k] : zero) + kernels.zero);
+      roundings[i].zero = zero + kernels.zero;
+    }
+    const Buffer<Rounding> expected_roundings = roundings;
+    kernels.quantize(x.begin(), s.ldx, s.rows, s.k, depth, symmetric, codes.begin(),
+                     roundings.begin());
+    for (int64_t i = 0; i < s.rows; i++) {
+      expect(roundings[i].zero == expected_roundings[i].zero, "another zero point");
+      scale[i] = roundings[i].scale;
+    }
+    same(scale, expected_scale);
+    same(codes, expected);
   }
-  kernels.quantize(x.begin(), s.ldx, s.rows, s.k, depth, codes.begin(), scale.begin());
-  same(scale, expected_scale);
-  same(codes, expected);
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ class Lowering:
     bits: int
     """The matmul precision of attention; other products follow the formats of their weights."""
     codes: dict[Value, tuple[View, View]]
-    """Values that were already rounded to 8 bits: codes and scales."""
+    """Values that were already rounded to 8 bits: codes and roundings."""
     fused: set[int]
     """Steps that an earlier native operation computes as its epilogue."""
 

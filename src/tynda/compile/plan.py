@@ -26,7 +26,7 @@ __all__ = [
 FLOAT, INTEGER = 4, 8
 """Bytes of a float32 and of an int64."""
 
-_HEADER = "tynda-plan 1"
+_HEADER = "tynda-plan 2"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 

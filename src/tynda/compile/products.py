@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["ACTIVATIONS", "RULES", "Epilogue", "matmul"]
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "asinh")
+_ROUNDING = 8
+"""The bytes of a row's scale and zero point."""
 _FOUR = 4
 """The number of codes in a row is a multiple of this, since kernels multiply four at a time."""
 
@@ -72,14 +74,14 @@ def matmul(
         depth = -(-matrix.inputs // _FOUR) * _FOUR
         name = x.buffer.name
         codes = lower.buffer(f"{name}.codes", x.rows, depth)
-        scales = lower.buffer(f"{name}.scales", x.rows, FLOAT)
+        roundings = lower.buffer(f"{name}.roundings", x.rows, _ROUNDING)
         sizes = {"rows": x.rows, "width": matrix.inputs, "depth": depth, "overlapping": overlapping}
-        lower.emit("quantize", **sizes, x=x, codes=codes, scales=scales)
+        lower.emit("quantize", **sizes, x=x, codes=codes, roundings=roundings)
         if value is not None:
-            lower.codes[value] = codes, scales
+            lower.codes[value] = codes, roundings
     else:
-        codes, scales = lower.codes[value]
-    lower.emit("matmul_8", rows=y.rows, x=codes, scales=scales, **fields)
+        codes, roundings = lower.codes[value]
+    lower.emit("matmul_8", rows=y.rows, x=codes, roundings=roundings, **fields)
 
 
 def _epilogue(lower: Lowering, step: Step) -> tuple[Value, Epilogue]:

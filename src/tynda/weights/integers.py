@@ -1,9 +1,11 @@
 """Rounding to 8 bits, for weights and activations.
 
-A row becomes codes from -127 to 127 and a scale: ``value = scale * code``. Weights are rounded when
-a model is stored or loaded, activations when they are computed ("dynamic quantization"). Products
-of codes are summed as integers, and only the sum is scaled: the order of summation does not matter,
-so that a kernel can be bit for bit equal to NumPy (Jacob et al. 2018, section 2).
+A row becomes codes from -127 to 127 and a scale: ``value = scale * code`` for weights, which are
+rounded when a model is stored or loaded. Activations are rounded when they are computed ("dynamic
+quantization"), and also have a zero point, ``value = scale * (code - zero)``: those after GELU or
+ReLU lie on one side of 0, and so does the outlier of many others. Products of codes are summed as
+integers, and only the sum is scaled: the order of summation does not matter, so that a kernel can
+be bit for bit equal to NumPy (Jacob et al. 2018, section 2).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from tynda.weights.grid import MIN_SCALE
 
-__all__ = ["float16_scale", "quantize_rows"]
+__all__ = ["float16_scale", "quantize_activations", "quantize_rows"]
 
 Floats = NDArray[np.float32]
 
@@ -41,12 +43,34 @@ def quantize_rows(x: Floats, scale_dtype: Any = np.float32) -> tuple[NDArray[np.
         scaled = x / scale[..., None].astype(np.float32)
     else:
         # The kernels multiply by this factor; division by the scale would round differently.
-        with np.errstate(divide="ignore", over="ignore"):
-            factor = np.where(largest < _MIN_SIZE, np.float32(0), _MAX_CODE / largest)
+        factor = _factor(largest)
         scale = largest / _MAX_CODE
         scaled = x * factor[..., None]
     np.clip(np.rint(scaled, out=scaled), -127, 127, out=scaled)  # In place, to save memory.
     return scaled.astype(np.int8), scale
+
+
+def quantize_activations(x: Floats) -> tuple[NDArray[np.int8], Floats, Floats]:
+    """Return codes (int8 ``[..., n]``), scales and zero points (float32 ``[...]``) of rows of x.
+
+    The first and the last of 255 codes stand for a row's minimum and maximum, between which is 0,
+    and zero points are integers from -127 to 127. Codes are rounded to nearest, ties to even. A row
+    whose range is below 8e-37 is rounded to zeros.
+    """
+    # Halves, because the difference of two large numbers would be infinite.
+    high, low = x.max(-1, initial=0) / np.float32(2), x.min(-1, initial=0) / np.float32(2)
+    factor = _factor(high - low)
+    zero: Floats = -np.rint((high + low) * factor)
+    codes = x * factor[..., None]
+    codes += zero[..., None]
+    np.clip(np.rint(codes, out=codes), -127, 127, out=codes)  # In place, to save memory.
+    return codes.astype(np.int8), (high - low) / _MAX_CODE, zero
+
+
+def _factor(size: Floats) -> Floats:
+    """Return the factor from numbers of at most ``size`` to codes, 0 where they are too small."""
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.where(size < _MIN_SIZE, np.float32(0), _MAX_CODE / size)
 
 
 def float16_scale(scale: NDArray[Any]) -> NDArray[np.float16]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tynda.weights.grid import INT8, Grid
-from tynda.weights.integers import quantize_rows
+from tynda.weights.integers import quantize_activations, quantize_rows
 from tynda.weights.pack import unpack
 from tynda.weights.scales import Scales, int8_codes
 from tynda.weights.tensors import unmapped
@@ -158,10 +158,10 @@ class Weight:
         """
         if not self.integer:
             return np.asarray(x @ self.dequantize().T)
-        x_codes, x_scale = quantize_rows(x)
+        x_codes, x_scale, zero = quantize_activations(x)
         codes, w_scale = self.integers()
         # In float64, products and sums of integers below 2**53 are exact and use fast BLAS.
-        sums = x_codes.astype(np.float64) @ codes.astype(np.float64).T
+        sums = (x_codes - zero[..., None].astype(np.float64)) @ codes.astype(np.float64).T
         scale: Floats = x_scale[..., None] * w_scale
         return sums.astype(np.float32) * scale
 
