@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from helpers import norm_rounding
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
-from tynda.ops.torch import TorchOps
+from tynda.ops.torch import RoundActivations, TorchOps
+from tynda.weights.integers import quantize_activations
 
 torch.set_num_threads(1)
 NUMPY, TORCH = NumpyOps(), TorchOps()
@@ -68,6 +69,18 @@ class Draw:
 def test_linear(seed, batch, time, inner, outer, biased):
     draw = Draw(seed)
     both("linear", draw(batch, time, inner), draw(outer, inner), draw(outer) if biased else None)
+
+
+@given(SEEDS, TIMES, SIZES, st.sampled_from([-1.0, 0.0, 3.0]))
+@quick
+def test_training_rounds_activations_as_the_engine_does(seed, time, inner, shift):
+    x = Draw(seed)(2, time, inner) + np.float32(shift)
+    codes, scale, zero = quantize_activations(x)
+    expected = (codes - zero[..., None]) * scale[..., None]
+    found = RoundActivations().linear(torch.from_numpy(x), torch.eye(inner)).numpy()
+    # A number in the middle of two codes may become either.
+    assert (np.abs(found - expected) > 1e-4 * scale[..., None]).sum() <= 1
+    assert (np.abs(found - x) <= 1.001 * scale[..., None]).all()
 
 
 @given(SEEDS, SIZES, TIMES, SIZES, SIZES, SIZES, SIZES, st.integers(1, 3), st.integers(0, 4))

@@ -321,13 +321,16 @@ class TorchOps:
 class RoundActivations(TorchOps):
     """Linear layers whose inputs are rounded to 8 bits row by row, as by the native engine.
 
-    Gradients ignore the rounding.
+    See `tynda.weights.integers.quantize_activations`. Gradients ignore the rounding.
     """
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         with torch.no_grad():
-            scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
-            change = (x / scale).round() * scale - x
+            high = x.amax(-1, keepdim=True).clamp(min=0) / 2
+            low = x.amin(-1, keepdim=True).clamp(max=0) / 2
+            scale = (high - low).clamp(min=1e-30) / 127
+            zero = -((high + low) / scale).round()
+            change = ((x / scale + zero).round().clamp(-127, 127) - zero) * scale - x
         return super().linear(x + change, weight, bias)
 
 
