@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from helpers import norm_rounding
 from tynda.ops.base import conv_length
 from tynda.ops.numpy import NumpyOps
-from tynda.ops.torch import RoundActivations, TorchOps
+from tynda.ops.torch import TorchOps
+from tynda.ops.torch_rounded import RoundActivations
 from tynda.weights.integers import quantize_activations
 
 torch.set_num_threads(1)

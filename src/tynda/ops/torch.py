@@ -15,7 +15,7 @@ from torch import Tensor
 from tynda.ops.base import conv_length, rotary_frequencies
 from tynda.ops.numpy import relative_sinusoids
 
-__all__ = ["RoundActivations", "TorchOps", "has_bfloat16", "retain_freed_memory"]
+__all__ = ["TorchOps", "has_bfloat16", "retain_freed_memory"]
 
 # Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -316,22 +316,6 @@ class TorchOps:
         dropped = min(round(rate * 256), 255)
         keep = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
         return x * (keep.to(x.dtype) * (256 / (256 - dropped)))
-
-
-class RoundActivations(TorchOps):
-    """Linear layers whose inputs are rounded to 8 bits row by row, as by the native engine.
-
-    See `tynda.weights.integers.quantize_activations`. Gradients ignore the rounding.
-    """
-
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        with torch.no_grad():
-            high = x.amax(-1, keepdim=True).clamp(min=0) / 2
-            low = x.amin(-1, keepdim=True).clamp(max=0) / 2
-            scale = (high - low).clamp(min=1e-30) / 127
-            zero = -((high + low) / scale).round()
-            change = ((x / scale + zero).round().clamp(-127, 127) - zero) * scale - x
-        return super().linear(x + change, weight, bias)
 
 
 @cache

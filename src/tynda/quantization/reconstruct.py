@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from tynda.compile.trace import Step, Value, replay_step
-from tynda.ops.torch import RoundActivations, TorchOps, retain_freed_memory
+from tynda.ops.torch import TorchOps, retain_freed_memory
+from tynda.ops.torch_rounded import RoundActivations
 from tynda.quantization.layerwise import LayerwiseRun, UtteranceRun
 from tynda.quantization.learnt_rounding import LearntWeight
 from tynda.weights.grid import Grid

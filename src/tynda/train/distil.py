@@ -32,7 +32,8 @@ from tynda.files import write_whole
 from tynda.heads import head_of
 from tynda.heads.base import pad_tokens
 from tynda.heads.seq2seq.search import Network
-from tynda.ops.torch import RoundActivations, TorchOps, retain_freed_memory
+from tynda.ops.torch import TorchOps, retain_freed_memory
+from tynda.ops.torch_rounded import RoundActivations
 from tynda.store import checkpoint, library
 from tynda.train.damped import DampedAdam
 from tynda.train.data import Corpus, Sounds, plan_epoch
