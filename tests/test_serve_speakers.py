@@ -13,6 +13,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("scipy")
 
 import openai
+from websockets.sync.client import connect
 
 import tynda
 from helpers import write_wav
@@ -219,6 +220,37 @@ def test_a_job_finds_who_said_what(server, meeting):
     plain = finished()
     asked = jobs.get(f"/v1/jobs/{plain}/result", params={"response_format": "diarized_json"})
     assert code(asked) == (400, "invalid_value")
+
+
+def listened(server, samples, **start):
+    """Return the final segments of a live session, or the message that refuses it."""
+    address = server.url.replace("http", "ws") + "/v1/listen"
+    with connect(address, additional_headers=HEADERS, max_size=None) as socket:
+        socket.send(json.dumps({"type": "start", **start}))
+        first = json.loads(socket.recv(timeout=60))
+        if first["type"] == "error":
+            return first
+        socket.send((samples * 32767).astype("<i2").tobytes())
+        socket.send('{"type": "stop"}')
+        found = []
+        while (message := json.loads(socket.recv(timeout=120)))["type"] != "finished":
+            found += [message] if message.get("final") else []
+        return found
+
+
+def test_live_text_has_speakers(server, wav):
+    Client(server).post("", wav(5, 11), name="Jack")
+    samples, change = conversation()
+    found = listened(server, samples, speakers=2)
+    assert {each["speaker"] for each in found} == {"Jack", "speaker 1"}
+    for each in found:
+        middle = (each["start"] + each["end"]) / 2
+        assert each["speaker"] == ("Jack" if middle < change else "speaker 1")
+    assert all("speaker" not in each for each in listened(server, samples))
+    assert listened(server, samples, speakers=0)["code"] == "invalid_value"
+    assert listened(server, samples, speakers="two")["code"] == "invalid_value"
+    refused = listened(server, samples, speakers=True, grammar="one")
+    assert "grammar" in refused["message"]
 
 
 @pytest.mark.parametrize(

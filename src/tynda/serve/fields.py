@@ -12,6 +12,7 @@ from tynda.serve.errors import ServeError
 from tynda.serve.service import Service
 
 __all__ = [
+    "MAX_SPEAKERS",
     "RESPONSES",
     "Answer",
     "Granularities",
@@ -65,8 +66,10 @@ Granularities = Annotated[
     list[Literal["word", "segment"]] | None, Form(alias="timestamp_granularities[]")
 ]
 Temperature = Annotated[float, Form(ge=0, le=1)]
+MAX_SPEAKERS = 30
 SpeakerCount = Annotated[
-    int | None, Form(ge=1, le=30, description="The number of speakers, where it is known.")
+    int | None,
+    Form(ge=1, le=MAX_SPEAKERS, description="The number of speakers, where it is known."),
 ]
 Answer = Annotated[str, Form(description=f"One of {', '.join(FORMATS)}.")]
 

@@ -15,17 +15,22 @@ from numpy.typing import NDArray
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocketState
 
+from tynda.checks import is_whole
 from tynda.commands.recognizer import Answer
 from tynda.live.session import LiveSegment
 from tynda.serve.access import PROTOCOL_KEY, authorize
 from tynda.serve.commands import live_commands
 from tynda.serve.errors import ServeError, as_serve_error
+from tynda.serve.fields import MAX_SPEAKERS
+from tynda.serve.keys import Key
 from tynda.serve.live import LiveFeed, OpusDecoder, check_rate, live_settings, live_text, pcm16
 from tynda.serve.logs import log_error
+from tynda.serve.people import diarizer_of, speakers_of
 from tynda.serve.service import Service
 from tynda.serve.strict import read_json
 from tynda.serve.workers import Busy, Stopped
 from tynda.sound.audio import SAMPLE_RATE
+from tynda.speakers.diarize import Diarizer
 
 __all__ = ["Sessions", "accepted", "close_code", "parsed", "router"]
 
@@ -116,8 +121,8 @@ class Sessions:
         self._service = service
         self._sessions: dict[str, Session] = {}
 
-    async def start(self, given: dict[str, Any], key: str) -> Session:
-        """Open a session as a message of type start asks for it."""
+    async def start(self, given: dict[str, Any], key: str, owner: str) -> Session:
+        """Open a session as a message of type start asks for it; ``owner`` is the key's user."""
         decode: Callable[[bytes], NDArray[Any]]
         match given.get("encoding", "pcm16"):
             case "pcm16":
@@ -128,17 +133,32 @@ class Sessions:
                 raise ServeError(400, "encoding must be pcm16 or opus", code="invalid_value")
         names = {"language": "language", "prompt": "initial_prompt", "keywords": "hotwords"}
         options = {names[x]: given[x] for x in names if given.get(x)}
+        diarizer = self._diarizer(given.get("speakers", False), owner)
         feed: LiveFeed[LiveSegment] | LiveFeed[Answer]
         if "grammar" in given:
+            if diarizer is not None:
+                raise _invalid_speakers("a session with a grammar does not tell speakers apart")
             opened = live_commands(given["grammar"], options, rate)
             feed = LiveFeed(self._service, rate, opened, decode)
         else:
             settings = live_settings(given.get("settings", {}))
-            feed = LiveFeed(self._service, rate, live_text(options, settings, rate), decode)
+            text = live_text(options, settings, rate, diarizer)
+            feed = LiveFeed(self._service, rate, text, decode)
         await feed.start()
         session = Session(feed, key)
         self._sessions[session.id] = session
         return session
+
+    def _diarizer(self, asked: Any, owner: str) -> Callable[[], Diarizer] | None:
+        """Return the function that opens what tells speakers apart, where a client asks for it:
+        ``asked`` is true, or their number."""
+        if asked is False:
+            return None
+        if asked is not True and not is_whole(asked, 1, MAX_SPEAKERS):
+            raise _invalid_speakers(f"speakers must be true or their number, up to {MAX_SPEAKERS}")
+        count = None if asked is True else int(asked)
+        people, threads = self._service.store.people, self._service.settings.threads
+        return lambda: diarizer_of(speakers_of(people, owner, threads), count)
 
     async def resume(self, id_: Any, key: str) -> Session:
         """Return a session that waits, or take it from its connection, which did not notice that
@@ -166,9 +186,13 @@ class Sessions:
         session.close()
 
 
-async def accepted(websocket: WebSocket) -> str | None:
-    """Accept a WebSocket whose key may listen, and return the key's id; others are answered as
-    requests are, and the result is None."""
+def _invalid_speakers(message: str) -> ServeError:
+    return ServeError(400, message, param="speakers", code="invalid_value")
+
+
+async def accepted(websocket: WebSocket) -> Key | None:
+    """Accept a WebSocket whose key may listen, and return the key; others are answered as requests
+    are, and the result is None."""
     try:
         key = authorize(websocket, "listen")
     except ServeError as error:
@@ -178,7 +202,7 @@ async def accepted(websocket: WebSocket) -> str | None:
     offered = websocket.headers.get("sec-websocket-protocol", "").split(",")
     protocols = [x.strip() for x in offered if x.strip() and PROTOCOL_KEY not in x]
     await websocket.accept(protocols[0] if protocols else None)
-    return key.id
+    return key
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -246,7 +270,7 @@ async def _failed(websocket: WebSocket, error: Exception) -> None:
 class _Connection:
     """One connection of a session."""
 
-    def __init__(self, websocket: WebSocket, sessions: Sessions, key: str) -> None:
+    def __init__(self, websocket: WebSocket, sessions: Sessions, key: Key) -> None:
         self._websocket, self._sessions, self._key = websocket, sessions, key
         self._session: Session | None = None
         self._sent = 0
@@ -292,10 +316,10 @@ class _Connection:
                 400, "the first message must be of type start or resume", code="invalid_message"
             )
         if first["type"] == "start":
-            session = await self._sessions.start(first, self._key)
+            session = await self._sessions.start(first, self._key.id, self._key.owner)
             answer = {"type": "started", "session": session.id, "position": 0}
         else:
-            session = await self._sessions.resume(first.get("session"), self._key)
+            session = await self._sessions.resume(first.get("session"), self._key.id)
             after = first.get("after", 0)
             self._sent = after if isinstance(after, int) else 0
             answer = {"type": "resumed", "session": session.id, "position": session.position}

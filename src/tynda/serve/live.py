@@ -20,6 +20,7 @@ from tynda.serve.errors import ServeError
 from tynda.serve.recognition import check_options
 from tynda.serve.service import Service
 from tynda.serve.workers import Stopped
+from tynda.speakers.diarize import Diarizer
 
 __all__ = ["LiveFeed", "OpusDecoder", "check_rate", "live_settings", "live_text", "pcm16"]
 
@@ -102,13 +103,22 @@ class LiveSource(Protocol[Event]):
 
 
 def live_text(
-    options: Mapping[str, Any], settings: LiveSettings, rate: int
+    options: Mapping[str, Any],
+    settings: LiveSettings,
+    rate: int,
+    diarizer: Callable[[], Diarizer] | None = None,
 ) -> Callable[[Model], LiveSession]:
-    """Return the function that opens a session of live text at ``rate`` hertz."""
+    """Return the function that opens a session of live text at ``rate`` hertz, with the speakers
+    that a ``diarizer`` tells apart."""
 
     def opened(model: Model) -> LiveSession:
         check_options(model, options)
-        return model.live(model.options(**options), settings=settings, sample_rate=rate)
+        return model.live(
+            model.options(**options),
+            settings=settings,
+            sample_rate=rate,
+            speakers=False if diarizer is None else diarizer(),
+        )
 
     return opened
 
