@@ -1,8 +1,10 @@
 """Speakers by HTTP: people who are enrolled, whose voice it is, and who said what."""
 
 import base64
+import io
 import json
 import sqlite3
+import zipfile
 from pathlib import Path
 
 import httpx
@@ -110,6 +112,22 @@ def test_answers_are_those_of_the_library(server, wav, tmp_path):
         found = client.post("/identify", recording).json()
         assert (found["answer"], found["name"]) == (expected.kind, expected.name)
         assert found["probability"] == pytest.approx(expected.probability, abs=1e-4)
+
+
+def exported(server):
+    found = httpx.get(f"{server.url}/v1/export", headers=HEADERS, timeout=60)
+    return zipfile.ZipFile(io.BytesIO(found.content))
+
+
+def test_an_export_has_the_people(server, wav):
+    assert exported(server).namelist() == []
+    Client(server).post("", wav(0, 5), name="Jack")
+    archive = exported(server)
+    assert archive.namelist() == ["people.json"]
+    (name, about), *others = json.loads(archive.read("people.json"))["people"].items()
+    assert (name, about["recordings"], others) == ("Jack", 1, [])
+    Client(server).remove("Jack")
+    assert b"Jack" not in b"".join(map(exported(server).read, exported(server).namelist()))
 
 
 def test_mistakes_of_the_client(server, tmp_path):

@@ -1,4 +1,4 @@
-"""Exports of the store: all recordings of one user, or those from which models may learn."""
+"""Exports of the store: all that it has of one user, or what models may learn from."""
 
 from __future__ import annotations
 
@@ -30,13 +30,21 @@ _PAGE = 100
 
 
 def archive(store: Store, owner: str) -> Iterator[bytes]:
-    """Yield the pieces of a ZIP with all recordings of a user and their texts.
+    """Yield the pieces of a ZIP with all recordings of a user, their texts, and enrolled people.
 
     Each recording is a folder with the bytes that were sent, ``recording``, and ``job.json``; or
-    with ``error.txt`` where they cannot be read.
+    with ``error.txt`` where they cannot be read. ``people.json`` has names and voices, as they are
+    stored, where people are enrolled; ``people-error.txt`` stands for those that cannot be read.
     """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as packed:
+        try:
+            people, _ = store.people.read(owner)
+        except (StoreError, VaultError) as error:
+            packed.writestr("people-error.txt", f"{error}\n")
+        else:
+            if people:
+                packed.writestr("people.json", people)
         for row in _all_of(store, owner):
             try:
                 about, data = _about(store, row), store.audio(row)
