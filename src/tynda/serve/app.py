@@ -25,7 +25,7 @@ from tynda.serve import (
     transcriptions,
     web,
 )
-from tynda.serve.errors import ServeError, as_serve_error
+from tynda.serve.errors import ServeError, as_serve_error, invalid_value
 from tynda.serve.observe import LimitedBody, Observed
 from tynda.serve.service import Service
 from tynda.serve.workers import Busy, Stopped
@@ -122,7 +122,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     # The position in a list, or in the body, follows the name.
     param = next(str(part) for part in reversed(first["loc"]) if isinstance(part, str))
     why = _FILE if param == "file" else _MISSING if first["type"] == "missing" else first["msg"]
-    return _answer(ServeError(400, f"{param}: {why}", param=param, code="invalid_value"))
+    return _answer(invalid_value(f"{param}: {why}", param))
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from tynda.commands.recognizer import Answer, CommandRecognizer
 from tynda.commands.session import CommandSession
 from tynda.model import Model
 from tynda.serve.access import service_of
-from tynda.serve.errors import ServeError
+from tynda.serve.errors import invalid_value
 from tynda.serve.fields import RESPONSES, Language, ModelName, Recording, recording_of
 from tynda.serve.recognition import check_options, limited
 from tynda.serve.uploads import UploadRoute, result_of, ticket_of
@@ -79,12 +79,7 @@ def _recognizer(model: Model, grammar: Any, options: Mapping[str, Any]) -> Comma
     except AttributeError:  # JSON may have other values.
         size = 0
     if not 0 < size <= MAX_BYTES:
-        raise ServeError(
-            400,
-            f"grammar must be a text of 1 to {MAX_BYTES:,} bytes",
-            param="grammar",
-            code="invalid_value",
-        )
+        raise invalid_value(f"grammar must be a text of 1 to {MAX_BYTES:,} bytes", "grammar")
     check_options(model, options)
     known = model.header.languages
     spoken = options.get("language") or (known[0] if len(known) == 1 else None)

@@ -12,7 +12,7 @@ from tynda.serve.store.database import StoreError
 from tynda.serve.vault import VaultError
 from tynda.serve.workers import Busy, Stopped
 
-__all__ = ["ServeError", "as_serve_error", "error_body"]
+__all__ = ["ServeError", "as_serve_error", "error_body", "invalid_value"]
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -44,6 +44,11 @@ class ServeError(HTTPException):
         return error_body(self.detail, self.kind, self.param, self.code)
 
 
+def invalid_value(message: str, param: str | None = None) -> ServeError:
+    """Return the answer to a value that the service cannot use, of the field ``param``."""
+    return ServeError(400, message, param=param, code="invalid_value")
+
+
 def error_body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
     """Return OpenAI's body of an error."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
@@ -59,7 +64,7 @@ def as_serve_error(error: Exception) -> ServeError | None:
         case VaultError():
             return ServeError(500, str(error), code="damaged")
         case TyndaError():
-            return ServeError(400, str(error), code="invalid_value")
+            return invalid_value(str(error))
         case Busy():
             message = f"too many requests wait: try again in {error.retry_after} s"
             headers = {"Retry-After": str(error.retry_after)}

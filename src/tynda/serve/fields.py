@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import File, Form, UploadFile
 
 from tynda.serve.answers import FORMATS, Format
-from tynda.serve.errors import ServeError
+from tynda.serve.errors import ServeError, invalid_value
 from tynda.serve.service import Service
 
 __all__ = [
@@ -85,12 +85,7 @@ def format_of(name: str) -> Format:
     for known in FORMATS:
         if name == known:
             return known
-    raise ServeError(
-        400,
-        f"response_format must be one of {', '.join(FORMATS)}",
-        param="response_format",
-        code="invalid_value",
-    )
+    raise invalid_value(f"response_format must be one of {', '.join(FORMATS)}", "response_format")
 
 
 def decoder_options(
@@ -114,11 +109,9 @@ def word_times(service: Service) -> dict[str, Any]:
 def check_granularities(asked: Sequence[str] | None, wanted: Format) -> None:
     """Raise `ServeError` for granularities of times in a format without them."""
     if asked and wanted != "verbose_json":
-        raise ServeError(
-            400,
+        raise invalid_value(
             "timestamp_granularities[] needs the response_format verbose_json",
-            param="timestamp_granularities[]",
-            code="invalid_value",
+            "timestamp_granularities[]",
         )
 
 

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from tynda.manifest import MAX_TEXT
 from tynda.serve.access import authorize, service_of
 from tynda.serve.answers import MEDIA_TYPES, answer
-from tynda.serve.errors import ServeError
+from tynda.serve.errors import ServeError, invalid_value
 from tynda.serve.export import archive
 from tynda.serve.fields import (
     Granularities,
@@ -160,12 +160,7 @@ def correct(request: Request, id_: str, given: Correction) -> dict[str, Any]:
     """Keep the corrected text of a recording, and whether models may learn from it."""
     service, row = _own(request, id_)
     if any(unicodedata.category(x) in _NO_TEXT for x in given.correction or ""):
-        raise ServeError(
-            400,
-            "correction must be one line without control characters",
-            param="correction",
-            code="invalid_value",
-        )
+        raise invalid_value("correction must be one line without control characters", "correction")
     if not service.store.correct(row, given.correction, given.consent):
         raise ServeError(409, "the job went on meanwhile: send it again", code="job_changed")
     return _whole(service, row)
@@ -216,11 +211,8 @@ def result(
         )
     asked = service.store.request(row)
     if wanted == "diarized_json" and not asked.get("diarize"):
-        raise ServeError(
-            400,
-            "the job was created without diarize: it does not know who said what",
-            param="response_format",
-            code="invalid_value",
+        raise invalid_value(
+            "the job was created without diarize: it does not know who said what", "response_format"
         )
     body = answer(
         from_record(found["transcript"]),

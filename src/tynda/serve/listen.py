@@ -20,7 +20,7 @@ from tynda.commands.recognizer import Answer
 from tynda.live.session import LiveSegment
 from tynda.serve.access import PROTOCOL_KEY, authorize
 from tynda.serve.commands import live_commands
-from tynda.serve.errors import ServeError, as_serve_error
+from tynda.serve.errors import ServeError, as_serve_error, invalid_value
 from tynda.serve.fields import MAX_SPEAKERS
 from tynda.serve.keys import Key
 from tynda.serve.live import LiveFeed, OpusDecoder, check_rate, live_settings, live_text, pcm16
@@ -130,14 +130,16 @@ class Sessions:
             case "opus":
                 decode, rate = OpusDecoder(), OpusDecoder.rate
             case _:
-                raise ServeError(400, "encoding must be pcm16 or opus", code="invalid_value")
+                raise invalid_value("encoding must be pcm16 or opus")
         names = {"language": "language", "prompt": "initial_prompt", "keywords": "hotwords"}
         options = {names[x]: given[x] for x in names if given.get(x)}
         diarizer = self._diarizer(given.get("speakers", False), owner)
         feed: LiveFeed[LiveSegment] | LiveFeed[Answer]
         if "grammar" in given:
             if diarizer is not None:
-                raise _invalid_speakers("a session with a grammar does not tell speakers apart")
+                raise invalid_value(
+                    "a session with a grammar does not tell speakers apart", "speakers"
+                )
             opened = live_commands(given["grammar"], options, rate)
             feed = LiveFeed(self._service, rate, opened, decode)
         else:
@@ -155,7 +157,9 @@ class Sessions:
         if asked is False:
             return None
         if asked is not True and not is_whole(asked, 1, MAX_SPEAKERS):
-            raise _invalid_speakers(f"speakers must be true or their number, up to {MAX_SPEAKERS}")
+            raise invalid_value(
+                f"speakers must be true or their number, up to {MAX_SPEAKERS}", "speakers"
+            )
         count = None if asked is True else int(asked)
         people, threads = self._service.store.people, self._service.settings.threads
         return lambda: diarizer_of(speakers_of(people, owner, threads), count)
@@ -184,10 +188,6 @@ class Sessions:
         """Forget a session."""
         self._sessions.pop(session.id, None)
         session.close()
-
-
-def _invalid_speakers(message: str) -> ServeError:
-    return ServeError(400, message, param="speakers", code="invalid_value")
 
 
 async def accepted(websocket: WebSocket) -> Key | None:

@@ -16,7 +16,7 @@ from tynda.errors import TyndaError, listed
 from tynda.live.session import LiveSession
 from tynda.live.settings import LiveSettings
 from tynda.model import Model
-from tynda.serve.errors import ServeError
+from tynda.serve.errors import ServeError, invalid_value
 from tynda.serve.recognition import check_options
 from tynda.serve.service import Service
 from tynda.serve.workers import Stopped
@@ -36,11 +36,8 @@ _OPUS_RATE = 48_000
 def check_rate(rate: Any) -> int:
     """Return a sample rate. Raises `ServeError` where it is out of range."""
     if not is_whole(rate, MIN_RATE, MAX_RATE):
-        raise ServeError(
-            400,
-            f"sample_rate must be a whole number from {MIN_RATE} to {MAX_RATE}",
-            param="sample_rate",
-            code="invalid_value",
+        raise invalid_value(
+            f"sample_rate must be a whole number from {MIN_RATE} to {MAX_RATE}", "sample_rate"
         )
     return int(rate)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tynda
-from tynda.serve.errors import ServeError
+from tynda.serve.errors import ServeError, invalid_value
 from tynda.serve.store.people import PeopleStore
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.speakers.diarize import Diarizer
@@ -107,11 +107,11 @@ def known_speakers(
     """
     names, references = names or [], references or []
     if len(names) != len(references):
-        raise _invalid(_REFERENCES, f"each of {_NAMES} needs one of {_REFERENCES}")
+        raise invalid_value(f"each of {_NAMES} needs one of {_REFERENCES}", _REFERENCES)
     if len(set(names)) < len(names):
-        raise _invalid(_NAMES, "each name of a known speaker may be given once")
+        raise invalid_value("each name of a known speaker may be given once", _NAMES)
     if len(names) > _MAX_KNOWN:
-        raise _invalid(_NAMES, f"at most {_MAX_KNOWN} known speakers come with a request")
+        raise invalid_value(f"at most {_MAX_KNOWN} known speakers come with a request", _NAMES)
     return [(name, _bytes_of(url)) for name, url in zip(names, references, strict=True)]
 
 
@@ -122,19 +122,15 @@ def samples_of(blocks: Iterable[Floats], param: str) -> Floats:
         parts.append(block)
         count += len(block)
         if count > _MAX_SECONDS * SAMPLE_RATE:
-            raise _invalid(param, f"a recording of one voice has at most {_MAX_SECONDS} s")
+            raise invalid_value(f"a recording of one voice has at most {_MAX_SECONDS} s", param)
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 def _bytes_of(url: str) -> bytes:
     head, _, data = url.partition(",")
     if head[:5].lower() != "data:" or not head.lower().endswith(";base64"):
-        raise _invalid(_REFERENCES, "a reference must be a data URL in base64")
+        raise invalid_value("a reference must be a data URL in base64", _REFERENCES)
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise _invalid(_REFERENCES, "a reference is no valid base64") from None
-
-
-def _invalid(param: str, message: str) -> ServeError:
-    return ServeError(400, message, param=param, code="invalid_value")
+        raise invalid_value("a reference is no valid base64", _REFERENCES) from None

@@ -25,7 +25,7 @@ from tynda.live.session import LiveSegment
 from tynda.live.settings import LiveSettings
 from tynda.serve.access import service_of
 from tynda.serve.answers import usage
-from tynda.serve.errors import ServeError, as_serve_error
+from tynda.serve.errors import ServeError, as_serve_error, invalid_value
 from tynda.serve.listen import accepted, close_code, parsed
 from tynda.serve.live import LiveFeed, live_text, pcm16
 from tynda.serve.logs import log_error
@@ -143,23 +143,23 @@ class _Realtime:
                 self._item = None
                 await self.send("input_audio_buffer.cleared")
             case _:
-                raise ServeError(400, "unknown type of event", param="type", code="invalid_value")
+                raise invalid_value("unknown type of event", "type")
 
     async def _update(self, given: Any) -> None:
         """Apply what a session.update changes; what it does not name stays."""
         session = _table(given, "session")
         audio = _table(_table(session.get("audio"), "session.audio").get("input"), _INPUT)
         if session.get("type", "transcription") != "transcription":
-            raise _invalid("session.type", "transcription is the only type of session")
+            raise invalid_value("transcription is the only type of session", "session.type")
         if session.get("include"):
-            raise _invalid("session.include", "this server has no log-probabilities of tokens")
+            raise invalid_value("this server has no log-probabilities of tokens", "session.include")
         form = _table(audio.get("format"), f"{_INPUT}.format")
         if {"type": "audio/pcm", "rate": _RATE, **form} != {"type": "audio/pcm", "rate": _RATE}:
-            raise _invalid(f"{_INPUT}.format", f"only audio/pcm at {_RATE} Hz is known")
+            raise invalid_value(f"only audio/pcm at {_RATE} Hz is known", f"{_INPUT}.format")
         if audio.get("noise_reduction"):
-            raise _invalid(f"{_INPUT}.noise_reduction", "this server has no noise reduction")
+            raise invalid_value("this server has no noise reduction", f"{_INPUT}.noise_reduction")
         if self._feed is not None or self._buffer:
-            raise _invalid("session", "settings cannot change while audio is being recognised")
+            raise invalid_value("settings cannot change while audio is being recognised", "session")
         settings, turns = self._settings, self._turns
         if "turn_detection" in audio:
             turns = audio["turn_detection"]
@@ -180,7 +180,7 @@ class _Realtime:
         options = {names[x]: given[x] for x in names if given.get(x)}
         for name in options:
             if not self._service.model.has(name):
-                raise _invalid(f"{_INPUT}.transcription", "this model has no such setting")
+                raise invalid_value("this model has no such setting", f"{_INPUT}.transcription")
         return options
 
     def _described(self) -> dict[str, Any]:
@@ -204,9 +204,9 @@ class _Realtime:
         try:
             data = base64.b64decode(audio, validate=True)
         except (TypeError, ValueError, binascii.Error):
-            raise _invalid("audio", "audio must be base64") from None
+            raise invalid_value("audio must be base64", "audio") from None
         if len(data) % 2:
-            raise _invalid("audio", "audio must have an even number of bytes")
+            raise invalid_value("audio must have an even number of bytes", "audio")
         if self._settings is None:
             limit = self._service.settings.max_bytes
             if len(self._buffer) + len(data) > limit:
@@ -224,11 +224,11 @@ class _Realtime:
         if self._settings is None:
             data, self._buffer = bytes(self._buffer), bytearray()
             if not data:
-                raise _invalid("input_audio_buffer", "the buffer is empty")
+                raise invalid_value("the buffer is empty", "input_audio_buffer")
             await self._transcribe(pcm16(data))
             return
         if self._feed is None:
-            raise _invalid("input_audio_buffer", "the buffer is empty")
+            raise invalid_value("the buffer is empty", "input_audio_buffer")
         feed, self._feed = self._feed, None
         try:
             await self._report(await feed.finish())
@@ -326,20 +326,16 @@ def _table(value: Any, name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _invalid(name, f"{name} must be an object")
+        raise invalid_value(f"{name} must be an object", name)
     return value
-
-
-def _invalid(param: str, message: str) -> ServeError:
-    return ServeError(400, message, param=param, code="invalid_value")
 
 
 def _settings_of(turns: Any) -> LiveSettings:
     """Return the settings of live recognition for a detection of turns, by OpenAI's defaults."""
     given = _table(turns, f"{_INPUT}.turn_detection")
     if given.get("type") != "server_vad":
-        raise _invalid(f"{_INPUT}.turn_detection", "server_vad is the only detection of turns")
+        raise invalid_value("server_vad is the only detection of turns", f"{_INPUT}.turn_detection")
     settings, silence = LiveSettings(silence=0.5), given.get("silence_duration_ms", 500)
     if not is_number(silence):
-        raise _invalid(f"{_INPUT}.turn_detection", "silence_duration_ms must be a number")
+        raise invalid_value("silence_duration_ms must be a number", f"{_INPUT}.turn_detection")
     return replace(settings, silence=silence / 1000, speech=given.get("threshold", 0.4))

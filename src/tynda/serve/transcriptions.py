@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from tynda.serve.access import authorize, service_of
 from tynda.serve.answers import MEDIA_TYPES, Format, answer, event
-from tynda.serve.errors import ServeError, as_serve_error
+from tynda.serve.errors import ServeError, as_serve_error, invalid_value
 from tynda.serve.fields import (
     RESPONSES,
     Answer,
@@ -78,19 +78,12 @@ async def transcriptions(
     granularities = set(timestamp_granularities or ["segment"])
     check_granularities(timestamp_granularities, wanted)
     if stream and wanted not in ("json", "text"):
-        raise ServeError(
-            400,
-            "stream needs the response_format json or text",
-            param="stream",
-            code="invalid_value",
-        )
+        raise invalid_value("stream needs the response_format json or text", "stream")
     known = known_speakers(known_speaker_names, known_speaker_references)
     if (known or speakers) and wanted != "diarized_json":
-        raise ServeError(
-            400,
+        raise invalid_value(
             "speakers need the response_format diarized_json",
-            param="known_speaker_names[]" if known else "speakers",
-            code="invalid_value",
+            "known_speaker_names[]" if known else "speakers",
         )
     options = decoder_options(asked, prompt, temperature, keywords)
     if "word" in granularities:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tynda.serve.access import authorize, service_of
-from tynda.serve.errors import ServeError
+from tynda.serve.errors import ServeError, invalid_value
 from tynda.serve.workers import Stopped, Ticket
 
 __all__ = ["KeyedRoute", "UploadRoute", "disconnected", "result_of", "ticket_of"]
@@ -78,7 +78,7 @@ class _Parser(MultiPartParser):
             except UnicodeDecodeError:
                 name = part.field_name
                 message = f"{name}: the text is not valid UTF-8"
-                raise ServeError(400, message, param=name, code="invalid_value") from None
+                raise invalid_value(message, name) from None
         super().on_part_end()
 
 
@@ -89,17 +89,15 @@ class _MemoryRequest(Request):
         """Return the form. Raises `ServeError` for what is no form with files, in UTF-8."""
         kind, options = parse_options_header(self.headers.get("content-type", ""))
         if kind.lower() != b"multipart/form-data":
-            raise _no_form("the body must be multipart/form-data, with the recording as file")
+            raise invalid_value(
+                "the body must be multipart/form-data, with the recording as file", "file"
+            )
         if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
-            raise _no_form("the charset of multipart/form-data must be utf-8")
+            raise invalid_value("the charset of multipart/form-data must be utf-8", "file")
         try:
             return await _Parser(self.headers, self.stream(), **limits).parse()
         except MultiPartException as error:
             raise ServeError(400, error.message) from None
-
-
-def _no_form(message: str) -> ServeError:
-    return ServeError(400, message, param="file", code="invalid_value")
 
 
 def ticket_of(request: Request) -> Ticket:

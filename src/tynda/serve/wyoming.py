@@ -22,7 +22,7 @@ from wyoming.ping import Ping, Pong
 
 import tynda
 from tynda.checks import is_whole
-from tynda.serve.errors import ServeError, as_serve_error
+from tynda.serve.errors import ServeError, as_serve_error, invalid_value
 from tynda.serve.live import check_rate
 from tynda.serve.logs import bracketed, log, log_error
 from tynda.serve.service import Service
@@ -200,7 +200,7 @@ class _Connection:
         words: list[Any] = []
         for several in (given.transcript_names, given.transcript_terms):
             if not isinstance(several, list | None):
-                raise ServeError(400, "words to expect must be a list", code="invalid_value")
+                raise invalid_value("words to expect must be a list")
             words += several or []
         options = {"language": given.language} if given.language else {}
         return {**options, **({"hotwords": tuple(words)} if words else {})}
