@@ -29,6 +29,17 @@ def log_probabilities(calibration: Calibration, engine: Any, index: int) -> Any:
     return (scores - np.log(np.exp(scores).sum(-1, keepdims=True))).astype(np.float32)
 
 
+def divergence(calibration: Calibration, engine: Any, expected: list[Any]) -> tuple[float, float]:
+    """Return nats for each token, and the share of tokens of which another is the likeliest."""
+    nats, other = 0.0, 0
+    for i, exact in enumerate(expected):
+        found = log_probabilities(calibration, engine, i)
+        nats += float((np.exp(exact) * (exact - found)).sum())
+        other += int((exact.argmax(-1) != found.argmax(-1)).sum())
+    tokens = sum(map(len, expected))
+    return nats / tokens, other / tokens
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
@@ -39,22 +50,14 @@ def main() -> None:
     checkpoint = library.load(args.model)
     calibration = Calibration(checkpoint, args.manifest, args.utterances)
     own = Model(checkpoint, bits=32).head.engine
-    count = range(len(calibration.inputs))
-    expected = [log_probabilities(calibration, own, i) for i in count]
+    expected = [log_probabilities(calibration, own, i) for i in range(len(calibration.inputs))]
     print(f"{len(calibration.inputs)} utterances, {sum(map(len, expected))} tokens")
     for name in args.files:
         cells = [f"{Path(name).name} {Path(name).stat().st_size / 1e6:.2f} MB"]
         for bits in (32, 8):
             engine = Model(library.load(name), bits=bits).head.engine
-            nats, other, tokens = 0.0, 0, 0
-            for i in count:
-                found = log_probabilities(calibration, engine, i)
-                nats += float((np.exp(expected[i]) * (expected[i] - found)).sum())
-                other += int((expected[i].argmax(-1) != found.argmax(-1)).sum())
-                tokens += len(found)
-            cells.append(
-                f"products in {bits}: {nats / tokens:.4f} nats, {other / tokens:.2%} other"
-            )
+            nats, other = divergence(calibration, engine, expected)
+            cells.append(f"products in {bits}: {nats:.4f} nats, {other:.2%} other")
         print("; ".join(cells), flush=True)
 
 

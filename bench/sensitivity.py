@@ -15,9 +15,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from divergence import log_probabilities
+from divergence import divergence, log_probabilities
 from tynda.model import Model
 from tynda.quantization.calibrate import Calibration
 from tynda.quantization.methods import round_weight
@@ -51,11 +49,9 @@ def main() -> None:
     trainable = model.family.trainable(model.config)
     matrices = [n for n, w in weights.items() if is_matrix_product(w.shape, trainable[n])]
     calibration = Calibration(model, args.manifest, args.utterances)
-    count = range(len(calibration.inputs))
     exact = Model(model, bits=32).head.engine
-    expected = [log_probabilities(calibration, exact, i) for i in count]
-    tokens = sum(map(len, expected))
-    print(f"{len(count)} utterances, {tokens} tokens")
+    expected = [log_probabilities(calibration, exact, i) for i in range(len(calibration.inputs))]
+    print(f"{len(expected)} utterances, {sum(map(len, expected))} tokens")
     print("| tensors in few bits | " + " | ".join(f"{bits:g} bits" for bits in args.bits) + " |")
     print("|---" * (1 + len(args.bits)) + "|")
     rounded = {
@@ -67,11 +63,8 @@ def main() -> None:
         for bits in args.bits:
             chosen = {n: w for n, w in rounded[bits].items() if re.search(pattern, n)}
             engine = Model(replace(model, weights=weights | chosen), bits=32).head.engine
-            nats = 0.0
-            for i in count:
-                found = log_probabilities(calibration, engine, i)
-                nats += float((np.exp(expected[i]) * (expected[i] - found)).sum())
-            cells.append(f"{nats / tokens:.4f}")
+            nats, _ = divergence(calibration, engine, expected)
+            cells.append(f"{nats:.4f}")
         print(f"| {part} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -125,8 +125,9 @@ struct Kernels {
 };
 
 inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, int64_t group)
-    : Shape(n, k, kernels.panel, bits, group), data(aligned_bytes(panels() * panel_bytes())), scale(bits == 32 ? 0 : panels() * width),
-      sums(scale.size()), steps(few() ? 2 * panels() * groups() * width : 0) {
+    : Shape(n, k, kernels.panel, bits, group), data(aligned_bytes(panels() * panel_bytes())),
+      scale(bits == 32 ? 0 : panels() * width), sums(scale.size()),
+      steps(few() ? 2 * panels() * groups() * width : 0) {
   std::memset(data.get(), 0, panels() * panel_bytes());
 }
 

@@ -50,8 +50,8 @@ struct Im2col : Fusible {
   void run(const Run& run) const;
 };
 
-// Rounds rows to 8-bit codes [rows, depth] with a Rounding for each row. `overlapping`: the rows are
-// longer than their distance in memory.
+// Rounds rows to 8-bit codes [rows, depth] with a Rounding for each row. `overlapping`: the rows
+// are longer than their distance in memory.
 struct Quantize : Fusible {
   static constexpr const char* kName = "quantize";
   View x, codes, roundings;

@@ -152,8 +152,9 @@ TYNDA_INLINE void finish_8(const I (&sums)[Rows][kVectors], const Matrix& w, int
   finish<Rows>(out, panel * kPanel, w.n, row, y, ldy, e);
 }
 
-void matmul_8(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows, const Matrix& w,
-                int64_t begin, int64_t end, float* y, int64_t ldy, const Epilogue& epilogue) {
+void matmul_8(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows,
+              const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
+              const Epilogue& epilogue) {
   const int64_t depth = w.depth();
   for (int64_t p = begin; p < end; p++) {
     const uint8_t* panel = w.data.get() + p * depth * kPanel;

@@ -27,7 +27,8 @@ void matmul_wide(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64
           const uint8_t* panel = w.data.get() + p * depth * kPanel + 4 * j * kLanes;
           for (int64_t k = 0; k < depth; k += 4)
             step_wide(halves, codes + r * depth + k, depth, panel + k * kPanel);
-          for (int i = 0; i < kRows; i++) sums[i][j] = joined(halves[i]) +
+          for (int i = 0; i < kRows; i++)
+            sums[i][j] = joined(halves[i]) +
                          zero_term(w, p * kPanel + j * kLanes, roundings[first + r + i]);
         }
         finish_8<kRows>(sums, w, p, roundings, first + r, y, ldy, epilogue);
