@@ -319,6 +319,27 @@ def test_energy_counts_a_second_of_sound():
     assert choice.winner.estimate
 
 
+def test_unusable_setups_are_not_recommended():
+    """The fastest setup is of no use to anybody where it understands too little."""
+    rows = [
+        *(speed("good", time=4.0), words("good", wer=0.10)),
+        *(speed("deaf", time=0.1), words("deaf", wer=0.80)),
+        speed("random", time=0.01),  # no WER
+    ]
+    found = choose.candidates(rows)
+    good = choose.usable(found)
+    assert [c.setup.model for c in good] == ["good"]
+    assert choose.choose(good, "throughput").winner.setup.model == "good"
+    # Without error rates, speed is all there is to compare.
+    fast = choose.candidates([speed("random", time=0.01)])
+    assert choose.usable(fast) == fast
+
+
+def test_the_page_says_that_nothing_is_usable(tmp_path):
+    text = page(tmp_path, [speed("deaf"), words("deaf", wer=0.8)])
+    assert "No setup can be recommended: the lowest WER is 0.800" in text
+
+
 def test_nothing_to_choose_from():
     rows = [lost(), words()]
     found = choose.candidates(rows)

@@ -12,6 +12,7 @@ from tynda.checks import MAX_COUNT
 from tynda.cli.console import print_table, print_text, rate, say
 from tynda.cli.options import Number, PathName, table_or_json
 from tynda.errors import TyndaError
+from tynda.text.normalize import NORMALIZERS
 
 __all__ = ["profile"]
 
@@ -114,6 +115,11 @@ tynda profile diff A B     compare two reports, case by case"""
     type=PathName(),
     callback=_path,
     help="Speech with texts, for error rates and speed; by default speed is measured on noise.",
+)
+@click.option(
+    "--normalizer",
+    type=click.Choice(list(NORMALIZERS)),
+    help="Text normaliser for scoring; default: letters for English models, else basic.",
 )
 @click.option("--words-only", is_flag=True, help="Measure error rates only, no speed.")
 @click.option(

@@ -37,6 +37,9 @@ class Case:
     that all engines do the same work."""
     manifest: str = ""
     """The manifest of the recordings as the user named it; empty means noise."""
+    normalizer: str = ""
+    """The normaliser with which words are scored, a key of `NORMALIZERS`; empty means the model's
+    own."""
 
 
 @dataclass(frozen=True)

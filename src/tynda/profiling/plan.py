@@ -16,6 +16,7 @@ from tynda.profiling import environment, record
 from tynda.profiling.case import Case
 from tynda.profiling.engines import ENGINES, engine
 from tynda.store import formats, library
+from tynda.text.normalize import NORMALIZERS
 
 __all__ = ["PREPARING", "TRANSCRIBING", "Model", "Plan", "cases", "replay"]
 
@@ -41,6 +42,8 @@ class Plan:
     """See `Case.tokens`."""
     manifest: str | None = None
     """Speech with texts, for error rates and speed; None means noise and no error rates."""
+    normalizer: str | None = None
+    """See `Case.normalizer`; None means the model's own."""
     repeats: int = 10
     budget: float = 10.0
     """Seconds for one case, after which its run is not repeated again."""
@@ -52,7 +55,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Raise `TyndaError` for values that cannot be measured."""
-        texts = (*self.models, *self.engines, *self.bits, *self.devices, self.manifest or "")
+        texts = (*self.models, *self.engines, *self.bits, *self.devices)
+        texts = (*texts, self.manifest or "", self.normalizer or "")
         numbers = (*self.durations, *self.batches, self.tokens, self.repeats, self.time_limit)
         numbers = (*numbers, 1 if self.threads is None else self.threads, 1 + self.budget)
         if not all(isinstance(x, str) for x in texts):
@@ -61,7 +65,12 @@ class Plan:
             raise TyndaError("a profile's durations, batches and limits must be numbers")
         if not all(0 < x < float("inf") for x in numbers) or self.budget < 0:
             raise TyndaError("a profile's durations, batches and limits must be more than 0")
-        for names, known in ((self.engines, tuple(ENGINES)), (self.devices, ("cpu", "cuda"))):
+        normalizers = (self.normalizer,) if self.normalizer else ()
+        for names, known in (
+            (self.engines, tuple(ENGINES)),
+            (self.devices, ("cpu", "cuda")),
+            (normalizers, tuple(NORMALIZERS)),
+        ):
             if unknown := [name for name in names if name not in known]:
                 raise TyndaError(f"no {unknown[0]!r}: choose from {', '.join(known)}")
 
@@ -138,7 +147,7 @@ def cases(plan: Plan, models: dict[str, Model]) -> list[Case]:
             way = (name, which, bits, device)
             case = Case("speed", *way, threads=threads, tokens=plan.tokens, manifest=manifest)
             if plan.manifest:
-                found.append(replace(case, work="words"))
+                found.append(replace(case, work="words", normalizer=plan.normalizer or ""))
             for seconds, batch in itertools.product(plan.durations, plan.batches):
                 found.append(replace(case, seconds=float(seconds), batch=batch))
             if plan.operations and device == "cpu":

@@ -84,7 +84,7 @@ def _measure(plan: Plan, case: Case, model: Model, store: Store) -> Row:
         return row("skipped", why)
     log, form = store.log(case), maker.format(case)
     path = _cache() / model.digest / maker.version / form if form else model.path
-    job = Job(case, str(model.path), str(path), normalizer=model.normalizer)
+    job = Job(case, str(model.path), str(path), normalizer=case.normalizer or model.normalizer)
     if form and not path.exists() and (why := _prepare(job, PREPARING * plan.time_limit, log)):
         return row("failed", f"could not be prepared: {why}{store.see(log)}")
     need = maker.needs(case, path)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tynda.profiling.report.choose import (
+    USABLE,
     WORSE,
     Candidate,
     Choice,
@@ -15,6 +16,7 @@ from tynda.profiling.report.choose import (
     edges,
     reference,
     speech,
+    usable,
 )
 from tynda.profiling.report.markup import Cell, esc, table
 from tynda.profiling.report.names import Names
@@ -42,24 +44,34 @@ def answers(
             '<p class="note">There is nothing to choose from: no speed of a complete recogniser '
             "was measured.</p>"
         )
-    has_wer = any(c.wer is not None for c in found)
-    small = [choose(found, "edge", edge)] if edge else edges(found)
+    has_wer, good = any(c.wer is not None for c in found), usable(found)
+    if not good:
+        lowest = min(c.wer for c in found if c.wer is not None)
+        return (
+            f'<p class="note">No setup can be recommended: the lowest WER is {lowest:.3f}, and '
+            f"with more than {USABLE:g}, few sentences can be understood.</p>"
+            + _models(report, names, found)
+        )
+    small = [choose(good, "edge", edge)] if edge else edges(good)
     asked = [
-        ("Highest throughput", choose(found, "throughput")),
-        ("Lowest WER", choose(found, "quality")),
-        ("Balance", choose(found, "balance")),
+        ("Highest throughput", choose(good, "throughput")),
+        ("Lowest WER", choose(good, "quality")),
+        ("Balance", choose(good, "balance")),
         *((f"Within {_size(c.limit)}", c) for c in small),
-        ("Lowest energy" + _estimate(found), choose(found, "energy")),
+        ("Lowest energy" + _estimate(good), choose(good, "energy")),
     ]
     lines = []
     for title, choice in asked:
-        lines.append(_line(title, choice, found, names, palette, has_wer))
+        lines.append(_line(title, choice, good, names, palette, has_wer))
     about = (
         f"WER, balance and memory are compared at {case[0]:g} s × {case[1]} (duration × batch); "
         "throughput and energy in the case that is best for each setup."
     )
     if has_wer:
         about += f" WER is measured on {Path(speech(report.rows) or '').name}."
+        about += f" Setups with a WER above {USABLE:g}, or without one, are not recommended"
+        out = len({c.setup for c in found} - {c.setup for c in good})
+        about += f": {out} here." if out else "."
         about += (
             f" Balance: among setups with at most {WORSE:g} times the lowest WER, the one with the "
             "smallest maximum of WER, time and size, each relative to the best."

@@ -18,6 +18,7 @@ from tynda.profiling.report.read import Setup, mapping, number
 __all__ = [
     *(
         "EDGES",
+        "USABLE",
         "WORSE",
         "Candidate",
         "Choice",
@@ -27,13 +28,15 @@ __all__ = [
         "choose",
         "edges",
     ),
-    *("pareto", "reference"),
+    *("pareto", "reference", "usable"),
 ]
 
 Scenario = Literal["throughput", "quality", "balance", "edge", "energy"]
 EDGES = (64e6, 128e6, 256e6, 512e6, 1e9, 2e9, 4e9, 8e9)
 """Common sizes of device memory in bytes: 64 MB to 8 GB."""
 WORSE = 2.0
+USABLE = 0.5
+"""The highest WER of a recommended setup: with more, few sentences can be understood."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,14 @@ def at_reference(found: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in found if (c.seconds, c.batch) == case]
 
 
+def usable(found: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that may be recommended: those with a WER of at most `USABLE`, or all
+    where no WER was measured."""
+    if all(c.wer is None for c in found):
+        return list(found)
+    return [c for c in found if c.wer is not None and c.wer <= USABLE]
+
+
 def pareto(points: Sequence[Sequence[float]]) -> list[int]:
     """Return the indices of the points that no other point dominates; lower is better. All of
     several equal points are included."""
@@ -165,7 +176,7 @@ def balance(found: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
 def choose(found: Sequence[Candidate], scenario: Scenario, limit: float | None = None) -> Choice:
     """Return the winner of a scenario:
 
-    - ``throughput``: the maximum seconds of audio in a second, whatever the WER;
+    - ``throughput``: the maximum seconds of audio in a second;
     - ``quality``: the lowest WER, ties broken by speed;
     - ``balance``: see `balance`;
     - ``edge``: the lowest WER of the setups whose peak memory is at most ``limit`` bytes, or,
