@@ -319,6 +319,21 @@ def test_words_are_those_of_evaluate(tiny_file, tmp_path):
     assert row.values["wer_low"] <= scores.wer <= row.values["wer_high"]
 
 
+def test_words_are_normalised_as_asked(tiny_file, tmp_path, monkeypatch):
+    pytest.importorskip("whisper_normalizer")
+    write_wav(tmp_path / "a.wav", noise(2, seed=1))
+    manifest = write_manifest(tmp_path / "m.jsonl", [("a.wav", "twenty one")])
+    asked = plan(tiny_file, durations=(), manifest=str(manifest), normalizer="whisper-english")
+    (row,) = measure(asked)
+    scores = tynda.evaluate(str(tiny_file), manifest, normalizer="whisper-english").overall
+    assert (row.values["wer"], row.values["words"]) == (scores.wer, 1)  # 21
+    with pytest.raises(TyndaError, match="no 'other': choose from letters, basic"):
+        replace(asked, normalizer="other")
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
+    with pytest.raises(TyndaError, match="need whisper-normalizer"):
+        measure(asked)
+
+
 def test_what_is_there_is_not_measured_again(tiny_file, tmp_path):
     half = measure(plan(tiny_file), tmp_path)
     path = tmp_path / ROWS

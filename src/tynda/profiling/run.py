@@ -26,6 +26,7 @@ from tynda.profiling.plan import PREPARING, TRANSCRIBING, Model, Plan, cases
 from tynda.profiling.store import Store, alone
 from tynda.profiling.worker import Job
 from tynda.store import library
+from tynda.text.normalize import NORMALIZERS
 
 __all__ = ["measure"]
 
@@ -58,6 +59,8 @@ def _measure_all(
     if plan.manifest:  # errors are raised at once, not in every worker
         for utterance in manifest.read(plan.manifest):
             check_readable(Path(utterance.audio), "recording")
+    if plan.normalizer:  # its package may not be installed
+        NORMALIZERS[plan.normalizer]()
     models = {name: Model(library.find(name)) for name in plan.models}
     every = cases(plan, models)
     done = store.begin(plan, models, retry)
