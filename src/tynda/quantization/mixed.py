@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,13 @@ from tynda.extras import install
 from tynda.files import temporary_folder
 from tynda.model import load
 from tynda.quantization.calibrate import Calibration
-from tynda.quantization.plan import allocate, measure, weight_bytes
+from tynda.quantization.plan import (
+    Sensitivity,
+    allocate,
+    check_fits,
+    measure,
+    weight_bytes,
+)
 from tynda.quantization.run import (
     Overrides,
     Progress,
@@ -33,7 +40,8 @@ _SEARCH_STEPS = 6
 
 
 class Mixer:
-    """Plans for a model, whose sensitivity is measured once; arguments as of `tynda.quantize`."""
+    """Plans for a model, whose sensitivity is measured when it is first needed, and once; arguments
+    as of `tynda.quantize`."""
 
     def __init__(
         self,
@@ -53,18 +61,23 @@ class Mixer:
         self._fixed = override_plan(self._model, group, overrides)
         self.calibration = Calibration(self._model, calibration, utterances)
         """The calibration set, which callers pass to `quantize` so that it is not read again."""
-        names = [name for name in uniform_plan(self._model, 8) if name not in self._fixed]
-        self._sensitivities = measure(self._model, names, group, self.calibration, on_progress)
+        self._names = [name for name in uniform_plan(self._model, 8) if name not in self._fixed]
+        self._on_progress = on_progress
+
+    @cached_property
+    def _sensitivities(self) -> dict[str, Sensitivity]:
+        return measure(self._model, self._names, self._group, self.calibration, self._on_progress)
 
     def for_size(self, size: int) -> dict[str, Grid]:
         """Return the plan with the minimum loss whose file has at most ``size`` bytes.
 
         Raises `TyndaError` if there is none.
         """
-        plan = self._fixed | {name: Grid(2) for name in self._sensitivities}
+        plan = self._fixed | {name: Grid(2) for name in self._names}
         shapes = {name: tuple(weight.shape) for name, weight in self._model.weights.items()}
         used = sum(weight_bytes(shapes[name], grid) for name, grid in self._fixed.items())
         left = size - used - rest_bytes(self._model, plan)
+        check_fits([shapes[name] for name in self._names], self._group, left)
         return allocate(self._sensitivities, self._group, left) | self._fixed
 
     def for_loss(self, points: float) -> dict[str, Grid]:

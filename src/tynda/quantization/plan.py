@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,17 +121,10 @@ def allocate(
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    widths = [bits for bits in BITS if bits >= min_bits]
-    grids = [Grid(bits, group if bits < 8 else 0) for bits in widths]
-    names = list(sensitivities)
-    loss = np.array([[sensitivities[name].loss[b] for b in widths] for name in names])
+    grids, names = _grids(group, min_bits), list(sensitivities)
+    check_fits([sensitivities[name].shape for name in names], group, max_bytes, min_bits=min_bits)
+    loss = np.array([[sensitivities[name].loss[g.bits] for g in grids] for name in names])
     size = np.array([[weight_bytes(sensitivities[n].shape, g) for g in grids] for n in names])
-    smallest = int(size.min(1).sum())
-    if smallest > max_bytes:
-        raise TyndaError(
-            f"with the fewest bits the file is still {(smallest - max_bytes) / 1e6:.2f} MB too "
-            "large: ask for a larger one"
-        )
     count, choices = loss.shape
     once = np.kron(np.eye(count), np.ones(choices))
     solved = milp(
@@ -146,6 +139,24 @@ def allocate(
     )
     chosen = solved.x.reshape(count, choices).argmax(1)
     return {name: grids[i] for name, i in zip(names, chosen, strict=True)}
+
+
+def check_fits(
+    shapes: Iterable[tuple[int, ...]], group: int, max_bytes: int, *, min_bits: float = 2
+) -> None:
+    """Raise `TyndaError` if tensors of these shapes do not fit into ``max_bytes``."""
+    grids = _grids(group, min_bits)
+    smallest = sum(min(weight_bytes(shape, grid) for grid in grids) for shape in shapes)
+    if smallest > max_bytes:
+        raise TyndaError(
+            f"with the fewest bits the file is still {(smallest - max_bytes) / 1e6:.2f} MB too "
+            "large: ask for a larger one"
+        )
+
+
+def _grids(group: int, min_bits: float) -> list[Grid]:
+    """Return the grids of at least ``min_bits`` to choose from."""
+    return [Grid(bits, group if bits < 8 else 0) for bits in BITS if bits >= min_bits]
 
 
 def weight_bytes(shape: tuple[int, ...], grid: Grid) -> int:
