@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 
 import tynda
 from tynda import manifest
+from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
+from tynda.heads.seq2seq import programs
 from tynda.heads.seq2seq import search as decoding
 from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.rules import Rules
 from tynda.score import score
 from tynda.sound import audio
 from whisper_peer import openai, pair
@@ -84,6 +88,52 @@ def test_windows_are_those_of_openai(models, name):
     assert window.avg_logprob == pytest.approx(other.avg_logprob, rel=1e-4)
     assert window.no_speech_prob == pytest.approx(other.no_speech_prob, rel=1e-3)
     assert window.compression_ratio == pytest.approx(openai.utils.compression_ratio(window.text))
+
+
+def test_a_timestamp_is_next_where_all_of_them_are_likelier_than_any_word():
+    """The rule is decided without a softmax; the softmax must decide the same."""
+    _, network = pair()
+    tokenizer, vocab = network.tokenizer, network.config.vocab
+    begin, text = tokenizer.timestamp_begin, [tokenizer.timestamp_begin, 400, 500]
+    rules = Rules(tokenizer, vocab, Options(suppress_tokens=()))
+    rng, decided = np.random.default_rng(0), []
+    for lead in np.linspace(-2, 12, 57):  # of the likeliest word; 1500 times add up to about 7.8
+        logits = rng.standard_normal((1, vocab)).astype(np.float32)
+        logits[0, 100] = logits[0, begin:].max() + lead
+        known = logits[0].astype(np.float64)
+        known[[tokenizer.no_timestamps, begin]] = -np.inf  # No segment is empty.
+        expected = np.exp(known[begin:]).sum() > np.exp(known[:begin].max())
+        rules.apply(logits, [text])
+        assert np.isinf(logits[0, :begin]).all() == expected
+        decided.append(expected)
+    assert len(set(decided)) == 2
+    # Where nothing is left, no timestamp appears.
+    logits = np.full((1, vocab), -np.inf, np.float32)
+    rules.apply(logits, [text])
+    assert np.isinf(logits).all()
+
+
+@pytest.mark.parametrize("backend", ["native", "numpy", "torch"])
+def test_a_repeated_step_is_that_of_single_runs(backend):
+    """The cache of one is changed in place, and a result lasts until the next call."""
+    _, network = pair()
+    weights = network.engine._weights
+    engine = open_engine(dict(weights), dict.fromkeys(weights, True), backend)
+    network = replace(network, engine=engine)
+    cross = hear(network, mel(network.config, 2))
+    caches = [network.cache(2, 8) for _ in range(2)]
+    settings = (network.family, network.config)
+    tokens, starts = np.array([[7], [9]]), np.zeros(2, np.int64)
+    step = network.stepper(tokens, starts, cross, caches[0])
+    for at in range(3):
+        states, logits, _ = step(tokens + at, starts + at)
+        expected = engine.run(programs.step, settings, tokens + at, starts + at, cross, caches[1])
+        np.testing.assert_array_equal(engine.array(states), engine.array(expected[0]))
+        np.testing.assert_array_equal(engine.array(logits), engine.array(expected[1]))
+    for mine, other in zip(caches[0].keys, caches[1].keys, strict=True):
+        np.testing.assert_array_equal(mine, other)
+        assert mine[:, :3].all()
+        assert not mine[:, 3:].any()
 
 
 def test_the_random_models_say_enough_to_tell_decoders_apart(models):

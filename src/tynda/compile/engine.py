@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -40,6 +40,18 @@ class Engine(Protocol):
         """
         ...
 
+    def repeated(
+        self, function: Callable[..., Any], config: Any, first: Sequence[Array], *rest: Any
+    ) -> Callable[..., Any]:
+        """Return a function that takes arrays of the shapes and types of ``first``, and returns
+        what `run` returns for them and ``rest``.
+
+        It spares a loop what each run has to prepare. A call may overwrite the results of the one
+        before. What the function writes to (``ops.write``) must be in ``rest``, and is changed in
+        place.
+        """
+        ...
+
     def array(self, tensor: Any) -> Array:
         """Return a tensor of the backend as a NumPy array, which may share its memory."""
         ...
@@ -60,6 +72,12 @@ class Eager:
     def run(self, function: Callable[..., Any], config: Any, *inputs: Any) -> Any:
         """See `Engine.run`."""
         return function(self._ops, self._weights, config, *map_tree(self._tensor, inputs))
+
+    def repeated(
+        self, function: Callable[..., Any], config: Any, first: Sequence[Array], *rest: Any
+    ) -> Callable[..., Any]:
+        """See `Engine.repeated`."""
+        return lambda *arrays: self.run(function, config, *arrays, *rest)
 
 
 def open_engine(

@@ -179,6 +179,17 @@ class Native:
         compiled, arrays = self._prepared(function, config, inputs)
         return compiled.run(arrays)
 
+    def repeated(
+        self,
+        function: Callable[..., Any],
+        config: Any,
+        first: Sequence[NDArray[Any]],
+        *rest: Any,
+    ) -> Callable[..., Any]:
+        """See `Engine.repeated`."""
+        compiled, arrays = self._prepared(function, config, (*first, *rest))
+        return compiled.repeated(arrays, len(first))
+
     def timings(
         self, function: Callable[..., Any], config: Any, *inputs: Any
     ) -> tuple[Any, dict[int, float]]:
@@ -320,12 +331,35 @@ class Compiled:
 
         ``seconds``: if given, the time of each step is added to it; see `Native.timings`.
         """
-        new = {i: np.empty(shape, dtype) for i, (shape, dtype) in self._new_arrays.items()}
-        arguments = [*arrays, *(new[i] for i in sorted(new))]
+        arguments = self._arguments(arrays)
         times = self._program.run(self._arena, arguments, seconds is not None)
         if seconds is not None:
             for step, time in zip(self._steps, times, strict=True):
                 seconds[step] = seconds.get(step, 0.0) + time
+        return self._structure(arguments)
+
+    def repeated(self, arrays: list[NDArray[Any]], changing: int) -> Callable[..., Any]:
+        """Return a function of new values for the first arrays, so many as are ``changing``; see
+        `Native.repeated`."""
+        own = [array.copy() for array in arrays[:changing]]
+        arguments = self._arguments([*own, *arrays[changing:]])
+        result = self._structure(arguments)
+
+        def run(*values: NDArray[Any]) -> Any:
+            for array, value in zip(own, values, strict=True):
+                np.copyto(array, value)
+            self._program.run(self._arena, arguments, False)
+            return result
+
+        return run
+
+    def _arguments(self, arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the arguments of a run: the inputs, and new arrays for the results."""
+        new = {i: np.empty(shape, dtype) for i, (shape, dtype) in self._new_arrays.items()}
+        return [*arrays, *(new[i] for i in sorted(new))]
+
+    def _structure(self, arguments: list[NDArray[Any]]) -> Any:
+        """Return the function's result, made of the arguments that are results."""
         outputs = iter(self._outputs)
 
         def result(value: Value) -> Any:

@@ -273,10 +273,11 @@ class Ops(Protocol[T]):
         ...
 
     def write(self, cache: T, x: T, starts: T) -> T:
-        """Return ``cache [batch, capacity, channels]`` with ``x [batch, time, channels]`` in it.
+        """Return ``cache [batch, capacity, channels]``, changed in place: with ``x [batch, time,
+        channels]`` in it.
 
         The frames of an item are written from its own position ``starts [batch]`` on, and fit into
-        the capacity. A backend may change ``cache`` in place, so callers use the result only.
+        the capacity.
         """
         ...
 

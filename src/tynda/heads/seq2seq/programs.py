@@ -22,6 +22,7 @@ __all__ = [
     "exported",
     "forced",
     "forced_logits",
+    "log_probs",
     "runs",
     "select",
     "step",
@@ -51,6 +52,11 @@ def step(
     states, grown = family.programs["decode"](ops, weights, config, tokens, starts, cross, cache)
     last = ops.reshape(ops.slice(states, count - 1, count), batch, config.channels)
     return states, family.programs["logits"](ops, weights, config, last), grown
+
+
+def log_probs(ops: Ops[T], weights: Weights[T], settings: None, logits: T) -> T:
+    """Return the logarithms of the probabilities that ``logits [rows, vocab]`` stand for."""
+    return ops.log_softmax(logits)
 
 
 def select(ops: Ops[T], weights: Weights[T], settings: None, part: Part, index: T) -> Part:

@@ -5,6 +5,7 @@ Source: the logit filters of openai/whisper's ``decoding.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,10 @@ class Rules:
     def __init__(self, tokenizer: Any, vocab: int, options: Options) -> None:
         t = self._tokenizer = tokenizer
         self._options = options
-        self._suppressed, self._suppressed_first = suppressed_tokens(t, vocab, options)
+        never, first = suppressed_tokens(t, vocab, options)
+        # Arrays, since NumPy would convert lists for each token.
+        self._suppressed = np.array(never, np.int64)
+        self._suppressed_first = np.array(first, np.int64)
         self._with_timestamps = not options.without_timestamps and t.timestamp_begin is not None
         self._max_first_timestamp = (
             None
@@ -89,13 +93,15 @@ class Rules:
             paired = len(text) < 2 or text[-2] >= begin
             if after_timestamp and paired:
                 row[begin:] = -np.inf
-            elif (
-                after_timestamp
-            ):  # After the end of a segment, the next one begins, or the text ends.
+            elif after_timestamp:  # The next segment begins, or the text ends.
                 row[: t.eot] = -np.inf
             # Timestamps do not decrease, and no segment is empty.
             row[begin : timestamps[-1] + (0 if after_timestamp and not paired else 1)] = -np.inf
         # A timestamp is next if the total probability of timestamps exceeds that of any text token.
-        log_probs = log_softmax(row[None])[0]
-        if np.logaddexp.reduce(log_probs[begin:]) > log_probs[:begin].max():
+        word, times = float(row[:begin].max()), row[begin:]
+        top = float(times.max())
+        # The total of so many is between their maximum and this many times as much, which mostly
+        # decides.
+        most = top + math.log(len(times))
+        if word < top or (word < most and word < top + math.log(np.exp(times - top).sum())):
             row[:begin] = -np.inf

@@ -8,7 +8,7 @@ results are the same.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -132,19 +132,24 @@ class Network:
         cross: CrossKV[Any] = self.engine.run(program, self.config, states, lengths, *log_counts)
         return cross
 
-    def step(
+    def stepper(
         self, tokens: NDArray[np.int64], starts: Any, cross: CrossKV[Any], cache: Cache
-    ) -> tuple[Any, Any, Cache]:
-        """Return states, the logits of the next token and the new cache; see ``programs.step``."""
-        result: tuple[Any, Any, Cache] = self.engine.run(
-            programs.step, (self.family, self.config), tokens, starts, cross, cache
-        )
-        return result
+    ) -> Callable[..., tuple[Any, Any, Cache]]:
+        """Return a function of ``tokens`` and ``starts`` of these shapes, which returns states and
+        the logits of the next token, and changes the cache in place; see ``programs.step``."""
+        settings = (self.family, self.config)
+        return self.engine.repeated(programs.step, settings, (tokens, starts), cross, cache)
 
     def logits(self, states: Floats) -> Floats:
         """Return the logits ``[..., vocab]`` of the next token from states ``[..., channels]``."""
         logits = self.engine.run(self.family.programs["logits"], self.config, states)
         return self.engine.array(logits)
+
+    def log_probs(self, logits: Floats) -> Callable[[Floats], Floats]:
+        """Return a function of logits ``[rows, vocab]`` of this shape, which returns their
+        log-probabilities. The engine computes them many times faster than NumPy."""
+        run, array = self.engine.repeated(programs.log_probs, None, (logits,)), self.engine.array
+        return lambda logits: array(run(logits))
 
     def select(self, part: Any, items: NDArray[np.int64]) -> Any:
         """Return the rows of a `KVCache`, or the items of a `CrossKV`, with these indices
@@ -235,9 +240,10 @@ def decode(
     sums = np.zeros(len(texts), np.float32)
     # The last token does not run through the decoder, so that it may exceed the context by one.
     count = min(max_tokens, network.config.context - prompt_length + 1)
+    log_probs = network.log_probs(logits)
     for step in range(count):
         rules.apply(logits, texts)
-        sources, tokens, done = search.choose(log_softmax(logits), sums, texts)
+        sources, tokens, done = search.choose(log_probs(logits), sums, texts)
         texts = [[*texts[s], t] for s, t in zip(sources, tokens, strict=True)]
         if done or step + 1 == count:
             break
@@ -302,25 +308,28 @@ class Decoder:
 
     def __init__(self, network: Network, cross: CrossKV[Any], rows: int, length: int) -> None:
         self._network, self._cross = network, cross
-        self._cache: Cache = network.cache(rows, min(length, network.config.context))
+        self._cache = network.cache(rows, min(length, network.config.context))
         self._starts = np.zeros(rows, np.int64)
         self._states: Floats
+        self._run: Callable[..., Any] | None = None
+        self._shape: tuple[int, ...] = ()  # of the tokens of the run
 
     def step(self, tokens: Sequence[Sequence[int]], sources: Sequence[int] = ()) -> Floats:
         """Run one step on the new ``tokens [rows, n]``; return the logits ``[rows, vocab]`` of the
-        next tokens.
+        next tokens, which the next step overwrites.
 
         ``sources`` has the index of the row that each row continues; the default is itself.
         """
         if list(sources) != list(range(len(sources))):
             self._reorder(np.array(sources))
         array, new = self._network.engine.array, np.array(tokens, np.int64)
-        states, logits, self._cache = self._network.step(
-            new, self._starts, self._cross, self._cache
-        )
+        if self._run is None or new.shape != self._shape:
+            self._run = self._network.stepper(new, self._starts, self._cross, self._cache)
+            self._shape = new.shape
+        states, logits, _ = self._run(new, self._starts)
         self._starts = self._starts + new.shape[1]
         self._states = array(states)
-        return np.array(array(logits))  # The rules modify this copy.
+        return array(logits)
 
     def logits_at(self, position: int) -> Floats:
         """Return the logits ``[rows, vocab]`` after one of the tokens of the last step."""
@@ -334,6 +343,7 @@ class Decoder:
     def _reorder(self, rows: NDArray[np.int64]) -> None:
         self._cache = self._network.select(self._cache, rows)
         self._starts = self._starts[rows]
+        self._run = None  # It has the former cache.
 
 
 class _Sampler:

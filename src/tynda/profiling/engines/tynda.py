@@ -195,7 +195,8 @@ class _Seq2Seq(_Tynda):
             if cached:
                 tokens, starts = tokens[:, -1:], np.array([position - 1])
                 cache = network.cache(1, positions[-1])
-            found.append(fastest(partial(network.step, tokens, starts, cross, cache)))
+            step = network.stepper(tokens, starts, cross, cache)
+            found.append(fastest(partial(step, tokens, starts)))
         return found
 
     @property
