@@ -1,15 +1,19 @@
 """Time tynda and other engines on the same work: full-size models with random weights.
 
     python bench/peers.py [--threads 2] [--rounds 7] [--only tynda,OpenVINO] [--tasks tiny-encoder]
-                          [--kinds int8,int4,int2]
+                          [--kinds int8,int4,int2] [--instructions avx2]
 
 The first run installs the peers in a virtual environment in --work and creates the models there;
 tynda is that of the Python that runs this script, with weights of the --kinds (int8, int4, int3,
 int2, int1.58, f32). Each engine has a waiting process, and in each round they take turns, so that
 a change in the machine's speed affects all equally: read the ratios, which are medians over the
 rounds. Other work on the machine still affects some engines more than others: those whose threads
-wait for each other. On Linux, PyPI's PyTorch includes CUDA;
-``PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`` selects a smaller build.
+wait for each other.
+
+With --instructions avx2, a processor with AVX-512 computes as one without: tynda, and the peers
+that can be told (PyTorch, OpenVINO and CTranslate2; not ONNX Runtime and whisper.cpp). On Linux,
+PyPI's PyTorch includes CUDA; ``PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`` selects a
+smaller build.
 """
 
 from __future__ import annotations
@@ -50,6 +54,13 @@ cross-attention keys and values, is divided by it."""
 CLIP_TOKENS = 20
 BITS = {"int8": 8, "f32": 32, "int4": 4, "int3": 3, "int2": 2, "int1.58": 1.58}
 """Formats of tynda's weights; products are in 8 bits or in f32."""
+AVX2 = {
+    "TYNDA_INSTRUCTIONS": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "CT2_FORCE_CPU_ISA": "AVX2",
+}
+"""The variables by which engines are told not to use AVX-512."""
 DEMO = Path(__file__).parent.parent / "demo" / "jfk.flac"
 CUT = """
 import sys, wave, tynda.sound.audio
@@ -57,6 +68,11 @@ samples = tynda.sound.audio.load(sys.argv[1])[: 5 * 16000]
 with wave.open(sys.argv[2], "wb") as file:
     file.setparams((1, 2, 16000, 0, "NONE", ""))
     file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+"""
+MACHINE = """
+from tynda.compile.native import machine
+from tynda.profiling.environment import describe
+print(f"{describe()['processor']}, kernels for {machine(1).instructions}\\n", flush=True)
 """
 Turns = Generator[tuple[float, float], None, None]
 """The milliseconds of each turn, and the process's peak memory in MB where it is known; the first
@@ -373,7 +389,9 @@ def main() -> None:
     parser.add_argument("--tasks", type=lambda x: x.split(","), default=list(TASKS))
     parser.add_argument("--kinds", type=lambda x: x.split(","), default=ENGINES["tynda"].kinds)
     parser.add_argument("--backend", default="native", help="of tynda")
+    parser.add_argument("--instructions", choices=["avx2"], help="the best set that is used")
     args = parser.parse_args()
+    os.environ.update(AVX2 if args.instructions else {})
     # Installed packages have bytecode; tynda in a working tree would be compiled at every start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for names, known in ((args.only, ENGINES), (args.tasks, TASKS), (args.kinds, BITS)):
@@ -381,6 +399,7 @@ def main() -> None:
             parser.error(f"no {unknown[0]}: there are {', '.join(known)}")
     args.work.mkdir(parents=True, exist_ok=True)
     set_up(args.work, args.only)
+    subprocess.run([sys.executable, "-c", MACHINE], check=True)
     columns = ["work", "engine", "median, ms", "min to max"]
     columns += [*(f"tynda {kind} / it" for kind in args.kinds), "peak, MB"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")

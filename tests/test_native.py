@@ -4,11 +4,13 @@ import inspect
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers import norm_rounding
 from test_ops import SIZES, Draw
+from tynda.cli import main
 from tynda.compile import native
 from tynda.compile.count import count
 from tynda.compile.native import Native
@@ -291,6 +293,22 @@ def test_relative_attention_over_many_blocks_of_keys(threads):
 
 def attend(ops, weights, config, q, k, v, lengths, log_counts=None):
     return ops.attention(q, k, v, heads=config, lengths=lengths, log_counts=log_counts)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_the_environment_chooses_a_set(monkeypatch, instructions):
+    monkeypatch.setenv(native.INSTRUCTIONS, instructions)
+    assert native.machine(1).instructions == instructions
+
+
+def test_an_unknown_set_in_the_environment_is_one_line(monkeypatch):
+    monkeypatch.setenv(native.INSTRUCTIONS, "avx1024")
+    done = CliRunner().invoke(main, ["transcribe", "demo/jfk.flac"])
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "error: TYNDA_INSTRUCTIONS is 'avx1024': this processor has kernels for "
+        f"{', '.join(SETS)}\n"
+    )
 
 
 @pytest.mark.parametrize("instructions", SETS)

@@ -38,6 +38,7 @@ except ImportError:  # installed where there was no compiler
     _native = None
 
 __all__ = [
+    "INSTRUCTIONS",
     "Compiled",
     "Lowered",
     "Machine",
@@ -54,6 +55,10 @@ _MAX_PLANS = 64
 _ROWS_AT_ONCE = 2048
 # The maximum number of threads that read them: each holds a copy of its rows.
 _MAX_READERS = 4
+
+
+INSTRUCTIONS = "TYNDA_INSTRUCTIONS"
+"""The environment variable that sets the instruction set, to compare them on one processor."""
 
 
 def available() -> bool:
@@ -85,15 +90,23 @@ class Machine:
 def machine(threads: int, bits: int = 32, instructions: str | None = None) -> Machine:
     """Return the `Machine` of this processor.
 
-    ``instructions``: one of `instruction_sets`; the best by default. Raises `TyndaError` where
-    tynda was installed without its kernels, since only they define the sizes of packed tensors.
+    ``instructions``: one of `instruction_sets`; by default that of the environment variable
+    `INSTRUCTIONS`, or else the best. Raises `TyndaError` where the variable names another one, and
+    where tynda was installed without its kernels, since only they define the sizes of packed
+    tensors.
     """
     if not available():
         raise TyndaError(
             "the native engine's memory is known where its kernels are: install tynda again with a "
             "C++ compiler"
         )
-    return Machine(instructions or instruction_sets()[0], threads, bits)
+    known = instruction_sets()
+    chosen = instructions or os.environ.get(INSTRUCTIONS) or known[0]
+    if chosen not in known:
+        raise TyndaError(
+            f"{INSTRUCTIONS} is {chosen!r}: this processor has kernels for {', '.join(known)}"
+        )
+    return Machine(chosen, threads, bits)
 
 
 @dataclass(frozen=True, eq=False)
