@@ -9,6 +9,7 @@ import pytest
 import tynda
 from building import build, program, sanitized
 from helpers import write_wav
+from tynda.compile import native
 from tynda.export import export_model
 from tynda.sound import audio
 
@@ -60,6 +61,15 @@ def test_arm_writes_the_text_that_this_processor_writes(tmp_path):
     plain = {"temperature": (0.0,), "without_timestamps": True, "window": "exact"}
     plain |= {"no_speech_threshold": None, "speech_threshold": 0.0}
     assert done.stdout.decode().strip() == model.transcribe(wav, **plain).text
+
+
+@pytest.mark.skipif(
+    not {"avx2", "avxvnni"} & set(native.instruction_sets()), reason="needs a processor with AVX2"
+)
+def test_vnni_of_256_bits(tmp_path):
+    """Everything but the one instruction that the kernels are for, which is emulated."""
+    output = run(build(tmp_path / "build", [], "-DTYNDA_EMULATE_VNNI=ON"))
+    assert "avxvnni, avx2, " in output.split(" scalar")[0] + " "
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86-64 compiler")

@@ -133,6 +133,7 @@ inline Matrix::Matrix(const Kernels& kernels, int64_t n, int64_t k, int bits, in
 
 const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
+const Kernels* avxvnni_kernels();
 const Kernels* avx512_kernels();
 const Kernels* neon_kernels();
 const Kernels* wasm_kernels();
