@@ -3,6 +3,7 @@
 Engines that are not installed are skipped: `pip install -e '.[peers]'` installs all of them.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import tynda
 from helpers import noise
@@ -39,6 +41,10 @@ def whisper(tmp_path_factory):
     folder.mkdir()
     torch.manual_seed(0)
     peer_models.write_whisper(folder, 64, 1, 2)
+    # Published weights are in f16.
+    path, config = folder / "model.safetensors", folder / "config.json"
+    save_file({name: x.half() for name, x in load_file(path).items()}, path, {"format": "pt"})
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float16"}))
     return folder
 
 

@@ -163,9 +163,10 @@ def graphs(model: Path) -> dict[str, Graph]:
     torch.set_grad_enabled(False)
     x = torch.from_numpy(example(model))
     if not has_decoder(model):
-        whole = AutoModelForCTC.from_pretrained(model).eval()
+        whole = AutoModelForCTC.from_pretrained(model, dtype=torch.float32).eval()
         return {"model": Graph(First(whole), (x,), {"x": (0, 1), "y": (0, 1)})}
-    whole = AutoModelForSpeechSeq2Seq.from_pretrained(model).eval()
+    # Published weights are often in f16, which transformers would compute with.
+    whole = AutoModelForSpeechSeq2Seq.from_pretrained(model, dtype=torch.float32).eval()
     encoder, cross, advance = First(whole.get_encoder()), *whisper_graphs.modules(whole)
     states, names = encoder(x), decoder_names(model)
     cross_kv, tokens = cross(states), torch.ones(1, 2, dtype=torch.int64)

@@ -26,7 +26,7 @@ def export(folder: Path, path: Path) -> WhisperTokenizer:
 
     torch.set_grad_enabled(False)
     kind: Any = WhisperForConditionalGeneration
-    whole = kind.from_pretrained(folder, attn_implementation="eager").eval()
+    whole = kind.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
     config = whole.config
     tokenizer: WhisperTokenizer = huggingface.load(folder, weights=False).tokenizer
     names: dict[str, tuple[int, ...]]
