@@ -98,6 +98,7 @@ def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, 
         assert (entry["place"], entry["model"]) == ("device", name)
         assert f"On this device, {entry['confidence']:.0%} sure" in page.inner_text("#place")
         if name == "whisper-tiny.en":
+            page.get_by_text("This model knows no commands").wait_for()
             assert "fellow Americans" in text
         samples = audio.load(tmp_path / "a.wav")
         assert 4 < len(samples) / 16000 < 8
