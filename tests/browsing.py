@@ -114,6 +114,13 @@ KEPT = """async () => {
 first, its recordings, and what is stored of both."""
 
 
+def settle(page):
+    """Wait until the model and its commands are loaded."""
+    page.locator(READY).wait_for(timeout=60_000)
+    listen = "section[aria-labelledby=commands-title] button"
+    page.wait_for_function(f"!document.querySelector('{listen}:disabled')", timeout=60_000)
+
+
 @contextmanager
 def app(url, *arguments, **screen):
     """The page of the app in a browser, whose model is loaded. Problems fail the test."""
@@ -123,7 +130,7 @@ def app(url, *arguments, **screen):
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(url)
-        page.locator(READY).wait_for(timeout=60_000)
+        settle(page)
         # The files of the page are cached, so that no other requests come.
         page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         yield page

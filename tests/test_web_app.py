@@ -31,6 +31,10 @@ from tynda.export import export_archive
 from tynda.sound import audio
 from tynda.store import library
 
+SHARING = """Object.defineProperty(navigator, "share", {
+  value: async data => void (window.shared = data),
+})"""
+"""What the page shares goes to `window.shared`: a browser without a screen has no such dialog."""
 JFK = ROOT / "demo" / "jfk.flac"
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the kernels are not compiled")
@@ -123,6 +127,7 @@ def test_text_is_shown_while_somebody_speaks(server, tmp_path):
         page.get_by_label("Model").select_option("digits-en")
         page.wait_for_timeout(200)
         page.locator(READY).wait_for(timeout=60_000)
+        page.evaluate(SHARING)
         page.locator(READY).click()
         page.locator("#text", has_text="eight").wait_for(timeout=60_000)
         assert page.locator("button.record").text_content() == "Stop"
@@ -131,6 +136,8 @@ def test_text_is_shown_while_somebody_speaks(server, tmp_path):
         page.locator("#place", has_text="On this device").wait_for(timeout=60_000)
         (entry,) = kept(page)["entries"]
         assert page.inner_text("#text") == entry["text"]
+        page.get_by_role("button", name="Share").click()
+        assert page.evaluate("window.shared") == {"text": entry["text"]}
         # The text is that of the recording, however it was heard.
         page.get_by_role("button", name="Recognise again").click()
         page.locator("#place", has_text="On this device").wait_for(timeout=60_000)

@@ -21,6 +21,7 @@ from browsing import (
     node_program,
     plain_kernels,
     samples_file,
+    settle,
 )
 from helpers import noise, write_wav
 from serving import serving
@@ -191,7 +192,7 @@ def test_a_spoken_command_is_the_one_that_python_finds(server, tmp_path):
     with app(server.url, *heard) as page:
         page.get_by_label("Model").select_option("digits-en")
         page.wait_for_timeout(200)
-        page.locator(READY).wait_for(timeout=60_000)
+        settle(page)
         sent = []
         page.context.on("request", lambda request: sent.append(request.url))
         page.get_by_role("button", name="Listen for commands").click()

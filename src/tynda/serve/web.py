@@ -161,7 +161,9 @@ def model(file: str) -> FileResponse:
     name = file.removesuffix(SUFFIX)
     if name not in _MODELS or name == file:
         raise ServeError(404, "there is no such model", code="no_model")
-    return FileResponse(_archives().find(name), headers=_FOREVER, media_type="application/gzip")
+    # Equal models make equal archives, so that a download goes on though the server was restarted.
+    headers = _FOREVER | {"ETag": f'"{_version(name)}"'}
+    return FileResponse(_archives().find(name), headers=headers, media_type="application/gzip")
 
 
 @router.get("/web/commands/{file}")
