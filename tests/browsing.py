@@ -117,8 +117,8 @@ first, its recordings, and what is stored of both."""
 def settle(page):
     """Wait until the model and its commands are loaded."""
     page.locator(READY).wait_for(timeout=60_000)
-    listen = "section[aria-labelledby=commands-title] button"
-    page.wait_for_function(f"!document.querySelector('{listen}:disabled')", timeout=60_000)
+    listen = page.locator("section[aria-labelledby=commands-title] button:disabled")
+    listen.wait_for(state="detached", timeout=60_000)
 
 
 @contextmanager

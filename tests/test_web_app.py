@@ -22,6 +22,7 @@ from browsing import (
     kept,
     python_texts,
     record,
+    settle,
     speaking,
 )
 from helpers import write_wav
@@ -90,7 +91,8 @@ def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, 
     spoken = write_wav(tmp_path / "spoken.wav", audio.load(JFK))
     with app(server.url, *speaking(spoken)) as page:
         page.get_by_label("Model").select_option(name)
-        page.locator(READY).wait_for(timeout=60_000)
+        page.wait_for_timeout(200)
+        settle(page)
         sent = []
         page.context.on("request", lambda request: sent.append(request.url))
         text = record(page, 5)
