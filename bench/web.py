@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -54,15 +54,22 @@ def served(folder):
     server.shutdown()
 
 
+def renderers():
+    """The processes that render pages."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "--type=renderer" in process.cmdline():
+                found.append(process)
+    return found
+
+
 def renderer_bytes():
     """The memory of the largest process that renders a page."""
     found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "--type=renderer" in process.cmdline():
-                found.append(process.memory_full_info().uss)
-        except psutil.Error:
-            pass
+    for process in renderers():
+        with suppress(psutil.Error):
+            found.append(process.memory_full_info().uss)
     return max(found, default=0)
 
 

@@ -2,12 +2,14 @@
 
 import base64
 import shutil
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import tynda
+from building import program
 from helpers import write_wav
 from test_export import greedy
 from tynda.sound import audio
@@ -24,20 +26,42 @@ def as_wavs(folder, utterances):
     return [write_wav(folder / f"{i}.wav", audio.load(u.audio)) for i, u in enumerate(utterances)]
 
 
-def python_texts(name, wavs):
-    """The greedy texts of Python for a model and recordings.
+def samples_file(path, samples):
+    """A file of samples, as the programs in Node.js read them."""
+    samples.astype("<f4").tofile(path)
+    return path
 
-    The kernels are those in plain C++. Like WebAssembly, and unlike AVX2, they have four lanes and
-    round each product before it is added; where a score is close, either text is right.
+
+def node_program(name):
+    """The command of a program of web/engine/test with the built engine, or a skipped test."""
+    node, compiler = program("node"), WEB / "node_modules" / ".bin" / "tsc"
+    if not compiler.exists():
+        pytest.skip("needs web/node_modules: run `npm --prefix web install`")
+    subprocess.run([compiler, "-p", WEB / "engine" / "tsconfig.node.json"], check=True)
+    return [node, WEB / "build" / "test" / f"{name}.js", BUILT / "assets" / "engine.wasm"]
+
+
+@contextmanager
+def plain_kernels():
+    """Models that are loaded within the block have the kernels in plain C++.
+
+    Like WebAssembly, and unlike AVX2, they have four lanes and round each product before it is
+    added; where a score is close, either text is right.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tynda._native, "instruction_sets", lambda: ["scalar"])
         mel_spectra.cache_clear()  # They have the kernels with which they were made.
         try:
-            model = tynda.load(name, threads=1)
-            return [greedy(model, wav) for wav in wavs]
+            yield
         finally:
             mel_spectra.cache_clear()
+
+
+def python_texts(name, wavs):
+    """The greedy texts of Python for a model and recordings, see `plain_kernels`."""
+    with plain_kernels():
+        model = tynda.load(name, threads=1)
+        return [greedy(model, wav) for wav in wavs]
 
 
 @contextmanager
@@ -90,6 +114,13 @@ KEPT = """async () => {
 first, its recordings, and what is stored of both."""
 
 
+def settle(page):
+    """Wait until the model and its commands are loaded."""
+    page.locator(READY).wait_for(timeout=60_000)
+    listen = page.locator("section[aria-labelledby=commands-title] button:disabled")
+    listen.wait_for(state="detached", timeout=60_000)
+
+
 @contextmanager
 def app(url, *arguments, **screen):
     """The page of the app in a browser, whose model is loaded. Problems fail the test."""
@@ -99,7 +130,7 @@ def app(url, *arguments, **screen):
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(url)
-        page.locator(READY).wait_for(timeout=60_000)
+        settle(page)
         # The files of the page are cached, so that no other requests come.
         page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         yield page

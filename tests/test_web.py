@@ -17,7 +17,17 @@ import numpy as np
 import pytest
 
 import tynda
-from browsing import BUILT, MODELS, ROOT, WEB, as_wavs, chromium, python_texts
+from browsing import (
+    BUILT,
+    MODELS,
+    ROOT,
+    WEB,
+    as_wavs,
+    chromium,
+    node_program,
+    python_texts,
+    samples_file,
+)
 from building import SOURCE, program
 from helpers import noise, write_wav
 from tynda import manifest
@@ -93,23 +103,13 @@ def run():
 @pytest.fixture(scope="session")
 def node():
     """A function that runs the engine on an archive and recordings; returns the ended process."""
-    node = program("node")
-    compiler = WEB / "node_modules" / ".bin" / "tsc"
-    if not compiler.exists():
-        pytest.skip("needs web/node_modules: run `npm --prefix web install`")
-    subprocess.run([compiler, "-p", WEB / "engine" / "tsconfig.node.json"], check=True)
-    script = WEB / "build" / "test" / "recognise.js"
+    program = node_program("recognise")
 
     def run(archive, *files, timeout=300):
-        command = [node, script, BUILT / "assets" / "engine.wasm", archive, *files]
+        command = [*program, archive, *files]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
     return run
-
-
-def samples_file(path, samples):
-    samples.astype("<f4").tofile(path)
-    return path
 
 
 @pytest.fixture(scope="session")

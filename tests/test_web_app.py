@@ -22,6 +22,7 @@ from browsing import (
     kept,
     python_texts,
     record,
+    settle,
     speaking,
 )
 from helpers import write_wav
@@ -31,6 +32,10 @@ from tynda.export import export_archive
 from tynda.sound import audio
 from tynda.store import library
 
+SHARING = """Object.defineProperty(navigator, "share", {
+  value: async data => void (window.shared = data),
+})"""
+"""What the page shares goes to `window.shared`: a browser without a screen has no such dialog."""
 JFK = ROOT / "demo" / "jfk.flac"
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the kernels are not compiled")
@@ -86,7 +91,8 @@ def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, 
     spoken = write_wav(tmp_path / "spoken.wav", audio.load(JFK))
     with app(server.url, *speaking(spoken)) as page:
         page.get_by_label("Model").select_option(name)
-        page.locator(READY).wait_for(timeout=60_000)
+        page.wait_for_timeout(200)
+        settle(page)
         sent = []
         page.context.on("request", lambda request: sent.append(request.url))
         text = record(page, 5)
@@ -98,6 +104,7 @@ def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, 
         assert (entry["place"], entry["model"]) == ("device", name)
         assert f"On this device, {entry['confidence']:.0%} sure" in page.inner_text("#place")
         if name == "whisper-tiny.en":
+            page.get_by_text("This model knows no commands").wait_for()
             assert "fellow Americans" in text
         samples = audio.load(tmp_path / "a.wav")
         assert 4 < len(samples) / 16000 < 8
@@ -122,6 +129,7 @@ def test_text_is_shown_while_somebody_speaks(server, tmp_path):
         page.get_by_label("Model").select_option("digits-en")
         page.wait_for_timeout(200)
         page.locator(READY).wait_for(timeout=60_000)
+        page.evaluate(SHARING)
         page.locator(READY).click()
         page.locator("#text", has_text="eight").wait_for(timeout=60_000)
         assert page.locator("button.record").text_content() == "Stop"
@@ -130,6 +138,8 @@ def test_text_is_shown_while_somebody_speaks(server, tmp_path):
         page.locator("#place", has_text="On this device").wait_for(timeout=60_000)
         (entry,) = kept(page)["entries"]
         assert page.inner_text("#text") == entry["text"]
+        page.get_by_role("button", name="Share").click()
+        assert page.evaluate("window.shared") == {"text": entry["text"]}
         # The text is that of the recording, however it was heard.
         page.get_by_role("button", name="Recognise again").click()
         page.locator("#place", has_text="On this device").wait_for(timeout=60_000)

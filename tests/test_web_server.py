@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 import tynda
-from browsing import FAKE_MICROPHONE, READY, ROOT, app, kept, record, speaking
+from browsing import FAKE_MICROPHONE, READY, ROOT, app, kept, record, settle, speaking
 from helpers import noise, write_wav
 from serving import HEADERS, KEY, serving, until
 from tynda.compile import native
@@ -61,7 +61,7 @@ def text_of_server(tmp_path, wav):
 def choose(page, name):
     page.get_by_label("Model").select_option(name)
     page.wait_for_timeout(200)
-    page.locator(READY).wait_for(timeout=60_000)
+    settle(page)
 
 
 def job_of(server, page):

@@ -85,6 +85,22 @@ Recogniser::Recogniser(Files&& files, const Kernels& kernels, int threads)
 }
 
 Heard Recogniser::hear(const float* samples, int64_t count) const {
+  const std::vector<Tensor> found = encoded(samples, count);
+  if (found.empty()) return {};
+  return model_.greedy().kind == Greedy::ctc ? ctc(found) : seq2seq(found);
+}
+
+LogProbs Recogniser::log_probs(const float* samples, int64_t count) const {
+  if (model_.greedy().kind != Greedy::ctc)
+    throw std::invalid_argument("the model has a decoder, and no log-probabilities of frames");
+  const std::vector<Tensor> found = encoded(samples, count);
+  if (found.empty()) return {};
+  const int64_t frames = ctc_frames(found);
+  const auto* const values = found[0].as<float>();
+  return {{values, values + frames * int64_t(model_.tokens().size())}, frames};
+}
+
+std::vector<Tensor> Recogniser::encoded(const float* samples, int64_t count) const {
   const Sound& sound = model_.sound();
   if (count > sound.samples)
     throw std::invalid_argument("the recording has " + std::to_string(count) +
@@ -95,8 +111,7 @@ Heard Recogniser::hear(const float* samples, int64_t count) const {
   whole.resize(static_cast<size_t>(count + sound.silence));
   const std::vector<float> features =
       model_.front()(kernels_, whole.data(), int64_t(whole.size()));
-  const std::vector<Tensor> encoded = encode(features, frames);
-  return model_.greedy().kind == Greedy::ctc ? ctc(encoded) : seq2seq(encoded);
+  return encode(features, frames);
 }
 
 // The results of the encoder for the first `frames` of the features.
@@ -109,14 +124,18 @@ std::vector<Tensor> Recogniser::encode(const std::vector<float>& features, int64
 }
 
 // `encoded` holds log-probabilities [frames, tokens] and the number of valid frames.
-Heard Recogniser::ctc(const std::vector<Tensor>& encoded) const {
+int64_t Recogniser::ctc_frames(const std::vector<Tensor>& encoded) const {
   check_results(encoded, 2);
-  const std::vector<std::string>& tokens = model_.tokens();
-  const auto vocab = int64_t(tokens.size());
   if (encoded[1].bytes != 8)
     throw std::invalid_argument("the encoder returns more than one length");
-  const int64_t max_frames = encoded[0].bytes / (4 * vocab);
-  const int64_t frames = std::clamp<int64_t>(*encoded[1].as<int64_t>(), 0, max_frames);
+  const int64_t max_frames = encoded[0].bytes / (4 * int64_t(model_.tokens().size()));
+  return std::clamp<int64_t>(*encoded[1].as<int64_t>(), 0, max_frames);
+}
+
+Heard Recogniser::ctc(const std::vector<Tensor>& encoded) const {
+  const std::vector<std::string>& tokens = model_.tokens();
+  const auto vocab = int64_t(tokens.size());
+  const int64_t frames = ctc_frames(encoded);
   Heard heard;
   const int64_t blank = model_.greedy().blank;
   int64_t before = blank;

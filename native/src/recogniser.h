@@ -16,6 +16,12 @@ struct Heard {
   int64_t tokens = 0;
 };
 
+// A CTC model gives natural logarithms of probabilities [frames, tokens].
+struct LogProbs {
+  std::vector<float> values;
+  int64_t frames = 0;
+};
+
 // A recogniser is immutable: any number of threads may use one.
 class Recogniser {
  public:
@@ -29,10 +35,16 @@ class Recogniser {
   // where the recording is longer than the export allows, and std::out_of_range where the decoder
   // exceeds the capacity of its cache.
   Heard hear(const float* samples, int64_t count) const;
+  // Returns what a CTC model gives for such samples, for searches other than greedy decoding. Throws
+  // std::invalid_argument for another model as well.
+  LogProbs log_probs(const float* samples, int64_t count) const;
 
  private:
+  // The results of the encoder, or none where the recording is shorter than a frame.
+  std::vector<Tensor> encoded(const float* samples, int64_t count) const;
   std::vector<Tensor> encode(const std::vector<float>& features, int64_t frames) const;
   Heard ctc(const std::vector<Tensor>& encoded) const;
+  int64_t ctc_frames(const std::vector<Tensor>& encoded) const;
   Heard seq2seq(const std::vector<Tensor>& encoded) const;
   int64_t choose(const Tensor& logits, bool is_first) const;
 

@@ -42,6 +42,17 @@ std::unique_ptr<const tynda::Recogniser> recogniser;
 std::string text;
 double log_probability = 0;
 int64_t tokens = 0;
+tynda::LogProbs log_probs;
+
+// Releases the samples [count] of `samples_memory`, and works on them.
+template <class Work>
+std::string on_samples(float* samples, int count, Work work) {
+  const std::unique_ptr<const float[]> owned(samples);
+  if (!recogniser) throw std::runtime_error("no model was loaded");
+  for (int i = 0; i < count; i++)
+    if (!std::isfinite(samples[i])) throw std::invalid_argument("a sample is not finite");
+  return work();
+}
 
 template <class Work>
 int attempt(Work work) {
@@ -70,23 +81,34 @@ TYNDA_EXPORT(load) int load() {
 // The maximum number of samples of a recording.
 TYNDA_EXPORT(max_samples) int max_samples() { return int(recogniser->max_samples()); }
 
-// Returns memory for samples, which `transcribe` releases, or null where there is not enough.
+// Returns memory for samples, which the functions below release, or null where there is not enough.
 TYNDA_EXPORT(samples_memory) float* samples_memory(int count) {
   return new (std::nothrow) float[size_t(count)];
 }
 
 // Recognises the samples [count], float32 at 16 kHz, in `samples_memory`.
 TYNDA_EXPORT(transcribe) int transcribe(float* samples, int count) {
-  const std::unique_ptr<const float[]> owned(samples);
   return attempt([&] {
-    if (!recogniser) throw std::runtime_error("no model was loaded");
-    for (int i = 0; i < count; i++)
-      if (!std::isfinite(samples[i])) throw std::invalid_argument("a sample is not finite");
-    tynda::Heard heard = recogniser->hear(samples, count);
-    log_probability = heard.log_probability, tokens = heard.tokens;
-    return std::move(heard.text);
+    return on_samples(samples, count, [&] {
+      tynda::Heard heard = recogniser->hear(samples, count);
+      log_probability = heard.log_probability, tokens = heard.tokens;
+      return std::move(heard.text);
+    });
   });
 }
+
+// Finds what a CTC model makes of such samples: float32 [frames, tokens].
+TYNDA_EXPORT(find_log_probs) int find_log_probs(float* samples, int count) {
+  return attempt([&] {
+    return on_samples(samples, count, [&] {
+      log_probs = recogniser->log_probs(samples, count);
+      return std::string();
+    });
+  });
+}
+TYNDA_EXPORT(log_probs_data) const float* log_probs_data() { return log_probs.values.data(); }
+TYNDA_EXPORT(log_probs_size) int log_probs_size() { return int(log_probs.values.size()); }
+TYNDA_EXPORT(log_probs_frames) int log_probs_frames() { return int(log_probs.frames); }
 
 // These numbers belong to the last text; tynda::Heard explains them.
 TYNDA_EXPORT(text_log_probability) double text_log_probability() { return log_probability; }

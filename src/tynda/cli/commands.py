@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 import tynda
 from tynda import manifest
-from tynda.cli.console import print_text, progress, say, visible
+from tynda.cli.console import print_text, print_written, progress, say, visible
 from tynda.cli.options import (
     Number,
+    PathName,
     Sections,
     engine_options,
     limited,
@@ -21,6 +23,7 @@ from tynda.cli.options import (
     sound_options,
 )
 from tynda.commands.calibrate import calibrate
+from tynda.commands.export import export_commands
 from tynda.commands.feedback import confusable, doubts
 from tynda.commands.graph import WordGraph
 from tynda.commands.read import read
@@ -68,6 +71,13 @@ _MAX_PAIRS = 40
     metavar="NUMBER",
     help="Utterances an hour that --calibrate accepts by mistake.",
 )
+@click.option(
+    "--export",
+    "target",
+    metavar="FILE",
+    type=PathName(path_type=Path),
+    help="Write grammar, settings and search to a file, with which a web page knows the commands.",
+)
 @setting_options(CommandSettings)
 @engine_options()
 def commands(
@@ -81,6 +91,7 @@ def commands(
     check: bool,
     manifest_: str | None,
     false_accepts: float,
+    target: Path | None,
     backend: Any,
     bits: int | None,
     threads: int | None,
@@ -103,6 +114,10 @@ def commands(
     settings = {name: value for name, value in given.items() if value is not None}
     options = recognizer.options() if language is None else recognizer.options(language=language)
     obeyed = recognizer.commands(grammar, options, **settings)
+    if target is not None:
+        export_commands(obeyed, target)
+        print_written(target)
+        return
     with limited(threads):
         if manifest_ is not None:
             _calibrate(obeyed, manifest_, false_accepts)

@@ -67,7 +67,7 @@ class WordGraph:
             ends.append(fragments.add(sentence.template, starts[-1]))
         self.arcs: list[list[Arc]] = [[]]
         """The arcs of each state."""
-        self._ends: dict[int, int] = {}
+        self.ends: dict[int, int] = {}
         """The sentence that ends at a state."""
         self._count = 0
         for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -86,7 +86,7 @@ class WordGraph:
 
     def is_end(self, state: int) -> bool:
         """Return whether a sentence ends at a state."""
-        return state in self._ends
+        return state in self.ends
 
     def meaning(self, text: str) -> Meaning | None:
         """Return the meaning of a spoken or written text, or None where it is no sentence.
@@ -102,8 +102,8 @@ class WordGraph:
             if (state, position) in seen:
                 continue
             seen.add((state, position))
-            if position == len(words) and state in self._ends:
-                sentence = self.grammar.sentences[self._ends[state]]
+            if position == len(words) and state in self.ends:
+                sentence = self.grammar.sentences[self.ends[state]]
                 return Meaning(" ".join(words), sentence.intent, {**sentence.slots, **dict(tags)})
             for arc in reversed(self.arcs[state]):
                 end = position + len(arc.words)
@@ -136,11 +136,21 @@ class WordGraph:
         pending, count = [(0, "")], 0
         while pending and count < limit:
             state, text = pending.pop()
-            if state in self._ends:
+            if state in self.ends:
                 count += 1
                 yield text.strip()
             for arc in reversed(self.arcs[state]):
                 pending.append((arc.target, " ".join((text, *arc.words))))
+
+    def examples(self) -> Iterator[str]:
+        """Yield the first sentence of each template, in the order of the grammar."""
+        for arc in self.arcs[0]:
+            state, words = arc.target, list[str]()
+            while state not in self.ends:
+                first = self.arcs[state][0]
+                state = first.target
+                words += first.words
+            yield " ".join(words)
 
     def _words(self, text: str) -> list[str]:
         """Normalise each word by itself, as those of the grammar were."""
@@ -157,7 +167,7 @@ class WordGraph:
     def _add(self, fragments: _FragmentArcs, number: int, start: int, end: int) -> None:
         """Add the words of one sentence, of which ``fragments`` are those of all."""
         states = {start: self._state(), end: self._state()}
-        self._ends[states[end]] = number
+        self.ends[states[end]] = number
         self._connect(0, Arc(states[start], "", ()))
         pending = [start]
         while pending:
@@ -183,7 +193,7 @@ class WordGraph:
             if state in seen:
                 continue
             seen.add(state)
-            if state in self._ends:
+            if state in self.ends:
                 return True
             pending += [arc.target for arc in self.arcs[state] if not arc.words]
         return False

@@ -69,6 +69,10 @@ class CommandRecognizer:
         other.threshold = threshold
         return other
 
+    def exported(self) -> dict[str, Any]:
+        """Return the model's search: see `CommandDecoder.exported`."""
+        return self._decoder.exported()
+
     @property
     def max_seconds(self) -> float:
         """Maximum duration of a command."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tynda.commands.graph import WordGraph
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Runs, Work
+from tynda.errors import TyndaError
 from tynda.models.base import Family
 from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript
@@ -160,6 +161,16 @@ class CommandDecoder(ABC):
     def find(self, samples: Floats) -> CommandMatch | None:
         """Return the most probable sentence of ``samples [n]``, float32 at 16 kHz, or None where
         the audio is too short for any."""
+
+    def exported(self) -> dict[str, Any]:
+        """Return the search as JSON-able data, which the engine of a web page reads.
+
+        Raises `TyndaError` where that engine has no such search.
+        """
+        raise TyndaError(
+            "commands in a web page need a CTC model, such as sentences-en: this model has a "
+            "decoder"
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import tynda
 from tynda.model import Model
 from tynda.serve.decoding import Decoder
+from tynda.serve.grammar import PageGrammar
 from tynda.serve.keys import Keys, RateLimit
 from tynda.serve.metrics import Metrics
 from tynda.serve.model import SharedModel
@@ -36,11 +37,12 @@ class Service:
     ) -> None:
         """Load the model, open the store, and start the threads.
 
-        The store is closed with the service. Raises `TyndaError` where there is no model, and
-        what ``open_store`` raises.
+        The store is closed with the service. Raises `TyndaError` where there is no model or no
+        grammar, and what ``open_store`` raises.
         """
         self.settings, self.keys = settings, keys
         self.rates, self.metrics = RateLimit(), Metrics()
+        self.page_grammar = PageGrammar(settings.grammar)
         self.model = SharedModel(
             lambda: tynda.load(settings.model, threads=settings.threads), settings.unload_seconds
         )

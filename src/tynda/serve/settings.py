@@ -63,6 +63,13 @@ class ServeSettings:
         heading=MODEL,
         metavar="NAMES",
     )
+    grammar: str = setting(
+        "",
+        "File of the grammar whose commands the web app recognises on the device (extra "
+        "`commands`). Default: an example of a home.",
+        heading=MODEL,
+        metavar="FILE",
+    )
     threads: Count | None = setting(
         None, "Number of threads of the model. Default: one for each processor.", heading=MODEL
     )

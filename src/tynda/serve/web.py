@@ -23,6 +23,8 @@ from tynda.export import export_archive
 from tynda.files import temporary_folder
 from tynda.heads import head_of
 from tynda.heads.ctc.chunks import MAX_SECONDS
+from tynda.models import family
+from tynda.serve.access import service_of
 from tynda.serve.errors import ServeError
 from tynda.store import library
 from tynda.store.checkpoint import Checkpoint, read_header
@@ -133,18 +135,24 @@ def _version(name: str) -> str:
 
 
 @router.get("/web/models.json")
-def models() -> list[dict[str, Any]]:
-    """List the models: name, kind, languages, address, about how many bytes the download has."""
-    return [
-        {
-            "name": name,
-            "kind": kind,
-            "languages": read_header(library.bundled()[name]).languages,
-            "url": f"/web/models/{name}{SUFFIX}?v={_version(name)}",
-            "bytes": library.bundled()[name].stat().st_size,
-        }
-        for name, kind in _MODELS.items()
-    ]
+def models(request: Request) -> list[dict[str, Any]]:
+    """List the models: name, kind, languages, address, about how many bytes the download has, and
+    the address of the commands that a CTC model knows."""
+    grammar = service_of(request).page_grammar.version
+    return [_described(name, grammar) for name in _MODELS]
+
+
+def _described(name: str, grammar: str | None) -> dict[str, Any]:
+    header, version = read_header(library.bundled()[name]), _version(name)
+    knows = grammar is not None and not head_of(family(header.family)).has_decoder
+    return {
+        "name": name,
+        "kind": _MODELS[name],
+        "languages": header.languages,
+        "url": f"/web/models/{name}{SUFFIX}?v={version}",
+        "commands": f"/web/commands/{name}.json?v={version}{grammar}" if knows else None,
+        "bytes": library.bundled()[name].stat().st_size,
+    }
 
 
 @router.get("/web/models/{file}")
@@ -153,4 +161,18 @@ def model(file: str) -> FileResponse:
     name = file.removesuffix(SUFFIX)
     if name not in _MODELS or name == file:
         raise ServeError(404, "there is no such model", code="no_model")
-    return FileResponse(_archives().find(name), headers=_FOREVER, media_type="application/gzip")
+    # Equal models make equal archives, so that a download goes on though the server was restarted.
+    headers = _FOREVER | {"ETag": f'"{_version(name)}"'}
+    return FileResponse(_archives().find(name), headers=headers, media_type="application/gzip")
+
+
+@router.get("/web/commands/{file}")
+def commands(request: Request, file: str) -> Response:
+    """Return what a model knows of the grammar, as a file of `tynda commands --export`."""
+    name = file.removesuffix(".json")
+    found = None
+    if name in _MODELS and name != file:
+        found = service_of(request).page_grammar.find(name)
+    if found is None:
+        raise ServeError(404, "there are no such commands", code="no_commands")
+    return Response(found, headers=_FOREVER, media_type="application/json")

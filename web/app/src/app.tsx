@@ -1,6 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { RATE, type Recogniser, type Stream } from "../../engine/src/index.js";
+import { CommandsView } from "./commandsview.js";
 import { created, dictate, isLive } from "./dictation.js";
 import { madeBy, textOf } from "./entrytext.js";
 import * as history from "./history.js";
@@ -43,6 +44,7 @@ export function App() {
   const [shown, setShown] = useState<history.Entry | null>(null);
   const [growing, setGrowing] = useState("");
   const [problem, setProblem] = useState<Problem | null>(null);
+  const [isListening, setListening] = useState(false);
   const [entries, setEntries] = useState<history.Entry[]>([]);
   const recorder = useRef<Recorder | undefined>(undefined);
   const live = useRef<Stream | undefined>(undefined);
@@ -73,6 +75,7 @@ export function App() {
     live.current = undefined;
     recorder.current = await Recorder.start({
       maxSeconds: MAX_SECONDS,
+      isKept: true,
       onLevel: (level, seconds) => {
         setLevel(level);
         setSeconds(seconds);
@@ -127,7 +130,7 @@ export function App() {
 
   function press() {
     if (phase === "recording") void finish();
-    else if (phase === "idle" && state.kind === "ready") start(state).catch(failed);
+    else if (phase === "idle" && !isListening && state.kind === "ready") start(state).catch(failed);
   }
 
   const isBusy = phase !== "idle" && phase !== "recording";
@@ -146,7 +149,7 @@ export function App() {
             type="button"
             class={`record ${phase}`}
             onClick={press}
-            disabled={phase === "idle" && state.kind !== "ready"}
+            disabled={isListening || (phase === "idle" && state.kind !== "ready")}
             aria-disabled={isBusy} // It keeps the focus, which it would lose if it were disabled.
           >
             {say(BUTTON[phase])}
@@ -179,7 +182,22 @@ export function App() {
           policy={settings.policy}
           onAgain={phase === "idle" && state.kind === "ready" ? (entry) => void again(entry) : null}
         />
-        <SettingsView settings={settings} models={list} selected={selected} isBusy={phase !== "idle"} />
+        {state.kind === "ready" && (
+          <CommandsView
+            key={state.model.name}
+            recogniser={state.recogniser}
+            model={state.model}
+            isBusy={phase !== "idle"}
+            onListening={setListening}
+            onProblem={(cause) => setProblem(cause === null ? null : problemOf(cause))}
+          />
+        )}
+        <SettingsView
+          settings={settings}
+          models={list}
+          selected={selected}
+          isBusy={phase !== "idle" || isListening}
+        />
       </main>
     </SpeakerContext.Provider>
   );

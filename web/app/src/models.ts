@@ -9,6 +9,8 @@ export interface ModelInfo {
   bytes: number;
   /** The codes of the languages that it knows. */
   languages: string[];
+  /** Where the commands are that it knows, if it can know any. */
+  commands: string | null;
   kind: "small" | "accurate" | "digits";
 }
 

@@ -9,6 +9,8 @@ export interface RecorderOptions {
   onLevel: (level: number, seconds: number) => void;
   /** Called with the samples of each block, but only where the browser records at 16 kHz. */
   onSamples: (samples: Float32Array) => void;
+  /** Whether the recording is kept until its end. */
+  isKept: boolean;
   /** Called once the recording is as long as it may be. */
   onFull: () => void;
 }
@@ -48,22 +50,27 @@ export class Recorder {
     }
   }
 
+  /** Whether the browser records at 16 kHz. */
+  get isLive(): boolean {
+    return this.context.sampleRate === RATE;
+  }
+
   /** Ends the recording, and returns its samples. */
   async stop(): Promise<Float32Array> {
     this.stream.getTracks().forEach((track) => track.stop());
     const rate = this.context.sampleRate;
     await this.context.close();
     this.isEnded = true; // Blocks may still come.
-    const samples = joined(this.blocks, this.count);
+    const samples = joined(this.blocks);
     return rate === RATE ? samples : resampled(samples, rate);
   }
 
-  private add(block: Float32Array, { maxSeconds, onLevel, onSamples, onFull }: RecorderOptions): void {
+  private add(block: Float32Array, { maxSeconds, isKept, onLevel, onSamples, onFull }: RecorderOptions): void {
     const { sampleRate } = this.context;
     const max = Math.floor(maxSeconds * sampleRate);
     if (this.isEnded || this.count >= max) return;
     const fitting = block.subarray(0, max - this.count);
-    this.blocks.push(fitting);
+    if (isKept) this.blocks.push(fitting);
     this.count += fitting.length;
     if (sampleRate === RATE) onSamples(fitting);
     this.energy += block.reduce((sum, x) => sum + x * x, 0);

@@ -1,11 +1,14 @@
 // Speech recognition in a browser: one class, whose work is done by a worker.
+import { Commands, type Listener } from "./commands.js";
 import { type Code, EngineError } from "./errors.js";
+import type { SpokenCommand } from "./listening.js";
 import { type Answer, type Request, transcript, type Transcript } from "./messages.js";
 import { RATE } from "./module.js";
 import type { Segment } from "./pieces.js";
 import { Stream } from "./stream.js";
 
-export { type Code, EngineError, RATE, type Segment, type Stream, type Transcript };
+export { type Code, type Commands, EngineError, type Listener, RATE };
+export { type Segment, type SpokenCommand, type Stream, type Transcript };
 
 export interface LoadOptions {
   /** Called while the model is downloaded; `total` is null where the server does not state it. */
@@ -79,6 +82,18 @@ export class Recogniser {
    */
   stream(onText: (text: string) => void): Stream {
     return new Stream((request) => this.ask(request), onText);
+  }
+
+  /**
+   * Downloads what `tynda commands GRAMMAR --model MODEL --export FILE` wrote for this model, or
+   * reads it from the cache, and returns what recognises its commands. There is one grammar at a
+   * time.
+   *
+   * Rejects with an EngineError where the file cannot be downloaded or has no commands.
+   */
+  async commands(url: string | URL): Promise<Commands> {
+    const answer = await this.ask({ kind: "grammar", id: 0, url: new URL(url, location.href).href });
+    return new Commands((request) => this.ask(request), answer.kind === "grammar" ? answer.examples : []);
   }
 
   /** Ends the worker, and returns its memory. */

@@ -9,6 +9,10 @@ interface Exports {
   max_samples(): number;
   samples_memory(count: number): number;
   transcribe(samples: number, count: number): number;
+  find_log_probs(samples: number, count: number): number;
+  log_probs_data(): number;
+  log_probs_size(): number;
+  log_probs_frames(): number;
   text_data(): number;
   text_size(): number;
   text_log_probability(): number;
@@ -17,6 +21,12 @@ interface Exports {
 
 /** The number of samples in a second. */
 export const RATE = 16000;
+
+/** Natural logarithms of the probabilities of all tokens [frames, tokens]. */
+export interface LogProbs {
+  values: Float32Array;
+  frames: number;
+}
 
 /** A loaded model. Errors have one line; after one that stops the engine, there are only errors. */
 export class Engine {
@@ -78,10 +88,15 @@ export class Engine {
 
   /** Returns the text of samples from -1 to 1 at 16 kHz. */
   transcribe(samples: Float32Array): string {
-    const at = this.exports.samples_memory(samples.length);
-    if (!at) throw nativeError("out of memory", "failed");
-    new Float32Array(this.exports.memory.buffer, at, samples.length).set(samples);
-    return this.checked(this.exports.transcribe(at, samples.length), "failed");
+    return this.checked(this.exports.transcribe(this.given(samples), samples.length), "failed");
+  }
+
+  /** Returns what a CTC model makes of such samples; throws an EngineError with another model. */
+  logProbs(samples: Float32Array): LogProbs {
+    const { memory, find_log_probs, log_probs_data, log_probs_size, log_probs_frames } = this.exports;
+    this.checked(find_log_probs(this.given(samples), samples.length), "failed");
+    const values = new Float32Array(memory.buffer, log_probs_data(), log_probs_size()).slice();
+    return { values, frames: log_probs_frames() };
   }
 
   /** The natural logarithm of the probability of the last text's tokens. */
@@ -92,6 +107,14 @@ export class Engine {
   /** The number of the last text's tokens. */
   get tokens(): number {
     return this.exports.text_tokens();
+  }
+
+  /** Returns where samples are, in memory that the engine releases. */
+  private given(samples: Float32Array): number {
+    const at = this.exports.samples_memory(samples.length);
+    if (!at) throw nativeError("out of memory", "failed");
+    new Float32Array(this.exports.memory.buffer, at, samples.length).set(samples);
+    return at;
   }
 
   /** Returns the last text, which is an error where the engine `succeeded` not. */

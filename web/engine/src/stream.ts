@@ -55,7 +55,7 @@ export class Stream {
   }
 
   private async send(isTextWanted: boolean): Promise<void> {
-    const samples = joined(this.blocks, this.count);
+    const samples = joined(this.blocks);
     this.blocks = [];
     this.count = 0;
     const { isFirst } = this;
@@ -74,8 +74,8 @@ export class Stream {
 }
 
 /** Returns blocks as one. */
-export function joined(blocks: Float32Array[], count: number): Float32Array {
-  const samples = new Float32Array(count);
+export function joined(blocks: Float32Array[]): Float32Array {
+  const samples = new Float32Array(blocks.reduce((count, { length }) => count + length, 0));
   let at = 0;
   for (const block of blocks) {
     samples.set(block, at);

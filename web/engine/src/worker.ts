@@ -1,9 +1,11 @@
 // The worker of a Recogniser: it downloads one model, and recognises one recording after the other.
 import { Archive, type Bytes } from "./archive.js";
-import { forget, keep, obtain } from "./download.js";
+import { forget, keep, obtain, type Progress } from "./download.js";
 import { EngineError } from "./errors.js";
+import { Grammar } from "./grammar.js";
+import { Listening, recognised } from "./listening.js";
 import type { Answer, Request } from "./messages.js";
-import { Engine } from "./module.js";
+import { Engine, RATE } from "./module.js";
 import { Hearing } from "./pieces.js";
 
 declare const self: DedicatedWorkerGlobalScope;
@@ -23,24 +25,33 @@ class BlobBytes implements Bytes {
 let engine: Engine | undefined;
 let stream: Hearing | undefined;
 
+let grammar: Grammar | undefined;
+let listening: Listening | undefined;
+
 async function load(id: number, url: string): Promise<Engine> {
   const compiled = WebAssembly.compileStreaming(fetch(new URL("../engine.wasm", import.meta.url)));
   compiled.catch(() => undefined); // Its error is reported below.
-  for (;;) {
-    const { blob, isCached } = await obtain(url, (loaded, total) =>
-      answer({ kind: "progress", id, loaded, total }),
-    );
+  const onProgress = (loaded: number, total: number | null) => answer({ kind: "progress", id, loaded, total });
+  return read(url, onProgress, async (blob) => {
     const module = await compiled.catch(() => {
       const message = "the engine cannot be downloaded, or this browser has no WebAssembly SIMD";
       throw new EngineError("engine", message);
     });
+    return Engine.load(module, new Archive(new BlobBytes(blob)));
+  });
+}
+
+/** Returns what a function makes of a file; one in the cache that is damaged is downloaded again. */
+async function read<T>(url: string, onProgress: Progress, made: (blob: Blob) => Promise<T>): Promise<T> {
+  for (;;) {
+    const { blob, isCached } = await obtain(url, onProgress);
     try {
-      const loaded = await Engine.load(module, new Archive(new BlobBytes(blob)));
+      const result = await made(blob);
       if (!isCached) await keep(url, blob);
-      return loaded;
+      return result;
     } catch (error) {
       if (!isCached) throw error;
-      await forget(url); // It is downloaded again.
+      await forget(url);
     }
   }
 }
@@ -59,6 +70,21 @@ async function handled(request: Request): Promise<Answer> {
     stream!.feed(request.samples);
     const text = request.isTextWanted ? stream!.partial() : null;
     return { kind: "partial", id, text, seconds: seconds() };
+  }
+  if (request.kind === "grammar") {
+    grammar = await read(request.url, () => undefined, async (blob) => Grammar.read(await blob.text()));
+    return { kind: "grammar", id, examples: grammar.examples };
+  }
+  if (request.kind === "command") {
+    const { samples } = request;
+    const command = recognised(engine, grammar!, samples);
+    return { kind: "commands", id, commands: [{ ...command, start: 0, end: samples.length / RATE }] };
+  }
+  if (request.kind === "listen") {
+    if (request.isFirst) listening = new Listening(engine, grammar!);
+    const commands = listening!.feed(request.samples);
+    if (request.isLast) commands.push(...listening!.finish());
+    return { kind: "commands", id, commands };
   }
   let hearing = stream!;
   if (request.kind === "transcribe") {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +95,16 @@ class Paths:
                 state = int(sources[at])
         return Path(tokens[::-1], score)
 
+    def exported(self) -> dict[str, list[int]]:
+        """Return the graph of the search, whose arcs are in the order of their targets."""
+        arrays = {
+            "tokens": self._tokens,
+            "targets": self._targets,
+            "sources": self._sources,
+            "ends": self._ends,
+        }
+        return {name: array.tolist() for name, array in arrays.items()}
+
 
 class CTCCommands(CommandDecoder):
     """Recognises the sentences of a grammar with a CTC model."""
@@ -126,3 +137,15 @@ class CTCCommands(CommandDecoder):
         filler = float(log_probs.max(1).sum(dtype=np.float64))
         confidence = math.exp(min(0.0, path.score - filler) / len(path.tokens))
         return CommandMatch(spell(self._tokenizer, path.tokens), confidence)
+
+    def exported(self) -> dict[str, Any]:
+        """See `CommandDecoder.exported`."""
+        paths, pieces = self._paths.exported(), self._tokenizer.token_bytes()
+        used = sorted({*paths["tokens"]} - {-1})
+        texts = {str(i): pieces[i].decode(errors="replace") for i in used}
+        return {
+            "blank": self._tokenizer.blank,
+            "vocab": len(self._tokenizer),
+            "texts": texts,
+            "paths": paths,
+        }
