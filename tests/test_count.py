@@ -222,6 +222,12 @@ def test_gelu_and_group_norm():
     assert reported(ops).rows[1].flops == 7 * 80
 
 
+def test_statistics():
+    ops = TraceOps()
+    assert ops.statistics(Value((2, 5, 8)), Value((2,))).shape == (2, 1, 16)
+    assert only_row(ops).flops == 4 * 2 * 5 * 8  # two sums, a difference, a square
+
+
 def test_lstm():
     ops = TraceOps()
     weights = [

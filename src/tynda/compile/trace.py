@@ -234,6 +234,12 @@ class TraceOps:
         settings = {"eps": eps, "momentum": momentum}
         return self._step("batch_norm", x.shape, settings, x=x, **weights, lengths=lengths)
 
+    def statistics(self, x: Value, lengths: Value, eps: float = 1e-7) -> Value:
+        batch, _, channels = x.shape
+        return self._step(
+            "statistics", (batch, 1, 2 * channels), {"eps": eps}, x=x, lengths=lengths
+        )
+
     def relu(self, x: Value) -> Value:
         return self._step("relu", x.shape, x=x)
 

@@ -177,6 +177,13 @@ class NumpyOps:
     ) -> Array:
         return cast(Array, (x - mean) * (weight / np.sqrt(variance + eps)) + bias)
 
+    def statistics(self, x: Array, lengths: Array, eps: float = 1e-7) -> Array:
+        count = np.asarray(lengths, np.float32)[:, None, None]
+        mean = self.mask(x, lengths).sum(1, keepdims=True) / np.maximum(count, 1)
+        squares = np.square(self.mask(x - mean, lengths)).sum(1, keepdims=True)
+        deviation = np.sqrt(squares / np.maximum(count - 1, 1) + np.float32(eps))
+        return np.concatenate([mean, deviation], -1)
+
     def relu(self, x: Array) -> Array:
         return np.maximum(x, 0)
 
