@@ -321,8 +321,8 @@ def test_outputs_and_caches_live_on():
 def test_every_operation_has_its_flops():
     operations = {name for name in vars(Ops) if not name.startswith("_")}
     counted = {name for name in operations if name in counts._FLOPS_PER_ELEMENT}
-    # Attention and rotary positions have formulas of their own; the others are no steps.
-    own = {name for name in operations if "attention" in name or name.startswith("rotary")}
+    # Attention, rotary positions and statistics have their own formulas; others are no steps.
+    own = {n for n in operations if "attention" in n or n.startswith(("rotary", "statistics"))}
     assert operations - counted - own == {"shape", "dropout"}
 
 

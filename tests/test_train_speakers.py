@@ -16,14 +16,14 @@ from helpers import noise, save_tiny, write_wav
 from tynda.errors import TyndaError
 from tynda.manifest import Utterance
 from tynda.sound.frontend import LogMel
+from tynda.speakers.calibrate import calibrated, person
 from tynda.speakers.voices import Speakers
 from tynda.train import recipe as recipes
 from tynda.train.data import Corpus, collate
-from tynda.train.finish_speakers import calibrated
 from tynda.train.margin import Margin
 from tynda.train.recipe import Augment
 from tynda.train.run import train
-from tynda.train.speakers import Voices, person
+from tynda.train.speakers import Voices
 from tynda.weights.weight import floats
 
 RATE = 16_000

@@ -423,8 +423,7 @@ def _erf(x: Array) -> Array:
     series: Array = np.zeros_like(t)
     for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = (series + np.float32(factor)) * t
-    y: Array = np.copysign(1 - series * np.exp(-np.square(x)), x)
-    return y
+    return cast(Array, np.copysign(1 - series * np.exp(-np.square(x)), x))
 
 
 def _sigmoid(x: Array) -> Array:

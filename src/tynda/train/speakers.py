@@ -18,6 +18,7 @@ from tynda.errors import TyndaError
 from tynda.manifest import Utterance
 from tynda.ops.torch import TorchOps
 from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
+from tynda.speakers.calibrate import person
 from tynda.speakers.scoring import equal_error_rate
 from tynda.store import checkpoint
 from tynda.train import data as train_data
@@ -30,18 +31,12 @@ from tynda.train.objective import Objective, Weights
 from tynda.train.recipe import Augment
 from tynda.weights.weight import dequantize_all
 
-__all__ = ["SpeakerTrainer", "Voices", "person"]
+__all__ = ["SpeakerTrainer", "Voices"]
 
 Floats = NDArray[np.float32]
 
 _DEV_SECONDS = 3.0
 """Duration of the middle of each dev recording, which is scored after an epoch."""
-
-
-def person(utterance: Utterance) -> str | None:
-    """Return the name of the person, unique over all sources, or None where it is unknown."""
-    unknown = utterance.speaker in (None, "", "-")
-    return None if unknown else f"{utterance.source}/{utterance.speaker}"
 
 
 @dataclass
