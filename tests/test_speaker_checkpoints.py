@@ -21,6 +21,7 @@ from tynda.models import campplus, family, speaker_resnet
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.torch import TorchOps
 from tynda.sound.frontend import KaldiFbank
+from tynda.speakers.calibrate import calibrate
 from tynda.speakers.profiles import ProfileStore
 from tynda.speakers.voices import Speakers
 
@@ -165,6 +166,8 @@ def test_a_model_is_calibrated_quantised_and_used(files, tmp_path):
     found = run(main, ["speakers", "calibrate", str(small), str(all_rows), "-o", str(output)])
     assert found.exit_code == 0, found.output
     assert "3 people in the cohort; 3 for thresholds" in found.output
+    with pytest.raises(TyndaError, match="last layer of a speaker_resnet cannot"):
+        calibrate(small, all_rows, tmp_path / "refit.safetensors", refit=True)
     loaded = tynda.load(output)
     assert loaded.checkpoint.weights["cohort"].shape == (3, 12)
     assert loaded.encode(noise(1)) == pytest.approx(tynda.load(small).encode(noise(1)), abs=1e-6)

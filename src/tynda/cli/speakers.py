@@ -154,7 +154,23 @@ def remove(name: str, **settings: Any) -> None:
 @click.option(
     "--output", "-o", type=PathName(path_type=Path), required=True, help="New model file."
 )
-def calibrate(model: str, manifest: Path, output: Path) -> None:
+@click.option(
+    "--cohort",
+    type=PathName(path_type=Path),
+    multiple=True,
+    metavar="MANIFEST",
+    help="People with whose voices scores are normalised, instead of half of those in MANIFEST; "
+    "may be repeated.",
+)
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Find the last layer again on the recordings of the cohort, for a model in few bits; a "
+    "hundred people and more are needed.",
+)
+def calibrate(
+    model: str, manifest: Path, output: Path, cohort: Sequence[Path], refit: bool
+) -> None:
     """Write MODEL, of voices, with thresholds from the recordings of a MANIFEST.
 
     Each line of MANIFEST names a speaker; 20 people and more, with four recordings and more each,
@@ -164,7 +180,9 @@ def calibrate(model: str, manifest: Path, output: Path) -> None:
     from tynda.speakers import calibrate as calibrating
 
     with progress("embedding", "people") as advance:
-        found = calibrating.calibrate(model, manifest, output, on_progress=advance)
+        found = calibrating.calibrate(
+            model, manifest, output, cohort=cohort, refit=refit, on_progress=advance
+        )
     say(
         f"{found['cohort']:.0f} people in the cohort; {found['people']:.0f} for thresholds, equal "
         f"error rate {100 * found['eer']:.1f} %"

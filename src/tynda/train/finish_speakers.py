@@ -18,7 +18,7 @@ from tynda.speakers.calibrate import (
 )
 from tynda.store import checkpoint
 from tynda.train.recipe import Recipe
-from tynda.weights.weight import floats
+from tynda.weights.weight import floats, stored_bits
 
 __all__ = ["finish_speakers"]
 
@@ -35,7 +35,9 @@ def finish_speakers(recipe: Recipe, folder: Path, trained: Path, output: Path) -
     cohort = cohort_of(Model(read), utterances, recipe.margin.cohort)
     config = {**read.header.config, "cohort": len(cohort)}
     header = replace(read.header, config=config)
-    weights = {name: floats(w) for name, w in read.weights.items()} | {"cohort": cohort}
+    # Weights that training has rounded already are not rounded again.
+    weights = {name: w if stored_bits(w) < 8 else floats(w) for name, w in read.weights.items()}
+    weights["cohort"] = cohort
     path = output / f"{recipe.name}.safetensors"
     checkpoint.save_model(path, header, weights, bits=recipe.bits)
     dev = [u for m in recipe.data.dev for u in manifest.read(folder / m)]
