@@ -1,6 +1,9 @@
 """How well voices are told apart: the original experiment, error rates, time.
 
-    python bench/speakers.py MODEL --data DATA [--output FILE.json] [--figure FILE.png]
+    python bench/speakers.py MODEL --data DATA [--output FILE.json] [--figure FILE.png] [--peer]
+
+With ``--peer``, only the peer of the embedding, Resemblyzer, which carries its weights (Wan et al.
+2018, "Generalized End-to-End Loss for Speaker Verification"), gets the pairs of 3 s, beside MODEL.
 
 All people whose rates are reported were left out of training: the 63 of speechocean762's dev, ten
 of DSPSpeech-20 and the five of LibriSpeech's test-other.
@@ -17,6 +20,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -135,7 +139,7 @@ def experiment(found: Set, speakers: Speakers, draws: int, same: bool) -> dict[s
         network = feed_forward(x, y, seed)
         trained += (network(x).argmax(1) == y).tolist()
         profiles = [
-            Profile(str(i), found.voices[learnt].sum(0), len(learnt), 0.0)
+            Profile(str(i), found.voices[learnt].sum(0), len(learnt), 0.0).voice
             for i, (learnt, _) in enumerate(known)
         ]
         new = [i for _, own in known for i in own]
@@ -166,10 +170,15 @@ def experiment(found: Set, speakers: Speakers, draws: int, same: bool) -> dict[s
     return out
 
 
+Encode = Callable[[np.ndarray], np.ndarray]
+"""A function from samples to an embedding of length 1."""
+
+
 def error_rates(
-    model: tynda.Model, cohort: np.ndarray, utterances: list[Any], seconds: float | None
+    encode: Encode, cohort: np.ndarray | None, utterances: list[Any], seconds: float | None
 ) -> dict[str, Any]:
-    """Return the rates of all pairs of recordings, or of the middle ``seconds`` of each."""
+    """Return the rates of all pairs of recordings, or of the middle ``seconds`` of each; with a
+    ``cohort``, those of normalised scores too."""
     voices, names = [], []
     for u in utterances:
         samples = audio.load(u.audio)
@@ -177,14 +186,17 @@ def error_rates(
             size = int(seconds * RATE)
             start = max(0, (len(samples) - size) // 2)
             samples = samples[start : start + size]
-        voices.append(model.encode(samples))
+        voices.append(encode(samples))
         names.append(u.speaker)
     x, who = np.array(voices), np.array(names)
     pairs = np.triu(np.ones((len(x), len(x)), bool), 1)
     same = who[:, None] == who[None]
     out = {"pairs of one person": int((pairs & same).sum()), "of two": int((pairs & ~same).sum())}
     curves = {}
-    for kind, scores in (("cosine", x @ x.T), ("as-norm", as_norm(x, x, cohort))):
+    kinds = {"cosine": x @ x.T}
+    if cohort is not None:
+        kinds["as-norm"] = as_norm(x, x, cohort)
+    for kind, scores in kinds.items():
         one, two = scores[pairs & same], scores[pairs & ~same]
         out[f"EER {kind}"] = equal_error_rate(one, two)
         out[f"refused at 1 % false acceptance, {kind}"] = float(
@@ -216,15 +228,46 @@ def draw_det(curves: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def milliseconds(model: tynda.Model, seconds: float = 3.0) -> float:
-    """Return the median time of an embedding of so much sound, front end included."""
-    samples = np.random.default_rng(0).standard_normal(int(seconds * RATE)).astype(np.float32)
+def milliseconds(encode: Encode, samples: np.ndarray, count: int = 60) -> float:
+    """Return the median processor time of an embedding, front end included.
+
+    With one thread, it is the time on a processor without other programs.
+    """
     times = []
-    for _ in range(60):
-        begin = time.perf_counter()
-        model.encode(samples)
-        times.append(time.perf_counter() - begin)
-    return 1000 * float(np.median(times[10:]))
+    for _ in range(count):
+        begin = time.process_time()
+        encode(samples)
+        times.append(time.process_time() - begin)
+    return 1000 * float(np.median(times[count // 6 :]))
+
+
+def resemblyzer() -> tuple[Encode, int]:
+    """Return Resemblyzer's embedding as its documentation uses it, and the bytes of its weights."""
+    import resemblyzer as peer
+
+    encoder = peer.VoiceEncoder("cpu", verbose=False)
+
+    def encode(samples: np.ndarray) -> np.ndarray:
+        spoken = peer.preprocess_wav(samples)  # without long silences
+        return encoder.embed_utterance(spoken if len(spoken) else samples)
+
+    return encode, (Path(peer.__file__).parent / "pretrained.pt").stat().st_size
+
+
+def beside(model: tynda.Model, speakers: Speakers, dev: list[Any], libri: list[Any]) -> Any:
+    """Yield name and rates of the model and of Resemblyzer on the same pairs of 3 s."""
+    theirs, size = resemblyzer()
+    middle = audio.load(dev[0].audio)[: 3 * RATE]
+    for name, encode, cohort, count in (
+        ("tynda", model.encode, speakers.cohort, model.bytes),
+        ("Resemblyzer", theirs, None, size),
+    ):
+        yield f"{name}, dev, 3 s", error_rates(encode, cohort, dev, 3.0)
+        yield f"{name}, LibriSpeech, 3 s", error_rates(encode, cohort, libri, 3.0)
+        yield (
+            f"{name}, time",
+            {"ms of processor time for 3 s": milliseconds(encode, middle), "bytes": count},
+        )
 
 
 def main() -> None:
@@ -238,6 +281,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=1, help="use one dev recording of so many")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--peer", action="store_true", help="only MODEL and Resemblyzer")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
@@ -255,6 +299,10 @@ def main() -> None:
         dev = [u for u in manifest.read(options.data / "dev.jsonl") if u.source == "speechocean762"]
         dev = dev[:: options.each]
         libri = [u for u in manifest.read(options.data / "test.jsonl") if "librispeech" in u.source]
+        if options.peer:
+            for name, value in beside(model, speakers, dev, libri):
+                report(name, value)
+            return
         held_out = recipe.load("speakers").data.exclude_speakers
         words = [u for u in manifest.read(options.data / "speakers.jsonl") if u.speaker in held_out]
         sets = {
@@ -269,23 +317,34 @@ def main() -> None:
             "speechocean762, other sentences",
             experiment(sets["speechocean762"], speakers, options.draws, False),
         )
-        report("time", {"ms for 3 s": milliseconds(model), "bytes": model.bytes})
-        whole = error_rates(model, speakers.cohort, dev, None)
+        noise = np.random.default_rng(0).standard_normal(3 * RATE).astype(np.float32)
+        report(
+            "time",
+            {
+                "ms of processor time for 3 s": milliseconds(model.encode, noise),
+                "bytes": model.bytes,
+            },
+        )
+        whole = error_rates(model.encode, speakers.cohort, dev, None)
         report("dev, whole", whole)
-        three = error_rates(model, speakers.cohort, dev, 3.0)
+        three = error_rates(model.encode, speakers.cohort, dev, 3.0)
         report("dev, 3 s", three)
-        report("LibriSpeech test-other, 3 s", error_rates(model, speakers.cohort, libri, 3.0))
+        report(
+            "LibriSpeech test-other, 3 s", error_rates(model.encode, speakers.cohort, libri, 3.0)
+        )
         if options.figure:
             draw_det({f"3 s, {k}": v for k, v in three["curves"].items()}, options.figure)
         report(
             "dev, 3 s, products in f32",
-            error_rates(tynda.load(options.model, bits=32, threads=1), speakers.cohort, dev, 3.0),
+            error_rates(
+                tynda.load(options.model, bits=32, threads=1).encode, speakers.cohort, dev, 3.0
+            ),
         )
         for bits in (4, 2):
             path = place / f"{bits}.safetensors"
             quantize(options.model, path, bits)
             small = tynda.load(path, threads=1)
-            value = error_rates(small, speakers.cohort, dev, 3.0)
+            value = error_rates(small.encode, speakers.cohort, dev, 3.0)
             report(f"dev, 3 s, {bits} bits", value | {"bytes": small.bytes})
 
 

@@ -222,6 +222,12 @@ def test_gelu_and_group_norm():
     assert reported(ops).rows[1].flops == 7 * 80
 
 
+def test_statistics():
+    ops = TraceOps()
+    assert ops.statistics(Value((2, 5, 8)), Value((2,))).shape == (2, 1, 16)
+    assert only_row(ops).flops == 4 * 2 * 5 * 8  # two sums, a difference, a square
+
+
 def test_lstm():
     ops = TraceOps()
     weights = [
@@ -315,8 +321,8 @@ def test_outputs_and_caches_live_on():
 def test_every_operation_has_its_flops():
     operations = {name for name in vars(Ops) if not name.startswith("_")}
     counted = {name for name in operations if name in counts._FLOPS_PER_ELEMENT}
-    # Attention and rotary positions have formulas of their own; the others are no steps.
-    own = {name for name in operations if "attention" in name or name.startswith("rotary")}
+    # Attention, rotary positions and statistics have their own formulas; others are no steps.
+    own = {n for n in operations if "attention" in n or n.startswith(("rotary", "statistics"))}
     assert operations - counted - own == {"shape", "dropout"}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tynda.train.discriminant import discriminant
+from tynda.speakers.discriminant import discriminant
 
 
 def test_the_direction_between_people_is_kept_and_the_one_within_is_not():

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers import norm_rounding
-from test_ops import SIZES, Draw
+from test_ops import SIZES, TIMES, Draw
 from tynda.cli import main
 from tynda.compile import native
 from tynda.compile.count import count
@@ -224,6 +224,15 @@ def test_norms(seed, batch, time, channels):
                 np.testing.assert_allclose(
                     found[item, :length], y[item, :length], rtol=1e-4, atol=1e-4 + rounding
                 )
+
+
+@given(SEEDS, SIZES, TIMES, SIZES)
+@example(seed=1, batch=2, time=300, channels=3)  # more frames than a task sums
+@quick
+def test_statistics(seed, batch, time, channels):
+    draw = Draw(seed)
+    x, lengths = 3 * draw(batch, time, channels) + 1, draw.lengths(batch, time)
+    same("statistics", x, lengths)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,20 @@ def test_group_norm(seed, batch, time, groups, width):
             np.testing.assert_allclose(y[i, :n], alone[0].T, atol=2e-4, rtol=1e-4)
 
 
+@given(SEEDS, SIZES, TIMES, SIZES)
+@quick
+def test_statistics(seed, batch, time, channels):
+    draw = Draw(seed)
+    x, lengths = 3 * draw(batch, time, channels) + 1, draw.lengths(batch, time)
+    y = both("statistics", x, lengths)
+    assert y.shape == (batch, 1, 2 * channels)
+    for i, n in enumerate(lengths):
+        if n > 1:
+            own = x[i, :n].astype(np.float64)
+            expected = np.concatenate([own.mean(0), np.sqrt(own.var(0, ddof=1) + 1e-7)])
+            np.testing.assert_allclose(y[i, 0], expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "name", ["relu", "gelu", "silu", "tanh", "asinh", "glu", "swiglu", "log_softmax"]
 )

@@ -167,7 +167,7 @@ def test_mistakes_are_one_line(speakers, model, jfk, tmp_path):
         with pytest.raises(TyndaError, match="min_seconds"):
             Speakers(model, speakers.store, min_seconds=seconds)
     save_tiny(tmp_path / "words.safetensors")
-    with pytest.raises(TyndaError, match="no calibrated model of voices"):
+    with pytest.raises(TyndaError, match="no model of voices"):
         Speakers(tmp_path / "words.safetensors")
 
 

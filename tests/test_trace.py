@@ -12,6 +12,7 @@ from tynda.compile.trace import Program, TraceOps, Value, replay, trace
 from tynda.models import (
     FAMILIES,
     base,
+    campplus,
     chunked_conformer,
     conformer,
     mfa_conformer,
@@ -19,6 +20,7 @@ from tynda.models import (
     moonshine_streaming,
     n2,
     parakeet,
+    speaker_resnet,
     wav2vec2,
     whisper,
 )
@@ -26,6 +28,10 @@ from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import leaves
 
 SMALL = {
+    campplus: {
+        **{"bins": 16, "vocab": 6, "channels": 8, "filters": 4, "blocks": (2, 1, 2)},
+        **{"growth": 4, "width": 8},
+    },
     chunked_conformer: {
         **{"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
         **{"chunk": 2, "chunks": (2,), "window": 8},
@@ -36,6 +42,7 @@ SMALL = {
         **{"kernel": 5, "stem": 3, "pool_heads": 4, "pool_width": 3, "cohort": 5},
     },
     n2: {},
+    speaker_resnet: {"bins": 16, "vocab": 6, "channels": 4, "blocks": (1, 2, 1, 1)},
     parakeet: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
     wav2vec2: {
         **{"channels": 32, "layers": 2, "heads": 2, "hidden": 16},

@@ -15,16 +15,17 @@ import tynda
 from helpers import noise, save_tiny, write_wav
 from tynda.errors import TyndaError
 from tynda.manifest import Utterance
+from tynda.quantization.run import quantize
 from tynda.sound.frontend import LogMel
+from tynda.speakers.calibrate import calibrate, calibrated, person
 from tynda.speakers.voices import Speakers
 from tynda.train import recipe as recipes
 from tynda.train.data import Corpus, collate
-from tynda.train.finish_speakers import calibrated
 from tynda.train.margin import Margin
 from tynda.train.recipe import Augment
 from tynda.train.run import train
-from tynda.train.speakers import Voices, person
-from tynda.weights.weight import floats
+from tynda.train.speakers import Voices
+from tynda.weights.weight import floats, stored_bits
 
 RATE = 16_000
 TOML = """
@@ -156,6 +157,33 @@ def test_the_last_layer_in_closed_form_tells_people_apart_at_once(folder, tmp_pa
     assert "closed form" in fitted
     header = tynda.load(path).header
     assert header.scores["dev"]["eer"] < 0.4
+
+
+def test_weights_in_few_bits_stay_rounded_to_the_end(folder, tmp_path):
+    settings = ["rounding.bits=[2]", "rounding.group=32", 'rounding.keep=["embedding.*"]']
+    settings += ["optimizer.epochs=1", "margin.discriminant=2"]
+    path = train(str(folder / "tiny.toml"), folder, tmp_path, settings, threads=1)
+    weights = tynda.load(path).checkpoint.weights
+    rounded = {name for name, weight in weights.items() if stored_bits(weight) == 2}
+    assert len(rounded) > 5, rounded
+    assert "embedding.weight" not in rounded
+
+
+def test_the_last_layer_is_found_again_after_few_bits(trained, folder, tmp_path):
+    """Two bits make people alike; the closed form tells them apart again."""
+    small, plain, fitted = (tmp_path / f"{name}.safetensors" for name in ("2", "plain", "fitted"))
+    quantize(trained, small, 2)
+    dev, own = folder / "dev.jsonl", [folder / "train.jsonl"]
+    before = calibrate(small, dev, plain, cohort=own)
+    after = calibrate(small, dev, fitted, cohort=own, refit=True)
+    assert (after["people"], after["cohort"]) == (before["people"], before["cohort"]) == (6, 10)
+    assert after["eer"] < max(before["eer"], 0.2)
+    weights = tynda.load(fitted).checkpoint.weights
+    assert stored_bits(weights["embedding.weight"]) == 8
+    assert stored_bits(weights["pool.keys.weight"]) == 2
+    Speakers(str(fitted))
+    with pytest.raises(TyndaError, match="exists"):
+        calibrate(small, dev, fitted)
 
 
 def test_crops_have_one_duration_in_a_batch_and_their_class(folder, tmp_path):

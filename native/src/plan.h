@@ -18,7 +18,7 @@ using Operation =
     std::variant<Im2col, Quantize, MatMul, MatMul8, Depthwise, Lookup, LayerNorm, Affine,
                  Activate, Glu, Swiglu, LogSoftmax, RotaryTable, Rotary, Add, Scale, Mask,
                  RelativeEncoding, Copy, LookupRows, Attend, CountedAttend, WindowAttend, RelativeAttend,
-                 AttentionWeights, PackKV, Moments, Lstm, Write, Lengths, Positions>;
+                 AttentionWeights, PackKV, Moments, Statistics, Lstm, Write, Lengths, Positions>;
 
 struct Plan {
   struct Buffer {

@@ -198,6 +198,39 @@ void PackKV::run(const Run& run) const {
   Pool::shared().run(batch * form.heads, part, run.threads);
 }
 
+namespace {
+
+int64_t sums_bytes(int64_t batch, int64_t time, int64_t channels) {
+  return batch * (round_up(time, kMomentsRows) / kMomentsRows) * 2 * channels *
+         int64_t(sizeof(double));
+}
+
+// Computes the sums and the sums of squares of each channel over the frames of x [batch, time,
+// channels] within `lengths`, in `work`; returns those of an item [2, channels] by its number.
+auto sums_of(const Run& run, const View& x, const View& lengths, const View& work, int64_t batch,
+             int64_t time, int64_t channels) {
+  const int64_t blocks = round_up(time, kMomentsRows) / kMomentsRows;
+  // [batch, blocks, 2, channels], which are added up in the first block.
+  auto* const sums = run.at<double>(work, 0);
+  const auto part = [&](int64_t i, int) {
+    const int64_t item = i / blocks, from = i % blocks * kMomentsRows;
+    const int64_t to = std::min(run.length(lengths, item, time), from + kMomentsRows);
+    double* const sum = sums + 2 * i * channels;
+    std::fill(sum, sum + 2 * channels, 0.0);
+    run.kernels->moments(run.floats(x, item * time + from), to - from, channels, sum,
+                         sum + channels);
+  };
+  Pool::shared().run(batch * blocks, part, run.threads);
+  for (int64_t item = 0; item < batch; item++) {
+    double* const total = sums + 2 * item * blocks * channels;
+    for (int64_t block = 1; block < blocks; block++)
+      for (int64_t c = 0; c < 2 * channels; c++) total[c] += total[2 * block * channels + c];
+  }
+  return [=](int64_t item) -> const double* { return sums + 2 * item * blocks * channels; };
+}
+
+}  // namespace
+
 void Moments::check(const Check& c) const {
   c.require(groups > 0 && channels % groups == 0, "channels do not divide into groups");
   times(times(batch, round_up(time, kMomentsRows)), times(channels, 16));
@@ -209,30 +242,15 @@ void Moments::check(const Check& c) const {
   c.floats(shift, batch, channels);
 }
 
-void Moments::settle(const Kernels&, int) {
-  work_bytes = batch * (round_up(time, kMomentsRows) / kMomentsRows) * 2 * channels *
-               int64_t(sizeof(double));
-}
+void Moments::settle(const Kernels&, int) { work_bytes = sums_bytes(batch, time, channels); }
 
 void Moments::run(const Run& run) const {
-  const int64_t blocks = round_up(time, kMomentsRows) / kMomentsRows;
+  if (time == 0) return;
   const int64_t group_channels = channels / groups;
-  // Sums and sums of squares [batch, blocks, 2, channels].
-  auto* const sums = run.at<double>(work, 0);
-  const auto part = [&](int64_t i, int) {
-    const int64_t item = i / blocks, from = i % blocks * kMomentsRows;
-    const int64_t to = std::min(run.length(lengths, item, time), from + kMomentsRows);
-    double* const sum = sums + 2 * i * channels;
-    std::fill(sum, sum + 2 * channels, 0.0);
-    run.kernels->moments(run.floats(x, item * time + from), to - from, channels, sum,
-                         sum + channels);
-  };
-  Pool::shared().run(batch * blocks, part, run.threads);
+  const auto sums = sums_of(run, x, lengths, work, batch, time, channels);
   const float *const factors = run.floats(weight), *const offsets = run.floats(bias);
-  for (int64_t item = 0; item < batch && blocks; item++) {
-    double* const total = sums + 2 * item * blocks * channels;
-    for (int64_t block = 1; block < blocks; block++)
-      for (int64_t c = 0; c < 2 * channels; c++) total[c] += total[2 * block * channels + c];
+  for (int64_t item = 0; item < batch; item++) {
+    const double* const total = sums(item);
     const double count =
         double(std::max<int64_t>(1, run.length(lengths, item, time) * group_channels));
     for (int64_t from = 0; from < channels; from += group_channels) {
@@ -246,6 +264,31 @@ void Moments::run(const Run& run) const {
         run.at<float>(scale, item)[c] = factor * factors[c];
         run.at<float>(shift, item)[c] = offsets[c] - float(mean) * factor * factors[c];
       }
+    }
+  }
+}
+
+void Statistics::check(const Check& c) const {
+  times(times(batch, round_up(time, kMomentsRows)), times(channels, 16));
+  c.dense(x, times(batch, time), channels);
+  c.integers(lengths, batch);
+  c.floats(y, batch, times(2, channels));
+}
+
+void Statistics::settle(const Kernels&, int) { work_bytes = sums_bytes(batch, time, channels); }
+
+void Statistics::run(const Run& run) const {
+  const auto sums = sums_of(run, x, lengths, work, batch, time, channels);
+  for (int64_t item = 0; item < batch; item++) {
+    const double frames = double(run.length(lengths, item, time));
+    const double* const total = sums(item);
+    float* const to = run.at<float>(y, item);
+    for (int64_t c = 0; c < channels; c++) {
+      const double mean = frames > 0 ? total[c] / frames : 0;
+      const double square = frames > 0 ? total[channels + c] - frames * mean * mean : 0;
+      to[c] = float(mean);
+      to[channels + c] = float(
+          std::sqrt(std::max(0.0, square) / std::max(1.0, frames - 1) + double(eps)));
     }
   }
 }

@@ -178,6 +178,26 @@ struct Moments : Standalone {
   void run(const Run& run) const;
 };
 
+// The mean of each channel over the frames of x [batch, time, channels], then the square roots of
+// the unbiased variances plus eps: y [batch, 2 channels].
+struct Statistics : Standalone {
+  static constexpr const char* kName = "statistics";
+  View x, lengths, y, work;
+  int64_t batch, time, channels;
+  int64_t work_bytes = 0;
+  float eps;
+
+  template <class F>
+  void fields(F& f) {
+    f.number("batch", batch), f.number("time", time), f.number("channels", channels);
+    f.real("eps", eps), f.view("x", x, Use::whole), f.view("lengths", lengths, Use::whole);
+    f.view("y", y, Use::result), f.work(work, work_bytes);
+  }
+  void check(const Check& c) const;
+  void settle(const Kernels& kernels, int threads);
+  void run(const Run& run) const;
+};
+
 // The recurrent part of an LSTM. gates [batch, time, 4 hidden] are the contributions of the inputs;
 // the weights [hidden, hidden] of the gates are those of the hidden state.
 struct Lstm : Standalone {

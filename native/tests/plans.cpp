@@ -58,6 +58,8 @@ buffer factor 1 80
 buffer moved 1 80
 moments batch=1 time=37 channels=20 groups=20 eps=1e-05 x=mixed lengths=count weight=bias bias=bias scale=factor shift=moved
 affine rows=37 width=20 period=37 x=mixed weight=factor bias=moved activation=relu y=z
+buffer pooled 1 160
+statistics batch=1 time=37 channels=20 eps=1e-07 x=z lengths=count y=pooled
 buffer swept 37 80
 depthwise rows=37 time=37 bins=1 channels=20 first_channel=0 used_channels=20 frames=37 frame_bins=1 taps=3 taps_bins=1 stride=1 stride_bins=1 padding=1 padding_bins=0 x=z weight=taps bias=bias y=swept
 buffer away 73 80

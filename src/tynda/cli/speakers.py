@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tynda.cli.console import print_table, print_text, say
+from tynda.cli.console import print_table, print_text, print_written, progress, say
 from tynda.cli.options import Number, PathName, limited, table_or_json
 from tynda.errors import TyndaError
 
@@ -146,6 +146,48 @@ def list_people(format_: str, **settings: Any) -> None:
 def remove(name: str, **settings: Any) -> None:
     """Delete the profile of NAME."""
     _open(**settings).remove(name)
+
+
+@speakers.command("calibrate")
+@click.argument("model")
+@click.argument("manifest", type=PathName(path_type=Path))
+@click.option(
+    "--output", "-o", type=PathName(path_type=Path), required=True, help="New model file."
+)
+@click.option(
+    "--cohort",
+    type=PathName(path_type=Path),
+    multiple=True,
+    metavar="MANIFEST",
+    help="People with whose voices scores are normalised, instead of half of those in MANIFEST; "
+    "may be repeated.",
+)
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Find the last layer again on the recordings of the cohort, for a model in few bits; a "
+    "hundred people and more are needed.",
+)
+def calibrate(
+    model: str, manifest: Path, output: Path, cohort: Sequence[Path], refit: bool
+) -> None:
+    """Write MODEL, of voices, with thresholds from the recordings of a MANIFEST.
+
+    Each line of MANIFEST names a speaker; 20 people and more, with four recordings and more each,
+    recorded as those will be that are to be recognised. Half of the people are the cohort with
+    which scores are normalised. Published models have no thresholds before this.
+    """
+    from tynda.speakers import calibrate as calibrating
+
+    with progress("embedding", "people") as advance:
+        found = calibrating.calibrate(
+            model, manifest, output, cohort=cohort, refit=refit, on_progress=advance
+        )
+    say(
+        f"{found['cohort']:.0f} people in the cohort; {found['people']:.0f} for thresholds, equal "
+        f"error rate {100 * found['eer']:.1f} %"
+    )
+    print_written(output)
 
 
 def _open(

@@ -10,7 +10,8 @@ Conventions
   add, scale, tanh, asinh 1; sigmoid 4; gelu (scale, erf, sum, two products), silu and glu (per
   output) 5; swiglu (per output) 6; softmax and log-softmax 5 (maximum, difference, exp, sum,
   division or difference); layer and group norm 7 (mean, difference, square, sum, product, scale,
-  shift), 6 without a shift; batch norm 3; rotary 3 for each rotated channel (two products,
+  shift), 6 without a shift; batch norm 3; statistics 4 for each element of the input (two sums, a
+  difference, a square); rotary 3 for each rotated channel (two products,
   a sum), its table 3 for each pair (a product, cos, sin); LSTM 22 for each hidden unit and frame
   in addition to its products. Moving data (concat, embedding, mask, reshape, slice, index_select,
   write) and work done once per row or channel cost nothing.
@@ -293,6 +294,8 @@ def _elementwise_flops(step: Step) -> int:
         table = t.get("table", step.result)
         rotated = step.settings["heads"] * table.size if "x" in t else table.size // 2
         return 3 * int(rotated)
+    if step.operation == "statistics":
+        return 4 * t["x"].size
     flops = _FLOPS_PER_ELEMENT[step.operation]
     if step.operation == "layer_norm" and "bias" not in t:
         flops -= 1

@@ -48,6 +48,14 @@ def group_norm(lower: Lowering, step: Step) -> None:
     affine(lower, step, scale, shift, time)
 
 
+def statistics(lower: Lowering, step: Step) -> None:
+    """See `Ops.statistics`."""
+    batch, time, channels = step.tensors["x"].shape
+    sizes = {"batch": batch, "time": time, "channels": channels}
+    views, y = lower.views(step, "x", "lengths"), lower.new_view(step.result)
+    lower.emit("statistics", **sizes, eps=float(step.settings["eps"]), **views, y=y)
+
+
 def affine(lower: Lowering, step: Step, scale: View, shift: View, period: int) -> None:
     """Emit ``activation(x * scale + shift)``, with the activation that follows the step, if any.
 
@@ -202,6 +210,7 @@ def lengths(lower: Lowering, step: Step, **numbers: int) -> None:
 
 RULES: dict[str, Callable[[Lowering, Step], None]] = {
     **{"layer_norm": layer_norm, "batch_norm": batch_norm, "group_norm": group_norm},
+    "statistics": statistics,
     **dict.fromkeys(ACTIVATIONS, activation),
     **dict.fromkeys(("glu", "swiglu", "log_softmax"), rowwise),
     **{"rotary_table": rotary_table, "rotary": rotary},

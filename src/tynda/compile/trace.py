@@ -132,9 +132,7 @@ def replay_step(step: Step, ops: Any, weights: Mapping[str, Any], known: dict[Va
     """
 
     def find(value: Value) -> Any:
-        if value.is_weight and value not in known:
-            return weights[value.name]
-        return known[value]
+        return known[value] if value in known or not value.is_weight else weights[value.name]
 
     tensors = {name: find(value) for name, value in step.tensors.items()}
     settings = dict(step.settings)
@@ -156,9 +154,9 @@ class TraceOps:
         return Value(shape, name, is_weight=True)
 
     def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
-        width, channels = weight.shape
-        expect(x.shape[-1] == channels, x, weight)
-        return self._step("linear", (*x.shape[:-1], width), x=x, weight=weight, bias=bias)
+        expect(x.shape[-1] == weight.shape[1], x, weight)
+        shape = (*x.shape[:-1], weight.shape[0])
+        return self._step("linear", shape, x=x, weight=weight, bias=bias)
 
     def conv1d(
         self,
@@ -229,10 +227,13 @@ class TraceOps:
         momentum: float = 0.1,
     ) -> Value:
         weights = {"weight": weight, "bias": bias, "mean": mean, "variance": variance}
-        fits = all(w.shape == x.shape[-1:] for w in weights.values())
-        expect(fits, x, *weights.values())
+        expect(all(w.shape == x.shape[-1:] for w in weights.values()), x, *weights.values())
         settings = {"eps": eps, "momentum": momentum}
         return self._step("batch_norm", x.shape, settings, x=x, **weights, lengths=lengths)
+
+    def statistics(self, x: Value, lengths: Value, eps: float = 1e-7) -> Value:
+        shape = (x.shape[0], 1, 2 * x.shape[2])
+        return self._step("statistics", shape, {"eps": eps}, x=x, lengths=lengths)
 
     def relu(self, x: Value) -> Value:
         return self._step("relu", x.shape, x=x)

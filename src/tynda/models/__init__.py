@@ -23,6 +23,8 @@ FAMILIES = (
     "parakeet",
     "wav2vec2",
     "whisper",
+    "campplus",
+    "speaker_resnet",
 )
 """The modules of this package that define a family; a family has the name of its module."""
 

@@ -204,10 +204,10 @@ class Family:
     """Reads a checkpoint from its folder, its ``config.json`` and its `config`. Raises
     `TyndaError` for a damaged or unsupported checkpoint."""
     foreign: Mapping[str, Callable[[Any], Translated]] = field(default_factory=dict)
-    """Maps a format of another program, ``ggml`` or the name of a class of CTranslate2, to the
-    function that translates the description in a file, a `Ggml` or `CTranslate2` of
-    ``models.foreign``. It raises KeyError with the name of what is missing, and ValueError for a
-    variant that the family does not support."""
+    """Maps a format of another program, ``ggml``, the name of a class of CTranslate2 or of an
+    architecture of ``store.voices``, to the function that translates the description in a file, a
+    `Ggml`, `CTranslate2` or `Voices` of ``models.foreign``. It raises KeyError with the
+    name of what is missing, and ValueError for a variant that the family does not support."""
     adapt: LoadAdapter | None = None
     """Switches the language, in families with a small set of tensors for each language."""
     streaming: Streaming | None = None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CTranslate2", "Ggml", "Part", "Translated"]
+__all__ = ["CTranslate2", "Ggml", "Part", "Translated", "Voices"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,6 +38,14 @@ class CTranslate2:
     """``tokenizer.json``; empty where there is none."""
     vocabulary: Sequence[str]
     """The name of each token; empty where there is a ``tokenizer.json``."""
+
+
+@dataclass(frozen=True)
+class Voices:
+    """The weights of a network that tells voices apart, without a description."""
+
+    shapes: Shapes
+    """Name -> shape of every tensor."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sized
 from typing import Any
 
-from tynda.models.base import CheckpointFolder, Spec, check_sizes
+import numpy as np
+
+from tynda.errors import TyndaError
+from tynda.models.base import Array, CheckpointFolder, Spec, check_sizes
 from tynda.ops.base import Ops, T, Weights
 from tynda.sound.frontend import FrontEnd
 
-__all__ = ["Specs", "batch_norm", "check_ctc", "layer_norm", "linear", "read_feature_extractor"]
+__all__ = [
+    "Specs",
+    "batch_norm",
+    "check_ctc",
+    "check_voices",
+    "fold_batch_norm",
+    "layer_norm",
+    "linear",
+    "read_feature_extractor",
+]
 
 
 class Specs(dict[str, Spec]):
@@ -57,6 +69,33 @@ def batch_norm(ops: Ops[T], weights: Weights[T], name: str, x: T, lengths: T) ->
 def check_ctc(config: Any, tokenizer: Sized, front: FrontEnd, decoding: Mapping[str, Any]) -> None:
     """Raise `TyndaError` unless a CTC model has one output for each symbol and the blank."""
     check_sizes(config, front, len(tokenizer))
+
+
+def check_voices(
+    config: Any, tokenizer: object, front: FrontEnd, decoding: Mapping[str, Any]
+) -> None:
+    """Raise `TyndaError` unless the front end has the bins of a model of voices."""
+    if front.bins != config.bins:
+        raise TyndaError(
+            f"the model's {config.bins} bins do not fit its front end ({front.bins}): the file is "
+            "damaged"
+        )
+
+
+def fold_batch_norm(
+    tensors: Mapping[str, Array], weight: str, norm: str, eps: float = 1e-5
+) -> tuple[Array, Array]:
+    """Return weight and bias of a layer without bias and the batch norm after it, as one layer.
+
+    Names are those of PyTorch; a norm may have no scale and shift. Raises KeyError for a tensor
+    that is missing.
+    """
+    factor = 1 / np.sqrt(tensors[f"{norm}.running_var"].astype(np.float64) + eps)
+    factor = factor * tensors.get(f"{norm}.weight", 1.0)
+    shift = tensors.get(f"{norm}.bias", 0.0) - tensors[f"{norm}.running_mean"] * factor
+    value = tensors[weight]
+    scaled = value * factor.reshape(-1, *[1] * (value.ndim - 1))
+    return scaled.astype(np.float32), shift.astype(np.float32)
 
 
 def read_feature_extractor(folder: CheckpointFolder) -> dict[str, Any]:

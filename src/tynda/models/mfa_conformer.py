@@ -19,16 +19,12 @@ utterance does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from tynda.errors import TyndaError
 from tynda.models import conformer
 from tynda.models.base import Family, Spec
-from tynda.models.layers import Specs, layer_norm, linear
+from tynda.models.layers import Specs, check_voices, layer_norm, linear
 from tynda.ops.base import Ops, T, Tap, Weights
-from tynda.sound.frontend import FrontEnd
 from tynda.text.wordless import Wordless
 
 __all__ = ["FAMILY", "Config", "encode", "specs", "statistics"]
@@ -136,16 +132,6 @@ def _square(ops: Ops[T], x: T) -> T:
     return ops.add(ops.swiglu(ops.concat(x, x)), ops.swiglu(ops.concat(opposite, opposite)))
 
 
-def _check(
-    config: Config, tokenizer: Wordless, front: FrontEnd, decoding: Mapping[str, Any]
-) -> None:
-    if front.bins != config.bins:
-        raise TyndaError(
-            f"the model's {config.bins} bins do not fit its front end ({front.bins}): the file is "
-            "damaged"
-        )
-
-
 FAMILY = Family(
     name="mfa_conformer",
     config=Config,
@@ -153,6 +139,6 @@ FAMILY = Family(
     head="embedding",
     programs={"encode": encode, "statistics": statistics},
     tokenizer=Wordless.from_dict,
-    check=_check,
+    check=check_voices,
     same_tensors=("conformer",),
 )

@@ -122,6 +122,16 @@ class Ops(Protocol[T]):
         """
         ...
 
+    def statistics(self, x: T, lengths: T, eps: float = 1e-7) -> T:
+        """Return mean and deviation of each channel over the frames: ``[batch, 1, 2 channels]``.
+
+        ``x [batch, time, channels]``; only frames within ``lengths [batch]`` count. The means of
+        all channels come first, then the square roots of ``variance + eps``, where the variance is
+        divided by the number of frames minus 1, but at least by 1. Source: Snyder et al. 2018,
+        "X-vectors", section 2.2, statistics pooling.
+        """
+        ...
+
     def relu(self, x: T) -> T:
         """Return ``max(x, 0)``."""
         ...

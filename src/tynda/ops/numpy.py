@@ -177,6 +177,13 @@ class NumpyOps:
     ) -> Array:
         return cast(Array, (x - mean) * (weight / np.sqrt(variance + eps)) + bias)
 
+    def statistics(self, x: Array, lengths: Array, eps: float = 1e-7) -> Array:
+        count = np.asarray(lengths, np.float32)[:, None, None]
+        mean = self.mask(x, lengths).sum(1, keepdims=True) / np.maximum(count, 1)
+        squares = np.square(self.mask(x - mean, lengths)).sum(1, keepdims=True)
+        deviation = np.sqrt(squares / np.maximum(count - 1, 1) + np.float32(eps))
+        return np.concatenate([mean, deviation], -1)
+
     def relu(self, x: Array) -> Array:
         return np.maximum(x, 0)
 
@@ -416,8 +423,7 @@ def _erf(x: Array) -> Array:
     series: Array = np.zeros_like(t)
     for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = (series + np.float32(factor)) * t
-    y: Array = np.copysign(1 - series * np.exp(-np.square(x)), x)
-    return y
+    return cast(Array, np.copysign(1 - series * np.exp(-np.square(x)), x))
 
 
 def _sigmoid(x: Array) -> Array:

@@ -123,6 +123,13 @@ class TorchOps:
             mean, variance = now, population
         return ((x - mean) * (weight * torch.rsqrt(variance + eps)) + bias).to(x.dtype)
 
+    def statistics(self, x: Tensor, lengths: Tensor, eps: float = 1e-7) -> Tensor:
+        wide, count = x.float(), lengths[:, None, None]
+        mean = self.mask(wide, lengths).sum(1, keepdim=True) / count.clamp(min=1)
+        squares = self.mask(wide - mean, lengths).square().sum(1, keepdim=True)
+        deviation = (squares / (count - 1).clamp(min=1) + eps).sqrt()
+        return torch.cat([mean, deviation], -1).to(x.dtype)
+
     def relu(self, x: Tensor) -> Tensor:
         return F.relu(x)
 

@@ -7,15 +7,14 @@ header of the model file stores them, so that training and inference use the sam
 The expensive part is in `tynda.sound.spectra`; the rest is NumPy, in float32.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tynda.errors import TyndaError
+from tynda.sound.base import SAMPLE_RATE, Floats, FrontEnd
 from tynda.sound.bounds import (
     LARGEST_FFT,
     check_fft,
@@ -26,78 +25,27 @@ from tynda.sound.bounds import (
     check_rate,
 )
 from tynda.sound.features import FeatureStream, LogMelStream, WholeStream
-from tynda.sound.mel import hann, mel_filters, mel_powers, mel_spectra, standard_spectra
+from tynda.sound.kaldi import KaldiFbank
+from tynda.sound.mel import (
+    hann,
+    mel_filters,
+    mel_powers,
+    mel_spectra,
+    standard_spectra,
+)
 from tynda.sound.moments import moments, standardised
 
 __all__ = [
+    "SAMPLE_RATE",
     "Frames",
     "FrontEnd",
+    "KaldiFbank",
     "LogMel",
     "NemoLogMel",
     "Raw",
     "Spectrogram",
     "from_config",
 ]
-
-Floats = NDArray[np.float32]
-
-SAMPLE_RATE = 16_000
-
-
-@dataclass(frozen=True)
-class FrontEnd(ABC):
-    """Converts samples float32 `[n]`, `n >= 0`, at 16 kHz to features float32 `[frames, bins]`."""
-
-    kind: ClassVar[str]
-    sample_rate: ClassVar[int] = SAMPLE_RATE
-
-    @property
-    @abstractmethod
-    def bins(self) -> int:
-        """The number of features in one frame."""
-
-    @property
-    @abstractmethod
-    def hop(self) -> int:
-        """The number of samples from the start of one frame to the start of the next."""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The fields and the kind as JSON-able data; `from_config` reads it."""
-        return {"kind": self.kind} | {f.name: getattr(self, f.name) for f in fields(self)}
-
-    @abstractmethod
-    def frames(self, samples: int) -> int:
-        """The number of frames for a number of samples."""
-
-    def fitted(self, recordings: Iterable[Floats]) -> "FrontEnd":
-        """Return this front end with statistics of the ``recordings [n]`` where it needs them."""
-        return self
-
-    def exported(self) -> tuple[dict[str, int | str], dict[str, Floats]]:
-        """Numbers and tables by which native code makes the same features without Python.
-
-        ``docs/native.md`` has their names. Raises `TyndaError` where native code does not know
-        this front end, as it knows none unless the kind says so.
-        """
-        raise TyndaError(f"front end: native code has no {self.kind}, so it cannot be exported")
-
-    def __call__(self, samples: Floats) -> Floats:
-        """Compute features float32 `[frames, bins]` of samples float32 `[n]`.
-
-        No samples give `[0, bins]`. Raises ValueError when `samples` has more than one axis.
-        """
-        samples = np.asarray(samples, dtype=np.float32)
-        if samples.ndim != 1:
-            raise ValueError(f"samples must be one channel, shape [n], not {samples.shape}")
-        return self._features(samples)
-
-    def stream(self) -> FeatureStream:
-        """Return a stream of the features of one recording that comes piece by piece."""
-        return WholeStream(self)
-
-    @abstractmethod
-    def _features(self, samples: Floats) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -410,15 +358,15 @@ class Frames(FrontEnd):
 
 
 _KINDS: dict[str, type[FrontEnd]] = {
-    kind.kind: kind for kind in (LogMel, NemoLogMel, Spectrogram, Raw, Frames)
+    kind.kind: kind for kind in (LogMel, NemoLogMel, KaldiFbank, Spectrogram, Raw, Frames)
 }
 
 
 def from_config(config: Mapping[str, Any]) -> FrontEnd:
     """Return the front end that `config` describes: its `"kind"`, and fields unlike the defaults.
 
-    Kinds are `"log_mel"`, `"nemo_log_mel"`, `"spectrogram"`, `"raw"` and `"frames"`. Raises
-    TyndaError for an unknown kind, an unknown field, or a value out of its range.
+    Kinds are `"log_mel"`, `"nemo_log_mel"`, `"kaldi_fbank"`, `"spectrogram"`, `"raw"` and
+    `"frames"`. Raises TyndaError for an unknown kind, an unknown field, or a value out of range.
     """
     settings = dict(config)
     name = settings.pop("kind", None)

@@ -87,7 +87,11 @@ class Speakers:
         weights = self.model.checkpoint.weights
         if "cohort" not in weights or "slope" not in about:
             name = self.model.checkpoint.path or self.model.header.name
-            raise TyndaError(f"{name} is no calibrated model of voices: use {DEFAULT}")
+            if hasattr(self.model.checkpoint.config, "cohort"):
+                raise TyndaError(
+                    f"{name} has no thresholds: `tynda speakers calibrate` makes a model with them"
+                )
+            raise TyndaError(f"{name} is no model of voices: use {DEFAULT}")
         self.cohort: Floats = floats(weights["cohort"])
         self._calibration = float(about["slope"]), float(about["offset"])
         self._thresholds = [float(about[f"threshold_{rate:g}"]) for rate in FALSE_ACCEPTANCE]

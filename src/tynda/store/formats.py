@@ -7,6 +7,7 @@ from pathlib import Path
 from tynda.errors import TyndaError
 from tynda.files import read_json
 from tynda.store.checkpoint import Checkpoint
+from tynda.store.voices import is_voices
 
 __all__ = ["is_hub_folder", "is_published", "load"]
 
@@ -16,13 +17,13 @@ _CTRANSLATE2 = "model.bin"
 
 def is_published(path: Path) -> bool:
     """Return whether a model is in another program's format: any folder, and some files."""
-    return path.is_dir() or _is_ggml(path) or _is_ctranslate2(path)
+    return path.is_dir() or _is_ggml(path) or _is_ctranslate2(path) or is_voices(path)
 
 
 def is_hub_folder(path: Path) -> bool:
-    """Return whether a model is a folder of the Hugging Face hub, and none of CTranslate2."""
+    """Return whether a model is a folder of the Hugging Face hub, and of no other program."""
     if not (path / _CTRANSLATE2).is_file():
-        return path.is_dir()
+        return path.is_dir() and not is_voices(path)
     try:
         return "model_type" in read_json(path / "config.json")
     except (FileNotFoundError, TyndaError):
@@ -39,6 +40,10 @@ def load(path: Path, *, weights: bool = True) -> Checkpoint:
         from tynda.store import huggingface
 
         return huggingface.load(path, weights=weights)
+    if is_voices(path):
+        from tynda.store import voices
+
+        return voices.load(path, weights=weights)
     if path.is_dir():
         from tynda.store import ctranslate2
 

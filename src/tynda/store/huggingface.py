@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tynda import models
 from tynda.errors import TyndaError
 from tynda.files import read_json, read_text
-from tynda.models.base import Family, PublishedCheckpoint, Spec
+from tynda.models.base import CheckpointFolder, Family, PublishedCheckpoint, Spec
 from tynda.store.checkpoint import Checkpoint, Header
 from tynda.weights.tensors import is_finite, map_tensors, release_memory
 from tynda.weights.weight import Tensor, dequantize_all
@@ -34,6 +34,7 @@ __all__ = [
     "check_kind",
     "configure",
     "folder_name",
+    "json_files",
     "load",
 ]
 
@@ -101,6 +102,11 @@ def load(path: Path, *, weights: bool = True) -> Checkpoint:
         held = _fit(path, found.tensors(_tensors(folder)), family.specs(config))
     size = sum(file.stat().st_size for file in path.glob("model*.safetensors"))
     return assemble(path, folder_name(path), family, config, found, held, size)
+
+
+def json_files(path: Path) -> CheckpointFolder:
+    """Return the JSON files of a folder, for `Family.read`."""
+    return _CheckpointFolder(path)
 
 
 def configure(where: Path, family: Family, settings: Mapping[str, Any]) -> Any:

@@ -18,30 +18,26 @@ from tynda.errors import TyndaError
 from tynda.manifest import Utterance
 from tynda.ops.torch import TorchOps
 from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
+from tynda.speakers.calibrate import person
+from tynda.speakers.discriminant import discriminant
 from tynda.speakers.scoring import equal_error_rate
 from tynda.store import checkpoint
 from tynda.train import data as train_data
 from tynda.train.augment import distort, mask_spectrum
 from tynda.train.data import Batch, Corpus, Sounds, collate
-from tynda.train.discriminant import discriminant
 from tynda.train.loop import Trainer
 from tynda.train.margin import CLASSES, Margin
 from tynda.train.objective import Objective, Weights
 from tynda.train.recipe import Augment
 from tynda.weights.weight import dequantize_all
 
-__all__ = ["SpeakerTrainer", "Voices", "person"]
+__all__ = ["SpeakerTrainer", "Voices"]
 
 Floats = NDArray[np.float32]
 
+_LAST_LAYER = "embedding.weight", "embedding.bias"
 _DEV_SECONDS = 3.0
 """Duration of the middle of each dev recording, which is scored after an epoch."""
-
-
-def person(utterance: Utterance) -> str | None:
-    """Return the name of the person, unique over all sources, or None where it is unknown."""
-    unknown = utterance.speaker in (None, "", "-")
-    return None if unknown else f"{utterance.source}/{utterance.speaker}"
 
 
 @dataclass
@@ -225,7 +221,8 @@ class SpeakerTrainer(Trainer):
         if after < before:
             training = {**read.header.training, "dev_eer": after, "last_layer": "discriminant"}
             header = replace(read.header, training=training)
-            checkpoint.save_model(path, header, {k: v.numpy() for k, v in weights.items()})
+            layer = {name: weights[name].numpy() for name in _LAST_LAYER}
+            checkpoint.save_model(path, header, {**read.weights, **layer})
 
     def _statistics(
         self, weights: Weights, speeds: tuple[float, ...]
@@ -306,5 +303,5 @@ def _set_last_layer(
     weights: Mapping[str, Tensor], weight: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> None:
     """Change the first outputs of the last layer, where few people give fewer than it has."""
-    weights["embedding.weight"][: len(weight)] = torch.from_numpy(weight)
-    weights["embedding.bias"][: len(bias)] = torch.from_numpy(bias)
+    for name, value in zip(_LAST_LAYER, (weight, bias), strict=True):
+        weights[name][: len(value)] = torch.from_numpy(value)

@@ -84,18 +84,26 @@ class EmbeddingHead(Head[EmbeddingOptions]):
             )
         return embedding
 
-    def _embedding(self, samples: Floats) -> Floats:
-        """Return the embedding ``[size]``, of length 1, of one piece."""
-        front, config = self.model.frontend, self.model.config
+    def vector(self, program: str, samples: Floats) -> Floats:
+        """Return the result ``[...]`` of one of the family's programs for one piece of speech.
+
+        Raises `TyndaError` for a recording without frames.
+        """
+        front, config, programs = self.model.frontend, self.model.config, self.model.family.programs
         features = front(samples)
         if not len(features):
             raise TyndaError("the recording is too short for a voice: it has no frame")
         # A backend makes a plan for each length: rounding up to half seconds limits their number.
         step = max(1, SAMPLE_RATE // 2 // front.hop)
         padded = np.pad(features, ((0, -len(features) % step), (0, 0)))
-        encode, lengths = self.model.family.programs["encode"], np.array([len(features)])
-        embedding = self.engine.run(encode, config, padded[None], lengths)
-        vector: Floats = self.engine.array(embedding)[0].astype(np.float32)
+        lengths = np.array([len(features)])
+        found = self.engine.run(programs[program], config, padded[None], lengths)
+        vector: Floats = self.engine.array(found)[0].astype(np.float32)
+        return vector
+
+    def _embedding(self, samples: Floats) -> Floats:
+        """Return the embedding ``[size]``, of length 1, of one piece."""
+        vector = self.vector("encode", samples)
         result: Floats = vector / np.linalg.norm(vector)
         return result
 
