@@ -19,6 +19,7 @@ from tynda.models import (
     moonshine_streaming,
     n2,
     parakeet,
+    tdnn,
     wav2vec2,
     whisper,
 )
@@ -37,6 +38,7 @@ SMALL = {
     },
     n2: {},
     parakeet: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
+    tdnn: {"bins": 8, "vocab": 9, "channels": 16, "layers": 2},
     wav2vec2: {
         **{"channels": 32, "layers": 2, "heads": 2, "hidden": 16},
         **{"conv_channels": (16,) * 7, "position_kernel": 8, "position_groups": 2},

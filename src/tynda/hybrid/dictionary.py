@@ -22,8 +22,9 @@ _SAMPLE = 12_000
 _ITERATIONS = 4
 _LONGEST = 2
 """Maximum number of phones of a letter, as of x."""
+_REACHES = ((3, 3), (2, 2), (1, 1), (1, 0), (0, 1), (0, 0))
+"""Letters before and after a letter on which its sound may depend, the longest first."""
 _REACH = 3
-"""Letters on either side on which a sound may depend."""
 _VOICELESS = frozenset(["P", "T", "K", "F", "TH"])
 _HISSING = frozenset(["S", "Z", "SH", "ZH", "CH", "JH"])
 
@@ -82,7 +83,7 @@ class LettersToSounds:
 
     Each letter of the examples is aligned with up to two phones (hard expectation-maximization);
     a letter of another word gets the phones that it has most often between the same letters, as
-    many of them as occur, up to three on either side.
+    many of them as the examples have, up to three on either side.
     """
 
     def __init__(self, examples: Mapping[str, Pronunciation]) -> None:
@@ -117,7 +118,8 @@ def _surroundings(word: str) -> Iterable[list[tuple[str, str, str]]]:
     around = "^" * _REACH + word + "$" * _REACH
     for i in range(_REACH, _REACH + len(word)):
         yield [
-            (around[i - n : i], around[i], around[i + 1 : i + 1 + n]) for n in range(_REACH, -1, -1)
+            (around[i - before : i], around[i], around[i + 1 : i + 1 + after])
+            for before, after in _REACHES
         ]
 
 

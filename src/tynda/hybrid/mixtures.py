@@ -81,6 +81,7 @@ def fit(
     overall = values.mean(0, dtype=np.float64), values.var(0, dtype=np.float64) + 1e-6
     floor = _FLOOR * overall[1]
     size = values.shape[1]
+    components = max(components, 1 if start is None else start.means.shape[1])
     log_weights = np.full((count, components), -np.inf)
     means = np.zeros((count, components, size))
     variances = np.ones((count, components, size))

@@ -56,6 +56,9 @@ class Hybrid:
     frontend: Mapping[str, Any]
     data: Data
     optimizer: Optimizer
+    dictionary: str | None = None
+    """A file with a word and its phones on each line, relative to the data folder, in place of the
+    CMU Pronouncing Dictionary."""
     mixtures: MixtureSettings = field(default_factory=MixtureSettings)
     augment: Augment = field(default_factory=Augment)
     views: AtLeastOne = 3

@@ -49,7 +49,7 @@ _GRID = {
     "alpha": (2.0, 3.0, 4.0, 5.0, 6.0, 8.0),
     "beta": (-6.0, -3.0, 0.0, 3.0, 6.0),
 }
-_BEAM_SIZE = 1000
+_BEAM_SIZE = 500
 
 
 def _say(line: str) -> None:
@@ -85,7 +85,8 @@ class Run:
         lm_texts, _ = read_sources(data, lm_sources, recipe.data.exclude_speakers)
         texts = [english_letters(u.text) for u in utterances]
         words = [word for text in texts for word in text.split()]
-        self.lexicon = pronounced(words, Dictionary())
+        name = recipe.dictionary
+        self.lexicon = pronounced(words, Dictionary(data / name if name else None))
         self.sentences = sorted({t for u in lm_texts if (t := english_letters(u.text))})
         self.chosen = [
             i

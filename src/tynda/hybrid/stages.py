@@ -181,7 +181,7 @@ class Stages:
         for spoken in self.speech:
             spoken.path = None if spoken.path is None else _tied(spoken, tying)
         found = self._fit(self.speech, tying, 1)
-        for components in (2, 4, self.components, self.components):
+        for components in (*(n for n in (2, 4) if n < self.components), *[self.components] * 2):
             align(self.speech, found)
             found = self._fit(self.speech, tying, components, found.mixtures)
         align(self.speech, found)

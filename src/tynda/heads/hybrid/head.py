@@ -29,9 +29,9 @@ __all__ = ["HybridHead"]
 
 Floats = NDArray[np.float32]
 
-_BEAM_SIZE = 1000
+_BEAM_SIZE = 500
 _ALPHA = 4.0
-_MARGIN = 16.0
+_MARGIN = 12.0
 """Maximum distance of a hypothesis from the best one, in units of the n-gram's weight."""
 _MAX_CELLS = 1 << 28
 """Frames times states of an alignment, of which each takes a byte."""

@@ -42,8 +42,8 @@ class Search:
     beta: float = 0.0
     unknown_penalty: float = 0.0
     bonuses: Mapping[str, float] = field(default_factory=dict)
-    """What single words score in addition."""
-    beam_size: int = 1500
+    """Added scores of single words, by name."""
+    beam_size: int = 500
     """Maximum number of hypotheses."""
     margin: float = 100.0
     """Maximum distance of a hypothesis from the best one."""
@@ -149,6 +149,7 @@ class _Run:
         )
         if len(new_keys) > self.search.beam_size:
             kept = np.argpartition(-new_values, self.search.beam_size)[: self.search.beam_size]
+            kept.sort()
             return new_keys[kept], new_values[kept], new_histories[kept]
         return new_keys, new_values, new_histories
 
@@ -212,9 +213,19 @@ class _Run:
 def _best_of_each(
     keys: Integers, values: Doubles, others: Integers
 ) -> tuple[Integers, Doubles, Integers]:
-    """Return the best of all hypotheses with the same key."""
-    order = np.lexsort((-values, keys))
-    keys = keys[order]
-    first = np.ones(len(keys), bool)
-    first[1:] = keys[1:] != keys[:-1]
-    return keys[first], values[order[first]], others[order[first]]
+    """Return the best of all hypotheses with the same key, in the order of keys."""
+    # Most keys are in order, which a stable sort makes use of.
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    is_first = np.ones(len(keys), bool)
+    is_first[1:] = keys[1:] != keys[:-1]
+    starts = np.flatnonzero(is_first)
+    if not len(starts):
+        return keys, values, others
+    best = np.maximum.reduceat(values, starts)
+    group = np.cumsum(is_first) - 1
+    winners = np.flatnonzero(values == best[group])
+    # The first one is kept where several are equally good.
+    own = group[winners]
+    winners = winners[np.append(True, own[1:] != own[:-1])]
+    return keys[winners], best, others[order[winners]]
