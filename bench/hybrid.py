@@ -53,9 +53,9 @@ from tynda.train.recipe import Augment, Optimizer
 Floats = NDArray[np.float32]
 STRIDE = 2
 SPLICE = 11
-ALPHAS = {"gmm": (6.0, 8.0, 10.0, 12.0), "dnn": (2.0, 3.0, 4.0, 5.0)}
+ALPHAS = {"gmm": (8.0, 10.0, 12.0), "dnn": (2.0, 3.0, 4.0)}
 EPOCHS = 3
-SHORTEST_TUNE = 60
+SHORTEST_TUNE = 40
 
 
 def say(line: str) -> None:
@@ -188,7 +188,7 @@ def decode(args: argparse.Namespace) -> None:
             return mixtures.log_likelihoods(x[::STRIDE])
 
     def first_pass(values: list[Floats]) -> list[str]:
-        search = decoder.search(ALPHAS["gmm"][-2])
+        search = decoder.search(ALPHAS["gmm"][1])
         return [" ".join(search.find(plain.log_likelihoods(x[::STRIDE]))[0]) for x in values]
 
     def prepared(utterances: list[manifest.Utterance]) -> list[Floats]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tynda
+from tynda.alignment import writers
 from tynda.alignment.run import align
 from tynda.errors import TyndaError
 from tynda.heads.ctc import ngram
@@ -129,6 +130,8 @@ def test_a_text_is_aligned_by_phones(path, tmp_path):
     ]
     np.testing.assert_allclose([w.start for w in found.words], [0.48, 1.44, 2.16], atol=0.05)
     np.testing.assert_allclose([w.end for w in found.words], [0.96, 1.68, 2.64], atol=0.05)
+    assert 'name = "phones"' in writers.write(found, "textgrid", "said")
+    assert json.loads(writers.write(found, "json", "said"))["words"][1]["phones"][0]["text"] == "A"
     assert found.words[0].letters[1].start == pytest.approx(0.72, abs=0.05)
     with pytest.raises(TyndaError, match="no pronunciation of zebra"):
         align(model, file, "a zebra")

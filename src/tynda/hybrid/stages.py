@@ -28,6 +28,8 @@ Integers = NDArray[np.int64]
 
 _EMPTY = 100.0
 """Smallest number of frames of a tied state."""
+_FLOOR = 0.01
+"""Smallest variance in the trees, as a share of that of all frames."""
 
 
 @dataclass(eq=False)
@@ -124,25 +126,24 @@ class Stages:
         Utterances that are too short for their texts are left out with a warning. Raises
         `TyndaError` where all are.
         """
-        short = self._start()
+        self._start()
         phones = self.monophones()
-        short += align(self.speech, phones)
+        short = align(self.speech, phones)
         self._check(short)
-        acoustics = self.triphones(phones)
-        return acoustics
-
-    def _check(self, short: int) -> None:
-        whole = len(self.speech)
-        if short == whole:
-            raise TyndaError("all utterances are too short for their texts: check the manifests")
         if short:
             warnings.warn(
-                f"{short} of {whole} utterances are too short for their texts, and left out",
-                stacklevel=3,
+                f"{short} of {len(self.speech)} utterances are too short for their texts, and left "
+                "out",
+                stacklevel=2,
             )
+        return self.triphones()
 
-    def _start(self) -> int:
-        """Align all utterances evenly, with a pause at both ends; return how many are too short."""
+    def _check(self, short: int) -> None:
+        if short == len(self.speech):
+            raise TyndaError("all utterances are too short for their texts: check the manifests")
+
+    def _start(self) -> None:
+        """Align all utterances evenly, with a pause at both ends."""
         tying = monophones(PHONES)
         for spoken in self.speech:
             words = [said[0] for said in spoken.pronunciations]
@@ -151,16 +152,14 @@ class Stages:
             frames = len(spoken.features)
             even = np.arange(frames) * len(states) // max(1, frames)
             spoken.path = np.array(states)[even] if frames >= len(states) else None
-        short = sum(spoken.path is None for spoken in self.speech)
-        if short == len(self.speech):
-            self._check(short)
-        return 0
+        self._check(sum(spoken.path is None for spoken in self.speech))
 
     def monophones(self) -> Acoustics:
         """Return mixtures of phones without context, from an even alignment of all utterances."""
         tying = monophones(PHONES)
         # Short utterances have fewer places where a word may be, and are aligned fast.
-        shortest = sorted(self.speech, key=lambda s: len(s.features))
+        started = (spoken for spoken in self.speech if spoken.path is not None)
+        shortest = sorted(started, key=lambda spoken: len(spoken.features))
         part = shortest[: max(400, len(shortest) // 2)]
         found = self._fit(part, tying, 1)
         for components in (1, 1, 1, 1, 2, 2, 4, 4, 8, 8):
@@ -169,12 +168,13 @@ class Stages:
         self._say("monophones", part, found)
         return found
 
-    def triphones(self, phones: Acoustics) -> Acoustics:
-        """Return mixtures of tied triphones, from an alignment by ``phones``."""
+    def triphones(self) -> Acoustics:
+        """Return mixtures of tied triphones, from an alignment of all utterances by phones."""
+        aligned = [s.features for s in self.speech if s.path is not None]
         tying = build(
             PHONES,
             self._statistics(),
-            floor=0.01 * self._frames()[0].var(0, dtype=np.float64),
+            floor=_FLOOR * np.concatenate(aligned).var(0, dtype=np.float64),
             states=self.states,
             smallest=_EMPTY,
         )
@@ -199,9 +199,6 @@ class Stages:
         values = np.concatenate([s.features for s in aligned])
         states = np.concatenate([s.path for s in aligned if s.path is not None])
         return Acoustics(tying, fit(values, states, tying.count, components, start))
-
-    def _frames(self) -> list[Floats]:
-        return [np.concatenate([s.features for s in self.speech if s.path is not None])]
 
     def _statistics(self) -> dict[Triphone, Statistics]:
         """Return the statistics of the states of all triphones in the alignment."""

@@ -43,6 +43,7 @@ class HybridHead(CTCHead):
     Audio is encoded, cut and assembled as for CTC; only the search and the alignment differ.
     """
 
+    aligned_parts = "phones"
     # Without an n-gram, the search is the same.
     options_without_lm = MappingProxyType[str, Any]({})
 
