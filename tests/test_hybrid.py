@@ -416,3 +416,32 @@ def test_a_boltzmann_machine_learns_and_becomes_a_network():
     )
     expected = second.hidden(first.hidden(frames))
     np.testing.assert_allclose((1 + states[-1]) / 2, expected, atol=1e-5)
+
+
+def test_frequencies_are_taken_from_the_outputs():
+    network = pytest.importorskip("tynda.hybrid.network")
+    counts = np.array([898, 99, 0])
+    found = network.without_priors({"head.bias": np.zeros(3, np.float32)}, counts)
+    np.testing.assert_allclose(found["head.bias"], -np.log([0.899, 0.1, 0.001]), rtol=1e-5)
+
+
+def test_the_states_of_triphones_are_found_on_a_path():
+    from tynda.hybrid.stages import Acoustics, Spoken, align
+
+    said = [s for p in TYING.spell(("B", "A")) for s in p for _ in range(2)]
+    said = [*said, *TYING.silence]
+    spread = Mixtures(
+        np.zeros((TYING.count, 1), np.float32),
+        np.eye(TYING.count, dtype=np.float32)[:, None] * 9,
+        np.ones((TYING.count, 1, TYING.count), np.float32),
+    )
+    values = 9 * np.eye(TYING.count, dtype=np.float32)[said]
+    speech = [Spoken(values, ["b"], [LEXICON["b"]]), Spoken(values[:2], ["b"], [LEXICON["b"]])]
+    assert align(speech, Acoustics(TYING, spread)) == 1
+    assert speech[0].path.tolist() == said
+    assert speech[1].path is None
+    assert speech[0].triphones == [
+        *(((EDGE, "B", "A", i), 2 * i, 2 * i + 2) for i in range(3)),
+        *((("B", "A", EDGE, i), 6 + 2 * i, 8 + 2 * i) for i in range(3)),
+        *(((EDGE, SILENCE, EDGE, i), 12 + i, 13 + i) for i in range(3)),
+    ]
