@@ -53,9 +53,9 @@ from tynda.train.recipe import Augment, Optimizer
 Floats = NDArray[np.float32]
 STRIDE = 2
 SPLICE = 11
-ALPHAS = {"gmm": (8.0, 10.0, 12.0), "dnn": (2.0, 3.0, 4.0)}
+ALPHAS = {"gmm": (8.0, 10.0, 12.0), "dnn": (5.0, 7.0, 9.0, 12.0)}
 EPOCHS = 3
-SHORTEST_TUNE = 40
+TUNED = 40
 
 
 def say(line: str) -> None:
@@ -164,7 +164,7 @@ def decode(args: argparse.Namespace) -> None:
     every = manifest.read(args.data / args.manifest)
     chosen = every[:: args.each]
     rest = [u for u in every[1 :: args.each] if args.each > 1] or every
-    rest = rest[:: max(1, len(rest) // SHORTEST_TUNE)]
+    rest = rest[:: max(1, len(rest) // TUNED)]
     references = [english_letters(u.text) for u in chosen]
     if args.system == "model":
         model = tynda.load(args.model)

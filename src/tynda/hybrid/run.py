@@ -46,8 +46,8 @@ Integers = NDArray[np.int64]
 _STAGES = "mixtures.npz"
 _PRETRAINED_FRAMES = 400_000
 _GRID = {
-    "alpha": (2.0, 3.0, 4.0, 5.0, 6.0, 8.0),
-    "beta": (-6.0, -3.0, 0.0, 3.0, 6.0),
+    "alpha": (4.0, 6.0, 8.0, 10.0, 12.0),
+    "beta": (-8.0, 0.0, 8.0),
 }
 _BEAM_SIZE = 500
 

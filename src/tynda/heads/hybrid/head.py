@@ -30,7 +30,7 @@ __all__ = ["HybridHead"]
 Floats = NDArray[np.float32]
 
 _BEAM_SIZE = 500
-_ALPHA = 4.0
+_ALPHA = 8.0
 _MARGIN = 12.0
 """Maximum distance of a hypothesis from the best one, in units of the n-gram's weight."""
 _MAX_CELLS = 1 << 28
