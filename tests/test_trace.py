@@ -21,6 +21,7 @@ from tynda.models import (
     n2,
     parakeet,
     speaker_resnet,
+    tdnn,
     wav2vec2,
     whisper,
 )
@@ -44,6 +45,7 @@ SMALL = {
     n2: {},
     speaker_resnet: {"bins": 16, "vocab": 6, "channels": 4, "blocks": (1, 2, 1, 1)},
     parakeet: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
+    tdnn: {"bins": 8, "vocab": 9, "channels": 16, "layers": 2},
     wav2vec2: {
         **{"channels": 32, "layers": 2, "heads": 2, "hidden": 16},
         **{"conv_channels": (16,) * 7, "position_kernel": 8, "position_groups": 2},

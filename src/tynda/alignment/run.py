@@ -27,6 +27,8 @@ class Alignment:
 
     words: list[AlignedWord]
     duration: float
+    parts: str = "letters"
+    """The name of the parts of words: ``letters`` or ``phones``."""
 
     @property
     def confidence(self) -> float:
@@ -61,7 +63,7 @@ def align(
         _joined(name, [next(found) for _ in words])
         for name, words in zip(written, spoken, strict=True)
     ]
-    return Alignment(aligned, duration)
+    return Alignment(aligned, duration, model.head.aligned_parts)
 
 
 def _words(text: str, normalize: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:

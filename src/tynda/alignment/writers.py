@@ -16,17 +16,17 @@ __all__ = ["FORMATS", "write"]
 def write(alignment: Alignment, format: str, name: str) -> str:
     """Return the text of a file in ``format``, one of FORMATS; ``name`` is that of the recording.
 
-    textgrid has an interval tier "words", and "letters" where they are known, which fill the whole
-    recording: pauses are intervals without a text. ctm has, for each word, the recording, channel
-    1, start, duration, word and confidence (NIST's time-marked conversation). json has words with
-    their letters. Times are seconds, rounded to milliseconds.
+    textgrid has an interval tier "words", and "letters" (or "phones") where they are known, which
+    fill the whole recording: pauses are intervals without a text. ctm has, for each word, the
+    recording, channel 1, start, duration, word and confidence (NIST's time-marked conversation).
+    json has words with their letters. Times are seconds, rounded to milliseconds.
     """
     return FORMATS[format](alignment, name)
 
 
 def _textgrid(alignment: Alignment, name: str) -> str:
     letters = [letter for word in alignment.words for letter in word.letters]
-    tiers = [("words", alignment.words), *([("letters", letters)] if letters else [])]
+    tiers = [("words", alignment.words), *([(alignment.parts, letters)] if letters else [])]
     end = round(alignment.duration, 3)
     lines = [
         'File type = "ooTextFile"',
@@ -91,7 +91,7 @@ def _json(alignment: Alignment, name: str) -> str:
         "duration": round(alignment.duration, 3),
         "confidence": round(alignment.confidence, 4),
         "words": [
-            {**_item(word), "letters": [_item(letter) for letter in word.letters]}
+            {**_item(word), alignment.parts: [_item(letter) for letter in word.letters]}
             for word in alignment.words
         ],
     }

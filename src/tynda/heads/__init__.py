@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADS", "head_of"]
 
-HEADS = {"ctc": "CTCHead", "embedding": "EmbeddingHead", "seq2seq": "Seq2SeqHead"}
+HEADS = {
+    "ctc": "CTCHead",
+    "embedding": "EmbeddingHead",
+    "hybrid": "HybridHead",
+    "seq2seq": "Seq2SeqHead",
+}
 """The class in ``head.py`` of each subpackage, by the subpackage's name; it is imported when a
 model needs it."""
 

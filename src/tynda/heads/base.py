@@ -194,6 +194,8 @@ class Head(ABC, Generic[O]):
     has_decoder: ClassVar[bool]
     """Whether a decoder network generates tokens from the encoder's states."""
 
+    aligned_parts: ClassVar[str] = "letters"
+    """The name of the parts of words that `align` finds."""
     default_speech_threshold: ClassVar[float] = 0.0
     """The probability of speech below which there is no text, where nothing else states one."""
     options_without_lm: ClassVar[Mapping[str, Any]] = MappingProxyType({})

@@ -21,6 +21,7 @@ FAMILIES = (
     "moonshine_streaming",
     "n2",
     "parakeet",
+    "tdnn",
     "wav2vec2",
     "whisper",
     "campplus",

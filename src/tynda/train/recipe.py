@@ -296,6 +296,8 @@ class Recipe:
         )
 
 
+_FOLDERS = ("recipes", "distillations", "hybrids")
+"""The folders of bundled recipes."""
 _SECTIONS: dict[str, type] = {
     "data": Data,
     "optimizer": Optimizer,
@@ -310,7 +312,7 @@ _SECTIONS: dict[str, type] = {
 
 def bundled(kind: str = "recipes") -> list[str]:
     """Return the names of the recipes that are installed with tynda; ``kind`` is their folder:
-    ``recipes``, or ``distillations`` of finished models."""
+    ``recipes``, ``distillations`` of finished models, or ``hybrids`` with Markov models."""
     folder = resources.files("tynda.train") / kind
     return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith("toml"))
 
@@ -330,7 +332,7 @@ def from_table(name: str, table: dict[str, Any]) -> Recipe:
 
 def read_table(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a recipe as TOML has it; arguments and errors are those of `load`."""
-    known = {known: kind for kind in ("recipes", "distillations") for known in bundled(kind)}
+    known = {known: kind for kind in _FOLDERS for known in bundled(kind)}
     if name in known:
         text = (resources.files("tynda.train") / known[name] / f"{name}.toml").read_text("utf-8")
     else:

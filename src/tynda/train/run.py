@@ -13,6 +13,8 @@ import torch
 
 from tynda.errors import TyndaError
 from tynda.files import make_folder
+from tynda.hybrid import recipe as hybrid_recipe
+from tynda.hybrid.run import Run as HybridRun
 from tynda.train import distil_recipe
 from tynda.train import recipe as recipes
 from tynda.train.distil import Distiller
@@ -65,6 +67,13 @@ def train(
         )
         with _without_denormals():
             return distiller.run()
+    if hybrid_recipe.is_hybrid(table):
+        hybrid = hybrid_recipe.load(recipe, table)
+        if init is not None:
+            raise TyndaError(f"{recipe} begins with recordings alone: omit --init")
+        folder = _folder(output, hybrid.name)
+        with _without_denormals():
+            return HybridRun(hybrid, data, folder, command=command, resume=resume).run()
     loaded = recipes.from_table(recipe, table)
     check(loaded, data)
     folder = _folder(output, loaded.name)

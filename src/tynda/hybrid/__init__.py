@@ -1,0 +1,1 @@
+"""Training of hybrid models: Gaussian mixtures, tied triphones, alignment, networks on states."""
