@@ -164,9 +164,9 @@ def test_weights_in_few_bits_stay_rounded_to_the_end(folder, tmp_path):
     settings += ["optimizer.epochs=1", "margin.discriminant=2"]
     path = train(str(folder / "tiny.toml"), folder, tmp_path, settings, threads=1)
     weights = tynda.load(path).checkpoint.weights
-    rounded = {name for name, weight in weights.items() if stored_bits(weight) == 2}
-    assert len(rounded) > 5, rounded
-    assert "embedding.weight" not in rounded
+    rounded = {name for name, weight in weights.items() if stored_bits(weight) < 8}
+    # Matrices with few inputs are not rounded, which all others of this small model are.
+    assert rounded == {"stem.convs.1.weight", "stem.convs.2.weight"}
 
 
 def test_the_last_layer_is_found_again_after_few_bits(trained, folder, tmp_path):
@@ -179,10 +179,10 @@ def test_the_last_layer_is_found_again_after_few_bits(trained, folder, tmp_path)
     assert (after["people"], after["cohort"]) == (before["people"], before["cohort"]) == (6, 10)
     assert after["eer"] < max(before["eer"], 0.2)
     weights = tynda.load(fitted).checkpoint.weights
-    assert stored_bits(weights["embedding.weight"]) == 8
-    assert stored_bits(weights["pool.keys.weight"]) == 2
+    assert stored_bits(weights["embedding.weight"]) >= 8
+    assert stored_bits(weights["stem.convs.1.weight"]) == 2
     Speakers(str(fitted))
-    with pytest.raises(TyndaError, match="exists"):
+    with pytest.raises(TyndaError, match="is there already"):
         calibrate(small, dev, fitted)
 
 
