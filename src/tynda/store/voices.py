@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from tynda import models
 from tynda.errors import TyndaError
 from tynda.models.foreign import Voices
-from tynda.store import huggingface
 from tynda.store.checkpoint import Checkpoint
 from tynda.store.torch_files import TorchFile, is_torch_file
 from tynda.weights.tensors import is_finite, map_tensors
@@ -46,6 +45,8 @@ def load(path: Path, *, weights: bool = True) -> Checkpoint:
 
     Raises `TyndaError`, naming the file, where it is damaged or has another network.
     """
+    from tynda.store import huggingface  # See `_file`.
+
     file = (_file(path) or path) if path.is_dir() else path
     shapes, read = _open(file)
     prefix, kind = _kind(file, shapes)
@@ -73,7 +74,8 @@ def load(path: Path, *, weights: bool = True) -> Checkpoint:
             raise TyndaError(f"{file}: tensors do not fit each other: {error}") from None
         _check(file, held, family.shapes(config))
     size = file.stat().st_size
-    return huggingface.assemble(path, _name(path), family, config, published, held, size)
+    name = huggingface.folder_name(path) if path.is_dir() else path.stem
+    return huggingface.assemble(path, name, family, config, published, held, size)
 
 
 def _open(
@@ -113,16 +115,14 @@ def _check(
 
 
 def _file(folder: Path) -> Path | None:
+    from tynda.store import huggingface  # Every start would pay for it.
+
     names, about = [*_FILES], huggingface.json_files(folder).json(_ABOUT, optional=True)
     own = about.get("model")
     named = own.get("pretrained_model") if isinstance(own, dict) else None
     if isinstance(named, str) and Path(named).name == named:
         names.insert(0, named)
     return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _name(path: Path) -> str:
-    return huggingface.folder_name(path) if path.is_dir() else path.stem
 
 
 def _is_safetensors(path: Path) -> bool:
