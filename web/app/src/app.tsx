@@ -57,9 +57,16 @@ export function App() {
     document.documentElement.lang = speaker.language;
   }, [speaker]);
   useEffect(() => {
-    const read = () => history.entries().then(setEntries, () => setProblem(new Problem("errorHistory")));
-    void read();
-    return history.onChange(() => void read());
+    let last = 0; // An earlier reading may end later, and is out of date then.
+    const read = () => {
+      const mine = ++last;
+      history.entries().then(
+        (found) => mine === last && setEntries(found),
+        () => setProblem(new Problem("errorHistory")),
+      );
+    };
+    read();
+    return history.onChange(read);
   }, []);
 
   function cleared() {
@@ -114,6 +121,8 @@ export function App() {
       onSegment: ({ text }) => setGrowing((before) => `${before} ${text}`),
     });
     setShown(result);
+    // The entry may have been read before it had its text.
+    setEntries((known) => known.map((each) => (each.id === result.id ? result : each)));
     setProblem(problem ?? null);
     setPhase("idle");
   }
