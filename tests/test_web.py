@@ -3,9 +3,11 @@
 import base64
 import functools
 import gzip
+import hashlib
 import http.server
 import io
 import json
+import re
 import runpy
 import shutil
 import socket
@@ -46,6 +48,15 @@ def test_the_build_is_of_these_sources():
     built = (BUILT / "sources.txt").read_text("ascii").strip()
     now = runpy.run_path(str(WEB / "sources.py"))["digest"]()
     assert built == now, "src/tynda/serve/web is older than its sources: run `make web`"
+
+
+def test_an_installed_page_notices_new_files():
+    """The names of files stay the same: the service worker goes by their contents."""
+    worker = (BUILT / "sw.js").read_text("utf-8")
+    listed = dict(re.findall(r'{url:"([^"]+)",revision:("\w+"|null)}', worker))
+    assert {"assets/app.js", "assets/engine.wasm", "index.html"} <= listed.keys()
+    for name, revision in listed.items():
+        assert revision == f'"{hashlib.md5((BUILT / name).read_bytes()).hexdigest()}"', name
 
 
 def test_the_build_is_small():

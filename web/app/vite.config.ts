@@ -24,6 +24,8 @@ export default defineConfig({
         ],
       },
       workbox: {
+        // Names have no digest, so that the service worker must know the contents.
+        dontCacheBustURLsMatching: /^$/,
         globPatterns: ["**/*.{html,js,css,wasm,svg,png}"],
         inlineWorkboxRuntime: true,
         navigateFallback: "/index.html",
