@@ -38,9 +38,9 @@ class _Timed:
 
 
 @contextmanager
-def _measured() -> Iterator[tuple[list[float], list[float], list[int]]]:
-    """Collect the seconds of kernels, those of decoding with the kernels' share, and tokens."""
-    kernels, decoding, tokens = list[float](), list[float](), list[int]()
+def _measured() -> Iterator[list[tuple[float, float, int]]]:
+    """Collect the seconds of each decoded window, those of kernels among them, and its tokens."""
+    kernels, found = list[float](), list[tuple[float, float, int]]()
     make, decode = Compiled.__init__, search.decode
 
     def made(self: Compiled, *arguments: Any) -> None:
@@ -51,12 +51,12 @@ def _measured() -> Iterator[tuple[list[float], list[float], list[int]]]:
         kernels.clear()
         started = _clock()
         windows = decode(*arguments, **options)
-        decoding.extend((_clock() - started, sum(kernels)))
-        tokens.append(1 + max(len(window.tokens) for window in windows))  # and the end token
+        tokens = 1 + max(len(window.tokens) for window in windows)  # and the end token
+        found.append((_clock() - started, sum(kernels), tokens))
         return windows
 
     with patch.object(Compiled, "__init__", made), patch.object(sliding, "decode", decoded):
-        yield kernels, decoding, tokens
+        yield found
 
 
 def main() -> None:
@@ -69,15 +69,15 @@ def main() -> None:
     args = parser.parse_args()
     print("| model | ms a token | kernels | the rest | share |\n|---|---|---|---|---|")
     for name in args.models:
-        with _measured() as (_, decoding, tokens):
+        with _measured() as windows:
             model = tynda.load(name, threads=1, bits=args.bits)
             model.transcribe(args.recording)
             found = []
             for _ in range(args.repeats):
-                decoding.clear(), tokens.clear()
+                windows.clear()
                 model.transcribe(args.recording)
-                count = sum(tokens)
-                found.append((sum(decoding[::2]) / count, sum(decoding[1::2]) / count))
+                spent, kernels, count = map(sum, zip(*windows, strict=True))
+                found.append((spent / count, kernels / count))
         whole, kernels = (1e3 * median(column) for column in zip(*found, strict=True))
         rest = whole - kernels
         print(f"| {name} | {whole:.2f} | {kernels:.2f} | {rest:.2f} | {rest / whole:.0%} |")
