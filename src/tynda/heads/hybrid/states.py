@@ -7,9 +7,9 @@ al. 1994, "Tree-based state tying for high accuracy acoustic modelling").
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from tynda.errors import TyndaError
@@ -46,15 +46,12 @@ class Tying:
     questions: Sequence[frozenset[str]]
     count: int
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def states(self) -> Callable[[str, str, str], tuple[int, ...]]:
+        """The states of a phone, by the phone before or `EDGE`, itself, and the one after or
+        `EDGE`. The function raises KeyError for a phone that the model does not have."""
         # A model's trees never change, and the same triphones occur again and again.
-        object.__setattr__(self, "_cached", lru_cache(1 << 16)(self._find))
-
-    def states(self, before: str, phone: str, after: str) -> tuple[int, ...]:
-        """Return the states of a phone between two others, or `EDGE`. Raises KeyError for a phone
-        that the model does not have."""
-        found: tuple[int, ...] = self._cached(before, phone, after)  # type: ignore[attr-defined]
-        return found
+        return lru_cache(1 << 16)(self._find)
 
     def _find(self, before: str, phone: str, after: str) -> tuple[int, ...]:
         found = []
