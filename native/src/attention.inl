@@ -53,7 +53,7 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
   // factors that rescale the earlier sums and this block's weights to the larger maximum.
   constexpr int kPaddedRows = (Rows + kLanes - 1) / kLanes * kLanes;
   float unit[kPaddedRows] = {}, running_max[kPaddedRows], block_max[kPaddedRows];
-  float old_factor[kPaddedRows], block_factor[kPaddedRows], total[Rows] = {};
+  float old_factor[kPaddedRows], block_factor[kPaddedRows], block_total[Rows], total[Rows] = {};
   Form::load_queries(a, r, Rows, q, unit);
   std::fill(running_max, running_max + kPaddedRows, -FLT_MAX);
   std::fill(block_max, block_max + kPaddedRows, -FLT_MAX);
@@ -85,7 +85,7 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
     }
     for (int i = 0; i < Rows; i++) {
       const float reference = Form::kBlockMax ? block_max[i] : running_max[i];
-      const float block_total =
+      block_total[i] =
           Form::weigh(scores + i * kKeys + out, count(i) - out, keys - out, reference, unit[i],
                       weights + i * kKeys + out);
       if (old_factor[i] != 1)
@@ -93,11 +93,11 @@ inline void attend_rows(const Attention& a, int64_t r, const Scratch<Form>& at) 
           float* const to = sums + i * padded_width + c;
           store(to, load(to) * set1(old_factor[i]));
         });
-      total[i] = total[i] * old_factor[i] + block_total * block_factor[i];
+      total[i] = total[i] * old_factor[i] + block_total[i] * block_factor[i];
     }
     for (int64_t p = 0; p < padded_width; p += kPanel)
-      Form::template add_values<Rows>(a, weights, from, out, keys, p, block_factor, sums,
-                                      padded_width);
+      Form::template add_values<Rows>(a, weights, from, out, keys, p, block_total, block_factor,
+                                      sums, padded_width);
   }
   for (int i = 0; i < Rows; i++) {
     const F inverse = set1(total[i] > 0 ? 1 / total[i] : 0);

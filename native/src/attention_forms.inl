@@ -58,13 +58,13 @@ inline float row_max(const float* x, int64_t count, float top) {
   return top;
 }
 
-// round(127 * 2^x) for x up to 0.
+// round(255 * 2^x) for x up to 0.
 inline I exp2_codes(F x) {
   x = max(x, set1(-126));
   const F r = fraction(x);
-  F y = fma(set1(127 * 7.706705481e-2f), r, set1(127 * 2.2764498e-1f));
-  y = fma(y, r, set1(127 * 6.95116818e-1f));
-  return round_to_int(times_exp2_floor(fma(y, r, set1(127)), x));
+  F y = fma(set1(255 * 7.706705481e-2f), r, set1(255 * 2.2764498e-1f));
+  y = fma(y, r, set1(255 * 6.95116818e-1f));
+  return round_to_int(times_exp2_floor(fma(y, r, set1(255)), x));
 }
 
 // Adds the logarithms of counts to the scores of a block's keys, for which the unit of each row is
@@ -161,9 +161,11 @@ struct FloatForm : FormBase {
   static constexpr bool kBlockMax = false;  // weights are relative to the maximum so far
 
   // Adds the weighted values of a block's keys [out, keys) to the sums, of one panel of channels.
+  // totals: the sum of each row's weights.
   template <int Rows>
   static void add_values(const Attention& a, const float* weights, int64_t from, int64_t out,
-                         int64_t keys, int64_t p, const float*, float* sums, int64_t padded_width) {
+                         int64_t keys, int64_t p, const float*, const float*, float* sums,
+                         int64_t padded_width) {
     F s[Rows][kVectors];
     for (int i = 0; i < Rows; i++)
       for (int j = 0; j < kVectors; j++) s[i][j] = load(sums + i * padded_width + p + j * kLanes);
@@ -178,10 +180,14 @@ struct FloatForm : FormBase {
 // ---- 8-bit codes; the reference is tynda/weights/attention.py.
 //
 // Queries and keys have a scale for each row, values one for each channel and block of keys, and
-// weights are codes up to 127, the largest of their row and block.
+// weights are codes up to 255, the largest of their row and block. Keys and values have codes up to
+// 64, so that AVX2 can add two products with an unsigned query or weight in 16 bits: the bit that
+// they lack costs less than the weights' eighth bit gains.
 
 struct CodeForm : FormBase {
   using Weight = uint8_t;
+  using QueryDot = std::conditional_t<kQueryZero != 0, UnsignedDot, CodeDot>;
+  static constexpr float kMaxCode = 64;
 
   // Keys are scales and zero-point corrections [padded capacity], then codes [capacity /
   // panel][width / 4][panel][4].
@@ -204,7 +210,8 @@ struct CodeForm : FormBase {
     for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
       if (j + kPrefetchKeys < keys) prefetch(k + (j + kPrefetchKeys) * ldk, ldk, 1, width);
       uint8_t* panel = codes + j / kPanel * kPanel * padded_depth + j % kPanel * 4;
-      const F factor = set1(rounding(j < keys ? max_abs(k + j * ldk, width) : 0, &scales[j]));
+      const float largest = j < keys ? max_abs(k + j * ldk, width) : 0;
+      const F factor = set1(rounding(largest, &scales[j], kMaxCode));
       I total = zeros();
       for (int64_t c = 0; c < padded_depth; c += kLanes) {
         alignas(64) uint8_t some[kLanes] = {};
@@ -217,7 +224,7 @@ struct CodeForm : FormBase {
         for (int64_t d = 0; d < kLanes && c + d < padded_depth; d += 4)
           std::memcpy(panel + (c + d) * kPanel, some + d, 4);
       }
-      starts[j] = -kZero * int32_t(reduce_sum(to_float(total)));
+      starts[j] = -kQueryZero * int32_t(reduce_sum(to_float(total)));
     }
   }
 
@@ -233,14 +240,15 @@ struct CodeForm : FormBase {
         F maximum = set1(0);
         for (int64_t j = 0; j < count && n; j++)
           maximum = max(maximum, abs(load_some(v + (from + j) * ldv + p, n)));
-        maximum = max(maximum, set1(127 * FLT_MIN));
-        const F factor = set1(127) / maximum;
-        store(scales + from / kKeys * padded_width + p, maximum * set1(1.0f / 127));
+        maximum = max(maximum, set1(kMaxCode * FLT_MIN));
+        const F factor = set1(kMaxCode) / maximum;
+        const I zero = round_to_int(set1(kValueZero));
+        store(scales + from / kKeys * padded_width + p, maximum * set1(1.0f / kMaxCode));
         uint8_t* panel = codes + from * padded_width + p / kPanel * kKeys * kPanel + p % kPanel * 4;
         for (int64_t j = 0; j < count; j += 4, panel += 4 * kPanel) {
           I some[4] = {zeros(), zeros(), zeros(), zeros()};
           for (int64_t d = 0; d < 4 && j + d < count && n; d++)
-            some[d] = round_to_int(load_some(v + (from + j + d) * ldv + p, n) * factor);
+            some[d] = round_to_int(load_some(v + (from + j + d) * ldv + p, n) * factor) + zero;
           store_interleaved(panel, some);
         }
       }
@@ -251,6 +259,9 @@ struct CodeForm : FormBase {
                            float* units) {
     Rounding roundings[kTile];
     quantize(a.q + from * a.ldq, a.ldq, count, a.width, depth(a.width), true, q, roundings);
+    // Adds what the zero of queries has more than that of other rows.
+    if (kQueryZero != kZero)
+      for (int64_t i = 0; i < count * depth(a.width); i++) q[i] += kQueryZero - kZero;
     // The unit has a minimum so that -FLT_MAX has weight 0 with any query.
     for (int64_t i = 0; i < count; i++)
       units[i] = std::max(roundings[i].scale * score_unit(a), 1e-36f);
@@ -264,8 +275,8 @@ struct CodeForm : FormBase {
     I s[Rows][kVectors];
     for (auto& row : s)
       for (int j = 0; j < kVectors; j++) row[j] = load(starts + key + j * kLanes);
-    accumulate<CodeDot, Rows>(s, q, padded_depth,
-                              a.packed_k + 8 * padded_width + key * padded_depth, padded_depth);
+    accumulate<QueryDot, Rows>(s, q, padded_depth,
+                               a.packed_k + 8 * padded_width + key * padded_depth, padded_depth);
     for (int j = 0; j < kVectors; j++) {
       const F scale = load(scales + key + j * kLanes);
       for (int i = 0; i < Rows; i++) store(y + i * kKeys + j * kLanes, to_float(s[i][j]) * scale);
@@ -281,7 +292,7 @@ struct CodeForm : FormBase {
         codes[i] = exp2_codes((load(scores + j + i * kLanes) - set1(top)) * set1(unit));
         total = total + codes[i];
       }
-      store_bytes(weights + j, codes);
+      store_unsigned(weights + j, codes);
     }
     std::fill(weights + count, weights + round_up(keys, 4), uint8_t(0));
     return reduce_sum(to_float(total));
@@ -291,22 +302,24 @@ struct CodeForm : FormBase {
 
   template <int Rows>
   static void add_values(const Attention& a, const uint8_t* weights, int64_t from, int64_t out,
-                         int64_t keys, int64_t p, const float* block_factors, float* sums,
-                         int64_t padded_width) {
+                         int64_t keys, int64_t p, const float* totals, const float* block_factors,
+                         float* sums, int64_t padded_width) {
     const auto* scales =
         reinterpret_cast<const float*>(a.packed_v) + from / kKeys * padded_width + p;
     const uint8_t* codes = a.packed_v + 4 * (round_up(a.capacity, kKeys) / kKeys) * padded_width;
     I s[Rows][kVectors];
     for (auto& row : s)
       for (I& x : row) x = zeros();
-    accumulate<PositiveDot, Rows>(s, weights + out, kKeys,
-                              codes + from * padded_width + p * kKeys + out * kPanel,
-                              round_up(keys, 4) - out);
+    accumulate<UnsignedDot, Rows>(s, weights + out, kKeys,
+                                  codes + from * padded_width + p * kKeys + out * kPanel,
+                                  round_up(keys, 4) - out);
     for (int j = 0; j < kVectors; j++) {
       const F scale = load(scales + j * kLanes);
       for (int i = 0; i < Rows; i++) {
         float* to = sums + i * padded_width + p + j * kLanes;
-        store(to, fma(to_float(s[i][j]), set1(block_factors[i]) * scale, load(to)));
+        F sum = to_float(s[i][j]);
+        if constexpr (kValueZero != 0) sum = sum - set1(kValueZero * totals[i]);
+        store(to, fma(sum, set1(block_factors[i]) * scale, load(to)));
       }
     }
   }

@@ -48,7 +48,7 @@ void sum_blocks(const uint8_t* x, const Matrix& w, int16_t* sums) {
   const Plain ones = broadcast_plain(one);
   int64_t b = 0;
   for (; (b + 1) * kBlockInputs <= w.depth(); b++) {
-    const I fours = dot_positive(zeros(), ones, load_codes(x + b * kBlockInputs));
+    const I fours = dot_unsigned(zeros(), ones, load_codes(x + b * kBlockInputs));
     sums[b] = int16_t(reduce_sum(to_float(fours)));
   }
   for (; b < round_up(w.blocks(), 2); b++) sums[b] = int16_t(block_sum(w, x, b));

@@ -50,7 +50,7 @@ struct CodeProducts {
   }
 };
 using CodeDot = CodeProducts<broadcast_four, dot>;
-using PositiveDot = CodeProducts<broadcast_plain, dot_positive>;  // codes of rows are not negative
+using UnsignedDot = CodeProducts<broadcast_unsigned, dot_unsigned>;  // codes of rows are unsigned
 using FewDot = CodeProducts<broadcast_plain, dot_few, Pairs>;     // weights have few bits
 
 // How many bytes ahead a weight is prefetched. Most weights come from the last-level cache, whose
@@ -176,11 +176,11 @@ inline float max_abs(const float* x, int64_t size) {
   return reduce_max(maximum);
 }
 
-// The factor from numbers of magnitude up to `largest` to codes; *scale becomes that from codes
-// back.
-inline float rounding(float largest, float* scale) {
-  *scale = largest / 127;
-  return largest < kMinMagnitude ? 0 : 127 / largest;
+// The factor from numbers of magnitude up to `largest` to codes up to `max_code`; *scale becomes
+// that from codes back.
+inline float rounding(float largest, float* scale, float max_code = 127) {
+  *scale = largest / max_code;
+  return largest < kMinMagnitude ? 0 : max_code / largest;
 }
 
 void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, int64_t depth, bool symmetric,

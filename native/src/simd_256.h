@@ -69,20 +69,20 @@ static inline void store_bytes(uint8_t* p, I q, int n) {
   const int64_t codes = pack_codes(q);
   std::memcpy(p, &codes, n);
 }
-// Interleaves the codes of four vectors, four of each at a time.
-static inline __m256i interleave_fours(const I (&q)[4]) {
-  return _mm256_packs_epi16(_mm256_packs_epi32(q[0].v, q[1].v), _mm256_packs_epi32(q[2].v, q[3].v));
-}
-// Stores the codes of four vectors one after the other.
-static inline void store_bytes(uint8_t* p, const I (&q)[4]) {
+// Stores four vectors of numbers from 0 to 255 one after the other.
+static inline void store_unsigned(uint8_t* p, const I (&q)[4]) {
+  const __m256i fours = _mm256_packus_epi16(_mm256_packs_epi32(q[0].v, q[1].v),
+                                            _mm256_packs_epi32(q[2].v, q[3].v));
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  _mm256_storeu_si256((__m256i*)p, _mm256_permutevar8x32_epi32(interleave_fours(q), order));
+  _mm256_storeu_si256((__m256i*)p, _mm256_permutevar8x32_epi32(fours, order));
 }
 // Stores the codes of four vectors so that those of each lane are adjacent.
 static inline void store_interleaved(uint8_t* p, const I (&q)[4]) {
   const __m256i order = _mm256_broadcastsi128_si256(
       _mm_setr_epi32(0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703));
-  _mm256_storeu_si256((__m256i*)p, _mm256_shuffle_epi8(interleave_fours(q), order));
+  const __m256i fours = _mm256_packs_epi16(_mm256_packs_epi32(q[0].v, q[1].v),
+                                           _mm256_packs_epi32(q[2].v, q[3].v));
+  _mm256_storeu_si256((__m256i*)p, _mm256_shuffle_epi8(fours, order));
 }
 // Four codes of one row, repeated in every lane.
 static inline __m256i repeat_four(const uint8_t* p) {

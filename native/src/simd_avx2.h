@@ -9,6 +9,7 @@ namespace TYNDA_ISA {
 
 constexpr int kFewRows = 6;
 constexpr int kZero = 0;
+constexpr int kQueryZero = 128, kValueZero = 0;  // attention_forms.inl
 
 struct A { __m256i signs, sizes; };  // four codes of one row, repeated in every lane
 struct Plain { __m256i v; };         // the same without sizes
@@ -26,8 +27,11 @@ static inline I dot(I sum, A a, B w) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
 }
 static inline Plain broadcast_plain(const uint8_t* p) { return {repeat_four(p)}; }
-// The same where the codes of the row are not negative.
-static inline I dot_positive(I sum, Plain a, B w) {
+// The same where the codes of the row are unsigned, and those of the weight from -64 to 64: two
+// products of at most 255 * 64 fit into 16 bits.
+using Unsigned = Plain;
+static inline Unsigned broadcast_unsigned(const uint8_t* p) { return broadcast_plain(p); }
+static inline I dot_unsigned(I sum, Unsigned a, B w) {
   const __m256i pairs = _mm256_maddubs_epi16(a.v, w.v);
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
 }

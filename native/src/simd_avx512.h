@@ -7,6 +7,7 @@ namespace TYNDA_ISA {
 
 constexpr int kLanes = 16, kVectors = 2, kTile = 12;
 constexpr int kZero = 128;  // vpdpbusd multiplies unsigned activations
+constexpr int kValueZero = 0;
 
 struct F { __m512 v; };
 struct I { __m512i v; };
@@ -62,19 +63,19 @@ static inline void store_bytes(uint8_t* p, I q, int n) {
     _mm512_mask_cvtepi32_storeu_epi8(p, first(n), q.v);
   }
 }
-// Interleaves the codes of four vectors, four of each at a time.
-static inline __m512i interleave_fours(const I (&q)[4]) {
-  return _mm512_packs_epi16(_mm512_packs_epi32(q[0].v, q[1].v), _mm512_packs_epi32(q[2].v, q[3].v));
-}
-// Stores the codes of four vectors one after the other.
-static inline void store_bytes(uint8_t* p, const I (&q)[4]) {
+// Stores four vectors of numbers from 0 to 255 one after the other.
+static inline void store_unsigned(uint8_t* p, const I (&q)[4]) {
+  const __m512i fours = _mm512_packus_epi16(_mm512_packs_epi32(q[0].v, q[1].v),
+                                            _mm512_packs_epi32(q[2].v, q[3].v));
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, interleave_fours(q)));
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, fours));
 }
 // Stores the codes of four vectors so that those of each lane are adjacent.
 static inline void store_interleaved(uint8_t* p, const I (&q)[4]) {
   const __m512i order = _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);
-  _mm512_storeu_si512(p, _mm512_shuffle_epi8(interleave_fours(q), order));
+  const __m512i fours = _mm512_packs_epi16(_mm512_packs_epi32(q[0].v, q[1].v),
+                                           _mm512_packs_epi32(q[2].v, q[3].v));
+  _mm512_storeu_si512(p, _mm512_shuffle_epi8(fours, order));
 }
 static inline void store_codes(uint8_t* p, I q, int n) {
   store_bytes(p, q + I{_mm512_set1_epi32(kZero)}, n);
@@ -120,6 +121,10 @@ static inline I dot(I sum, A a, B w) {
   return {_mm512_dpbusd_epi32(sum.v, a.v, w.v)};
 #endif
 }
+// Codes of rows are unsigned anyway.
+using Unsigned = A;
+static inline Unsigned broadcast_unsigned(const uint8_t* p) { return broadcast_four(p); }
+static inline I dot_unsigned(I sum, Unsigned a, B w) { return dot(sum, a, w); }
 
 }  // namespace TYNDA_ISA
 }  // namespace tynda

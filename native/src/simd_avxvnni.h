@@ -6,6 +6,7 @@ namespace tynda {
 namespace TYNDA_ISA {
 
 constexpr int kZero = 128;  // vpdpbusd multiplies unsigned activations
+constexpr int kValueZero = 0;
 
 struct A { __m256i v; };  // four codes of one row, repeated in every lane
 
@@ -31,6 +32,10 @@ static inline I start_sum(int32_t x) { return {_mm256_set1_epi32(x)}; }  // the 
 static inline I add_scaled(I total, I sum, int32_t, I steps) {
   return {_mm256_add_epi32(total.v, _mm256_madd_epi16(sum.v, steps.v))};
 }
+// Codes of rows are unsigned anyway.
+using Unsigned = A;
+static inline Unsigned broadcast_unsigned(const uint8_t* p) { return broadcast_four(p); }
+static inline I dot_unsigned(I sum, Unsigned a, B w) { return dot(sum, a, w); }
 
 }  // namespace TYNDA_ISA
 }  // namespace tynda

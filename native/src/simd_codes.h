@@ -8,11 +8,11 @@ using Plain = A;
 using Pairs = I;
 
 constexpr int kFewRows = kTile / 2;
+constexpr int kQueryZero = kZero;  // attention_forms.inl
 
 // How many times the sum of four products with codes of so many bits has room in 16 bits.
 constexpr int run_of(int bits) { return 32 >> bits; }
 static inline Plain broadcast_plain(const uint8_t* p) { return broadcast_four(p); }
-static inline I dot_positive(I sum, Plain a, B w) { return dot(sum, a, w); }
 static inline Pairs dot_few(Pairs sum, Plain a, B w) { return dot(sum, a, w); }
 
 }  // namespace TYNDA_ISA

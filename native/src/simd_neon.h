@@ -7,6 +7,8 @@ namespace TYNDA_ISA {
 
 constexpr int kLanes = 4, kVectors = 2, kTile = 12;
 constexpr int kZero = 0;
+// Products of unsigned with signed codes are not part of Armv8.2: values get an offset.
+constexpr int kValueZero = 64;
 
 struct F { float32x4_t v; };
 struct I { int32x4_t v; };
@@ -63,8 +65,8 @@ static inline void store_bytes(uint8_t* p, I q, int n) {
   const uint32_t four = vget_lane_u32(vreinterpret_u32_s8(codes), 0);
   std::memcpy(p, &four, n);
 }
-// Stores the codes of four vectors one after the other.
-static inline void store_bytes(uint8_t* p, const I (&q)[4]) {
+// Stores four vectors of numbers from 0 to 255 one after the other.
+static inline void store_unsigned(uint8_t* p, const I (&q)[4]) {
   const int16x8_t words = vcombine_s16(vmovn_s32(q[0].v), vmovn_s32(q[1].v));
   const int16x8_t more = vcombine_s16(vmovn_s32(q[2].v), vmovn_s32(q[3].v));
   vst1q_s8((int8_t*)p, vcombine_s8(vmovn_s16(words), vmovn_s16(more)));
@@ -111,6 +113,15 @@ static inline I add_scaled(I total, I sum, int32_t x, I steps) {
   return {vmlal_n_s16(part, vshrn_n_s32(steps.v, 16), int16_t(x / 65536))};
 }
 static inline I dot(I sum, A a, B w) { return {vdotq_s32(sum.v, a.v, w.v)}; }
+// The same where all codes are unsigned.
+struct Unsigned { uint8x16_t v; };
+static inline Unsigned broadcast_unsigned(const uint8_t* p) {
+  return {vreinterpretq_u8_s8(broadcast_four(p).v)};
+}
+static inline I dot_unsigned(I sum, Unsigned a, B w) {
+  const uint32x4_t before = vreinterpretq_u32_s32(sum.v);
+  return {vreinterpretq_s32_u32(vdotq_u32(before, a.v, vreinterpretq_u8_s8(w.v)))};
+}
 
 }  // namespace TYNDA_ISA
 }  // namespace tynda

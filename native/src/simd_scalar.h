@@ -6,6 +6,7 @@ namespace TYNDA_ISA {
 
 constexpr int kLanes = 4, kVectors = 2, kTile = 4;
 constexpr int kZero = 0;
+constexpr int kValueZero = 0;
 
 typedef float Floats4 __attribute__((vector_size(16)));
 typedef int32_t Words __attribute__((vector_size(16)));
@@ -77,8 +78,8 @@ static inline I times(I a, int32_t b) { return {a.v * b}; }
 static inline void store_bytes(uint8_t* p, I q, int n) {
   for (int i = 0; i < n; i++) p[i] = uint8_t(q.v[i]);
 }
-// Stores the codes of four vectors one after the other.
-static inline void store_bytes(uint8_t* p, const I (&q)[4]) {
+// Stores four vectors of numbers from 0 to 255 one after the other.
+static inline void store_unsigned(uint8_t* p, const I (&q)[4]) {
   for (int i = 0; i < 4; i++) store_bytes(p + i * kLanes, q[i], kLanes);
 }
 // Stores the codes of four vectors so that those of each lane are adjacent.
@@ -133,6 +134,16 @@ static inline I dot(I sum, A a, B w) {
   const Words pairs = Words(a.odd * w.odd + a.even * w.even);
   return {sum.v + ((pairs << 16) >> 16) + (pairs >> 16)};
 }
+// The same where the codes of the row are unsigned, and those of the weight from -64 to 64: two
+// products of at most 255 * 64 fit into 16 bits.
+using Unsigned = A;
+static inline Unsigned broadcast_unsigned(const uint8_t* p) {
+  int32_t codes;
+  std::memcpy(&codes, p, 4);
+  const Halves pairs = Halves(Words{codes, codes, codes, codes});
+  return {pairs & 0xff, (pairs >> 8) & 0xff};
+}
+static inline I dot_unsigned(I sum, Unsigned a, B w) { return dot(sum, a, w); }
 
 }  // namespace TYNDA_ISA
 }  // namespace tynda

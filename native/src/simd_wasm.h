@@ -11,6 +11,7 @@ namespace TYNDA_ISA {
 
 constexpr int kLanes = 4, kVectors = 2, kTile = 4;
 constexpr int kZero = 0;
+constexpr int kValueZero = 0;
 
 struct F { v128_t v; };
 struct I { v128_t v; };
@@ -85,15 +86,15 @@ static inline void store_bytes(uint8_t* p, I q, int n) {
     for (int i = 0; i < n; i++) p[i] = uint8_t(four >> 8 * i);
   }
 }
-// The codes of four vectors one after the other.
-static inline v128_t joined(const I (&q)[4]) {
-  return wasm_i8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(q[0].v, q[1].v),
-                                 wasm_i16x8_narrow_i32x4(q[2].v, q[3].v));
+// Stores four vectors of numbers from 0 to 255 one after the other.
+static inline void store_unsigned(uint8_t* p, const I (&q)[4]) {
+  wasm_v128_store(p, wasm_u8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(q[0].v, q[1].v),
+                                             wasm_i16x8_narrow_i32x4(q[2].v, q[3].v)));
 }
-static inline void store_bytes(uint8_t* p, const I (&q)[4]) { wasm_v128_store(p, joined(q)); }
 // Stores the codes of four vectors so that those of each lane are adjacent.
 static inline void store_interleaved(uint8_t* p, const I (&q)[4]) {
-  const v128_t all = joined(q);
+  const v128_t all = wasm_i8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(q[0].v, q[1].v),
+                                             wasm_i16x8_narrow_i32x4(q[2].v, q[3].v));
   wasm_v128_store(p, wasm_i8x16_shuffle(all, all, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11,
                                         15));
 }
@@ -139,6 +140,14 @@ static inline I dot(I sum, A a, B w) {
                                       wasm_i16x8_mul(a.even, even_codes(w.v)));
   return {wasm_i32x4_add(sum.v, wasm_i32x4_extadd_pairwise_i16x8(pairs))};
 }
+// The same where the codes of the row are unsigned, and those of the weight from -64 to 64: two
+// products of at most 255 * 64 fit into 16 bits.
+using Unsigned = A;
+static inline Unsigned broadcast_unsigned(const uint8_t* p) {
+  const v128_t codes = wasm_v128_load32_splat(p);
+  return {wasm_v128_and(codes, wasm_i16x8_splat(0xff)), wasm_u16x8_shr(codes, 8)};
+}
+static inline I dot_unsigned(I sum, Unsigned a, B w) { return dot(sum, a, w); }
 
 }  // namespace TYNDA_ISA
 }  // namespace tynda

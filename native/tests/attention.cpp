@@ -15,10 +15,10 @@ struct Case {
   Attention a;
 };
 
-// Replaces rows (step 1) or columns by their values after rounding to 8 bits.
-void round_to_codes(Floats& x, int64_t start, int64_t count, int64_t step) {
+// Replaces rows (step 1) or columns by their values after rounding to codes.
+void round_to_codes(Floats& x, int64_t start, int64_t count, int64_t step, float max_code = 64) {
   std::vector<int8_t> codes(count);
-  const float scale = quantize_row(x.begin() + start, count, step, codes.data());
+  const float scale = quantize_row(x.begin() + start, count, step, codes.data(), max_code);
   for (int64_t i = 0; i < count; i++) x[start + i * step] = scale * float(codes[i]);
 }
 
@@ -65,7 +65,7 @@ void attend(const Case& c, const Kernels& kernels, Floats& q, Floats& k, Floats&
     for (int64_t i = 0; i < a.v_width; i++)
       largest = std::max(largest, std::fabs(v[j * a.ldv + i]));
   if (integer) {
-    for (int64_t i = 0; i < a.queries; i++) round_to_codes(q, i * a.ldq, a.width, 1);
+    for (int64_t i = 0; i < a.queries; i++) round_to_codes(q, i * a.ldq, a.width, 1, 127);
     for (int64_t j = 0; j < packed_keys; j++) round_to_codes(k, j * a.ldk, a.width, 1);
     for (int64_t from = 0; from < packed_keys; from += kBlock)
       for (int64_t i = 0; i < a.v_width; i++)
@@ -90,7 +90,7 @@ void attend(const Case& c, const Kernels& kernels, Floats& q, Floats& k, Floats&
       const double own = integer ? *std::max_element(row + from, row + end) : top;
       for (int64_t j = from; j < end; j++) {
         double weight = std::exp(row[j] - own);
-        if (integer) weight = std::nearbyint(127 * weight) / 127;
+        if (integer) weight = std::nearbyint(255 * weight) / 255;
         weight *= std::exp(own - top);
         total += weight;
         for (int64_t d = 0; d < a.v_width; d++) sums[d] += weight * v[j * a.ldv + d];
@@ -110,7 +110,7 @@ void attend(const Case& c, const Kernels& kernels, Floats& q, Floats& k, Floats&
 void weigh(const Case& c, const Kernels& kernels, Floats& q, Floats& k, int64_t columns) {
   const Attention& a = c.a;
   if (c.integer && c.packed) {  // what is not packed is taken as it is
-    for (int64_t i = 0; i < a.queries; i++) round_to_codes(q, i * a.ldq, a.width, 1);
+    for (int64_t i = 0; i < a.queries; i++) round_to_codes(q, i * a.ldq, a.width, 1, 127);
     for (int64_t j = 0; j < a.keys; j++) round_to_codes(k, j * a.ldk, a.width, 1);
   }
   double size = 0;

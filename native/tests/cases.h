@@ -32,13 +32,14 @@ inline double activated(double x, Activation kind) {
   }
 }
 // Codes without their zero, and the scale.
-inline float quantize_row(const float* x, int64_t k, int64_t step, int8_t* codes) {
+inline float quantize_row(const float* x, int64_t k, int64_t step, int8_t* codes,
+                          float max_code = 127) {
   float max_abs = 0;
   for (int64_t i = 0; i < k; i++) max_abs = std::max(max_abs, std::fabs(x[i * step]));
-  const float factor = 127 / max_abs;
+  const float factor = max_code / max_abs;
   for (int64_t i = 0; i < k; i++)
     codes[i] = std::isinf(factor) ? 0 : int8_t(std::nearbyint(x[i * step] * factor));
-  return max_abs / 127;
+  return max_abs / max_code;
 }
 
 // The same with a zero point, between a row's minimum and maximum.

@@ -2,7 +2,8 @@
 
 Queries and keys have a scale for each row, as in a product with a weight. Values have a scale for
 each channel and block of keys; the attention weights, from 0 to 1, have one for each query and
-block. The results of the blocks are combined in float32 (Milakov & Gimelshein 2018), so that small
+block, and 255 steps: their rounding costs most, since few of them are large. Keys and values have
+codes up to 64, so that two products with 8 unsigned bits fit into 16 (AVX2's ``vpmaddubsw``). The results of the blocks are combined in float32 (Milakov & Gimelshein 2018), so that small
 weights are only rounded to zero relative to the maximum of their own block. The method is similar
 to Zhang et al. 2025, "SageAttention", which computes the second product in 16 bits.
 """
@@ -25,6 +26,10 @@ KEYS_PER_BLOCK = 256
 MIN_QUERIES = 16
 """With fewer queries, attention is computed in float32, since products in 8 bits save no time,
 unless the keys were quantised once for many calls (``pack_keys``)."""
+_MAX_CODE = 64
+"""Maximum of the codes of keys and values."""
+_MAX_WEIGHT = 255
+"""Code of the largest weight of a query in a block."""
 _MASKED = np.finfo(np.float64).min
 
 
@@ -68,7 +73,7 @@ def _head(
 ) -> Floats:
     """Compute one head: ``[queries, width]``, ``[keys, width]`` and ``[keys, v_width]``."""
     q_codes, q_scale = quantize_rows(q)
-    k_codes, k_scale = quantize_rows(k)
+    k_codes, k_scale = quantize_rows(k, max_code=_MAX_CODE)
     products = q_codes.astype(np.float64) @ k_codes.astype(np.float64).T
     scores = products * np.outer(q_scale, k_scale) / np.sqrt(q.shape[1]) + log_counts
     scores = np.where(visible, scores, _MASKED)
@@ -76,8 +81,8 @@ def _head(
     for start in range(0, len(k), KEYS_PER_BLOCK):
         block = slice(start, start + KEYS_PER_BLOCK)
         top = scores[:, block].max(1, keepdims=True)
-        weights = np.rint(127 * np.exp(scores[:, block] - top)) * (top > _MASKED)
-        v_codes, v_scale = quantize_rows(np.ascontiguousarray(v[block].T))
+        weights = np.rint(_MAX_WEIGHT * np.exp(scores[:, block] - top)) * (top > _MASKED)
+        v_codes, v_scale = quantize_rows(np.ascontiguousarray(v[block].T), max_code=_MAX_CODE)
         tops.append(top)
         totals.append(weights.sum(1, keepdims=True))
         sums.append(weights @ v_codes.T.astype(np.float64) * v_scale)

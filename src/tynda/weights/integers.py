@@ -21,16 +21,17 @@ __all__ = ["float16_scale", "quantize_activations", "quantize_rows"]
 
 Floats = NDArray[np.float32]
 
-_MAX_CODE = np.float32(127)
 # The quotient of 127 and a smaller size would be infinite.
 _MIN_SIZE = np.float32(4e-37)
 
 
-def quantize_rows(x: Floats, scale_dtype: Any = np.float32) -> tuple[NDArray[np.int8], Any]:
+def quantize_rows(
+    x: Floats, scale_dtype: Any = np.float32, max_code: int = 127
+) -> tuple[NDArray[np.int8], Any]:
     """Return codes (int8 ``[..., n]``) and scales (``scale_dtype [...]``) of rows ``x [..., n]``.
 
-    A row's scale is its maximum absolute value over 127. Codes are rounded to nearest, ties to
-    even.
+    A row's scale is its maximum absolute value over ``max_code``. Codes are rounded to nearest,
+    ties to even.
 
     With ``np.float32``, for computation, a row whose maximum is below 4e-37 is rounded to zeros.
     With ``np.float16``, for stored weights, the scale is at least `MIN_SCALE`, and codes are
@@ -39,14 +40,15 @@ def quantize_rows(x: Floats, scale_dtype: Any = np.float32) -> tuple[NDArray[np.
     largest: Floats = np.abs(x).max(-1, initial=0)
     scale: Any
     if scale_dtype == np.float16:
-        scale = float16_scale(largest / 127)
+        scale = float16_scale(largest / max_code)
         scaled = x / scale[..., None].astype(np.float32)
     else:
         # The kernels multiply by this factor; division by the scale would round differently.
-        factor = _factor(largest)
-        scale = largest / _MAX_CODE
+        factor = _factor(largest, max_code)
+        scale = largest / np.float32(max_code)
         scaled = x * factor[..., None]
-    np.clip(np.rint(scaled, out=scaled), -127, 127, out=scaled)  # In place, to save memory.
+    # In place, to save memory.
+    np.clip(np.rint(scaled, out=scaled), -max_code, max_code, out=scaled)
     return scaled.astype(np.int8), scale
 
 
@@ -59,18 +61,18 @@ def quantize_activations(x: Floats) -> tuple[NDArray[np.int8], Floats, Floats]:
     """
     # Halves, because the difference of two large numbers would be infinite.
     high, low = x.max(-1, initial=0) / np.float32(2), x.min(-1, initial=0) / np.float32(2)
-    factor = _factor(high - low)
+    factor = _factor(high - low, 127)
     zero: Floats = -np.rint((high + low) * factor)
     codes = x * factor[..., None]
     codes += zero[..., None]
     np.clip(np.rint(codes, out=codes), -127, 127, out=codes)  # In place, to save memory.
-    return codes.astype(np.int8), (high - low) / _MAX_CODE, zero
+    return codes.astype(np.int8), (high - low) / np.float32(127), zero
 
 
-def _factor(size: Floats) -> Floats:
+def _factor(size: Floats, max_code: int) -> Floats:
     """Return the factor from numbers of at most ``size`` to codes, 0 where they are too small."""
     with np.errstate(divide="ignore", over="ignore"):
-        return np.where(size < _MIN_SIZE, np.float32(0), _MAX_CODE / size)
+        return np.where(size < _MIN_SIZE, np.float32(0), np.float32(max_code) / size)
 
 
 def float16_scale(scale: NDArray[Any]) -> NDArray[np.float16]:
