@@ -40,6 +40,8 @@ Program = Callable[..., Any]
 
 # A model file may come from anywhere, so that no number in it may request gigabytes.
 _MAX_SETTING = 1 << 16
+# The number of frames whose sines and cosines those of all others are products of.
+_FRAMES = 40
 
 
 @dataclass(frozen=True)
@@ -248,8 +250,11 @@ def sinusoids(count: int, channels: int) -> NDArray[np.float32]:
     section 3.5, in the order of Whisper). ``channels`` must be even and at least 4.
     """
     waves = np.exp(-np.log(10000.0) / (channels // 2 - 1) * np.arange(channels // 2))
-    angles = np.arange(count)[:, None] * waves
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+    # A sum of angles is a product of complex numbers, which takes a tenth of a sine's time.
+    fine = np.exp(1j * np.arange(_FRAMES)[:, None] * waves)
+    coarse = np.exp(1j * np.arange(0, count, _FRAMES)[:, None] * waves)
+    turns = (coarse[:, None] * fine).reshape(-1, len(waves))[:count]
+    return np.concatenate([turns.imag, turns.real], axis=1, dtype=np.float32, casting="same_kind")
 
 
 def check_sizes(config: Any, front: FrontEnd, symbols: int) -> None:
