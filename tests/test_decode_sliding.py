@@ -12,9 +12,10 @@ from helpers import gather, noise, tone
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import sliding
 from tynda.heads.seq2seq.align import WordTiming, align, dynamic_time_warping
+from tynda.heads.seq2seq.choices import RandomSource
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.prompt import PromptHistory, warn_of_cuts
-from tynda.heads.seq2seq.search import DecodingResult, RandomSource, decode
+from tynda.heads.seq2seq.search import DecodingResult, decode
 from tynda.heads.seq2seq.words import TimedSegment, fit_to_segment, merge_punctuations
 from tynda.ops.tree import leaves
 from whisper_peer import features, pair, same_as_openai, same_dice  # noqa: F401 (a fixture)

@@ -15,6 +15,7 @@ from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import programs
 from tynda.heads.seq2seq import search as decoding
+from tynda.heads.seq2seq.choices import RandomSource, Sampler
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import Rules
 from tynda.score import score
@@ -162,6 +163,35 @@ def test_one_language_cannot_be_detected():
         decoding.detect_language(network, hear(network, mel(network.config, 1)))
 
 
+@pytest.mark.parametrize(("changes", "ends"), [({}, 5), ({"best_of": 2}, 10)])
+def test_windows_that_have_ended_leave_a_batch(changes, ends, monkeypatch):
+    _, network = pair(ends=ends)
+    features = mel(network.config, 8)
+    options = replace(Options(beam_size=None, max_new_tokens=60), **changes)
+    temperature = 0.7 if changes else 0.0
+    left = []
+    keep = decoding.Decoder.keep
+
+    def recorded(self, windows, rows):
+        left.append((len(windows), len(rows)))
+        keep(self, windows, rows)
+
+    def decode(features, source=None):
+        heard, languages = hear(network, features), ["en"] * len(features)
+        return decoding.decode(
+            network, heard, options, languages, temperature=temperature, random=source
+        )
+
+    monkeypatch.setattr(decoding.Decoder, "keep", recorded)
+    together = decode(features)
+    assert left
+    assert all(rows == windows * options.best_of if changes else True for windows, rows in left)
+    monkeypatch.setattr(Sampler, "going", lambda self, texts, rows: range(len(features)))
+    assert [x.tokens for x in decode(features)] == [x.tokens for x in together]
+    assert [x.avg_logprob for x in decode(features)] == [x.avg_logprob for x in together]
+    assert len({len(x.tokens) for x in together}) > 2
+
+
 def test_an_unknown_language_is_refused():
     _, network = pair()
     with pytest.raises(TyndaError, match=r"'tlh'.*en, zh"):
@@ -180,7 +210,7 @@ def test_a_batch_gives_each_window_what_it_gets_alone():
 
 
 def test_draws_follow_the_softmax():
-    draws = decoding._Sampler(0.5, decoding.RandomSource(1), eot=99)
+    draws = Sampler(0.5, RandomSource(1), eot=99)
     logs = np.log(np.array([[0.1, 0.2, 0.7]], np.float32))
     counts = np.zeros(3)
     for _ in range(4000):

@@ -24,10 +24,10 @@ from tynda.compile.engine import open_engine
 from tynda.errors import TyndaError
 from tynda.heads import head_of
 from tynda.heads.base import pad_tokens
+from tynda.heads.seq2seq.choices import RandomSource
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import (
     Network,
-    RandomSource,
     decode,
     spoken_languages,
     start_tokens,

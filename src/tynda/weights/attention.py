@@ -2,10 +2,11 @@
 
 Queries and keys have a scale for each row, as in a product with a weight. Values have a scale for
 each channel and block of keys; the attention weights, from 0 to 1, have one for each query and
-block, and 255 steps: their rounding costs most, since few of them are large. Keys and values have
-codes up to 64, so that two products with 8 unsigned bits fit into 16 (AVX2's ``vpmaddubsw``). The results of the blocks are combined in float32 (Milakov & Gimelshein 2018), so that small
-weights are only rounded to zero relative to the maximum of their own block. The method is similar
-to Zhang et al. 2025, "SageAttention", which computes the second product in 16 bits.
+block, and 255 steps: their rounding costs most. Keys and values have codes up to 64, so that two
+products with 8 unsigned bits fit into 16 (AVX2's ``vpmaddubsw``). The results of the blocks are
+combined in float32 (Milakov & Gimelshein 2018), so that small weights are only rounded to zero
+relative to the maximum of their own block. The method is similar to Zhang et al. 2025,
+"SageAttention", which computes the second product in 16 bits.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.heads.seq2seq.choices import RandomSource
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.prompt import PromptHistory
 from tynda.heads.seq2seq.search import (
     DecodingResult,
     Network,
-    RandomSource,
     decode,
     likeliest_languages,
 )

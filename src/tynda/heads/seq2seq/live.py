@@ -12,11 +12,11 @@ from tynda.heads.base import LiveDecoder, LiveWord
 from tynda.heads.seq2seq import pieces
 from tynda.heads.seq2seq.activity import without_repetitions
 from tynda.heads.seq2seq.align import align
+from tynda.heads.seq2seq.choices import RandomSource
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import (
     DecodingResult,
     Network,
-    RandomSource,
     decode,
     likeliest_languages,
 )

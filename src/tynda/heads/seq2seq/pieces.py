@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from tynda.compile.runs import Work
 from tynda.errors import TyndaError
 from tynda.heads import base
+from tynda.heads.seq2seq.choices import RandomSource
 from tynda.heads.seq2seq.options import Options
-from tynda.heads.seq2seq.search import DecodingResult, Network, RandomSource, decode
+from tynda.heads.seq2seq.search import DecodingResult, Network, decode
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tynda.compile.engine import Engine
 from tynda.errors import TyndaError
 from tynda.heads.seq2seq import programs
+from tynda.heads.seq2seq.choices import BeamSearch, RandomSource, Sampler
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.rules import Rules, log_softmax
 from tynda.models.base import CrossKV, Family, KVCache, MergedFrames
@@ -28,7 +29,6 @@ __all__ = [
     "Decoder",
     "DecodingResult",
     "Network",
-    "RandomSource",
     "compression_ratio",
     "decode",
     "detect_language",
@@ -81,18 +81,6 @@ class DecodingResult:
         }
         confidence = float(np.exp(self.avg_logprob))
         return Segment(start, end, text, list(words), confidence, details={**common, **details})
-
-
-class RandomSource:
-    """The random numbers with which the tokens of a recording are sampled above temperature 0."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    @cached_property
-    def generator(self) -> np.random.Generator:
-        """The generator, created on first use, since importing NumPy's generators is slow."""
-        return np.random.default_rng(self._seed)
 
 
 def compression_ratio(text: str) -> float:
@@ -233,11 +221,13 @@ def decode(
     texts: list[list[int]] = [[] for _ in logits]
     rules = Rules(network.tokenizer, network.config.vocab, options)
     search = (
-        _BeamSearch(beams, options.patience, tokenizer.eot)
+        BeamSearch(beams, options.patience, tokenizer.eot)
         if beams
-        else _Sampler(temperature, random or RandomSource(options.seed), tokenizer.eot)
+        else Sampler(temperature, random or RandomSource(options.seed), tokenizer.eot)
     )
     sums = np.zeros(len(texts), np.float32)
+    found: dict[int, list[tuple[list[int], float]]] = {}
+    windows = list(range(len(prompts)))  # those of the rows: the others have ended
     # The last token does not run through the decoder, so that it may exceed the context by one.
     count = min(max_tokens, network.config.context - prompt_length + 1)
     log_probs = network.log_probs(logits)
@@ -247,12 +237,22 @@ def decode(
         texts = [[*texts[s], t] for s, t in zip(sources, tokens, strict=True)]
         if done or step + 1 == count:
             break
+        going = search.going(texts, rows_per_window)
+        if 2 * len(going) <= len(windows):  # copying their keys and values pays
+            found |= zip(windows, search.finish(texts, sums, rows_per_window), strict=True)
+            rows = [w * rows_per_window + i for w in going for i in range(rows_per_window)]
+            windows, texts = [windows[w] for w in going], [texts[row] for row in rows]
+            tokens, sums = [tokens[row] for row in rows], sums[rows]
+            sources = list(range(len(rows)))
+            decoder.keep(going, rows)
+            log_probs = network.log_probs(logits[rows])
         logits = decoder.step([[t] for t in tokens], sources)
 
-    windows = []
-    for i, candidates in enumerate(search.finish(texts, sums, rows_per_window)):
+    found |= zip(windows, search.finish(texts, sums, rows_per_window), strict=True)
+    results = []
+    for i, candidates in sorted(found.items()):
         best, total = max(candidates, key=lambda c: c[1] / _penalty(len(c[0]), options))
-        windows.append(
+        results.append(
             DecodingResult(
                 best,
                 tokenizer.decode(best).strip(),
@@ -262,7 +262,7 @@ def decode(
                 temperature,
             )
         )
-    return windows
+    return results
 
 
 def _penalty(length: int, options: Options) -> float:
@@ -340,109 +340,12 @@ class Decoder:
         if count > 1:
             self._reorder(np.repeat(np.arange(len(self._starts)), count))
 
+    def keep(self, windows: Sequence[int], rows: Sequence[int]) -> None:
+        """Go on with these windows alone, of which there are these rows."""
+        self._cross = self._network.select(self._cross, np.array(windows))
+        self._reorder(np.array(rows))
+
     def _reorder(self, rows: NDArray[np.int64]) -> None:
         self._cache = self._network.select(self._cache, rows)
         self._starts = self._starts[rows]
         self._run = None  # It has the former cache.
-
-
-class _Sampler:
-    """Greedy search at temperature 0, else sampling; rows do not depend on each other."""
-
-    def __init__(self, temperature: float, random: RandomSource, eot: int) -> None:
-        self._temperature, self._random, self._eot = temperature, random, eot
-
-    def choose(
-        self, log_probs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
-    ) -> tuple[list[int], list[int], bool]:
-        """Select the next tokens by ``log_probs [rows, vocab]``.
-
-        Adds the log-probabilities of these tokens to ``sums [rows]`` in place. Returns the index of
-        the row that each new row continues, its token, and whether all rows have ended.
-        """
-        tokens = []
-        for i, (row, text) in enumerate(zip(log_probs, texts, strict=True)):
-            if text and text[-1] == self._eot:
-                tokens.append(self._eot)
-                continue
-            token = int(np.argmax(self._with_gumbel_noise(row)))
-            sums[i] += row[token]
-            tokens.append(token)
-        return list(range(len(texts))), tokens, all(t == self._eot for t in tokens)
-
-    def _with_gumbel_noise(self, row: Floats) -> Floats:
-        """Add Gumbel noise: the argmax is then a sample of the softmax (Gumbel 1954)."""
-        if self._temperature == 0:
-            return row
-        noise = self._random.generator.gumbel(size=len(row)).astype(np.float32)
-        # Nearly 0 is as good as 0, and must not overflow.
-        return row / np.float32(max(self._temperature, 1e-3)) + noise
-
-    def finish(
-        self, texts: list[list[int]], sums: Floats, rows_per_window: int
-    ) -> list[list[tuple[list[int], float]]]:
-        """Return the candidates of each window: texts with their sums of log-probabilities."""
-        rows = [
-            (text[: text.index(self._eot)] if self._eot in text else text, float(total))
-            for text, total in zip(texts, sums, strict=True)
-        ]
-        return [rows[i : i + rows_per_window] for i in range(0, len(rows), rows_per_window)]
-
-
-class _BeamSearch:
-    """Beam search with ``size`` beams for each window."""
-
-    def __init__(self, size: int, patience: float, eot: int) -> None:
-        self._size, self._eot = size, eot
-        self._max_finished = max(1, round(size * patience))
-        self._finished: list[dict[tuple[int, ...], float]] = []
-
-    def choose(
-        self, log_probs: Floats, sums: Floats, texts: Sequence[Sequence[int]]
-    ) -> tuple[list[int], list[int], bool]:
-        """Select the best continuations by ``log_probs [rows, vocab]``.
-
-        ``sums [rows]`` is updated to the new rows in place. Returns the index of the row that each
-        new row continues, its token, and whether the search has ended.
-        """
-        size = self._size
-        if not self._finished:
-            self._finished = [{} for _ in range(len(texts) // size)]
-        sources, tokens, new_sums = [], [], []
-        for item, finished in enumerate(self._finished):
-            # Rows may have the same text, as all have at first: each continuation counts once.
-            candidates: dict[tuple[int, ...], tuple[float, int]] = {}
-            for row in range(item * size, (item + 1) * size):
-                best = np.argpartition(-log_probs[row], size)[: size + 1]
-                for token in best[np.argsort(-log_probs[row][best], kind="stable")]:
-                    key = (*texts[row], int(token))
-                    candidates[key] = float(sums[row] + log_probs[row][token]), row
-            retained, ended = 0, []
-            for key, (total, row) in sorted(candidates.items(), key=lambda c: -c[1][0]):
-                if key[-1] == self._eot:
-                    ended.append((key[:-1], total))
-                    continue
-                sources.append(row)
-                tokens.append(key[-1])
-                new_sums.append(total)
-                retained += 1
-                if retained == size:
-                    break
-            for text, total in ended[: self._max_finished - len(finished)]:
-                finished[text] = total
-        sums[:] = new_sums
-        return sources, tokens, all(len(f) >= self._max_finished for f in self._finished)
-
-    def finish(
-        self, texts: list[list[int]], sums: Floats, rows_per_window: int
-    ) -> list[list[tuple[list[int], float]]]:
-        """Return the candidates of each window; unfinished texts replace missing finished ones."""
-        result = []
-        for item, finished in enumerate(self._finished):
-            rows = range(item * rows_per_window, (item + 1) * rows_per_window)
-            for row in sorted(rows, key=lambda r: -sums[r]):
-                if len(finished) >= rows_per_window:
-                    break
-                finished[tuple(texts[row])] = float(sums[row])
-            result.append([(list(text), total) for text, total in finished.items()])
-        return result

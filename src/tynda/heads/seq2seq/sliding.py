@@ -25,6 +25,7 @@ from tynda.heads.seq2seq.activity import (
     cut_repetitions,
 )
 from tynda.heads.seq2seq.align import align
+from tynda.heads.seq2seq.choices import RandomSource
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.prompt import PromptHistory
 from tynda.heads.seq2seq.recording import Recording
@@ -32,7 +33,6 @@ from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME
 from tynda.heads.seq2seq.search import (
     DecodingResult,
     Network,
-    RandomSource,
     decode,
     likeliest_languages,
 )
