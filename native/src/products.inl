@@ -49,8 +49,29 @@ struct CodeProducts {
     }
   }
 };
+#if TYNDA_TWO_STEPS
+// The same, but eight codes of a row are loaded at a time, where there are as many.
+template <class OneStep, auto First, auto Last>
+struct TwoSteps : OneStep {
+  template <int Rows>
+  TYNDA_INLINE static void two_steps(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
+                                     const uint8_t* w) {
+    B b[2 * kVectors];
+    for (int j = 0; j < 2 * kVectors; j++) b[j] = load_codes(w + 4 * j * kLanes);
+    for (int i = 0; i < Rows; i++) {
+      const Eight a = load_eight(x + i * ldx);
+      for (int j = 0; j < kVectors; j++) sums[i][j] = First(sums[i][j], a, b[j]);
+      for (int j = 0; j < kVectors; j++) sums[i][j] = Last(sums[i][j], a, b[kVectors + j]);
+    }
+  }
+};
+using CodeDot = TwoSteps<CodeProducts<broadcast_four, dot>, dot_four<0>, dot_four<1>>;
+using UnsignedDot = TwoSteps<CodeProducts<broadcast_unsigned, dot_unsigned>, dot_unsigned_four<0>,
+                             dot_unsigned_four<1>>;  // codes of rows are unsigned
+#else
 using CodeDot = CodeProducts<broadcast_four, dot>;
 using UnsignedDot = CodeProducts<broadcast_unsigned, dot_unsigned>;  // codes of rows are unsigned
+#endif
 using FewDot = CodeProducts<broadcast_plain, dot_few, Pairs>;     // weights have few bits
 
 // How many bytes ahead a weight is prefetched. Most weights come from the last-level cache, whose
@@ -63,7 +84,16 @@ TYNDA_INLINE void accumulate(typename Kind::Sum (&sums)[Rows][kVectors],
                              const typename Kind::Code* x, int64_t ldx,
                              const typename Kind::Code* w, int64_t depth) {
   constexpr int kBytes = Kind::kDepth * kPanel * int(sizeof(typename Kind::Code));
-  for (int64_t k = 0; k < depth; k += Kind::kDepth) {
+  int64_t k = 0;
+#if TYNDA_TWO_STEPS
+  if constexpr (std::is_same_v<Kind, CodeDot> || std::is_same_v<Kind, UnsignedDot>)
+    for (; k + 8 <= depth; k += 8) {
+      const auto* const now = w + k * kPanel;
+      for (int i = 0; i < 2 * kBytes; i += kAlign) __builtin_prefetch(now + kPrefetchBytes + i);
+      Kind::template two_steps<Rows>(sums, x + k, ldx, now);
+    }
+#endif
+  for (; k < depth; k += Kind::kDepth) {
     const auto* const now = w + k * kPanel;
     for (int i = 0; i < kBytes; i += kAlign)
       __builtin_prefetch(reinterpret_cast<const char*>(now) + kPrefetchBytes + i);

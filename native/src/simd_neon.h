@@ -2,6 +2,8 @@
 #pragma once
 #include <arm_neon.h>
 
+#define TYNDA_TWO_STEPS 1  // products.inl
+
 namespace tynda {
 namespace TYNDA_ISA {
 
@@ -121,6 +123,22 @@ static inline Unsigned broadcast_unsigned(const uint8_t* p) {
 static inline I dot_unsigned(I sum, Unsigned a, B w) {
   const uint32x4_t before = vreinterpretq_u32_s32(sum.v);
   return {vreinterpretq_s32_u32(vdotq_u32(before, a.v, vreinterpretq_u8_s8(w.v)))};
+}
+
+// Eight codes of one row. An instruction multiplies by four of them, wherever they are in the
+// register, so that they need not be repeated in every lane.
+struct Eight { int8x8_t v; };
+static inline Eight load_eight(const uint8_t* p) { return {vld1_s8((const int8_t*)p)}; }
+// Adds the products with the first (Four = 0) or the last (1) four of them.
+template <int Four>
+static inline I dot_four(I sum, Eight a, B w) {
+  return {vdotq_lane_s32(sum.v, w.v, a.v, Four)};
+}
+template <int Four>
+static inline I dot_unsigned_four(I sum, Eight a, B w) {
+  const uint32x4_t before = vreinterpretq_u32_s32(sum.v);
+  const uint8x16_t codes = vreinterpretq_u8_s8(w.v);
+  return {vreinterpretq_s32_u32(vdotq_lane_u32(before, codes, vreinterpret_u8_s8(a.v), Four))};
 }
 
 }  // namespace TYNDA_ISA
