@@ -2,7 +2,8 @@
 #pragma once
 #include <arm_neon.h>
 
-#define TYNDA_TWO_STEPS 1  // products.inl
+#define TYNDA_TWO_STEPS 1    // products.inl
+#define TYNDA_WHOLE_BLOCKS 1  // simd_codes.h
 
 namespace tynda {
 namespace TYNDA_ISA {
@@ -107,12 +108,11 @@ static inline B apply_steps(B codes, I steps) {
   return {vmlaq_s8(vreinterpretq_s8_s16(vtrn2q_s16(twice, twice)), codes.v,
                    vreinterpretq_s8_s16(vtrn1q_s16(twice, twice)))};
 }
-// The initial value of a sum of codes, and total + step * sum + offset * x / 65536 for a sum that
-// fits into 16 bits.
+// The initial value of a sum of codes, and total + step * sum + offset * x / 65536.
 static inline I start_sum(int32_t) { return zeros(); }
 static inline I add_scaled(I total, I sum, int32_t x, I steps) {
-  const int32x4_t part = vmlal_s16(total.v, vmovn_s32(sum.v), vmovn_s32(steps.v));
-  return {vmlal_n_s16(part, vshrn_n_s32(steps.v, 16), int16_t(x / 65536))};
+  const int32x4_t step = vandq_s32(steps.v, vdupq_n_s32(0xffff)), offset = vshrq_n_s32(steps.v, 16);
+  return {vmlaq_n_s32(vmlaq_s32(total.v, sum.v, step), offset, x / 65536)};
 }
 static inline I dot(I sum, A a, B w) { return {vdotq_s32(sum.v, a.v, w.v)}; }
 // The same where all codes are unsigned.
