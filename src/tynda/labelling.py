@@ -167,7 +167,7 @@ class Sheet:
             earlier = self._read_journal(identity)
             self._manifest = output.open("wb")
             for entry in earlier:
-                self._manifest.write(_line(entry))
+                self._manifest.write(manifest.line(entry))
             self._manifest.flush()
         except OSError as error:
             raise TyndaError(
@@ -181,7 +181,7 @@ class Sheet:
         first = file.readline()
         if not first.endswith(b"\n"):
             file.truncate(0)
-            file.write(_line(identity))
+            file.write(manifest.line(identity))
             file.flush()
             return iter(())
         if _parsed(first) != identity:
@@ -215,22 +215,19 @@ class Sheet:
 
     def add(self, utterance: Utterance, dropped: str | None, about: dict[str, Any]) -> None:
         """Write one recording to the journal, and to the manifest unless it is ``dropped``."""
-        path = os.path.abspath(utterance.audio)
-        folder = os.path.abspath(self._output.parent)
-        inside = os.path.commonpath([path, folder]) == folder if os.name == "posix" else False
         known = {"speaker": utterance.speaker, "language": utterance.language}
         entry = {
-            "audio_filepath": os.path.relpath(path, folder) if inside else path,
+            "audio_filepath": manifest.name_in(self._output.parent, utterance.audio),
             "source": utterance.source,
             **{name: value for name, value in known.items() if value is not None},
             **about,
         }
-        record = {"file": path, "dropped": dropped, "entry": entry}
+        record = {"file": os.path.abspath(utterance.audio), "dropped": dropped, "entry": entry}
         try:
-            self._journal.write(_line(record))
+            self._journal.write(manifest.line(record))
             self._journal.flush()
             if dropped is None:
-                self._manifest.write(_line(entry))
+                self._manifest.write(manifest.line(entry))
                 self._manifest.flush()
         except OSError as error:
             raise TyndaError(
@@ -264,13 +261,6 @@ def run(
             sheet.add(utterance, *labeller.label(utterance))
         on_progress(seen)
     return seen
-
-
-def _line(data: dict[str, Any]) -> bytes:
-    try:
-        return (json.dumps(data, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # A file's name may have any bytes.
-        return (json.dumps(data) + "\n").encode()
 
 
 def _parsed(line: bytes) -> Any:

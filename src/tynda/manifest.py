@@ -10,7 +10,7 @@ from typing import Any
 
 from tynda.errors import TyndaError
 
-__all__ = ["MAX_TEXT", "Utterance", "read", "stream"]
+__all__ = ["MAX_TEXT", "Utterance", "entries", "line", "name_in", "read", "stream"]
 
 MAX_TEXT = 200_000
 """The maximum number of characters of a text: those of about four hours of speech."""
@@ -63,14 +63,36 @@ def stream(
     if not os.fspath(path):
         raise TyndaError("the name of the manifest is empty: give a file")
     path = Path(path)
-    for number, line in enumerate(_lines(path), start=1):
+    for number, text in enumerate(_lines(path), start=1):
         try:
-            if len(line) > _MAX_LINE:
+            if len(text) > _MAX_LINE:
                 raise _LineError(f"the line has more than {_MAX_LINE:,} bytes, shorten it")
-            if line.strip():
-                yield _utterance(path, line, parts, texts)
+            if text.strip():
+                yield _utterance(path, text, parts, texts)
         except _LineError as error:
             raise TyndaError(f"{path}:{number}: {error}") from error
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a manifest that `stream` accepts, with all of their keys."""
+    for text in _lines(path):
+        if text.strip():
+            yield json.loads(text.decode())
+
+
+def line(entry: dict[str, Any]) -> bytes:
+    """Return an object as a line of a manifest, in UTF-8."""
+    try:
+        return (json.dumps(entry, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # A file's name may have any bytes.
+        return (json.dumps(entry) + "\n").encode()
+
+
+def name_in(folder: Path, audio: Path) -> str:
+    """Return the name of a recording for a manifest in ``folder``: relative where it is inside."""
+    path, base = os.path.abspath(audio), os.path.abspath(folder)
+    is_inside = os.name == "posix" and os.path.commonpath([path, base]) == base
+    return os.path.relpath(path, base) if is_inside else path
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -37,7 +37,7 @@ _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "
 _MAX_LINE = 2000
 _VERBS = (
     *("transcribe", "listen", "commands", "serve", "evaluate", "quantize", "export", "profile"),
-    *("train", "text", "align", "label", "models", "speakers", "data"),
+    *("train", "text", "align", "label", "select", "models", "speakers", "data"),
 )
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 # Control characters are escaped as in JSON, since they could change the terminal's state.

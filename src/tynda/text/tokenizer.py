@@ -48,6 +48,10 @@ class CTCTokenizer(ABC):
         Raises `TyndaError` for a character that the model does not have.
         """
 
+    def in_case(self, text: str) -> str:
+        """Write a text in capitals where the model has no other letters."""
+        return text if any(symbol.islower() for symbol in self.symbols[1:]) else text.upper()
+
     def __len__(self) -> int:
         return len(self.symbols)
 

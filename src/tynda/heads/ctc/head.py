@@ -298,8 +298,8 @@ class CTCHead(Head[CTCOptions]):
     @staticmethod
     def _in_case(text: str, tokenizer: Any) -> str:
         """Write a text in capitals where the model has no other letters."""
-        uppercase = not any(symbol.islower() for symbol in tokenizer.symbols[1:])
-        return text.upper() if uppercase else text
+        written: str = tokenizer.in_case(text)
+        return written
 
     def _lm(self, path: str | Path | None) -> LanguageModel | None:
         """Return the n-gram in a file, or the model's own (None); each is loaded once."""
