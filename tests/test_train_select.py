@@ -133,7 +133,7 @@ def test_the_loss_of_a_decoder_is_that_of_its_tokens(whisper):
     begin = len(tokens) - 1 - len(whisper.tokenizer.encode(" do mi"))
     expected = torch.nn.functional.cross_entropy(logits[begin - 1 :], torch.tensor(tokens[begin:]))
     assert float(learner.loss(samples, "do mi").detach()) == pytest.approx(
-        float(expected), rel=1e-5
+        float(expected.detach()), rel=1e-5
     )
 
 
@@ -245,6 +245,21 @@ def test_features_are_kept_and_continued(tmp_path):
         FeatureFile(path, {"a": 2}, 4)
     with pytest.raises(TyndaError, match="cannot write"):
         FeatureFile(tmp_path / "none" / "f", identity, 4)
+
+
+def test_two_runs_do_not_mix_their_features(tmp_path):
+    one, other = (FeatureFile(tmp_path / "f", {}, 4) for _ in range(2))
+    one.add(b"1" * 16, np.ones(4, np.float32))
+    with pytest.raises(TyndaError, match="another run writes"):
+        other.add(b"2" * 16, np.ones(4, np.float32))
+
+
+def test_damaged_features_are_no_scores(tmp_path):
+    features = Fixed("gradients", [[1, 0], [1, 0]], tmp_path)
+    path = tmp_path / "gradients"
+    path.write_bytes(path.read_bytes()[:-4] + b"\xff" * 4)
+    with pytest.raises(TyndaError, match="damaged: remove it"):
+        selecting._scores(features, [utterance(0)], {"a": features.keys[1:]}, tmp_path)
 
 
 def test_a_header_that_was_interrupted_is_written_again(tmp_path):

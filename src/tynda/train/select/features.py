@@ -92,7 +92,10 @@ class FeatureFile:
         return self._reasons.get(key)
 
     def add(self, key: bytes, vector: Floats | str) -> None:
-        """Write a vector, whose norm becomes 1, or the reason why there is none."""
+        """Write a vector, whose norm becomes 1, or the reason why there is none.
+
+        Raises `TyndaError` where it cannot be written, or another run writes to the file.
+        """
         record = np.zeros((), self._record)
         if isinstance(vector, str):
             record["reason"] = vector.encode()[:_REASON]
@@ -108,6 +111,8 @@ class FeatureFile:
             ) from None
         self._note(key, data[_KEY : _KEY + _REASON], self._count)
         self._count += 1
+        if self._file.tell() != self._begin + self._count * len(data):
+            raise TyndaError(f"{self.path}: another run writes to it: wait for its end")
 
     def blocks(self, keys: Sequence[bytes]) -> Iterator[Floats]:
         """Yield the vectors of these keys, in order, as float32 ``[n, size]`` of bounded ``n``."""

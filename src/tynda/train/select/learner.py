@@ -65,7 +65,7 @@ class Learner(ABC):
         found = hashlib.sha256(self.model.header.name.encode())
         for name in sorted(self._all):
             found.update(name.encode())
-            found.update(np.ascontiguousarray(self._all[name].detach().numpy()))
+            found.update(self._all[name].detach().contiguous().numpy().data)
         return found.hexdigest()
 
     @abstractmethod

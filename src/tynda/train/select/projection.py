@@ -38,7 +38,7 @@ class Projection:
         """Return the projection ``[size]`` of tensors, of which some may be missing."""
         out = torch.zeros(2 * self.size)
         for name, tensor in tensors.items():
-            rows = (tensor.flatten() * self._factors[name]).split(self.size)
+            rows = torch.split(tensor.flatten() * self._factors[name], self.size)
             for start, row in zip(self._starts[name], rows, strict=True):
                 out[start : start + len(row)] += row
         return out[: self.size] + out[self.size :]

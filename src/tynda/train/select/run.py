@@ -55,7 +55,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Selection:
-    """What was chosen."""
+    """The result of `select`."""
 
     chosen: int
     """Number of recordings that were chosen."""
@@ -283,7 +283,9 @@ def _scores(
     )
     scores = np.full(len(pool), np.nan)
     rated = [unit(block) @ means.T for block in file.blocks(keys)]
-    scores[[i for i, _ in usable]] = np.concatenate(rated).max(1)
+    scores[[i for i, _ in usable]] = found = np.concatenate(rated).max(1)
+    if not np.isfinite(found).all():
+        raise TyndaError(f"{file.path} is damaged: remove it")
     return scores
 
 
