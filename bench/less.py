@@ -3,6 +3,7 @@
     python bench/less.py prepare DATA FOLDER --ages SPK2AGE [--pool 400]
     python bench/less.py run FOLDER MODEL [--kinds prompts children noise] [--seeds 0 1 2]
     python bench/less.py table FOLDER [MODEL...]
+    python bench/less.py likeness FOLDER MODEL [--kinds prompts children noise]
 
 DATA has the manifests of ``docs/training.md``; SPK2AGE is ``test/spk2age`` of speechocean762, the
 ages of the speakers of its test half, of whom ``dev.jsonl`` has 63. ``prepare`` writes to FOLDER
@@ -16,8 +17,9 @@ ages of the speakers of its test half, of whom ``dev.jsonl`` has 63. ``prepare``
 
 ``run`` adapts the model for some epochs with AdamW, without augmentation, on each choice, and adds
 a line with the texts of the test to ``FOLDER/MODEL.jsonl``; what is there is not repeated. All of
-the pool is learnt with the first seed alone. CTC
-models are decoded greedily. ``table`` prints WER by kind and choice.
+the pool is learnt with the first seed alone. CTC models are decoded greedily. ``table`` prints WER
+by kind and choice; ``likeness`` the mean cosine of the gradients of two recordings of a target, and
+of one of them and one of each part of the pool.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import tynda
 from tynda import manifest
@@ -46,7 +49,11 @@ from tynda.store import library
 from tynda.text.normalize import english_letters
 from tynda.train.augment import add_noise
 from tynda.train.select import select
+from tynda.train.select.features import FeatureFile, key_of
 from tynda.train.select.learner import UnusableError, learner_of
+from tynda.train.select.run import SIZE
+
+Floats = NDArray[np.float32]
 
 KINDS = ("prompts", "children", "noise")
 STEADY = ("rain", "sea_waves", "helicopter", "chainsaw", "fire_crackling")
@@ -292,6 +299,31 @@ def table(folder: Path, names: Sequence[str]) -> None:
             print(line)
 
 
+def likeness(folder: Path, name: str, kinds: Sequence[str]) -> None:
+    pool = manifest.read(folder / "pool.jsonl")
+    for kind in kinds:
+        path = folder / f"{kind}-target.jsonl"
+        chosen = folder / "likeness.jsonl.chosen"
+        stored = select(folder / "pool.jsonl", chosen, target=path, model=name, seed=0).features
+        assert stored is not None
+        with stored.open("rb") as first:
+            file = FeatureFile(stored, json.loads(first.readline()), SIZE)
+
+        def vectors(utterances: Sequence[Utterance], file: FeatureFile = file) -> Floats:
+            keys = [key for u in utterances if file.reason(key := key_of(u)) is None]
+            return np.concatenate(list(file.blocks(keys)))
+
+        mine = vectors(manifest.read(path))
+        count = len(mine)
+        itself = (float(np.square(mine.sum(0)).sum()) - count) / (count * (count - 1))
+        found = {"itself": itself}
+        for part in dict.fromkeys(u.source for u in pool):
+            others = vectors([u for u in pool if u.source == part])
+            found[part] = float(others.mean(0) @ mine.mean(0))
+        print(kind, {part: round(value, 5) for part, value in found.items()})
+        file.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -309,14 +341,20 @@ def main() -> None:
     three = commands.add_parser("table")
     three.add_argument("folder", type=Path)
     three.add_argument("models", nargs="+")
+    four = commands.add_parser("likeness")
+    four.add_argument("folder", type=Path)
+    four.add_argument("model")
+    four.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     given = parser.parse_args()
     if given.command == "prepare":
         prepare(given.data, given.folder, given.ages, given.pool)
     elif given.command == "run":
         torch.set_num_threads(given.threads)
         run(given.folder, given.model, given.kinds, given.seeds)
-    else:
+    elif given.command == "table":
         table(given.folder, given.models)
+    else:
+        likeness(given.folder, given.model, given.kinds)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tynda.train.select.learner import Learner
 
-__all__ = ["By", "Selection", "Unit", "select"]
+__all__ = ["SIZE", "By", "Selection", "Unit", "select"]
 
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
