@@ -3,6 +3,7 @@
     python bench/less.py prepare DATA FOLDER --ages SPK2AGE [--pool 400]
     python bench/less.py run FOLDER MODEL [--kinds prompts children noise] [--seeds 0 1 2]
     python bench/less.py table FOLDER [MODEL...]
+    python bench/less.py adapt MODEL MANIFEST TEST...
     python bench/less.py likeness FOLDER MODEL [--kinds prompts children noise]
 
 DATA has the manifests of ``docs/training.md``; SPK2AGE is ``test/spk2age`` of speechocean762, the
@@ -18,8 +19,9 @@ ages of the speakers of its test half, of whom ``dev.jsonl`` has 63. ``prepare``
 ``run`` adapts the model for some epochs with AdamW, without augmentation, on each choice, and adds
 a line with the texts of the test to ``FOLDER/MODEL.jsonl``; what is there is not repeated. All of
 the pool is learnt with the first seed alone. CTC models are decoded greedily. ``table`` prints WER
-by kind and choice; ``likeness`` the mean cosine of the gradients of two recordings of a target, and
-of one of them and one of each part of the pool.
+by kind and choice; ``adapt`` the WER on each TEST before and after the same epochs on any MANIFEST
+(``docs/label.md``); ``likeness`` the mean cosine of the gradients of two recordings of a target,
+and of one of them and one of each part of the pool.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ import tynda
 from tynda import manifest
 from tynda.manifest import Utterance
 from tynda.model import Model
-from tynda.score import change, score
+from tynda.score import errors
 from tynda.sound import audio
 from tynda.sound.audio import SAMPLE_RATE
 from tynda.store import library
@@ -268,11 +270,36 @@ def run(folder: Path, name: str, kinds: Sequence[str], seeds: Sequence[int]) -> 
                 sys.stdout.flush()
 
 
+def score_adapted(name: str, path: Path, tests: Sequence[Path]) -> None:
+    print(path.name, tally(path))
+    for title, model in (("before", adapt(name, None, 0)), ("after", adapt(name, path, 0))):
+        options = model.options(**model.head.options_without_lm)
+        for way, chosen in (("greedy", options), ("default", None)):
+            for source, scores in tynda.evaluate(model, tests, chosen).sources.items():
+                print(title, way, source, f"{scores.wer:.4f}", flush=True)
+
+
 def tally(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     for u in manifest.read(path):
         found[u.source] = found.get(u.source, 0) + 1
     return found
+
+
+def relative(before: dict[int, Any], after: dict[int, Any]) -> tuple[float, ...]:
+    """The change of WER relative to the one before, and its interval of 95 %.
+
+    Errors are means over seeds; utterances are drawn with replacement, in pairs.
+    """
+
+    def edits(runs: dict[int, Any]) -> Any:
+        rows = [[errors(a.split(), b.split()).total for a, b in e["texts"]] for e in runs.values()]
+        return np.mean(rows, 0)
+
+    first, second = edits(before), edits(after)
+    drawn = np.random.default_rng(0).integers(len(first), size=(10_000, len(first)))
+    ratios = second[drawn].sum(1) / np.maximum(first[drawn].sum(1), 1e-9) - 1
+    return second.sum() / first.sum() - 1, *np.quantile(ratios, (0.025, 0.975))
 
 
 def table(folder: Path, names: Sequence[str]) -> None:
@@ -288,12 +315,9 @@ def table(folder: Path, names: Sequence[str]) -> None:
             line = f"{name} {kind} {by} {fraction:g}: {np.mean(rates):.4f}"
             line += f" ({', '.join(f'{r:.4f}' for r in rates)})"
             other = runs.get((kind, "random", fraction), {})
-            if by in ("gradients", "embeddings") and other and len(mine) == len(other):
-                pairs = [[p for e in x.values() for p in e["texts"]] for x in (other, mine)]
-                base = score(pairs[0]).wer or 1.0
-                found = change(*pairs)
-                low, high = (100 * x / base for x in (found.low, found.high))
-                line += f"; {100 * found.wer / base:+.1f} % [{low:+.1f}, {high:+.1f}] of random"
+            if by in ("gradients", "embeddings") and other:
+                change, low, high = (100 * x for x in relative(other, mine))
+                line += f"; {change:+.1f} % [{low:+.1f}, {high:+.1f}] of random"
             if by != "none" and (parts := next(iter(mine.values()))["parts"]):
                 line += f"; {parts}"
             print(line)
@@ -341,6 +365,11 @@ def main() -> None:
     three = commands.add_parser("table")
     three.add_argument("folder", type=Path)
     three.add_argument("models", nargs="+")
+    five = commands.add_parser("adapt")
+    five.add_argument("model")
+    five.add_argument("manifest", type=Path)
+    five.add_argument("tests", type=Path, nargs="+")
+    five.add_argument("--threads", type=int, default=1)
     four = commands.add_parser("likeness")
     four.add_argument("folder", type=Path)
     four.add_argument("model")
@@ -351,6 +380,9 @@ def main() -> None:
     elif given.command == "run":
         torch.set_num_threads(given.threads)
         run(given.folder, given.model, given.kinds, given.seeds)
+    elif given.command == "adapt":
+        torch.set_num_threads(given.threads)
+        score_adapted(given.model, given.manifest, given.tests)
     elif given.command == "table":
         table(given.folder, given.models)
     else:
