@@ -1,9 +1,12 @@
 """How well voices are told apart: the original experiment, error rates, time.
 
-    python bench/speakers.py MODEL --data DATA [--output FILE.json] [--figure FILE.png] [--peer]
+    python bench/speakers.py MODEL --data DATA [--output FILE.json] [--figure FILE.png]
+        [--each 3] [--peer | --few-bits]
 
 With ``--peer``, only the peer of the embedding, Resemblyzer, which carries its weights (Wan et al.
-2018, "Generalized End-to-End Loss for Speaker Verification"), gets the pairs of 3 s, beside MODEL.
+2018, "Generalized End-to-End Loss for Speaker Verification"), gets the pairs of 3 s, beside MODEL;
+with ``--few-bits``, only MODEL in 8, 4 and 2 bits does, with its last layer as it was trained, and
+found again (``tynda speakers calibrate --refit``).
 
 All people whose rates are reported were left out of training: the 63 of speechocean762's dev, ten
 of DSPSpeech-20 and the five of LibriSpeech's test-other.
@@ -32,10 +35,13 @@ import tynda
 from tynda import manifest
 from tynda.quantization.run import quantize
 from tynda.sound import audio
+from tynda.speakers.calibrate import calibrate
 from tynda.speakers.profiles import Profile, ProfileStore
 from tynda.speakers.scoring import as_norm, equal_error_rate, threshold_for
 from tynda.speakers.voices import Speakers, speech_of
 from tynda.train import recipe
+from tynda.train.codecs import coded
+from tynda.weights.weight import floats
 
 RATE = 16_000
 PEOPLE, SAMPLES, NEW = 4, 7, 4
@@ -175,17 +181,25 @@ Encode = Callable[[np.ndarray], np.ndarray]
 
 
 def error_rates(
-    encode: Encode, cohort: np.ndarray | None, utterances: list[Any], seconds: float | None
+    encode: Encode,
+    cohort: np.ndarray | None,
+    utterances: list[Any],
+    seconds: float | None,
+    *,
+    codecs: bool = False,
 ) -> dict[str, Any]:
     """Return the rates of all pairs of recordings, or of the middle ``seconds`` of each; with a
-    ``cohort``, those of normalised scores too."""
+    ``cohort``, those of normalised scores too. With ``codecs``, each goes through one of those that
+    training has, drawn at random."""
     voices, names = [], []
-    for u in utterances:
+    for i, u in enumerate(utterances):
         samples = audio.load(u.audio)
         if seconds:
             size = int(seconds * RATE)
             start = max(0, (len(samples) - size) // 2)
             samples = samples[start : start + size]
+        if codecs:
+            samples = coded(samples, np.random.default_rng(i))
         voices.append(encode(samples))
         names.append(u.speaker)
     x, who = np.array(voices), np.array(names)
@@ -270,6 +284,27 @@ def beside(model: tynda.Model, speakers: Speakers, dev: list[Any], libri: list[A
         )
 
 
+def few_bits(source: str, bits: int, data: Path, held_out: tuple[str, ...], place: Path) -> Any:
+    """Yield name and model: rounded to so many bits, and with the last layer found again, as
+    ``tynda speakers calibrate --refit`` does, on people of the training set."""
+    cohorts = []
+    for name in ("train", "speakers"):
+        unknown = (None, "-", *held_out)
+        own = [u for u in manifest.read(data / f"{name}.jsonl") if u.speaker not in unknown]
+        cohorts.append(place / f"{name}.jsonl")
+        lines = [
+            {"audio_filepath": str(u.audio), "text": "", "speaker": u.speaker, "source": u.source}
+            for u in own
+        ]
+        cohorts[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plain = place / f"{bits}.safetensors"
+    quantize(source, plain, bits)
+    for name, refit in (("", False), (", last layer found again", True)):
+        path = place / f"{bits}-{refit}.safetensors"
+        calibrate(plain, data / "dev.jsonl", path, cohort=cohorts, refit=refit)
+        yield f"{bits} bits{name}", tynda.load(path, threads=1)
+
+
 def main() -> None:
     """Print each part as JSON when it is finished."""
     parser = argparse.ArgumentParser(
@@ -282,6 +317,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--peer", action="store_true", help="only MODEL and Resemblyzer")
+    parser.add_argument("--few-bits", action="store_true", help="only MODEL in few bits")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
@@ -304,6 +340,13 @@ def main() -> None:
                 report(name, value)
             return
         held_out = recipe.load("speakers").data.exclude_speakers
+        if options.few_bits:
+            for bits in (8, 4, 2):
+                for name, small in few_bits(options.model, bits, options.data, held_out, place):
+                    cohort = floats(small.checkpoint.weights["cohort"])
+                    value = error_rates(small.encode, cohort, dev, 3.0)
+                    report(f"dev, 3 s, {name}", value | {"bytes": small.bytes})
+            return
         words = [u for u in manifest.read(options.data / "speakers.jsonl") if u.speaker in held_out]
         sets = {
             "DSPSpeech": Set("DSPSpeech", words, model),
@@ -340,12 +383,10 @@ def main() -> None:
                 tynda.load(options.model, bits=32, threads=1).encode, speakers.cohort, dev, 3.0
             ),
         )
-        for bits in (4, 2):
-            path = place / f"{bits}.safetensors"
-            quantize(options.model, path, bits)
-            small = tynda.load(path, threads=1)
-            value = error_rates(small.encode, speakers.cohort, dev, 3.0)
-            report(f"dev, 3 s, {bits} bits", value | {"bytes": small.bytes})
+        report(
+            "dev, 3 s, each through a codec",
+            error_rates(model.encode, speakers.cohort, dev, 3.0, codecs=True),
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from tynda.speakers.diarize import Diarizer, Turn
 from tynda.speakers.profiles import ProfileStore
 from tynda.speakers.resegment import STAYS, forward_backward, resegment
 from tynda.speakers.voices import Speakers
-from tynda.speakers.windows import WindowEmbedder
+from tynda.speakers.windows import WindowEmbedder, Windows
 from tynda.transcript import Segment, Word
 
 DEMO = Path(__file__).parents[1] / "demo"
@@ -215,6 +215,62 @@ def test_blocks_of_any_size_give_the_same_windows(talk):
         assert np.array_equal(found.voices, whole.voices)
 
 
+def test_parts_have_the_mean_probability_of_overlap():
+    """The probability of a frame of 0.08 s is its number, by a made-up model."""
+
+    def overlap(samples):
+        return np.arange(-(-len(samples) // 1280), dtype=np.float32)
+
+    embedder = WindowEmbedder(lambda x: np.zeros(2, np.float32), 2, overlap)
+    embedder.add(audio.load(DEMO / "jfk.flac"))
+    found = embedder.finish()
+    assert len(found.overlaps) == len(found.parts) == len(found.voices)
+    starts = found.parts[0, 0]
+    middles = (found.parts.mean(1) - starts) / 0.08
+    first = np.flatnonzero(np.diff(found.overlaps) < 0)[0]  # the end of the first span
+    assert np.abs(found.overlaps[:first] - middles[:first] + 0.5).max() < 1.5
+    silent = WindowEmbedder(lambda x: np.zeros(2, np.float32), 2, lambda x: np.zeros(0, np.float32))
+    silent.add(audio.load(DEMO / "jfk.flac"))
+    assert not silent.finish().overlaps.any()
+
+
+def second_speakers(speakers, overlaps):
+    """Return the second speaker of windows of a second each."""
+    starts = np.arange(len(speakers), dtype=float)
+    parts = np.stack([starts, starts + 1], 1)
+    windows = Windows(parts, np.zeros((len(parts), 1)), np.array(overlaps))
+    return diarize._seconds(np.array(speakers), windows).tolist()
+
+
+def test_the_second_speaker_has_the_nearest_other_turn():
+    speakers = [0, 0, 0, 1, 1, 2, 2, 2]
+    assert second_speakers(speakers, [0.0] * 8) == [-1] * 8
+    assert second_speakers(speakers, [1.0] * 8) == [1, 1, 1, 0, 2, 1, 1, 1]
+    some = [0, 0, 0.9, 0, 0, 0.8, 0.1, 0]
+    assert second_speakers(speakers, some) == [-1, -1, 1, -1, -1, 1, -1, -1]
+    assert second_speakers([4, 4], [1.0, 1.0]) == [-1, -1]  # Nobody else speaks.
+    assert second_speakers([], []) == []
+
+
+def test_where_two_people_speak_at_once_both_have_turns(nobody):
+    jfk = level(audio.load(DEMO / "jfk.flac"))
+    kathleen = level(audio.load(DEMO / "arctic_a0058_1592747187.opus"))
+    at = len(jfk) - RATE
+    samples = np.zeros(at + len(kathleen), np.float32)
+    samples[: len(jfk)] += jfk
+    samples[at:] += kathleen
+    turns = Diarizer(nobody, 2).turns(samples)
+    second = [turn for turn in turns if turn.is_second]
+    assert second
+    for turn in second:
+        (other,) = {t.speaker for t in turns if not t.is_second and t.start <= turn.start < t.end}
+        assert turn.speaker != other
+        assert at / RATE - 1 < turn.start < turn.end < len(jfk) / RATE + 1
+    session = Diarizer(nobody, 1).session()
+    session.add(samples)
+    assert not any(turn.is_second for turn in session.finish())
+
+
 def test_a_wrong_number_is_one_line(nobody):
     for count in (0, -1, True, 2.5, "2"):
         with pytest.raises(TyndaError, match="number of speakers"):
@@ -248,6 +304,12 @@ def test_segments_are_split_where_the_speaker_changes():
     assert (first.confidence, first.alternatives) == (0.5, ())
     (whole,) = attribute([segment("a b", (6.1, 7), (7, 7.9), alternatives=["c"])], TURNS)
     assert (whole.speaker, whole.alternatives) == ("speaker 1", ["c"])
+
+
+def test_words_are_of_whoever_has_the_turn():
+    also = [*TURNS, Turn(0.5, 1.9, "speaker 3", is_second=True)]
+    said = segment("a b", (0.1, 0.6), (0.8, 1.8))
+    assert attribute([said], also) == attribute([said], TURNS)
 
 
 def test_words_beside_all_turns_have_the_nearest():

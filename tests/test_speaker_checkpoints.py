@@ -46,7 +46,8 @@ def files(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("networks"), {}
     for kind, make in PEERS.items():
         network, path = randomise(make()), folder / f"{kind}.pt"
-        torch.save(network.state_dict(), path)
+        # WeSpeaker's training leaves the layer of its classes in the file.
+        torch.save({**network.state_dict(), "projection.weight": torch.ones(3, 12)}, path)
         found[kind] = network, path
     return found
 
@@ -141,6 +142,20 @@ def test_a_folder_of_3d_speaker_has_its_front_end(files, tmp_path):
     for place in (tmp_path, tmp_path / "campplus_cn.bin"):
         front = tynda.load(place).checkpoint.frontend
         assert front == KaldiFbank(bins=16, window="povey", scale=1.0)
+
+
+def test_a_cam_that_does_not_tell_its_maker_is_refused(files, tmp_path):
+    network, _ = files["CAM++"]
+    torch.save(network.state_dict(), tmp_path / "voices.pt")
+    with pytest.raises(TyndaError, match=r"whether WeSpeaker or 3D-Speaker made .* config.yaml"):
+        tynda.load(tmp_path / "voices.pt")
+    (tmp_path / "config.yaml").write_text("model: CAMPPlus\n")
+    assert tynda.load(tmp_path / "voices.pt").checkpoint.frontend == KaldiFbank(bins=16)
+    (tmp_path / "config.yaml").unlink()
+    wide = randomise(CamPlusPlus(16, 192, 8, 4, (2, 1, 2), 4, 8))
+    torch.save(wide.state_dict(), tmp_path / "wide.pt")
+    front = tynda.load(tmp_path / "wide.pt").checkpoint.frontend
+    assert front == KaldiFbank(bins=16, window="povey", scale=1.0)
 
 
 def test_a_model_is_calibrated_quantised_and_used(files, tmp_path):

@@ -124,10 +124,14 @@ def test_a_second_name_for_one_person_is_warned_of(speakers, jfk):
 
 def test_another_room_changes_no_name(speakers, jfk):
     speakers.enrol("Jack", jfk[:2])
-    room = synthetic_room(np.random.default_rng(0))
-    assert speakers.identify(reverberate(jfk[2], room)).kind in ("known", "unknown")
-    dry, wet = (speakers.identify(x).score for x in (jfk[2], reverberate(jfk[2], room)))
-    assert wet < dry
+    speakers.enrol("Third", [DEMO / "020070039.opus"])
+    names = []
+    for seed in range(5):
+        room = synthetic_room(np.random.default_rng(seed))
+        names.append(speakers.identify(reverberate(jfk[2], room)).name)
+        assert speakers.identify(reverberate(audio.load(KATHLEEN), room)).kind == "unknown"
+    assert set(names) <= {"Jack", None}
+    assert names.count("Jack") >= 3, names
 
 
 def test_two_people_at_once_are_nobody_else(speakers, jfk):

@@ -19,6 +19,7 @@ from tynda.models import (
     moonshine,
     moonshine_streaming,
     n2,
+    overlap,
     parakeet,
     speaker_resnet,
     tdnn,
@@ -43,6 +44,10 @@ SMALL = {
         **{"kernel": 5, "stem": 3, "pool_heads": 4, "pool_width": 3, "cohort": 5},
     },
     n2: {},
+    overlap: {
+        **{"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "kernel": 5},
+        "stem": 4,
+    },
     speaker_resnet: {"bins": 16, "vocab": 6, "channels": 4, "blocks": (1, 2, 1, 1)},
     parakeet: {"bins": 8, "channels": 16, "layers": 2, "heads": 2, "hidden": 16, "stem": 4},
     tdnn: {"bins": 8, "vocab": 9, "channels": 16, "layers": 2},

@@ -104,6 +104,11 @@ class Model:
             raise TyndaError("a model that is in no file cannot be pickled: save it first")
         return _load_again, (self.checkpoint.path.absolute(), *self._arguments)
 
+    def beside(self, name: str | Path) -> Model:
+        """Load another model with this one's backend and threads; see `load`."""
+        backend, _, threads = self._arguments
+        return load(name, backend=backend, threads=threads)
+
     def options(self, **given: Any) -> Any:
         """Return the decoder's options; those that are not ``given`` have their defaults.
 

@@ -19,6 +19,7 @@ HEADS = {
     "ctc": "CTCHead",
     "embedding": "EmbeddingHead",
     "hybrid": "HybridHead",
+    "overlap": "OverlapHead",
     "seq2seq": "Seq2SeqHead",
 }
 """The class in ``head.py`` of each subpackage, by the subpackage's name; it is imported when a

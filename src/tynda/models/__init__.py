@@ -20,6 +20,7 @@ FAMILIES = (
     "moonshine",
     "moonshine_streaming",
     "n2",
+    "overlap",
     "parakeet",
     "tdnn",
     "wav2vec2",

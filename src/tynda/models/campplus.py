@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tynda.errors import TyndaError
 from tynda.models.base import Array, CheckpointFolder, Family, PublishedCheckpoint, Spec
 from tynda.models.foreign import Part, Translated, Voices
 from tynda.models.layers import Specs, batch_norm, check_voices, fold_batch_norm, linear
@@ -111,8 +112,7 @@ def specs(config: Config) -> dict[str, Spec]:
     last = _inputs(config)[-1]
     out.batch_norm("last.norm", last)
     out.linear("embedding", config.vocab, 2 * last)
-    if config.cohort is not None:
-        out["cohort"] = Spec((config.cohort, config.vocab), "zeros", trainable=False)
+    out.cohort(config.cohort, config.vocab)
     return out
 
 
@@ -262,6 +262,12 @@ def convert(tensors: Mapping[str, Array], config: Config) -> dict[str, Array]:
     return out
 
 
+_WESPEAKER, _3D_SPEAKER = "WeSpeaker", "3D-Speaker"
+"""Who made a checkpoint. The network is the same, down to the names and shapes of its tensors, but
+WeSpeaker's training stores the layer of its classes, ``projection``, with it."""
+_SIZE_3D_SPEAKER = 192
+"""The size of the embedding of some of 3D-Speaker's models; WeSpeaker's have 512."""
+_FILES_WESPEAKER = "config.yaml", "avg_model.pt"
 _NORM = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
 
 
@@ -273,24 +279,42 @@ def _translate(about: Voices) -> Translated:
         counts.append(len(names))
     filters, tdnn = shapes["head.conv1.weight"][0], shapes["xvector.tdnn.linear.weight"]
     first = "xvector.block1.tdnnd1"
-    settings = {
+    settings: dict[str, Any] = {
         "bins": 8 * (tdnn[1] // filters),
         "vocab": shapes["xvector.dense.linear.weight"][0],
         **{"channels": tdnn[0], "filters": filters, "blocks": counts},
         "growth": shapes[f"{first}.cam_layer.linear_local.weight"][0],
         "width": shapes[f"{first}.linear1.weight"][0],
     }
+    if any(name.startswith("projection.") for name in shapes):
+        settings["maker"] = _WESPEAKER
+    elif settings["vocab"] == _SIZE_3D_SPEAKER:
+        settings["maker"] = _3D_SPEAKER
     return Translated(settings, {}, Part)
 
 
 def _read(
     folder: CheckpointFolder, settings: Mapping[str, Any], config: Config
 ) -> PublishedCheckpoint:
-    front = KaldiFbank(bins=config.bins)
-    # The weights do not tell whose they are; 3D-Speaker's have this file beside them.
+    maker = settings.get("maker")
     if "model" in folder.json("configuration.json", optional=True):
+        maker = _3D_SPEAKER
+    elif maker is None and any((folder.path / name).exists() for name in _FILES_WESPEAKER):
+        maker = _WESPEAKER
+    if maker is None:
+        raise TyndaError(
+            f"{folder.path} does not tell whether WeSpeaker or 3D-Speaker made its CAM++, and they "
+            f"read sound differently: put {' or '.join(_FILES_WESPEAKER)} of the one, or "
+            "configuration.json of the other, beside it"
+        )
+    front = KaldiFbank(bins=config.bins)
+    if maker == _3D_SPEAKER:
         front = KaldiFbank(bins=config.bins, window="povey", scale=1.0)
     return PublishedCheckpoint(Wordless(), front, [], lambda tensors: convert(tensors, config))
+
+
+def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in about.items() if name != "maker"}
 
 
 FAMILY = Family(
@@ -301,7 +325,7 @@ FAMILY = Family(
     programs={"encode": encode},
     tokenizer=Wordless.from_dict,
     check=check_voices,
-    settings=dict,
+    settings=_settings,
     read=_read,
     foreign={"CAM++": _translate},
 )

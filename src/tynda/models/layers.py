@@ -45,6 +45,12 @@ class Specs(dict[str, Spec]):
         self[f"{name}.mean"] = Spec((width,), "zeros", trainable=False)
         self[f"{name}.variance"] = Spec((width,), "ones", trainable=False)
 
+    def cohort(self, people: int | None, size: int) -> None:
+        """Add the embeddings ``[people, size]`` with which a model of voices normalises scores, and
+        which no program reads; nothing where ``people`` is None."""
+        if people is not None:
+            self["cohort"] = Spec((people, size), "zeros", trainable=False)
+
 
 def linear(ops: Ops[T], weights: Weights[T], name: str, x: T) -> T:
     """Apply a linear layer, ``[..., in]`` to ``[..., out]``, with a bias if there is one."""

@@ -70,7 +70,7 @@ def specs(config: Config) -> dict[str, Spec]:
     pooled = 2 * (width + config.bins)
     out.layer_norm("pooled.norm", pooled)
     out.linear("embedding", config.vocab, pooled)
-    out["cohort"] = Spec((config.cohort, config.vocab), "zeros", trainable=False)
+    out.cohort(config.cohort, config.vocab)
     return out
 
 

@@ -98,8 +98,7 @@ def specs(config: Config) -> dict[str, Spec]:
         if stride != 1 or inputs != outputs:
             out.linear(f"{name}.shortcut", outputs, inputs, 1, 1)
     out.linear("embedding", config.vocab, 2 * config.pooled)
-    if config.cohort is not None:
-        out["cohort"] = Spec((config.cohort, config.vocab), "zeros", trainable=False)
+    out.cohort(config.cohort, config.vocab)
     return out
 
 

@@ -25,7 +25,7 @@ from tynda.serve.fields import MAX_SPEAKERS
 from tynda.serve.keys import Key
 from tynda.serve.live import LiveFeed, OpusDecoder, check_rate, live_settings, live_text, pcm16
 from tynda.serve.logs import log_error
-from tynda.serve.people import diarizer_of, speakers_of
+from tynda.serve.people import diarizer_of
 from tynda.serve.service import Service
 from tynda.serve.strict import read_json
 from tynda.serve.workers import Busy, Stopped
@@ -162,7 +162,7 @@ class Sessions:
             )
         count = None if asked is True else int(asked)
         people, threads = self._service.store.people, self._service.settings.threads
-        return lambda: diarizer_of(speakers_of(people, owner, threads), count)
+        return lambda: diarizer_of(people, owner, threads, count)
 
     async def resume(self, id_: Any, key: str) -> Session:
         """Return a session that waits, or take it from its connection, which did not notice that

@@ -76,17 +76,20 @@ def speakers_of(store: PeopleStore, owner: str, threads: int | None) -> Speakers
 
 
 def diarizer_of(
-    speakers: Speakers,
+    store: PeopleStore,
+    owner: str,
+    threads: int | None,
     count: int | None,
     known: Sequence[tuple[str, bytes]] = (),
     decode: Decoding = lambda data: (),
 ) -> Diarizer:
-    """Return what tells the speakers of a recording apart.
+    """Return what tells the speakers of a user's recording apart; see `speakers_of`.
 
     ``count`` is their number, where it is known. ``known`` are names with the bytes of a recording
     of each, which ``decode`` decodes; they are known beside those who are enrolled, for this
     recording only. Raises `TyndaError` for a reference with too little speech.
     """
+    speakers = speakers_of(store, owner, threads)
     if not known:
         return Diarizer(speakers, count)
     names = [name for name, _ in known]

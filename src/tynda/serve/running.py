@@ -14,7 +14,7 @@ from tynda.serve.decoding import Decoder
 from tynda.serve.errors import ServeError, as_serve_error
 from tynda.serve.logs import log, log_error
 from tynda.serve.model import SharedModel
-from tynda.serve.people import diarizer_of, speakers_of
+from tynda.serve.people import diarizer_of
 from tynda.serve.recognition import transcribe
 from tynda.serve.records import to_record
 from tynda.serve.settings import ServeSettings
@@ -146,8 +146,9 @@ class Jobs:
             data = self._store.audio(row)
             diarizer = None
             if request.get("diarize"):
-                people = speakers_of(self._store.people, row.owner, self._settings.threads)
-                diarizer = diarizer_of(people, request["speakers"])
+                diarizer = diarizer_of(
+                    self._store.people, row.owner, self._settings.threads, request["speakers"]
+                )
             with self._model.use() as model:
                 transcript = transcribe(
                     model,

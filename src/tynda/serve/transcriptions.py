@@ -32,7 +32,7 @@ from tynda.serve.fields import (
     word_times,
 )
 from tynda.serve.logs import log_error
-from tynda.serve.people import diarizer_of, known_speakers, speakers_of
+from tynda.serve.people import diarizer_of, known_speakers
 from tynda.serve.texts import Texts
 from tynda.serve.uploads import UploadRoute, disconnected, result_of, ticket_of
 from tynda.serve.workers import Ticket
@@ -139,8 +139,14 @@ async def _answered(
         owner = authorize(request, is_counted=False).owner
 
         def diarizer() -> Diarizer:
-            people = speakers_of(service.store.people, owner, service.settings.threads)
-            return diarizer_of(people, count, known, lambda d: service.decoder.decode(d, ticket))
+            return diarizer_of(
+                service.store.people,
+                owner,
+                service.settings.threads,
+                count,
+                known,
+                lambda data: service.decoder.decode(data, ticket),
+            )
 
         future = service.submit(data, options, ticket, diarizer=diarizer)
     transcript = await result_of(request, ticket, future)

@@ -46,7 +46,8 @@ def heard(blocks: Iterable[Floats], voices: Diarization) -> Iterator[Floats]:
 def attribute(segments: Sequence[Segment], turns: Sequence[Turn]) -> list[Segment]:
     """Return ``segments`` with the speakers of ``turns``.
 
-    A word has the speaker of the turns that it overlaps most, or of the nearest one. A segment is
+    A word has the speaker of the turns that it overlaps most, or of the nearest one; where two
+    people speak at once, the words are of whoever has the turn. A segment is
     split where the speaker changes; its alternatives are then dropped, since they are of the whole.
     A segment without words has the speaker who speaks most in it. Without turns, nothing changes.
     """
@@ -56,6 +57,7 @@ def attribute(segments: Sequence[Segment], turns: Sequence[Turn]) -> list[Segmen
 def named(segments: Sequence[Segment], turns: Sequence[Turn]) -> list[Segment]:
     """Return ``segments`` whose words have speakers as in `attribute`; one that has several
     speakers has None itself."""
+    turns = [turn for turn in turns if not turn.is_second]
     if not turns:
         return list(segments)
     speakers = _Speakers(turns)

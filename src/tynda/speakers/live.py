@@ -31,7 +31,7 @@ class LiveDiarization:
     """
 
     def __init__(self, diarizer: Diarizer) -> None:
-        self._diarizer, self._embedder = diarizer, diarizer.embedder(min_silence=_SILENCE)
+        self._diarizer, self._embedder = diarizer, diarizer.live_embedder(_SILENCE)
         self._voices: Floats | None = None
         """Embeddings ``[windows, size]`` of the last windows."""
         self._speakers: Integers = np.zeros(0, int)

@@ -34,6 +34,8 @@ class Windows:
     each other without gaps, cut in the middle between the centres of two windows."""
     voices: Floats
     """Embeddings ``[windows, size]``, of length 1."""
+    overlaps: Floats
+    """Probability ``[windows]`` that several people speak in the part."""
 
 
 class WindowEmbedder:
@@ -44,15 +46,21 @@ class WindowEmbedder:
     """
 
     def __init__(
-        self, embed: Callable[[Floats], Floats], size: int, min_silence: float = 0.5
+        self,
+        embed: Callable[[Floats], Floats],
+        size: int,
+        overlap: Callable[[Floats], Floats] | None = None,
+        min_silence: float = 0.5,
     ) -> None:
         """``embed`` gives the embedding ``[size]``, of length 1, of samples ``[n]`` at 16 kHz;
-        ``min_silence`` is that of `Spans`."""
-        self._embed, self._size = embed, size
+        ``overlap`` the probabilities ``[frames]`` that several people speak in them, which are 0
+        without it; ``min_silence`` is that of `Spans`."""
+        self._embed, self._size, self._overlap = embed, size, overlap
         self._detector = SpeechDetector(_MAX_SPAN, pad=_PAD, min_silence=min_silence)
         self._tape = Tape()
         self._parts: list[tuple[float, float]] = []
         self._voices: list[Floats] = []
+        self._overlaps: list[float] = []
 
     def add(self, samples: Floats) -> None:
         """Continue with float32 samples ``[n]`` at 16 kHz."""
@@ -69,18 +77,35 @@ class WindowEmbedder:
         """Return the windows of the speech that has ended, and forget them."""
         voices = np.array(self._voices, np.float32).reshape(-1, self._size)
         parts = np.array(self._parts, np.float64).reshape(-1, 2)
-        self._voices, self._parts = [], []
-        return Windows(parts, voices)
+        overlaps = np.array(self._overlaps, np.float32)
+        self._voices, self._parts, self._overlaps = [], [], []
+        return Windows(parts, voices, overlaps)
 
     def _embed_spans(self, spans: Sequence[tuple[float, float]]) -> None:
         for start, end in spans:
             windows = _windows(start, end)
             centres = windows.mean(1)
-            cuts = [start, *(centres[:-1] + centres[1:]) / 2, end]
+            cuts = np.array([start, *(centres[:-1] + centres[1:]) / 2, end])
+            self._overlaps += self._overlaps_of(cuts)
             for (first, last), part in zip(windows, pairwise(cuts), strict=True):
                 samples = self._tape.read(_sample(first), _sample(last))
                 self._voices.append(self._embed(samples))
-                self._parts.append(part)
+                self._parts.append((float(part[0]), float(part[1])))
+
+    def _overlaps_of(self, cuts: NDArray[np.float64]) -> list[float]:
+        """Return the mean probability between each of ``cuts [n]``, in seconds, and the next; of
+        each and its neighbours the median, since two people seldom speak at once for a moment."""
+        if self._overlap is None:
+            return [0.0] * (len(cuts) - 1)
+        found = self._overlap(self._tape.read(_sample(cuts[0]), _sample(cuts[-1])))
+        if not len(found):
+            return [0.0] * (len(cuts) - 1)
+        # Frames have one duration, and the last one may go beyond the end.
+        frames = (cuts - cuts[0]) / (cuts[-1] - cuts[0]) * len(found)
+        parts = zip(frames[:-1].astype(int), np.ceil(frames[1:]).astype(int), strict=True)
+        means = np.pad([found[first:end].mean() for first, end in parts], 1, "edge")
+        medians: list[float] = np.median([means[:-2], means[1:-1], means[2:]], axis=0).tolist()
+        return medians
 
 
 def _sample(seconds: float) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tynda.interrupts import import_whole
 from tynda.sound.frontend import SAMPLE_RATE
+from tynda.train.codecs import coded
 from tynda.train.recipe import Augment
 
 __all__ = [
@@ -32,7 +33,7 @@ def distort(
     rooms: Sequence[Floats],
     rng: Generator,
 ) -> Floats:
-    """Distort ``samples [n]`` at random: tempo, microphone, room, background noise, level."""
+    """Distort ``samples [n]`` at random: tempo, microphone, room, noise, level, codec."""
     samples = speed(samples, float(rng.choice(augment.speeds)))
     if augment.filter and rng.random() < augment.filter:
         width = augment.filter_db
@@ -47,6 +48,8 @@ def distort(
         samples = add_noise(samples, noise, rng.uniform(*augment.snr), rng)
     if augment.gain_db:
         samples = samples * np.float32(10 ** (rng.uniform(-augment.gain_db, augment.gain_db) / 20))
+    if augment.codecs and rng.random() < augment.codecs:
+        samples = coded(samples, rng)
     return samples
 
 

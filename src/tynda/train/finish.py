@@ -54,7 +54,8 @@ def finish(recipe: Recipe, folder: Path, trained: Path, output: Path) -> Path:
     """
     model = checkpoint.load(trained)
     header, lm = model.header, None
-    dev = [folder / m for m in recipe.data.dev]
+    # A model of overlap writes no text that could be scored.
+    dev = [] if recipe.mixing else [folder / m for m in recipe.data.dev]
     if recipe.lm:
         arpa = ngram.train(transcripts(recipe, folder), recipe.lm.order, recipe.lm.prune)
         lm = ngram.pack(arpa)

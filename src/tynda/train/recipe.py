@@ -120,6 +120,8 @@ class Augment:
     """Probability of a room's reverberation."""
     gain_db: NotNegative = 0.0
     """Maximum change of the level, in decibels, for a front end that depends on it."""
+    codecs: Share = 0.0
+    """Probability of a lossy codec: a telephone, a call over the internet, an MP3."""
     splice: Share = 0.0
     """Probability that words of a sentence are replaced by other words of the same speaker (see
     ``train/splice.py``). The model that training starts from aligns the words."""
@@ -183,6 +185,30 @@ class MarginLoss:
     """Maximum number of people whose mean embeddings normalise scores, in the finished model."""
 
     def __post_init__(self) -> None:
+        _require(self.shortest <= self.longest, "shortest must not be above longest")
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The conversations that a model of overlap learns from, of recordings of single people."""
+
+    seconds: CropSeconds = 10.0
+    """Duration of a conversation."""
+    hours: Positive = 2.0
+    """Duration of all conversations of an epoch."""
+    turn: tuple[Positive, Positive] = (1.0, 5.0)
+    """Range of the seconds that a person speaks; a recording may be shorter."""
+    pause: NotNegative = 0.4
+    """Mean of the seconds between two turns."""
+    overlap: Share = 0.6
+    """Share of the turns that begin while another person speaks."""
+    shortest: NotNegative = 0.2
+    """Minimum of the seconds during which both speak."""
+    longest: NotNegative = 3.0
+    """Maximum of these seconds."""
+
+    def __post_init__(self) -> None:
+        _require(self.turn[0] <= self.turn[1], "turn must be the minimum, then the maximum")
         _require(self.shortest <= self.longest, "shortest must not be above longest")
 
 
@@ -260,6 +286,7 @@ class Recipe:
     distill: Distill | None = None
     rounding: Rounding | None = None
     margin: MarginLoss | None = None
+    mixing: Mixing | None = None
     lm: NGram | None = None
     tokens: Tokens = 500
     """Vocabulary size of byte pairs for a model with a decoder; 256 of them are the bytes."""
@@ -271,14 +298,18 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in ("bins", "vocab"):
             _require(key not in self.model, f"model.{key} follows from other settings: remove it")
-        is_voices = family(self.family).head == "embedding"
-        _require(
-            is_voices == (self.margin is not None),
-            f"{self.family} needs a section [margin]"
-            if is_voices
-            else f"[margin] is for models of voices, not for {self.family}: remove it",
-        )
-        if is_voices:
+        head = family(self.family).head
+        for section, own, kind in (
+            ("margin", "embedding", "voices"),
+            ("mixing", "overlap", "overlap"),
+        ):
+            _require(
+                (head == own) == (getattr(self, section) is not None),
+                f"{self.family} needs a section [{section}]"
+                if head == own
+                else f"[{section}] is for models of {kind}, not for {self.family}: remove it",
+            )
+        if head in ("embedding", "overlap"):
             for section in ("lm", "phones", "distill", "augment.splice", "optimizer.consistency"):
                 value = functools.reduce(getattr, section.split("."), self)
                 _require(not value, f"{section} is for models of words: remove it")
@@ -306,6 +337,7 @@ _SECTIONS: dict[str, type] = {
     "distill": Distill,
     "rounding": Rounding,
     "margin": MarginLoss,
+    "mixing": Mixing,
     "lm": NGram,
 }
 

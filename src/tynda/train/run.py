@@ -21,6 +21,7 @@ from tynda.train.distil import Distiller
 from tynda.train.finish import check, finish
 from tynda.train.finish_speakers import finish_speakers
 from tynda.train.loop import Trainer
+from tynda.train.overlap import OverlapTrainer
 from tynda.train.speakers import SpeakerTrainer
 
 __all__ = ["train"]
@@ -77,7 +78,8 @@ def train(
     loaded = recipes.from_table(recipe, table)
     check(loaded, data)
     folder = _folder(output, loaded.name)
-    trainer = (Trainer if loaded.margin is None else SpeakerTrainer)(
+    kind = SpeakerTrainer if loaded.margin else OverlapTrainer if loaded.mixing else Trainer
+    trainer = kind(
         loaded,
         data,
         folder,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tynda import manifest
-from tynda.errors import TyndaError
 from tynda.manifest import Utterance
 from tynda.ops.torch import TorchOps
 from tynda.sound.frontend import SAMPLE_RATE, FrontEnd
@@ -25,9 +21,9 @@ from tynda.store import checkpoint
 from tynda.train import data as train_data
 from tynda.train.augment import distort, mask_spectrum
 from tynda.train.data import Batch, Corpus, Sounds, collate
-from tynda.train.loop import Trainer
 from tynda.train.margin import CLASSES, Margin
 from tynda.train.objective import Objective, Weights
+from tynda.train.people import PeopleTrainer, names_of
 from tynda.train.recipe import Augment
 from tynda.weights.weight import dequantize_all
 
@@ -86,70 +82,13 @@ class Voices:
         return np.concatenate(parts)
 
 
-class SpeakerTrainer(Trainer):
-    """A `Trainer` for models of voices; the best epoch has the least equal error rate on dev.
-
-    The people of dev are not those of the training set: recordings of such people are left out of
-    dev.
-    """
+class SpeakerTrainer(PeopleTrainer):
+    """A `Trainer` for models of voices; the best epoch has the least equal error rate on dev."""
 
     objective: Margin
 
-    def _read_sources(self, folder: Path) -> tuple[list[Utterance], list[list[int]]]:
-        """Return the recordings of known people, and the indices that belong to each source."""
-        d = self.recipe.data
-        utterances: list[Utterance] = []
-        members: list[list[int]] = []
-        for source in d.train:
-            known = [u for u in manifest.read(folder / source.manifest) if person(u)]
-            if not known:
-                raise TyndaError(f"{source.manifest} names no speaker: it cannot train voices")
-            known = [u for u in known if u.speaker not in d.exclude_speakers]
-            members.append(list(range(len(utterances), len(utterances) + len(known))))
-            utterances += known
-        return utterances, members
-
     def _choose_objective(self, utterances: Sequence[Utterance]) -> Objective:
-        people = sorted({name for u in utterances if (name := person(u))})
-        return Margin(self.recipe, self.frontend, people)
-
-    def _open_data(
-        self, folder: Path, utterances: list[Utterance], members: list[list[int]]
-    ) -> None:
-        d, cache = self.recipe.data, self.output / "cache"
-        noises, rooms = (manifest.read(folder / m) if m else None for m in (d.noise, d.rooms))
-        self._say(f"{len(self.objective.people)} people, {len(utterances)} recordings of them")
-        self.corpus = Corpus(utterances, cache)
-        self.frontend = self.objective.frontend = train_data.fitted(self.frontend, self.corpus)
-        self.objective.check(self.corpus)
-        self.noises = Corpus(noises, cache) if noises else None
-        self.rooms = Corpus(rooms, cache) if rooms else None
-        self._sort_people(utterances, members)
-        known = set(self.objective.people)
-        dev = [u for m in d.dev for u in manifest.read(folder / m) if person(u)]
-        strangers = [u for u in dev if person(u) not in known]
-        if len(strangers) < len(dev):
-            warnings.warn(
-                f"{len(dev) - len(strangers)} dev recordings are of people to train on: left out",
-                stacklevel=2,
-            )
-        self.dev_corpus = Corpus(strangers, cache) if strangers else None
-        self.dev = None
-
-    def _sort_people(self, utterances: list[Utterance], members: list[list[int]]) -> None:
-        """Find each person's recordings and weight."""
-        index = {name: i for i, name in enumerate(self.objective.people)}
-        found: dict[int, list[int]] = defaultdict(list)
-        self.shares = np.zeros(len(index))
-        for source, own in zip(self.recipe.data.train, members, strict=True):
-            for i in own:
-                one = index[person(utterances[i]) or ""]
-                if self.corpus.seconds(i) >= train_data.SHORTEST:
-                    found[one].append(i)
-                    self.shares[one] = source.weight
-        if missing := [name for name, i in index.items() if not found[i]]:
-            raise TyndaError(f"no recording of {missing[0]} can be read: check the manifests")
-        self.people = [np.array(found[i]) for i in range(len(index))]
+        return Margin(self.recipe, self.frontend, names_of(utterances))
 
     def run(self, max_epochs: int | None = None) -> Path:
         """See `Trainer.run`; where the recipe says so, the last layer is found in closed form
@@ -276,22 +215,6 @@ class SpeakerTrainer(Trainer):
         pairs = np.triu(np.ones_like(scores, bool), 1)
         same = names[:, None] == names[None]
         return equal_error_rate(scores[pairs & same], scores[pairs & ~same])
-
-    def _initial_model(self, path: Path) -> dict[str, Tensor]:
-        """Read the weights of a model file that this one has too, in the same shape."""
-        model = checkpoint.load(path)
-        specs = self.objective.family.specs(self.objective.config)
-        own = (self.recipe.family, *self.objective.family.same_tensors)
-        if model.header.family not in own:
-            raise TyndaError(f"{path} is a {model.header.family}: start from a {' or '.join(own)}")
-        found = {
-            name: torch.from_numpy(value)
-            for name, value in dequantize_all(model.weights).items()
-            if name in specs and specs[name].shape == value.shape
-        }
-        if lacking := next((n for n in specs if n.startswith("blocks") and n not in found), None):
-            raise TyndaError(f"{path} has another {lacking} than the recipe's model")
-        return found
 
 
 def _middle(samples: Floats, size: int) -> Floats:

@@ -1,0 +1,1 @@
+"""The head of models that say where several people speak at once."""
