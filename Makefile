@@ -41,8 +41,9 @@ format: $(VENV)/.test  ## Sort imports, apply the linter's fixes, format
 # The built files are in the package, so that nobody else needs these programs.
 web: $(VENV)/.made  ## Build the web app (needs emscripten and Node.js 20.19 or later)
 	emcmake cmake -S native -B build/wasm -DTYNDA_TESTS=ON
-	cmake --build build/wasm --target tynda_engine
+	cmake --build build/wasm --target tynda_engine tynda_engine_threads
 	cp build/wasm/tynda_engine.wasm web/engine/engine.wasm
+	cp build/wasm/tynda_engine_threads.wasm web/engine/engine-threads.wasm
 	npm --prefix web install --no-audit --no-fund
 	npm --prefix web run check
 	npm --prefix web run build

@@ -169,7 +169,9 @@ def write_inputs(folder: Path, model: Any, samples: Any) -> None:
     features.T.astype("<f4").tofile(folder / "features.f32")
     exported, config = head_of(model.family).exported(model, None), model.config
     shape = {"heads": config.decoder_heads, "width": config.channels // config.decoder_heads}
-    decoding = {**exported.tokens, **exported.numbers, **shape}
+    tokens = {**exported.tokens}
+    tokens["prompt"] = [*tokens["prompt"], model.tokenizer.no_timestamps]
+    decoding = {**tokens, **exported.numbers, **shape}
     (folder / "decoding.json").write_text(json.dumps(decoding))
 
 

@@ -65,17 +65,33 @@ def python_texts(name, wavs):
 
 
 @contextmanager
-def chromium(*arguments):
-    """A browser, or the test is skipped."""
+def installed(*arguments):
+    """What starts the installed browser, and the settings for it, or the test is skipped."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("no browser is installed: apt-get install chromium")
-    arguments = ["--no-sandbox", *arguments]
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        settings = {"executable_path": path, "args": ["--no-sandbox", *arguments]}
+        yield playwright.chromium, settings
+
+
+@contextmanager
+def chromium(*arguments):
+    """A browser, or the test is skipped."""
+    with installed(*arguments) as (kind, settings):
+        browser = kind.launch(**settings)
         yield browser
         browser.close()
+
+
+@contextmanager
+def persistent(folder):
+    """A browser with a profile, which other ones of the tests have not, or the test is skipped."""
+    with installed() as (kind, settings):
+        context = kind.launch_persistent_context(folder, **settings)
+        yield context
+        context.close()
 
 
 # ---- the app

@@ -21,6 +21,12 @@ from tynda.errors import TyndaError
 from tynda.export import export_model
 from tynda.files import whole_folder
 from tynda.heads.ctc import paths
+from tynda.heads.seq2seq.head import first_language
+from tynda.heads.seq2seq.options import Options
+from tynda.heads.seq2seq.recording import padded_features
+from tynda.heads.seq2seq.search import decode
+from tynda.heads.seq2seq.sliding import WindowDecoder
+from tynda.heads.seq2seq.windows import encode_windows, short_windows
 from tynda.models import n2
 from tynda.quantization.run import quantize
 from tynda.sound import audio
@@ -72,11 +78,35 @@ def heard(recognise, folder, wav, timeout=120):
 def greedy(model, wav):
     """The greedy text of a recording as Python finds it."""
     if model.head.has_decoder:
-        plain = {"temperature": (0.0,), "without_timestamps": True, "window": "exact"}
-        plain |= {"no_speech_threshold": None, "speech_threshold": 0.0}
-        language = "en" if model.checkpoint.tokenizer.multilingual else None
-        return model.transcribe(wav, language=language, **plain).text
+        return "".join(text for *_, text in timed(model, audio.load(wav))).strip()
     return paths.greedy(model.encode(audio.load(wav)), model.checkpoint.tokenizer).text
+
+
+def timed(model, samples):
+    """The segments that Python finds greedily: start and end in seconds, text.
+
+    The windows begin where Whisper's do, have no previous text, and their features are those of the
+    window alone. They are as long as those of an export.
+    """
+    network, front, config = model.head.network, model.checkpoint.frontend, model.checkpoint.config
+    longest, hop = config.stride * config.frames, front.hop
+    sizes = [window.samples // hop for window in short_windows(config, hop)]
+    language, options = first_language(network.tokenizer), Options()
+    found, at = [], 0
+    while len(part := samples[at : at + longest * hop]) >= hop:
+        count = len(part) // hop
+        size = next((size for size in sizes if len(part) <= size * hop), longest)
+        features = padded_features(front, part, longest)[:count]
+        features = np.pad(features, ((0, size - count), (0, 0)))
+        cross = encode_windows(network, [features], options)
+        decoder = WindowDecoder(network, options, language, cross, 0, count, count)
+        segments, taken = decoder.split(decode(network, cross, options, [language])[0])
+        start, end = at / RATE, (at + len(part)) / RATE
+        for each in segments:
+            if each.start != each.end and each.text.strip():
+                found.append((*(min(start + t, end) for t in (each.start, each.end)), each.text))
+        at += taken * hop if 0 < taken < count else len(part)
+    return found
 
 
 def agree(recognise, folder, model, wavs):
@@ -348,6 +378,14 @@ def witness(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def windows(tmp_path_factory):
+    """The same model with its windows for short recordings."""
+    folder = tmp_path_factory.mktemp("windows") / "m"
+    export_model(library.load(found_at("witness-whisper")), folder)
+    return folder
+
+
 def damaged(folder, tmp_path, name, change):
     """A copy of a folder, with one file changed."""
     copy = tmp_path / "damaged"
@@ -403,12 +441,51 @@ CHANGES = {
 
 @pytest.mark.parametrize("pattern", CHANGES)
 def test_numbers_of_the_manifest_that_cannot_be(recognise, digits, short, tmp_path, pattern):
-    def change(data):
-        changed, count = re.subn(pattern.encode(), CHANGES[pattern], data, count=1, flags=re.M)
-        assert count == 1
-        return changed
-
+    change = changed(pattern, CHANGES[pattern])
     refused(recognise, damaged(digits, tmp_path, "manifest.txt", change), short)
+
+
+def changed(pattern, new):
+    """The function that replaces the only match of a pattern."""
+
+    def change(data):
+        result, count = re.subn(pattern.encode(), new, data, count=1, flags=re.M)
+        assert count == 1
+        return result
+
+    return change
+
+
+WINDOWS = {
+    r"(?<=begin=)\d+": b"0",
+    r"(?<=none=)\d+": b"999999",
+    r"(?<=last_first=)\d+": b"999999",
+    r"^timestamps begin": b"timestamps end",
+    r"(?<=^window samples=)\d+": b"4000000000000",
+    r"(?<=^window samples=)48000( frames=)\d+": rb"48000\g<1>299",
+    r"(?<=kept=)\d+": b"4000000000000",
+    r"(?<=rows=)\d+": b"3",
+    r"(?<=positions=)\d+": b"999999936",
+    r"^window .*\n": b"",
+    r"^(window .*\n)(window .*\n)": rb"\2\1",
+    r"^program encode\.1": b"program encode.9",
+}
+
+
+@pytest.mark.parametrize("pattern", WINDOWS)
+def test_numbers_of_windows_that_cannot_be(recognise, windows, short, tmp_path, pattern):
+    change = changed(pattern, WINDOWS[pattern])
+    refused(recognise, damaged(windows, tmp_path, "manifest.txt", change), short)
+
+
+def test_frames_that_a_window_does_not_have_are_refused(recognise, windows, short, tmp_path):
+    line = re.search(r"^window .* rows=(\d+)", read(windows), re.M)
+
+    def change(data):
+        at = int(line[1])
+        return data[:at] + b"\xff" * 8 + data[at + 8 :]
+
+    refused(recognise, damaged(windows, tmp_path, "weights.bin", change), short)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ import socket
 import subprocess
 import tarfile
 import threading
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -27,11 +29,13 @@ from browsing import (
     as_wavs,
     chromium,
     node_program,
+    plain_kernels,
     python_texts,
     samples_file,
 )
 from building import SOURCE, program
 from helpers import noise, write_wav
+from test_export import timed
 from tynda import manifest
 from tynda.compile import native
 from tynda.export import export_archive, export_model
@@ -204,19 +208,23 @@ def test_recordings_that_cannot_be(node, archives, tmp_path):
     assert found == [""]
 
 
-@pytest.mark.parametrize("name", ["sentences-en", "whisper-tiny.en"])
-def test_long_recordings_are_cut_as_python_cuts_them(node, recordings, tmp_path, name):
-    """Two minutes of recordings, one after the other, with pauses of some lengths."""
-    window = 30 if name.startswith("whisper") else 8
-    export_archive(library.load(name), tmp_path / "m.tar.gz", window)
+def two_minutes(folder, recordings):
+    """Recordings one after the other, with pauses of some lengths: samples."""
     parts = []
     for i in range(4 * len(recordings)):
         parts += [
             audio.load(recordings[i % len(recordings)]),
             noise(0.2 + 0.1 * (i % 4), level=0.001),
         ]
-    samples = audio.load(write_wav(tmp_path / "long.wav", np.concatenate(parts)[: 120 * 16000]))
+    samples = audio.load(write_wav(folder / "long.wav", np.concatenate(parts)[: 120 * 16000]))
     assert len(samples) == 120 * 16000
+    return samples
+
+
+def test_long_recordings_are_cut_as_python_cuts_them(node, recordings, tmp_path):
+    name, window = "sentences-en", 8
+    export_archive(library.load(name), tmp_path / "m.tar.gz", window)
+    samples = two_minutes(tmp_path, recordings)
     done = node(tmp_path / "m.tar.gz", samples_file(tmp_path / "a.f32", samples))
     found = json.loads(done.stdout)
     pieces = [piece for _, piece in vad.split([samples], window, window * 3 / 8)]
@@ -229,6 +237,27 @@ def test_long_recordings_are_cut_as_python_cuts_them(node, recordings, tmp_path,
     spoken = [(end, text) for end, text in zip(ends, expected, strict=True) if text]
     assert [(s["end"], s["text"]) for s in found["segments"]] == spoken
     assert 0 < found["confidence"] < 1
+
+
+def test_windows_of_whisper_begin_where_python_begins_them(node, archives, recordings, tmp_path):
+    """Segments with Whisper's own times, of recordings in windows of each length and of more."""
+    name = "whisper-tiny.en"
+    heard = [audio.load(wav) for wav in recordings]
+    heard = [heard[0][: 16000 * n] for n in (1, 2, 5)] + heard + [np.concatenate(heard[:4])]
+    heard.append(two_minutes(tmp_path, recordings))
+    files = [samples_file(tmp_path / f"{i}.f32", x) for i, x in enumerate(heard)]
+    done = node(archives[name], *files)
+    assert (done.returncode, done.stderr) == (0, "")
+    with plain_kernels():
+        model = tynda.load(name, threads=1)
+        expected = [timed(model, samples) for samples in heard]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for each, segments in zip(found, expected, strict=True):
+        assert each["text"] == "".join(text for *_, text in segments).strip()
+        got = [(s["start"], s["end"], s["text"]) for s in each["segments"]]
+        assert got == [(pytest.approx(a), pytest.approx(b), t.strip()) for a, b, t in segments]
+    assert len(found[-1]["segments"]) > 12
+    assert max(s["end"] - s["start"] for s in found[-1]["segments"]) < 15
 
 
 def test_confidence_is_the_mean_probability_of_the_tokens(node, archives, recordings, tmp_path):
@@ -265,9 +294,17 @@ def test_kernels_of_webassembly(tmp_path):
 # ---- the engine in a browser
 
 
+class Static(NamedTuple):
+    """A plain server of the engine's files and of models."""
+
+    folder: Path
+    url: str
+    seen: list[str]  # the paths of requests
+    server: http.server.ThreadingHTTPServer
+
+
 @pytest.fixture(scope="module")
 def static(tmp_path_factory):
-    """A plain server of the engine's files and of models: its folder, address and requests."""
     folder = tmp_path_factory.mktemp("static")
     shutil.copytree(BUILT / "assets", folder / "assets")
     (folder / "index.html").write_text("<!doctype html><title>test</title>")
@@ -280,11 +317,18 @@ def static(tmp_path_factory):
         def log_error(self, *_):
             pass
 
+        def end_headers(self):
+            if self.server.isolates:
+                self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+                self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+            super().end_headers()
+
     handler = functools.partial(Handler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.isolates = False
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}", seen
+    yield Static(folder, f"http://127.0.0.1:{server.server_port}", seen, server)
     server.shutdown()
     thread.join()
     server.server_close()
@@ -295,6 +339,13 @@ LOAD = """async url => {
   window.progress = [];
   try {
     window.model = await Recogniser.load(url, { onProgress: (...p) => window.progress.push(p) });
+  } catch (error) { return error.message; }
+  return null;
+}"""
+LOAD_WITH = """async ([url, threads]) => {
+  const { Recogniser } = await import("/assets/engine.js");
+  try {
+    window.model = await Recogniser.load(url, { threads });
   } catch (error) { return error.message; }
   return null;
 }"""
@@ -312,7 +363,7 @@ def encoded(samples):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_browser_writes_the_text_that_python_writes(static, archives, recordings, name):
-    folder, url, seen = static
+    folder, url, seen, _ = static
     shutil.copy(archives[name], folder / "model.tar.gz")
     expected = python_texts(name, recordings)
     with chromium() as browser:
@@ -334,6 +385,35 @@ def test_a_browser_writes_the_text_that_python_writes(static, archives, recordin
         assert page.evaluate(TRANSCRIBE, samples[0]) == expected[0]
 
 
+@pytest.fixture
+def isolated(static):
+    """Pages of the server are isolated from others, so that they may have threads."""
+    static.server.isolates = True
+    yield static
+    static.server.isolates = False
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_threads_write_the_text_that_python_writes(isolated, archives, recordings, name):
+    folder, url, seen, _ = isolated
+    shutil.copy(archives[name], folder / "model.tar.gz")
+    expected = python_texts(name, recordings)
+    samples = [encoded(audio.load(wav)) for wav in recordings]
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(url)
+        for count, engine in ((3, "engine-threads.wasm"), (1, "engine.wasm")):
+            seen.clear()
+            assert page.evaluate(LOAD_WITH, ["model.tar.gz", count]) is None
+            assert f"/assets/{engine}" in seen
+            assert [page.evaluate(TRANSCRIBE, each) for each in samples] == expected
+            broken = page.evaluate(TRANSCRIBE, encoded(np.full(16000, np.nan)))
+            assert broken == {"message": "a sample is not finite", "code": "finite"}
+            page.evaluate("window.model.close()")
+        (folder / "none.tar.gz").write_bytes(tar_of(manifest_txt=b"mine", tokens_txt=b"a"))
+        assert "weights.bin" in page.evaluate(LOAD_WITH, ["none.tar.gz", 2])
+
+
 STREAM = """async encoded => {
   const bytes = Uint8Array.from(atob(encoded), c => c.charCodeAt(0));
   const samples = new Float32Array(bytes.buffer);
@@ -351,7 +431,7 @@ STREAM = """async encoded => {
 
 
 def test_long_and_live_recordings_in_a_browser(static, recordings):
-    folder, url, _ = static
+    folder, url, *_ = static
     export_archive(library.load("digits-en"), folder / "short.tar.gz", 8)
     samples = np.concatenate([audio.load(wav) for wav in recordings])
     with chromium() as browser:
@@ -370,7 +450,7 @@ def test_long_and_live_recordings_in_a_browser(static, recordings):
 
 
 def test_models_that_cannot_be_loaded_in_a_browser(static, archives):
-    folder, url, _ = static
+    folder, url, *_ = static
     whole = archives["digits-en"].read_bytes()
     (folder / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     flipped = bytearray(whole)

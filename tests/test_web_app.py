@@ -1,5 +1,6 @@
 """The web app, as `tynda serve` serves it, in a real browser where there is one."""
 
+import json
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from browsing import (
     app,
     chromium,
     kept,
+    persistent,
     python_texts,
     record,
     settle,
@@ -116,7 +118,12 @@ def test_what_is_recorded_becomes_the_text_that_python_writes(server, tmp_path, 
         page.get_by_role("button", name="Play").click()
         with page.expect_download() as download:
             page.get_by_role("button", name="Subtitles").click()
-        assert Path(download.value.path()).read_text("utf-8").startswith("1\n00:00:00,000 --> ")
+        subtitles = Path(download.value.path()).read_text("utf-8")
+        assert re.match(r"1\n00:00:0\d,\d\d\d --> 00:00:0\d,\d\d\d\n", subtitles)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Text file").click()
+        assert Path(download.value.path()).read_text("utf-8") == f"{text}\n"
+        assert download.value.suggested_filename == "tynda.txt"
         page.get_by_role("button", name="Delete").click()
         page.get_by_text("No recordings yet.").wait_for()
         page.reload()
@@ -153,6 +160,47 @@ def test_the_app_works_without_a_network(server):
         page.locator(READY).wait_for(timeout=60_000)
         record(page, 1)
         page.get_by_role("button", name="Delete").wait_for()
+
+
+def test_the_app_is_installable(server, tmp_path):
+    """By Chromium's own rules; a browser without a screen has no menu to install it from."""
+    with persistent(tmp_path / "profile") as context:
+        page = context.new_page()
+        page.goto(server.url)
+        settle(page)
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        session = context.new_cdp_session(page)
+        assert session.send("Page.getInstallabilityErrors")["installabilityErrors"] == []
+        found = session.send("Page.getAppManifest")
+        assert found["errors"] == []
+        assert json.loads(found["data"])["display"] == "standalone"
+
+
+def test_a_reload_in_the_middle_of_recognising_loses_nothing(server, tmp_path):
+    spoken = write_wav(tmp_path / "spoken.wav", audio.load(JFK))
+    with app(server.url, *speaking(spoken)) as page:
+        page.get_by_label("Model").select_option("whisper-tiny.en")
+        page.wait_for_timeout(200)
+        settle(page)
+        page.locator(READY).click()
+        page.get_by_role("button", name="Stop").wait_for()
+        page.wait_for_timeout(5000)
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("listitem").wait_for()
+        page.reload()
+        page.locator(READY).wait_for(timeout=60_000)
+        assert page.get_by_role("listitem").count() == 1
+        page.get_by_role("button", name="Recognise again").click()
+        page.locator("#place", has_text="On this device").wait_for(timeout=60_000)
+        assert "fellow Americans" in page.inner_text("#text")
+
+
+def test_the_page_is_isolated_so_that_its_engine_may_have_threads(server):
+    with app(server.url, *FAKE_MICROPHONE) as page:
+        assert page.evaluate("crossOriginIsolated")
+        page.reload()  # Now the service worker answers.
+        settle(page)
+        assert page.evaluate("crossOriginIsolated")
 
 
 @pytest.mark.parametrize(
@@ -197,11 +245,12 @@ def test_everybody_can_use_it(server, tmp_path, scheme):
         page.locator(READY).focus()
         focused = "document.activeElement.textContent || document.activeElement.type"
         reached = []
-        for _ in range(7):
+        for _ in range(8):
             page.keyboard.press("Tab")
             reached.append(page.evaluate(focused))
         assert reached == [
-            *("search", "Play", "Copy", "Edit", "Subtitles", "Recognise again", "Delete")
+            *("search", "Play", "Copy", "Edit", "Text file", "Subtitles"),
+            *("Recognise again", "Delete"),
         ]
         look(page, "a text")
 

@@ -41,14 +41,18 @@ std::vector<float> Blobs::floats(int64_t offset, int64_t count) {
   return values;
 }
 
+std::shared_ptr<uint8_t> Blobs::bytes(int64_t offset, int64_t bytes) {
+  check(offset, bytes);
+  Bytes memory = aligned_bytes(bytes);
+  read(offset, bytes, memory.get());
+  return {memory.release(), AlignedDelete()};
+}
+
 SharedBytes Blobs::constant(int64_t offset, int64_t bytes) {
   SharedBytes& found = constants_[{offset, bytes}];
   if (!found) {
-    check(offset, bytes);
-    Bytes memory = aligned_bytes(bytes);
-    read(offset, bytes, memory.get());
-    check_finite(reinterpret_cast<const float*>(memory.get()), bytes / 4);
-    found = SharedBytes(memory.release(), AlignedDelete());
+    found = this->bytes(offset, bytes);
+    check_finite(reinterpret_cast<const float*>(found.get()), bytes / 4);
   }
   return found;
 }

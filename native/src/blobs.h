@@ -20,6 +20,8 @@ class Blobs {
 
   // Returns float32 numbers, which must be finite.
   std::vector<float> floats(int64_t offset, int64_t count);
+  // Returns a copy of a blob.
+  std::shared_ptr<uint8_t> bytes(int64_t offset, int64_t bytes);
   // Returns the memory of a constant; equal blobs share it.
   SharedBytes constant(int64_t offset, int64_t bytes);
   // Returns a matrix. `record` is the end of its line in the manifest: its kind and the offsets of

@@ -59,6 +59,7 @@ class ExportReader {
     }
     for (const char* kind : {"frontend", "sound", "head"})
       if (!declared_.count(kind)) refuse("manifest.txt has no line " + std::string(kind));
+    to_.windows_.push_back({to_.sound_.samples, to_.sound_.frames, "", {}, {}});
     check_sound(to_.sound_, *to_.front_);
     check_tokens(to_.greedy_);
   }
@@ -81,24 +82,36 @@ class ExportReader {
         !is_token(g.end) || g.max_tokens > kMaxTokens ||
         (g.kind == Greedy::seq2seq && g.prompt.empty()))
       refuse("manifest.txt has tokens that are not in tokens.txt");
-    const auto scores = [&](const char* program, size_t result) {
+    const std::optional<Timestamps>& stamps = g.timestamps;
+    if (stamps && !(stamps->begin > 0 && is_token(stamps->begin) && is_token(stamps->none) &&
+                    is_token(stamps->last_first)))
+      refuse("manifest.txt has timestamps that are not in tokens.txt");
+    const auto scores = [&](const std::string& program, size_t result) {
       const std::vector<int64_t>& rows = to_.find(program).rows;
       if (result >= rows.size() || rows[result] != 4 * int64_t(to_.tokens_.size()))
-        refuse("tokens.txt has other tokens than " + std::string(program) + ".plan");
+        refuse("tokens.txt has other tokens than " + program + ".plan");
     };
-    if (g.kind == Greedy::ctc) {
-      scores("encode", 0);
-    } else {
-      scores("prompt", 1), scores("step", 1);
+    for (const Window& window : to_.windows_) {
+      if (g.kind == Greedy::ctc) {
+        scores("encode" + window.suffix, 0);
+      } else {
+        scores("prompt" + window.suffix, 1), scores("step" + window.suffix, 1);
+      }
     }
   }
 
   void check_sound(const Sound& sound, const FrontEnd& front) const {
-    const int64_t bytes = times(times(sound.frames, front.bins()), 4);
-    const bool fits = sound.samples <= kMaxSamples && sound.silence <= kMaxSamples &&
-                      front.frames(sound.samples) <= sound.frames &&
-                      front.frames(sound.silence) <= sound.frames &&
-                      to_.argument_bytes("encode", 0) == bytes && uint64_t(bytes) <= SIZE_MAX / 4;
+    bool fits = sound.samples <= kMaxSamples && sound.silence <= kMaxSamples &&
+                front.frames(sound.silence) <= sound.frames;
+    int64_t shorter = 0;
+    for (const Window& window : to_.windows_) {
+      const int64_t bytes = times(times(window.frames, front.bins()), 4);
+      fits = fits && window.samples >= shorter && window.samples <= sound.samples &&
+             front.frames(window.samples) <= window.frames &&
+             to_.argument_bytes("encode" + window.suffix, 0) == bytes &&
+             uint64_t(bytes) <= SIZE_MAX / 4;
+      shorter = window.samples;
+    }
     if (!fits) refuse("manifest.txt has other sizes of audio than the encoder");
   }
 
@@ -120,6 +133,8 @@ class ExportReader {
       ProgramRecord& program = programs_.back();
       (kind == "matrix" ? program.matrices : program.constants)
           .emplace_back(name_of(words[1]), line.substr(rest));
+    } else if (kind == "window") {
+      window(words);
     } else if (kind == "program") {
       if (words.size() != 2) refuse("a program has one name");
       programs_.push_back({name_of(words[1]), {}, {}});
@@ -137,6 +152,11 @@ class ExportReader {
       to_.sound_ = {fields.number("samples"), fields.number("silence"), fields.number("frames"),
                     fields.flag("whole")};
       fields.end();
+    } else if (kind == "timestamps") {
+      Fields fields(words, 1);
+      to_.greedy_.timestamps = {fields.number("begin"), fields.number("none"),
+                                fields.number("last_first")};
+      fields.end();
     } else if (kind == "head") {
       head(words);
     } else if (kind == "prompt" || kind == "never" || kind == "first") {
@@ -146,6 +166,23 @@ class ExportReader {
     } else {
       refuse("unknown line " + printable(kind));
     }
+  }
+
+  // A window for short recordings; `read` adds the longest one.
+  void window(const Words& words) {
+    Fields fields(words, 1);
+    const std::string suffix = "." + std::to_string(to_.windows_.size() + 1);
+    Window window{fields.number("samples"), fields.number("frames"), suffix, {}, {}};
+    const int64_t kept = fields.number("kept");
+    for (const auto& [name, bytes] : {std::pair("rows", 8), {"positions", 8}, {"log_counts", 4}}) {
+      const int64_t size = times(kept, bytes);
+      window.merged.push_back({blobs_.bytes(fields.number(name), size), size});
+    }
+    window.counts = {window.merged.back()};
+    window.merged.push_back(zeros(8));
+    *window.merged.back().as<int64_t>() = kept;
+    fields.end();
+    to_.windows_.push_back(std::move(window));
   }
 
   void front_end(const Words& words) {
@@ -251,6 +288,11 @@ int64_t Exported::argument_bytes(const std::string& name, size_t argument) const
   const std::vector<int64_t>& bytes = find(name).program->layout().argument_bytes;
   if (argument >= bytes.size()) refuse("the program " + name + " has too few arguments");
   return bytes[argument];
+}
+
+const Window& Exported::window(int64_t samples) const {
+  return *std::find_if(windows_.begin(), windows_.end() - 1,
+                       [&](const Window& window) { return samples <= window.samples; });
 }
 
 std::vector<Tensor> Exported::run(const std::string& name, std::vector<Tensor> inputs) const {

@@ -6,12 +6,14 @@
 #pragma once
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "files.h"
 #include "frontend.h"
 #include "program.h"
+#include "timestamps.h"
 
 namespace tynda {
 
@@ -35,6 +37,15 @@ struct Sound {
   bool whole;       // whether all frames are valid, or only those of the recording
 };
 
+// The programs for recordings up to one length. Those for shorter recordings than the longest
+// compute fewer frames, some of which stand for many (src/tynda/heads/seq2seq/windows.py).
+struct Window {
+  int64_t samples, frames;     // as in Sound
+  std::string suffix;          // of the names of its programs
+  std::vector<Tensor> merged;  // the further inputs of `encode`; none for the longest
+  std::vector<Tensor> counts;  // the further input of `cross_kv`, which is one of them
+};
+
 // The settings of greedy decoding.
 struct Greedy {
   enum Kind { ctc, seq2seq };
@@ -45,6 +56,7 @@ struct Greedy {
   // Seq2seq: the decoder's prompt, tokens that are always suppressed, and those suppressed at
   // first.
   std::vector<int64_t> prompt, never, first;
+  std::optional<Timestamps> timestamps;  // if the decoder writes them
 };
 
 class Exported {
@@ -55,6 +67,8 @@ class Exported {
 
   const FrontEnd& front() const { return *front_; }
   const Sound& sound() const { return sound_; }
+  // The shortest window for a recording, which is not longer than the longest.
+  const Window& window(int64_t samples) const;
   const Greedy& greedy() const { return greedy_; }
   // The bytes that each token adds to a text.
   const std::vector<std::string>& tokens() const { return tokens_; }
@@ -77,6 +91,7 @@ class Exported {
 
   std::unique_ptr<const FrontEnd> front_;
   Sound sound_{};
+  std::vector<Window> windows_;  // the shortest first
   Greedy greedy_{};
   std::vector<std::string> tokens_;
   std::map<std::string, Runnable> programs_;

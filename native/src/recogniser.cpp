@@ -84,10 +84,16 @@ Recogniser::Recogniser(Files&& files, const Kernels& kernels, int threads)
   Pool::shared().grow(threads);
 }
 
+std::string Heard::text() const {
+  std::string all;
+  for (const Spoken& segment : segments) all += segment.text;
+  return stripped(all);
+}
+
 Heard Recogniser::hear(const float* samples, int64_t count) const {
   const std::vector<Tensor> found = encoded(samples, count);
-  if (found.empty()) return {};
-  return model_.greedy().kind == Greedy::ctc ? ctc(found) : seq2seq(found);
+  if (found.empty()) return {{}, count};
+  return model_.greedy().kind == Greedy::ctc ? ctc(found, count) : seq2seq(found, count);
 }
 
 LogProbs Recogniser::log_probs(const float* samples, int64_t count) const {
@@ -100,6 +106,7 @@ LogProbs Recogniser::log_probs(const float* samples, int64_t count) const {
   return {{values, values + frames * int64_t(model_.tokens().size())}, frames};
 }
 
+// The results of the encoder for the frames of the recording; zeros follow their features.
 std::vector<Tensor> Recogniser::encoded(const float* samples, int64_t count) const {
   const Sound& sound = model_.sound();
   if (count > sound.samples)
@@ -111,16 +118,13 @@ std::vector<Tensor> Recogniser::encoded(const float* samples, int64_t count) con
   whole.resize(static_cast<size_t>(count + sound.silence));
   const std::vector<float> features =
       model_.front()(kernels_, whole.data(), int64_t(whole.size()));
-  return encode(features, frames);
-}
-
-// The results of the encoder for the first `frames` of the features.
-std::vector<Tensor> Recogniser::encode(const std::vector<float>& features, int64_t frames) const {
-  const Sound& sound = model_.sound();
+  const Window& window = model_.window(count);
   const int64_t bins = model_.front().bins();
-  const Tensor padded = zeros(4 * sound.frames * bins);
+  const Tensor padded = zeros(4 * window.frames * bins);
   std::copy(features.begin(), features.begin() + frames * bins, padded.as<float>());
-  return model_.run("encode", {padded, integers({sound.whole ? sound.frames : frames})});
+  std::vector<Tensor> inputs{padded, integers({sound.whole ? window.frames : frames})};
+  inputs.insert(inputs.end(), window.merged.begin(), window.merged.end());
+  return model_.run("encode" + window.suffix, std::move(inputs));
 }
 
 // `encoded` holds log-probabilities [frames, tokens] and the number of valid frames.
@@ -132,11 +136,13 @@ int64_t Recogniser::ctc_frames(const std::vector<Tensor>& encoded) const {
   return std::clamp<int64_t>(*encoded[1].as<int64_t>(), 0, max_frames);
 }
 
-Heard Recogniser::ctc(const std::vector<Tensor>& encoded) const {
+Heard Recogniser::ctc(const std::vector<Tensor>& encoded, int64_t count) const {
   const std::vector<std::string>& tokens = model_.tokens();
   const auto vocab = int64_t(tokens.size());
   const int64_t frames = ctc_frames(encoded);
   Heard heard;
+  heard.samples = count;
+  std::string text;
   const int64_t blank = model_.greedy().blank;
   int64_t before = blank;
   double highest = 0;  // of the frames of the token `before`
@@ -148,45 +154,63 @@ Heard Recogniser::ctc(const std::vector<Tensor>& encoded) const {
       continue;
     }
     if (before != blank) heard.log_probability += highest;
-    if (token != blank) heard.text += tokens[size_t(token)], heard.tokens++;
+    if (token != blank) text += tokens[size_t(token)], heard.tokens++;
     before = token, highest = row[token];
   }
   if (before != blank) heard.log_probability += highest;
-  heard.text = single_spaced(as_utf8(heard.text));
+  text = single_spaced(as_utf8(text));
+  if (!text.empty()) heard.segments.push_back({0, count, " " + text});
   return heard;
 }
 
 // docs/native.md lists the arguments and results of the programs.
-Heard Recogniser::seq2seq(const std::vector<Tensor>& encoded) const {
+Heard Recogniser::seq2seq(const std::vector<Tensor>& encoded, int64_t count) const {
   const Greedy& greedy = model_.greedy();
-  const std::vector<Tensor> cross = model_.run("cross_kv", encoded);
+  const Window& window = model_.window(count);
+  const std::string& suffix = window.suffix;
+  std::vector<Tensor> states = encoded;
+  states.insert(states.end(), window.counts.begin(), window.counts.end());
+  const std::vector<Tensor> cross = model_.run("cross_kv" + suffix, std::move(states));
   check_results(cross, 1);
+  // There is a cache for each of the cross-attention's keys and values, which come in pairs before
+  // one or two other results.
+  const size_t caches = (cross.size() - 1) / 2 * 2;
   std::vector<Tensor> inputs{integers(greedy.prompt), integers({0})};
   inputs.insert(inputs.end(), cross.begin(), cross.end());
-  // There is a KV cache for each of the cross-attention keys and values.
-  for (size_t i = 0; i < cross.size() - 1; i++)
-    inputs.push_back(zeros(model_.argument_bytes("prompt", inputs.size())));
-  std::vector<Tensor> results = model_.run("prompt", inputs);
+  for (size_t i = 0; i < caches; i++)
+    inputs.push_back(zeros(model_.argument_bytes("prompt" + suffix, inputs.size())));
+  std::vector<Tensor> results = model_.run("prompt" + suffix, inputs);
   Heard heard;
-  for (int64_t count = 0; count < greedy.max_tokens; count++) {
-    check_results(results, cross.size() + 1);
-    const int64_t token = choose(results[1], count == 0);
+  std::vector<int64_t> text;
+  while (int64_t(text.size()) < greedy.max_tokens) {
+    check_results(results, caches + 2);
+    const int64_t token = choose(results[1], text);
     heard.log_probability += log_softmax(results[1], token);
     heard.tokens++;
     if (token == greedy.end) break;
-    heard.text += model_.tokens()[size_t(token)];
-    if (count + 1 == greedy.max_tokens) break;
-    inputs = {integers({token}), integers({int64_t(greedy.prompt.size()) + count})};
+    text.push_back(token);
+    if (int64_t(text.size()) == greedy.max_tokens) break;
+    inputs = {integers({token}), integers({int64_t(greedy.prompt.size() + text.size()) - 1})};
     inputs.insert(inputs.end(), cross.begin(), cross.end());
     inputs.insert(inputs.end(), results.begin() + 2, results.end());
-    results = model_.run("step", inputs);
+    results = model_.run("step" + suffix, inputs);
   }
-  heard.text = stripped(as_utf8(heard.text));
+  const int64_t spoken = model_.front().frames(count) * model_.front().hop();
+  heard.samples = count;
+  const Timestamps* stamps = greedy.timestamps ? &*greedy.timestamps : nullptr;
+  for (const Part& part : split(stamps, text, spoken, heard.samples)) {
+    std::string bytes;
+    for (size_t i = part.first; i < part.last; i++) bytes += model_.tokens()[size_t(text[i])];
+    // Times that the decoder writes may lie in the silence after the recording.
+    Spoken segment{std::min(part.start, count), std::min(part.end, count), as_utf8(bytes)};
+    const bool is_said = part.start != part.end && !stripped(segment.text).empty();
+    if (is_said) heard.segments.push_back(std::move(segment));
+  }
   return heard;
 }
 
 // The most probable token that is not suppressed.
-int64_t Recogniser::choose(const Tensor& logits, bool is_first) const {
+int64_t Recogniser::choose(const Tensor& logits, const std::vector<int64_t>& text) const {
   if (logits.bytes != 4 * int64_t(model_.tokens().size()))
     throw std::invalid_argument("the decoder has other logits than there are tokens");
   const Greedy& greedy = model_.greedy();
@@ -195,8 +219,10 @@ int64_t Recogniser::choose(const Tensor& logits, bool is_first) const {
     for (const int64_t id : ids) row[id] = -std::numeric_limits<float>::infinity();
   };
   forbid(greedy.never);
-  if (is_first) forbid(greedy.first);
-  return std::max_element(row, row + model_.tokens().size()) - row;
+  if (text.empty()) forbid(greedy.first);
+  const auto vocab = int64_t(model_.tokens().size());
+  if (greedy.timestamps) restrict_timestamps(*greedy.timestamps, greedy.end, text, row, vocab);
+  return std::max_element(row, row + vocab) - row;
 }
 
 }  // namespace tynda

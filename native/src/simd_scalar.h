@@ -69,10 +69,15 @@ static inline I round_to_int(F a) {
 static inline F to_float(I a) { return {__builtin_convertvector(a.v, Floats4)}; }
 static inline I exponent(F a) { return {(Words(a.v) >> 23) - 127}; }  // of a normal number above 0
 static inline F exp2_int(I n) { return {Floats4((n.v + 127) << 23)}; }
-// x - floor(x), and y * 2^floor(x). Of integers, they may be 1 and the result for the integer
-// below.
-static inline F fraction(F x) { return x - to_float(round_to_int(x - set1(0.5f))); }
-static inline F times_exp2_floor(F y, F x) { return y * exp2_int(round_to_int(x - set1(0.5f))); }
+// Exact for integers too: attention in 8 bits rounds half of the greatest weight, where 1 in place of
+// the fraction 0 would make another code of it than other instruction sets make.
+static inline F floor(F x) {
+  const F nearest = to_float(round_to_int(x));
+  return {nearest.v + __builtin_convertvector(nearest.v > x.v, Floats4)};  // -1 where it is above
+}
+// x - floor(x), and y * 2^floor(x).
+static inline F fraction(F x) { return x - floor(x); }
+static inline F times_exp2_floor(F y, F x) { return y * exp2_int(round_to_int(floor(x))); }
 static inline I operator+(I a, I b) { return {a.v + b.v}; }
 static inline I times(I a, int32_t b) { return {a.v * b}; }
 static inline void store_bytes(uint8_t* p, I q, int n) {

@@ -55,7 +55,14 @@ int main(int count, char** arguments) {
     const std::vector<float> samples = read_wav(arguments[2]);
     const tynda::Kernels* kernels = tynda::find_kernels(tynda::instruction_sets().front());
     const tynda::Recogniser recogniser(tynda::Folder(arguments[1]), *kernels, 1);
-    std::printf("%s\n", recogniser.hear(samples.data(), int64_t(samples.size())).text.c_str());
+    tynda::Heard all;
+    const auto count = int64_t(samples.size());
+    for (int64_t at = 0; at < count;) {
+      const tynda::Heard heard = recogniser.hear(samples.data() + at, count - at);
+      all.segments.insert(all.segments.end(), heard.segments.begin(), heard.segments.end());
+      at += heard.samples;
+    }
+    std::printf("%s\n", all.text().c_str());
   } catch (const std::bad_alloc&) {
     std::fputs("error: out of memory\n", stderr);
     return 1;

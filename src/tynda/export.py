@@ -19,8 +19,10 @@ from tynda.compile.plan import Constant, Matrix
 from tynda.errors import TyndaError
 from tynda.files import temporary_folder, whole_folder, write_whole
 from tynda.heads import head_of
+from tynda.heads.base import ShortWindow
 from tynda.plans import Planned, lower_runs
 from tynda.store.checkpoint import Checkpoint
+from tynda.text.tokenlines import token_lines
 from tynda.weights.kernels import kernel_arrays
 
 __all__ = ["MAX_SECONDS", "MIN_SECONDS", "export_archive", "export_model"]
@@ -65,12 +67,14 @@ def export_model(
                 f"sound {_fields(sound | {'whole': int(head.attends_to_padding)})}",
                 f"head {model.family.head} {_fields(head.numbers)}",
                 *(" ".join((name, *map(str, ids))) for name, ids in head.tokens.items()),
+                *([f"timestamps {_fields(head.timestamps)}"] if head.timestamps else ()),
+                *(_window(window, blobs) for window in head.windows),
             ]
             for program in planned:
                 lines += _program(program, blobs)
         texts = {
             _MANIFEST: "".join(f"{line}\n" for line in lines),
-            _TOKENS: _tokens(model.tokenizer.token_bytes(), model.config.vocab),
+            _TOKENS: token_lines(model.tokenizer.token_bytes(), model.config.vocab),
             **{f"{p.run.name}.plan": p.lowered.plan.text() for p in planned},
         }
         for name, text in texts.items():
@@ -97,6 +101,14 @@ def _fields(values: Mapping[str, int | str]) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
+def _window(window: ShortWindow, blobs: _Blobs) -> str:
+    merged = window.merged
+    arrays = {"rows": merged.rows, "positions": merged.positions, "log_counts": merged.log_counts}
+    sizes = {"samples": window.samples, "frames": window.frames, "kept": len(merged.rows)}
+    places = {name: blobs.write(array) for name, array in arrays.items()}
+    return f"window {_fields(sizes | places)}"
+
+
 def _program(planned: Planned, blobs: _Blobs) -> list[str]:
     """The lines about a program: where each of its weights is, in the order of the plan."""
     plan, layout = planned.lowered.plan, planned.lowered.layout
@@ -106,14 +118,6 @@ def _program(planned: Planned, blobs: _Blobs) -> list[str]:
         *(f"constant {n} {blobs.constant(plan.constants[n])}" for n in layout.constant_names),
         *(f"matrix {n} {blobs.matrix(matrices[n])}" for n in layout.matrix_names),
     ]
-
-
-def _tokens(pieces: list[bytes], vocab: int) -> str:
-    """A line for each token: its bytes, those that are not printable ASCII escaped."""
-    plain = {b: chr(b) if 32 <= b < 127 else f"\\x{b:02x}" for b in range(256)}
-    plain[ord("\\")] = "\\\\"
-    pieces = pieces[:vocab] + [b""] * (vocab - len(pieces))
-    return "".join("".join(plain[b] for b in piece) + "\n" for piece in pieces)
 
 
 def _is_export(folder: Path) -> bool:

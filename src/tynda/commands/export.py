@@ -15,7 +15,7 @@ from tynda.files import write_whole
 
 __all__ = ["export_commands", "exported"]
 
-_FORMAT = "tynda-commands 1"
+_FORMAT = "tynda-commands 2"
 _MAX_EXAMPLES = 20
 
 

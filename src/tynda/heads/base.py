@@ -15,7 +15,7 @@ from tynda.commands.graph import WordGraph
 from tynda.compile.engine import Engine
 from tynda.compile.runs import Runs, Work
 from tynda.errors import TyndaError
-from tynda.models.base import Family
+from tynda.models.base import Family, MergedFrames
 from tynda.store.checkpoint import Checkpoint
 from tynda.transcript import Segment, Transcript
 
@@ -28,6 +28,7 @@ __all__ = [
     "LiveDecoder",
     "LiveWord",
     "Session",
+    "ShortWindow",
     "forced_inputs",
     "pad_tokens",
 ]
@@ -37,12 +38,25 @@ O = TypeVar("O")  # noqa: E741 - the options of a head
 
 
 @dataclass(frozen=True)
+class ShortWindow:
+    """Programs for recordings that are shorter than the longest one that an export takes."""
+
+    samples: int
+    """Maximum number of samples of a recording."""
+    frames: int
+    """Number of front end frames in a run of the encoder."""
+    merged: MergedFrames[NDArray[Any]]
+    """The frames that the encoder computes."""
+
+
+@dataclass(frozen=True)
 class Exported:
     """The programs, and the settings of greedy decoding, with which native code recognises
     recordings up to one length; ``docs/native.md`` documents each setting."""
 
     runs: Runs
-    """One run of each program."""
+    """One run of each program; the names of those for the first of the ``windows`` end in ``.1``,
+    and so on."""
     samples: int
     """Maximum number of samples of a recording."""
     frames: int
@@ -55,6 +69,11 @@ class Exported:
     """Integers of greedy decoding, by the names of ``docs/native.md``."""
     tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Lists of tokens of greedy decoding, by the names of ``docs/native.md``."""
+    timestamps: Mapping[str, int] = field(default_factory=dict)
+    """The tokens of a decoder's timestamps, by the names of ``docs/native.md``; empty where it has
+    none."""
+    windows: Sequence[ShortWindow] = ()
+    """Those for shorter recordings, the shortest first."""
 
 
 class Session(ABC):

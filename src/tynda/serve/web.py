@@ -52,9 +52,12 @@ _POLICY = (
     "img-src 'self'; media-src blob:; connect-src 'self'; worker-src 'self'; "
     "manifest-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
+# A page that is isolated from all others (HTML, 7.1.3) may use several threads.
 _HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "microphone=(self)",
     "Vary": "Accept-Encoding",
     "X-Content-Type-Options": "nosniff",

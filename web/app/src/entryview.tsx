@@ -43,10 +43,11 @@ export function EntryView({ entry, about, policy, onPlay, onAgain, onNote }: Pro
       () => onNote(say("cannotCopy")),
     );
   }
-  function download() {
+  function download(contents: string, suffix: "txt" | "srt") {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([srt(segments)], { type: "application/x-subrip" }));
-    link.download = "tynda.srt";
+    const type = suffix === "srt" ? "application/x-subrip" : "text/plain";
+    link.href = URL.createObjectURL(new Blob([contents], { type }));
+    link.download = `tynda.${suffix}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   }
@@ -102,7 +103,8 @@ export function EntryView({ entry, about, policy, onPlay, onAgain, onNote }: Pro
         {text && action("copy", () => void copy())}
         {!isEdited && action("edit", () => setEdited(true))}
         {text && "share" in navigator && action("share", () => void navigator.share({ text }).catch(() => undefined))}
-        {segments.length > 0 && action("subtitles", download)}
+        {text && action("textFile", () => download(`${text}\n`, "txt"))}
+        {segments.length > 0 && action("subtitles", () => download(srt(segments), "srt"))}
         {onAgain && action("again", onAgain)}
         {(learning === "agreed" || learning === "given") &&
           action("takeBack", () => done(history.update(id, takenBack)))}

@@ -25,6 +25,8 @@ interface Contents {
   search: {
     blank: number;
     vocab: number;
+    /** The checksum of the model's tokens, see `Engine.tokenSum`. */
+    tokens: number;
     texts: Record<string, string>;
     paths: Record<"tokens" | "targets" | "sources" | "ends", number[]>;
   };
@@ -37,7 +39,7 @@ interface Contents {
   examples: string[];
 }
 
-const FORMAT = "tynda-commands 1";
+const FORMAT = "tynda-commands 2";
 
 /** A grammar for one model. */
 export class Grammar {
@@ -53,15 +55,22 @@ export class Grammar {
     for (let state = 0; state < tokens.length; state++) this.first[state + 1]! += this.first[state]!;
   }
 
-  /** Reads a file. Throws an EngineError for anything else. */
-  static read(text: string): Grammar {
+  /**
+   * Reads a file for a model whose tokens have a checksum. Throws an EngineError for that of another
+   * model, and for anything else.
+   */
+  static read(text: string, tokenSum: number): Grammar {
+    let grammar: Grammar | undefined;
     try {
       const contents = JSON.parse(text) as Contents;
-      if (contents.format === FORMAT) return new Grammar(contents);
+      if (contents.format === FORMAT) grammar = new Grammar(contents);
     } catch {
       // It is reported below.
     }
-    throw new EngineError("damaged", "the file has no commands of tynda");
+    if (!grammar) throw new EngineError("damaged", "the file has no commands of tynda, or those of another version");
+    if (grammar.contents.search.tokens !== tokenSum)
+      throw new EngineError("damaged", "the commands were exported for another model");
+    return grammar;
   }
 
   /** Seconds of silence after which a certain command, and any utterance, ends. */
@@ -87,11 +96,9 @@ export class Grammar {
     return this.contents.examples;
   }
 
-  /** Returns what was said. Throws an EngineError where the grammar is another model's. */
+  /** Returns what was said. */
   recognise({ values, frames }: LogProbs): Command {
     const { vocab, texts } = this.contents.search;
-    if (frames * vocab !== values.length)
-      throw new EngineError("damaged", "the commands were exported for another model");
     const path = this.best(values, frames);
     if (!path) return { sentence: null, intent: null, slots: {}, confidence: 0 };
     let filler = 0;

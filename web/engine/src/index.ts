@@ -13,12 +13,19 @@ export { type Segment, type SpokenCommand, type Stream, type Transcript };
 export interface LoadOptions {
   /** Called while the model is downloaded; `total` is null where the server does not state it. */
   onProgress?: (loaded: number, total: number | null) => void;
+  /**
+   * The most threads, by default up to 4 that the device has. There is one where the page is not
+   * isolated from others (`crossOriginIsolated`).
+   */
+  threads?: number;
 }
 
 export interface TranscribeOptions {
   /** Called for each piece of a long recording that has a text, once it is recognised. */
   onSegment?: (segment: Segment) => void;
 }
+
+const MAX_THREADS = 4;
 
 interface Waiting {
   resolve: (answer: Answer) => void;
@@ -50,7 +57,8 @@ export class Recogniser {
     recogniser.onProgress = options.onProgress;
     try {
       const absolute = new URL(url, location.href).href;
-      await recogniser.ask({ kind: "load", id: 0, url: absolute });
+      const threads = options.threads ?? Math.min(MAX_THREADS, navigator.hardwareConcurrency);
+      await recogniser.ask({ kind: "load", id: 0, url: absolute, threads });
       return recogniser;
     } catch (error) {
       recogniser.close();

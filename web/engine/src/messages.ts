@@ -4,7 +4,7 @@ import type { SpokenCommand } from "./listening.js";
 import type { Heard, Segment } from "./pieces.js";
 
 export type Request =
-  | { kind: "load"; id: number; url: string }
+  | { kind: "load"; id: number; url: string; threads: number }
   | { kind: "transcribe"; id: number; samples: Float32Array }
   // The next samples of a stream, of which a worker has one at a time.
   | { kind: "feed"; id: number; samples: Float32Array; isFirst: boolean; isTextWanted: boolean }
@@ -18,7 +18,8 @@ export type Answer =
   | { kind: "progress"; id: number; loaded: number; total: number | null }
   | { kind: "loaded"; id: number }
   | { kind: "segment"; id: number; segment: Segment }
-  | { kind: "partial"; id: number; text: string | null; seconds: number }
+  // `pending`: the samples of the piece that is not whole yet.
+  | { kind: "partial"; id: number; text: string | null; pending: number; seconds: number }
   | { kind: "text"; id: number; heard: Heard; seconds: number; memory: number }
   | { kind: "grammar"; id: number; examples: string[] }
   | { kind: "commands"; id: number; commands: SpokenCommand[] }

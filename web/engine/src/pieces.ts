@@ -1,4 +1,6 @@
-// Recordings of any length: they are cut where they are quiet, as tynda.sound.vad.split does.
+// Recordings of any length: a decoder with timestamps says where its next window begins, as in
+// tynda.heads.seq2seq.sliding; for other models they are cut where they are quiet, as
+// tynda.sound.vad.split does.
 import { type Engine, RATE } from "./module.js";
 
 /** What was said in a part of a recording, from `start` to `end` in seconds. */
@@ -10,7 +12,7 @@ export interface Segment {
 
 export interface Heard {
   text: string;
-  /** The pieces that have a text. */
+  /** Sentences of a decoder with timestamps; otherwise the pieces that have a text. */
   segments: Segment[];
   /**
    * The geometric mean of the probabilities of the tokens, from 0 to 1; 1 where there are none. It
@@ -28,12 +30,13 @@ const SMOOTHED = 10;
 /** A recording that is recognised piece by piece, whether all of it is there or not. */
 export class Hearing {
   private readonly segments: Segment[] = [];
+  private text = "";
   private pending = new Float32Array(0);
   private start = 0;
   private logProbability = 0;
   private tokens = 0;
 
-  /** `onSegment` is called after each piece that has a text. */
+  /** `onSegment` is called for each segment. */
   constructor(
     private readonly engine: Engine,
     private readonly onSegment: (segment: Segment) => void = () => undefined,
@@ -45,34 +48,42 @@ export class Hearing {
     all.set(this.pending);
     all.set(samples, this.pending.length);
     this.pending = all;
-    const max = this.engine.maxSamples;
-    while (this.pending.length > max) this.take(quietest(this.pending, max));
+    const { maxSamples: max, hasTimestamps } = this.engine;
+    while (this.pending.length > max) this.take(hasTimestamps ? max : quietest(this.pending, max));
+  }
+
+  /** The number of samples of the last piece, which is not whole. */
+  get pendingSamples(): number {
+    return this.pending.length;
   }
 
   /** Returns the text so far; that of the last piece may still change. */
   partial(): string {
-    return [...this.segments.map(({ text }) => text), this.engine.transcribe(this.pending)].join(" ").trim();
+    const { segments } = this.engine.hear(this.pending);
+    return (this.text + segments.map(({ text }) => text).join("")).trim();
   }
 
-  /** Recognises the last piece, and returns all. */
+  /** Recognises the rest, and returns all. */
   finish(): Heard {
-    if (this.pending.length) this.take(this.pending.length);
+    while (this.pending.length) this.take(this.pending.length);
     const { segments, tokens } = this;
     const confidence = tokens ? Math.exp(this.logProbability / tokens) : 1;
-    return { text: segments.map(({ text }) => text).join(" "), segments, confidence };
+    return { text: this.text.trim(), segments, confidence };
   }
 
   private take(count: number): void {
-    const text = this.engine.transcribe(this.pending.subarray(0, count));
-    this.logProbability += this.engine.logProbability;
-    this.tokens += this.engine.tokens;
-    const end = this.start + count;
-    if (text) {
-      this.segments.push({ start: this.start / RATE, end: end / RATE, text });
-      this.onSegment(this.segments.at(-1)!);
+    const piece = this.engine.hear(this.pending.subarray(0, count));
+    this.logProbability += piece.logProbability;
+    this.tokens += piece.tokens;
+    for (const { start, end, text } of piece.segments) {
+      this.text += text;
+      const times = { start: (this.start + start) / RATE, end: (this.start + end) / RATE };
+      const segment = { ...times, text: text.trim() };
+      this.segments.push(segment);
+      this.onSegment(segment);
     }
-    this.pending = this.pending.subarray(count);
-    this.start = end;
+    this.pending = this.pending.subarray(piece.samples);
+    this.start += piece.samples;
   }
 }
 

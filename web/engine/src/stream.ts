@@ -4,8 +4,8 @@ import { RATE } from "./module.js";
 
 // The text so far is found after so much more speech.
 const STEP = 0.4 * RATE;
-// A device or a model that never needs less time for it, as often as it is tried, shows none: the
-// whole pieces alone are recognised until the end.
+// Where it takes longer, several times in a row, there is no text until the next piece begins: the
+// longer a piece gets, the longer it takes.
 const MAX_SECONDS = 0.6;
 const TRIES = 2;
 
@@ -14,8 +14,9 @@ export class Stream {
   private blocks: Float32Array[] = [];
   private count = 0;
   private isFirst = true;
-  private tries = 0;
-  private fastest = Infinity;
+  private slow = 0;
+  // The samples of the last piece, which is not whole.
+  private pending = 0;
   // The time before which no text is found, so that at most half of the time is spent on it.
   private pauseEnd = 0;
   private running: Promise<void> | undefined;
@@ -47,10 +48,8 @@ export class Stream {
   }
 
   private async run(): Promise<void> {
-    while (this.count >= STEP && !this.failure) {
-      const isFast = this.tries < TRIES || this.fastest < MAX_SECONDS;
-      await this.send(isFast && performance.now() >= this.pauseEnd);
-    }
+    while (this.count >= STEP && !this.failure)
+      await this.send(this.slow < TRIES && performance.now() >= this.pauseEnd);
     this.running = undefined;
   }
 
@@ -62,9 +61,11 @@ export class Stream {
     this.isFirst = false;
     try {
       const answer = await this.ask({ kind: "feed", id: 0, samples, isFirst, isTextWanted });
-      if (answer.kind !== "partial" || answer.text === null) return;
-      this.tries++;
-      this.fastest = Math.min(this.fastest, answer.seconds);
+      if (answer.kind !== "partial") return;
+      if (answer.pending < this.pending) this.slow = 0;
+      this.pending = answer.pending;
+      if (answer.text === null) return;
+      this.slow = answer.seconds < MAX_SECONDS ? 0 : this.slow + 1;
       this.pauseEnd = performance.now() + 1000 * answer.seconds;
       this.onText(answer.text);
     } catch (error) {

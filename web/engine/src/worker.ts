@@ -1,12 +1,13 @@
 // The worker of a Recogniser: it downloads one model, and recognises one recording after the other.
 import { Archive, type Bytes } from "./archive.js";
-import { forget, keep, obtain, type Progress } from "./download.js";
+import { forget, keep, obtain, type Progress, release } from "./download.js";
 import { EngineError } from "./errors.js";
 import { Grammar } from "./grammar.js";
 import { Listening, recognised } from "./listening.js";
 import type { Answer, Request } from "./messages.js";
 import { Engine, RATE } from "./module.js";
 import { Hearing } from "./pieces.js";
+import { Crew } from "./threads.js";
 
 declare const self: DedicatedWorkerGlobalScope;
 
@@ -20,6 +21,9 @@ class BlobBytes implements Bytes {
     const slice = this.blob.slice(offset, offset + length);
     return new Uint8Array(this.reader.readAsArrayBuffer(slice));
   }
+  release(bytes: Uint8Array): void {
+    release(bytes);
+  }
 }
 
 let engine: Engine | undefined;
@@ -28,8 +32,13 @@ let stream: Hearing | undefined;
 let grammar: Grammar | undefined;
 let listening: Listening | undefined;
 
-async function load(id: number, url: string): Promise<Engine> {
-  const compiled = WebAssembly.compileStreaming(fetch(new URL("../engine.wasm", import.meta.url)));
+async function load(id: number, url: string, threads: number): Promise<Engine> {
+  // Threads share their memory, which only a page that is isolated from others may.
+  const crew = crossOriginIsolated && threads > 1 ? await Crew.of(threads - 1) : undefined;
+  const engine = crew
+    ? new URL("../engine-threads.wasm", import.meta.url)
+    : new URL("../engine.wasm", import.meta.url);
+  const compiled = WebAssembly.compileStreaming(fetch(engine));
   compiled.catch(() => undefined); // Its error is reported below.
   const onProgress = (loaded: number, total: number | null) => answer({ kind: "progress", id, loaded, total });
   return read(url, onProgress, async (blob) => {
@@ -37,7 +46,7 @@ async function load(id: number, url: string): Promise<Engine> {
       const message = "the engine cannot be downloaded, or this browser has no WebAssembly SIMD";
       throw new EngineError("engine", message);
     });
-    return Engine.load(module, new Archive(new BlobBytes(blob)));
+    return Engine.load(module, new Archive(new BlobBytes(blob)), crew);
   });
 }
 
@@ -59,7 +68,7 @@ async function read<T>(url: string, onProgress: Progress, made: (blob: Blob) => 
 async function handled(request: Request): Promise<Answer> {
   const { id } = request;
   if (request.kind === "load") {
-    engine = await load(id, request.url);
+    engine = await load(id, request.url, request.threads);
     return { kind: "loaded", id };
   }
   if (!engine) throw new EngineError("failed", "no model was loaded");
@@ -69,10 +78,13 @@ async function handled(request: Request): Promise<Answer> {
     if (request.isFirst) stream = new Hearing(engine);
     stream!.feed(request.samples);
     const text = request.isTextWanted ? stream!.partial() : null;
-    return { kind: "partial", id, text, seconds: seconds() };
+    return { kind: "partial", id, text, pending: stream!.pendingSamples, seconds: seconds() };
   }
   if (request.kind === "grammar") {
-    grammar = await read(request.url, () => undefined, async (blob) => Grammar.read(await blob.text()));
+    const { tokenSum } = engine;
+    grammar = await read(request.url, () => undefined, async (blob) =>
+      Grammar.read(await blob.text(), tokenSum),
+    );
     return { kind: "grammar", id, examples: grammar.examples };
   }
   if (request.kind === "command") {

@@ -15,7 +15,7 @@ try {
   const read = (offset: number, length: number) => bytes.subarray(offset, offset + length);
   const module = new WebAssembly.Module(readFileSync(wasm));
   const engine = await Engine.load(module, new Archive({ size: bytes.length, read }));
-  const grammar = Grammar.read(readFileSync(commands, "utf8"));
+  const grammar = Grammar.read(readFileSync(commands, "utf8"), engine.tokenSum);
   for (const file of files) {
     const samples = new Float32Array(new Uint8Array(readFileSync(file)).buffer);
     const whole = recognised(engine, grammar, samples);

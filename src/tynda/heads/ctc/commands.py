@@ -21,6 +21,7 @@ from tynda.heads.base import CommandDecoder, CommandMatch
 from tynda.heads.ctc.chunks import MAX_SECONDS
 from tynda.heads.ctc.paths import LogProbs, spell
 from tynda.text.tokenizer import CTCTokenizer
+from tynda.text.tokenlines import token_sum
 
 __all__ = ["CTCCommands", "Path", "Paths"]
 
@@ -145,7 +146,8 @@ class CTCCommands(CommandDecoder):
         texts = {str(i): pieces[i].decode(errors="replace") for i in used}
         return {
             "blank": self._tokenizer.blank,
-            "vocab": len(self._tokenizer),
+            "vocab": len(pieces),
+            "tokens": token_sum(pieces, len(pieces)),
             "texts": texts,
             "paths": paths,
         }

@@ -23,8 +23,9 @@ from tynda.heads.seq2seq.live import PieceLiveDecoder, WindowLiveDecoder
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.prompt import warn_of_cuts
 from tynda.heads.seq2seq.recording import Recording, padded_features
-from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, suppressed_tokens
+from tynda.heads.seq2seq.rules import SECONDS_PER_FRAME, Rules, suppressed_tokens
 from tynda.heads.seq2seq.search import Network, decode, spoken_languages, start_tokens
+from tynda.heads.seq2seq.windows import short_windows
 from tynda.heads.seq2seq.words import TimedSegment
 from tynda.sound import vad
 from tynda.sound.audio import SAMPLE_RATE
@@ -36,6 +37,9 @@ __all__ = ["Seq2SeqHead"]
 
 Floats = NDArray[np.float32]
 
+_SILENCE = 1 << 14
+"""Samples of silence after a recording, more than a window of any front end has: what follows does
+not change Whisper's features of the recording."""
 _LOGITS_COPIES = 4
 """Number of copies of a step's logits that the search needs."""
 
@@ -76,8 +80,8 @@ class Seq2SeqHead(Head[Options]):
 
     @staticmethod
     def exported(model: Checkpoint, seconds: float | None) -> Exported:
-        """See `Head.exported`: a window, decoded greedily as by `search.decode`, without
-        timestamps, in English or else in the model's first language."""
+        """See `Head.exported`: windows, decoded greedily as by `search.decode`, with timestamps
+        where the model has them, in English or else in the model's first language."""
         config, tokenizer, hop = model.config, model.tokenizer, model.frontend.hop
         if config.frames is None:
             raise TyndaError(f"{model.family.name} has no window: it cannot be exported yet")
@@ -86,17 +90,25 @@ class Seq2SeqHead(Head[Options]):
             wanted = math.ceil(seconds * SAMPLE_RATE / hop / config.stride) * config.stride
             frames = min(frames, wanted)
         prompt = start_tokens(tokenizer, first_language(tokenizer), "transcribe")
-        prompt.append(tokenizer.no_timestamps)
+        rules = Rules(tokenizer, config.vocab, Options())
         never, first = suppressed_tokens(tokenizer, config.vocab, Options())
         max_tokens = min(config.context // 2, config.context - len(prompt) + 1)
+        silence = frames * hop
+        if getattr(model.frontend, "normalize", None) == "whisper":
+            silence = min(silence, _SILENCE)
+        windows = short_windows(config, hop) if frames == config.stride * config.frames else []
+        merged = [(window.frames, len(window.merged.rows)) for window in windows]
+        work = Work(frames, prompt=len(prompt))
         return Exported(
-            programs.exported(model.family, config, Work(frames, prompt=len(prompt))),
+            programs.exported(model.family, config, work, merged),
             samples=frames * hop,
             frames=frames,
-            padding_samples=frames * hop,
+            padding_samples=silence,
             attends_to_padding=True,
             numbers={"end": tokenizer.eot, "max_tokens": max_tokens},
             tokens={"prompt": prompt, "never": never, "first": first},
+            timestamps=rules.timestamps(),
+            windows=windows,
         )
 
     @staticmethod

@@ -7,11 +7,12 @@ calibration, profiling and training use these programs.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from tynda.compile.runs import Run, Runs, Work
 from tynda.compile.trace import Value
-from tynda.models.base import CrossKV, Family, KVCache
+from tynda.models.base import CrossKV, Family, KVCache, MergedFrames
 from tynda.ops.base import Ops, T, Weights
 from tynda.ops.tree import map_tree
 
@@ -148,22 +149,47 @@ def runs(family: Family, config: Any, work: Work) -> Runs:
         yield tokens(work.prompt + more - 1, 1, more / 2)
 
 
-def exported(family: Family, config: Any, work: Work) -> Runs:
-    """Yield one run of each program; the cache of the steps has the size of the whole context."""
-    cross = yield from _encoded(family, config, work)
-    for name, count in (("prompt", work.prompt), ("step", 1)):
-        yield _step((family, config), cross, work.batch, count, config.context, name)
+def exported(
+    family: Family, config: Any, work: Work, merged: Sequence[tuple[int, int]] = ()
+) -> Runs:
+    """Yield one run of each program; the cache of the steps has the size of the whole context.
+
+    ``merged``: the numbers of front end frames and of merged frames of each shorter window, whose
+    programs follow; their names end in the number of the window.
+    """
+    for number, (frames, count) in enumerate([(work.frames, None), *merged]):
+        suffix = f".{number}" if number else ""
+        own = replace(work, frames=frames)
+        cross = yield from _encoded(family, config, own, count, suffix)
+        for name, tokens in (("prompt", work.prompt), ("step", 1)):
+            sizes = work.batch, tokens, config.context
+            yield _step((family, config), cross, *sizes, name + suffix)
 
 
-def _encoded(family: Family, config: Any, work: Work) -> Generator[Run, Any, CrossKV[Any]]:
-    """Yield the runs of the encoder and of the cross-attention's keys and values; return these."""
-    features = Value((work.batch, work.frames, config.bins))
-    inputs = features, Value((work.batch,), is_integer=True)
-    encoded = yield Run("encoder", "encode", family.programs["encode"], config, inputs)
+def _encoded(
+    family: Family, config: Any, work: Work, merged: int | None = None, suffix: str = ""
+) -> Generator[Run, Any, CrossKV[Any]]:
+    """Yield the runs of the encoder and of the cross-attention's keys and values; return these.
+
+    ``merged`` is the number of frames where some stand for several, see `MergedFrames`.
+    """
+    batch, programs = work.batch, family.programs
+    inputs: tuple[Any, ...] = Value((batch, work.frames, config.bins)), _integers(batch)
+    log_counts: tuple[Value, ...] = ()
+    if merged is not None:
+        log_counts = (Value((batch, merged)),)
+        frames = _integers(batch * merged), _integers(batch, merged)
+        inputs += None, MergedFrames(*frames, *log_counts, _integers(batch))
+    encoded = yield Run("encoder", f"encode{suffix}", programs["encode"], config, inputs)
+    inputs = *encoded, *log_counts
     cross: CrossKV[Any] = yield Run(
-        "decoder", "cross_kv", family.programs["cross_kv"], config, encoded
+        "decoder", f"cross_kv{suffix}", programs["cross_kv"], config, inputs
     )
     return cross
+
+
+def _integers(*shape: int) -> Value:
+    return Value(shape, is_integer=True)
 
 
 def _step(

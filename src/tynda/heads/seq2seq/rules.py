@@ -54,6 +54,15 @@ class Rules:
             else t.timestamp_begin + round(options.max_initial_timestamp / SECONDS_PER_FRAME)
         )
 
+    def timestamps(self) -> dict[str, int]:
+        """Return the token of a window's beginning, the one that stands for no timestamps, and the
+        last one with which a window may begin; nothing where the model writes none."""
+        if not self._with_timestamps or self._max_first_timestamp is None:
+            return {}
+        t = self._tokenizer
+        numbers = t.timestamp_begin, t.no_timestamps, self._max_first_timestamp
+        return dict(zip(("begin", "none", "last_first"), numbers, strict=True))
+
     def apply(self, logits: Floats, texts: Sequence[Sequence[int]]) -> None:
         """Set the ``logits [rows, vocab]`` of suppressed tokens to minus infinity, in place.
 

@@ -4,7 +4,8 @@ A model with a window was trained on audio that silence pads to the window's ful
 encoding the padding takes most of the time of a short recording. Padded frames differ only in their
 positions, so that a few of them can represent all: each counts in attention as many times as there
 are frames that it stands for ("proportional attention": Bolya et al. 2022, "Token Merging",
-section 3.2). The model needs no training for it. ``docs/windows.md`` has measurements.
+section 3.2). The model needs no training for it. ``docs/models/whisper.md`` has
+measurements.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tynda.heads.base import ShortWindow
 from tynda.heads.seq2seq.options import Options
 from tynda.heads.seq2seq.search import Network
 from tynda.models.base import CrossKV, MergedFrames
+from tynda.sound.audio import SAMPLE_RATE
 
-__all__ = ["FRAMES_PER_SECOND", "encode_windows", "merge_padding"]
+__all__ = ["FRAMES_PER_SECOND", "encode_windows", "merge_padding", "short_windows"]
 
 Floats = NDArray[np.float32]
 
@@ -38,6 +41,8 @@ _END = 32
 # A run of adjacent frames represents each part of the padding, since some heads attend to
 # neighbours.
 _PART, _RUN = 256, 32
+# Seconds of audio in the windows of exports, each of which needs plans of its own.
+_SHORT_SECONDS = (3, 6, 12, 20)
 
 
 def encode_windows(network: Network, windows: Sequence[Floats], options: Options) -> CrossKV[Any]:
@@ -85,6 +90,21 @@ def merge_padding(
         log_counts[item, used] = np.log(layout.counts)
     lengths = np.array([len(layout.positions) for layout in layouts])
     return 2 * computed, MergedFrames(rows.ravel(), positions, log_counts, lengths)
+
+
+def short_windows(config: Any, hop: int) -> list[ShortWindow]:
+    """Return windows for recordings of some lengths, which an export has beside the whole one.
+
+    A model that has nothing to merge for a length has no such window. ``hop``: the samples between
+    two frames of the front end.
+    """
+    found = []
+    for seconds in _SHORT_SECONDS:
+        samples = seconds * SAMPLE_RATE
+        frames, merged = merge_padding([samples // hop // config.stride], config.frames)
+        if merged is not None:
+            found.append(ShortWindow(samples, frames, merged))
+    return found
 
 
 @dataclass(frozen=True)
