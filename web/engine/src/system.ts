@@ -23,22 +23,29 @@ function stopped(): never {
   throw new EngineError("stopped", "the engine stopped");
 }
 
-/** Imports of the engine on one thread: a clock, and an environment, which is empty. */
+/** An environment, which is empty. */
+function environment(view: () => DataView): WebAssembly.ModuleImports {
+  return {
+    environ_sizes_get(count: number, size: number): number {
+      view().setUint32(count, 0, true);
+      view().setUint32(size, 0, true);
+      return 0;
+    },
+    environ_get: () => 0,
+  };
+}
+
+/** Imports of the engine on one thread. */
 export function plainImports(memory: () => WebAssembly.Memory): WebAssembly.Imports {
   const view = () => new DataView(memory().buffer);
   return {
     env: { emscripten_notify_memory_growth: () => undefined },
     wasi_snapshot_preview1: {
+      ...environment(view),
       clock_time_get(_clock: number, _precision: bigint, to: number): number {
         view().setBigUint64(to, BigInt(Math.round(performance.now() * 1e6)), true);
         return 0;
       },
-      environ_sizes_get(count: number, size: number): number {
-        view().setUint32(count, 0, true);
-        view().setUint32(size, 0, true);
-        return 0;
-      },
-      environ_get: () => 0,
       proc_exit: stopped,
     },
   };
@@ -88,7 +95,7 @@ export function threadImports(
       return begin({ module, memory, thread, stack, start, argument }) ? 0 : NO_THREAD;
     },
   };
-  const imports: WebAssembly.Imports = { env };
+  const imports: WebAssembly.Imports = { env, wasi_snapshot_preview1: environment(view) };
   // The C library knows others, such as a console, which the engine does not use.
   for (const { module: from, name, kind } of WebAssembly.Module.imports(module))
     if (kind === "function") (imports[from] ??= {})[name] ??= stopped;
