@@ -255,6 +255,14 @@ def test_a_weight_is_stored_once(tmp_path):
     )
 
 
+def test_a_table_is_stored_once(windows):
+    """It is a constant of the plan for the whole window, and a matrix of those for short ones."""
+    name = r"model\.encoder\.embed_positions\.weight"
+    constant = re.search(rf"^constant {name} (\d+)$", read(windows), re.M)
+    matrices = re.findall(rf"^matrix {name} float32 (\d+)$", read(windows), re.M)
+    assert set(matrices) == {constant[1]}
+
+
 def test_tokens_are_escaped(tmp_path):
     model = library.load(found_at("witness-whisper"))
     export_model(model, tmp_path / "m")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -138,6 +139,7 @@ class _Blobs:
         self._file, self._weights = file, weights
         self._constants: dict[Constant, int] = {}
         self._matrices: dict[Matrix, str] = {}
+        self._places: dict[bytes, int] = {}
 
     def write(self, *arrays: NDArray[Any]) -> int:
         """Write a blob, one array behind the other; the offset is where it begins."""
@@ -148,22 +150,39 @@ class _Blobs:
     def constant(self, constant: Constant) -> int:
         """The offset of a plan's constant."""
         if constant not in self._constants:
-            self._constants[constant] = self.write(build_constant(constant, self._weights))
+            self._constants[constant] = self._once(build_constant(constant, self._weights))
         return self._constants[constant]
 
     def matrix(self, matrix: Matrix) -> str:
         """The kind of a plan's matrix and the offsets of its arrays."""
         if matrix not in self._matrices:
-            weight, stop = self._weights[matrix.weight], matrix.first + matrix.count
-            offset, kind, others = self._begin(), "", list[list[NDArray[Any]]]()
-            for row in range(matrix.first, stop, _ROWS):
-                part = weight[row : min(row + _ROWS, stop)]
-                kind, (codes, *steps) = kernel_arrays(part, matrix.bits)
-                self._append([codes])
-                others.append(steps)
-            offsets = [offset, *(self.write(*parts) for parts in zip(*others, strict=True))]
-            self._matrices[matrix] = " ".join((kind, *map(str, offsets)))
+            is_table = matrix.bits == 32 and matrix.count <= _ROWS
+            self._matrices[matrix] = self._table(matrix) if is_table else self._parts(matrix)
         return self._matrices[matrix]
+
+    def _table(self, matrix: Matrix) -> str:
+        rows = self._weights[matrix.weight][matrix.first : matrix.first + matrix.count]
+        kind, (values,) = kernel_arrays(rows, matrix.bits)
+        return f"{kind} {self._once(values)}"
+
+    def _parts(self, matrix: Matrix) -> str:
+        weight, stop = self._weights[matrix.weight], matrix.first + matrix.count
+        offset, kind, others = self._begin(), "", list[list[NDArray[Any]]]()
+        for row in range(matrix.first, stop, _ROWS):
+            part = weight[row : min(row + _ROWS, stop)]
+            kind, (codes, *steps) = kernel_arrays(part, matrix.bits)
+            self._append([codes])
+            others.append(steps)
+        offsets = [offset, *(self.write(*parts) for parts in zip(*others, strict=True))]
+        return " ".join((kind, *map(str, offsets)))
+
+    def _once(self, array: NDArray[Any]) -> int:
+        """Write a blob, unless there is an equal one: a table may be a constant of one plan and a
+        matrix of another. The offset is where it begins."""
+        digest = hashlib.blake2b(np.ascontiguousarray(array).data).digest()
+        if digest not in self._places:
+            self._places[digest] = self.write(array)
+        return self._places[digest]
 
     def _begin(self) -> int:
         self._file.write(bytes(-self._file.tell() % _ALIGN))

@@ -6,8 +6,6 @@ export interface Bytes {
   readonly size: number;
   /** Returns bytes [offset, offset + length); throws an Error where they cannot be read. */
   read(offset: number, length: number): Uint8Array;
-  /** Is told that bytes which were read are needed no more. */
-  release?(bytes: Uint8Array): void;
 }
 
 /** The files that the engine reads. */
@@ -16,8 +14,6 @@ export interface Files {
   size(name: string): number;
   /** Returns bytes of a file, or null where they cannot be read. */
   read(name: string, offset: number, length: number): Uint8Array | null;
-  /** Is told that bytes which were read are needed no more. */
-  release(bytes: Uint8Array): void;
 }
 
 const BLOCK = 512;
@@ -56,10 +52,6 @@ export class Archive implements Files {
     } catch {
       return null; // A Blob's file may be gone.
     }
-  }
-
-  release(bytes: Uint8Array): void {
-    this.bytes.release?.(bytes);
   }
 }
 

@@ -7,15 +7,6 @@ const PIECE = 1 << 20;
 // Milliseconds before a download that was cut goes on.
 const PAUSE = 1000;
 
-/**
- * Frees the memory of bytes that are needed no more. Until a browser collects its garbage, which it
- * may not do while a model is loaded, a phone would have all of them in its memory.
- */
-export function release({ buffer }: Uint8Array): void {
-  // ES2024; browsers without it collect garbage.
-  (buffer as { transfer?: (length: number) => ArrayBuffer }).transfer?.(0);
-}
-
 /** Called with the number of bytes that have come, and of all, which is null where it is unknown. */
 export type Progress = (loaded: number, total: number | null) => void;
 
@@ -48,7 +39,7 @@ export async function obtain(url: string, onProgress: Progress): Promise<Downloa
     }
   }
   try {
-    return { blob: await collected(await decompressed(new Blob(part.blobs))), isCached: false };
+    return { blob: await collected(await decompressed(new Blob(part.blobs).stream())), isCached: false };
   } catch {
     throw interrupted();
   } finally {
@@ -110,28 +101,24 @@ export async function forget(url: string): Promise<void> {
 }
 
 /** Decompresses what is in gzip's format (RFC 1952), and returns anything else as it is. */
-async function decompressed(blob: Blob): Promise<ReadableStream<Uint8Array>> {
-  const [first, second] = new Uint8Array(await blob.slice(0, 2).arrayBuffer());
-  if (first !== 0x1f || second !== 0x8b) return blob.stream();
-  const { readable, writable } = new DecompressionStream("gzip");
-  void fill(writable.getWriter(), blob.stream().getReader());
-  return readable;
-}
-
-/** Writes what a reader gives; an error of either is that of the written stream's reader. */
-async function fill(
-  writer: WritableStreamDefaultWriter<BufferSource>,
-  reader: ReadableStreamDefaultReader<Uint8Array>,
-): Promise<void> {
-  try {
-    for (let next; !(next = await reader.read()).done; ) {
-      await writer.write(next.value as Uint8Array<ArrayBuffer>);
-      release(next.value);
-    }
-    await writer.close();
-  } catch (error) {
-    await writer.abort(error).catch(() => undefined);
-  }
+async function decompressed(
+  stream: ReadableStream<Uint8Array>,
+): Promise<ReadableStream<Uint8Array>> {
+  const reader = stream.getReader();
+  const first = await reader.read();
+  const isGzip = first.value?.[0] === 0x1f && first.value[1] === 0x8b;
+  const whole = new ReadableStream<Uint8Array<ArrayBuffer>>({
+    start(controller) {
+      if (first.value) controller.enqueue(first.value as Uint8Array<ArrayBuffer>);
+    },
+    async pull(controller) {
+      const { done, value } = await reader.read();
+      if (done) return controller.close();
+      controller.enqueue(value as Uint8Array<ArrayBuffer>);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  return isGzip ? whole.pipeThrough(new DecompressionStream("gzip")) : whole;
 }
 
 /** Collects a stream in a Blob. */
@@ -150,18 +137,17 @@ async function inPieces(
   onChunk: (chunk: Uint8Array) => void,
   onPiece: (piece: Blob) => Promise<void>,
 ): Promise<void> {
-  let chunks: Uint8Array[] = [];
+  let chunks: BlobPart[] = [];
   let size = 0;
   const reader = stream.getReader();
   const pass = async () => {
-    if (size) await onPiece(new Blob(chunks as BlobPart[]));
-    chunks.forEach(release);
+    if (size) await onPiece(new Blob(chunks));
     chunks = [];
     size = 0;
   };
   try {
     for (let next; !(next = await reader.read()).done; ) {
-      chunks.push(next.value);
+      chunks.push(next.value as Uint8Array<ArrayBuffer>);
       size += next.value.length;
       onChunk(next.value);
       if (size >= PIECE) await pass();

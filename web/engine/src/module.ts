@@ -75,10 +75,8 @@ export class Engine {
         size: (at: number, length: number) => files.size(name(at, length)),
         read(at: number, length: number, offset: number, count: number, to: number): number {
           const found = files.read(name(at, length), offset, count);
-          if (!found) return 0;
-          bytes(to, count).set(found);
-          files.release(found);
-          return 1;
+          if (found) bytes(to, count).set(found);
+          return found ? 1 : 0;
         },
       },
     };

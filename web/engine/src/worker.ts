@@ -1,6 +1,6 @@
 // The worker of a Recogniser: it downloads one model, and recognises one recording after the other.
 import { Archive, type Bytes } from "./archive.js";
-import { forget, keep, obtain, type Progress, release } from "./download.js";
+import { forget, keep, obtain, type Progress } from "./download.js";
 import { EngineError } from "./errors.js";
 import { Grammar } from "./grammar.js";
 import { Listening, recognised } from "./listening.js";
@@ -20,9 +20,6 @@ class BlobBytes implements Bytes {
   read(offset: number, length: number): Uint8Array {
     const slice = this.blob.slice(offset, offset + length);
     return new Uint8Array(this.reader.readAsArrayBuffer(slice));
-  }
-  release(bytes: Uint8Array): void {
-    release(bytes);
   }
 }
 
