@@ -2,9 +2,9 @@
 
     python bench/web.py RECORDING [MODEL ...]
 
-Chromium runs the engine of ``src/tynda/serve/web`` in a worker, on one thread. Times are the median
-and the minimum of RUNS runs. The memory is what the page's process has to itself (USS) beyond an
-empty page, at its maximum while the recording is recognised.
+Chromium runs the engine of ``src/tynda/serve/web`` in a worker, on one thread and on two. Times are
+the median and the minimum of RUNS runs. The memory is what the page's process has to itself (USS)
+beyond an empty page, at its maximum while the recording is recognised.
 """
 
 import functools
@@ -27,10 +27,10 @@ from tynda.store import library
 
 BUILT = Path(__file__).parents[1] / "src" / "tynda" / "serve" / "web"
 RUNS = 7
-LOAD = """async () => {
+LOAD = """async threads => {
   const { Recogniser } = await import("/assets/engine.js");
   const started = performance.now();
-  window.model = await Recogniser.load("model.tar.gz");
+  window.model = await Recogniser.load("model.tar.gz", { threads });
   return (performance.now() - started) / 1000;
 }"""
 TRANSCRIBE = """async () => {
@@ -42,6 +42,11 @@ TRANSCRIBE = """async () => {
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
+
+    def end_headers(self):
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
 
 
 @contextmanager
@@ -102,28 +107,37 @@ def main():
         samples.astype("<f4").tofile(folder / "samples.f32")
         for name in names or ["digits-en", "sentences-en", "whisper-tiny.en"]:
             export_for_page(library.load(name), folder / "model.tar.gz")
-            with served(folder) as url:
-                browser = playwright.chromium.launch(
-                    executable_path=chromium, args=["--no-sandbox"]
-                )
-                page = browser.new_page()
-                page.goto(url)
-                time.sleep(1)
-                empty = renderer_bytes()
-                with largest() as while_loading:
-                    loading = page.evaluate(LOAD)
-                with largest() as while_running:
-                    runs = [page.evaluate(TRANSCRIBE) for _ in range(RUNS)]
-                browser.close()
-            times = [run["seconds"] for run in runs]
-            print(
-                f"{name}: {(folder / 'model.tar.gz').stat().st_size:,} bytes; loaded in "
-                f"{loading:.1f} s; {statistics.median(times):.3f} s, at best {min(times):.3f} s: "
-                f"real-time factor {statistics.median(times) / seconds:.3f}, at best "
-                f"{min(times) / seconds:.3f}; memory of the engine {runs[-1]['memory'] / 1e6:.0f} "
-                f"MB, of the page {(while_loading[0] - empty) / 1e6:.0f} MB while it loads, "
-                f"{(while_running[0] - empty) / 1e6:.0f} MB while it runs"
-            )
+            print(f"{name}: {(folder / 'model.tar.gz').stat().st_size:,} bytes")
+            for threads in (1, 2):
+                with served(folder) as url:
+                    measured = measure(playwright, chromium, url, threads)
+                print(f"{name}, {threads} threads: {described(*measured, seconds)}", flush=True)
+
+
+def measure(playwright, chromium, url, threads):
+    """The seconds of loading, the runs, and the page's memory during each, in bytes."""
+    browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    page = browser.new_page()
+    page.goto(url)
+    time.sleep(1)
+    empty = renderer_bytes()
+    with largest() as while_loading:
+        loading = page.evaluate(LOAD, threads)
+    with largest() as while_running:
+        runs = [page.evaluate(TRANSCRIBE) for _ in range(RUNS)]
+    browser.close()
+    return loading, runs, while_loading[0] - empty, while_running[0] - empty
+
+
+def described(loading, runs, while_loading, while_running, seconds):
+    times = [run["seconds"] for run in runs]
+    return (
+        f"loaded in {loading:.1f} s; {statistics.median(times):.3f} s, at best {min(times):.3f} s: "
+        f"real-time factor {statistics.median(times) / seconds:.3f}, at best "
+        f"{min(times) / seconds:.3f}; memory of the engine {runs[-1]['memory'] / 1e6:.0f} MB, of "
+        f"the page {while_loading / 1e6:.0f} MB while it loads, {while_running / 1e6:.0f} MB while "
+        "it runs"
+    )
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ class Engine:
 def ours(name: str, archive: Path) -> Engine:
     load = LOAD.replace("model.tar.gz", archive.name)
     files = [BUILT / "assets" / "engine.wasm", archive]
-    return Engine(name, lambda page: page.evaluate(load), lambda p: p.evaluate(TRANSCRIBE), files)
+    return Engine(name, lambda p: p.evaluate(load, 1), lambda p: p.evaluate(TRANSCRIBE), files)
 
 
 def theirs(name: str, script: str, argument: str, wasm: Path, models: Path, kind: str) -> Engine:

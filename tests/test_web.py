@@ -64,8 +64,9 @@ def test_an_installed_page_notices_new_files():
 
 
 def test_the_build_is_small():
+    """It has two engines, of which a page runs one; what is installed has both."""
     sizes = [len(gzip.compress(path.read_bytes())) for path in BUILT.rglob("*") if path.is_file()]
-    assert sum(sizes) < 400_000
+    assert sum(sizes) < 600_000
 
 
 # ---- archives
