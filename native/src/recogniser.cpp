@@ -166,6 +166,7 @@ Heard Recogniser::ctc(const std::vector<Tensor>& encoded, int64_t count) const {
 // docs/native.md lists the arguments and results of the programs.
 Heard Recogniser::seq2seq(const std::vector<Tensor>& encoded, int64_t count) const {
   const Greedy& greedy = model_.greedy();
+  const Timestamps* stamps = greedy.timestamps ? &*greedy.timestamps : nullptr;
   const Window& window = model_.window(count);
   const std::string& suffix = window.suffix;
   std::vector<Tensor> states = encoded;
@@ -185,8 +186,10 @@ Heard Recogniser::seq2seq(const std::vector<Tensor>& encoded, int64_t count) con
   while (int64_t(text.size()) < greedy.max_tokens) {
     check_results(results, caches + 2);
     const int64_t token = choose(results[1], text);
-    heard.log_probability += log_softmax(results[1], token);
-    heard.tokens++;
+    if (!stamps || token < stamps->begin) {  // How sure a time is says little about the words.
+      heard.log_probability += log_softmax(results[1], token);
+      heard.tokens++;
+    }
     if (token == greedy.end) break;
     text.push_back(token);
     if (int64_t(text.size()) == greedy.max_tokens) break;
@@ -197,7 +200,6 @@ Heard Recogniser::seq2seq(const std::vector<Tensor>& encoded, int64_t count) con
   }
   const int64_t spoken = model_.front().frames(count) * model_.front().hop();
   heard.samples = count;
-  const Timestamps* stamps = greedy.timestamps ? &*greedy.timestamps : nullptr;
   for (const Part& part : split(stamps, text, spoken, heard.samples)) {
     std::string bytes;
     for (size_t i = part.first; i < part.last; i++) bytes += model_.tokens()[size_t(text[i])];

@@ -21,7 +21,7 @@ struct Heard {
   int64_t samples = 0;
   // The natural logarithm of the probability of its tokens, and their number. For CTC, the
   // probability of a token is that of its most probable frame; for a decoder, it is that among the
-  // tokens that are not suppressed, and the token that ends the text is one of them.
+  // tokens that are not suppressed; the token that ends the text is one of them, timestamps are not.
   double log_probability = 0;
   int64_t tokens = 0;
 

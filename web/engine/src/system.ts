@@ -8,7 +8,6 @@ export interface ThreadExports {
   __indirect_function_table: WebAssembly.Table;
   _emscripten_thread_init(thread: number, isBrowser: number, isRuntime: number, canBlock: number, isProfiled: number): void;
   emscripten_stack_set_limits(top: number, bottom: number): void;
-  emscripten_tls_init(): number;
   stackRestore(top: number): void;
 }
 
@@ -86,10 +85,11 @@ export function threadImports(
       }
     },
     _emscripten_default_pthread_stack_size: () => STACK_BYTES,
-    __emscripten_init_main_thread_js(thread: number): void {
-      exports()._emscripten_thread_init(thread, 0, 1, 1, 0);
-      exports().emscripten_tls_init();
-    },
+    // Thread-local variables stay where they are, at address 0, for all threads: clang 14 takes the
+    // one with which an exception finds where it is caught for a global, and libunwind does not.
+    // Threads throw hardly ever, and need none of the others.
+    __emscripten_init_main_thread_js: (thread: number) =>
+      exports()._emscripten_thread_init(thread, 0, 1, 1, 0),
     __pthread_create_js(thread: number, _attributes: number, start: number, argument: number): number {
       const stack = view().getInt32(thread + STACK_AT, true);
       return begin({ module, memory, thread, stack, start, argument }) ? 0 : NO_THREAD;
@@ -107,6 +107,5 @@ export function runThread({ thread, stack, start, argument }: Begin, exports: Th
   exports._emscripten_thread_init(thread, 0, 0, 1, 0);
   exports.emscripten_stack_set_limits(stack, stack - STACK_BYTES);
   exports.stackRestore(stack);
-  exports.emscripten_tls_init();
   (exports.__indirect_function_table.get(start) as (argument: number) => number)(argument);
 }
