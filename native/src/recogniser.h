@@ -6,15 +6,15 @@
 
 namespace tynda {
 
-// What was said in a part of a recording, in samples from its beginning.
+// A segment is a part of a recording with its text; its times are in samples from the beginning.
 struct Spoken {
   int64_t start, end;
   std::string text;  // UTF-8, with the space before it, so that texts are joined as they are
 };
 
-// What was said in a recording.
+// The segments of a recording.
 struct Heard {
-  // Those with a text, in order. Without timestamps, all is one segment.
+  // These have a text, and are in order. Without timestamps, all is one segment.
   std::vector<Spoken> segments;
   // The samples to which they belong: a decoder that does not finish a sentence begins it again in
   // the next window, which starts there.
