@@ -73,7 +73,7 @@ class Exported:
     """The tokens of a decoder's timestamps, by the names of ``docs/native.md``; empty where it has
     none."""
     windows: Sequence[ShortWindow] = ()
-    """The windows for recordings that are shorter than the longest, in the order of their lengths."""
+    """The windows for recordings that are shorter than the longest, by their lengths."""
 
 
 class Session(ABC):
