@@ -411,8 +411,8 @@ def test_threads_write_the_text_that_python_writes(isolated, archives, recording
             broken = page.evaluate(TRANSCRIBE, encoded(np.full(16000, np.nan)))
             assert broken == {"message": "a sample is not finite", "code": "finite"}
             page.evaluate("window.model.close()")
-        (folder / "none.tar.gz").write_bytes(tar_of(manifest_txt=b"mine", tokens_txt=b"a"))
-        assert "weights.bin" in page.evaluate(LOAD_WITH, ["none.tar.gz", 2])
+        (folder / "unweighted.tar.gz").write_bytes(tar_of(manifest_txt=b"mine", tokens_txt=b"a"))
+        assert "weights.bin" in page.evaluate(LOAD_WITH, ["unweighted.tar.gz", 2])
 
 
 STREAM = """async encoded => {

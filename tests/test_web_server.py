@@ -105,7 +105,8 @@ def test_nothing_leaves_the_device_in_the_first_mode(server, tmp_path):
         assert {path.split("?")[0] for _, path in sent} <= {
             *("", "capture.js", "icon.svg", "sw.js", "manifest.webmanifest", "web/models.json"),
             *("assets/app.js", "assets/app.css", "assets/src.js", "assets/worker.js"),
-            *("assets/engine.wasm", "assets/workbox-window.prod.es5.js", "icon-192.png"),
+            *("assets/engine.wasm", "assets/engine-threads.wasm", "assets/thread.js"),
+            *("assets/workbox-window.prod.es5.js", "icon-192.png"),
         }
         assert kept(page)["entries"][0]["place"] == "device"
 
