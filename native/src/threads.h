@@ -27,7 +27,7 @@ class Task {
   void (*call_)(const void*, int64_t, int);
 };
 
-// Models that run at once run_tasks turns, one parallel loop each, so that there are never more
+// Models that run at once take turns, one parallel loop each, so that there are never more
 // threads at work than were asked for.
 class Pool {
  public:
