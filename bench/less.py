@@ -77,7 +77,7 @@ def shuffled(utterances: Sequence[Utterance]) -> list[Utterance]:
 
 
 def each(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
-    """As many recordings of each speaker as make up the count."""
+    """Return as many recordings of each speaker as make up the count."""
     people: dict[str | None, list[Utterance]] = {}
     for u in shuffled(utterances):
         people.setdefault(u.speaker, []).append(u)

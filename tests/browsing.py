@@ -66,7 +66,7 @@ def python_texts(name, wavs):
 
 @contextmanager
 def installed(*arguments):
-    """What starts the installed browser, and the settings for it, or the test is skipped."""
+    """Return what starts the installed browser, and its settings; skip the test without one."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:

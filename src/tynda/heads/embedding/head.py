@@ -76,13 +76,16 @@ class EmbeddingHead(Head[EmbeddingOptions]):
         count = max(1, -(-len(samples) // (_MAX_SECONDS * SAMPLE_RATE)))
         pieces = np.array([self._embedding(piece) for piece in np.array_split(samples, count)])
         total = pieces.sum(0)
-        embedding: Floats = total / np.linalg.norm(total)
-        if not np.isfinite(embedding).all():
+        return self.checked(total / np.linalg.norm(total))
+
+    def checked(self, numbers: Floats) -> Floats:
+        """Return what the network computed. Raises `TyndaError` where it is not finite."""
+        if not np.isfinite(numbers).all():
             raise TyndaError(
                 f"{_named(self.model)} computes no numbers (NaN) from this recording: its weights "
                 "are damaged, or too large for float32"
             )
-        return embedding
+        return numbers
 
     def vector(self, program: str, samples: Floats) -> Floats:
         """Return the result ``[...]`` of one of the family's programs for one piece of speech.

@@ -39,13 +39,7 @@ class OverlapHead(EmbeddingHead):
         size = -(-len(samples) // (count * frame)) * frame
         pieces = [samples[i : i + size] for i in range(0, len(samples), max(1, size))]
         found = [self._probabilities(piece) for piece in pieces]
-        together = np.concatenate([np.zeros(0, np.float32), *found])
-        if not np.isfinite(together).all():
-            raise TyndaError(
-                f"{self.model.path or self.model.header.name} computes no numbers (NaN) from this "
-                "recording: its weights are damaged, or too large for float32"
-            )
-        return together
+        return self.checked(np.concatenate([np.zeros(0, np.float32), *found]))
 
     def _probabilities(self, samples: Floats) -> Floats:
         frames = -(-self.model.frontend.frames(len(samples)) // self.model.config.stride)
