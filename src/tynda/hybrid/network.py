@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tynda.models.base import Family
-from tynda.ops.torch import TorchOps
+from tynda.ops.torch import TorchOps, has_bfloat16
 from tynda.train.augment import mask_spectrum
-from tynda.train.recipe import Augment, Optimizer
+from tynda.train.recipe import Augment, Optimizer, Rounding
+from tynda.train.rounding import Rounder
 from tynda.train.start import initial_weights, learning_rate
+from tynda.weights.weight import Weight, floats
 
 __all__ = ["Example", "train", "without_priors"]
 
@@ -39,27 +41,37 @@ def train(
     optimizer: Optimizer,
     augment: Augment,
     batch_frames: int,
-    start: Mapping[str, Floats] | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    rounding: Rounding | None = None,
     report: Callable[[str], None] = print,
-) -> dict[str, Floats]:
+) -> dict[str, Floats | Weight]:
     """Return the weights of a network that tells states apart.
 
     ``model`` is the family and its config. In each epoch, a view of each example is drawn, and
     masked as ``augment`` says; a batch has up to ``batch_frames``. ``start`` are weights to begin
-    with; the others are random. The running average of the weights is returned.
+    with; the others are random. The running average of the weights is returned, where ``rounding``
+    says so in few bits.
     """
     torch.manual_seed(optimizer.seed)
     rng = np.random.default_rng(optimizer.seed)
     family, config = model
-    weights = initial_weights(family.specs(config), optimizer.seed)
-    weights |= {name: torch.from_numpy(np.array(w)) for name, w in (start or {}).items()}
+    specs = family.specs(config)
+    rounder = Rounder(rounding, specs) if rounding else None
+    weights = initial_weights(specs, optimizer.seed)
+    weights |= {name: w.clone() for name, w in (start or {}).items()}
+    factors = rounder.factors if rounder else {}
+    weights |= factors
     averages = {name: w.clone() for name, w in weights.items()}
-    for w in weights.values():
+    trained = {n: w for n, w in weights.items() if n in factors or specs[n].trainable}
+    for w in trained.values():
         w.requires_grad_()
+    matrices = [w for n, w in trained.items() if w.ndim > 1 and n not in factors]
+    vectors = [w for n, w in trained.items() if w.ndim == 1 or n in factors]
     groups: list[dict[str, Any]] = [
-        {"params": [w for w in weights.values() if w.ndim > 1]},
-        {"params": [w for w in weights.values() if w.ndim == 1], "weight_decay": 0.0},
+        {"params": matrices},
+        {"params": vectors, "weight_decay": 0.0},
     ]
+    bf16 = optimizer.precision == "bf16" and has_bfloat16("cpu")
     adam = torch.optim.AdamW(
         groups,
         lr=optimizer.lr,
@@ -78,18 +90,20 @@ def train(
             masked = [(mask_spectrum(x, augment, rng), states) for x, states in chosen]
             features, sizes, labels = _collate(masked, config.stride)
             encode = family.programs["encode"]
-            log_probs = encode(TorchOps(training=True), weights, config, features, sizes)[0]
-            log_probs = log_probs.flatten(0, 1)
+            used = rounder(weights, rounder.grids[0]) if rounder else weights
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                log_probs = encode(TorchOps(training=True), used, config, features, sizes)[0]
+            log_probs = log_probs.flatten(0, 1).float()
             loss = F.nll_loss(log_probs, labels, ignore_index=_IGNORED)
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(weights.values(), optimizer.clip)
+            torch.nn.utils.clip_grad_norm_(trained.values(), optimizer.clip)
             adam.step()
             step += 1
             decay = min(optimizer.average, step / (step + 10))
             with torch.no_grad():
-                for name, average in averages.items():
-                    average.lerp_(weights[name], 1 - decay)
+                for name, weight in trained.items():
+                    averages[name].lerp_(weight, 1 - decay)
                 counted = labels != _IGNORED
                 right += int((log_probs.argmax(-1) == labels)[counted].sum())
             frames += int(counted.sum())
@@ -98,10 +112,15 @@ def train(
             f"epoch {epoch + 1} of {optimizer.epochs}: cross-entropy {total / frames:.3f}, "
             f"states right {right / frames:.3f}"
         )
-    return {name: average.numpy() for name, average in averages.items()}
+    found: dict[str, Floats | Weight] = {name: averages[name].numpy() for name in specs}
+    if rounder:
+        found.update(rounder.coded(averages, rounder.grids[0]))
+    return found
 
 
-def without_priors(weights: Mapping[str, Floats], counts: NDArray[Any]) -> dict[str, Floats]:
+def without_priors(
+    weights: Mapping[str, Floats | Weight], counts: NDArray[Any]
+) -> dict[str, Floats | Weight]:
     """Return weights whose outputs are as if all states were equally frequent.
 
     ``counts [states]`` are the frames of each state. The logarithm of its frequency is taken from
@@ -109,7 +128,7 @@ def without_priors(weights: Mapping[str, Floats], counts: NDArray[Any]) -> dict[
     same for all states of a frame (Bourlard & Morgan 1994, "Connectionist speech recognition").
     """
     smoothed = counts.astype(np.float64) + 1
-    bias = weights["head.bias"] - np.log(smoothed / smoothed.sum())
+    bias = floats(weights["head.bias"]) - np.log(smoothed / smoothed.sum())
     return {**weights, "head.bias": bias.astype(np.float32)}
 
 

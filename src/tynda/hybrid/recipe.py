@@ -20,6 +20,7 @@ from tynda.train.recipe import (
     NGram,
     Optimizer,
     Positive,
+    Rounding,
     build,
 )
 
@@ -64,6 +65,7 @@ class Hybrid:
     views: AtLeastOne = 3
     """Number of different augmentations of each recording, one of which is drawn in each epoch."""
     pretrain: Boltzmann | None = None
+    rounding: Rounding | None = None
     lm: NGram = field(default_factory=NGram)
     bits: Bits = 8
     language: Language = "en"
@@ -80,6 +82,8 @@ class Hybrid:
                 raise TyndaError(f"augment.{name} is not for hybrid models: remove it")
         if self.pretrain and not (self.model.get("plain") and self.model.get("width") == 1):
             raise TyndaError("[pretrain] needs model.plain = true and model.width = 1")
+        if self.rounding and len(self.rounding.bits) > 1:
+            raise TyndaError("rounding.bits has one width for hybrid models")
         if not self.data.dev:
             raise TyndaError("a hybrid model needs data.dev, on which its n-gram is tuned")
 
@@ -90,6 +94,7 @@ _SECTIONS: dict[str, type] = {
     "mixtures": MixtureSettings,
     "augment": Augment,
     "pretrain": Boltzmann,
+    "rounding": Rounding,
     "lm": NGram,
 }
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tynda import manifest, models
 from tynda.errors import TyndaError
@@ -37,6 +39,8 @@ from tynda.store.checkpoint import Header
 from tynda.text.normalize import english_letters
 from tynda.train.augment import distort
 from tynda.train.data import SHORTEST, Corpus, read_sources
+from tynda.train.start import shared_weights
+from tynda.weights.weight import Weight
 
 __all__ = ["Run", "read_stages", "write_stages"]
 
@@ -66,16 +70,18 @@ class Run:
         folder: Path,
         *,
         command: str = "",
+        init: Path | None = None,
         resume: bool = False,
         report: Callable[[str], None] = _say,
     ) -> None:
         """Read manifests, dictionary and recordings.
 
-        With ``resume``, the mixtures that the folder has are used. Raises `TyndaError` where no
-        utterance can be used.
+        The network begins with the tensors of the model file ``init`` that it has too, among which
+        are those of all its layers. With ``resume``, the mixtures that the folder has are used.
+        Raises `TyndaError` where no utterance can be used.
         """
         self.recipe, self.data, self.folder = recipe, data, folder
-        self.command, self.resume, self.report = command, resume, report
+        self.command, self.init, self.resume, self.report = command, init, resume, report
         sources = recipe.data.train
         utterances, _ = read_sources(data, sources, recipe.data.exclude_speakers)
         self.corpus = Corpus(utterances, folder / "cache")
@@ -123,14 +129,16 @@ class Run:
         write_stages(path, acoustics, self.speech)
         return acoustics
 
-    def network(self, states: int) -> tuple[FrontEnd, Any, dict[str, Floats]]:
+    def network(self, states: int) -> tuple[FrontEnd, Any, dict[str, Floats | Weight]]:
         """Train the network on the alignment; return its front end, config and weights."""
         recipe = self.recipe
         front = frontend.from_config(recipe.frontend)
         family = models.family(recipe.family)
         config = family.configure({**recipe.model, "bins": front.bins, "vocab": states})
+        start: Mapping[str, Tensor] = {}
+        if self.init:
+            start = shared_weights(self.init, family, config, "model.encoder")
         examples = self._examples(front)
-        start = None
         if recipe.pretrain:
             settings = recipe.pretrain
             frames = np.concatenate(
@@ -141,10 +149,18 @@ class Run:
             machines = boltzmann.pretrain(
                 frames, widths, settings.epochs, settings.lr, recipe.optimizer.seed, self.report
             )
-            start = boltzmann.as_network(machines, front.bins)
+            found = boltzmann.as_network(machines, front.bins)
+            start = {name: torch.from_numpy(np.array(w)) for name, w in found.items()}
         batch = round(recipe.data.batch_seconds * frontend.SAMPLE_RATE / front.hop)
         weights = train(
-            (family, config), examples, recipe.optimizer, recipe.augment, batch, start, self.report
+            (family, config),
+            examples,
+            recipe.optimizer,
+            recipe.augment,
+            batch,
+            start,
+            recipe.rounding,
+            self.report,
         )
         paths = [s.path for s in self.speech if s.path is not None]
         counts = np.bincount(np.concatenate(paths), minlength=states)
@@ -168,7 +184,7 @@ class Run:
         return examples
 
     def finish(
-        self, tying: Tying, front: FrontEnd, config: Any, weights: dict[str, Floats]
+        self, tying: Tying, front: FrontEnd, config: Any, weights: Mapping[str, Floats | Weight]
     ) -> Path:
         """Store the model with an n-gram, tune it on the dev manifests, and score it there."""
         recipe = self.recipe

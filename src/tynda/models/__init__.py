@@ -25,6 +25,7 @@ FAMILIES = (
     "tdnn",
     "wav2vec2",
     "whisper",
+    "whisper_states",
     "campplus",
     "speaker_resnet",
 )

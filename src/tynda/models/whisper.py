@@ -37,36 +37,33 @@ from tynda.text.whisper import WhisperTokenizer
 __all__ = [
     "FAMILY",
     "Config",
+    "EncoderConfig",
     "cross_kv",
     "decode",
     "encode",
+    "encoder_specs",
     "logits",
     "settings",
     "specs",
 ]
 
 
-@dataclass(frozen=True)
-class Config:
-    """The dimensions of the model; the defaults are those of whisper-tiny."""
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The dimensions of the encoder; the defaults are those of whisper-tiny."""
 
     bins: int = 80
     """Number of mel bins: 80, or 128 for large-v3 and turbo."""
-    vocab: int = 51865
-    """Number of tokens."""
+    vocab: int
+    """Number of symbols of the model."""
     channels: int = 384
     layers: int = 4
     """Number of encoder layers."""
     heads: int = 6
     hidden: int = 1536
     """Inner width of the feed-forward layers."""
-    decoder_layers: int = 4
-    decoder_heads: int = 6
-    decoder_hidden: int = 1536
     frames: int = 1500
     """Maximum number of encoder frames, of 20 ms each."""
-    context: int = 448
-    """Maximum number of tokens of the decoder."""
     stride: int = 2
     """Number of front end frames for each frame of the encoder."""
     dropout: float = 0.0
@@ -74,13 +71,32 @@ class Config:
     def __post_init__(self) -> None:
         if self.channels < 4 or self.channels % 2:
             raise ValueError(f"channels {self.channels} are not even and at least 4")
-        for heads in (self.heads, self.decoder_heads):
-            if self.channels % heads:
-                raise ValueError(f"channels {self.channels} do not divide into {heads} heads")
+        self._check_heads(self.heads)
         if self.stride != 2:
             raise ValueError(f"stride {self.stride} is not 2")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+
+    def _check_heads(self, heads: int) -> None:
+        if self.channels % heads:
+            raise ValueError(f"channels {self.channels} do not divide into {heads} heads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(EncoderConfig):
+    """The dimensions of the model; the defaults are those of whisper-tiny."""
+
+    vocab: int = 51865
+    """Number of tokens."""
+    decoder_layers: int = 4
+    decoder_heads: int = 6
+    decoder_hidden: int = 1536
+    context: int = 448
+    """Maximum number of tokens of the decoder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_heads(self.decoder_heads)
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,18 +126,21 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def specs(config: Config) -> dict[str, Spec]:
     """Return the `Spec` of every tensor of the model, by name."""
     c = config.channels
-    out = Specs()
+    out = encoder_specs(config)
+    out["model.decoder.embed_tokens.weight"] = Spec((config.vocab, c))
+    out["model.decoder.embed_positions.weight"] = Spec((config.context, c))
+    for i in range(config.decoder_layers):
+        name = f"model.decoder.layers.{i}"
+        _attention_specs(out, f"{name}.self_attn", c)
+        _attention_specs(out, f"{name}.encoder_attn", c)
+        _feed_forward_specs(out, name, config.decoder_hidden, c)
+    out.layer_norm("model.decoder.layer_norm", c)
+    return out
 
-    def attention(name: str) -> None:
-        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            out.linear(f"{name}.{part}", c, c, bias=part != "k_proj")
-        out.layer_norm(f"{name}_layer_norm", c)
 
-    def feed_forward(name: str, hidden: int) -> None:
-        out.linear(f"{name}.fc1", hidden, c)
-        out.linear(f"{name}.fc2", c, hidden)
-        out.layer_norm(f"{name}.final_layer_norm", c)
-
+def encoder_specs(config: EncoderConfig) -> Specs:
+    """Return the `Spec` of every tensor that `encode` reads, by name."""
+    c, out = config.channels, Specs()
     # The gain makes the convolutions' output about as large as the positional encodings that are
     # added to it. At a gain of 1, its standard deviation would be a thirtieth of theirs, and the
     # first epochs would learn nothing from the audio.
@@ -130,24 +149,28 @@ def specs(config: Config) -> dict[str, Spec]:
     out["model.encoder.embed_positions.weight"] = Spec((config.frames, c), "sinusoids", False)
     for i in range(config.layers):
         name = f"model.encoder.layers.{i}"
-        attention(f"{name}.self_attn")
-        feed_forward(name, config.hidden)
+        _attention_specs(out, f"{name}.self_attn", c)
+        _feed_forward_specs(out, name, config.hidden, c)
     out.layer_norm("model.encoder.layer_norm", c)
-    out["model.decoder.embed_tokens.weight"] = Spec((config.vocab, c))
-    out["model.decoder.embed_positions.weight"] = Spec((config.context, c))
-    for i in range(config.decoder_layers):
-        name = f"model.decoder.layers.{i}"
-        attention(f"{name}.self_attn")
-        attention(f"{name}.encoder_attn")
-        feed_forward(name, config.decoder_hidden)
-    out.layer_norm("model.decoder.layer_norm", c)
     return out
+
+
+def _attention_specs(out: Specs, name: str, channels: int) -> None:
+    for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        out.linear(f"{name}.{part}", channels, channels, bias=part != "k_proj")
+    out.layer_norm(f"{name}_layer_norm", channels)
+
+
+def _feed_forward_specs(out: Specs, name: str, hidden: int, channels: int) -> None:
+    out.linear(f"{name}.fc1", hidden, channels)
+    out.linear(f"{name}.fc2", channels, hidden)
+    out.layer_norm(f"{name}.final_layer_norm", channels)
 
 
 def encode(
     ops: Ops[T],
     weights: Weights[T],
-    config: Config,
+    config: EncoderConfig,
     features: T,
     lengths: T,
     tap: Tap[T] | None = None,
@@ -235,13 +258,13 @@ def logits(ops: Ops[T], weights: Weights[T], config: Config, states: T) -> T:
     return ops.linear(states, weights["model.decoder.embed_tokens.weight"])
 
 
-def _feed_forward(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T) -> T:
+def _feed_forward(ops: Ops[T], weights: Weights[T], config: EncoderConfig, name: str, x: T) -> T:
     y = layer_norm(ops, weights, f"{name}.final_layer_norm", x)
     y = ops.gelu(linear(ops, weights, f"{name}.fc1", y))
     return _residual(ops, weights, config, f"{name}.fc2", x, y)
 
 
-def _residual(ops: Ops[T], weights: Weights[T], config: Config, name: str, x: T, y: T) -> T:
+def _residual(ops: Ops[T], weights: Weights[T], config: EncoderConfig, name: str, x: T, y: T) -> T:
     """Add the output layer of a sub-layer, applied to ``y``, to its input ``x``."""
     return ops.add(x, ops.dropout(linear(ops, weights, name, y), config.dropout))
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,11 +15,10 @@ from tynda import manifest
 from tynda.errors import TyndaError
 from tynda.manifest import Utterance
 from tynda.speakers.calibrate import person
-from tynda.store import checkpoint
 from tynda.train import data as train_data
 from tynda.train.data import Corpus
 from tynda.train.loop import Trainer
-from tynda.weights.weight import dequantize_all
+from tynda.train.start import shared_weights
 
 __all__ = ["PeopleTrainer", "names_of", "recordings_of"]
 
@@ -74,20 +72,8 @@ class PeopleTrainer(Trainer):
         self.dev = None
 
     def _initial_model(self, path: Path) -> dict[str, Tensor]:
-        """Read the weights of a model file that this one has too, in the same shape."""
-        model = checkpoint.load(path)
-        specs = self.objective.family.specs(self.objective.config)
-        own = (self.recipe.family, *self.objective.family.same_tensors)
-        if model.header.family not in own:
-            raise TyndaError(f"{path} is a {model.header.family}: start from a {' or '.join(own)}")
-        found = {
-            name: torch.from_numpy(value)
-            for name, value in dequantize_all(model.weights).items()
-            if name in specs and specs[name].shape == value.shape
-        }
-        if lacking := next((n for n in specs if n.startswith("blocks") and n not in found), None):
-            raise TyndaError(f"{path} has another {lacking} than the recipe's model")
-        return found
+        """Read the weights of a model file that this one has too, among them all blocks."""
+        return shared_weights(path, self.objective.family, self.objective.config, "blocks")
 
 
 def names_of(utterances: Sequence[Utterance]) -> list[str]:

@@ -70,11 +70,9 @@ def train(
             return distiller.run()
     if hybrid_recipe.is_hybrid(table):
         hybrid = hybrid_recipe.load(recipe, table)
-        if init is not None:
-            raise TyndaError(f"{recipe} begins with recordings alone: omit --init")
         folder = _folder(output, hybrid.name)
         with _without_denormals():
-            return HybridRun(hybrid, data, folder, command=command, resume=resume).run()
+            return HybridRun(hybrid, data, folder, command=command, init=init, resume=resume).run()
     loaded = recipes.from_table(recipe, table)
     check(loaded, data)
     folder = _folder(output, loaded.name)

@@ -20,6 +20,7 @@ from tynda.speakers.scoring import equal_error_rate
 from tynda.store import checkpoint
 from tynda.train import data as train_data
 from tynda.train.augment import distort, mask_spectrum
+from tynda.train.codecs import coded
 from tynda.train.data import Batch, Corpus, Sounds, collate
 from tynda.train.margin import CLASSES, Margin
 from tynda.train.objective import Objective, Weights
@@ -191,7 +192,9 @@ class SpeakerTrainer(PeopleTrainer):
 
     @torch.no_grad()
     def _dev_eer(self, weights: Weights) -> float:
-        """Return the equal error rate over all pairs of dev recordings."""
+        """Return the equal error rate over all pairs of dev recordings, of which as many go
+        through a codec as in training: a rate without them would choose an epoch that knows none.
+        """
         assert self.dev_corpus is not None
         corpus = self.dev_corpus
         size = int(_DEV_SECONDS * SAMPLE_RATE)
@@ -200,7 +203,7 @@ class SpeakerTrainer(PeopleTrainer):
         found: list[Tensor] = []
         for first in range(0, len(order), 32):
             part = order[first : first + 32]
-            sounds = [_middle(corpus.samples(i), size) for i in part]
+            sounds = [self._heard(i, _middle(corpus.samples(i), size)) for i in part]
             batch = collate(
                 [self.frontend(s) for s in sounds], [[] for _ in part], [[]] * len(part)
             )
@@ -215,6 +218,11 @@ class SpeakerTrainer(PeopleTrainer):
         pairs = np.triu(np.ones_like(scores, bool), 1)
         same = names[:, None] == names[None]
         return equal_error_rate(scores[pairs & same], scores[pairs & ~same])
+
+    def _heard(self, index: int, samples: Floats) -> Floats:
+        """Return a dev recording, through the same codec in each epoch or through none."""
+        rng = np.random.default_rng([self.recipe.optimizer.seed, index])
+        return coded(samples, rng) if rng.random() < self.recipe.augment.codecs else samples
 
 
 def _middle(samples: Floats, size: int) -> Floats:

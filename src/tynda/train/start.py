@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tynda.models.base import Spec, sinusoids
+from tynda.errors import TyndaError
+from tynda.models.base import Family, Spec, sinusoids
+from tynda.store import checkpoint
 from tynda.train.recipe import Optimizer
+from tynda.weights.weight import dequantize_all
 
-__all__ = ["initial_weights", "learning_rate"]
+__all__ = ["initial_weights", "learning_rate", "shared_weights"]
 
 
 def learning_rate(step: int, total: int, o: Optimizer) -> float:
@@ -35,3 +40,24 @@ def initial_weights(specs: dict[str, Spec], seed: int) -> dict[str, Tensor]:
             value.fill_(1.0 if spec.init == "ones" else 0.0)
         out[name] = value
     return out
+
+
+def shared_weights(path: Path, family: Family, config: Any, needed: str) -> dict[str, Tensor]:
+    """Read the weights of a model file that a model of ``family`` has too, in the same shape.
+
+    Raises `TyndaError` where the file's family has other tensors, and where it lacks a tensor whose
+    name begins with ``needed``.
+    """
+    model = checkpoint.load(path)
+    own = (family.name, *family.same_tensors)
+    if model.header.family not in own:
+        raise TyndaError(f"{path} is a {model.header.family}: start from a {' or '.join(own)}")
+    specs = family.specs(config)
+    found = {
+        name: torch.from_numpy(value)
+        for name, value in dequantize_all(model.weights).items()
+        if name in specs and specs[name].shape == value.shape
+    }
+    if lacking := next((n for n in specs if n.startswith(needed) and n not in found), None):
+        raise TyndaError(f"{path} has another {lacking} than the recipe's model")
+    return found
