@@ -245,8 +245,6 @@ def test_speech_that_cannot_be_aligned_is_one_line(tmp_path):
     (tmp_path / "words.dict").write_text("")
     with pytest.raises(TyndaError, match="lexicon is empty"):
         train(str(recipe), tmp_path, tmp_path / "run")
-    with pytest.raises(TyndaError, match="omit --init"):
-        train(str(recipe), tmp_path, tmp_path / "run", init=recipe)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +255,7 @@ def test_speech_that_cannot_be_aligned_is_one_line(tmp_path):
         ("noise", "not for hybrid models"),
         ("pretrain", "model.plain"),
         ("dev", "needs data.dev"),
+        ("bits", "one width"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_one_line(tmp_path, change, message):
@@ -270,6 +269,7 @@ def test_a_recipe_that_does_not_fit_is_one_line(tmp_path, change, message):
         "noise": text + "[augment]\nnoise = 0.5\n",
         "pretrain": text + "[pretrain]\n",
         "dev": text.replace('dev = ["speech.jsonl"]', "dev = []"),
+        "bits": text + "[rounding]\nbits = [4, 2]\n",
     }[change]
     path = tmp_path / "x.toml"
     path.write_text(changed)
@@ -279,7 +279,7 @@ def test_a_recipe_that_does_not_fit_is_one_line(tmp_path, change, message):
         load("x", table)
 
 
-@pytest.mark.parametrize("name", ["hybrid-en", "hybrid-dnn-en"])
+@pytest.mark.parametrize("name", ["hybrid-en", "hybrid-dnn-en", "hybrid-whisper-en"])
 def test_the_bundled_recipes_are_recipes(name):
     from tynda.hybrid.recipe import load
     from tynda.train.recipe import bundled, read_table

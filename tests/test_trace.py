@@ -25,6 +25,7 @@ from tynda.models import (
     tdnn,
     wav2vec2,
     whisper,
+    whisper_states,
 )
 from tynda.ops.numpy import NumpyOps
 from tynda.ops.tree import leaves
@@ -68,6 +69,10 @@ SMALL = {
         **{"bins": 8, "vocab": 60, "channels": 32, "layers": 2, "heads": 2, "hidden": 16},
         **{"frames": 60, "context": 12, "decoder_layers": 2, "decoder_heads": 2},
         "decoder_hidden": 16,
+    },
+    whisper_states: {
+        **{"bins": 8, "vocab": 9, "channels": 32, "layers": 2, "heads": 2, "hidden": 16},
+        "frames": 60,
     },
 }
 

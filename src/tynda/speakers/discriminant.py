@@ -9,7 +9,7 @@ __all__ = ["discriminant"]
 
 Floats = NDArray[np.floating]
 
-_SHRINKAGE = 0.05
+_SHRINKAGE = 0.01
 """Share of a multiple of the identity in the covariance within people (Ledoit & Wolf 2004), which
 has more numbers than there are recordings to estimate them."""
 

@@ -180,7 +180,8 @@ class MarginLoss:
     """Maximum duration of a crop, in seconds."""
     discriminant: Count = 0
     """Average number of crops of each person from which linear discriminant analysis finds the
-    last layer before training, and again after it; 0 means that the layer is only trained."""
+    last layer after training, and before it from those of an epoch; 0 means that the layer is only
+    trained."""
     cohort: AtLeastOne = 300
     """Maximum number of people whose mean embeddings normalise scores, in the finished model."""
 

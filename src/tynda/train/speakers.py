@@ -133,9 +133,12 @@ class SpeakerTrainer(PeopleTrainer):
     @torch.no_grad()
     def _begin(self) -> None:
         """Find the last layer, and the vector of each class, from the network as it is."""
-        vectors, classes = self._statistics(self.weights, self.recipe.augment.speeds)
+        settings = self.objective.settings
+        vectors, classes = self._statistics(
+            self.weights, self.recipe.augment.speeds, settings.crops
+        )
         speeds = len(self.recipe.augment.speeds)
-        weight, bias = discriminant(vectors, classes // speeds, self.objective.settings.size)
+        weight, bias = discriminant(vectors, classes // speeds, settings.size)
         found = vectors @ weight.T + bias
         found /= np.linalg.norm(found, axis=1, keepdims=True)
         means = self.weights[CLASSES].detach().cpu().numpy().copy()
@@ -153,8 +156,9 @@ class SpeakerTrainer(PeopleTrainer):
         says that the trained one is better."""
         read = checkpoint.load(path)
         weights = {k: torch.from_numpy(v) for k, v in dequantize_all(read.weights).items()}
-        vectors, people = self._statistics(weights, (1.0,))
-        _set_last_layer(weights, *discriminant(vectors, people, self.objective.settings.size))
+        settings = self.objective.settings
+        vectors, people = self._statistics(weights, (1.0,), settings.discriminant)
+        _set_last_layer(weights, *discriminant(vectors, people, settings.size))
         before = read.header.training.get("dev_eer", 1.0)
         after = self._dev_eer(weights) if self.dev_corpus else 0.0
         self._say(f"last layer in closed form  dev_eer {before:.4f} to {after:.4f}")
@@ -165,13 +169,14 @@ class SpeakerTrainer(PeopleTrainer):
             checkpoint.save_model(path, header, {**read.weights, **layer})
 
     def _statistics(
-        self, weights: Weights, speeds: tuple[float, ...]
+        self, weights: Weights, speeds: tuple[float, ...], count: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the inputs ``[crops, channels]`` of the last layer, and the class of each."""
+        """Return the inputs ``[crops, channels]`` of the last layer for ``count`` crops of an
+        average person, and the class of each."""
         augment = replace(self.recipe.augment, speeds=speeds, freq_masks=0, time_masks=0)
         rng = np.random.default_rng([self.recipe.optimizer.seed, self.at.epoch, 1])
         # The seed is that of no epoch.
-        crops = self._crops(rng, self.objective.settings.discriminant, augment, 10**6)
+        crops = self._crops(rng, count, augment, 10**6)
         program, config = self.objective.family.programs["statistics"], self.objective.config
         vectors, classes = [], []
         for batch in train_data.iterate(crops, self.workers):
