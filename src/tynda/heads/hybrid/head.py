@@ -147,10 +147,8 @@ class HybridHead(CTCHead):
         except TooShortError:  # The last word has not been completed.
             return self._timings(scores, words[:-1])
         certainties = _certainties(scores, graph, path)
-        found = spans(path, graph)
         timings = []
-        for number, word in enumerate(words):
-            phones = [span for span in found if span.word == number]
+        for word, phones in zip(words, _of_words(spans(path, graph), len(words)), strict=True):
             start, end = phones[0].start, phones[-1].end
             timings.append(WordTiming(word, start, end, certainties(start, end)))
         return timings
@@ -184,7 +182,6 @@ class HybridHead(CTCHead):
         times = np.concatenate([*starts, [len(samples)]]) / SAMPLE_RATE
         ends = np.minimum(times + frame / SAMPLE_RATE, seconds)
         certainties = _certainties(scores, graph, path)
-        found = spans(path, graph)
 
         def aligned(
             text: str, inside: Sequence[Span], phones: Sequence[AlignedWord]
@@ -199,8 +196,7 @@ class HybridHead(CTCHead):
             )
 
         result = []
-        for number, word in enumerate(words):
-            inside = [span for span in found if span.word == number]
+        for word, inside in zip(words, _of_words(spans(path, graph), len(words)), strict=True):
             phones = [aligned(span.phone, [span], ()) for span in inside]
             result.append(aligned(word, inside, phones))
         return result
@@ -216,6 +212,15 @@ class HybridHead(CTCHead):
         """See `Head.spelling_doubt`: a word needs a pronunciation."""
         known = word in self.spelling.lexicon
         return None if known else f"the model has no pronunciation of {word!r}"
+
+
+def _of_words(found: Sequence[Span], count: int) -> list[list[Span]]:
+    """Return the spans of each of ``count`` words, without those of pauses."""
+    inside: list[list[Span]] = [[] for _ in range(count)]
+    for span in found:
+        if span.word >= 0:
+            inside[span.word].append(span)
+    return inside
 
 
 def _certainties(
