@@ -445,3 +445,22 @@ def test_the_states_of_triphones_are_found_on_a_path():
         *((("B", "A", EDGE, i), 6 + 2 * i, 8 + 2 * i) for i in range(3)),
         *(((EDGE, SILENCE, EDGE, i), 12 + i, 13 + i) for i in range(3)),
     ]
+
+
+def test_components_that_are_dropped_again_and_again_do_not_split_without_end(monkeypatch):
+    calls = 0
+
+    def maximize(x, floor, weights, means, variances):
+        # Each ninth time a component has too few frames, as near the threshold.
+        nonlocal calls
+        calls += 1
+        assert calls < 200
+        kept = len(weights) - (calls % 8 == 1)
+        return weights[:kept] / weights[:kept].sum(), means[:kept], variances[:kept]
+
+    monkeypatch.setattr("tynda.hybrid.mixtures._maximize", maximize)
+    x = rng(0).standard_normal((400, 3))
+    start = Mixtures(np.log(np.full((1, 5), 0.2)), x[None, :5], np.ones((1, 5, 3)))
+    found = fit(x, np.zeros(400, int), 1, 8, start)
+    assert found.means.shape == (1, 8, 3)
+    assert 1 <= np.isfinite(found.log_weights).sum() <= 8

@@ -121,11 +121,9 @@ def _grow(
 ) -> tuple[Doubles, Doubles, Doubles]:
     """Estimate a mixture, and double it until it has ``components``, or too few frames for more."""
     most = min(components, max(1, int(len(x) / (2 * _SMALLEST))))
-    while True:
-        for _ in range(_ITERATIONS if len(weights) > 1 else 1):
-            weights, means, variances = _maximize(x, floor, weights, means, variances)
-        if len(weights) >= most:
-            return weights, means, variances
+    for _ in range(_ITERATIONS if len(weights) > 1 else 1):
+        weights, means, variances = _maximize(x, floor, weights, means, variances)
+    while len(weights) < most:
         heavy = np.argsort(-weights)[: most - len(weights)]
         shift = _SPLIT * np.sqrt(variances[heavy])
         means = np.concatenate([means, means[heavy] + shift])
@@ -133,11 +131,13 @@ def _grow(
         variances = np.concatenate([variances, variances[heavy]])
         weights[heavy] /= 2
         weights = np.concatenate([weights, weights[heavy]])
-        most_before = len(weights)
-        for _ in range(_ITERATIONS):
+        split = len(weights)
+        for _ in range(2 * _ITERATIONS):
             weights, means, variances = _maximize(x, floor, weights, means, variances)
-        if len(weights) < most_before:  # Some halves had too few frames: splitting ends here.
-            return weights, means, variances
+        if len(weights) < split:
+            # A half had too few frames. It would be split and dropped again without end.
+            break
+    return weights, means, variances
 
 
 def _maximize(
