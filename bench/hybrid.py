@@ -41,7 +41,7 @@ from tynda.hybrid import adaptation, boltzmann
 from tynda.hybrid import recipe as hybrid_recipe
 from tynda.hybrid.features import SIZE, features
 from tynda.hybrid.mixtures import Mixtures, fit
-from tynda.hybrid.network import train, without_priors
+from tynda.hybrid.network import log_priors, train, without_priors
 from tynda.hybrid.run import Run
 from tynda.ops.numpy import NumpyOps
 from tynda.score import change, score
@@ -148,9 +148,8 @@ def network(run: Run, inputs: list[Floats], *, pretrain: bool) -> Callable[[Floa
         machines = boltzmann.pretrain(np.concatenate(frames), [256] * 5, 2, 0.02, 42, say)
         start = boltzmann.as_network(machines, SIZE)
     optimizer = Optimizer(EPOCHS, lr=1e-3, warmup_steps=100, cooldown=0.7, average=0.99)
-    weights = train((family, config), examples, optimizer, Augment(), 4000, start, say)
-    states = np.concatenate([e[0][1] for e in examples])
-    weights = without_priors(weights, np.bincount(states, minlength=count))
+    weights = train((family, config), examples, optimizer, Augment(), 4000, start, report=say)
+    weights = without_priors(weights, log_priors([e[0][1] for e in examples], count))
     ops, encode = NumpyOps(), family.programs["encode"]
 
     def scores(x: Floats) -> Floats:

@@ -99,6 +99,14 @@ def test_training_starts_from_a_whisper(tmp_path, published, bits, monkeypatch):
     found = checkpoint.load(path).weights
     assert isinstance(found[name], Weight)
     assert found[name].grid.bits == (bits or 8)
+    assert tynda.load(path).transcribe(np.zeros(16000, np.float32)).text == ""
+    # A second training goes on where the first has ended, with frequencies in its biases.
+    if bits is None:
+        by_recipe(str(recipe), tmp_path, tmp_path / "again", init=path)
+        again, paths = starts[1], np.load(tmp_path / "again" / "mixtures.npz")["paths"]
+        counts = np.bincount(paths, minlength=len(again["head.bias"])) + 1
+        ended = found["head.bias"] + np.log(counts / counts.sum())
+        np.testing.assert_allclose(again["head.bias"], ended, atol=1e-3)
     # Training has gone on from there, and constants are as they were.
     moved = np.abs(found[name].dequantize() - weights[name])
     assert 0 < moved.max() < 1
@@ -106,7 +114,6 @@ def test_training_starts_from_a_whisper(tmp_path, published, bits, monkeypatch):
     np.testing.assert_array_equal(
         tynda.load(path).checkpoint.weights[positions], weights[positions]
     )
-    assert tynda.load(path).transcribe(np.zeros(16000, np.float32)).text == ""
 
 
 def test_a_start_that_does_not_fit_is_one_line(tmp_path, published, tiny_file):

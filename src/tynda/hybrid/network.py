@@ -5,7 +5,7 @@ Source: Hinton et al. 2012, "Deep neural networks for acoustic modeling in speec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from tynda.train.rounding import Rounder
 from tynda.train.start import initial_weights, learning_rate
 from tynda.weights.weight import Weight, floats
 
-__all__ = ["Example", "train", "without_priors"]
+__all__ = ["Example", "log_priors", "train", "without_priors"]
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -41,7 +41,7 @@ def train(
     optimizer: Optimizer,
     augment: Augment,
     batch_frames: int,
-    start: Mapping[str, Tensor] | None = None,
+    start: Mapping[str, Tensor | Floats] | None = None,
     rounding: Rounding | None = None,
     report: Callable[[str], None] = print,
 ) -> dict[str, Floats | Weight]:
@@ -58,7 +58,7 @@ def train(
     specs = family.specs(config)
     rounder = Rounder(rounding, specs) if rounding else None
     weights = initial_weights(specs, optimizer.seed)
-    weights |= {name: w.clone() for name, w in (start or {}).items()}
+    weights |= {name: torch.as_tensor(w).clone() for name, w in (start or {}).items()}
     factors = rounder.factors if rounder else {}
     weights |= factors
     averages = {name: w.clone() for name, w in weights.items()}
@@ -119,17 +119,22 @@ def train(
 
 
 def without_priors(
-    weights: Mapping[str, Floats | Weight], counts: NDArray[Any]
+    weights: Mapping[str, Floats | Weight], log_priors: Floats
 ) -> dict[str, Floats | Weight]:
     """Return weights whose outputs are as if all states were equally frequent.
 
-    ``counts [states]`` are the frames of each state. The logarithm of its frequency is taken from
-    the state's bias: by Bayes' rule, the rest is its log-likelihood, up to a number that is the
-    same for all states of a frame (Bourlard & Morgan 1994, "Connectionist speech recognition").
+    The logarithm of its frequency is taken from each state's bias: by Bayes' rule, the rest is its
+    log-likelihood, up to a number that is the same for all states of a frame (Bourlard & Morgan
+    1994, "Connectionist speech recognition").
     """
-    smoothed = counts.astype(np.float64) + 1
-    bias = floats(weights["head.bias"]) - np.log(smoothed / smoothed.sum())
-    return {**weights, "head.bias": bias.astype(np.float32)}
+    return {**weights, "head.bias": floats(weights["head.bias"]) - log_priors}
+
+
+def log_priors(paths: Iterable[Integers], states: int) -> Floats:
+    """Return the logarithm of the frequency of each state ``[states]`` in alignments."""
+    counts = np.bincount(np.concatenate([*paths]), minlength=states) + 1.0
+    found: Floats = np.log(counts / counts.sum()).astype(np.float32)
+    return found
 
 
 def _batches(lengths: Sequence[int], frames: int, rng: np.random.Generator) -> list[list[int]]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,7 +26,7 @@ from tynda.heads.hybrid.states import Tying
 from tynda.hybrid import boltzmann, features
 from tynda.hybrid.dictionary import Dictionary
 from tynda.hybrid.mixtures import Mixtures
-from tynda.hybrid.network import Example, train, without_priors
+from tynda.hybrid.network import Example, log_priors, train, without_priors
 from tynda.hybrid.recipe import Hybrid
 from tynda.hybrid.stages import Acoustics, Spoken, Stages, pronounced
 from tynda.model import Model, load
@@ -135,9 +134,12 @@ class Run:
         front = frontend.from_config(recipe.frontend)
         family = models.family(recipe.family)
         config = family.configure({**recipe.model, "bins": front.bins, "vocab": states})
-        start: Mapping[str, Tensor] = {}
+        priors = log_priors([s.path for s in self.speech if s.path is not None], states)
+        start: dict[str, Tensor | Floats] = {}
         if self.init:
-            start = shared_weights(self.init, family, config, "model.encoder")
+            start |= shared_weights(self.init, family, config, "model.encoder")
+            if "head.bias" in start:  # A hybrid model has lost them, and learns with them again.
+                start["head.bias"] = np.asarray(start["head.bias"]) + priors
         examples = self._examples(front)
         if recipe.pretrain:
             settings = recipe.pretrain
@@ -149,8 +151,7 @@ class Run:
             machines = boltzmann.pretrain(
                 frames, widths, settings.epochs, settings.lr, recipe.optimizer.seed, self.report
             )
-            found = boltzmann.as_network(machines, front.bins)
-            start = {name: torch.from_numpy(np.array(w)) for name, w in found.items()}
+            start |= boltzmann.as_network(machines, front.bins)
         batch = round(recipe.data.batch_seconds * frontend.SAMPLE_RATE / front.hop)
         weights = train(
             (family, config),
@@ -162,9 +163,7 @@ class Run:
             recipe.rounding,
             self.report,
         )
-        paths = [s.path for s in self.speech if s.path is not None]
-        counts = np.bincount(np.concatenate(paths), minlength=states)
-        return front, config, without_priors(weights, counts)
+        return front, config, without_priors(weights, priors)
 
     def _examples(self, front: FrontEnd) -> list[Example]:
         """Return augmented views of all aligned utterances, with the states of their frames."""
