@@ -46,8 +46,9 @@ def build_for_arm(folder, target):
 
 def test_arm(tmp_path):
     emulator, binary = program("qemu-aarch64"), build_for_arm(tmp_path, "tynda_tests")
-    assert run(emulator, binary).startswith("neon, scalar, ")
-    # A processor without dot products, where no instruction may come from the NEON build.
+    assert run(emulator, "-cpu", "max", binary).startswith("i8mm, neon, scalar, ")
+    # Processors without i8mm, and without dot products too, whose instructions they must not meet.
+    assert run(emulator, "-cpu", "cortex-a76", binary).startswith("neon, scalar, ")
     assert run(emulator, "-cpu", "cortex-a53", binary).startswith("scalar, ")
 
 

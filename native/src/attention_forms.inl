@@ -186,12 +186,12 @@ struct FloatForm : FormBase {
 
 struct CodeForm : FormBase {
   using Weight = uint8_t;
-  using QueryDot = std::conditional_t<kQueryZero != 0, UnsignedDot, CodeDot>;
+  using QueryDot = std::conditional_t<kQueryZero != 0, UnsignedDot, ArrangedDot>;
   static constexpr float kMaxCode = 64;
 
   // Keys are scales and zero-point corrections [padded capacity], then codes [capacity /
   // panel][width / 4][panel][4].
-  static int64_t depth(int64_t width) { return round_up(width, 4); }
+  static int64_t depth(int64_t width) { return round_up(width, kAdjacent); }
   static int64_t key_bytes(int64_t capacity, int64_t width) {
     return round_up(capacity, kPanel) * (8 + depth(width));
   }
@@ -209,7 +209,8 @@ struct CodeForm : FormBase {
     uint8_t* codes = to + 8 * padded_width;
     for (int64_t j = 0; j < round_up(keys, kPanel); j++) {
       if (j + kPrefetchKeys < keys) prefetch(k + (j + kPrefetchKeys) * ldk, ldk, 1, width);
-      uint8_t* panel = codes + j / kPanel * kPanel * padded_depth + j % kPanel * 4;
+      uint8_t* const whole = codes + j / kPanel * kPanel * padded_depth;
+      uint8_t* const panel = whole + j % kPanel * 4;
       const float largest = j < keys ? max_abs(k + j * ldk, width) : 0;
       const F factor = set1(rounding(largest, &scales[j], kMaxCode));
       I total = zeros();
@@ -225,6 +226,7 @@ struct CodeForm : FormBase {
           std::memcpy(panel + (c + d) * kPanel, some + d, 4);
       }
       starts[j] = -kQueryZero * int32_t(reduce_sum(to_float(total)));
+      if (j % kPanel == kPanel - 1) arrange(whole, padded_depth, whole);
     }
   }
 
@@ -245,12 +247,16 @@ struct CodeForm : FormBase {
         const I zero = round_to_int(set1(kValueZero));
         store(scales + from / kKeys * padded_width + p, maximum * set1(1.0f / kMaxCode));
         uint8_t* panel = codes + from * padded_width + p / kPanel * kKeys * kPanel + p % kPanel * 4;
-        for (int64_t j = 0; j < count; j += 4, panel += 4 * kPanel) {
+        for (int64_t j = 0; j < round_up(count, kAdjacent); j += 4, panel += 4 * kPanel) {
           I some[4] = {zeros(), zeros(), zeros(), zeros()};
           for (int64_t d = 0; d < 4 && j + d < count && n; d++)
             some[d] = round_to_int(load_some(v + (from + j + d) * ldv + p, n) * factor) + zero;
           store_interleaved(panel, some);
         }
+      }
+      for (int64_t p = 0; p < padded_width; p += kPanel) {
+        uint8_t* const panel = codes + from * padded_width + p * kKeys;
+        arrange(panel, round_up(count, kAdjacent), panel);
       }
     }
   }
@@ -294,7 +300,7 @@ struct CodeForm : FormBase {
       }
       store_unsigned(weights + j, codes);
     }
-    std::fill(weights + count, weights + round_up(keys, 4), uint8_t(0));
+    std::fill(weights + count, weights + round_up(keys, kAdjacent), uint8_t(0));
     return reduce_sum(to_float(total));
   }
   static constexpr int kStep = 4 * kLanes;
@@ -312,7 +318,7 @@ struct CodeForm : FormBase {
       for (I& x : row) x = zeros();
     accumulate<UnsignedDot, Rows>(s, weights + out, kKeys,
                                   codes + from * padded_width + p * kKeys + out * kPanel,
-                                  round_up(keys, 4) - out);
+                                  round_up(keys, kAdjacent) - out);
     for (int j = 0; j < kVectors; j++) {
       const F scale = load(scales + j * kLanes);
       for (int i = 0; i < Rows; i++) {

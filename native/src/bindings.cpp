@@ -194,7 +194,8 @@ NB_MODULE(_native, m) {
   nb::class_<Layout>(m, "Layout")
       .def("__init__",
            [](Layout* layout, std::string_view text, const Kernels& kernels, int threads) {
-             new (layout) Layout(Plan::parse(text), kernels, threads);
+             const Plan plan = Plan::parse(text);
+             new (layout) Layout(plan, kernels, threads_worth_waking(plan, threads));
            },
            "plan"_a, "kernels"_a, "threads"_a)
       .def_ro("stages", &Layout::stages)

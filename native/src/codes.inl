@@ -14,7 +14,10 @@ void matmul_codes(const uint8_t* x, int64_t ldx, const Rounding* roundings, int6
     product = w.bits == 4   ? matmul_few_rows<4>
               : w.bits == 3 ? matmul_few_rows<3>
                             : matmul_few_rows<2>;
-#if TYNDA_16_BITS
+#if TYNDA_PAIRS
+  } else if (rows > kFewRows) {
+    product = matmul_many_rows;
+#elif TYNDA_16_BITS
   } else if (w.few() && fits) {
     product = matmul_narrow;
   } else if (w.bits == 8 && rows >= kWideRows && w.k && w.depth() <= kWideCodes / kTile) {

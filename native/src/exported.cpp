@@ -235,7 +235,7 @@ class ExportReader {
       const auto& all = plan.arguments;
       runnable.results.push_back(size_t(std::find(all.begin(), all.end(), result) - all.begin()));
     }
-    Layout layout(plan, kernels_, threads_);
+    Layout layout(plan, kernels_, threads_worth_waking(plan, threads_));
     for (const int64_t result : plan.results)
       runnable.rows.push_back(layout.row_bytes[size_t(result)]);
     const auto same = [&](const std::vector<WeightRecord>& parts,

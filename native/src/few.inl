@@ -51,7 +51,7 @@ TYNDA_INLINE void blocks(const Matrix& w, int64_t panel, int64_t k, int64_t end,
   }
 }
 
-// Expands the inputs [first, end) of a panel to 8 bits, in the layout of an 8-bit Matrix.
+// Expands the inputs [first, end) of a panel to 8 bits, in the layout of `arrange`.
 template <int Bits>
 void decode(const Matrix& w, int64_t panel, int64_t first, int64_t end, uint8_t* codes) {
   blocks<Bits>(w, panel, first, end, [&](int64_t k, const uint8_t* planes, const I* steps) {
@@ -62,6 +62,12 @@ void decode(const Matrix& w, int64_t panel, int64_t first, int64_t end, uint8_t*
               apply_steps(code<Bits, s()>(planes + 4 * j * kLanes), steps[j]));
     });
   });
+  arrange(codes, end - first, codes);
+}
+
+// The same for a matrix in 8 bits.
+void arrange_piece(const Matrix& w, int64_t panel, int64_t first, int64_t end, uint8_t* codes) {
+  arrange(w.data.get() + panel * w.panel_bytes() + first * kPanel, end - first, codes);
 }
 
 // Adds the products of Rows rows and the panel to the totals. The codes of a group contribute
@@ -131,31 +137,45 @@ void matmul_few_rows(const uint8_t* x, int64_t ldx, const Rounding* roundings, i
 void matmul_many_rows(const uint8_t* x, int64_t ldx, const Rounding* roundings, int64_t rows,
                         const Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy,
                         const Epilogue& epilogue) {
-  const auto to_8_bits = w.bits == 4 ? decode<4> : w.bits == 3 ? decode<3> : decode<2>;
+  const auto to_8_bits = w.bits == 4   ? decode<4>
+                         : w.bits == 3 ? decode<3>
+                         : w.bits == 2 ? decode<2>
+                                       : arrange_piece;
   const int64_t depth = w.depth();
   alignas(kAlign) uint8_t codes[kPiece * kPanel];
-  I all[kManyRows][kVectors];
-  for (int64_t p = begin; p < end; p++)
+  I all[kPanelsTogether][kManyRows][kVectors];
+#if TYNDA_PAIRS
+  alignas(kAlign) uint8_t pairs[kManyRows * kPiece];
+#endif
+  for (int64_t from = begin; from < end; from += kPanelsTogether)
     for (int64_t first = 0; first < rows; first += kManyRows)
       for (int64_t k = 0; k == 0 || k < depth; k += kPiece) {  // once even without inputs
-        const int64_t stop = std::min(depth, k + kPiece);
-        to_8_bits(w, p, k, stop, codes);
-        tiles(std::min(kManyRows, rows - first), [&](int64_t r, auto count) {
-          I sums[count()][kVectors];
-          if (k == 0) {
-            init_sums(sums, w, p, roundings + first + r);
-          } else {
-            for (int i = 0; i < count(); i++)
-              for (int j = 0; j < kVectors; j++) sums[i][j] = all[r + i][j];
-          }
-          accumulate<CodeDot, count()>(sums, x + (first + r) * ldx + k, ldx, codes, stop - k);
-          if (stop == depth) {
-            finish_8<count()>(sums, w, p, roundings, first + r, y, ldy, epilogue);
-          } else {
-            for (int i = 0; i < count(); i++)
-              for (int j = 0; j < kVectors; j++) all[r + i][j] = sums[i][j];
-          }
-        });
+        const int64_t stop = std::min(depth, k + kPiece), count = std::min(kManyRows, rows - first);
+        const uint8_t* piece = x + first * ldx + k;
+        int64_t ld = ldx;
+#if TYNDA_PAIRS
+        arrange_rows(piece, ldx, count, stop - k, pairs, kPiece);
+        piece = pairs, ld = kPiece;
+#endif
+        for (int64_t p = from; p < std::min(end, from + kPanelsTogether); p++) {
+          to_8_bits(w, p, k, stop, codes);
+          tiles(count, [&](int64_t r, auto size) {
+            constexpr int kRows = size();
+            auto* const so_far = all[p - from] + r;
+            I sums[kRows][kVectors];
+            if (k == 0) {
+              init_sums(sums, w, p, roundings + first + r);
+            } else {
+              std::copy_n(&so_far[0][0], kRows * kVectors, &sums[0][0]);
+            }
+            accumulate<ManyDot, kRows>(sums, piece + r * ld, ld, codes, stop - k);
+            if (stop == depth) {
+              finish_8<kRows>(sums, w, p, roundings, first + r, y, ldy, epilogue);
+            } else {
+              std::copy_n(&sums[0][0], kRows * kVectors, &so_far[0][0]);
+            }
+          });
+        }
       }
 }
 

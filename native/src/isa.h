@@ -39,6 +39,9 @@ inline const Kernels* find_kernels(const std::string& name) {
 #endif
   if (name == "avx512" && avx512) return avx512_kernels();
 #elif defined(TYNDA_ARM)
+#if defined(TYNDA_I8MM)
+  if (name == "i8mm" && neon_supported() && i8mm_supported()) return i8mm_kernels();
+#endif
   if (name == "neon" && neon_supported()) return neon_kernels();
 #elif defined(TYNDA_WASM)
   if (name == "wasm") return wasm_kernels();
@@ -49,7 +52,7 @@ inline const Kernels* find_kernels(const std::string& name) {
 // The names of the supported instruction sets, best first.
 inline std::vector<std::string> instruction_sets() {
   std::vector<std::string> found;
-  for (const char* name : {"avx512", "avxvnni", "avx2", "neon", "wasm", "scalar"})
+  for (const char* name : {"avx512", "avxvnni", "avx2", "i8mm", "neon", "wasm", "scalar"})
     if (find_kernels(name)) found.push_back(name);
   return found;
 }

@@ -136,7 +136,9 @@ const Kernels* avx2_kernels();
 const Kernels* avxvnni_kernels();
 const Kernels* avx512_kernels();
 const Kernels* neon_kernels();
+const Kernels* i8mm_kernels();
 const Kernels* wasm_kernels();
 bool neon_supported();  // whether this processor has the instructions
+bool i8mm_supported();
 
 }  // namespace tynda

@@ -39,4 +39,8 @@ class Layout {
   int64_t bytes() const { return arena + threads * local; }
 };
 
+// The number of threads, at most `threads`, that are worth waking for a plan: one for a plan with few
+// multiply-adds.
+int threads_worth_waking(const Plan& plan, int threads);
+
 }  // namespace tynda

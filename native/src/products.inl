@@ -10,6 +10,7 @@ struct FloatDot {
   using Code = float;
   using Sum = F;
   static constexpr int kDepth = 1;  // the number of inputs in one step
+  static constexpr bool kEights = false;  // whether eight inputs at a time have a function of theirs
   template <int Rows>
   TYNDA_INLINE static void step(F (&sums)[Rows][kVectors], const float* x, int64_t ldx,
                                 const float* w) {
@@ -29,6 +30,7 @@ struct CodeProducts {
   using Code = uint8_t;
   using Sum = SumType;
   static constexpr int kDepth = 4;
+  static constexpr bool kEights = false;
   template <int Rows>
   TYNDA_INLINE static void step(Sum (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
                                 const uint8_t* w) {
@@ -49,34 +51,73 @@ struct CodeProducts {
     }
   }
 };
-#if TYNDA_TWO_STEPS
-// The same, but eight codes of a row are loaded at a time, where there are as many.
-template <class OneStep, auto First, auto Last>
-struct TwoSteps : OneStep {
-  template <int Rows>
-  TYNDA_INLINE static void two_steps(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
-                                     const uint8_t* w) {
-    B b[2 * kVectors];
-    for (int j = 0; j < 2 * kVectors; j++) b[j] = load_codes(w + 4 * j * kLanes);
-    for (int i = 0; i < Rows; i++) {
-      const Eight a = load_eight(x + i * ldx);
-      for (int j = 0; j < kVectors; j++) sums[i][j] = First(sums[i][j], a, b[j]);
-      for (int j = 0; j < kVectors; j++) sums[i][j] = Last(sums[i][j], a, b[kVectors + j]);
-    }
-  }
-};
-using CodeDot = TwoSteps<CodeProducts<broadcast_four, dot>, dot_four<0>, dot_four<1>>;
-using UnsignedDot = TwoSteps<CodeProducts<broadcast_unsigned, dot_unsigned>, dot_unsigned_four<0>,
-                             dot_unsigned_four<1>>;  // codes of rows are unsigned
-#else
-using CodeDot = CodeProducts<broadcast_four, dot>;
-using UnsignedDot = CodeProducts<broadcast_unsigned, dot_unsigned>;  // codes of rows are unsigned
-#endif
-using FewDot = CodeProducts<broadcast_plain, dot_few, Pairs>;     // weights have few bits
 
 // How many bytes ahead a weight is prefetched. Most weights come from the last-level cache, whose
 // latency exceeds the processor's own prefetching; at the end of a panel, it is the next panel.
 constexpr int kPrefetchBytes = 2048;
+
+}  // namespace
+}  // namespace TYNDA_ISA
+}  // namespace tynda
+
+#if TYNDA_PAIRS
+#include "pairs.inl"
+#endif
+
+namespace tynda {
+namespace TYNDA_ISA {
+namespace {
+
+#if TYNDA_TWO_STEPS
+// The same, but eight codes of a row are loaded at a time, where there are as many.
+template <class OneStep, auto First, auto Last>
+struct TwoSteps : OneStep {
+  static constexpr bool kEights = true;
+  // Adds the products of the whole eights of `depth` inputs, and returns their number.
+  template <int Rows>
+  TYNDA_INLINE static int64_t eights(I (&sums)[Rows][kVectors], const uint8_t* x, int64_t ldx,
+                                     const uint8_t* w, int64_t depth) {
+    int64_t k = 0;
+    for (; k + 8 <= depth; k += 8) {
+      const uint8_t* const now = w + k * kPanel;
+      for (int i = 0; i < 8 * kPanel; i += kAlign) __builtin_prefetch(now + kPrefetchBytes + i);
+      B b[2 * kVectors];
+      for (int j = 0; j < 2 * kVectors; j++) b[j] = load_codes(now + 4 * j * kLanes);
+      for (int i = 0; i < Rows; i++) {
+        const Eight a = load_eight(x + k + i * ldx);
+        for (int j = 0; j < kVectors; j++) sums[i][j] = First(sums[i][j], a, b[j]);
+        for (int j = 0; j < kVectors; j++) sums[i][j] = Last(sums[i][j], a, b[kVectors + j]);
+      }
+    }
+    return k;
+  }
+};
+using CodeDot = TwoSteps<CodeProducts<broadcast_four, dot>, dot_four<0>, dot_four<1>>;
+#else
+using CodeDot = CodeProducts<broadcast_four, dot>;
+#endif
+using FewDot = CodeProducts<broadcast_plain, dot_few, Pairs>;  // weights have few bits
+// Products with a panel that `arrange` has written, in which kAdjacent inputs are adjacent; the rows
+// of ManyDot are those of `arrange_rows`, in blocks of kPanelsTogether panels.
+#if TYNDA_PAIRS
+constexpr int64_t kRowsTogether = 2, kAdjacent = 8, kPanelsTogether = 8;
+using ArrangedDot = PairProducts<dot_pairs>;
+using ManyDot = PairProducts<dot_pairs, true>;
+using UnsignedDot = PairProducts<dot_unsigned_pairs>;
+#else
+constexpr int64_t kRowsTogether = 1, kAdjacent = 4, kPanelsTogether = 1;
+using ArrangedDot = CodeDot;
+using ManyDot = CodeDot;
+#if TYNDA_TWO_STEPS
+using UnsignedDot = TwoSteps<CodeProducts<broadcast_unsigned, dot_unsigned>, dot_unsigned_four<0>,
+                             dot_unsigned_four<1>>;  // codes of rows are unsigned
+#else
+using UnsignedDot = CodeProducts<broadcast_unsigned, dot_unsigned>;  // codes of rows are unsigned
+#endif
+inline void arrange(const uint8_t* from, int64_t depth, uint8_t* to) {
+  if (from != to) std::copy_n(from, depth * kPanel, to);
+}
+#endif
 
 // Adds the products of Rows rows of x and one panel w of `depth` inputs to the sums.
 template <class Kind, int Rows>
@@ -85,20 +126,15 @@ TYNDA_INLINE void accumulate(typename Kind::Sum (&sums)[Rows][kVectors],
                              const typename Kind::Code* w, int64_t depth) {
   constexpr int kBytes = Kind::kDepth * kPanel * int(sizeof(typename Kind::Code));
   int64_t k = 0;
-#if TYNDA_TWO_STEPS
-  if constexpr (std::is_same_v<Kind, CodeDot> || std::is_same_v<Kind, UnsignedDot>)
-    for (; k + 8 <= depth; k += 8) {
+  // Kinds whose steps have eight inputs compute all of them here, others what are whole eights.
+  if constexpr (Kind::kEights) k = Kind::template eights<Rows>(sums, x, ldx, w, depth);
+  if constexpr (Kind::kDepth < 8)
+    for (; k < depth; k += Kind::kDepth) {
       const auto* const now = w + k * kPanel;
-      for (int i = 0; i < 2 * kBytes; i += kAlign) __builtin_prefetch(now + kPrefetchBytes + i);
-      Kind::template two_steps<Rows>(sums, x + k, ldx, now);
+      for (int i = 0; i < kBytes; i += kAlign)
+        __builtin_prefetch(reinterpret_cast<const char*>(now) + kPrefetchBytes + i);
+      Kind::template step<Rows>(sums, x + k, ldx, now);
     }
-#endif
-  for (; k < depth; k += Kind::kDepth) {
-    const auto* const now = w + k * kPanel;
-    for (int i = 0; i < kBytes; i += kAlign)
-      __builtin_prefetch(reinterpret_cast<const char*>(now) + kPrefetchBytes + i);
-    Kind::template step<Rows>(sums, x + k, ldx, now);
-  }
 }
 
 // Calls f with std::integral_constant<int, rows> for rows from 1 to Max.
@@ -116,8 +152,10 @@ template <class Use>
 inline void tiles(int64_t rows, Use f) {
   const int64_t count = (rows + kTile - 1) / kTile;
   for (int64_t i = 0; i < count; i++) {
-    const int64_t first = i * rows / count;
-    with_rows<kTile>((i + 1) * rows / count - first, [&](auto size) { f(first, size); });
+    const auto begin = [&](int64_t i) {
+      return std::min(rows, round_up(i * rows / count, kRowsTogether));
+    };
+    with_rows<kTile>(begin(i + 1) - begin(i), [&](auto size) { f(begin(i), size); });
   }
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 #include <immintrin.h>
 
+#define TYNDA_UNSIGNED_CODES 1  // simd_codes.h
+
 namespace tynda {
 namespace TYNDA_ISA {
 
@@ -121,10 +123,6 @@ static inline I dot(I sum, A a, B w) {
   return {_mm512_dpbusd_epi32(sum.v, a.v, w.v)};
 #endif
 }
-// Codes of rows are unsigned anyway.
-using Unsigned = A;
-static inline Unsigned broadcast_unsigned(const uint8_t* p) { return broadcast_four(p); }
-static inline I dot_unsigned(I sum, Unsigned a, B w) { return dot(sum, a, w); }
 
 }  // namespace TYNDA_ISA
 }  // namespace tynda

@@ -2,6 +2,8 @@
 #pragma once
 #include "simd_256.h"
 
+#define TYNDA_UNSIGNED_CODES 1  // simd_codes.h
+
 namespace tynda {
 namespace TYNDA_ISA {
 
@@ -32,10 +34,6 @@ static inline I start_sum(int32_t x) { return {_mm256_set1_epi32(x)}; }  // the 
 static inline I add_scaled(I total, I sum, int32_t, I steps) {
   return {_mm256_add_epi32(total.v, _mm256_madd_epi16(sum.v, steps.v))};
 }
-// Codes of rows are unsigned anyway.
-using Unsigned = A;
-static inline Unsigned broadcast_unsigned(const uint8_t* p) { return broadcast_four(p); }
-static inline I dot_unsigned(I sum, Unsigned a, B w) { return dot(sum, a, w); }
 
 }  // namespace TYNDA_ISA
 }  // namespace tynda

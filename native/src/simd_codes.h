@@ -7,6 +7,12 @@ namespace TYNDA_ISA {
 using Plain = A;
 using Pairs = I;
 
+#if TYNDA_UNSIGNED_CODES  // codes of all rows are
+using Unsigned = A;
+static inline Unsigned broadcast_unsigned(const uint8_t* p) { return broadcast_four(p); }
+static inline I dot_unsigned(I sum, Unsigned a, B w) { return dot(sum, a, w); }
+#endif
+
 constexpr int kFewRows = kTile / 2;
 constexpr int kQueryZero = kZero;  // attention_forms.inl
 

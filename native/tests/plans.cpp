@@ -270,6 +270,19 @@ void arenas_are_lent() {
   expect(again.memory() == first, "a piece was not used again");
 }
 
+void no_thread_is_woken_for_a_small_plan() {
+  at("the threads of a plan");
+  const auto threads = [](const std::string& rows) {
+    const std::string text = "tynda-plan 2\nargument x " + rows + " 4000\nargument y " + rows +
+                             " 4000\nmatrix m w 0 1000 1000 32 0\nmatmul rows=" + rows +
+                             " overlapping=0 x=x weight=m bias=- activation=none factor=1 "
+                             "residual=- y=y\nresult y\n";
+    return threads_worth_waking(Plan::parse(text), 3);
+  };
+  expect(threads("3") == 1 && threads("4") == 3, "3 and 4 million multiply-adds in float32");
+  expect(threads_worth_waking(Plan::parse(kPlan), 3) == 1, "the plan of these tests");
+}
+
 bool refused(const std::string& text, const Kernels& kernels) {
   try {
     Layout(Plan::parse(text), kernels, 2);
@@ -381,6 +394,7 @@ void plans(const Kernels& kernels) {
   a_plan_that_threw_runs_again(kernels);
   weights_may_lie_at_any_byte(kernels);
   arenas_are_lent();
+  no_thread_is_woken_for_a_small_plan();
   what_is_no_plan_is_refused(kernels);
   no_number_leads_out_of_memory(kernels);
 }
