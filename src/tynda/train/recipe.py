@@ -182,6 +182,9 @@ class MarginLoss:
     """Average number of crops of each person from which linear discriminant analysis finds the
     last layer after training, and before it from those of an epoch; 0 means that the layer is only
     trained."""
+    discriminant_codecs: Share = 0.0
+    """Share of those crops that go through a codec, and of the dev recordings. The network trains
+    with `Augment.codecs`."""
     cohort: AtLeastOne = 300
     """Maximum number of people whose mean embeddings normalise scores, in the finished model."""
 

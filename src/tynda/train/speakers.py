@@ -173,7 +173,10 @@ class SpeakerTrainer(PeopleTrainer):
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return the inputs ``[crops, channels]`` of the last layer for ``count`` crops of an
         average person, and the class of each."""
-        augment = replace(self.recipe.augment, speeds=speeds, freq_masks=0, time_masks=0)
+        codecs = self.objective.settings.discriminant_codecs
+        augment = replace(
+            self.recipe.augment, speeds=speeds, freq_masks=0, time_masks=0, codecs=codecs
+        )
         rng = np.random.default_rng([self.recipe.optimizer.seed, self.at.epoch, 1])
         # The seed is that of no epoch.
         crops = self._crops(rng, count, augment, 10**6)
@@ -197,9 +200,8 @@ class SpeakerTrainer(PeopleTrainer):
 
     @torch.no_grad()
     def _dev_eer(self, weights: Weights) -> float:
-        """Return the equal error rate over all pairs of dev recordings, of which as many go
-        through a codec as in training: a rate without them would choose an epoch that knows none.
-        """
+        """Return the equal error rate over all pairs of dev recordings, of which a share goes
+        through codecs."""
         assert self.dev_corpus is not None
         corpus = self.dev_corpus
         size = int(_DEV_SECONDS * SAMPLE_RATE)
@@ -227,7 +229,8 @@ class SpeakerTrainer(PeopleTrainer):
     def _heard(self, index: int, samples: Floats) -> Floats:
         """Return a dev recording, through the same codec in each epoch or through none."""
         rng = np.random.default_rng([self.recipe.optimizer.seed, index])
-        return coded(samples, rng) if rng.random() < self.recipe.augment.codecs else samples
+        share = self.objective.settings.discriminant_codecs
+        return coded(samples, rng) if rng.random() < share else samples
 
 
 def _middle(samples: Floats, size: int) -> Floats:
