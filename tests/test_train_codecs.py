@@ -1,8 +1,11 @@
 """Lossy codecs on training audio."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import tynda
 from helpers import RATE, noise, tone
 from tynda.sound import audio
 from tynda.train import codecs
@@ -72,3 +75,22 @@ def test_a_build_without_a_codec_does_without_it(monkeypatch):
     codecs._available.cache_clear()
     assert codecs._available() == (CODECS[-2],)
     codecs._available.cache_clear()
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda c: f"{c.name}-{c.rate}")
+def test_a_voice_is_nearer_to_itself_than_to_others_through_the_same_codec(codec):
+    if codec not in codecs._available():
+        pytest.skip(f"this FFmpeg has no {codec.name}")
+    model = tynda.load("speakers")
+
+    def voice(samples, is_coded=True):
+        sent = through(samples, codec, codec.bits[0] if codec.bits else None)
+        found = model.encode(sent if is_coded else samples)
+        return found / np.linalg.norm(found)
+
+    jack = audio.load("demo/jfk.flac")
+    known = voice(jack[: len(jack) // 2], is_coded=False)
+    again = voice(jack[len(jack) // 2 :])
+    others = [voice(audio.load(path)) for path in sorted(Path("demo").glob("*.opus"))]
+    assert len(others) >= 4
+    assert again @ known > max(again @ other for other in others)
