@@ -11,8 +11,8 @@ def test_the_direction_between_people_is_kept_and_the_one_within_is_not():
     vectors = np.array([[1.0, -2], [1, 2], [-1, -2], [-1, 2]])
     weight, bias = discriminant(vectors, np.array([0, 0, 1, 1]), 1)
     assert abs(weight[0, 0]) > 1e3 * abs(weight[0, 1])
-    # The covariance within people is diag(0, 4), shrunk to diag(0.1, 3.9).
-    assert abs(weight[0, 0]) == pytest.approx(1 / np.sqrt(0.1), rel=1e-5)
+    # The covariance within people is diag(0, 4), shrunk to diag(0.02, 3.98).
+    assert abs(weight[0, 0]) == pytest.approx(1 / np.sqrt(0.02), rel=1e-5)
     assert bias == pytest.approx([0], abs=1e-6)
 
 

@@ -98,8 +98,21 @@ def test_encoder_states_are_tyndas(opened, whisper, name, bits):
     near(states(session, samples), network.engine.array(expected), TOLERANCES[bits])
 
 
+def convolves_in_groups(dtype):
+    """Whether torch is right: oneDNN's convolution in groups of 8 channels in bfloat16 is off by
+    the size of its results on processors with AMX (torch 2.13.0, a Xeon)."""
+    torch.manual_seed(0)
+    layer, x = torch.nn.Conv1d(32, 32, 16, groups=4), torch.randn(1, 32, 200)
+    with torch.no_grad():
+        exact = layer(x)
+        found = layer.to(dtype)(x.to(dtype)).float()
+    return bool((found - exact).abs().max() < 0.1 * exact.abs().max())
+
+
 @pytest.mark.parametrize(("name", "bits"), CTC)
 def test_logits_are_tyndas(opened, wav2vec2, name, bits):
+    if bits == "bf16" and not convolves_in_groups(torch.bfloat16):
+        pytest.skip("torch's convolution in groups is wrong in bfloat16 on this processor")
     samples = noise(2)[None]
     expected = tynda.load(wav2vec2).encode(samples[0])
     logits = states(opened(name, bits, wav2vec2, seconds=2.0), samples)[0]
