@@ -93,7 +93,7 @@ def train(
             used = rounder(weights, rounder.grids[0]) if rounder else weights
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 log_probs = encode(TorchOps(training=True), used, config, features, sizes)[0]
-            log_probs = log_probs.flatten(0, 1).float()
+            log_probs = log_probs.flatten(0, 1)
             loss = F.nll_loss(log_probs, labels, ignore_index=_IGNORED)
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -24,6 +24,9 @@ from tynda.sound.frontend import FrontEnd
 
 __all__ = ["FAMILY", "Config", "encode", "specs"]
 
+_LEAST_FRAMES = 500
+"""The number of encoder frames in the longest part that a recording is cut to, and more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(whisper.EncoderConfig):
@@ -73,9 +76,6 @@ def _check(config: Any, tokenizer: Sized, front: FrontEnd, decoding: Mapping[str
             f"samples: it needs {_LEAST_FRAMES} and a hop of 160"
         )
 
-
-_LEAST_FRAMES = 500
-"""The number of encoder frames in the longest part that a recording is cut to, and more."""
 
 FAMILY = Family(
     name="whisper_states",
