@@ -19,7 +19,7 @@ from tynda.ops.torch import TorchOps, has_bfloat16
 from tynda.train.augment import mask_spectrum
 from tynda.train.recipe import Augment, Optimizer, Rounding
 from tynda.train.rounding import Rounder
-from tynda.train.start import initial_weights, learning_rate
+from tynda.train.start import adam, initial_weights, learning_rate
 from tynda.weights.weight import Weight, floats
 
 __all__ = ["Example", "log_priors", "train", "without_priors"]
@@ -65,26 +65,15 @@ def train(
     trained = {n: w for n, w in weights.items() if n in factors or specs[n].trainable}
     for w in trained.values():
         w.requires_grad_()
-    matrices = [w for n, w in trained.items() if w.ndim > 1 and n not in factors]
-    vectors = [w for n, w in trained.items() if w.ndim == 1 or n in factors]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
     bf16 = optimizer.precision == "bf16" and has_bfloat16("cpu")
-    adam = torch.optim.AdamW(
-        groups,
-        lr=optimizer.lr,
-        betas=optimizer.betas,
-        weight_decay=optimizer.weight_decay,
-    )
+    descent = adam(trained, specs, optimizer)
     lengths = [len(views[0][0]) for views in examples]
     steps = optimizer.epochs * len(_batches(lengths, batch_frames, np.random.default_rng(0)))
     step = 0
     for epoch in range(optimizer.epochs):
         total, right, frames = 0.0, 0, 0
         for batch in _batches(lengths, batch_frames, rng):
-            for group in adam.param_groups:
+            for group in descent.param_groups:
                 group["lr"] = learning_rate(step, steps, optimizer)
             chosen = [examples[i][int(rng.integers(len(examples[i])))] for i in batch]
             masked = [(mask_spectrum(x, augment, rng), states) for x, states in chosen]
@@ -95,10 +84,10 @@ def train(
                 log_probs = encode(TorchOps(training=True), used, config, features, sizes)[0]
             log_probs = log_probs.flatten(0, 1)
             loss = F.nll_loss(log_probs, labels, ignore_index=_IGNORED)
-            adam.zero_grad()
+            descent.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trained.values(), optimizer.clip)
-            adam.step()
+            descent.step()
             step += 1
             decay = min(optimizer.average, step / (step + 10))
             with torch.no_grad():

@@ -39,7 +39,7 @@ from tynda.train.recipe import Recipe
 from tynda.train.rounding import Rounder
 from tynda.train.seq2seq import Seq2Seq
 from tynda.train.splice import Splicer, find_words
-from tynda.train.start import initial_weights, learning_rate
+from tynda.train.start import adam, initial_weights, learning_rate
 from tynda.train.teacher import Teacher
 from tynda.weights.grid import Grid
 from tynda.weights.weight import dequantize_all
@@ -144,14 +144,7 @@ class Trainer:
         self.weights = {k: v.to(self.device) for k, v in fresh.items()}
         fixed = {k for k, spec in specs.items() if not spec.trainable}
         trained = {k: v for k, v in self.weights.items() if k not in fixed}
-        # Norms, biases and scales have no weight decay, as is usual (Loshchilov & Hutter 2019
-        # leave it open).
-        decayed = [k for k, v in trained.items() if v.ndim > 1 and k in specs]
-        groups = [
-            {"params": [trained[k] for k in decayed], "weight_decay": o.weight_decay},
-            {"params": [v for k, v in trained.items() if k not in decayed], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=o.betas, fused=True)
+        self.optimizer = adam(trained, specs, o)
         self.average = {k: v.clone() for k, v in self.weights.items()}
         self.trained = list(trained.values())
         for v in self.trained:

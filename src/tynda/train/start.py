@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,23 @@ from tynda.store import checkpoint
 from tynda.train.recipe import Optimizer
 from tynda.weights.weight import dequantize_all
 
-__all__ = ["initial_weights", "learning_rate", "shared_weights"]
+__all__ = ["adam", "initial_weights", "learning_rate", "shared_weights"]
+
+
+def adam(
+    trained: Mapping[str, Tensor], specs: Mapping[str, Spec], o: Optimizer
+) -> torch.optim.AdamW:
+    """Return the optimizer of the tensors that training changes.
+
+    Norms, biases and what is not in ``specs``, such as scales, have no weight decay, as is usual
+    (Loshchilov & Hutter 2019 leave it open).
+    """
+    decayed = [k for k, v in trained.items() if v.ndim > 1 and k in specs]
+    groups = [
+        {"params": [trained[k] for k in decayed], "weight_decay": o.weight_decay},
+        {"params": [v for k, v in trained.items() if k not in decayed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=o.lr, betas=o.betas, fused=True)
 
 
 def learning_rate(step: int, total: int, o: Optimizer) -> float:
